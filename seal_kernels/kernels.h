@@ -1,0 +1,126 @@
+/*
+The table of contents of seal_kernels/: every launcher, in the order in which a training step meets them. One operation, one file: embedding_* is
+in embedding.cu and so on. All pointers are device pointers unless a comment says host; all work is queued on `stream`, nothing here
+synchronises. Sizes: T tokens of the packed stream, C width, V vocabulary, Vp padded vocabulary (row stride of logits), NH heads, NKV key-value
+heads, HS head size, n loss-bearing tokens, k samples, N fine-tuning samples.
+
+Packed streams: samples lie end to end in T tokens without padding; cu_seqlens (n_seq + 1) holds where each begins, and T.
+Strides: `ld…` is the distance between two rows in elements, ≥ the row's length; every kernel that writes a GEMM's input takes one, because the
+tail of such a row belongs to the adapters. Widths and strides are multiples of 8, pointers 16-byte aligned.
+`=` behind a parameter means overwritten, `+=` added to. Gradients of parameters are fp32 and always added to, so that a batch may be split over
+any number of streams; gradients of activations are floatX.
+*/
+#ifndef SEAL_KERNELS_H
+#define SEAL_KERNELS_H
+
+// defines: floatX, cudaStream_t
+#include "cuda_common.h"
+
+// ---- embedding.cu ------------------------------------------------------------------------------------------------------------------------
+// encoded (T, C) = wte[tokens[t]] + wpe[positions[t]]; wpe may be NULL (models with rotary positions). torch.nn.Embedding.
+void embedding_forward(floatX* encoded, const int* tokens, const int* positions, const floatX* wte, const floatX* wpe, int T, int C, cudaStream_t stream);
+// dtable[row] += sum of dencoded over the tokens of that row, in stream order. The host sorts a stream's tokens (or positions) once:
+// segment s covers order[segment_start[s] … segment_start[s+1]) (token indices, ascending) and adds to row segment_row[s].
+void embedding_backward(float* dtable, const floatX* dencoded, const int* order, const int* segment_start, const int* segment_row, int n_segments,
+                        int C, cudaStream_t stream);
+
+// ---- layernorm.cu ------------------------------------------------------------------------------------------------------------------------
+// out (T, C; ldo) = (inp − mean) · rstd · weight + bias; mean, rstd (T) kept for backward. torch.nn.functional.layer_norm.
+void layernorm_forward(floatX* out, float* mean, float* rstd, const floatX* inp, const floatX* weight, const floatX* bias, int T, int C, int ldo,
+                       float eps, cudaStream_t stream);
+// residual (T, C) = inp1 + inp2, rounded to floatX; normed (T, C; ldo) = layernorm(residual).
+void fused_residual_layernorm_forward(floatX* residual, floatX* normed, float* mean, float* rstd, const floatX* inp1, const floatX* inp2,
+                                      const floatX* weight, const floatX* bias, int T, int C, int ldo, float eps, cudaStream_t stream);
+// dinp (T, C) += …, dweight (C) +=, dbias (C) += (both may be NULL: a frozen norm). dout (T, C; ldd). scratch: layernorm_scratch(C) floats.
+void layernorm_backward(floatX* dinp, float* dweight, float* dbias, float* scratch, const floatX* dout, const floatX* inp, const floatX* weight,
+                        const float* mean, const float* rstd, int T, int C, int ldd, cudaStream_t stream);
+size_t layernorm_scratch(int C);  // floats
+
+// ---- matmul.cu ---------------------------------------------------------------------------------------------------------------------------
+// cuBLASLt handle, its workspace (device memory, 32 MiB) and the cache of plans. Once a process, before any matmul.
+void matmul_create(void);
+void matmul_destroy(void);
+// out (T, OC; ldo) = inp (T, C; ldi) · weight (OC, C; ldw)ᵀ + bias (OC, or NULL). With pre_gelu (T, OC, or NULL): pre_gelu = that, and out =
+// gelu_tanh(pre_gelu). torch.nn.functional.linear.
+void matmul_forward(floatX* out, floatX* pre_gelu, const floatX* inp, const floatX* weight, const floatX* bias, int T, int C, int OC, int ldo, int ldi,
+                    int ldw, cudaStream_t stream);
+// dinp (T, C; ldi) = dout (T, OC; ldo) · weight (OC, C; ldw); with pre_gelu (T, C, or NULL) multiplied by gelu'(pre_gelu): dinp is then the
+// gradient before the activation. accumulate: dinp += instead of =, not together with pre_gelu.
+void matmul_backward_input(floatX* dinp, const floatX* dout, const floatX* weight, const floatX* pre_gelu, int T, int C, int OC, int ldi, int ldo,
+                           int ldw, bool accumulate, cudaStream_t stream);
+// dweight (OC, C; contiguous fp32) += dout (T, OC; ldo)ᵀ · inp (T, C; ldi)
+void matmul_backward_weight(float* dweight, const floatX* dout, const floatX* inp, int T, int C, int OC, int ldi, int ldo, cudaStream_t stream);
+// dbias (OC, fp32) += column sums of dout (T, OC; ldo). scratch: matmul_bias_scratch(OC) floats. cuBLASLt's bias-gradient epilogue would
+// overwrite dbias, which a batch of several streams must not.
+void matmul_backward_bias(float* dbias, float* scratch, const floatX* dout, int T, int OC, int ldo, cudaStream_t stream);
+size_t matmul_bias_scratch(int OC);  // floats
+
+// ---- attention.cu ------------------------------------------------------------------------------------------------------------------------
+// Causal attention within each sample of the packed stream. qkv (T, (NH + 2 NKV)·HS; ldq): a row holds all query heads, then keys, then values.
+// Query head h reads key-value head h / (NH / NKV). HS one of 32, 64, 80, 96, 128 (attention_head_size_served).
+// The work is cut into tiles of ATTENTION_TILE rows of one sample: tiles (n_tiles, 2) = {sample, tile within the sample}.
+#define ATTENTION_TILE 64
+bool attention_head_size_served(int HS);
+int attention_tiles(int* tiles, const int* cu_seqlens, int n_seq);  // host; returns n_tiles; tiles may be NULL to count; longest first
+// atty (T, NH·HS; ldo) = softmax(scale · q kᵀ, causal) v; lse (NH, T) = log-sum-exp of each row, kept for backward.
+void attention_forward(floatX* atty, float* lse, const floatX* qkv, const int* cu_seqlens, const int* tiles, int n_tiles, int T, int NH, int NKV, int HS,
+                       int ldq, int ldo, float scale, cudaStream_t stream);
+// dqkv (T, (NH + 2 NKV)·HS; lddq) =; delta (NH, T) is scratch. No atomics: one kernel owns rows of dq, another rows of dk and dv.
+void attention_backward(floatX* dqkv, float* delta, const floatX* datty, const floatX* atty, const float* lse, const floatX* qkv, const int* cu_seqlens,
+                        const int* tiles, int n_tiles, int T, int NH, int NKV, int HS, int lddq, int ldq, int ldo, float scale, cudaStream_t stream);
+
+// ---- gelu.cu -----------------------------------------------------------------------------------------------------------------------------
+// out (T, C; ldo) = gelu_tanh(inp (T, C)); dinp (T, C) = dout (T, C; ldo) · gelu'(inp). torch.nn.functional.gelu(approximate="tanh").
+void gelu_forward(floatX* out, const floatX* inp, int T, int C, int ldo, cudaStream_t stream);
+void gelu_backward(floatX* dinp, const floatX* inp, const floatX* dout, int T, int C, int ldo, cudaStream_t stream);
+
+// ---- loss.cu: the weighted loss ----------------------------------------------------------------------------------------------------------
+// out (n, C) = inp[rows[i]] (T, C; ldi): the hidden states that bear a loss.
+void gather_rows(floatX* out, const floatX* inp, const int* rows, int n, int C, int ldi, cudaStream_t stream);
+// dinp (T, C) = dout[index[t]] where index[t] ≥ 0, else 0: the inverse of gather_rows; writes every row.
+void scatter_rows(floatX* dinp, const floatX* dout, const int* index, int T, int C, cudaStream_t stream);
+// loss (n) = −log softmax(logits)[target], unweighted. Then, unless weight is NULL (forward only), logits (n, Vp) = weight · (softmax − onehot),
+// columns V … Vp zero. logits is read up to V only. torch.nn.functional.cross_entropy(reduction="none").
+void cross_entropy(floatX* logits, float* loss, const int* targets, const float* weight, int n, int V, int Vp, cudaStream_t stream);
+// sample_loss (k) = mean of loss over [loss_start[s], loss_start[s+1]), summed in stream order; 0 for a sample without a loss-bearing token.
+void sample_losses(float* sample_loss, const float* loss, const int* loss_start, int k, cudaStream_t stream);
+
+// ---- selector.cu: the data selector ω (seal.md, "The problem" and "One step") --------------------------------------------------------------
+typedef enum { SELECTOR_SOFTMAX, SELECTOR_SIGMOID } SelectorActivation;
+// stats (2) = {max, Σ exp(ω − max)} over all N: what softmax needs. scratch: selector_scratch(N) floats.
+void selector_normalise(float* stats, float* scratch, const float* omega, int N, cudaStream_t stream);
+size_t selector_scratch(int N);  // floats
+// sigma (b) = σ of the logits rows[i]. softmax: N exp(ω − max)/Σ; sigmoid: 2/(1 + exp(−ω)), stats unused.
+void selector_sigma(float* sigma, const float* omega, const float* stats, const int* rows, int b, int N, SelectorActivation activation, cudaStream_t stream);
+// weight (n) of loss-bearing tokens: coefficient[s] · (slot[s] ≥ 0 ? sigma[slot[s]] : 1) for the tokens of sample s, [loss_start[s], loss_start[s+1]).
+// coefficient holds c_x / n_x without σ; slot is the sample's place in the fine-tuning batch, −1 for a safe sample.
+void selector_token_weights(float* weight, const float* sigma, const float* coefficient, const int* slot, const int* loss_start, int k, cudaStream_t stream);
+// grad (N) = gradient of mean over the batch of σ_i Δ_i, dense (b_global = size of the whole batch; rows may repeat).
+void selector_gradient(float* grad, const float* omega, const float* stats, const float* sigma, const int* rows, const float* delta, int b, int N,
+                       SelectorActivation activation, cudaStream_t stream);
+
+// ---- adamw.cu, global_norm.cu, nonfinite.cu: over the whole tensor table, one launch each --------------------------------------------------
+// A row of the device's copy of the tensor table. Rows are cut into chunks of TENSOR_CHUNK elements, one block each; first_chunk is the running
+// count, n_chunks the total (tensor_rows_chunks fills both on the host).
+#define TENSOR_CHUNK 8192
+typedef struct {
+    floatX* param;       // what the model reads
+    float* master;       // fp32 master weights; equals param in the fp32 build
+    float* grad;         // fp32
+    float* m;            // Adam's moments, fp32
+    float* v;
+    int64_t count;       // elements; all five are contiguous
+    int64_t first_chunk;
+    float weight_decay;  // this tensor's own: 0 for biases and norms
+} TensorRow;
+int64_t tensor_rows_chunks(TensorRow* rows, int n_rows);  // host
+// AdamW, decoupled decay, bias-corrected at `step` (1, 2, …). grad is multiplied by *grad_scale (device; NULL = 1) first. torch.optim.AdamW.
+void adamw_update(const TensorRow* rows, int n_rows, int64_t n_chunks, const float* grad_scale, float lr, float beta1, float beta2, float eps, int step,
+                  cudaStream_t stream);
+// *norm = sqrt(Σ grad²) over all rows; *scale = min(1, max_norm / (norm + 1e-6)), 1 where max_norm ≤ 0. partial: n_chunks floats of scratch.
+// torch.nn.utils.clip_grad_norm_.
+void global_norm(float* norm, float* scale, float* partial, const TensorRow* rows, int n_rows, int64_t n_chunks, float max_norm, cudaStream_t stream);
+// *first = index of the first row whose grad (or, with params, param) holds a NaN or an infinity, n_rows where there is none.
+void find_nonfinite(int* first, const TensorRow* rows, int n_rows, int64_t n_chunks, bool params, cudaStream_t stream);
+
+#endif
