@@ -1,0 +1,168 @@
+# The SEAL trainer. `make` builds train_seal, eval_seal and tokenize: for the GPU where nvcc and a GPU are found, for the CPU otherwise.
+#   make CPU=1 | CUDA=1          force the build        make PRECISION=fp32|bf16     the type of weights and activations (default: fp32 on a CPU, bf16 on a GPU)
+#   make test                    every test that needs no GPU (installs what is missing); last line: N passed, N failed
+#   make test-sanitize           the kernels under ASan+UBSan and TSan, in several thread orders
+#   make check-nvcc              sm_80 and sm_90 compile without warnings and register spills
+#   make test-gpu, make bench    the same tests on a GPU; the ladders of dev/kernels with GB/s and TFLOP/s
+#   make deps                    installs missing Debian packages        make info     what was found on this machine
+
+SHELL := /bin/bash
+MAKEFLAGS += --no-builtin-rules
+.SUFFIXES:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := all
+
+# ---- what this machine has (every probe is executed; a cross comes with the hint) -------------------------------------------------------------
+CUDA_HOME ?= /usr/local/cuda
+NVCC := $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc 2>/dev/null))
+GPU_CC := $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | grep -E '^[0-9]+\.[0-9]+$$' | head -1 | tr -d .)
+PKG_CONFIG ?= pkg-config
+has_package = $(shell $(PKG_CONFIG) --exists $(1) 2>/dev/null && echo yes)
+has_header = $(shell printf '\#include <%s>\n' $(1) | $(CC) -E -x c $(2) - >/dev/null 2>&1 && echo yes)
+
+ifeq ($(CPU),1)
+  BACKEND := cpu
+else ifeq ($(CUDA),1)
+  BACKEND := cuda
+else
+  BACKEND := $(if $(and $(NVCC),$(GPU_CC)),cuda,cpu)
+endif
+PRECISION ?= $(if $(filter cuda,$(BACKEND)),bf16,fp32)
+ifeq ($(filter $(PRECISION),fp32 bf16),)
+  $(error PRECISION is fp32 or bf16, not "$(PRECISION)")
+endif
+BUILD := build/$(BACKEND)-$(PRECISION)
+
+# ---- compilers and flags -----------------------------------------------------------------------------------------------------------------------
+CC := gcc
+CXX := g++
+WARN := -Wall -Wextra
+INCLUDES := -Iseal_kernels -Iseal -Itokenizer -Idev/test -Idev/kernels
+PRECISION_FLAG := $(if $(filter bf16,$(PRECISION)),-DPRECISION_BF16)
+# Never -ffast-math: it would remove the NaN poison of dev/cpu and the NaN detection of the trainer.
+OPT ?= -O3 -march=native -fno-math-errno -fno-trapping-math
+# Warnings are errors here and in CI; WERROR= turns that off for a compiler newer than the ones tried.
+WERROR ?= -Werror
+CFLAGS := -std=c11 -D_GNU_SOURCE $(OPT) -g $(WARN) $(WERROR) -MMD -MP
+CXXFLAGS := -std=c++17 $(OPT) -g $(WARN) $(WERROR) -MMD -MP
+HOST_LIBS := -lcjson -lcrypto -lz -lpcre2-8 -lutf8proc -lpthread -lm
+ifeq ($(BACKEND),cpu)
+  CU := $(CXX) -x c++ $(CXXFLAGS) -Idev/cpu/include
+  LINK := $(CXX)
+  DEVICE_LIBS := -lopenblas
+else
+  ARCHS := $(if $(GPU_CC),$(GPU_CC),80 90)
+  CU := $(NVCC) -std=c++17 -O3 -g -lineinfo -Xcompiler -Wall,-Wextra,-Wno-unused-parameter -Werror all-warnings -MMD -MP \
+        $(foreach a,$(ARCHS),-gencode arch=compute_$(a),code=sm_$(a))
+  LINK := $(NVCC) -Xcompiler -Wall
+  DEVICE_LIBS := -lcublasLt -lcublas -lcudart
+endif
+
+# ---- sources -----------------------------------------------------------------------------------------------------------------------------------
+KERNEL_SOURCES := $(wildcard seal_kernels/*.cu)
+HOST_C := $(wildcard seal/*.c)
+HOST_CU := $(wildcard seal/*.cu)
+TOKENIZER_C := $(filter-out %_main.c,$(wildcard tokenizer/*.c))
+SHIM := $(if $(filter cpu,$(BACKEND)),$(wildcard dev/cpu/*.cpp))
+objects = $(addprefix $(BUILD)/,$(addsuffix .o,$(1)))
+
+KERNEL_LIB := $(BUILD)/libseal_kernels.a
+SEAL_LIB := $(BUILD)/libseal.a
+TOKENIZER_LIB := $(BUILD)/libtokenizer.a
+LIBS := $(SEAL_LIB) $(TOKENIZER_LIB) $(KERNEL_LIB)
+
+PROGRAMS := $(patsubst %.cu,%,$(wildcard train_seal.cu eval_seal.cu)) $(if $(wildcard tokenizer/tokenize_main.c),tokenize)
+KERNEL_CHECKS := $(patsubst %.cu,%,$(wildcard dev/kernels/*.cu))
+DEVICE_TESTS := $(patsubst %.cu,%,$(wildcard test_gpt2.cu dev/test/test_*.cu))
+HOST_TESTS := $(patsubst %.c,%,$(wildcard dev/test/test_*.c))
+SCRIPT_TESTS := $(wildcard dev/test/test_*.sh)
+SHIM_TESTS := $(wildcard dev/cpu/test_cpu.sh)
+
+.PHONY: all info deps demo test test-build test-sanitize test-gpu check-nvcc bench clean
+all: info $(addprefix $(BUILD)/,$(PROGRAMS))
+	@for p in $(PROGRAMS); do ln -sf $(BUILD)/$$p $$p; done
+
+define tick
+	@if [ -n "$(2)" ]; then echo "  ✓ $(1)"; else echo "  ✗ $(1): $(3)"; fi
+endef
+info:
+	@echo "SEAL trainer: $(BACKEND) build, $(PRECISION), in $(BUILD)"
+	$(call tick,nvcc,$(NVCC),not found; the CPU build needs none. For a GPU: install the CUDA Toolkit or set CUDA_HOME)
+	$(call tick,GPU $(if $(GPU_CC),(compute capability $(GPU_CC))),$(GPU_CC),nvidia-smi names none; kernels run on the CPU)
+	$(call tick,cuBLASLt,$(wildcard $(CUDA_HOME)/include/cublasLt.h),comes with the CUDA Toolkit; the CPU build uses OpenBLAS)
+	$(call tick,NCCL,$(or $(wildcard $(CUDA_HOME)/include/nccl.h) $(if $(NCCL_HOME),$(wildcard $(NCCL_HOME)/include/nccl.h)) $(call has_header,nccl.h)),apt-get install libnccl-dev or set NCCL_HOME; without it the build is for one GPU)
+	$(call tick,MPI,$(shell command -v mpicc 2>/dev/null),apt-get install libopenmpi-dev; needed only to start several ranks)
+	$(call tick,OpenBLAS,$(or $(call has_package,openblas),$(call has_header,cblas.h)),apt-get install libopenblas-dev; the GEMMs of the CPU build)
+	$(call tick,PCRE2,$(call has_package,libpcre2-8),apt-get install libpcre2-dev)
+	$(call tick,utf8proc,$(call has_package,libutf8proc),apt-get install libutf8proc-dev)
+	$(call tick,cJSON,$(call has_package,libcjson),apt-get install libcjson-dev)
+	$(call tick,zlib,$(call has_package,zlib),apt-get install zlib1g-dev)
+	$(call tick,libcrypto,$(call has_package,libcrypto),apt-get install libssl-dev)
+	$(call tick,stb_ds,$(call has_header,stb/stb_ds.h),apt-get install libstb-dev)
+	$(call tick,cmocka,$(call has_package,cmocka),apt-get install libcmocka-dev; tests only)
+	$(call tick,gnuplot,$(shell command -v gnuplot 2>/dev/null),apt-get install gnuplot-nox; pictures only)
+
+deps:
+	@dev/deps.sh
+
+# ---- rules -------------------------------------------------------------------------------------------------------------------------------------
+$(BUILD)/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	$(CU) $(PRECISION_FLAG) $(INCLUDES) -c $< -o $@
+$(BUILD)/%.cpp.o: %.cpp
+	@mkdir -p $(@D)
+	$(CXX) $(CXXFLAGS) $(PRECISION_FLAG) -Idev/cpu/include $(INCLUDES) -c $< -o $@
+$(BUILD)/%.c.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(INCLUDES) -c $< -o $@
+
+$(KERNEL_LIB): $(call objects,$(KERNEL_SOURCES) $(SHIM))
+$(SEAL_LIB): $(call objects,$(HOST_C) $(HOST_CU))
+$(TOKENIZER_LIB): $(call objects,$(TOKENIZER_C))
+%.a:
+	@rm -f $@
+	ar rcs $@ $^
+
+$(BUILD)/%: $(BUILD)/%.cu.o $(LIBS)
+	$(LINK) $^ -o $@ $(DEVICE_LIBS) $(HOST_LIBS)
+$(BUILD)/tokenize: $(BUILD)/tokenizer/tokenize_main.c.o $(TOKENIZER_LIB)
+	$(CC) $^ -o $@ $(HOST_LIBS)
+$(addprefix $(BUILD)/,$(HOST_TESTS)): $(BUILD)/%: $(BUILD)/%.c.o $(LIBS)
+	$(LINK) $^ -o $@ $(DEVICE_LIBS) -lcmocka $(HOST_LIBS)
+.SECONDARY:
+
+# ---- tests -------------------------------------------------------------------------------------------------------------------------------------
+# Both precisions are built and tested: the device code twice, the host code once.
+TEST_BINARIES := $(addprefix $(BUILD)/,$(KERNEL_CHECKS) $(DEVICE_TESTS) $(PROGRAMS))
+ifeq ($(PRECISION),fp32)
+  TEST_BINARIES += $(addprefix $(BUILD)/,$(HOST_TESTS))
+endif
+test-build: $(TEST_BINARIES)
+
+test: deps
+	@$(MAKE) --no-print-directory -j$$(nproc) CPU=1 PRECISION=fp32 test-build
+	@$(MAKE) --no-print-directory -j$$(nproc) CPU=1 PRECISION=bf16 test-build
+	@dev/test/run.sh cpu "$(KERNEL_CHECKS)" "$(DEVICE_TESTS)" "$(HOST_TESTS)" "$(SCRIPT_TESTS) $(SHIM_TESTS)"
+
+test-gpu:
+	@$(MAKE) --no-print-directory -j$$(nproc) CUDA=1 PRECISION=fp32 test-build
+	@$(MAKE) --no-print-directory -j$$(nproc) CUDA=1 PRECISION=bf16 test-build
+	@dev/test/run.sh cuda "$(KERNEL_CHECKS)" "$(DEVICE_TESTS)" "$(HOST_TESTS)" ""
+
+test-sanitize: deps
+	@dev/cpu/sanitize.sh
+
+check-nvcc:
+	@NVCC=$(NVCC) dev/test/nvcc_check.sh
+
+bench: $(addprefix $(BUILD)/,$(KERNEL_CHECKS) $(PROGRAMS))
+	@dev/bench.sh $(BUILD) "$(KERNEL_CHECKS)"
+
+demo: deps
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@dev/demo.sh
+
+clean:
+	rm -rf build train_seal eval_seal tokenize test_gpt2
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

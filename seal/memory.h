@@ -1,0 +1,52 @@
+/*
+The memory plan: every device buffer is a row {class, name, bytes, where its pointer goes}. The plan is printed before anything is allocated
+(`--dry-run` stops there), then each class becomes ONE cudaMalloc and the pointers are handed out. Out of memory names the class that grew.
+*/
+#ifndef SEAL_MEMORY_H
+#define SEAL_MEMORY_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+typedef enum {
+    MEMORY_WEIGHTS,      // parameters as the model reads them, floatX
+    MEMORY_GRADIENTS,    // of parameters, fp32
+    MEMORY_MASTER,       // fp32 master weights (bf16 build)
+    MEMORY_ADAM_M,       // fp32
+    MEMORY_ADAM_V,       // fp32
+    MEMORY_ACTIVATIONS,  // kept from forward to backward
+    MEMORY_SCRATCH,      // reused across layers, streams and steps
+    MEMORY_STREAM,       // token ids, positions, indices of the streams in flight
+    MEMORY_SELECTOR,     // ω, its gradient and moments
+    N_MEMORY_CLASSES
+} MemoryClass;
+
+typedef struct {
+    MemoryClass class_id;
+    char name[48];
+    size_t bytes;
+    void** pointer;  // receives the address at memory_allocate
+} MemoryRow;
+
+typedef struct {
+    MemoryRow* rows;
+    int n_rows, capacity;
+    void* base[N_MEMORY_CLASSES];  // device
+    size_t bytes[N_MEMORY_CLASSES];
+} MemoryPlan;
+
+#define MEMORY_ALIGNMENT 256  // bytes; every buffer begins on such a boundary
+
+const char* memory_class_name(MemoryClass class_id);
+// Adds a buffer; 0 bytes leaves the pointer NULL, so that a disabled buffer faults. The name is printf-style.
+__attribute__((format(printf, 5, 6))) void memory_add(MemoryPlan* plan, MemoryClass class_id, void** pointer, size_t bytes, const char* name, ...);
+size_t memory_total(const MemoryPlan* plan);
+// The table of bytes by class, as Markdown.
+void memory_print(const MemoryPlan* plan, FILE* out);
+// One cudaMalloc a class; gradients, moments and selector start as zero bytes. A failure is the user's: one line with the class, what it wanted,
+// what the device has free, exit status 2.
+void memory_allocate(MemoryPlan* plan);
+void memory_free(MemoryPlan* plan);
+
+#endif
