@@ -3,14 +3,11 @@ What the recording scripts share: a small GPT-2 from transformers with weights t
 loss of the trainer (a sample counts by c_x, split evenly over its n_x loss-bearing tokens), rounding to bf16, and writing or re-checking a file of
 golden states. Nothing here knows the trainer: it is the other side of the comparison.
 """
-import json
 import os
-import random
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")          # nothing is fetched: every model is made here
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
