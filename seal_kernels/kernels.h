@@ -82,8 +82,9 @@ void scatter_rows(floatX* dinp, const floatX* dout, const int* index, int T, int
 // loss (n) = −log softmax(logits)[target], unweighted. Then, unless weight is NULL (forward only), logits (n, Vp) = weight · (softmax − onehot),
 // columns V … Vp zero. logits is read up to V only. torch.nn.functional.cross_entropy(reduction="none").
 void cross_entropy(floatX* logits, float* loss, const int* targets, const float* weight, int n, int V, int Vp, cudaStream_t stream);
-// sample_loss (k) = mean of loss over [loss_start[s], loss_start[s+1]), summed in stream order; 0 for a sample without a loss-bearing token.
-void sample_losses(float* sample_loss, const float* loss, const int* loss_start, int k, cudaStream_t stream);
+// sample_loss[place[s]] = mean of loss over [loss_start[s], loss_start[s+1]), summed in stream order; 0 for a sample without a loss-bearing token.
+// place (k) puts the samples of a stream where they belong in the batch; NULL leaves them in stream order.
+void sample_losses(float* sample_loss, const float* loss, const int* loss_start, const int* place, int k, cudaStream_t stream);
 
 // ---- selector.cu: the data selector ω (seal.md, "The problem" and "One step") --------------------------------------------------------------
 typedef enum { SELECTOR_SOFTMAX, SELECTOR_SIGMOID } SelectorActivation;
@@ -92,9 +93,12 @@ void selector_normalise(float* stats, float* scratch, const float* omega, int N,
 size_t selector_scratch(int N);  // floats
 // sigma (b) = σ of the logits rows[i]. softmax: N exp(ω − max)/Σ; sigmoid: 2/(1 + exp(−ω)), stats unused.
 void selector_sigma(float* sigma, const float* omega, const float* stats, const int* rows, int b, int N, SelectorActivation activation, cudaStream_t stream);
-// weight (n) of loss-bearing tokens: coefficient[s] · (slot[s] ≥ 0 ? sigma[slot[s]] : 1) for the tokens of sample s, [loss_start[s], loss_start[s+1]).
-// coefficient holds c_x / n_x without σ; slot is the sample's place in the fine-tuning batch, −1 for a safe sample.
-void selector_token_weights(float* weight, const float* sigma, const float* coefficient, const int* slot, const int* loss_start, int k, cudaStream_t stream);
+// weight (n) of loss-bearing tokens: coefficient[s] · (place[s] < b ? sigma[place[s]] : 1) for the tokens of sample s, [loss_start[s], loss_start[s+1]).
+// coefficient holds c_x / n_x without σ; a batch lists its b fine-tuning samples first, its safe samples after them.
+void selector_token_weights(float* weight, const float* sigma, const float* coefficient, const int* place, const int* loss_start, int k, int b,
+                            cudaStream_t stream);
+// delta (b) = loss − loss_hat; loss_hat NULL (Algorithm 2): delta = loss.
+void selector_delta(float* delta, const float* loss, const float* loss_hat, int b, cudaStream_t stream);
 // grad (N) = gradient of mean over the batch of σ_i Δ_i, dense (b_global = size of the whole batch; rows may repeat).
 void selector_gradient(float* grad, const float* omega, const float* stats, const float* sigma, const int* rows, const float* delta, int b, int N,
                        SelectorActivation activation, cudaStream_t stream);
