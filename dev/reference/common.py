@@ -101,3 +101,26 @@ def compare_golden(path, tensors, tolerance):
             bad += 1
     print(f"{os.path.relpath(path, HERE)}: {len(old)} tensors, {bad} differ")
     return bad
+
+
+def single_losses(model, samples):
+    """Mean loss over each sample's response (b), every sample alone through the model. samples: [(tokens, prompt length)]."""
+    losses = []
+    for tokens, prompt in samples:
+        ids = torch.tensor([tokens])
+        logits = model(input_ids=ids).logits[0]
+        first = max(prompt, 1)                        # the first token of a sample is nobody's target
+        losses.append(torch.nn.functional.cross_entropy(logits[first - 1:-1], ids[0, first:]))
+    return torch.stack(losses)
+
+
+def padded_losses(model, samples):
+    """The same from one batch padded on the right, the way the reference runs micro-batches; logits of every position."""
+    longest = max(len(tokens) for tokens, _ in samples)
+    ids = torch.tensor([tokens + [0] * (longest - len(tokens)) for tokens, _ in samples])
+    mask = torch.tensor([[1] * len(tokens) + [0] * (longest - len(tokens)) for tokens, _ in samples])
+    labels = torch.tensor([[-100] * max(prompt, 1) + tokens[max(prompt, 1):] + [-100] * (longest - len(tokens)) for tokens, prompt in samples])
+    logits = model(input_ids=ids, attention_mask=mask).logits
+    nll = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="none")
+    bearing = (labels[:, 1:] != -100).to(nll.dtype)
+    return (nll.view(bearing.shape) * bearing).sum(1) / bearing.sum(1)
