@@ -210,9 +210,10 @@ def write_model(folder):
     shutil.rmtree(folder + ".tmp")
 
 
-def apart(a, b, floor=1e-30):
+def apart(a, b):
     """max|a−b| / |b| over the losses of two runs."""
-    return max(((a[k].double() - b[k]).abs() / b[k].abs().clamp_min(floor))[b[k] != 0].max().item() for k in ("safe_loss", "tune_loss", "tune_loss_hat") if k in b)
+    names = [k for k in ("safe_loss", "tune_loss", "tune_loss_hat") if k in b]
+    return max(((a[k].double() - b[k]).abs() / b[k].abs())[b[k] != 0].max().item() for k in names)
 
 
 def survey():
@@ -223,15 +224,17 @@ def survey():
         exact = run_seal(algorithm, activation, torch.float64, single_losses)
         final = exact["omega"][-1]
         print(f"algorithm {algorithm}, {activation}: {steps} steps; safe loss {exact['safe_loss'][0].mean():.4f} → {exact['safe_loss'][-1].mean():.4f},"
-              f" tune loss {exact['tune_loss'][0].mean():.4f} → {exact['tune_loss'][-2].mean():.4f}; gradient norm"
-              f" {exact['theta_grad_norm'].min():.3f}…{exact['theta_grad_norm'].max():.3f}, of ω {exact['omega_grad_norm'].min():.2e}…{exact['omega_grad_norm'].max():.2e}")
+              f" tune loss {exact['tune_loss'][0].mean():.4f} → {exact['tune_loss'][-2].mean():.4f}")
+        for name in ("theta_grad_norm", "omega_grad_norm"):
+            print(f"  {name} {exact[name].min():.3g}…{exact[name].max():.3g}")
         for name, losses_of in (("one sample at a time", single_losses), ("padded batches", padded_losses)):
             run = run_seal(algorithm, activation, torch.float32, losses_of)
-            print(f"  fp32, {name}: ω within {(run['omega'].double() - exact['omega']).abs().max():.1e}, losses within {apart(run, exact):.1e} relative,"
-                  f" |θ| within {((run['theta_norm'].double() - exact['theta_norm']) / exact['theta_norm']).abs().max():.1e} of fp64")
+            omega = (run["omega"].double() - exact["omega"]).abs().max()
+            theta = (run["theta_norm"].double() / exact["theta_norm"] - 1.0).abs().max()
+            print(f"  fp32, {name}, against fp64: ω within {omega:.1e}, losses within {apart(run, exact):.1e} relative, |θ| within {theta:.1e} relative")
         bound = OMEGA_START[activation] + OMEGA["lr"] * steps
-        print(f"  ω {final.min():.4f}…{final.max():.4f}, largest at row {int(final.argmax())}, ω₀ + lr·steps = {bound:.4f}; mean of the drawn rows: {final[~bad].mean():.4f}, of those that"
-              f" follow another walk {final[bad].mean():.4f}; rows never drawn {[round(final[i].item(), 4) for i in NEVER_DRAWN]}")
+        print(f"  ω {final.min():.4f}…{final.max():.4f}, largest at row {int(final.argmax())}, ω₀ + lr·steps = {bound:.4f}; rows never drawn",
+              " ".join(f"{final[i]:.4f}" for i in NEVER_DRAWN), f"; means: the common walk {final[~bad].mean():.4f}, another walk {final[bad].mean():.4f}")
 
 
 def main():
