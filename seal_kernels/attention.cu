@@ -1,0 +1,63 @@
+/*
+Causal attention within each sample of a packed stream: the part that does not depend on the precision. The tile table on the host, and the
+row sums of datty ∘ atty which backward needs. The kernels themselves are in attention_fp32.cu and attention_bf16.cu; both follow FlashAttention-2
+(Dao 2023, algorithms 1 and 2): no T×T buffer, an online softmax forward, probabilities recomputed from the log-sum-exp backward.
+*/
+#include <assert.h>
+// defines: AttentionArgs, attention_delta; through kernels.h: attention_tiles, attention_head_size_served
+#include "attention.h"
+
+bool attention_head_size_served(int HS) { return HS == 32 || HS == 64 || HS == 80 || HS == 96 || HS == 128; }
+
+// Tile t of a sample sees t + 1 tiles of keys, so "longest first" is "highest t first": the last blocks to start are the shortest, and the GPU
+// does not end on one straggler.
+int attention_tiles(int* tiles, const int* cu_seqlens, int n_seq) {
+    int most = 0, n_tiles = 0;
+    for (int s = 0; s < n_seq; s++) {
+        int count = CEIL_DIV(cu_seqlens[s + 1] - cu_seqlens[s], ATTENTION_TILE);
+        if (count > most) most = count;
+        n_tiles += count;
+    }
+    if (tiles == NULL) return n_tiles;
+    int at = 0;
+    for (int t = most - 1; t >= 0; t--) {
+        for (int s = 0; s < n_seq; s++) {
+            if (t * ATTENTION_TILE >= cu_seqlens[s + 1] - cu_seqlens[s]) continue;
+            tiles[2 * at] = s;
+            tiles[2 * at + 1] = t;
+            at++;
+        }
+    }
+    assert(at == n_tiles);
+    return n_tiles;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// kernels
+
+// One thread a (token, head): HS products summed in eight fixed partial sums. Neighbouring threads read neighbouring heads of a row, so every
+// byte of a cache line is used, by this thread's next load or the neighbour's.
+static __global__ void attention_delta_kernel(AttentionArgs args, int HS) {
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= (size_t)args.T * args.NH) return;
+    int t = (int)(i / args.NH), head = (int)(i % args.NH);
+    const floatX* dout = args.datty + (size_t)t * args.ldo + head * HS;
+    const floatX* out = args.atty + (size_t)t * args.ldo + head * HS;
+    float partial[VEC] = {0.0f};
+    for (int d = 0; d < HS; d += VEC) {
+        float8 a = load8(dout + d), b = load8(out + d);
+        UNROLL for (int k = 0; k < VEC; k++) partial[k] += a.v[k] * b.v[k];
+    }
+    float sum = 0.0f;
+    UNROLL for (int k = 0; k < VEC; k++) sum += partial[k];
+    args.delta[(size_t)head * args.T + t] = sum;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// launchers
+
+void attention_delta(const AttentionArgs& args, int HS, cudaStream_t stream) {
+    const int block = 128;
+    int64_t n = (int64_t)args.T * args.NH;
+    LAUNCH(attention_delta_kernel, (unsigned)CEIL_DIV(n, block), block, 0, stream, args, HS);
+}

@@ -1,0 +1,48 @@
+/*
+What the two precisions of attention share: the arguments every kernel takes, and the part of the work a block owns. Private to attention*.cu;
+the public functions are in kernels.h.
+*/
+#ifndef SEAL_ATTENTION_H
+#define SEAL_ATTENTION_H
+
+// defines: floatX, ATTENTION_TILE, attention_forward, attention_backward
+#include "kernels.h"
+
+#define LOG2E 1.4426950408889634f
+#define LN2 0.6931471805599453f
+
+typedef struct {
+    const floatX* qkv;      // (T, (NH + 2 NKV)·HS; ldq)
+    const floatX* atty;     // (T, NH·HS; ldo); backward only
+    const floatX* datty;    // (T, NH·HS; ldo); backward only
+    const float* lse;       // (NH, T); backward only
+    float* delta;           // (NH, T); backward only
+    const int* cu_seqlens;  // (n_seq + 1)
+    const int* tiles;       // (n_tiles, 2) = {sample, tile within the sample}
+    int n_tiles, T, NH, NKV, ldq, ldo, lddq;
+    float scale;
+} AttentionArgs;
+
+// What one block owns: ATTENTION_TILE rows of one sample and one head. Heads run fastest, so that blocks which start together read the same
+// keys and values, and the order of the tile table (longest first) is the order in which blocks start.
+typedef struct {
+    int start;   // the sample's first token in the stream
+    int length;  // and its number of tokens
+    int tile;    // which ATTENTION_TILE rows of it
+    int head;
+} AttentionBlock;
+
+static inline __device__ AttentionBlock attention_block(const AttentionArgs& args, int heads) {
+    const int* tile = args.tiles + 2 * (size_t)(blockIdx.x / heads);
+    AttentionBlock block;
+    block.start = args.cu_seqlens[tile[0]];
+    block.length = args.cu_seqlens[tile[0] + 1] - block.start;
+    block.tile = tile[1];
+    block.head = blockIdx.x % heads;
+    return block;
+}
+
+// delta (NH, T) = rowsum(datty ∘ atty), FlashAttention-2's D: what the softmax backward subtracts from every dP of a row.
+void attention_delta(const AttentionArgs& args, int HS, cudaStream_t stream);
+
+#endif

@@ -1,0 +1,373 @@
+/*
+Causal variable-length attention in bf16 on tensor cores (mma.sync m16n8k16, fp32 accumulators), forward and backward. A warp owns whole rows:
+the score tile it computes stays in its registers and becomes the left operand of the next product without a round trip through shared memory.
+Forward: 4 warps of 32 queries. Backward: 4 warps of 16 queries (dq) or 16 keys (dk and dv, on transposed scores, so that no atomics are needed).
+*/
+// defines: AttentionArgs, AttentionBlock, attention_block, attention_delta
+#include "attention.h"
+
+#ifdef PRECISION_BF16
+#include <assert.h>
+// defines: load_a_fragments, mma_tile_nk, mma_tile_kn, accumulators_to_a, cp_async_16, cp_async_4, cp_async_commit, cp_async_wait, quad_max, quad_sum,
+// exp2_approx
+#include "ptx.h"
+
+#define TILE ATTENTION_TILE      // keys (in dk, dv: queries) of one step
+#define WARPS 4
+#define THREADS (WARPS * WARP_SIZE)
+#define BLOCKS(HS) ((HS) == 32 ? 3 : 2)  // an SM's registers hold these many blocks; asking for more would spill
+#define FORWARD_ROWS (2 * TILE)  // queries a forward block owns: two tiles, because 32 rows a warp halve the traffic of shared memory
+#define PAD 8                    // elements; a row of HS + 8 shifts by 16 bytes against the banks, so the 8 rows of an ldmatrix do not collide
+
+// Accumulators of 16 rows × 8 columns (NT of them side by side): lane holds rows lane/4 and lane/4 + 8, columns 2·(lane%4) and + 1, in the order
+// {row, column} {row, column + 1} {row + 8, column} {row + 8, column + 1}.
+#define NT_SCORES (TILE / 8)
+
+// On a GPU the left operand is read from shared memory a slice of k at a time, because all of it at once would not fit into the registers next
+// to the accumulators. The emulated warp has no registers to save, and pays for each operation instead.
+#ifdef __CUDACC__
+#define SLICE(KT) 1
+#else
+#define SLICE(KT) (KT)
+#endif
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// pieces of the kernels
+
+// dst (ROWS, HS; HS + PAD) = rows of src (ld), asynchronously; rows from n on are zeros, so that they add nothing to any product
+template <int HS, int N_ROWS>
+static inline __device__ void load_tile(floatX* dst, const floatX* src, int ld, int n) {
+#pragma unroll 2
+    for (int x = threadIdx.x; x < N_ROWS * (HS / VEC); x += THREADS) {
+        int row = x / (HS / VEC), d = x % (HS / VEC) * VEC;
+        cp_async_16(dst + row * (HS + PAD) + d, src + (size_t)(row < n ? row : 0) * ld + d, row < n);
+    }
+}
+
+template <int MT, int NT>
+static inline __device__ void zero(float (&c)[MT][NT][4]) {
+    UNROLL for (int m = 0; m < MT; m++) UNROLL for (int n = 0; n < NT; n++) UNROLL for (int e = 0; e < 4; e++) c[m][n][e] = 0.0f;
+}
+
+// c (MT · 16, NT · 8) = a · bᵀ, both in shared memory, rows of HS
+template <int HS, int MT, int NT>
+static inline __device__ void scores(float (&c)[MT][NT][4], const floatX* a, const floatX* b) {
+    constexpr int KT = SLICE(HS / 16), LD = HS + PAD;
+    zero(c);
+    UNROLL for (int k = 0; k < HS; k += KT * 16) {
+        uint32_t fragments[MT][KT][4];
+        UNROLL for (int m = 0; m < MT; m++) load_a_fragments(fragments[m], a + m * 16 * LD + k, LD);
+        mma_tile_nk(c, fragments, b + k, LD);
+    }
+}
+
+// 16 rows (n of them real) of dst (ld) = c, through the warp's own 16 rows of shared memory, so that global memory sees 16-byte stores
+template <int HS>
+static inline __device__ void store_rows(floatX* dst, int ld, const float (&c)[HS / 8][4], floatX* shared, int n) {
+    constexpr int LD = HS + PAD;
+    int lane = threadIdx.x % WARP_SIZE;
+    uint32_t packed[HS / 16][4];
+    accumulators_to_a(packed, c);
+    __syncwarp();  // the last reads of these rows as operands are over
+    UNROLL for (int k = 0; k < HS / 16; k++)
+        UNROLL for (int e = 0; e < 4; e++)
+            *reinterpret_cast<uint32_t*>(shared + (lane / 4 + e % 2 * 8) * LD + k * 16 + e / 2 * 8 + lane % 4 * 2) = packed[k][e];
+    __syncwarp();
+    for (int x = lane; x < n * (HS / VEC); x += WARP_SIZE) {
+        int row = x / (HS / VEC), d = x % (HS / VEC) * VEC;
+        store8(dst + (size_t)row * ld + d, load8(shared + row * LD + d));
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// kernels
+
+template <int HS> static constexpr size_t forward_shared() { return sizeof(floatX) * (FORWARD_ROWS + 2 * TILE) * (HS + PAD); }
+
+template <int HS>
+static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_forward_kernel(floatX* atty, float* lse, AttentionArgs args) {
+    constexpr int LD = HS + PAD, MT = FORWARD_ROWS / WARPS / 16;
+    EXTERN_SHARED(floatX, q);                 // (FORWARD_ROWS, HS; LD)
+    floatX* k = q + FORWARD_ROWS * LD;        // (TILE, HS; LD)
+    floatX* v = k + TILE * LD;                // (TILE, HS; LD)
+
+    AttentionBlock block = attention_block(args, args.NH);
+    if (block.tile % 2) return;  // the block of the even tile before owns these rows
+    int lane = threadIdx.x % WARP_SIZE;
+    int row0 = block.tile * TILE, warp_row = threadIdx.x / WARP_SIZE * (MT * 16), n_q = min(FORWARD_ROWS, block.length - row0);
+    int n_tiles = CEIL_DIV(row0 + n_q, TILE);
+    const floatX* keys = args.qkv + (size_t)block.start * args.ldq + (args.NH + block.head / (args.NH / args.NKV)) * HS;
+    const floatX* values = keys + args.NKV * HS;
+    float scale_log2 = args.scale * LOG2E;  // softmax in powers of two: its scale and exp's in one multiplication
+
+    load_tile<HS, FORWARD_ROWS>(q, args.qkv + (size_t)(block.start + row0) * args.ldq + block.head * HS, args.ldq, n_q);
+    load_tile<HS, TILE>(k, keys, args.ldq, block.length);
+    cp_async_commit();
+
+    float acc[MT][HS / 8][4], m[2 * MT], l[2 * MT];  // running maximum and this lane's share of the sum: rows lane/4 + 8i of the warp
+    zero(acc);
+    UNROLL for (int i = 0; i < 2 * MT; i++) { m[i] = -INFINITY; l[i] = 0.0f; }
+    for (int t = 0; t < n_tiles; t++) {
+        // a warp whose rows all lie before this tile, or past the sample, only helps loading
+        bool busy = warp_row < n_q && t * TILE <= row0 + warp_row;
+        uint32_t p[MT][TILE / 16][4];
+        cp_async_wait<0>();
+        __syncthreads();  // keys of this tile are there, values of the last one are read
+        load_tile<HS, TILE>(v, values + (size_t)t * TILE * args.ldq, args.ldq, block.length - t * TILE);
+        cp_async_commit();
+        if (busy) {
+            float s[MT][NT_SCORES][4];
+            scores<HS>(s, q + warp_row * LD, k);
+            if (t * TILE + TILE - 1 > row0 + warp_row) {
+                // only the diagonal needs the mask; it hides the zero rows past the end as well, as no row of the sample comes after them
+                UNROLL for (int i = 0; i < MT; i++) UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) {
+                    int key = t * TILE + n * 8 + lane % 4 * 2 + e % 2, query = row0 + warp_row + i * 16 + lane / 4 + e / 2 * 8;
+                    if (key > query) s[i][n][e] = -INFINITY;
+                }
+            }
+            float highest[2 * MT], shrink[2 * MT];
+            UNROLL for (int i = 0; i < 2 * MT; i++) {
+                highest[i] = m[i];
+                UNROLL for (int n = 0; n < NT_SCORES; n++)
+                    highest[i] = fmaxf(highest[i], fmaxf(s[i / 2][n][i % 2 * 2], s[i / 2][n][i % 2 * 2 + 1]));
+            }
+            quad_max(highest);
+            UNROLL for (int i = 0; i < 2 * MT; i++) {
+                shrink[i] = exp2_approx((m[i] - highest[i]) * scale_log2);
+                m[i] = highest[i];
+                l[i] *= shrink[i];
+            }
+            UNROLL for (int i = 0; i < MT; i++) UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) {
+                s[i][n][e] = exp2_approx(s[i][n][e] * scale_log2 - m[2 * i + e / 2] * scale_log2);
+                l[2 * i + e / 2] += s[i][n][e];
+            }
+            UNROLL for (int i = 0; i < MT; i++) UNROLL for (int n = 0; n < HS / 8; n++) UNROLL for (int e = 0; e < 4; e++)
+                acc[i][n][e] *= shrink[2 * i + e / 2];
+            UNROLL for (int i = 0; i < MT; i++) accumulators_to_a(p[i], s[i]);
+        }
+        cp_async_wait<0>();
+        __syncthreads();  // values are there, keys are read
+        if (t + 1 < n_tiles) load_tile<HS, TILE>(k, keys + (size_t)(t + 1) * TILE * args.ldq, args.ldq, block.length - (t + 1) * TILE);
+        cp_async_commit();
+        if (busy) mma_tile_kn(acc, p, v, LD);
+    }
+
+    if (warp_row >= n_q) return;
+    quad_sum(l);
+    size_t first_row = (size_t)block.start + row0 + warp_row;
+    UNROLL for (int i = 0; i < 2 * MT; i++) {
+        float inverse = 1.0f / l[i];
+        UNROLL for (int n = 0; n < HS / 8; n++) {
+            acc[i / 2][n][i % 2 * 2] *= inverse;
+            acc[i / 2][n][i % 2 * 2 + 1] *= inverse;
+        }
+        int row = lane / 4 + i * 8;
+        if (lane % 4 == 0 && warp_row + row < n_q) lse[(size_t)block.head * args.T + first_row + row] = m[i] * args.scale + logf(l[i]);
+    }
+    UNROLL for (int i = 0; i < MT; i++)
+        store_rows<HS>(atty + (first_row + i * 16) * args.ldo + block.head * HS, args.ldo, acc[i], q + (warp_row + i * 16) * LD,
+                       min(16, n_q - warp_row - i * 16));
+}
+
+template <int HS> static constexpr size_t dq_shared() { return sizeof(floatX) * 4 * TILE * (HS + PAD); }
+
+// dq (TILE rows of one query head) = scale · Σ over keys of dS K, dS = P ∘ (dP − delta), dP = dO Vᵀ
+template <int HS>
+static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dq_kernel(floatX* dqkv, AttentionArgs args) {
+    constexpr int LD = HS + PAD, STAGE = 2 * TILE * LD;
+    EXTERN_SHARED(floatX, shared);            // two stages of keys and values (TILE, HS; LD each)
+
+    AttentionBlock block = attention_block(args, args.NH);
+    int lane = threadIdx.x % WARP_SIZE;
+    int row0 = block.tile * TILE, warp_row = threadIdx.x / WARP_SIZE * 16, n_q = min(TILE, block.length - row0);
+    size_t first_row = (size_t)block.start + row0;
+    const floatX* keys = args.qkv + (size_t)block.start * args.ldq + (args.NH + block.head / (args.NH / args.NKV)) * HS;
+    const floatX* values = keys + args.NKV * HS;
+    float scale_log2 = args.scale * LOG2E;
+
+    // Queries and dO pass through the second stage into registers, where they stay.
+    load_tile<HS, TILE>(shared + STAGE, args.qkv + first_row * args.ldq + block.head * HS, args.ldq, n_q);
+    load_tile<HS, TILE>(shared + STAGE + TILE * LD, args.datty + first_row * args.ldo + block.head * HS, args.ldo, n_q);
+    load_tile<HS, TILE>(shared, keys, args.ldq, block.length);
+    load_tile<HS, TILE>(shared + TILE * LD, values, args.ldq, block.length);
+    cp_async_commit();
+    float lse[2], delta[2];
+    UNROLL for (int i = 0; i < 2; i++) {
+        int row = warp_row + lane / 4 + i * 8;
+        size_t at = (size_t)block.head * args.T + first_row + row;
+        lse[i] = row < n_q ? args.lse[at] * LOG2E : 0.0f;
+        delta[i] = row < n_q ? args.delta[at] : 0.0f;
+    }
+    cp_async_wait<0>();
+    __syncthreads();
+    uint32_t q[1][HS / 16][4], dout[1][HS / 16][4];
+    load_a_fragments(q[0], shared + STAGE + warp_row * LD, LD);
+    load_a_fragments(dout[0], shared + STAGE + (TILE + warp_row) * LD, LD);
+
+    float acc[1][HS / 8][4];
+    zero(acc);
+    for (int t = 0; t <= block.tile; t++) {
+        const floatX* k = shared + t % 2 * STAGE;
+        const floatX* v = k + TILE * LD;
+        cp_async_wait<0>();
+        __syncthreads();  // this stage is there, and everybody has left the other one
+        if (t < block.tile) {
+            floatX* next = shared + (t + 1) % 2 * STAGE;
+            size_t at = (size_t)(t + 1) * TILE * args.ldq;
+            load_tile<HS, TILE>(next, keys + at, args.ldq, block.length - (t + 1) * TILE);
+            load_tile<HS, TILE>(next + TILE * LD, values + at, args.ldq, block.length - (t + 1) * TILE);
+        }
+        cp_async_commit();
+        if (warp_row >= n_q) continue;
+        float s[1][NT_SCORES][4], dp[1][NT_SCORES][4];
+        zero(s);
+        zero(dp);
+        mma_tile_nk(s, q, k, LD);
+        mma_tile_nk(dp, dout, v, LD);
+        UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) {
+            float p = exp2_approx(s[0][n][e] * scale_log2 - lse[e / 2]);
+            int key = n * 8 + lane % 4 * 2 + e % 2, query = warp_row + lane / 4 + e / 2 * 8;
+            dp[0][n][e] = t == block.tile && key > query ? 0.0f : p * (dp[0][n][e] - delta[e / 2]);
+        }
+        uint32_t ds[1][TILE / 16][4];
+        accumulators_to_a(ds[0], dp[0]);
+        mma_tile_kn(acc, ds, k, LD);
+    }
+
+    __syncthreads();  // the stages become the way out
+    if (warp_row >= n_q) return;
+    UNROLL for (int n = 0; n < HS / 8; n++) UNROLL for (int e = 0; e < 4; e++) acc[0][n][e] *= args.scale;
+    store_rows<HS>(dqkv + (first_row + warp_row) * args.lddq + block.head * HS, args.lddq, acc[0], shared + warp_row * LD, min(16, n_q - warp_row));
+}
+
+template <int HS> static constexpr size_t dkdv_shared() { return sizeof(floatX) * 6 * TILE * (HS + PAD) + sizeof(float) * 4 * TILE; }
+
+// dv = Pᵀ dO and dk = scale · dSᵀ Q for TILE rows of one key-value head, summed over the query heads that read it and over all later queries.
+// Scores are computed transposed, keys down and queries across: Pᵀ and dSᵀ are then left operands in the registers of the warp that owns the keys.
+template <int HS>
+static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dkdv_kernel(floatX* dqkv, AttentionArgs args) {
+    // queries taken at once: with 128 accumulators for dk and dv, two score tiles of 64 columns would spill
+    constexpr int LD = HS + PAD, STAGE = 2 * TILE * LD, SPAN = HS > 96 ? 32 : TILE;
+    EXTERN_SHARED(floatX, k);                 // (TILE, HS; LD)
+    floatX* v = k + TILE * LD;                // (TILE, HS; LD)
+    floatX* stages = v + TILE * LD;           // two stages of queries and dO (TILE, HS; LD each)
+    float* statistics = reinterpret_cast<float*>(stages + 2 * STAGE);  // two stages of lse and delta (TILE each)
+
+    AttentionBlock block = attention_block(args, args.NKV);
+    int lane = threadIdx.x % WARP_SIZE, warp_row = threadIdx.x / WARP_SIZE * 16;
+    int n_tiles = CEIL_DIV(block.length, TILE), heads = args.NH / args.NKV;
+    int tile = n_tiles - 1 - block.tile;  // keys of the first tile are seen by all queries: mirrored, so that the longest blocks start first
+    int n_k = min(TILE, block.length - tile * TILE), steps = heads * (n_tiles - tile);
+    size_t first_row = (size_t)block.start + tile * TILE;
+    const floatX* keys = args.qkv + first_row * args.ldq + (args.NH + block.head) * HS;
+    float scale_log2 = args.scale * LOG2E;
+
+    load_tile<HS, TILE>(k, keys, args.ldq, n_k);
+    load_tile<HS, TILE>(v, keys + args.NKV * HS, args.ldq, n_k);
+    float dk[1][HS / 8][4], dv[1][HS / 8][4];
+    zero(dk);
+    zero(dv);
+    for (int step = -1; step < steps; step++) {
+        cp_async_wait<0>();
+        __syncthreads();  // the stage of this step is there, and everybody has left the other one
+        if (step + 1 < steps) {
+            int head = block.head * heads + (step + 1) / (n_tiles - tile), t = tile + (step + 1) % (n_tiles - tile), n = block.length - t * TILE;
+            size_t row = (size_t)block.start + t * TILE;
+            floatX* next = stages + (step + 1) % 2 * STAGE;
+            float* next_statistics = statistics + (step + 1) % 2 * 2 * TILE;
+            load_tile<HS, TILE>(next, args.qkv + row * args.ldq + head * HS, args.ldq, n);
+            load_tile<HS, TILE>(next + TILE * LD, args.datty + row * args.ldo + head * HS, args.ldo, n);
+            // zeros past the end: their P is 1, but it meets rows of zeros in dO, and dS is 0
+            int i = threadIdx.x % TILE;
+            const float* source = (threadIdx.x < TILE ? args.lse : args.delta) + (size_t)head * args.T + row;
+            cp_async_4(next_statistics + threadIdx.x, source + (i < n ? i : 0), i < n);
+        }
+        cp_async_commit();
+        if (step < 0 || warp_row >= n_k) continue;
+
+        const floatX* q = stages + step % 2 * STAGE;
+        const floatX* dout = q + TILE * LD;
+        const float* lse = statistics + step % 2 * 2 * TILE;
+        const float* delta = lse + TILE;
+        bool diagonal = step % (n_tiles - tile) == 0;
+#pragma unroll 1
+        for (int i0 = 0; i0 < TILE; i0 += SPAN) {
+            float s[1][SPAN / 8][4], dp[1][SPAN / 8][4];
+            uint32_t fragments[1][SPAN / 16][4];
+            scores<HS>(s, k + warp_row * LD, q + i0 * LD);
+            scores<HS>(dp, v + warp_row * LD, dout + i0 * LD);
+            UNROLL for (int n = 0; n < SPAN / 8; n++) UNROLL for (int e = 0; e < 4; e++) {
+                int query = i0 + n * 8 + lane % 4 * 2 + e % 2, key = warp_row + lane / 4 + e / 2 * 8;
+                float p = exp2_approx(s[0][n][e] * scale_log2 - lse[query] * LOG2E);
+                s[0][n][e] = diagonal && key > query ? 0.0f : p;
+                dp[0][n][e] = s[0][n][e] * (dp[0][n][e] - delta[query]);
+            }
+            accumulators_to_a(fragments[0], s[0]);
+            mma_tile_kn(dv, fragments, dout + i0 * LD, LD);
+            accumulators_to_a(fragments[0], dp[0]);
+            mma_tile_kn(dk, fragments, q + i0 * LD, LD);
+        }
+    }
+
+    if (warp_row >= n_k) return;
+    UNROLL for (int n = 0; n < HS / 8; n++) UNROLL for (int e = 0; e < 4; e++) dk[0][n][e] *= args.scale;
+    floatX* out = dqkv + (first_row + warp_row) * args.lddq + (args.NH + block.head) * HS;
+    int n = min(16, n_k - warp_row);
+    store_rows<HS>(out, args.lddq, dk[0], k + warp_row * LD, n);  // its own rows of k and v, which no other warp reads
+    store_rows<HS>(out + args.NKV * HS, args.lddq, dv[0], v + warp_row * LD, n);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// launchers
+
+template <int HS>
+static void forward(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream) {
+    static bool ready = false;  // once an instance: the attribute belongs to the kernel, not to the launch
+    if (!ready) allow_shared(attention_forward_kernel<HS>, forward_shared<HS>());
+    ready = true;
+    LAUNCH((attention_forward_kernel<HS>), args.n_tiles * args.NH, THREADS, forward_shared<HS>(), stream, atty, lse, args);
+}
+
+template <int HS>
+static void backward(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream) {
+    static bool ready = false;
+    if (!ready) {
+        allow_shared(attention_dq_kernel<HS>, dq_shared<HS>());
+        allow_shared(attention_dkdv_kernel<HS>, dkdv_shared<HS>());
+    }
+    ready = true;
+    LAUNCH((attention_dq_kernel<HS>), args.n_tiles * args.NH, THREADS, dq_shared<HS>(), stream, dqkv, args);
+    LAUNCH((attention_dkdv_kernel<HS>), args.n_tiles * args.NKV, THREADS, dkdv_shared<HS>(), stream, dqkv, args);
+}
+
+void attention_forward(floatX* atty, float* lse, const floatX* qkv, const int* cu_seqlens, const int* tiles, int n_tiles, int T, int NH, int NKV, int HS,
+                       int ldq, int ldo, float scale, cudaStream_t stream) {
+    NVTX_RANGE("attention_forward");
+    if (n_tiles == 0) return;
+    AttentionArgs args = {qkv, NULL, NULL, NULL, NULL, cu_seqlens, tiles, n_tiles, T, NH, NKV, ldq, ldo, 0, scale};
+    switch (HS) {
+        case 32: forward<32>(atty, lse, args, stream); break;
+        case 64: forward<64>(atty, lse, args, stream); break;
+        case 80: forward<80>(atty, lse, args, stream); break;
+        case 96: forward<96>(atty, lse, args, stream); break;
+        case 128: forward<128>(atty, lse, args, stream); break;
+        default: assert(!"a head size that attention_head_size_served refuses");
+    }
+}
+
+void attention_backward(floatX* dqkv, float* delta, const floatX* datty, const floatX* atty, const float* lse, const floatX* qkv, const int* cu_seqlens,
+                        const int* tiles, int n_tiles, int T, int NH, int NKV, int HS, int lddq, int ldq, int ldo, float scale, cudaStream_t stream) {
+    NVTX_RANGE("attention_backward");
+    if (n_tiles == 0) return;
+    AttentionArgs args = {qkv, atty, datty, lse, delta, cu_seqlens, tiles, n_tiles, T, NH, NKV, ldq, ldo, lddq, scale};
+    attention_delta(args, HS, stream);
+    switch (HS) {
+        case 32: backward<32>(dqkv, args, stream); break;
+        case 64: backward<64>(dqkv, args, stream); break;
+        case 80: backward<80>(dqkv, args, stream); break;
+        case 96: backward<96>(dqkv, args, stream); break;
+        case 128: backward<128>(dqkv, args, stream); break;
+        default: assert(!"a head size that attention_head_size_served refuses");
+    }
+}
+#endif

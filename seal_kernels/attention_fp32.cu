@@ -1,0 +1,382 @@
+/*
+Causal variable-length attention in fp32, forward and backward: plain tiled kernels without tensor cores. Every product is an outer product of
+COLS scalars and ROWS neighbouring rows kept in registers, so the rows run along a vector: queries in forward and dq, keys in dk and dv. No sum
+ever crosses a lane, a row past the sample's end can hold anything, and on the CPU a lane group is one AVX-512 register.
+*/
+// defines: AttentionArgs, AttentionBlock, attention_block, attention_delta
+#include "attention.h"
+
+#ifndef PRECISION_BF16
+#include <assert.h>
+
+#define TILE ATTENTION_TILE
+#define COLS 8  // a thread's register tile is COLS × ROWS
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// Rows: one value for each of ROWS neighbouring rows. nvcc unrolls a struct of floats into registers; g++ does not vectorise such loops
+// reliably (measured: from 5 to 120 GFLOP/s with the order of the loops, 210 with its vector type), so there it is a vector type with the same
+// operators. 8 rows leave a GPU thread room for three register tiles; 16 fill an AVX-512 register.
+#ifdef __CUDACC__
+#define ROWS 8
+typedef struct { float v[ROWS]; } Rows;
+#define ROWS_RETURN(expression) Rows x; UNROLL for (int r = 0; r < ROWS; r++) x.v[r] = (expression); return x
+static inline __device__ Rows operator+(Rows a, Rows b) { ROWS_RETURN(a.v[r] + b.v[r]); }
+static inline __device__ Rows operator-(Rows a, Rows b) { ROWS_RETURN(a.v[r] - b.v[r]); }
+static inline __device__ Rows operator*(Rows a, Rows b) { ROWS_RETURN(a.v[r] * b.v[r]); }
+static inline __device__ Rows operator*(float a, Rows b) { ROWS_RETURN(a * b.v[r]); }
+static inline __device__ Rows rows_fill(float a) { ROWS_RETURN(a); }
+static inline __device__ Rows rows_max(Rows a, Rows b) { ROWS_RETURN(fmaxf(a.v[r], b.v[r])); }
+static inline __device__ Rows rows_inverse(Rows a) { ROWS_RETURN(1.0f / a.v[r]); }
+static inline __device__ Rows rows_exp2(Rows a) { ROWS_RETURN(exp2f(a.v[r])); }
+// rows lo … hi keep their value, the others become `otherwise`
+static inline __device__ Rows rows_keep(Rows a, int lo, int hi, float otherwise) { ROWS_RETURN(r >= lo && r <= hi ? a.v[r] : otherwise); }
+static inline __device__ Rows rows_load(const float* p) {
+    float8 a = load8(p);
+    ROWS_RETURN(a.v[r]);
+}
+static inline __device__ void rows_store(float* p, Rows x) {
+    float8 a;
+    UNROLL for (int r = 0; r < ROWS; r++) a.v[r] = x.v[r];
+    store8(p, a);
+}
+#else
+#define ROWS 16
+typedef float Rows __attribute__((vector_size(ROWS * sizeof(float))));
+typedef int RowsInt __attribute__((vector_size(ROWS * sizeof(int))));
+static const RowsInt row_numbers = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+static inline Rows rows_fill(float a) { return a - (Rows){0.0f}; }
+static inline Rows rows_max(Rows a, Rows b) { return a > b ? a : b; }
+static inline Rows rows_inverse(Rows a) { return 1.0f / a; }
+static inline Rows rows_keep(Rows a, int lo, int hi, float otherwise) {
+    return (row_numbers >= lo) & (row_numbers <= hi) ? a : rows_fill(otherwise);
+}
+static inline Rows rows_load(const float* p) { Rows x; __builtin_memcpy(&x, p, sizeof(x)); return x; }
+static inline void rows_store(float* p, Rows x) { __builtin_memcpy(p, &x, sizeof(x)); }
+// 2^x = 2^n · 2^f with n the nearest integer and |f| ≤ ½; a polynomial through the Chebyshev nodes for 2^f, within 7e-8 of it. libm's exp2f
+// takes one number at a time. Below −127 the result is 0, NaN stays NaN, +∞ (which no row holds: arguments are ≤ 0 up to rounding) is NaN.
+static inline Rows rows_exp2(Rows x) {
+    const float shift = 12582912.0f;  // 1.5 · 2^23: adding it leaves the nearest integer in the low bits
+    x = x < -127.0f ? rows_fill(-127.0f) : x;
+    Rows shifted = x + shift, f = x - (shifted - shift);
+    Rows y = 1.54531634e-4f * f + 1.33908633e-3f;
+    y = y * f + 9.61808302e-3f;
+    y = y * f + 5.55035695e-2f;
+    y = y * f + 2.40226507e-1f;
+    y = y * f + 6.93147182e-1f;
+    y = y * f + 1.0f;
+    RowsInt exponent = ((RowsInt)shifted - 0x4b400000 + 127) << 23;  // multiplied, not added to y's bits, so that a NaN survives
+    return y * (Rows)exponent;
+}
+#endif
+#define GROUPS (TILE / ROWS)  // groups of rows in a tile
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// pieces of the kernels
+
+// acc (COLS, ROWS) += Σ_k a(k, c) · b(k, row) for k in [begin, end), b with the row length TILE. The only hot loop of this file.
+template <int COL_STRIDE, int K_STRIDE>
+static inline __device__ void tile_product(Rows (&acc)[COLS], const float* a, const float* b, int begin, int end) {
+    for (int k = begin; k < end; k++) {
+        Rows x = rows_load(b + k * TILE);
+        UNROLL for (int c = 0; c < COLS; c++) acc[c] = acc[c] + a[c * COL_STRIDE + k * K_STRIDE] * x;
+    }
+}
+
+// dst (n, HS; HS + 4) = n rows of src (ld). The padding spreads the rows over the banks of shared memory.
+template <int HS>
+static inline __device__ void load_rows(float* dst, const float* src, int ld, int n) {
+    for (int x = threadIdx.x; x < n * (HS / VEC); x += blockDim.x) {
+        int row = x / (HS / VEC), d = x % (HS / VEC) * VEC;
+        store8(dst + row * (HS + 4) + d, load8(src + (size_t)row * ld + d));
+    }
+}
+
+// dst (HS, TILE) = n rows of src (ld), transposed. Threads run along the rows: their stores fall into different banks.
+template <int HS>
+static inline __device__ void load_transposed(float* dst, const float* src, int ld, int n) {
+    for (int x = threadIdx.x; x < TILE * (HS / VEC); x += blockDim.x) {
+        int row = x % TILE, d = x / TILE * VEC;
+        if (row >= n) continue;
+        float8 a = load8(src + (size_t)row * ld + d);
+        UNROLL for (int k = 0; k < VEC; k++) dst[(d + k) * TILE + row] = a.v[k];
+    }
+}
+
+// the first n of ROWS rows of dst (ld), COLS elements each = factor · acc
+static inline __device__ void store_tile(float* dst, int ld, const Rows (&acc)[COLS], Rows factor, int n) {
+    float out[COLS][ROWS];
+    UNROLL for (int c = 0; c < COLS; c++) rows_store(out[c], acc[c] * factor);
+    UNROLL for (int r = 0; r < ROWS; r++) {
+        if (r >= n) break;
+        float8 row;
+        UNROLL for (int c = 0; c < COLS; c++) row.v[c] = out[c][r];
+        store8(dst + (size_t)r * ld, row);
+    }
+}
+
+// one number a row, of which only n exist in memory
+static inline __device__ Rows load_statistics(const float* p, int n) {
+    float x[ROWS];
+    UNROLL for (int r = 0; r < ROWS; r++) x[r] = r < n ? p[r] : 0.0f;
+    return rows_load(x);
+}
+
+static inline __device__ void zero_tile(Rows (&acc)[COLS]) { UNROLL for (int c = 0; c < COLS; c++) acc[c] = rows_fill(0.0f); }
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// kernels. A thread has the rows `group` of the block's tile and up to two tasks with them, picked by `column`: COLS columns of the score tile
+// and COLS elements of the result. The scores, softmaxed, pass through shared memory from the first task to the second.
+
+static constexpr int scores_columns = TILE / COLS;
+template <int HS> static constexpr int block_threads(int results) {  // a whole number of warps
+    return CEIL_DIV(GROUPS * (results * HS / COLS > scores_columns ? results * HS / COLS : scores_columns), WARP_SIZE) * WARP_SIZE;
+}
+
+template <int HS> static constexpr size_t forward_shared() {
+    return sizeof(float) * (HS * TILE + 2 * TILE * (HS + 4) + TILE * TILE + scores_columns * TILE);
+}
+
+template <int HS>
+static __global__ void __launch_bounds__(block_threads<HS>(1)) attention_forward_kernel(float* atty, float* lse, AttentionArgs args) {
+    constexpr int LD = HS + 4;
+    EXTERN_SHARED(float, qT);                 // (HS, TILE)
+    float* k = qT + HS * TILE;                // (TILE, HS; LD)
+    float* v = k + TILE * LD;                 // (TILE, HS; LD)
+    float* pT = v + TILE * LD;                // (TILE keys, TILE queries)
+    float* partial = pT + TILE * TILE;        // (scores_columns, TILE): each task's row maxima, at the end its row sums
+
+    AttentionBlock block = attention_block(args, args.NH);
+    int kv_head = block.head / (args.NH / args.NKV);
+    int n_q = min(TILE, block.length - block.tile * TILE);
+    int group = threadIdx.x % GROUPS, column = threadIdx.x / GROUPS, i0 = group * ROWS, c0 = column * COLS;
+    size_t first_row = (size_t)block.start + block.tile * TILE;
+    const float* keys = args.qkv + (size_t)block.start * args.ldq + (args.NH + kv_head) * HS;
+    float scale_log2 = args.scale * LOG2E;  // softmax in powers of two: one multiplication less an element
+
+    load_transposed<HS>(qT, args.qkv + first_row * args.ldq + block.head * HS, args.ldq, n_q);
+    Rows m = rows_fill(-INFINITY), l = rows_fill(0.0f), acc[COLS], s[COLS];
+    zero_tile(acc);
+    for (int t = 0; t <= block.tile; t++) {
+        int n_k = min(TILE, block.length - t * TILE);
+        int seen = i0 >= n_q ? 0 : t < block.tile ? n_k : min(n_k, i0 + ROWS);  // keys of this tile which some row of the group sees
+        bool scores = column < scores_columns && c0 < seen;
+        __syncthreads();  // the readers of the last tile are done
+        load_rows<HS>(k, keys + (size_t)t * TILE * args.ldq, args.ldq, n_k);
+        load_rows<HS>(v, keys + (size_t)t * TILE * args.ldq + args.NKV * HS, args.ldq, n_k);
+        __syncthreads();
+        if (scores) {
+            zero_tile(s);
+            tile_product<LD, 1>(s, k + c0 * LD, qT + i0, 0, HS);
+            Rows highest = rows_fill(-INFINITY);
+            UNROLL for (int c = 0; c < COLS; c++) {
+                s[c] = scale_log2 * s[c];
+                // the mask also covers keys past the sample's end: no row of the sample comes after them
+                if (t == block.tile) s[c] = rows_keep(s[c], c0 + c - i0, ROWS, -INFINITY);
+                highest = rows_max(highest, s[c]);
+            }
+            rows_store(partial + column * TILE + i0, highest);
+        }
+        __syncthreads();
+        Rows before = m;
+        for (int c = 0; c * COLS < seen; c++) m = rows_max(m, rows_load(partial + c * TILE + i0));
+        Rows shrink = rows_exp2(before - m);
+        l = l * shrink;
+        if (scores) {
+            UNROLL for (int c = 0; c < COLS; c++) {
+                Rows p = rows_exp2(s[c] - m);
+                l = l + p;
+                rows_store(pT + (c0 + c) * TILE + i0, p);
+            }
+        }
+        __syncthreads();
+        if (c0 < HS && seen > 0) {
+            UNROLL for (int c = 0; c < COLS; c++) acc[c] = acc[c] * shrink;
+            tile_product<1, LD>(acc, v + c0, pT + i0, 0, seen);
+        }
+    }
+
+    if (column < scores_columns) rows_store(partial + column * TILE + i0, l);
+    __syncthreads();
+    Rows total = rows_fill(0.0f);
+    for (int c = 0; c < scores_columns; c++) total = total + rows_load(partial + c * TILE + i0);
+    int n = min(ROWS, n_q - i0);
+    if (c0 < HS && n > 0) store_tile(atty + (first_row + i0) * args.ldo + block.head * HS + c0, args.ldo, acc, rows_inverse(total), n);
+    if (column == 0) {
+        float highest[ROWS], sum[ROWS];
+        rows_store(highest, m);
+        rows_store(sum, total);
+        UNROLL for (int r = 0; r < ROWS; r++)
+            if (r < n) lse[(size_t)block.head * args.T + first_row + i0 + r] = (highest[r] + log2f(sum[r])) * LN2;
+    }
+}
+
+template <int HS> static constexpr size_t dq_shared() { return sizeof(float) * (2 * HS * TILE + 2 * TILE * (HS + 4) + TILE * TILE); }
+
+// dq (TILE rows of one query head) = scale · Σ over keys of dS K, dS = P ∘ (dP − delta), dP = dO Vᵀ
+template <int HS>
+static __global__ void __launch_bounds__(block_threads<HS>(1)) attention_dq_kernel(float* dqkv, AttentionArgs args) {
+    constexpr int LD = HS + 4;
+    EXTERN_SHARED(float, qT);                 // (HS, TILE)
+    float* doutT = qT + HS * TILE;            // (HS, TILE)
+    float* k = doutT + HS * TILE;             // (TILE, HS; LD)
+    float* v = k + TILE * LD;                 // (TILE, HS; LD)
+    float* dsT = v + TILE * LD;               // (TILE keys, TILE queries)
+
+    AttentionBlock block = attention_block(args, args.NH);
+    int kv_head = block.head / (args.NH / args.NKV);
+    int n_q = min(TILE, block.length - block.tile * TILE);
+    int group = threadIdx.x % GROUPS, column = threadIdx.x / GROUPS, i0 = group * ROWS, c0 = column * COLS, n = n_q - i0;
+    size_t first_row = (size_t)block.start + block.tile * TILE;
+    const float* keys = args.qkv + (size_t)block.start * args.ldq + (args.NH + kv_head) * HS;
+    float scale_log2 = args.scale * LOG2E;
+
+    load_transposed<HS>(qT, args.qkv + first_row * args.ldq + block.head * HS, args.ldq, n_q);
+    load_transposed<HS>(doutT, args.datty + first_row * args.ldo + block.head * HS, args.ldo, n_q);
+    size_t statistics = (size_t)block.head * args.T + first_row + i0;
+    Rows lse = LOG2E * load_statistics(args.lse + statistics, n), delta = load_statistics(args.delta + statistics, n);
+    Rows acc[COLS], s[COLS], dp[COLS];
+    zero_tile(acc);
+    for (int t = 0; t <= block.tile; t++) {
+        int n_k = min(TILE, block.length - t * TILE);
+        int seen = n <= 0 ? 0 : t < block.tile ? n_k : min(n_k, i0 + ROWS);
+        __syncthreads();
+        load_rows<HS>(k, keys + (size_t)t * TILE * args.ldq, args.ldq, n_k);
+        load_rows<HS>(v, keys + (size_t)t * TILE * args.ldq + args.NKV * HS, args.ldq, n_k);
+        __syncthreads();
+        if (column < scores_columns && c0 < seen) {
+            zero_tile(s);
+            zero_tile(dp);
+            tile_product<LD, 1>(s, k + c0 * LD, qT + i0, 0, HS);
+            tile_product<LD, 1>(dp, v + c0 * LD, doutT + i0, 0, HS);
+            UNROLL for (int c = 0; c < COLS; c++) {
+                Rows ds = rows_exp2(scale_log2 * s[c] - lse) * (dp[c] - delta);
+                if (t == block.tile) ds = rows_keep(ds, c0 + c - i0, ROWS, 0.0f);
+                rows_store(dsT + (c0 + c) * TILE + i0, ds);
+            }
+        }
+        __syncthreads();
+        if (c0 < HS) tile_product<1, LD>(acc, k + c0, dsT + i0, 0, seen);
+    }
+    if (c0 < HS && n > 0)
+        store_tile(dqkv + (first_row + i0) * args.lddq + block.head * HS + c0, args.lddq, acc, rows_fill(args.scale), min(ROWS, n));
+}
+
+template <int HS> static constexpr size_t dkdv_shared() {
+    return sizeof(float) * (2 * HS * TILE + 2 * TILE * (HS + 4) + 2 * TILE * TILE + 2 * TILE);
+}
+
+// dv = Pᵀ dO and dk = scale · dSᵀ Q for TILE rows of one key-value head, summed over the query heads that read it and over all later queries.
+// The rows along the vectors are keys here. Half of the columns hold dv, the other half dk.
+template <int HS>
+static __global__ void __launch_bounds__(block_threads<HS>(2)) attention_dkdv_kernel(float* dqkv, AttentionArgs args) {
+    constexpr int LD = HS + 4;
+    EXTERN_SHARED(float, kT);                 // (HS, TILE)
+    float* vT = kT + HS * TILE;               // (HS, TILE)
+    float* q = vT + HS * TILE;                // (TILE, HS; LD)
+    float* dout = q + TILE * LD;              // (TILE, HS; LD)
+    float* p = dout + TILE * LD;              // (TILE queries, TILE keys)
+    float* ds = p + TILE * TILE;              // (TILE queries, TILE keys)
+    float* lse = ds + TILE * TILE;            // (TILE)
+    float* delta = lse + TILE;                // (TILE)
+
+    AttentionBlock block = attention_block(args, args.NKV);
+    int n_tiles = CEIL_DIV(block.length, TILE), heads = args.NH / args.NKV;
+    int tile = n_tiles - 1 - block.tile;  // keys of the first tile are seen by all queries: mirrored, so that the longest blocks start first
+    int n_k = min(TILE, block.length - tile * TILE);
+    int group = threadIdx.x % GROUPS, column = threadIdx.x / GROUPS, j0 = group * ROWS, c0 = column * COLS, n = n_k - j0;
+    int d0 = c0 % HS;
+    bool is_dk = c0 >= HS;
+    size_t first_row = (size_t)block.start + tile * TILE;
+    const float* keys = args.qkv + first_row * args.ldq + (args.NH + block.head) * HS;
+    float scale_log2 = args.scale * LOG2E;
+
+    load_transposed<HS>(kT, keys, args.ldq, n_k);
+    load_transposed<HS>(vT, keys + args.NKV * HS, args.ldq, n_k);
+    Rows acc[COLS], s[COLS], dp[COLS];
+    zero_tile(acc);
+    for (int step = 0; step < heads * (n_tiles - tile); step++) {
+        int head = block.head * heads + step / (n_tiles - tile), t = tile + step % (n_tiles - tile);
+        int n_q = min(TILE, block.length - t * TILE), first = t == tile ? j0 : 0;  // queries before `first` see no key of this group
+        size_t row = (size_t)block.start + t * TILE;
+        __syncthreads();
+        load_rows<HS>(q, args.qkv + row * args.ldq + head * HS, args.ldq, n_q);
+        load_rows<HS>(dout, args.datty + row * args.ldo + head * HS, args.ldo, n_q);
+        for (int i = threadIdx.x; i < n_q; i += blockDim.x) {
+            lse[i] = LOG2E * args.lse[(size_t)head * args.T + row + i];
+            delta[i] = args.delta[(size_t)head * args.T + row + i];
+        }
+        __syncthreads();
+        if (column < scores_columns && n > 0 && c0 < n_q && c0 + COLS > first) {
+            zero_tile(s);
+            zero_tile(dp);
+            tile_product<LD, 1>(s, q + c0 * LD, kT + j0, 0, HS);
+            tile_product<LD, 1>(dp, dout + c0 * LD, vT + j0, 0, HS);
+            UNROLL for (int c = 0; c < COLS; c++) {
+                Rows probability = rows_exp2(scale_log2 * s[c] - rows_fill(lse[c0 + c]));
+                if (t == tile) probability = rows_keep(probability, 0, c0 + c - j0, 0.0f);
+                rows_store(p + (c0 + c) * TILE + j0, probability);
+                rows_store(ds + (c0 + c) * TILE + j0, probability * (dp[c] - rows_fill(delta[c0 + c])));
+            }
+        }
+        __syncthreads();
+        if (c0 < 2 * HS && n > 0) tile_product<1, LD>(acc, (is_dk ? q : dout) + d0, (is_dk ? ds : p) + j0, first, n_q);
+    }
+    if (c0 < 2 * HS && n > 0)
+        store_tile(dqkv + (first_row + j0) * args.lddq + (args.NH + (is_dk ? 0 : args.NKV) + block.head) * HS + d0, args.lddq, acc,
+                   rows_fill(is_dk ? args.scale : 1.0f), min(ROWS, n));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// launchers
+
+template <int HS>
+static void forward(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream) {
+    static bool ready = false;  // once an instance: the attribute belongs to the kernel, not to the launch
+    if (!ready) allow_shared(attention_forward_kernel<HS>, forward_shared<HS>());
+    ready = true;
+    LAUNCH((attention_forward_kernel<HS>), args.n_tiles * args.NH, block_threads<HS>(1), forward_shared<HS>(), stream, atty, lse, args);
+}
+
+template <int HS>
+static void backward(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream) {
+    static bool ready = false;
+    if (!ready) {
+        allow_shared(attention_dq_kernel<HS>, dq_shared<HS>());
+        allow_shared(attention_dkdv_kernel<HS>, dkdv_shared<HS>());
+    }
+    ready = true;
+    LAUNCH((attention_dq_kernel<HS>), args.n_tiles * args.NH, block_threads<HS>(1), dq_shared<HS>(), stream, dqkv, args);
+    LAUNCH((attention_dkdv_kernel<HS>), args.n_tiles * args.NKV, block_threads<HS>(2), dkdv_shared<HS>(), stream, dqkv, args);
+}
+
+void attention_forward(floatX* atty, float* lse, const floatX* qkv, const int* cu_seqlens, const int* tiles, int n_tiles, int T, int NH, int NKV, int HS,
+                       int ldq, int ldo, float scale, cudaStream_t stream) {
+    NVTX_RANGE("attention_forward");
+    if (n_tiles == 0) return;
+    AttentionArgs args = {qkv, NULL, NULL, NULL, NULL, cu_seqlens, tiles, n_tiles, T, NH, NKV, ldq, ldo, 0, scale};
+    switch (HS) {
+        case 32: forward<32>(atty, lse, args, stream); break;
+        case 64: forward<64>(atty, lse, args, stream); break;
+        case 80: forward<80>(atty, lse, args, stream); break;
+        case 96: forward<96>(atty, lse, args, stream); break;
+        case 128: forward<128>(atty, lse, args, stream); break;
+        default: assert(!"a head size that attention_head_size_served refuses");
+    }
+}
+
+void attention_backward(floatX* dqkv, float* delta, const floatX* datty, const floatX* atty, const float* lse, const floatX* qkv, const int* cu_seqlens,
+                        const int* tiles, int n_tiles, int T, int NH, int NKV, int HS, int lddq, int ldq, int ldo, float scale, cudaStream_t stream) {
+    NVTX_RANGE("attention_backward");
+    if (n_tiles == 0) return;
+    AttentionArgs args = {qkv, atty, datty, lse, delta, cu_seqlens, tiles, n_tiles, T, NH, NKV, ldq, ldo, lddq, scale};
+    attention_delta(args, HS, stream);
+    switch (HS) {
+        case 32: backward<32>(dqkv, args, stream); break;
+        case 64: backward<64>(dqkv, args, stream); break;
+        case 80: backward<80>(dqkv, args, stream); break;
+        case 96: backward<96>(dqkv, args, stream); break;
+        case 128: backward<128>(dqkv, args, stream); break;
+        default: assert(!"a head size that attention_head_size_served refuses");
+    }
+}
+#endif
