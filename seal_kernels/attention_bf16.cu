@@ -27,8 +27,10 @@ Forward: 4 warps of 32 queries. Backward: 4 warps of 16 queries (dq) or 16 keys 
 // to the accumulators. The emulated warp has no registers to save, and pays for each operation instead.
 #ifdef __CUDACC__
 #define SLICE(KT) 1
+#define NO_UNROLL _Pragma("unroll 1")  // unrolling would hoist addresses into registers that the accumulators need
 #else
 #define SLICE(KT) (KT)
+#define NO_UNROLL
 #endif
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
@@ -37,8 +39,7 @@ Forward: 4 warps of 32 queries. Backward: 4 warps of 16 queries (dq) or 16 keys 
 // dst (ROWS, HS; HS + PAD) = rows of src (ld), asynchronously; rows from n on are zeros, so that they add nothing to any product
 template <int HS, int N_ROWS>
 static inline __device__ void load_tile(floatX* dst, const floatX* src, int ld, int n) {
-#pragma unroll 2
-    for (int x = threadIdx.x; x < N_ROWS * (HS / VEC); x += THREADS) {
+    NO_UNROLL for (int x = threadIdx.x; x < N_ROWS * (HS / VEC); x += THREADS) {
         int row = x / (HS / VEC), d = x % (HS / VEC) * VEC;
         cp_async_16(dst + row * (HS + PAD) + d, src + (size_t)(row < n ? row : 0) * ld + d, row < n);
     }
@@ -290,8 +291,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dkdv_ker
         const float* lse = statistics + step % 2 * 2 * TILE;
         const float* delta = lse + TILE;
         bool diagonal = step % (n_tiles - tile) == 0;
-#pragma unroll 1
-        for (int i0 = 0; i0 < TILE; i0 += SPAN) {
+        NO_UNROLL for (int i0 = 0; i0 < TILE; i0 += SPAN) {
             float s[1][SPAN / 8][4], dp[1][SPAN / 8][4];
             uint32_t fragments[1][SPAN / 16][4];
             scores<HS>(s, k + warp_row * LD, q + i0 * LD);

@@ -35,7 +35,7 @@ CHECK_UNUSED static int check_close(const char* name, const float* a, const doub
     long at = 0;
     for (long i = 0; i < n; i++) {
         double error = fabs((double)a[i] - b[i]);
-        if (!(error <= worst)) { worst = error; at = i; }
+        if (!(error <= worst) && !isnan(worst)) { worst = error; at = i; }  // a NaN stays the worst
         if (fabs(b[i]) > scale) scale = fabs(b[i]);
     }
     return check(worst <= tolerance * scale, "%s: max|a-b| %.2e of max|b| %.3g, allowed %.0e (worst at %ld: %.6g against %.6g)", name, worst, scale,

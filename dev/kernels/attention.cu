@@ -1,0 +1,575 @@
+/*
+Causal variable-length attention: the naive kernels (one thread a row, as one would first write them), the winner of seal_kernels, and a double-
+precision reference fed the same rounded inputs. The last figure of the naive kernels is why the winner is tiled.
+  attention --check [--small]     winner and naive kernels against the reference, backward also by finite differences (--small: for sanitizers)
+  attention [--samples N] [--length L] [--heads N] [--kv-heads N] [--head-size N]     speed; on a GPU with the share of the measured ceiling
+*/
+#include <string.h>
+// defines: harness_options, harness_check, harness_small, harness_random, harness_time
+#include "harness.h"
+// defines: check, check_close, check_cosine, check_skip, check_report
+#include "check.h"
+// defines: attention_forward, attention_backward, attention_tiles, attention_head_size_served
+#include "kernels.h"
+#if defined(__CUDACC__) && defined(PRECISION_BF16)
+// defines: mma_tile_nk, for the ceiling
+#include "ptx.h"
+#endif
+
+#define MAX_HS 128
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// naive kernels: a thread owns a row, keeps its accumulators in local memory and reads every key of its sample from global memory
+
+typedef struct {
+    const floatX* qkv;
+    const int* row_sample;  // (T): which sample a row belongs to
+    const int* cu_seqlens;
+    int T, NH, NKV, HS, ldq, ldo, lddq;
+    float scale;
+} NaiveArgs;
+
+static __device__ float naive_dot(const floatX* a, const floatX* b, int n) {
+    float sum = 0.0f;
+    for (int d = 0; d < n; d++) sum += to_float(a[d]) * to_float(b[d]);
+    return sum;
+}
+
+static __global__ void naive_forward_kernel(floatX* atty, float* lse, NaiveArgs args) {
+    int t = blockIdx.x * blockDim.x + threadIdx.x, head = blockIdx.y, HS = args.HS;
+    if (t >= args.T) return;
+    const floatX* q = args.qkv + (size_t)t * args.ldq + head * HS;
+    const floatX* keys = args.qkv + (args.NH + head / (args.NH / args.NKV)) * HS;
+    float acc[MAX_HS] = {0.0f}, m = -INFINITY, l = 0.0f;
+    for (int j = args.cu_seqlens[args.row_sample[t]]; j <= t; j++) {
+        const floatX* k = keys + (size_t)j * args.ldq;
+        float s = args.scale * naive_dot(q, k, HS), before = m;
+        m = fmaxf(m, s);
+        float shrink = expf(before - m), p = expf(s - m);
+        l = l * shrink + p;
+        for (int d = 0; d < HS; d++) acc[d] = acc[d] * shrink + p * to_float(k[args.NKV * HS + d]);
+    }
+    for (int d = 0; d < HS; d++) atty[(size_t)t * args.ldo + head * HS + d] = from_float<floatX>(acc[d] / l);
+    lse[(size_t)head * args.T + t] = m + logf(l);
+}
+
+static __global__ void naive_dq_kernel(floatX* dqkv, float* delta, const floatX* datty, const floatX* atty, const float* lse, NaiveArgs args) {
+    int t = blockIdx.x * blockDim.x + threadIdx.x, head = blockIdx.y, HS = args.HS;
+    if (t >= args.T) return;
+    const floatX* q = args.qkv + (size_t)t * args.ldq + head * HS;
+    const floatX* dout = datty + (size_t)t * args.ldo + head * HS;
+    const floatX* keys = args.qkv + (args.NH + head / (args.NH / args.NKV)) * HS;
+    float acc[MAX_HS] = {0.0f}, row_delta = naive_dot(dout, atty + (size_t)t * args.ldo + head * HS, HS);
+    for (int j = args.cu_seqlens[args.row_sample[t]]; j <= t; j++) {
+        const floatX* k = keys + (size_t)j * args.ldq;
+        float p = expf(args.scale * naive_dot(q, k, HS) - lse[(size_t)head * args.T + t]);
+        float ds = args.scale * p * (naive_dot(dout, k + args.NKV * HS, HS) - row_delta);
+        for (int d = 0; d < HS; d++) acc[d] += ds * to_float(k[d]);
+    }
+    for (int d = 0; d < HS; d++) dqkv[(size_t)t * args.lddq + head * HS + d] = from_float<floatX>(acc[d]);
+    delta[(size_t)head * args.T + t] = row_delta;
+}
+
+static __global__ void naive_dkdv_kernel(floatX* dqkv, const float* delta, const floatX* datty, const float* lse, NaiveArgs args) {
+    int j = blockIdx.x * blockDim.x + threadIdx.x, kv_head = blockIdx.y, HS = args.HS, heads = args.NH / args.NKV;
+    if (j >= args.T) return;
+    const floatX* k = args.qkv + (size_t)j * args.ldq + (args.NH + kv_head) * HS;
+    const floatX* v = k + args.NKV * HS;
+    float dk[MAX_HS] = {0.0f}, dv[MAX_HS] = {0.0f};
+    for (int head = kv_head * heads; head < (kv_head + 1) * heads; head++) {
+        for (int t = j; t < args.cu_seqlens[args.row_sample[j] + 1]; t++) {
+            const floatX* q = args.qkv + (size_t)t * args.ldq + head * HS;
+            const floatX* dout = datty + (size_t)t * args.ldo + head * HS;
+            float p = expf(args.scale * naive_dot(q, k, HS) - lse[(size_t)head * args.T + t]);
+            float ds = args.scale * p * (naive_dot(dout, v, HS) - delta[(size_t)head * args.T + t]);
+            for (int d = 0; d < HS; d++) {
+                dv[d] += p * to_float(dout[d]);
+                dk[d] += ds * to_float(q[d]);
+            }
+        }
+    }
+    floatX* out = dqkv + (size_t)j * args.lddq + (args.NH + kv_head) * HS;
+    for (int d = 0; d < HS; d++) {
+        out[d] = from_float<floatX>(dk[d]);
+        out[args.NKV * HS + d] = from_float<floatX>(dv[d]);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// one problem: a packed stream with its buffers on the device. Rows are longer than their contents; the tails hold NaN, in inputs (reading them
+// would show in the result) and in outputs (writing them would show in the tail).
+
+typedef struct {
+    int n_seq, n_tiles, T, NH, NKV, HS, ldq, ldo, lddq;
+    float scale;
+    int* cu_seqlens;        // host
+    float *qkv, *dout;      // host (T, width), rounded to floatX
+    floatX *d_qkv, *d_datty, *d_atty, *d_dqkv;
+    float *d_lse, *d_delta;
+    int *d_cu_seqlens, *d_tiles, *d_row_sample;
+} Problem;
+
+static int qkv_width(const Problem* p) { return (p->NH + 2 * p->NKV) * p->HS; }
+static int out_width(const Problem* p) { return p->NH * p->HS; }
+
+static void* device_copy(const void* host, size_t bytes) {
+    void* device;
+    cudaCheck(cudaMalloc(&device, bytes));
+    cudaCheck(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice));
+    return device;
+}
+
+// (rows, width; ld) on the device from (rows, width), or all NaN where host is NULL
+static floatX* upload_rows(const float* host, int rows, int width, int ld) {
+    size_t n = (size_t)rows * ld;
+    floatX* padded = (floatX*)malloc(n * sizeof(floatX));
+    for (size_t i = 0; i < n; i++) {
+        size_t column = i % ld;
+        padded[i] = from_float<floatX>(host && column < (size_t)width ? host[i / ld * width + column] : NAN);
+    }
+    floatX* device = (floatX*)device_copy(padded, n * sizeof(floatX));
+    free(padded);
+    return device;
+}
+
+// (rows, width) from the device; *tails_kept becomes false where a tail is no longer NaN
+static float* download_rows(const floatX* device, int rows, int width, int ld, bool* tails_kept) {
+    size_t n = (size_t)rows * ld;
+    floatX* padded = (floatX*)malloc(n * sizeof(floatX));
+    float* host = (float*)malloc(sizeof(float) * rows * width);
+    cudaCheck(cudaMemcpy(padded, device, n * sizeof(floatX), cudaMemcpyDeviceToHost));
+    for (size_t i = 0; i < n; i++) {
+        float x = to_float(padded[i]);
+        if (i % ld < (size_t)width) host[i / ld * width + i % ld] = x;
+        else if (!isnan(x)) *tails_kept = false;
+    }
+    free(padded);
+    return host;
+}
+
+static void poison_outputs(Problem* p) {
+    floatX* atty = upload_rows(NULL, p->T, 0, p->ldo);
+    floatX* dqkv = upload_rows(NULL, p->T, 0, p->lddq);
+    cudaCheck(cudaMemcpy(p->d_atty, atty, sizeof(floatX) * p->T * p->ldo, cudaMemcpyDeviceToDevice));
+    cudaCheck(cudaMemcpy(p->d_dqkv, dqkv, sizeof(floatX) * p->T * p->lddq, cudaMemcpyDeviceToDevice));
+    cudaCheck(cudaFree(atty));
+    cudaCheck(cudaFree(dqkv));
+    cudaCheck(cudaMemset(p->d_lse, 0xff, sizeof(float) * p->NH * p->T));  // all bits set is a NaN too
+    cudaCheck(cudaMemset(p->d_delta, 0xff, sizeof(float) * p->NH * p->T));
+}
+
+static Problem problem_create(const int* lengths, int n_seq, int NH, int NKV, int HS) {
+    Problem p;
+    p.n_seq = n_seq, p.NH = NH, p.NKV = NKV, p.HS = HS, p.scale = 1.0f / sqrtf((float)HS);
+    p.cu_seqlens = (int*)calloc(n_seq + 1, sizeof(int));
+    for (int s = 0; s < n_seq; s++) p.cu_seqlens[s + 1] = p.cu_seqlens[s] + lengths[s];
+    p.T = p.cu_seqlens[n_seq];
+    p.ldq = qkv_width(&p) + 8, p.ldo = out_width(&p) + 16, p.lddq = qkv_width(&p) + 24;
+    p.qkv = (float*)malloc(sizeof(float) * p.T * qkv_width(&p));
+    p.dout = (float*)malloc(sizeof(float) * p.T * out_width(&p));
+    for (int i = 0; i < p.T * qkv_width(&p); i++) p.qkv[i] = to_float(from_float<floatX>(harness_random()));
+    for (int i = 0; i < p.T * out_width(&p); i++) p.dout[i] = to_float(from_float<floatX>(harness_random()));
+    p.d_qkv = upload_rows(p.qkv, p.T, qkv_width(&p), p.ldq);
+    p.d_datty = upload_rows(p.dout, p.T, out_width(&p), p.ldo);
+    p.d_atty = upload_rows(NULL, p.T, 0, p.ldo);
+    p.d_dqkv = upload_rows(NULL, p.T, 0, p.lddq);
+    cudaCheck(cudaMalloc((void**)&p.d_lse, sizeof(float) * NH * p.T));
+    cudaCheck(cudaMalloc((void**)&p.d_delta, sizeof(float) * NH * p.T));
+    p.n_tiles = attention_tiles(NULL, p.cu_seqlens, n_seq);
+    int* tiles = (int*)malloc(sizeof(int) * 2 * p.n_tiles);
+    int* row_sample = (int*)malloc(sizeof(int) * p.T);
+    attention_tiles(tiles, p.cu_seqlens, n_seq);
+    for (int s = 0; s < n_seq; s++) for (int t = p.cu_seqlens[s]; t < p.cu_seqlens[s + 1]; t++) row_sample[t] = s;
+    p.d_cu_seqlens = (int*)device_copy(p.cu_seqlens, sizeof(int) * (n_seq + 1));
+    p.d_tiles = (int*)device_copy(tiles, sizeof(int) * 2 * p.n_tiles);
+    p.d_row_sample = (int*)device_copy(row_sample, sizeof(int) * p.T);
+    free(tiles);
+    free(row_sample);
+    return p;
+}
+
+static void problem_free(Problem* p) {
+    void* device[] = {p->d_qkv, p->d_datty, p->d_atty, p->d_dqkv, p->d_lse, p->d_delta, p->d_cu_seqlens, p->d_tiles, p->d_row_sample};
+    for (size_t i = 0; i < sizeof(device) / sizeof(device[0]); i++) cudaCheck(cudaFree(device[i]));
+    free(p->cu_seqlens);
+    free(p->qkv);
+    free(p->dout);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// the two contenders behind one signature
+
+typedef void (*AttentionPass)(Problem* p, cudaStream_t stream);
+
+static void winner_forward(Problem* p, cudaStream_t stream) {
+    attention_forward(p->d_atty, p->d_lse, p->d_qkv, p->d_cu_seqlens, p->d_tiles, p->n_tiles, p->T, p->NH, p->NKV, p->HS, p->ldq, p->ldo, p->scale, stream);
+}
+static void winner_backward(Problem* p, cudaStream_t stream) {
+    attention_backward(p->d_dqkv, p->d_delta, p->d_datty, p->d_atty, p->d_lse, p->d_qkv, p->d_cu_seqlens, p->d_tiles, p->n_tiles, p->T, p->NH, p->NKV,
+                       p->HS, p->lddq, p->ldq, p->ldo, p->scale, stream);
+}
+
+static NaiveArgs naive_args(const Problem* p) {
+    NaiveArgs args = {p->d_qkv, p->d_row_sample, p->d_cu_seqlens, p->T, p->NH, p->NKV, p->HS, p->ldq, p->ldo, p->lddq, p->scale};
+    return args;
+}
+static void naive_forward(Problem* p, cudaStream_t stream) {
+    LAUNCH(naive_forward_kernel, dim3(CEIL_DIV(p->T, 64), p->NH), 64, 0, stream, p->d_atty, p->d_lse, naive_args(p));
+}
+static void naive_backward(Problem* p, cudaStream_t stream) {
+    LAUNCH(naive_dq_kernel, dim3(CEIL_DIV(p->T, 64), p->NH), 64, 0, stream, p->d_dqkv, p->d_delta, p->d_datty, p->d_atty, p->d_lse, naive_args(p));
+    LAUNCH(naive_dkdv_kernel, dim3(CEIL_DIV(p->T, 64), p->NKV), 64, 0, stream, p->d_dqkv, p->d_delta, p->d_datty, p->d_lse, naive_args(p));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// reference: the definition, in double, a sample and a head at a time
+
+typedef struct { double *atty, *lse, *dqkv; } Reference;
+
+static double dot(const float* a, const float* b, int n) {
+    double sum = 0.0;
+    for (int d = 0; d < n; d++) sum += (double)a[d] * b[d];
+    return sum;
+}
+
+static void reference_row(const Problem* p, Reference* r, int start, int t, int head, double* prob) {
+    int HS = p->HS, W = qkv_width(p), OW = out_width(p), kv_head = head / (p->NH / p->NKV);
+    const float* q = p->qkv + (size_t)t * W + head * HS;
+    const float* dout = p->dout + (size_t)t * OW + head * HS;
+    double* out = r->atty + (size_t)t * OW + head * HS;
+    size_t k_at = (size_t)(p->NH + kv_head) * HS, v_at = k_at + p->NKV * HS;
+    double highest = -INFINITY, sum = 0.0, delta = 0.0;
+    for (int j = start; j <= t; j++) {
+        prob[j - start] = p->scale * dot(q, p->qkv + (size_t)j * W + k_at, HS);
+        highest = fmax(highest, prob[j - start]);
+    }
+    for (int j = start; j <= t; j++) sum += prob[j - start] = exp(prob[j - start] - highest);
+    r->lse[(size_t)head * p->T + t] = highest + log(sum);
+    for (int j = start; j <= t; j++) {
+        prob[j - start] /= sum;
+        for (int d = 0; d < HS; d++) out[d] += prob[j - start] * p->qkv[(size_t)j * W + v_at + d];
+    }
+    for (int d = 0; d < HS; d++) delta += out[d] * dout[d];
+    for (int j = start; j <= t; j++) {
+        const float* row = p->qkv + (size_t)j * W;
+        double* drow = r->dqkv + (size_t)j * W;
+        double ds = p->scale * prob[j - start] * (dot(dout, row + v_at, HS) - delta);
+        for (int d = 0; d < HS; d++) {
+            r->dqkv[(size_t)t * W + head * HS + d] += ds * row[k_at + d];
+            drow[k_at + d] += ds * q[d];
+            drow[v_at + d] += prob[j - start] * dout[d];
+        }
+    }
+}
+
+static Reference reference_create(const Problem* p) {
+    Reference r;
+    r.atty = (double*)calloc((size_t)p->T * out_width(p), sizeof(double));
+    r.lse = (double*)calloc((size_t)p->T * p->NH, sizeof(double));
+    r.dqkv = (double*)calloc((size_t)p->T * qkv_width(p), sizeof(double));
+    double* prob = (double*)malloc(sizeof(double) * (p->T + 1));
+    for (int s = 0; s < p->n_seq; s++)
+        for (int t = p->cu_seqlens[s]; t < p->cu_seqlens[s + 1]; t++)
+            for (int head = 0; head < p->NH; head++) reference_row(p, &r, p->cu_seqlens[s], t, head, prob);
+    free(prob);
+    return r;
+}
+
+static void reference_free(Reference* r) {
+    free(r->atty);
+    free(r->lse);
+    free(r->dqkv);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// checks
+
+static void check_tensor(const char* name, const float* a, const double* b, long n) {
+#ifdef PRECISION_BF16
+    check_cosine(name, a, b, n);
+#else
+    check_close(name, a, b, n, 1e-5);
+#endif
+}
+
+// columns [from, to) of a (rows, width) tensor against the reference
+static void check_columns(const char* name, const float* a, const double* b, int rows, int width, int from, int to) {
+    int n = to - from;
+    float* x = (float*)malloc(sizeof(float) * rows * n);
+    double* y = (double*)malloc(sizeof(double) * rows * n);
+    for (int i = 0; i < rows * n; i++) {
+        x[i] = a[(size_t)(i / n) * width + from + i % n];
+        y[i] = b[(size_t)(i / n) * width + from + i % n];
+    }
+    check_tensor(name, x, y, (long)rows * n);
+    free(x);
+    free(y);
+}
+
+typedef struct { float *atty, *lse, *dqkv; bool tails_kept; } Result;
+
+static Result run(Problem* p, AttentionPass forward, AttentionPass backward) {
+    Result r = {NULL, NULL, NULL, true};
+    poison_outputs(p);
+    forward(p, 0);
+    backward(p, 0);
+    r.lse = (float*)malloc(sizeof(float) * p->NH * p->T);
+    r.atty = download_rows(p->d_atty, p->T, out_width(p), p->ldo, &r.tails_kept);
+    r.dqkv = download_rows(p->d_dqkv, p->T, qkv_width(p), p->lddq, &r.tails_kept);
+    cudaCheck(cudaMemcpy(r.lse, p->d_lse, sizeof(float) * p->NH * p->T, cudaMemcpyDeviceToHost));
+    return r;
+}
+
+static void result_free(Result* r) {
+    free(r->atty);
+    free(r->lse);
+    free(r->dqkv);
+}
+
+static bool same_bits(const Problem* p, const Result* a, const Result* b, int from, int to) {
+    bool same = true;
+    size_t OW = out_width(p), W = qkv_width(p), n = to - from;
+    same = same && !memcmp(a->atty + from * OW, b->atty + from * OW, sizeof(float) * n * OW);
+    same = same && !memcmp(a->dqkv + from * W, b->dqkv + from * W, sizeof(float) * n * W);
+    for (int h = 0; h < p->NH; h++) same = same && !memcmp(a->lse + (size_t)h * p->T + from, b->lse + (size_t)h * p->T + from, sizeof(float) * n);
+    return same;
+}
+
+static void check_result(const char* name, const Problem* p, const Result* a, const Reference* b) {
+    char full[160];
+    int W = qkv_width(p), q_end = p->NH * p->HS, k_end = q_end + p->NKV * p->HS;
+    snprintf(full, sizeof(full), "%s atty", name);
+    check_tensor(full, a->atty, b->atty, (long)p->T * out_width(p));
+    snprintf(full, sizeof(full), "%s lse", name);  // fp32 from exact products in both precisions
+    check_close(full, a->lse, b->lse, (long)p->T * p->NH, 1e-5);
+    if (p->T > p->n_seq) {
+        snprintf(full, sizeof(full), "%s dq", name);
+        check_columns(full, a->dqkv, b->dqkv, p->T, W, 0, q_end);
+        snprintf(full, sizeof(full), "%s dk", name);
+        check_columns(full, a->dqkv, b->dqkv, p->T, W, q_end, k_end);
+    } else {
+        // Every sample is one token: dP equals delta, so dq and dk are zero in exact arithmetic and what rounding leaves has no scale of its
+        // own. They are held against their fused tensor.
+        snprintf(full, sizeof(full), "%s dqkv", name);
+        check_tensor(full, a->dqkv, b->dqkv, (long)p->T * W);
+    }
+    snprintf(full, sizeof(full), "%s dv", name);
+    check_columns(full, a->dqkv, b->dqkv, p->T, W, k_end, W);
+    check(a->tails_kept, "%s: the tails of the rows are untouched", name);
+}
+
+#ifndef PRECISION_BF16
+// d/dε of Σ atty ∘ dout along a random direction, for queries, keys and values apart: central differences of the fp32 forward pass.
+static void check_finite_differences(const char* name, Problem* p, const Result* a) {
+    int W = qkv_width(p), OW = out_width(p), edges[] = {0, p->NH * p->HS, (p->NH + p->NKV) * p->HS, W};
+    const char* part[] = {"dq", "dk", "dv"};
+    const float step = 1e-2f;  // the error falls with step² and rises with fp32 rounding / step; both are near 1e-5 here
+    float* moved = (float*)malloc(sizeof(float) * p->T * W);
+    float* direction = (float*)malloc(sizeof(float) * p->T * W);
+    for (int which = 0; which < 3; which++) {
+        double slope = 0.0, size = 0.0, value[2];
+        for (int i = 0; i < p->T * W; i++) {
+            direction[i] = i % W >= edges[which] && i % W < edges[which + 1] ? (harness_random() < 0 ? -1.0f : 1.0f) : 0.0f;
+            slope += (double)a->dqkv[i] * direction[i];
+            size += direction[i] != 0.0f ? (double)a->dqkv[i] * a->dqkv[i] : 0.0;
+        }
+        for (int side = 0; side < 2; side++) {
+            for (int i = 0; i < p->T * W; i++) moved[i] = p->qkv[i] + (side ? step : -step) * direction[i];
+            cudaCheck(cudaFree(p->d_qkv));
+            p->d_qkv = upload_rows(moved, p->T, W, p->ldq);
+            winner_forward(p, 0);
+            bool tails;
+            float* atty = download_rows(p->d_atty, p->T, OW, p->ldo, &tails);
+            value[side] = dot(atty, p->dout, p->T * OW);
+            free(atty);
+        }
+        double measured = (value[1] - value[0]) / (2.0 * step);
+        // slope is a sum of random signs, of the size sqrt(Σ d²)
+        check(fabs(measured - slope) <= 1e-3 * sqrt(size), "%s %s by finite differences: %.6g against %.6g", name, part[which], measured, slope);
+    }
+    cudaCheck(cudaFree(p->d_qkv));
+    p->d_qkv = upload_rows(p->qkv, p->T, W, p->ldq);
+    free(moved);
+    free(direction);
+}
+
+#endif
+
+// Another content of the middle sample must not move a bit of its neighbours.
+static void check_neighbours(const char* name, Problem* p, const Result* before) {
+    int middle = p->n_seq / 2, from = p->cu_seqlens[middle], to = p->cu_seqlens[middle + 1], W = qkv_width(p);
+    float* moved = (float*)malloc(sizeof(float) * p->T * W);
+    memcpy(moved, p->qkv, sizeof(float) * p->T * W);
+    for (int i = from * W; i < to * W; i++) moved[i] = 3.0f * to_float(from_float<floatX>(harness_random()));
+    cudaCheck(cudaFree(p->d_qkv));
+    p->d_qkv = upload_rows(moved, p->T, W, p->ldq);
+    Result after = run(p, winner_forward, winner_backward);
+    check(same_bits(p, before, &after, 0, from) && same_bits(p, before, &after, to, p->T) && !same_bits(p, before, &after, from, to),
+          "%s: a sample's bits do not depend on its neighbours", name);
+    result_free(&after);
+    cudaCheck(cudaFree(p->d_qkv));
+    p->d_qkv = upload_rows(p->qkv, p->T, W, p->ldq);
+    free(moved);
+}
+
+typedef struct {
+    const char* name;
+    int HS, NH, NKV, n_seq, lengths[12], repeat;  // repeat > 1: that many samples, of the given lengths in turn
+    bool small, naive, differences;
+} Case;
+
+static const Case cases[] = {
+    {"grouped-32", 32, 3, 1, 3, {9, 1, 70}, 1, true, true, true},
+    {"grouped-80", 80, 2, 1, 2, {3, 66}, 1, true, false, false},
+    {"edges-64", 64, 2, 2, 8, {63, 64, 65, 1, 127, 128, 129, 2}, 1, false, true, true},
+    {"edges-128", 128, 3, 1, 4, {65, 191, 1, 64}, 1, false, false, true},
+    {"edges-96", 96, 3, 1, 3, {129, 17, 63}, 1, false, false, true},
+    {"edges-80", 80, 4, 2, 3, {65, 128, 33}, 1, false, false, true},
+    {"edges-32", 32, 6, 2, 4, {127, 1, 192, 31}, 1, false, false, true},
+    {"long-64", 64, 1, 1, 1, {517}, 1, false, false, false},
+    {"many-64", 64, 4, 2, 3, {1, 13, 7}, 60, false, false, false},
+    {"singles-64", 64, 3, 1, 1, {1}, 5, false, false, false},
+};
+
+static void check_case(const Case* c) {
+    int n_seq = c->repeat > 1 ? c->repeat : c->n_seq;
+    int* lengths = (int*)malloc(sizeof(int) * n_seq);
+    for (int s = 0; s < n_seq; s++) lengths[s] = c->lengths[s % c->n_seq];
+    Problem p = problem_create(lengths, n_seq, c->NH, c->NKV, c->HS);
+    Reference reference = reference_create(&p);
+    Result first = run(&p, winner_forward, winner_backward), second = run(&p, winner_forward, winner_backward);
+    check_result(c->name, &p, &first, &reference);
+    check(same_bits(&p, &first, &second, 0, p.T), "%s: two equal runs give equal bits", c->name);
+    if (n_seq > 2) check_neighbours(c->name, &p, &first);
+#ifndef PRECISION_BF16
+    if (c->differences) check_finite_differences(c->name, &p, &first);
+#endif
+    if (c->naive) {
+        char name[80];
+        snprintf(name, sizeof(name), "naive %s", c->name);
+        Result naive = run(&p, naive_forward, naive_backward);
+        check_result(name, &p, &naive, &reference);
+        result_free(&naive);
+    }
+    result_free(&first);
+    result_free(&second);
+    reference_free(&reference);
+    problem_free(&p);
+    free(lengths);
+}
+
+// The tile table: every tile of every sample once, longest first, nothing for an empty sample.
+static void check_tiles(void) {
+    const int cu_seqlens[] = {0, 1, 65, 65, 258, 322};  // lengths 1, 64, 0, 193, 64
+    int tiles[2 * 16], seen[5][4] = {{0}}, n = attention_tiles(NULL, cu_seqlens, 5);
+    check(n == 7 && attention_tiles(tiles, cu_seqlens, 5) == n, "tile table: 7 tiles");
+    bool ordered = true, whole = true;
+    for (int i = 0; i < n; i++) {
+        seen[tiles[2 * i]][tiles[2 * i + 1]]++;
+        if (i && tiles[2 * i + 1] > tiles[2 * i - 1]) ordered = false;
+    }
+    for (int s = 0; s < 5; s++)
+        for (int t = 0; t < 4; t++) whole = whole && seen[s][t] == (t * ATTENTION_TILE < cu_seqlens[s + 1] - cu_seqlens[s]);
+    check(ordered && whole, "tile table: every tile once, longest first");
+    check(!attention_head_size_served(48) && attention_head_size_served(80), "head sizes: 80 is served, 48 is not");
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// benchmark
+
+typedef struct { Problem* p; AttentionPass pass; } Timed;
+static void timed_run(void* data, cudaStream_t stream) { ((Timed*)data)->pass(((Timed*)data)->p, stream); }
+
+// FLOP/s of multiply-adds whose operands never leave the registers: mma.sync in bf16, FMA in fp32. 0 on the CPU, whose emulated figure says
+// nothing about a kernel.
+#ifdef __CUDACC__
+#define CEILING_BLOCKS 1056  // some blocks for each SM of any GPU
+#define CEILING_THREADS 256
+#define CEILING_STEPS 4096
+#define CEILING_TILES 8      // independent accumulators, to hide the latency
+static __global__ void ceiling_kernel(float* out) {
+    float c[CEILING_TILES][4] = {{0.0f}};
+#ifdef PRECISION_BF16
+    uint32_t a[4] = {threadIdx.x, 1, 2, 3}, b[2] = {4, threadIdx.x};
+#endif
+    for (int step = 0; step < CEILING_STEPS; step++) {
+#ifdef PRECISION_BF16
+        UNROLL for (int i = 0; i < CEILING_TILES; i++) mma_m16n8k16(c[i], a, b[0], b[1]);
+#else
+        UNROLL for (int i = 0; i < CEILING_TILES; i++) UNROLL for (int e = 0; e < 4; e++) c[i][e] = fmaf(c[i][e], 0.999f, 1e-3f * i);
+#endif
+    }
+    float sum = 0.0f;
+    for (int i = 0; i < CEILING_TILES; i++) for (int e = 0; e < 4; e++) sum += c[i][e];
+    if (sum == 1.2345f) out[threadIdx.x] = sum;  // never, but the compiler cannot know
+}
+static void ceiling_run(void* data, cudaStream_t stream) { LAUNCH(ceiling_kernel, CEILING_BLOCKS, CEILING_THREADS, 0, stream, (float*)data); }
+#endif
+
+static double measure_ceiling(void) {
+#ifdef __CUDACC__
+#ifdef PRECISION_BF16
+    double flop = 2.0 * 16 * 8 * 16 / WARP_SIZE;  // of a thread in a step and tile
+#else
+    double flop = 2.0 * 4;
+#endif
+    float* out;
+    cudaCheck(cudaMalloc((void**)&out, sizeof(float) * CEILING_THREADS));
+    double seconds = harness_time(ceiling_run, out);
+    cudaCheck(cudaFree(out));
+    return flop * CEILING_TILES * CEILING_STEPS * CEILING_BLOCKS * CEILING_THREADS / seconds;
+#else
+    return 0.0;
+#endif
+}
+
+static void report(const char* name, Problem* p, AttentionPass pass, double flop, double ceiling) {
+    Timed timed = {p, pass};
+    double seconds = harness_time(timed_run, &timed);
+    printf("%-16s %10.3f ms %10.1f GFLOP/s", name, seconds * 1e3, flop / seconds * 1e-9);
+    if (ceiling > 0.0) printf("  %5.1f%% of the ceiling", 100.0 * flop / seconds / ceiling);
+    printf("\n");
+    fflush(stdout);
+}
+
+static void benchmark(int samples, int length, int NH, int NKV, int HS) {
+    int* lengths = (int*)malloc(sizeof(int) * samples);
+    for (int s = 0; s < samples; s++) lengths[s] = length;
+    Problem p = problem_create(lengths, samples, NH, NKV, HS);
+    double forward = 4.0 * HS * NH * samples * (0.5 * length * (length + 1.0));  // two products, the lower triangle only
+    double ceiling = measure_ceiling();
+    printf("attention " FLOATX_NAME ", %d samples of %d tokens, %d heads, %d key-value heads, head size %d, causal; backward counted as 2.5 forward\n",
+           samples, length, NH, NKV, HS);
+    if (ceiling > 0.0) printf("ceiling: %.0f GFLOP/s, multiply-adds in registers\n", ceiling * 1e-9);
+    report("naive forward", &p, naive_forward, forward, ceiling);
+    report("forward", &p, winner_forward, forward, ceiling);
+    report("naive backward", &p, naive_backward, 2.5 * forward, ceiling);
+    report("backward", &p, winner_backward, 2.5 * forward, ceiling);
+    problem_free(&p);
+    free(lengths);
+}
+
+int main(int argc, char** argv) {
+#ifdef __CUDACC__
+    int samples = 8, length = 2048, NH = 32, NKV = 8, HS = 128;  // Llama-3-8B
+#else
+    int samples = 1, length = 512, NH = 12, NKV = 12, HS = 64;  // GPT-2
+#endif
+    const HarnessOption options[] = {
+        {"--samples", &samples, 1, "samples in the stream"}, {"--length", &length, 1, "tokens of each"},  {"--heads", &NH, 1, "query heads"},
+        {"--kv-heads", &NKV, 1, "key-value heads"},          {"--head-size", &HS, 1, "32, 64, 80, 96, 128"},
+    };
+    harness_options(argc, argv, options, sizeof(options) / sizeof(options[0]));
+    if (harness_check) {
+        check_tiles();
+        for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+            if (cases[i].small || !harness_small) check_case(&cases[i]);
+        return check_report();
+    }
+    if (!attention_head_size_served(HS) || NH % NKV) {
+        fprintf(stderr, "attention: --head-size is 32, 64, 80, 96 or 128, and --heads a multiple of --kv-heads\n");
+        return 2;
+    }
+    benchmark(samples, length, NH, NKV, HS);
+    return 0;
+}
