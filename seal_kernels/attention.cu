@@ -4,7 +4,7 @@ row sums of datty ∘ atty which backward needs. The kernels themselves are in a
 (Dao 2023, algorithms 1 and 2): no T×T buffer, an online softmax forward, probabilities recomputed from the log-sum-exp backward.
 */
 #include <assert.h>
-// defines: AttentionArgs, attention_delta; through kernels.h: attention_tiles, attention_head_size_served
+// defines: AttentionArgs, attention_forward_served, attention_backward_served; kernels.h: attention_tiles, attention_forward …
 #include "attention.h"
 
 bool attention_head_size_served(int HS) { return HS == 32 || HS == 64 || HS == 80 || HS == 96 || HS == 128; }
@@ -35,6 +35,7 @@ int attention_tiles(int* tiles, const int* cu_seqlens, int n_seq) {
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // kernels
 
+// delta (NH, T) = rowsum(datty ∘ atty), FlashAttention-2's D: what the softmax backward subtracts from every dP of a row.
 // One thread a (token, head): HS products summed in eight fixed partial sums. Neighbouring threads read neighbouring heads of a row, so every
 // byte of a cache line is used, by this thread's next load or the neighbour's.
 static __global__ void attention_delta_kernel(AttentionArgs args, int HS) {
@@ -56,8 +57,28 @@ static __global__ void attention_delta_kernel(AttentionArgs args, int HS) {
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // launchers
 
-void attention_delta(const AttentionArgs& args, int HS, cudaStream_t stream) {
+static void check_arguments(const AttentionArgs& args, int HS) {  // bugs of the caller; the user's head size is refused before
+    assert(attention_head_size_served(HS) && args.NH % args.NKV == 0);
+    assert(args.ldq % VEC == 0 && args.ldo % VEC == 0 && args.lddq % VEC == 0);
+    (void)args, (void)HS;
+}
+
+void attention_forward(floatX* atty, float* lse, const floatX* qkv, const int* cu_seqlens, const int* tiles, int n_tiles, int T, int NH, int NKV, int HS,
+                       int ldq, int ldo, float scale, cudaStream_t stream) {
+    NVTX_RANGE("attention_forward");
+    if (n_tiles == 0) return;
+    AttentionArgs args = {qkv, NULL, NULL, NULL, NULL, cu_seqlens, tiles, n_tiles, T, NH, NKV, ldq, ldo, 0, scale};
+    check_arguments(args, HS);
+    attention_forward_served(atty, lse, args, HS, stream);
+}
+
+void attention_backward(floatX* dqkv, float* delta, const floatX* datty, const floatX* atty, const float* lse, const floatX* qkv, const int* cu_seqlens,
+                        const int* tiles, int n_tiles, int T, int NH, int NKV, int HS, int lddq, int ldq, int ldo, float scale, cudaStream_t stream) {
+    NVTX_RANGE("attention_backward");
+    if (n_tiles == 0) return;
+    AttentionArgs args = {qkv, atty, datty, lse, delta, cu_seqlens, tiles, n_tiles, T, NH, NKV, ldq, ldo, lddq, scale};
+    check_arguments(args, HS);
     const int block = 128;
-    int64_t n = (int64_t)args.T * args.NH;
-    LAUNCH(attention_delta_kernel, (unsigned)CEIL_DIV(n, block), block, 0, stream, args, HS);
+    LAUNCH(attention_delta_kernel, (unsigned)CEIL_DIV((int64_t)T * NH, block), block, 0, stream, args, HS);
+    attention_backward_served(dqkv, args, HS, stream);
 }

@@ -42,7 +42,8 @@ static inline __device__ AttentionBlock attention_block(const AttentionArgs& arg
     return block;
 }
 
-// delta (NH, T) = rowsum(datty ∘ atty), FlashAttention-2's D: what the softmax backward subtracts from every dP of a row.
-void attention_delta(const AttentionArgs& args, int HS, cudaStream_t stream);
+// attention_fp32.cu or attention_bf16.cu, whichever floatX is: the head sizes of attention_head_size_served. Backward expects args.delta filled.
+void attention_forward_served(floatX* atty, float* lse, const AttentionArgs& args, int HS, cudaStream_t stream);
+void attention_backward_served(floatX* dqkv, const AttentionArgs& args, int HS, cudaStream_t stream);
 
 #endif

@@ -3,11 +3,10 @@ Causal variable-length attention in bf16 on tensor cores (mma.sync m16n8k16, fp3
 the score tile it computes stays in its registers and becomes the left operand of the next product without a round trip through shared memory.
 Forward: 4 warps of 32 queries. Backward: 4 warps of 16 queries (dq) or 16 keys (dk and dv, on transposed scores, so that no atomics are needed).
 */
-// defines: AttentionArgs, AttentionBlock, attention_block, attention_delta
+// defines: AttentionArgs, AttentionBlock, attention_block, attention_forward_served, attention_backward_served
 #include "attention.h"
 
 #ifdef PRECISION_BF16
-#include <assert.h>
 // defines: load_a_fragments, mma_tile_nk, mma_tile_kn, accumulators_to_a, cp_async_16, cp_async_4, cp_async_commit, cp_async_wait, quad_max, quad_sum,
 // exp2_approx
 #include "ptx.h"
@@ -340,34 +339,23 @@ static void backward(floatX* dqkv, const AttentionArgs& args, cudaStream_t strea
     LAUNCH((attention_dkdv_kernel<HS>), args.n_tiles * args.NKV, THREADS, dkdv_shared<HS>(), stream, dqkv, args);
 }
 
-void attention_forward(floatX* atty, float* lse, const floatX* qkv, const int* cu_seqlens, const int* tiles, int n_tiles, int T, int NH, int NKV, int HS,
-                       int ldq, int ldo, float scale, cudaStream_t stream) {
-    NVTX_RANGE("attention_forward");
-    if (n_tiles == 0) return;
-    AttentionArgs args = {qkv, NULL, NULL, NULL, NULL, cu_seqlens, tiles, n_tiles, T, NH, NKV, ldq, ldo, 0, scale};
+void attention_forward_served(floatX* atty, float* lse, const AttentionArgs& args, int HS, cudaStream_t stream) {
     switch (HS) {
         case 32: forward<32>(atty, lse, args, stream); break;
         case 64: forward<64>(atty, lse, args, stream); break;
         case 80: forward<80>(atty, lse, args, stream); break;
         case 96: forward<96>(atty, lse, args, stream); break;
         case 128: forward<128>(atty, lse, args, stream); break;
-        default: assert(!"a head size that attention_head_size_served refuses");
     }
 }
 
-void attention_backward(floatX* dqkv, float* delta, const floatX* datty, const floatX* atty, const float* lse, const floatX* qkv, const int* cu_seqlens,
-                        const int* tiles, int n_tiles, int T, int NH, int NKV, int HS, int lddq, int ldq, int ldo, float scale, cudaStream_t stream) {
-    NVTX_RANGE("attention_backward");
-    if (n_tiles == 0) return;
-    AttentionArgs args = {qkv, atty, datty, lse, delta, cu_seqlens, tiles, n_tiles, T, NH, NKV, ldq, ldo, lddq, scale};
-    attention_delta(args, HS, stream);
+void attention_backward_served(floatX* dqkv, const AttentionArgs& args, int HS, cudaStream_t stream) {
     switch (HS) {
         case 32: backward<32>(dqkv, args, stream); break;
         case 64: backward<64>(dqkv, args, stream); break;
         case 80: backward<80>(dqkv, args, stream); break;
         case 96: backward<96>(dqkv, args, stream); break;
         case 128: backward<128>(dqkv, args, stream); break;
-        default: assert(!"a head size that attention_head_size_served refuses");
     }
 }
 #endif

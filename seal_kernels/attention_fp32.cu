@@ -3,11 +3,10 @@ Causal variable-length attention in fp32, forward and backward: plain tiled kern
 COLS scalars and ROWS neighbouring rows kept in registers, so the rows run along a vector: queries in forward and dq, keys in dk and dv. No sum
 ever crosses a lane, a row past the sample's end can hold anything, and on the CPU a lane group is one AVX-512 register.
 */
-// defines: AttentionArgs, AttentionBlock, attention_block, attention_delta
+// defines: AttentionArgs, AttentionBlock, attention_block, attention_forward_served, attention_backward_served
 #include "attention.h"
 
 #ifndef PRECISION_BF16
-#include <assert.h>
 
 #define TILE ATTENTION_TILE
 #define COLS 8  // a thread's register tile is COLS × ROWS
@@ -18,6 +17,7 @@ ever crosses a lane, a row past the sample's end can hold anything, and on the C
 // operators. 8 rows leave a GPU thread room for three register tiles; 16 fill an AVX-512 register.
 #ifdef __CUDACC__
 #define ROWS 8
+#define PIECE(HS) VEC  // elements of a row that one thread copies: neighbouring threads, neighbouring addresses
 typedef struct { float v[ROWS]; } Rows;
 #define ROWS_RETURN(expression) Rows x; UNROLL for (int r = 0; r < ROWS; r++) x.v[r] = (expression); return x
 static inline __device__ Rows operator+(Rows a, Rows b) { ROWS_RETURN(a.v[r] + b.v[r]); }
@@ -41,6 +41,7 @@ static inline __device__ void rows_store(float* p, Rows x) {
 }
 #else
 #define ROWS 16
+#define PIECE(HS) (HS)  // a whole row: less arithmetic for each element
 typedef float Rows __attribute__((vector_size(ROWS * sizeof(float))));
 typedef int RowsInt __attribute__((vector_size(ROWS * sizeof(int))));
 static const RowsInt row_numbers = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -85,20 +86,24 @@ static inline __device__ void tile_product(Rows (&acc)[COLS], const float* a, co
 // dst (n, HS; HS + 4) = n rows of src (ld). The padding spreads the rows over the banks of shared memory.
 template <int HS>
 static inline __device__ void load_rows(float* dst, const float* src, int ld, int n) {
-    for (int x = threadIdx.x; x < n * (HS / VEC); x += blockDim.x) {
-        int row = x / (HS / VEC), d = x % (HS / VEC) * VEC;
-        store8(dst + row * (HS + 4) + d, load8(src + (size_t)row * ld + d));
+    for (int x = threadIdx.x; x < n * (HS / PIECE(HS)); x += blockDim.x) {
+        int row = x / (HS / PIECE(HS)), d0 = x % (HS / PIECE(HS)) * PIECE(HS);
+        float* to = dst + row * (HS + 4) + d0;
+        const float* from = src + (size_t)row * ld + d0;
+        UNROLL for (int d = 0; d < PIECE(HS); d += VEC) store8(to + d, load8(from + d));
     }
 }
 
 // dst (HS, TILE) = n rows of src (ld), transposed. Threads run along the rows: their stores fall into different banks.
 template <int HS>
 static inline __device__ void load_transposed(float* dst, const float* src, int ld, int n) {
-    for (int x = threadIdx.x; x < TILE * (HS / VEC); x += blockDim.x) {
-        int row = x % TILE, d = x / TILE * VEC;
+    for (int x = threadIdx.x; x < TILE * (HS / PIECE(HS)); x += blockDim.x) {
+        int row = x % TILE, d0 = x / TILE * PIECE(HS);
         if (row >= n) continue;
-        float8 a = load8(src + (size_t)row * ld + d);
-        UNROLL for (int k = 0; k < VEC; k++) dst[(d + k) * TILE + row] = a.v[k];
+        for (int d = d0; d < d0 + PIECE(HS); d += VEC) {
+            float8 a = load8(src + (size_t)row * ld + d);
+            UNROLL for (int k = 0; k < VEC; k++) dst[(d + k) * TILE + row] = a.v[k];
+        }
     }
 }
 
@@ -349,34 +354,23 @@ static void backward(floatX* dqkv, const AttentionArgs& args, cudaStream_t strea
     LAUNCH((attention_dkdv_kernel<HS>), args.n_tiles * args.NKV, block_threads<HS>(2), dkdv_shared<HS>(), stream, dqkv, args);
 }
 
-void attention_forward(floatX* atty, float* lse, const floatX* qkv, const int* cu_seqlens, const int* tiles, int n_tiles, int T, int NH, int NKV, int HS,
-                       int ldq, int ldo, float scale, cudaStream_t stream) {
-    NVTX_RANGE("attention_forward");
-    if (n_tiles == 0) return;
-    AttentionArgs args = {qkv, NULL, NULL, NULL, NULL, cu_seqlens, tiles, n_tiles, T, NH, NKV, ldq, ldo, 0, scale};
+void attention_forward_served(floatX* atty, float* lse, const AttentionArgs& args, int HS, cudaStream_t stream) {
     switch (HS) {
         case 32: forward<32>(atty, lse, args, stream); break;
         case 64: forward<64>(atty, lse, args, stream); break;
         case 80: forward<80>(atty, lse, args, stream); break;
         case 96: forward<96>(atty, lse, args, stream); break;
         case 128: forward<128>(atty, lse, args, stream); break;
-        default: assert(!"a head size that attention_head_size_served refuses");
     }
 }
 
-void attention_backward(floatX* dqkv, float* delta, const floatX* datty, const floatX* atty, const float* lse, const floatX* qkv, const int* cu_seqlens,
-                        const int* tiles, int n_tiles, int T, int NH, int NKV, int HS, int lddq, int ldq, int ldo, float scale, cudaStream_t stream) {
-    NVTX_RANGE("attention_backward");
-    if (n_tiles == 0) return;
-    AttentionArgs args = {qkv, atty, datty, lse, delta, cu_seqlens, tiles, n_tiles, T, NH, NKV, ldq, ldo, lddq, scale};
-    attention_delta(args, HS, stream);
+void attention_backward_served(floatX* dqkv, const AttentionArgs& args, int HS, cudaStream_t stream) {
     switch (HS) {
         case 32: backward<32>(dqkv, args, stream); break;
         case 64: backward<64>(dqkv, args, stream); break;
         case 80: backward<80>(dqkv, args, stream); break;
         case 96: backward<96>(dqkv, args, stream); break;
         case 128: backward<128>(dqkv, args, stream); break;
-        default: assert(!"a head size that attention_head_size_served refuses");
     }
 }
 #endif
