@@ -1,0 +1,610 @@
+/*
+Threads, warps and blocks on the CPU. A CUDA thread is a fiber: a stack and a saved stack pointer. Fibers are LAZY: one stack runs the block's
+threads as a plain loop, and a second stack appears only when a thread must wait for others; a kernel that never synchronises pays nothing.
+A block lives on one OS thread; blocks are dealt to a pool. Waiting threads are resumed warp by warp, lowest lane first (or as CPU_ORDER says).
+*/
+#include <assert.h>
+#include <stdarg.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include "cpu_internal.h"
+
+__thread uint3 threadIdx, blockIdx, blockDim, gridDim;
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__OPTIMIZE__)
+#define STACK_BYTES (256 * 1024)
+#else
+#define STACK_BYTES (64 * 1024)
+#endif
+#define MAX_THREADS 1024
+#define MAX_WARPS (MAX_THREADS / 32)
+#define MAX_SHARED_SITES 64
+#define STATIC_SHARED_LIMIT (48 * 1024)
+#define MARGIN 64  // bytes of poison on each side of a shared array
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// switching stacks: save the callee-saved registers, exchange stack pointers, restore. x86-64 and aarch64 System V.
+
+extern "C" void cpu_switch(void** save, void* load);
+#if defined(__x86_64__)
+asm(R"(
+.text
+.type cpu_switch,@function
+.globl cpu_switch
+cpu_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    popq %rcx
+    jmpq *%rcx
+.size cpu_switch,.-cpu_switch
+)");
+static void* fresh_stack(char* top, void (*entry)(void)) {
+    void** sp = (void**)((uintptr_t)top & ~(uintptr_t)15);
+    *--sp = NULL;            // where entry's return address would be: rsp % 16 = 8 at its first instruction
+    *--sp = (void*)entry;    // popped into rcx
+    for (int i = 0; i < 6; i++) *--sp = NULL;
+    return sp;
+}
+#elif defined(__aarch64__)
+asm(R"(
+.text
+.type cpu_switch,%function
+.globl cpu_switch
+cpu_switch:
+    sub sp, sp, #176
+    stp x19, x20, [sp, #0]
+    stp x21, x22, [sp, #16]
+    stp x23, x24, [sp, #32]
+    stp x25, x26, [sp, #48]
+    stp x27, x28, [sp, #64]
+    stp x29, x30, [sp, #80]
+    stp d8, d9, [sp, #96]
+    stp d10, d11, [sp, #112]
+    stp d12, d13, [sp, #128]
+    stp d14, d15, [sp, #144]
+    mov x9, sp
+    str x9, [x0]
+    mov sp, x1
+    ldp x19, x20, [sp, #0]
+    ldp x21, x22, [sp, #16]
+    ldp x23, x24, [sp, #32]
+    ldp x25, x26, [sp, #48]
+    ldp x27, x28, [sp, #64]
+    ldp x29, x30, [sp, #80]
+    ldp d8, d9, [sp, #96]
+    ldp d10, d11, [sp, #112]
+    ldp d12, d13, [sp, #128]
+    ldp d14, d15, [sp, #144]
+    add sp, sp, #176
+    ret
+.size cpu_switch,.-cpu_switch
+)");
+static void* fresh_stack(char* top, void (*entry)(void)) {
+    char* sp = (char*)((uintptr_t)top & ~(uintptr_t)15) - 176;
+    memset(sp, 0, 176);
+    *(void**)(sp + 88) = (void*)entry;  // x30
+    return sp;
+}
+#else
+#error "dev/cpu switches stacks on x86-64 and aarch64 only"
+#endif
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// the state of an OS thread that runs blocks
+
+struct Warp {
+    uint32_t arrived, mask;   // lanes waiting at the pending operation, lanes it names
+    uint32_t runnable;        // lanes that waited and may go on
+    cpu_operation operation;
+    const char* file;
+    int line;
+    void* lanes[32];
+};
+struct Site { const char* file; int line; };
+struct SharedArray { const void* site; char* data; size_t bytes; };
+
+struct Worker {
+    const cpu_launch* launch;
+    int n_warps;
+    Warp warps[MAX_WARPS];
+    uint64_t runnable_warps;
+    int barrier_arrived;
+    Site barrier;
+    bool at_barrier[MAX_THREADS];
+    Site waits[MAX_THREADS];            // where each waiting thread waits
+    void* saved[MAX_THREADS];           // its stack pointer
+    int stack_of[MAX_THREADS];          // the stack it occupies
+    void* scheduler;
+    char* stacks[MAX_THREADS + 1];
+    int free_stacks[MAX_THREADS + 1], n_free, n_stacks, current_stack;
+    char *shared, *dynamic;
+    size_t shared_used, dynamic_bytes;
+    SharedArray arrays[MAX_SHARED_SITES];
+    int n_arrays;
+    uint16_t order[MAX_THREADS];
+    int ordered_for;                    // block size the order was made for
+};
+static __thread Worker* me;
+__thread cpu_block cpu_now;
+
+static const char* operation_names[CPU_N_OPERATIONS] = {"__syncthreads", "__syncwarp", "shuffle", "ballot", "warp_sum", "warp_max", "ldmatrix", "mma"};
+
+bool cpu_in_kernel(void) { return me && me->launch; }
+static int linear_thread(void) { return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z); }
+unsigned cpu_lane(void) { return linear_thread() % 32; }
+
+void cpu_fail(const char* format, ...) {
+    va_list args;
+    char message[1024];
+    va_start(args, format);
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    fflush(stdout);
+    if (cpu_in_kernel())
+        fprintf(stderr, "CUDA on the CPU: %s\n  kernel %s, block (%u,%u,%u), thread (%u,%u,%u), launched at %s:%d\n", message, me->launch->kernel, blockIdx.x, blockIdx.y,
+                blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z, me->launch->file, me->launch->line);
+    else fprintf(stderr, "CUDA on the CPU: %s\n", message);
+    abort();
+}
+void cpu_misaligned(const void* p, size_t n, const char* file, int line) { cpu_fail("misaligned access: %p is not a multiple of %zu, at %s:%d", p, n, file, line); }
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// CPU_ORDER
+
+typedef struct { int kind; uint64_t seed; } Order;  // 0 forward, 1 reverse, 2 seeded
+static Order the_order(void) {
+    static Order order = {-1, 0};
+    if (order.kind < 0) {
+        const char* text = getenv("CPU_ORDER");
+        if (!text || !*text || !strcmp(text, "forward")) order.kind = 0;
+        else if (!strcmp(text, "reverse")) order.kind = 1;
+        else { order.seed = strtoull(text, NULL, 10); order.kind = 2; }
+    }
+    return order;
+}
+static uint64_t mix(uint64_t x) {
+    x += 0x9e3779b97f4a7c15ull;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+    return x ^ (x >> 31);
+}
+// Threads in a seeded order, whole warps together.
+static void make_order(Worker* w, int n) {
+    Order o = the_order();
+    cpu_now.order = NULL;
+    if (o.kind == 0) return;
+    cpu_now.order = w->order;
+    if (w->ordered_for == n) return;
+    w->ordered_for = n;
+    int warps = (n + 31) / 32, at = 0;
+    int warp_order[MAX_WARPS];
+    for (int i = 0; i < warps; i++) warp_order[i] = o.kind == 1 ? warps - 1 - i : i;
+    if (o.kind == 2)
+        for (int i = warps - 1; i > 0; i--) { int j = mix(o.seed + i) % (i + 1), t = warp_order[i]; warp_order[i] = warp_order[j]; warp_order[j] = t; }
+    for (int i = 0; i < warps; i++) {
+        int first = warp_order[i] * 32, lanes = n - first < 32 ? n - first : 32, from = at;
+        for (int l = 0; l < lanes; l++) w->order[at++] = first + (o.kind == 1 ? lanes - 1 - l : l);
+        if (o.kind == 2)
+            for (int k = lanes - 1; k > 0; k--) { int j = mix(o.seed * 31 + i * 32 + k) % (k + 1); uint16_t t = w->order[from + k]; w->order[from + k] = w->order[from + j]; w->order[from + j] = t; }
+    }
+}
+static int64_t block_at(int64_t i, int64_t n) {
+    Order o = the_order();
+    if (o.kind == 0) return i;
+    if (o.kind == 1) return n - 1 - i;
+    // an odd multiplier modulo the next power of two would need rejection; a stride coprime to n does
+    int64_t stride = (int64_t)(mix(o.seed) % (uint64_t)n) | 1;
+    for (;; stride += 2) {
+        int64_t a = stride, b = n;
+        while (b) { int64_t t = a % b; a = b; b = t; }
+        if (a == 1) break;
+    }
+    return (int64_t)(((__int128)i * stride + (int64_t)(mix(o.seed + 1) % (uint64_t)n)) % n);
+}
+// Which of several waiting lanes goes first.
+static int pick_bit(uint64_t mask) {
+    Order o = the_order();
+    if (o.kind == 0) return __builtin_ctzll(mask);
+    if (o.kind == 1) return 63 - __builtin_clzll(mask);
+    int n = mix(o.seed ^ mask) % __builtin_popcountll(mask);
+    while (n--) mask &= mask - 1;
+    return __builtin_ctzll(mask);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// the scheduler of a block
+
+static void fiber_main(void);
+
+static int new_stack(Worker* w) {
+    if (w->n_free) return w->free_stacks[--w->n_free];
+    int s = w->n_stacks++;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    char* p = (char*)mmap(NULL, STACK_BYTES + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) cpu_fail("out of memory for thread stacks");
+    mprotect(p, page, PROT_NONE);  // a kernel that overflows its stack faults here
+    w->stacks[s] = p;
+    return s;
+}
+// Stack tops are staggered by 448 bytes: with equal page offsets all of them would compete for the same lines of the L1 cache.
+static void* begin_stack(Worker* w, int s) { return fresh_stack(w->stacks[s] + STACK_BYTES + sysconf(_SC_PAGESIZE) - (448 * s) % 4096, fiber_main); }
+
+static void set_thread(int tid) {
+    threadIdx.x = tid % blockDim.x;
+    threadIdx.y = tid / blockDim.x % blockDim.y;
+    threadIdx.z = tid / (blockDim.x * blockDim.y);
+}
+
+static void report_deadlock(Worker* w) __attribute__((noreturn));
+static void report_deadlock(Worker* w) {
+    fflush(stdout);
+    fprintf(stderr, "CUDA on the CPU: threads wait for others that never come\n  kernel %s, block (%u,%u,%u), launched at %s:%d\n", w->launch->kernel, blockIdx.x, blockIdx.y,
+            blockIdx.z, w->launch->file, w->launch->line);
+    int shown = 0, exited = 0, first_exited = -1;
+    for (int t = 0; t < cpu_now.n_threads; t++)
+        if (cpu_now.exited[t]) { exited++; if (first_exited < 0) first_exited = t; }
+    for (int t = 0; t < cpu_now.n_threads; t++) {
+        if (cpu_now.exited[t]) continue;
+        bool first = true;  // one line for each place where somebody waits
+        for (int u = 0; u < t && first; u++)
+            if (!cpu_now.exited[u] && w->waits[u].line == w->waits[t].line && w->waits[u].file == w->waits[t].file && w->at_barrier[u] == w->at_barrier[t]) first = false;
+        if (!first || shown++ > 8) continue;
+        const Warp* warp = &w->warps[t / 32];
+        fprintf(stderr, "  thread %d waits in %s at %s:%d", t, w->at_barrier[t] ? "__syncthreads" : operation_names[warp->operation], w->waits[t].file, w->waits[t].line);
+        if (!w->at_barrier[t]) fprintf(stderr, ", lanes %08x of %08x came", warp->arrived, warp->mask);
+        fputc('\n', stderr);
+    }
+    if (exited) fprintf(stderr, "  %d threads have left the kernel, thread %d first\n", exited, first_exited);
+    abort();
+}
+
+// Leaves the current stack for a waiting thread's.
+static void switch_to_thread(Worker* w, void** save, int tid) {
+    w->current_stack = w->stack_of[tid];
+    set_thread(tid);
+    cpu_switch(save, w->saved[tid]);
+}
+
+// A runnable lane, preferring one warp; −1 where none is.
+static int take_runnable(Worker* w, int prefer) {
+    int warp = prefer;
+    if (warp < 0 || !w->warps[warp].runnable) {
+        if (!w->runnable_warps) return -1;
+        warp = pick_bit(w->runnable_warps);
+    }
+    Warp* k = &w->warps[warp];
+    int lane = pick_bit(k->runnable);
+    k->runnable &= ~(1u << lane);
+    if (!k->runnable) w->runnable_warps &= ~(1ull << warp);
+    return warp * 32 + lane;
+}
+
+// The current thread cannot go on: runs others until somebody makes it runnable and it is picked.
+static void wait_here(int tid, const char* file, int line) {
+    Worker* w = me;
+    w->waits[tid] = {file, line};
+    w->stack_of[tid] = w->current_stack;
+    cpu_now.waiting++;
+    int next = take_runnable(w, tid / 32);
+    // Threads of the warp that have not begun come before other warps' waiting ones: a warp gets through its operation together.
+    bool unstarted = cpu_now.next < cpu_now.n_threads;
+    if (next >= 0 && next / 32 != tid / 32 && unstarted) {
+        int first = cpu_now.order ? cpu_now.order[cpu_now.next] : cpu_now.next;
+        if (first / 32 == tid / 32) {
+            w->warps[next / 32].runnable |= 1u << (next % 32);
+            w->runnable_warps |= 1ull << (next / 32);
+            next = -1;
+        }
+    }
+    if (next >= 0) switch_to_thread(w, &w->saved[tid], next);
+    else if (unstarted) {
+        int s = new_stack(w);
+        w->current_stack = s;
+        cpu_switch(&w->saved[tid], begin_stack(w, s));
+    } else report_deadlock(w);
+    cpu_now.waiting--;
+}
+
+// A thread has finished while others wait: let those of its warp go on first. Called between threads, on the loop's own stack.
+void cpu_resume_waiting(void) {
+    Worker* w = me;
+    if (cpu_now.next < cpu_now.n_threads) return;  // begin the rest first: they may be what the others wait for
+    int next = take_runnable(w, linear_thread() / 32);
+    if (next < 0) {
+        if (cpu_now.done == cpu_now.n_threads) return;
+        report_deadlock(w);
+    }
+    w->free_stacks[w->n_free++] = w->current_stack;  // this stack's loop has nothing left to begin: it is never returned to
+    void* nowhere;
+    switch_to_thread(w, &nowhere, next);
+}
+
+static void fiber_main(void) {
+    me->launch->run_threads(me->launch->arguments);
+    // Every thread has begun, and the last one of this stack has finished with nobody waiting: the block is done.
+    Worker* w = me;
+    w->free_stacks[w->n_free++] = w->current_stack;
+    void* nowhere;
+    cpu_switch(&nowhere, w->scheduler);
+    __builtin_unreachable();
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// barriers and warp operations
+
+void cpu_barrier(const char* file, int line) {
+    Worker* w = me;
+    int tid = linear_thread();
+    if (w->barrier_arrived && (w->barrier.line != line || strcmp(w->barrier.file, file)))
+        cpu_fail("two different barriers meet: __syncthreads at %s:%d and at %s:%d", w->barrier.file, w->barrier.line, file, line);
+    if (cpu_now.done) cpu_fail("__syncthreads at %s:%d after %d threads of the block have left the kernel", file, line, cpu_now.done);
+    w->barrier = {file, line};
+    w->at_barrier[tid] = true;
+    if (++w->barrier_arrived < cpu_now.n_threads) {
+        wait_here(tid, file, line);
+        return;
+    }
+    w->barrier_arrived = 0;
+    for (int t = 0; t < cpu_now.n_threads; t++) w->at_barrier[t] = false;
+    for (int i = 0; i < w->n_warps; i++) {
+        int lanes = cpu_now.n_threads - 32 * i;
+        w->warps[i].runnable = lanes >= 32 ? 0xffffffffu : (1u << lanes) - 1;
+        if (i == tid / 32) w->warps[i].runnable &= ~(1u << (tid % 32));
+        if (w->warps[i].runnable) w->runnable_warps |= 1ull << i;
+    }
+}
+
+void cpu_collect(cpu_operation operation, uint32_t mask, void* mine, cpu_warp_function work, void* context, const char* file, int line) {
+    Worker* w = me;
+    int tid = linear_thread(), lane = tid % 32, lanes = cpu_now.n_threads - (tid - lane);
+    Warp* warp = &w->warps[tid / 32];
+    if (!(mask >> lane & 1)) cpu_fail("%s at %s:%d: mask %08x does not name the calling lane %d", operation_names[operation], file, line, mask, lane);
+    uint32_t expected = lanes >= 32 ? mask : mask & ((1u << lanes) - 1);
+    if (warp->arrived) {
+        if (warp->operation != operation || warp->line != line || warp->mask != expected || strcmp(warp->file, file))
+            cpu_fail("lanes of a warp at different operations: %s at %s:%d (mask %08x) and %s at %s:%d (mask %08x)", operation_names[warp->operation], warp->file, warp->line,
+                     warp->mask, operation_names[operation], file, line, expected);
+    } else {
+        for (int l = 0; l < 32; l++)
+            if ((expected >> l & 1) && cpu_now.exited[tid - lane + l]) cpu_fail("%s at %s:%d names lane %d, which has left the kernel", operation_names[operation], file, line, l);
+        warp->operation = operation;
+        warp->file = file;
+        warp->line = line;
+        warp->mask = expected;
+    }
+    warp->lanes[lane] = mine;
+    warp->arrived |= 1u << lane;
+    if (warp->arrived != expected) {
+        wait_here(tid, file, line);
+        return;
+    }
+    if (work) work(warp->lanes, expected, context);
+    warp->arrived = 0;
+    warp->runnable |= expected & ~(1u << lane);
+    if (warp->runnable) w->runnable_warps |= 1ull << (tid / 32);
+}
+
+void cpu_shuffle_work(void** lanes, uint32_t mask, void*) {
+    for (int l = 0; l < 32; l++) {
+        if (!(mask >> l & 1)) continue;
+        cpu_shuffle* s = (cpu_shuffle*)lanes[l];
+        int from = s->source;
+        if (from < 0 || from > 31 || !(mask >> from & 1)) cpu_fail("shuffle: lane %d reads lane %d, which does not take part", l, from);
+        memcpy(s->out, ((cpu_shuffle*)lanes[from])->in, sizeof s->out);
+    }
+}
+void cpu_ballot_work(void** lanes, uint32_t mask, void*) {
+    uint32_t result = 0;
+    for (int l = 0; l < 32; l++)
+        if ((mask >> l & 1) && ((cpu_ballot*)lanes[l])->predicate) result |= 1u << l;
+    for (int l = 0; l < 32; l++)
+        if (mask >> l & 1) ((cpu_ballot*)lanes[l])->result = result;
+}
+static void whole_warp(uint32_t mask, const char* what) {
+    if (mask != 0xffffffffu) cpu_fail("%s in a warp of fewer than 32 threads", what);
+}
+void cpu_warp_sum_work(void** lanes, uint32_t mask, void*) {
+    whole_warp(mask, "warp_sum");
+    float x[32];
+    for (int l = 0; l < 32; l++) x[l] = *(float*)lanes[l];
+    for (int offset = 16; offset > 0; offset >>= 1)
+        for (int l = 0; l < offset; l++) x[l] += x[l + offset];  // the butterfly's tree: commutative, so every lane has these bits
+    for (int l = 0; l < 32; l++) *(float*)lanes[l] = x[0];
+}
+void cpu_warp_max_work(void** lanes, uint32_t mask, void*) {
+    whole_warp(mask, "warp_max");
+    float x = *(float*)lanes[0];
+    for (int l = 1; l < 32; l++) x = fmaxf(x, *(float*)lanes[l]);
+    for (int l = 0; l < 32; l++) *(float*)lanes[l] = x;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// shared memory
+
+static void fill_margin(char* p) { memset(p, 0xa5, MARGIN); }
+static void check_margin(const char* p, const char* what, size_t bytes) {
+    for (int i = 0; i < MARGIN; i++)
+        if ((unsigned char)p[i] != 0xa5) cpu_fail("write outside %s of %zu bytes", what, bytes);
+}
+
+void* cpu_shared(const void* site, size_t bytes, size_t alignment) {
+    Worker* w = me;
+    for (int i = 0; i < w->n_arrays; i++)
+        if (w->arrays[i].site == site) return w->arrays[i].data;
+    if (w->n_arrays == MAX_SHARED_SITES) cpu_fail("more than %d static shared arrays", MAX_SHARED_SITES);
+    if (alignment > 128) cpu_fail("shared array aligned to %zu bytes", alignment);
+    size_t from = (w->shared_used + MARGIN + 127) / 128 * 128, total = 0;
+    for (int i = 0; i < w->n_arrays; i++) total += w->arrays[i].bytes;
+    if (total + bytes > STATIC_SHARED_LIMIT) cpu_fail("%zu bytes of static shared memory, a GPU has %d", total + bytes, STATIC_SHARED_LIMIT);
+    char* data = w->shared + from;
+    fill_margin(data - MARGIN);
+    memset(data, 0xff, bytes);  // NaN: what a thread reads before anybody has written it shows
+    fill_margin(data + bytes);
+    w->arrays[w->n_arrays++] = {site, data, bytes};
+    w->shared_used = from + bytes + MARGIN;
+    return data;
+}
+void* cpu_dynamic_shared(void) {
+    if (!me->dynamic_bytes) cpu_fail("EXTERN_SHARED in a launch without dynamic shared memory");
+    return me->dynamic;
+}
+static void begin_shared(Worker* w, size_t dynamic_bytes) {
+    w->n_arrays = 0;
+    w->shared_used = 0;
+    w->dynamic_bytes = dynamic_bytes;
+    if (dynamic_bytes) { memset(w->dynamic, 0xff, dynamic_bytes); fill_margin(w->dynamic - MARGIN); fill_margin(w->dynamic + dynamic_bytes); }
+}
+static void end_shared(Worker* w) {
+    for (int i = 0; i < w->n_arrays; i++) {
+        check_margin(w->arrays[i].data - MARGIN, "a shared array", w->arrays[i].bytes);
+        check_margin(w->arrays[i].data + w->arrays[i].bytes, "a shared array", w->arrays[i].bytes);
+    }
+    if (w->dynamic_bytes) {
+        check_margin(w->dynamic - MARGIN, "dynamic shared memory", w->dynamic_bytes);
+        check_margin(w->dynamic + w->dynamic_bytes, "dynamic shared memory", w->dynamic_bytes);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// grids
+
+static Worker* this_worker(void) {
+    if (me) return me;
+    me = (Worker*)calloc(1, sizeof *me);
+    me->shared = (char*)aligned_alloc(4096, 512 * 1024);
+    me->dynamic = (char*)aligned_alloc(4096, 256 * 1024) + 4096;
+    if (!me->shared) cpu_fail("out of memory");
+    return me;
+}
+
+static void run_block(Worker* w, const cpu_launch* launch, int64_t index) {
+    int n = launch->block.x * launch->block.y * launch->block.z;
+    blockIdx = {(unsigned)(index % launch->grid.x), (unsigned)(index / launch->grid.x % launch->grid.y), (unsigned)(index / ((int64_t)launch->grid.x * launch->grid.y))};
+    cpu_now.next = cpu_now.done = cpu_now.waiting = 0;
+    cpu_now.n_threads = n;
+    memset(cpu_now.exited, 0, n);
+    w->n_warps = (n + 31) / 32;
+    begin_shared(w, launch->shared_bytes);
+    cpu_async_begin_block();
+    int s = new_stack(w);
+    w->current_stack = s;
+    cpu_switch(&w->scheduler, begin_stack(w, s));
+    if (cpu_now.done != n) report_deadlock(w);
+    end_shared(w);
+}
+
+typedef struct { const cpu_launch* launch; int64_t n_blocks, chunk; int64_t next; } Grid;
+
+static void run_blocks(Grid* g) {
+    Worker* w = this_worker();
+    const cpu_launch* launch = g->launch;
+    w->launch = launch;
+    blockDim = {launch->block.x, launch->block.y, launch->block.z};
+    gridDim = {launch->grid.x, launch->grid.y, launch->grid.z};
+    make_order(w, launch->block.x * launch->block.y * launch->block.z);
+    for (;;) {
+        int64_t first = __atomic_fetch_add(&g->next, g->chunk, __ATOMIC_RELAXED);
+        if (first >= g->n_blocks) break;
+        int64_t end = first + g->chunk < g->n_blocks ? first + g->chunk : g->n_blocks;
+        for (int64_t i = first; i < end; i++) run_block(w, launch, block_at(i, g->n_blocks));
+    }
+    w->launch = NULL;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// the pool: OS threads that wait for a task and run its parts
+
+typedef struct { void (*task)(int, void*); void* context; int n; } Work;
+static struct {
+    pthread_mutex_t mutex;
+    pthread_cond_t begin, finished;
+    Work work;
+    int generation, busy, n_threads, next;
+    bool started;
+} pool = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, PTHREAD_COND_INITIALIZER, {NULL, NULL, 0}, 0, 0, 0, 0, false};
+
+int cpu_threads(void) {
+    if (!pool.n_threads) {
+        const char* text = getenv("CPU_THREADS");
+        int n = text ? atoi(text) : 0;
+        pool.n_threads = n > 0 ? n : (int)sysconf(_SC_NPROCESSORS_ONLN);
+        if (pool.n_threads < 1) pool.n_threads = 1;
+    }
+    return pool.n_threads;
+}
+static void run_parts(const Work* work) {
+    for (;;) {
+        int i = __atomic_fetch_add(&pool.next, 1, __ATOMIC_RELAXED);
+        if (i >= work->n) return;
+        work->task(i, work->context);
+    }
+}
+static void* pool_thread(void*) {
+    int seen = 0;
+    for (;;) {
+        pthread_mutex_lock(&pool.mutex);
+        while (pool.generation == seen) pthread_cond_wait(&pool.begin, &pool.mutex);
+        seen = pool.generation;
+        Work work = pool.work;
+        pthread_mutex_unlock(&pool.mutex);
+        run_parts(&work);
+        pthread_mutex_lock(&pool.mutex);
+        if (--pool.busy == 0) pthread_cond_signal(&pool.finished);
+        pthread_mutex_unlock(&pool.mutex);
+    }
+    return NULL;
+}
+void cpu_parallel(int n, void (*task)(int, void*), void* context) {
+    int threads = cpu_threads();
+    if (n <= 1 || threads == 1) {
+        for (int i = 0; i < n; i++) task(i, context);
+        return;
+    }
+    if (!pool.started) {
+        pool.started = true;
+        for (int i = 1; i < threads; i++) {
+            pthread_t thread;
+            if (pthread_create(&thread, NULL, pool_thread, NULL)) cpu_fail("cannot start a thread");
+            pthread_detach(thread);
+        }
+    }
+    Work work = {task, context, n};
+    pthread_mutex_lock(&pool.mutex);
+    pool.work = work;
+    __atomic_store_n(&pool.next, 0, __ATOMIC_RELAXED);
+    pool.busy = threads - 1;
+    pool.generation++;
+    pthread_cond_broadcast(&pool.begin);
+    pthread_mutex_unlock(&pool.mutex);
+    run_parts(&work);
+    pthread_mutex_lock(&pool.mutex);
+    while (pool.busy) pthread_cond_wait(&pool.finished, &pool.mutex);
+    pthread_mutex_unlock(&pool.mutex);
+}
+
+static void grid_part(int, void* context) { run_blocks((Grid*)context); }
+
+void cpu_run_grid(const cpu_launch& launch) {
+    Grid g = {&launch, (int64_t)launch.grid.x * launch.grid.y * launch.grid.z, 1, 0};
+    int threads = cpu_threads();
+    int64_t work = g.n_blocks * launch.block.x * launch.block.y * launch.block.z;
+    // Waking another OS thread costs about 10 µs: a grid of few threads is done before.
+    if (g.n_blocks == 1 || work < 256) threads = 1;
+    g.chunk = g.n_blocks / (threads * 8);
+    if (g.chunk < 1) g.chunk = 1;
+    if (threads == 1) run_blocks(&g);
+    else cpu_parallel(threads, grid_part, &g);
+}

@@ -1,0 +1,129 @@
+/* The CPU's half of seal_kernels/ptx.h: tensor-core fragments, ldmatrix and cp.async as operations of a warp of fibers. */
+#ifndef CPU_PTX_H
+#define CPU_PTX_H
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+// cp.async lands late: the target is NaN until the wait that covers its group.
+void cp_async_16(void* shared, const void* global, bool valid);
+void cp_async_commit(void);
+void cpu_async_wait(int groups_left);
+template <int N> static inline void cp_async_wait(void) { cpu_async_wait(N); }
+
+static inline float cpu_low(uint32_t pair) { return __uint_as_float(pair << 16); }
+static inline float cpu_high(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// fine: one PTX instruction each
+
+struct cpu_ldmatrix { const __nv_bfloat16* row; uint32_t* to; int n; bool transposed; const char* file; int line; };
+void cpu_ldmatrix_work(void** lanes, uint32_t mask, void* context);
+static inline void cpu_ldmatrix_call(uint32_t* to, const void* row, int n, bool transposed, const char* file, int line) {
+    cpu_check_aligned(row, 16, file, line);
+    cpu_ldmatrix l = {(const __nv_bfloat16*)row, to, n, transposed, file, line};
+    cpu_collect(CPU_LDMATRIX, 0xffffffffu, &l, cpu_ldmatrix_work, NULL, file, line);
+}
+static inline void ldmatrix_x4(uint32_t (&r)[4], const void* row, CPU_SITE) { cpu_ldmatrix_call(r, row, 4, false, file, line); }
+static inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, CPU_SITE) { cpu_ldmatrix_call(r, row, 4, true, file, line); }
+static inline void ldmatrix_x2(uint32_t (&r)[2], const void* row, CPU_SITE) { cpu_ldmatrix_call(r, row, 2, false, file, line); }
+static inline void ldmatrix_x2_trans(uint32_t (&r)[2], const void* row, CPU_SITE) { cpu_ldmatrix_call(r, row, 2, true, file, line); }
+
+struct cpu_mma { float* d; const uint32_t *a, *b; };
+void cpu_mma_work(void** lanes, uint32_t mask, void* context);
+static inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], CPU_SITE) {
+    cpu_mma m = {d, a, b};
+    cpu_collect(CPU_MMA, 0xffffffffu, &m, cpu_mma_work, NULL, file, line);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// coarse: a whole tile in one operation of the warp (ptx.h says what each computes)
+
+#ifndef CPU_FINE_MMA
+struct cpu_tile { uint32_t (*a)[4]; const __nv_bfloat16* shared; int ld; };
+template <int KT> static void cpu_load_a_work(void** lanes, uint32_t, void*) {
+    const cpu_tile* first = (const cpu_tile*)lanes[0];
+    const __nv_bfloat16* p = first->shared;
+    int ld = first->ld;
+    for (int l = 0; l < 32; l++) {
+        uint32_t (*a)[4] = ((cpu_tile*)lanes[l])->a;
+        int row = l / 4, col = l % 4 * 2;
+        for (int k = 0; k < KT; k++) {
+            memcpy(&a[k][0], p + row * ld + 16 * k + col, 4);
+            memcpy(&a[k][1], p + (row + 8) * ld + 16 * k + col, 4);
+            memcpy(&a[k][2], p + row * ld + 16 * k + col + 8, 4);
+            memcpy(&a[k][3], p + (row + 8) * ld + 16 * k + col + 8, 4);
+        }
+    }
+}
+template <int KT> static inline void load_a_fragments(uint32_t (&a)[KT][4], const __nv_bfloat16* shared, int lda, CPU_SITE) {
+    cpu_check_aligned(shared, 16, file, line);
+    cpu_tile t = {a, shared, lda};
+    cpu_collect(CPU_LDMATRIX, 0xffffffffu, &t, cpu_load_a_work<KT>, NULL, file, line);
+}
+
+struct cpu_product { float (*c)[4]; const uint32_t (*a)[4]; const __nv_bfloat16* b; int ldb; };
+template <int NT, int KT, bool NK> static void cpu_product_work(void** lanes, uint32_t, void*) {
+    const int N = 8 * NT, K = 16 * KT;
+    alignas(64) float A[16][16 * KT], B[16 * KT][8 * NT], C[16][8 * NT];
+    const cpu_product* first = (const cpu_product*)lanes[0];
+    const __nv_bfloat16* b = first->b;
+    int ldb = first->ldb;
+    if (NK) {
+        alignas(64) float row[16 * KT];
+        for (int n = 0; n < N; n++) {
+            for (int k = 0; k < K; k++) row[k] = __bfloat162float(b[n * ldb + k]);
+            for (int k = 0; k < K; k++) B[k][n] = row[k];
+        }
+    } else
+        for (int k = 0; k < K; k++)
+            for (int n = 0; n < N; n++) B[k][n] = __bfloat162float(b[k * ldb + n]);
+    for (int l = 0; l < 32; l++) {
+        const cpu_product* p = (const cpu_product*)lanes[l];
+        int row = l / 4, col = l % 4 * 2;
+        for (int k = 0; k < KT; k++)
+            for (int r = 0; r < 4; r++) {
+                A[row + r % 2 * 8][16 * k + r / 2 * 8 + col] = cpu_low(p->a[k][r]);
+                A[row + r % 2 * 8][16 * k + r / 2 * 8 + col + 1] = cpu_high(p->a[k][r]);
+            }
+        for (int t = 0; t < NT; t++) {
+            C[row][8 * t + col] = p->c[t][0];
+            C[row][8 * t + col + 1] = p->c[t][1];
+            C[row + 8][8 * t + col] = p->c[t][2];
+            C[row + 8][8 * t + col + 1] = p->c[t][3];
+        }
+    }
+    for (int m = 0; m < 16; m += 4)  // four rows at a time: each row of B is read once for the four
+        for (int k = 0; k < K; k++) {
+            float a0 = A[m][k], a1 = A[m + 1][k], a2 = A[m + 2][k], a3 = A[m + 3][k];
+            for (int n = 0; n < N; n++) {
+                C[m][n] += a0 * B[k][n];
+                C[m + 1][n] += a1 * B[k][n];
+                C[m + 2][n] += a2 * B[k][n];
+                C[m + 3][n] += a3 * B[k][n];
+            }
+        }
+    for (int l = 0; l < 32; l++) {
+        const cpu_product* p = (const cpu_product*)lanes[l];
+        int row = l / 4, col = l % 4 * 2;
+        for (int t = 0; t < NT; t++) {
+            p->c[t][0] = C[row][8 * t + col];
+            p->c[t][1] = C[row][8 * t + col + 1];
+            p->c[t][2] = C[row + 8][8 * t + col];
+            p->c[t][3] = C[row + 8][8 * t + col + 1];
+        }
+    }
+}
+template <int NT, int KT> static inline void mma_tile_nk(float (&c)[NT][4], const uint32_t (&a)[KT][4], const __nv_bfloat16* b, int ldb, CPU_SITE) {
+    cpu_check_aligned(b, 16, file, line);
+    cpu_product p = {c, a, b, ldb};
+    cpu_collect(CPU_MMA, 0xffffffffu, &p, cpu_product_work<NT, KT, true>, NULL, file, line);
+}
+template <int NT, int KT> static inline void mma_tile_kn(float (&c)[NT][4], const uint32_t (&a)[KT][4], const __nv_bfloat16* b, int ldb, CPU_SITE) {
+    cpu_check_aligned(b, 16, file, line);
+    cpu_product p = {c, a, b, ldb};
+    cpu_collect(CPU_MMA, 0xffffffffu, &p, cpu_product_work<NT, KT, false>, NULL, file, line);
+}
+#endif
+
+#endif

@@ -1,0 +1,79 @@
+/* Tensor-core instructions and asynchronous copies, one at a time. Lane layouts are those of the PTX manual (see seal_kernels/ptx.h). */
+#include <ptx_cpu.h>
+#include <vector>
+#include "cpu_internal.h"
+
+void cpu_ldmatrix_work(void** lanes, uint32_t, void*) {
+    int n = ((cpu_ldmatrix*)lanes[0])->n;
+    bool transposed = ((cpu_ldmatrix*)lanes[0])->transposed;
+    for (int l = 0; l < 32; l++)
+        for (int i = 0; i < n; i++) {
+            __nv_bfloat16 pair[2];
+            for (int e = 0; e < 2; e++) {
+                int row = transposed ? l % 4 * 2 + e : l / 4, col = transposed ? l / 4 : l % 4 * 2 + e;
+                pair[e] = ((cpu_ldmatrix*)lanes[8 * i + row])->row[col];
+            }
+            memcpy(&((cpu_ldmatrix*)lanes[l])->to[i], pair, 4);
+        }
+}
+
+void cpu_mma_work(void** lanes, uint32_t, void*) {
+    float A[16][16], B[16][8];
+    for (int l = 0; l < 32; l++) {
+        const cpu_mma* m = (const cpu_mma*)lanes[l];
+        int row = l / 4, col = l % 4 * 2;
+        for (int r = 0; r < 4; r++) {
+            A[row + r % 2 * 8][r / 2 * 8 + col] = cpu_low(m->a[r]);
+            A[row + r % 2 * 8][r / 2 * 8 + col + 1] = cpu_high(m->a[r]);
+        }
+        for (int r = 0; r < 2; r++) {
+            B[8 * r + col][row] = cpu_low(m->b[r]);
+            B[8 * r + col + 1][row] = cpu_high(m->b[r]);
+        }
+    }
+    for (int l = 0; l < 32; l++) {
+        cpu_mma* m = (cpu_mma*)lanes[l];
+        for (int r = 0; r < 4; r++) {
+            int row = l / 4 + r / 2 * 8, col = l % 4 * 2 + r % 2;
+            float sum = m->d[r];
+            for (int k = 0; k < 16; k++) sum += A[row][k] * B[k][col];
+            m->d[r] = sum;
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// cp.async: each thread's copies in flight, in order; commit closes a group
+
+struct Flight { char* to; const char* from; bool valid; int group; };
+struct Flights { std::vector<Flight> copies; size_t landed; int group; };
+static __thread std::vector<Flights>* flights;
+static __thread bool flying;
+
+static Flights& mine(void) {
+    if (!flights) flights = new std::vector<Flights>(1024);
+    flying = true;
+    return (*flights)[threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)];
+}
+void cpu_async_begin_block(void) {
+    if (!flying) return;
+    for (Flights& f : *flights) { f.copies.clear(); f.landed = 0; f.group = 0; }
+    flying = false;
+}
+void cp_async_16(void* shared, const void* global, bool valid) {
+    cpu_check_aligned(shared, 16);
+    if (valid) cpu_check_aligned(global, 16);
+    memset(shared, 0xff, 16);
+    Flights& f = mine();
+    f.copies.push_back({(char*)shared, (const char*)global, valid, f.group});
+}
+void cp_async_commit(void) { mine().group++; }
+void cpu_async_wait(int groups_left) {
+    Flights& f = mine();
+    while (f.landed < f.copies.size() && f.copies[f.landed].group < f.group - groups_left) {
+        const Flight& c = f.copies[f.landed++];
+        if (c.valid) memcpy(c.to, c.from, 16);
+        else memset(c.to, 0, 16);
+    }
+    if (f.landed == f.copies.size()) { f.copies.clear(); f.landed = 0; }
+}
