@@ -7,7 +7,7 @@ Forward: 4 warps of 32 queries. Backward: 4 warps of 16 queries (dq) or 16 keys 
 #include "attention.h"
 
 #ifdef PRECISION_BF16
-// defines: load_a_fragments, mma_tile_nk, mma_tile_kn, accumulators_to_a, cp_async_16, cp_async_4, cp_async_commit, cp_async_wait, quad_max, quad_sum,
+// defines: load_a_fragments, mma_tile_nk, mma_tile_kn, accumulators_to_a, cp_async_16, cp_async_commit, cp_async_wait, quad_max, quad_sum,
 // exp2_approx
 #include "ptx.h"
 
@@ -267,20 +267,20 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dkdv_ker
     float dk[1][HS / 8][4], dv[1][HS / 8][4];
     zero(dk);
     zero(dv);
+    float statistic = 0.0f;  // on its way from global memory to the next stage: 4-byte rows of any alignment are no matter for cp.async
     for (int step = -1; step < steps; step++) {
+        if (step >= 0) statistics[step % 2 * 2 * TILE + threadIdx.x] = statistic;
         cp_async_wait<0>();
         __syncthreads();  // the stage of this step is there, and everybody has left the other one
         if (step + 1 < steps) {
             int head = block.head * heads + (step + 1) / (n_tiles - tile), t = tile + (step + 1) % (n_tiles - tile), n = block.length - t * TILE;
             size_t row = (size_t)block.start + t * TILE;
             floatX* next = stages + (step + 1) % 2 * STAGE;
-            float* next_statistics = statistics + (step + 1) % 2 * 2 * TILE;
             load_tile<HS, TILE>(next, args.qkv + row * args.ldq + head * HS, args.ldq, n);
             load_tile<HS, TILE>(next + TILE * LD, args.datty + row * args.ldo + head * HS, args.ldo, n);
             // zeros past the end: their P is 1, but it meets rows of zeros in dO, and dS is 0
-            int i = threadIdx.x % TILE;
             const float* source = (threadIdx.x < TILE ? args.lse : args.delta) + (size_t)head * args.T + row;
-            cp_async_4(next_statistics + threadIdx.x, source + (i < n ? i : 0), i < n);
+            statistic = (int)threadIdx.x % TILE < n ? source[threadIdx.x % TILE] : 0.0f;
         }
         cp_async_commit();
         if (step < 0 || warp_row >= n_k) continue;

@@ -42,6 +42,25 @@ static __device__ __forceinline__ void cp_async_16(void* shared, const void* glo
 }
 static __device__ __forceinline__ void cp_async_commit(void) { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> static __device__ __forceinline__ void cp_async_wait(void) { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+// 2^x in one instruction, within 2 ulp; denormals become zero, 2^−∞ is 0.
+static __device__ __forceinline__ float exp2_approx(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+// The maximum (sum) over the four lanes l / 4 · 4 … + 3, which share a row of accumulators, for N rows at once. Every lane receives the result.
+template <int N> static __device__ __forceinline__ void quad_max(float (&x)[N]) {
+    UNROLL for (int i = 0; i < N; i++) {
+        x[i] = fmaxf(x[i], __shfl_xor_sync(0xffffffffu, x[i], 1));
+        x[i] = fmaxf(x[i], __shfl_xor_sync(0xffffffffu, x[i], 2));
+    }
+}
+template <int N> static __device__ __forceinline__ void quad_sum(float (&x)[N]) {
+    UNROLL for (int i = 0; i < N; i++) {
+        x[i] += __shfl_xor_sync(0xffffffffu, x[i], 1);
+        x[i] += __shfl_xor_sync(0xffffffffu, x[i], 2);
+    }
+}
 
 #endif
 
@@ -94,6 +113,38 @@ template <int NT, int KT> static __device__ __forceinline__ void mma_tile_kn(flo
             uint32_t r[2];
             ldmatrix_x2_trans(r, single + 16 * k * ldb + 8 * (NT - 1));
             mma_m16n8k16(c[NT - 1], a[k], r);
+        }
+    }
+}
+
+// The same for MT blocks of 16 rows at once: each fragment of B is loaded once for all of them, which halves the traffic of shared memory.
+template <int MT, int NT, int KT>
+static __device__ __forceinline__ void mma_tile_nk(float (&c)[MT][NT][4], const uint32_t (&a)[MT][KT][4], const __nv_bfloat16* b, int ldb) {
+    static_assert(NT % 2 == 0, "n-tiles come in pairs here");
+    int lane = threadIdx.x % 32;
+    const __nv_bfloat16* pair = b + (lane % 8 + lane / 16 * 8) * ldb + lane / 8 % 2 * 8;
+    UNROLL for (int k = 0; k < KT; k++) UNROLL for (int n = 0; n < NT; n += 2) {
+        uint32_t r[4];
+        ldmatrix_x4(r, pair + 8 * n * ldb + 16 * k);
+        const uint32_t b0[2] = {r[0], r[1]}, b1[2] = {r[2], r[3]};
+        UNROLL for (int m = 0; m < MT; m++) {
+            mma_m16n8k16(c[m][n], a[m][k], b0);
+            mma_m16n8k16(c[m][n + 1], a[m][k], b1);
+        }
+    }
+}
+template <int MT, int NT, int KT>
+static __device__ __forceinline__ void mma_tile_kn(float (&c)[MT][NT][4], const uint32_t (&a)[MT][KT][4], const __nv_bfloat16* b, int ldb) {
+    static_assert(NT % 2 == 0, "n-tiles come in pairs here");
+    int lane = threadIdx.x % 32;
+    const __nv_bfloat16* pair = b + (lane % 16) * ldb + lane / 16 * 8;
+    UNROLL for (int k = 0; k < KT; k++) UNROLL for (int n = 0; n < NT; n += 2) {
+        uint32_t r[4];
+        ldmatrix_x4_trans(r, pair + 16 * k * ldb + 8 * n);
+        const uint32_t b0[2] = {r[0], r[1]}, b1[2] = {r[2], r[3]};
+        UNROLL for (int m = 0; m < MT; m++) {
+            mma_m16n8k16(c[m][n], a[m][k], b0);
+            mma_m16n8k16(c[m][n + 1], a[m][k], b1);
         }
     }
 }

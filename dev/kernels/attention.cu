@@ -12,7 +12,7 @@ precision reference fed the same rounded inputs. The last figure of the naive ke
 // defines: attention_forward, attention_backward, attention_tiles, attention_head_size_served
 #include "kernels.h"
 #if defined(__CUDACC__) && defined(PRECISION_BF16)
-// defines: mma_tile_nk, for the ceiling
+// defines: mma_m16n8k16, for the ceiling
 #include "ptx.h"
 #endif
 
@@ -494,7 +494,7 @@ static __global__ void ceiling_kernel(float* out) {
 #endif
     for (int step = 0; step < CEILING_STEPS; step++) {
 #ifdef PRECISION_BF16
-        UNROLL for (int i = 0; i < CEILING_TILES; i++) mma_m16n8k16(c[i], a, b[0], b[1]);
+        UNROLL for (int i = 0; i < CEILING_TILES; i++) mma_m16n8k16(c[i], a, b);
 #else
         UNROLL for (int i = 0; i < CEILING_TILES; i++) UNROLL for (int e = 0; e < 4; e++) c[i][e] = fmaf(c[i][e], 0.999f, 1e-3f * i);
 #endif

@@ -36,6 +36,21 @@ static inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uin
     cpu_collect(CPU_MMA, 0xffffffffu, &m, cpu_mma_work, NULL, file, line);
 }
 
+static inline float exp2_approx(float x) { return exp2f_fast(x); }
+
+// quad_max, quad_sum: the four lanes that share a row of accumulators, N rows in one operation
+template <int N, bool SUM> static void cpu_quad_work(void** lanes, uint32_t, void*) {
+    for (int l = 0; l < 32; l += 4)
+        for (int i = 0; i < N; i++) {
+            float x[4];
+            for (int e = 0; e < 4; e++) x[e] = ((const float*)lanes[l + e])[i];
+            float all = SUM ? (x[0] + x[1]) + (x[2] + x[3]) : fmaxf(fmaxf(x[0], x[1]), fmaxf(x[2], x[3]));
+            for (int e = 0; e < 4; e++) ((float*)lanes[l + e])[i] = all;
+        }
+}
+template <int N> static inline void quad_max(float (&x)[N], CPU_SITE) { cpu_collect(CPU_WARP_MAX, 0xffffffffu, x, cpu_quad_work<N, false>, NULL, file, line); }
+template <int N> static inline void quad_sum(float (&x)[N], CPU_SITE) { cpu_collect(CPU_WARP_SUM, 0xffffffffu, x, cpu_quad_work<N, true>, NULL, file, line); }
+
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // coarse: a whole tile in one operation of the warp (ptx.h says what each computes)
 
@@ -123,6 +138,12 @@ template <int NT, int KT> static inline void mma_tile_kn(float (&c)[NT][4], cons
     cpu_check_aligned(b, 16, file, line);
     cpu_product p = {c, a, b, ldb};
     cpu_collect(CPU_MMA, 0xffffffffu, &p, cpu_product_work<NT, KT, false>, NULL, file, line);
+}
+template <int MT, int NT, int KT> static inline void mma_tile_nk(float (&c)[MT][NT][4], const uint32_t (&a)[MT][KT][4], const __nv_bfloat16* b, int ldb, CPU_SITE) {
+    for (int m = 0; m < MT; m++) mma_tile_nk(c[m], a[m], b, ldb, file, line);
+}
+template <int MT, int NT, int KT> static inline void mma_tile_kn(float (&c)[MT][NT][4], const uint32_t (&a)[MT][KT][4], const __nv_bfloat16* b, int ldb, CPU_SITE) {
+    for (int m = 0; m < MT; m++) mma_tile_kn(c[m], a[m], b, ldb, file, line);
 }
 #endif
 
