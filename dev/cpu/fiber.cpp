@@ -114,6 +114,7 @@ struct Warp {
     void* lanes[32];
 };
 struct Site { const char* file; int line; };
+static bool same_file(const char* a, const char* b) { return a == b || !strcmp(a, b); }
 struct SharedArray { const void* site; char* data; size_t bytes; };
 
 struct Worker {
@@ -165,16 +166,13 @@ void cpu_misaligned(const void* p, size_t n, const char* file, int line) { cpu_f
 // CPU_ORDER
 
 typedef struct { int kind; uint64_t seed; } Order;  // 0 forward, 1 reverse, 2 seeded
-static Order the_order(void) {
-    static Order order = {-1, 0};
-    if (order.kind < 0) {
-        const char* text = getenv("CPU_ORDER");
-        if (!text || !*text || !strcmp(text, "forward")) order.kind = 0;
-        else if (!strcmp(text, "reverse")) order.kind = 1;
-        else { order.seed = strtoull(text, NULL, 10); order.kind = 2; }
-    }
-    return order;
+static Order read_order(void) {
+    const char* text = getenv("CPU_ORDER");
+    if (!text || !*text || !strcmp(text, "forward")) return {0, 0};
+    if (!strcmp(text, "reverse")) return {1, 0};
+    return {2, strtoull(text, NULL, 10)};
 }
+static const Order the_order = read_order();
 static uint64_t mix(uint64_t x) {
     x += 0x9e3779b97f4a7c15ull;
     x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
@@ -183,7 +181,7 @@ static uint64_t mix(uint64_t x) {
 }
 // Threads in a seeded order, whole warps together.
 static void make_order(Worker* w, int n) {
-    Order o = the_order();
+    const Order o = the_order;
     cpu_now.order = NULL;
     if (o.kind == 0) return;
     cpu_now.order = w->order;
@@ -202,7 +200,7 @@ static void make_order(Worker* w, int n) {
     }
 }
 static int64_t block_at(int64_t i, int64_t n) {
-    Order o = the_order();
+    const Order o = the_order;
     if (o.kind == 0) return i;
     if (o.kind == 1) return n - 1 - i;
     // an odd multiplier modulo the next power of two would need rejection; a stride coprime to n does
@@ -216,7 +214,7 @@ static int64_t block_at(int64_t i, int64_t n) {
 }
 // Which of several waiting lanes goes first.
 static int pick_bit(uint64_t mask) {
-    Order o = the_order();
+    const Order o = the_order;
     if (o.kind == 0) return __builtin_ctzll(mask);
     if (o.kind == 1) return 63 - __builtin_clzll(mask);
     int n = mix(o.seed ^ mask) % __builtin_popcountll(mask);
@@ -243,6 +241,10 @@ static int new_stack(Worker* w) {
 static void* begin_stack(Worker* w, int s) { return fresh_stack(w->stacks[s] + STACK_BYTES + sysconf(_SC_PAGESIZE) - (448 * s) % 4096, fiber_main); }
 
 static void set_thread(int tid) {
+    if (blockDim.y * blockDim.z == 1) {  // the usual case, without divisions
+        threadIdx.x = tid;
+        return;
+    }
     threadIdx.x = tid % blockDim.x;
     threadIdx.y = tid / blockDim.x % blockDim.y;
     threadIdx.z = tid / (blockDim.x * blockDim.y);
@@ -348,7 +350,7 @@ static void fiber_main(void) {
 void cpu_barrier(const char* file, int line) {
     Worker* w = me;
     int tid = linear_thread();
-    if (w->barrier_arrived && (w->barrier.line != line || strcmp(w->barrier.file, file)))
+    if (w->barrier_arrived && (w->barrier.line != line || !same_file(w->barrier.file, file)))
         cpu_fail("two different barriers meet: __syncthreads at %s:%d and at %s:%d", w->barrier.file, w->barrier.line, file, line);
     if (cpu_now.done) cpu_fail("__syncthreads at %s:%d after %d threads of the block have left the kernel", file, line, cpu_now.done);
     w->barrier = {file, line};
@@ -374,7 +376,7 @@ void cpu_collect(cpu_operation operation, uint32_t mask, void* mine, cpu_warp_fu
     if (!(mask >> lane & 1)) cpu_fail("%s at %s:%d: mask %08x does not name the calling lane %d", operation_names[operation], file, line, mask, lane);
     uint32_t expected = lanes >= 32 ? mask : mask & ((1u << lanes) - 1);
     if (warp->arrived) {
-        if (warp->operation != operation || warp->line != line || warp->mask != expected || strcmp(warp->file, file))
+        if (warp->operation != operation || warp->line != line || warp->mask != expected || !same_file(warp->file, file))
             cpu_fail("lanes of a warp at different operations: %s at %s:%d (mask %08x) and %s at %s:%d (mask %08x)", operation_names[warp->operation], warp->file, warp->line,
                      warp->mask, operation_names[operation], file, line, expected);
     } else {

@@ -297,8 +297,9 @@ template <auto K, typename... P> struct cpu_kernel {
                 threadIdx.x = tid % blockDim.x; threadIdx.y = tid / blockDim.x % blockDim.y; threadIdx.z = tid / (blockDim.x * blockDim.y);
             }
             std::apply(K, a);
+            // threadIdx again: this stack may have waited and gone on as another thread's
             tid = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
-            cpu_now.exited[tid] = 1;
+            cpu_now.exited[tid & 1023] = 1;
             cpu_now.done++;
             if (cpu_now.waiting) cpu_resume_waiting();
         }
