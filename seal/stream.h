@@ -32,6 +32,7 @@ typedef struct {
 } DeviceStream;
 
 #define STREAM_SLOTS 2
+extern const int STREAM_ROUND;  // T and the loss-bearing rows are rounded up to a multiple of this
 
 typedef struct {
     int T, max_samples;

@@ -45,6 +45,7 @@ void transformer_plan(Transformer* t, const ModelLayout* layout, KeepMode keep, 
     memset(t, 0, sizeof *t);
     t->layout = layout;
     t->keep = keep;
+    T = (T + STREAM_ROUND - 1) / STREAM_ROUND * STREAM_ROUND;  // the rows a packed stream of T tokens may have
     t->T = T;
     t->head_rows = head_rows < T ? head_rows : T;
     t->n_layer_slots = keep == KEEP_ALL ? c->L : 1;

@@ -1,0 +1,20 @@
+/* How the programs stop. A user's error is one clear line and status 2; an error of the program itself is status 1. */
+#ifndef SEAL_ERROR_H
+#define SEAL_ERROR_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+extern const char* program_name;  // set by main; begins every message
+
+// "program: what, where, what to do" on stderr; status 2. For files, options and data that are wrong.
+__attribute__((format(printf, 1, 2), noreturn)) void fatal(const char* format, ...);
+// A bug or a broken machine: status 1.
+__attribute__((format(printf, 1, 2), noreturn)) void program_error(const char* format, ...);
+__attribute__((format(printf, 1, 2))) void warning(const char* format, ...);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,70 @@
+/* ω's state and its update. The kernels are seal_kernels/selector.cu; what is here is the order in which a step calls them. */
+#include <string.h>
+#include "error.h"
+#include "kernels.h"
+#include "selector.h"
+
+void selector_plan(Selector* s, const SelectorSettings* settings, int N, int b_max, MemoryPlan* plan) {
+    memset(s, 0, sizeof *s);
+    s->settings = *settings;
+    s->N = N;
+    s->b_max = b_max;
+    bool moments = settings->optimizer == SELECTOR_ADAM || settings->optimizer == SELECTOR_MEAN;
+    size_t n = (size_t)N * sizeof(float), b = (size_t)b_max * sizeof(float);
+    memory_add(plan, MEMORY_SELECTOR, (void**)&s->omega, n, "omega");
+    memory_add(plan, MEMORY_SELECTOR, (void**)&s->grad, n, "gradient of omega");
+    memory_add(plan, MEMORY_SELECTOR, (void**)&s->m, moments ? n : 0, "m of omega");
+    memory_add(plan, MEMORY_SELECTOR, (void**)&s->v, moments ? n : 0, "v of omega");
+    memory_add(plan, MEMORY_SELECTOR, (void**)&s->sigma, b, "sigma");
+    memory_add(plan, MEMORY_SELECTOR, (void**)&s->delta, b, "delta");
+    memory_add(plan, MEMORY_SELECTOR, (void**)&s->rows, b, "rows of the batch");
+    memory_add(plan, MEMORY_SELECTOR, (void**)&s->stats, 2 * sizeof(float), "softmax statistics");
+    memory_add(plan, MEMORY_SELECTOR, (void**)&s->scratch, selector_scratch(N) * sizeof(float), "softmax partials");
+    memory_add(plan, MEMORY_SELECTOR, (void**)&s->running, 2 * sizeof(float), "running mean of delta");
+    memory_add(plan, MEMORY_SELECTOR, (void**)&s->norm, 2 * sizeof(float), "norm of omega's gradient");
+    memory_add(plan, MEMORY_SELECTOR, (void**)&s->norm_partial, CEIL_DIV(N, TENSOR_CHUNK) * sizeof(float), "norm partials of omega");
+    memory_add(plan, MEMORY_SELECTOR, (void**)&s->row, sizeof(TensorRow), "tensor row of omega");
+}
+
+void selector_bind(Selector* s, cudaStream_t stream) {
+    TensorRow row = {NULL, s->omega, s->grad, s->m, s->v, s->N, 0, 0.0f};  // no floatX copy of ω: it is always fp32
+    s->n_chunks = tensor_rows_chunks(&row, 1);
+    cudaCheck(cudaMemcpy(s->row, &row, sizeof row, cudaMemcpyHostToDevice));
+    cudaCheck(cudaMallocHost((void**)&s->staging, (size_t)s->b_max * sizeof(int)));
+    cudaCheck(cudaEventCreateWithFlags(&s->staged, cudaEventDisableTiming));
+    selector_fill(s->omega, s->settings.initial, s->N, stream);
+}
+
+void selector_free(Selector* s) {
+    if (s->staging) cudaCheck(cudaFreeHost(s->staging));
+    if (s->staging) cudaCheck(cudaEventDestroy(s->staged));
+    memset(s, 0, sizeof *s);
+}
+
+void selector_begin(Selector* s, const int* rows, int b, cudaStream_t stream) {
+    NVTX_RANGE("selector begin");
+    if (b > s->b_max) program_error("a batch of %d fine-tuning samples meets a plan for %d", b, s->b_max);
+    cudaCheck(cudaEventSynchronize(s->staged));  // the previous step's rows have left the staging buffer long ago
+    memcpy(s->staging, rows, (size_t)b * sizeof(int));
+    cudaCheck(cudaMemcpyAsync(s->rows, s->staging, (size_t)b * sizeof(int), cudaMemcpyHostToDevice, stream));
+    cudaCheck(cudaEventRecord(s->staged, stream));
+    if (s->settings.activation == SELECTOR_SOFTMAX) selector_normalise(s->stats, s->scratch, s->omega, s->N, stream);
+    selector_sigma(s->sigma, s->omega, s->stats, s->rows, b, s->N, s->settings.activation, stream);
+}
+
+void selector_end(Selector* s, const float* loss, const float* loss_hat, bool equal, int b, float lr, float scale, cudaStream_t stream) {
+    NVTX_RANGE("selector end");
+    const SelectorSettings* o = &s->settings;
+    if (equal) cudaCheck(cudaMemsetAsync(s->delta, 0, (size_t)b * sizeof(float), stream));
+    else selector_delta(s->delta, loss, loss_hat, scale, b, stream);
+    s->step++;
+    if (o->optimizer == SELECTOR_MEAN) {  // no gradient: an estimate of each sample's Δ
+        selector_visit(s->omega, s->m, s->v, s->running, s->rows, s->delta, b, s->N, lr, o->initial, stream);
+        return;
+    }
+    if (o->optimizer == SELECTOR_CENTRED) selector_centre(s->delta, s->running, b, o->mean_decay, stream);
+    selector_gradient(s->grad, s->omega, s->stats, s->sigma, s->rows, s->delta, b, s->N, o->activation, stream);
+    global_norm(s->norm, s->norm + 1, s->norm_partial, s->row, 1, s->n_chunks, o->clip, stream);
+    if (o->optimizer == SELECTOR_ADAM) adamw_update(s->row, 1, s->n_chunks, s->norm + 1, lr, o->beta1, o->beta2, o->eps, s->step, stream);
+    else selector_descend(s->omega, s->grad, s->norm + 1, lr, s->N, stream);
+}

@@ -1,0 +1,65 @@
+/*
+One training step, whatever the command: a batch of samples with their coefficients is packed into streams, run through the transformer, and its
+gradients are summed; losses come back one step later, so that the device never waits for the host.
+*/
+#ifndef SEAL_TRAINER_H
+#define SEAL_TRAINER_H
+
+// defines: PackSample, PackedStream
+#include "packing.h"
+#include "optimizer.h"
+#include "stream.h"
+#include "transformer.h"
+
+// A sample of a batch. coefficient is c_x of the method ("Sums"): what its mean response loss is multiplied with, σ apart. A coefficient of 0 puts it into a
+// forward-only stream: its loss is returned, nothing is kept.
+typedef struct {
+    PackSample sample;
+    float coefficient;
+} BatchItem;
+
+typedef struct {
+    int T;             // tokens of a stream
+    int head_rows;     // rows of logits at once
+    int batch_max;     // samples of a batch, safe and fine-tuning ones together
+    bool recompute;
+    bool with_hat;     // Algorithm 1: a second set θ̂
+    bool forward_only; // no gradients, no optimizer
+    AdamwSettings adamw;
+} TrainerSettings;
+
+typedef struct {
+    int64_t trained_tokens, forward_tokens;  // of samples with a backward pass; of the others
+    int64_t squares;                         // Σ len² over the trained samples: what attention costs
+    int64_t loss_tokens;
+    int streams;
+} PassCounts;
+
+typedef struct {
+    TrainerSettings settings;
+    ModelLayout layout;
+    MemoryPlan plan;
+    Transformer transformer;
+    StreamUploader uploader;
+    ParameterSet theta, theta_hat;
+    cudaStream_t stream;
+    float* loss;      // (batch_max) device: ℓ(θ; x) in batch order
+    float* loss_hat;  // (batch_max) ℓ(θ̂; z)
+    float* norm;      // (4) norm and clip scale of θ, of θ̂
+    // host
+    PackedStream packed;
+    int *lengths, *stream_of, *chosen, *place;  // (batch_max)
+    PackSample* samples;
+    float* coefficient;
+} Trainer;
+
+// Plans everything but what the caller adds to trainer->plan itself (the selector); trainer_allocate then allocates.
+void trainer_plan(Trainer* t, const ModelConfig* config, const TrainerSettings* settings);
+void trainer_allocate(Trainer* t);
+void trainer_free(Trainer* t);
+
+// Runs a batch under `set`: items [0, b) are fine-tuning samples whose coefficients are multiplied by sigma (device (b); NULL = 1), the rest safe ones.
+// Their mean response losses go to `loss` (device, batch order); with backward, gradients are added to the set's.
+void trainer_pass(Trainer* t, const ParameterSet* set, const BatchItem* items, int n, int b, const float* sigma, float* loss, bool backward, PassCounts* counts);
+
+#endif
