@@ -1,0 +1,41 @@
+/* Files: read whole or mapped, written atomically (temporary file beside the target, fsync, rename). Every failure names the path and ends with status 2. */
+#ifndef SEAL_FILE_H
+#define SEAL_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// The whole file, a zero byte behind it; to be freed. Larger than `most` bytes is an error.
+char* file_read(const char* path, size_t most, size_t* length);
+bool file_exists(const char* path);
+void directory_make(const char* path);  // with its parents; existing is fine
+// Proves before hours of work that results can be written there: makes the directory, writes a file, syncs and removes it.
+void directory_probe(const char* path);
+
+typedef struct { const uint8_t* data; size_t length; char path[4096]; } MappedFile;
+void file_map(MappedFile* map, const char* path);  // read only; an empty file maps to NULL, 0
+void file_unmap(MappedFile* map);
+
+// A file that appears under its name only when it is whole.
+typedef struct { FILE* stream; char path[4096], temporary[4200]; } AtomicFile;
+void atomic_open(AtomicFile* f, const char* path);
+void atomic_write(AtomicFile* f, const void* data, size_t bytes);
+__attribute__((format(printf, 2, 3))) void atomic_printf(AtomicFile* f, const char* format, ...);
+void atomic_commit(AtomicFile* f);   // flush, fsync, rename, fsync of the directory
+void atomic_abandon(AtomicFile* f);  // removes the temporary file
+void file_write(const char* path, const void* data, size_t bytes);  // the three in one
+
+// SHA-256 as 64 hexadecimal digits and a zero.
+void sha256_hex(const void* data, size_t bytes, char hex[65]);
+void file_sha256_hex(const char* path, char hex[65]);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
