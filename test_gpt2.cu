@@ -1,0 +1,369 @@
+/*
+GPT-2, the whole model, against states recorded from PyTorch (dev/reference/record_gpt2.py): logits, losses, every gradient, ten AdamW steps. And what
+needs no reference: packing changes nothing, neighbours do not see each other, recomputation and repetition give the same bits.
+fp32: max|a−b| ≤ 1e-5·max|b| per tensor. bf16: cosine ≥ 0.999 and norm within 1% per tensor, the reference having run on bf16-rounded weights.
+*/
+#include <string.h>
+#include "check.h"
+#include "error.h"
+#include "kernels.h"
+#include "safetensors.h"
+#include "trainer.h"
+
+#ifdef PRECISION_BF16
+static const bool bf16 = true;
+#else
+static const bool bf16 = false;
+#endif
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// one recorded model
+
+typedef struct {
+    char name[64];
+    StReader states, narrow;  // fp32 arithmetic on the file's weights; on their bf16 roundings
+    bool has_narrow_gradients;
+    int k, T;                 // samples, tokens
+    int *tokens, *cu_seqlens, *prompt_len, *targets;
+    float *sample_weight, adamw[6];
+    uint8_t* bears_loss;      // (T)
+    Trainer trainer;
+    BatchItem* items;         // (k)
+} Case;
+
+static void open_case(Case* c, const char* name, int tokens_per_stream, bool recompute) {
+    char path[256], directory[256];
+    memset(c, 0, sizeof *c);
+    snprintf(c->name, sizeof c->name, "%s", name);
+    snprintf(directory, sizeof directory, "dev/reference/golden/%s", name);
+    snprintf(path, sizeof path, "%s/states.safetensors", directory);
+    st_open(&c->states, path);
+    snprintf(path, sizeof path, "%s/states_bf16.safetensors", directory);
+    st_open(&c->narrow, path);
+    c->has_narrow_gradients = st_find(&c->narrow, "logits") != NULL;
+    c->k = (int)st_need(&c->states, "prompt_len")->count;
+    c->T = (int)st_need(&c->states, "tokens")->count;
+    c->tokens = (int*)malloc(c->T * sizeof(int));
+    c->targets = (int*)malloc(c->T * sizeof(int));
+    c->cu_seqlens = (int*)malloc((c->k + 1) * sizeof(int));
+    c->prompt_len = (int*)malloc(c->k * sizeof(int));
+    c->sample_weight = (float*)malloc(c->k * sizeof(float));
+    c->bears_loss = (uint8_t*)calloc(c->T, 1);
+    c->items = (BatchItem*)calloc(c->k, sizeof *c->items);
+    st_copy(&c->states, "tokens", ST_I32, c->T, c->tokens);
+    st_copy(&c->states, "targets", ST_I32, c->T, c->targets);
+    st_copy(&c->states, "cu_seqlens", ST_I32, c->k + 1, c->cu_seqlens);
+    st_copy(&c->states, "prompt_len", ST_I32, c->k, c->prompt_len);
+    st_copy(&c->states, "sample_weight", ST_F32, c->k, c->sample_weight);
+    st_copy(&c->states, "adamw", ST_F32, 6, c->adamw);
+    for (int s = 0; s < c->k; s++) {
+        int from = c->cu_seqlens[s], length = c->cu_seqlens[s + 1] - from, n_loss = 0;
+        for (int j = 1; j < length; j++) n_loss += c->bears_loss[from + j] = j >= c->prompt_len[s];
+        PackSample sample = {c->tokens + from, c->bears_loss + from, length, n_loss};
+        c->items[s].sample = sample;
+        c->items[s].coefficient = c->sample_weight[s];
+    }
+    ModelConfig config;
+    model_config_read(&config, directory);
+    TrainerSettings settings = {};
+    settings.T = tokens_per_stream;
+    settings.head_rows = 48;  // several chunks, the last one short
+    settings.batch_max = c->k;
+    settings.recompute = recompute;
+    AdamwSettings adamw = {c->adamw[1], c->adamw[2], c->adamw[3], c->adamw[4], c->adamw[5]};
+    settings.adamw = adamw;
+    trainer_plan(&c->trainer, &config, &settings);
+    trainer_allocate(&c->trainer);
+    parameters_load(&c->trainer.theta, directory);
+}
+
+static void close_case(Case* c) {
+    trainer_free(&c->trainer);
+    st_close(&c->states);
+    st_close(&c->narrow);
+    free(c->tokens);
+    free(c->targets);
+    free(c->cu_seqlens);
+    free(c->prompt_len);
+    free(c->sample_weight);
+    free(c->bears_loss);
+    free(c->items);
+}
+
+// The reference for this precision, as double.
+static double* reference(const Case* c, const char* name, int64_t* count) {
+    const StReader* file = bf16 && st_find(&c->narrow, name) ? &c->narrow : &c->states;
+    const StTensor* t = st_need(file, name);
+    float* narrow = (float*)malloc(t->count * sizeof(float));
+    double* wide = (double*)malloc(t->count * sizeof(double));
+    st_to_float(file, t, 0, t->count, narrow);
+    for (int64_t i = 0; i < t->count; i++) wide[i] = narrow[i];
+    free(narrow);
+    if (count) *count = t->count;
+    return wide;
+}
+
+static void compare(const char* name, const float* a, const double* b, int64_t n) {
+    if (bf16) check_cosine(name, a, b, n);
+    else check_close(name, a, b, n, 1e-5);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// forward, loss, gradients
+
+static void run_batch(Case* c, bool backward, float* sample_loss, float* norm) {
+    Trainer* t = &c->trainer;
+    PassCounts counts = {};
+    if (backward) gradients_zero(&t->theta, t->stream);
+    trainer_pass(t, &t->theta, c->items, c->k, 0, NULL, t->loss, backward, &counts);
+    if (norm) global_norm(t->norm, t->norm + 1, t->theta.norm_partial, t->theta.rows, t->layout.n_tensors, t->theta.n_chunks, 0.0f, t->stream);
+    if (sample_loss) cudaCheck(cudaMemcpyAsync(sample_loss, t->loss, c->k * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
+    if (norm) cudaCheck(cudaMemcpyAsync(norm, t->norm, sizeof(float), cudaMemcpyDeviceToHost, t->stream));
+    cudaCheck(cudaStreamSynchronize(t->stream));
+}
+
+static void check_logits_and_losses(Case* c) {
+    Trainer* t = &c->trainer;
+    char name[128];
+    int V = t->layout.config.V;
+    PackSample* samples = (PackSample*)malloc(c->k * sizeof *samples);
+    int* rows = (int*)malloc(c->T * sizeof(int));
+    float* logits = (float*)malloc((size_t)c->T * V * sizeof(float));
+    for (int s = 0; s < c->k; s++) samples[s] = c->items[s].sample;
+    for (int i = 0; i < c->T; i++) rows[i] = i;
+    DeviceStream stream;
+    packed_stream_build(&t->packed, samples, c->k, V, t->layout.config.max_positions);
+    stream_upload(&t->uploader, &stream, &t->packed, NULL, NULL, t->stream);
+    transformer_forward(&t->transformer, &t->theta, &stream, t->stream);
+    transformer_logits(&t->transformer, &t->theta, rows, c->T, logits, t->stream);
+    double* expected = reference(c, "logits", NULL);
+    snprintf(name, sizeof name, "%s logits", c->name);
+    compare(name, logits, expected, (int64_t)c->T * V);
+    free(expected);
+
+    // token losses lie in t->token_loss in the order of the loss-bearing rows
+    transformer_loss(&t->transformer, &t->theta, &stream, t->loss, false, t->stream);
+    float* token_loss = (float*)malloc(c->T * sizeof(float));
+    float* nll = (float*)calloc(c->T, sizeof(float));
+    cudaCheck(cudaMemcpyAsync(token_loss, t->transformer.token_loss, t->packed.n_loss * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
+    cudaCheck(cudaStreamSynchronize(t->stream));
+    for (int i = 0; i < t->packed.n_loss; i++) nll[t->packed.loss_rows[i]] = token_loss[i];
+    expected = reference(c, "nll", NULL);
+    snprintf(name, sizeof name, "%s loss of every token", c->name);
+    compare(name, nll, expected, c->T);
+    free(expected);
+    bool targets_agree = true;
+    for (int i = 0; i < c->T; i++) {
+        int at = t->packed.loss_index[i];
+        targets_agree &= c->targets[i] == (at < 0 ? -1 : t->packed.targets[at]);
+    }
+    check(targets_agree, "%s: loss-bearing rows and targets are the reference's", c->name);
+    float* sample_loss = (float*)malloc(c->k * sizeof(float));
+    run_batch(c, false, sample_loss, NULL);
+    expected = reference(c, "sample_loss", NULL);
+    snprintf(name, sizeof name, "%s loss of every sample", c->name);
+    compare(name, sample_loss, expected, c->k);
+    free(expected);
+    free(sample_loss);
+    free(samples);
+    free(rows);
+    free(logits);
+    free(token_loss);
+    free(nll);
+}
+
+// A tensor of the table in the file's order: transposed back, without the padded rows.
+static float* file_order(const ModelTensor* t, const float* values) {
+    float* out = (float*)malloc((size_t)(t->file_rows * t->cols) * sizeof(float));
+    for (int64_t r = 0; r < t->file_rows; r++)
+        for (int64_t c = 0; c < t->cols; c++) out[t->file_transposed ? c * t->file_rows + r : r * t->cols + c] = values[r * t->cols + c];
+    return out;
+}
+
+// The attention's key bias has no gradient in exact arithmetic (softmax does not see a constant): what is there is rounding. It is held against the
+// fused tensor's norm, and left out of comparisons of parameters, which Adam moves by that noise.
+static bool is_key_bias(const ModelConfig* c, const ModelTensor* t, int64_t column) { return t->kind == QKVB && column >= c->NH * c->HS && column < (c->NH + c->NKV) * c->HS; }
+
+static void check_gradients(Case* c, const char* what) {
+    Trainer* t = &c->trainer;
+    const ModelConfig* config = &t->layout.config;
+    run_batch(c, true, NULL, NULL);
+    for (int i = 0; i < t->layout.n_tensors; i++) {
+        const ModelTensor* tensor = &t->layout.tensors[i];
+        char name[256], key[128];
+        snprintf(key, sizeof key, "grad.%s", tensor->hf_name);
+        snprintf(name, sizeof name, "%s%s gradient of %s", c->name, what, tensor->name);
+        float* values = (float*)malloc((size_t)(tensor->rows * tensor->cols) * sizeof(float));
+        parameters_get_gradient(&t->theta, i, values);
+        float* ours = file_order(tensor, values);
+        int64_t n;
+        double* expected = reference(c, key, &n);
+        if (tensor->kind == QKVB) {
+            double key_norm = 0, norm = 0;
+            for (int64_t e = 0; e < n; e++) {
+                norm += expected[e] * expected[e];
+                if (is_key_bias(config, tensor, e)) { key_norm += (double)ours[e] * ours[e]; ours[e] = 0; expected[e] = 0; }
+            }
+            check(sqrt(key_norm) <= (bf16 ? 1e-2 : 1e-5) * sqrt(norm), "%s: key part %.2e of the tensor's norm %.3g", name, sqrt(key_norm), sqrt(norm));
+        }
+        compare(name, ours, expected, n);
+        bool padding_zero = true;
+        for (int64_t e = tensor->file_rows * tensor->cols; e < tensor->rows * tensor->cols; e++) padding_zero &= values[e] == 0.0f;
+        if (tensor->file_rows < tensor->rows) check(padding_zero, "%s: padded rows have no gradient", name);
+        free(expected);
+        free(ours);
+        free(values);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// ten steps
+
+static void check_steps(Case* c) {
+    Trainer* t = &c->trainer;
+    char name[128];
+    float loss[10], norm[10], sample_loss[64];
+    for (int step = 0; step < 10; step++) {
+        run_batch(c, true, sample_loss, &norm[step]);
+        double sum = 0;
+        for (int s = 0; s < c->k; s++) sum += (double)c->sample_weight[s] * sample_loss[s];
+        loss[step] = (float)sum;
+        optimizer_step(&t->theta, &t->settings.adamw, c->adamw[0], t->norm, t->norm + 1, t->stream);
+    }
+    double* expected = reference(c, "step_loss", NULL);
+    for (int step = 0; step < 10; step++)
+        check(fabs(loss[step] - expected[step]) <= (bf16 ? 1e-2 : 1e-5) * fabs(expected[step]), "%s step %d: loss %.7f, recorded %.7f", c->name, step + 1, loss[step], expected[step]);
+    free(expected);
+    expected = reference(c, "step_grad_norm", NULL);
+    for (int step = 0; step < 10; step++)
+        check(fabs(norm[step] - expected[step]) <= (bf16 ? 1e-2 : 1e-5) * fabs(expected[step]), "%s step %d: gradient norm %.6f, recorded %.6f", c->name, step + 1, norm[step], expected[step]);
+    free(expected);
+    if (bf16 || !st_find(&c->states, "after.transformer.wte.weight")) return;
+    for (int i = 0; i < t->layout.n_tensors; i++) {
+        const ModelTensor* tensor = &t->layout.tensors[i];
+        char key[128];
+        snprintf(key, sizeof key, "after.%s", tensor->hf_name);
+        snprintf(name, sizeof name, "%s %s after ten steps", c->name, tensor->name);
+        float* values = (float*)malloc((size_t)(tensor->rows * tensor->cols) * sizeof(float));
+        parameters_get(&t->theta, i, values);
+        float* ours = file_order(tensor, values);
+        int64_t n;
+        expected = reference(c, key, &n);
+        for (int64_t e = 0; e < n; e++)
+            if (is_key_bias(&t->layout.config, tensor, e)) ours[e] = 0, expected[e] = 0;
+        compare(name, ours, expected, n);
+        free(expected);
+        free(ours);
+        free(values);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// what needs no reference
+
+static float* all_gradients(const Trainer* t) {
+    float* g = (float*)malloc(t->layout.n_elements * sizeof(float));
+    cudaCheck(cudaMemcpy(g, t->theta.grads, t->layout.n_elements * sizeof(float), cudaMemcpyDeviceToHost));
+    return g;
+}
+
+// The same batch in one stream, in several, and with recomputation.
+static void check_packing_and_recompute(const char* model) {
+    Case one, many, again;
+    open_case(&one, model, 512, false);
+    open_case(&many, model, 72, false);
+    open_case(&again, model, 512, true);
+    int64_t n = one.trainer.layout.n_elements;
+    float loss_one[64], loss_many[64], loss_again[64], loss_twice[64];
+    run_batch(&one, true, loss_one, NULL);
+    float* g_one = all_gradients(&one.trainer);
+    run_batch(&one, true, loss_twice, NULL);
+    float* g_twice = all_gradients(&one.trainer);
+    check(!memcmp(g_one, g_twice, n * sizeof(float)) && !memcmp(loss_one, loss_twice, one.k * sizeof(float)), "%s: two equal runs give equal bits", model);
+    run_batch(&many, true, loss_many, NULL);
+    float* g_many = all_gradients(&many.trainer);
+    double* wide = (double*)malloc(n * sizeof(double));
+    for (int64_t i = 0; i < n; i++) wide[i] = g_one[i];
+    char name[128];
+    snprintf(name, sizeof name, "%s: gradients of several streams equal one stream's", model);
+    compare(name, g_many, wide, n);
+    for (int s = 0; s < one.k; s++) wide[s] = loss_one[s];
+    snprintf(name, sizeof name, "%s: losses of several streams equal one stream's", model);
+    compare(name, loss_many, wide, one.k);
+    run_batch(&again, true, loss_again, NULL);
+    float* g_again = all_gradients(&again.trainer);
+    check(!memcmp(g_one, g_again, n * sizeof(float)) && !memcmp(loss_one, loss_again, one.k * sizeof(float)), "%s: recomputed activations give equal bits", model);
+    check(again.trainer.plan.bytes[MEMORY_ACTIVATIONS] < one.trainer.plan.bytes[MEMORY_ACTIVATIONS] || one.trainer.layout.config.L == 1, "%s: recomputing keeps less", model);
+    free(g_one);
+    free(g_twice);
+    free(g_many);
+    free(g_again);
+    free(wide);
+    close_case(&one);
+    close_case(&many);
+    close_case(&again);
+}
+
+// Changing one sample's tokens leaves the losses of its neighbours in the stream bit-equal.
+static void check_neighbours(const char* model) {
+    Case c;
+    open_case(&c, model, 512, false);
+    float before[64], after[64];
+    run_batch(&c, false, before, NULL);
+    int victim = 2, V = c.trainer.layout.config.V, from = c.cu_seqlens[victim], to = c.cu_seqlens[victim + 1];
+    for (int i = from; i < to; i++) c.tokens[i] = (c.tokens[i] + 7) % V;
+    run_batch(&c, false, after, NULL);
+    int same = 0;
+    for (int s = 0; s < c.k; s++)
+        if (s != victim) same += before[s] == after[s];
+    check(same == c.k - 1, "%s: neighbours of a changed sample keep their bits", model);
+    check(c.items[victim].sample.n_loss == 0 || before[victim] != after[victim], "%s: the changed sample's loss changes", model);
+    close_case(&c);
+}
+
+// What is saved is what is loaded: save, load into another set, equal bits; the file under its own name loads as well.
+static void check_save_and_load(const char* model) {
+    Case a, b;
+    open_case(&a, model, 256, false);
+    open_case(&b, model, 256, false);
+    char directory[] = "/tmp/test_gpt2.XXXXXX", path[256];
+    if (!mkdtemp(directory)) { check(0, "mkdtemp"); return; }
+    optimizer_step(&a.trainer.theta, &a.trainer.settings.adamw, 0.0f, a.trainer.norm, a.trainer.norm + 1, a.trainer.stream);  // rows bound, nothing moves
+    float loss_a[64], loss_b[64];
+    run_batch(&a, true, loss_a, NULL);
+    optimizer_step(&a.trainer.theta, &a.trainer.settings.adamw, 1e-2f, a.trainer.norm, a.trainer.norm + 1, a.trainer.stream);
+    run_batch(&a, false, loss_a, NULL);
+    parameters_save(&a.trainer.theta, directory);
+    ModelConfig config;
+    model_config_read(&config, directory);
+    check(config.L == a.trainer.layout.config.L && config.V == a.trainer.layout.config.V && config.FF == a.trainer.layout.config.FF && config.norm_eps == a.trainer.layout.config.norm_eps,
+          "%s: config.json survives saving", model);
+    parameters_load(&b.trainer.theta, directory);
+    run_batch(&b, false, loss_b, NULL);
+    check(!memcmp(loss_a, loss_b, a.k * sizeof(float)), "%s: a saved and loaded model gives equal bits", model);
+    const char* files[] = {"config.json", "model.safetensors"};
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s", directory, files[i]);
+        remove(path);
+    }
+    remove(directory);
+    close_case(&a);
+    close_case(&b);
+}
+
+int main(void) {
+    program_name = "test_gpt2";
+    const char* models[] = {"gpt2_tiny", "gpt2_hs80"};
+    for (int m = 0; m < 2; m++) {
+        Case c;
+        open_case(&c, models[m], 512, false);
+        check_logits_and_losses(&c);
+        check_gradients(&c, "");
+        check_steps(&c);
+        close_case(&c);
+        check_packing_and_recompute(models[m]);
+        check_neighbours(models[m]);
+        check_save_and_load(models[m]);
+    }
+    return check_report();
+}
