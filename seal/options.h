@@ -1,0 +1,71 @@
+/*
+ONE option table gives parsing, --help, the printed run header, the log's header object and the README's section. A row: long name, type, range or
+choices, default, help, the commands it belongs to, and where its value goes in the caller's struct. Strict: numbers without trailing characters, ranges
+checked, unknown options answered with the nearest name; every error is one line and status 2.
+*/
+#ifndef SEAL_OPTIONS_H
+#define SEAL_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum {
+    OPTION_FLAG,    // bool; --name sets it
+    OPTION_SWITCH,  // bool; --name on|off
+    OPTION_INT,     // int64_t
+    OPTION_FLOAT,   // double
+    OPTION_STRING,  // const char*
+    OPTION_CHOICE,  // const char*, one of `choices` separated by |
+    OPTION_LIST     // StringList; may be given several times
+} OptionType;
+
+typedef struct {
+    const char** items;
+    int n;
+} StringList;
+
+typedef struct {
+    const char* name;      // without the dashes
+    OptionType type;
+    size_t offset;         // of the value in the caller's struct
+    const char* fallback;  // default as text; NULL: none
+    const char* choices;   // CHOICE: "a|b"; others: what the value is called in --help, e.g. "FILE"
+    double low, high;      // INT and FLOAT: allowed range, both ends included
+    uint32_t commands;     // bit c: command c takes it
+    uint32_t required;     // bit c: command c needs it
+    const char* help;
+} OptionRow;
+
+typedef struct {
+    const char* name;
+    const char* help;
+    const char* positional;  // what stands without a dash, e.g. "FILE"; NULL: nothing may
+} CommandRow;
+
+typedef struct {
+    const char* program;
+    const char* summary;
+    const CommandRow* commands;
+    int n_commands;
+    const OptionRow* options;
+    int n_options;
+} OptionTable;
+
+// Fills `values` with defaults, then with argv[2…]; argv[1] is the command. Returns the command's index. --help prints and ends the program with 0.
+// positional receives what stands without a dash.
+int options_parse(const OptionTable* table, int argc, char** argv, void* values, StringList* positional);
+void options_help(const OptionTable* table, int command, FILE* out);                          // command −1: the program
+void options_print(const OptionTable* table, int command, const void* values, FILE* out);     // |parameter|value|
+void options_markdown(const OptionTable* table, FILE* out);                                   // README's section
+char* options_json(const OptionTable* table, int command, const void* values);                // an object as text, to be freed
+
+#ifdef __cplusplus
+}
+#endif
+#endif
