@@ -32,7 +32,7 @@ typedef struct {
 } Case;
 
 static void open_case(Case* c, const char* name, int tokens_per_stream, bool recompute) {
-    char path[256], directory[256];
+    char path[512], directory[256];
     memset(c, 0, sizeof *c);
     snprintf(c->name, sizeof c->name, "%s", name);
     snprintf(directory, sizeof directory, "dev/reference/golden/%s", name);

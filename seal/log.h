@@ -1,0 +1,48 @@
+/* What a run tells: log.jsonl (a header object, then one object a step), a progress line with ETA on the terminal, and the peak speeds of known GPUs. */
+#ifndef SEAL_LOG_H
+#define SEAL_LOG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+double wall_seconds(void);  // monotonic
+
+typedef struct {
+    FILE* stream;
+    char path[4096];
+    bool first;  // of the fields of the open object
+} RunLog;
+
+// RUN/log.jsonl, truncated unless `append`. Every object is written whole, one line, and flushed.
+void log_open(RunLog* log, const char* run, bool append);
+void log_line(RunLog* log, const char* json_object);  // an object as text
+void log_begin(RunLog* log);
+void log_number(RunLog* log, const char* key, double value);  // not finite: null
+void log_integer(RunLog* log, const char* key, int64_t value);
+void log_text(RunLog* log, const char* key, const char* value);
+void log_end(RunLog* log);
+void log_close(RunLog* log);
+
+// A progress line on stderr: appears after two seconds, a few times a second on a terminal, every half minute elsewhere; nothing with quiet.
+typedef struct {
+    const char* what;
+    int64_t total;
+    double started, shown;
+    bool quiet, terminal, visible;
+} Progress;
+void progress_begin(Progress* p, const char* what, int64_t total, bool quiet);
+__attribute__((format(printf, 3, 4))) void progress_update(Progress* p, int64_t done, const char* format, ...);
+void progress_end(Progress* p);
+
+// Dense peak of a GPU in TFLOP/s by its name, 0 where it is unknown.
+double gpu_peak_tflops(const char* gpu_name, bool bf16);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
