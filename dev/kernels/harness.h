@@ -1,5 +1,5 @@
 /*
-What the programs of dev/kernels share: options, random numbers, timing. Every program knows --check (tests, TAP lines), --small (with --check:
+What the programs of dev/kernels share: options, random numbers, timing, buffers with poisoned tails, ceilings. Every program knows --check (tests, TAP lines), --small (with --check:
 the tiny shapes only, for sanitizers) and --help; without --check it is a benchmark, whose sizes are options of its own table.
 Additions are welcome here; keep what is in use.
 */
@@ -10,6 +10,8 @@ Additions are welcome here; keep what is in use.
 #include <string.h>
 // defines: floatX, cudaCheck, LAUNCH, cudaEvent_t …
 #include "cuda_common.h"
+// defines: check, check_close, check_cosine, check_report
+#include "check.h"
 
 #define HARNESS_UNUSED __attribute__((unused))
 
@@ -85,6 +87,149 @@ HARNESS_UNUSED static double harness_time(void (*run)(void* data, cudaStream_t s
     cudaCheck(cudaEventDestroy(end));
     qsort(ms, n, sizeof(float), harness_compare);
     return 1e-3 * ms[n / 2];
+}
+
+// ---- tensors: host (float, rounded to what the device holds) and device --------------------------------------------------------------------------
+// A check makes dozens of buffers; all of them live until harness_release(), host and device alike.
+typedef struct { void* pointer; bool device; } HarnessBuffer;
+static HarnessBuffer harness_buffers[512];
+static int harness_n_buffers;
+
+HARNESS_UNUSED static void* harness_keep(void* pointer, bool device) {
+    if (!pointer || harness_n_buffers == (int)(sizeof(harness_buffers) / sizeof(harness_buffers[0]))) {
+        fprintf(stderr, "harness: out of memory or of buffers\n");
+        exit(1);
+    }
+    harness_buffers[harness_n_buffers++] = {pointer, device};
+    return pointer;
+}
+HARNESS_UNUSED static void harness_release(void) {
+    cudaCheck(cudaDeviceSynchronize());
+    for (int i = 0; i < harness_n_buffers; i++) {
+        if (harness_buffers[i].device) cudaCheck(cudaFree(harness_buffers[i].pointer));
+        else free(harness_buffers[i].pointer);
+    }
+    harness_n_buffers = 0;
+}
+// n host elements, zero; n device elements, every bit set, which is a NaN in fp32 and in bf16 alike
+template <typename T> static T* harness_host(size_t n) { return (T*)harness_keep(calloc(n ? n : 1, sizeof(T)), false); }
+template <typename T> static T* harness_device(size_t n) {
+    void* pointer = NULL;
+    cudaCheck(cudaMalloc(&pointer, n ? n * sizeof(T) : 1));
+    harness_keep(pointer, true);
+    cudaCheck(cudaMemset(pointer, 0xff, n * sizeof(T)));
+    return (T*)pointer;
+}
+template <typename T> static void harness_poison(T* device, size_t n) { cudaCheck(cudaMemset(device, 0xff, n * sizeof(T))); }
+template <typename T> static T* harness_copy(const T* host, size_t n) {
+    T* device = harness_device<T>(n);
+    if (n) cudaCheck(cudaMemcpy(device, host, n * sizeof(T), cudaMemcpyHostToDevice));
+    return device;
+}
+template <typename T> static T* harness_fetch(const T* device, size_t n) {
+    T* host = harness_host<T>(n);
+    if (n) cudaCheck(cudaMemcpy(host, device, n * sizeof(T), cudaMemcpyDeviceToHost));
+    return host;
+}
+// n random numbers scaled and shifted, rounded to T
+template <typename T> static float* harness_randoms(size_t n, float scale, float shift) {
+    float* x = harness_host<float>(n);
+    for (size_t i = 0; i < n; i++) x[i] = to_float(from_float<T>(shift + scale * harness_random()));
+    return x;
+}
+// (rows, width; ld) on the device from (rows, width) on the host. The tails hold NaN: reading one shows in a result, writing one in the tail.
+template <typename T> static T* harness_upload(const float* host, int rows, int width, int ld) {
+    T* padded = harness_host<T>((size_t)rows * ld);
+    for (size_t i = 0; i < (size_t)rows * ld; i++) padded[i] = from_float<T>(i % ld < (size_t)width ? host[i / ld * width + i % ld] : NAN);
+    return harness_copy(padded, (size_t)rows * ld);
+}
+// (rows, width) from (rows, width; ld) on the device; *tails_kept becomes false where a tail holds a number
+template <typename T> static float* harness_download(const T* device, int rows, int width, int ld, bool* tails_kept) {
+    T* padded = harness_fetch(device, (size_t)rows * ld);
+    float* host = harness_host<float>((size_t)rows * width);
+    for (size_t i = 0; i < (size_t)rows * ld; i++) {
+        float x = to_float(padded[i]);
+        if (i % ld < (size_t)width) host[i / ld * width + i % ld] = x;
+        else if (!isnan(x)) *tails_kept = false;
+    }
+    return host;
+}
+
+// ---- comparisons ---------------------------------------------------------------------------------------------------------------------------------
+// A floatX tensor against its double-precision reference: the tolerance of its type. fp32 quantities (statistics, losses, parameter gradients)
+// take check_close in both builds.
+HARNESS_UNUSED static int harness_compare_x(const char* name, const float* a, const double* b, long n) {
+#ifdef PRECISION_BF16
+    return check_cosine(name, a, b, n);
+#else
+    return check_close(name, a, b, n, 1e-5);
+#endif
+}
+// what × name, for the names of checks; valid until the fourth call after
+HARNESS_UNUSED static const char* harness_name(const char* what, const char* name) {
+    static char text[4][160];
+    static int at;
+    at = (at + 1) % 4;
+    snprintf(text[at], sizeof(text[at]), "%s %s", what, name);
+    return text[at];
+}
+
+// Finite differences: value(data, x) is a scalar function of n numbers, gradient (n) what a backward kernel says of it at x. Central differences
+// along a random direction of signs; the slope along it is a sum of random signs, of the size sqrt(Σ gradient²).
+HARNESS_UNUSED static void harness_check_slope(const char* name, double (*value)(void* data, const float* x), void* data, const float* x, const float* gradient,
+                                               long n, float step) {
+    float* moved = (float*)malloc(sizeof(float) * n);
+    signed char* sign = (signed char*)malloc(n);
+    double slope = 0.0, size = 0.0, at[2];
+    for (long i = 0; i < n; i++) {
+        sign[i] = harness_random() < 0.0f ? -1 : 1;
+        slope += (double)gradient[i] * sign[i];
+        size += (double)gradient[i] * gradient[i];
+    }
+    for (int side = 0; side < 2; side++) {
+        for (long i = 0; i < n; i++) moved[i] = x[i] + (side ? step : -step) * sign[i];
+        at[side] = value(data, moved);
+    }
+    double measured = (at[1] - at[0]) / (2.0 * step);
+    check(fabs(measured - slope) <= 1e-3 * sqrt(size), "%s by finite differences: %.6g against %.6g", name, measured, slope);
+    free(moved);
+    free(sign);
+}
+
+// ---- ceilings --------------------------------------------------------------------------------------------------------------------------------------
+// Bytes a second of a plain copy, read + write, measured once in this run: what a kernel that only moves memory can reach here.
+static __global__ void harness_copy_kernel(float* to, const float* from, size_t n) {
+    size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * VEC;
+    if (i < n) store8(to + i, load8(from + i));
+}
+typedef struct { float *to, *from; size_t n; } HarnessCopy;
+HARNESS_UNUSED static void harness_copy_run(void* data, cudaStream_t stream) {
+    HarnessCopy* c = (HarnessCopy*)data;
+    LAUNCH(harness_copy_kernel, (unsigned)CEIL_DIV(c->n / VEC, 256), 256, 0, stream, c->to, c->from, c->n);
+}
+HARNESS_UNUSED static double harness_bandwidth(void) {
+    static double bandwidth;
+    if (bandwidth > 0.0) return bandwidth;
+#ifdef __CUDACC__
+    size_t n = (size_t)1 << 28;  // 1 GiB each way: far more than any cache
+#else
+    size_t n = (size_t)1 << 24;
+#endif
+    HarnessCopy c = {NULL, NULL, n};
+    cudaCheck(cudaMalloc((void**)&c.to, n * sizeof(float)));
+    cudaCheck(cudaMalloc((void**)&c.from, n * sizeof(float)));
+    cudaCheck(cudaMemset(c.from, 0x3c, n * sizeof(float)));
+    bandwidth = 2.0 * n * sizeof(float) / harness_time(harness_copy_run, &c);
+    cudaCheck(cudaFree(c.to));
+    cudaCheck(cudaFree(c.from));
+    printf("ceiling: copy %.1f GB/s\n", bandwidth * 1e-9);
+    return bandwidth;
+}
+// One line of a ladder: the bytes that must move at the least, over the time, against the copy.
+HARNESS_UNUSED static void harness_report(const char* name, void (*run)(void* data, cudaStream_t stream), void* data, double bytes) {
+    double ceiling = harness_bandwidth(), seconds = harness_time(run, data);
+    printf("  %-32s %10.3f ms %9.1f GB/s  %5.1f%% of copy\n", name, seconds * 1e3, bytes / seconds * 1e-9, 100.0 * bytes / seconds / ceiling);
+    fflush(stdout);
 }
 
 #endif

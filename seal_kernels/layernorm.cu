@@ -1,0 +1,202 @@
+/*
+Layernorm, forward and backward, and its fusion with the residual before it (torch.nn.functional.layer_norm).
+A row belongs to WR warps (1, 2, 4 or 8, by its width), whose lanes hold it in registers: it is read once, its mean and variance are taken in two
+passes over registers, as accurate as fp32 allows, and a lane has all its loads in flight at once.
+*/
+// defines: layernorm_forward, fused_residual_layernorm_forward, layernorm_backward, layernorm_scratch
+#include "kernels.h"
+// defines: zero8, add8, sum8, add_column_sums
+#include "column_sums.h"
+
+#define WARPS 8      // of a block
+#define LANE_VECS 3  // float8 that a lane holds: 768 elements of a row for each warp, GPT-2's width
+#define MAX_WIDTH (WARPS * WARP_SIZE * LANE_VECS * VEC)
+// Backward leaves one partial row of dweight and dbias a block. More blocks balance a GPU better, more rows a block make the partials cheaper.
+#define MIN_BLOCK_ROWS 32
+#define MAX_BLOCKS 1024
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// kernels
+
+// Sum over the WR warps of a row; all threads of the block call it.
+template <int WR> static inline __device__ float row_sum(float x) {
+    x = warp_sum(x);
+    if constexpr (WR > 1) {
+        SHARED(float, partial, [WARPS]);
+        int warp = threadIdx.x / WARP_SIZE;
+        __syncthreads();  // the last call's partials have been read
+        if (threadIdx.x % WARP_SIZE == 0) partial[warp] = x;
+        __syncthreads();
+        x = 0.0f;
+        for (int w = 0; w < WR; w++) x += partial[warp / WR * WR + w];
+    }
+    return x;
+}
+
+typedef struct {
+    floatX *residual, *out;  // (T, C), NULL unless fused; (T, C; ldo)
+    float *mean, *rstd;      // (T)
+    const floatX *inp1, *inp2, *weight, *bias;
+    int T, C, ldo;
+    float eps;
+} ForwardArgs;
+
+template <int WR, bool FUSED> static __global__ void __launch_bounds__(WARPS* WARP_SIZE) layernorm_forward_kernel(ForwardArgs args) {
+    int warp = threadIdx.x / WARP_SIZE, row = blockIdx.x * (WARPS / WR) + warp / WR, n_vecs = args.C / VEC;
+    int first = warp % WR * WARP_SIZE + threadIdx.x % WARP_SIZE;  // vectors first, first + 32 WR, … are this lane's
+    if (row >= args.T) n_vecs = 0;                                // a row past the end takes part in the barriers only
+    size_t at = (size_t)row * args.C;
+    float8 x[LANE_VECS], sum = zero8();
+    UNROLL for (int j = 0; j < LANE_VECS; j++) {
+        int v = first + j * WR * WARP_SIZE;
+        x[j] = zero8();
+        if (v >= n_vecs) continue;
+        x[j] = load8(args.inp1 + at + v * VEC);
+        if (FUSED) {
+            add8(x[j], load8(args.inp2 + at + v * VEC));
+            // the statistics are those of the residual that backward will read, rounding included
+            for (int k = 0; k < VEC; k++) x[j].v[k] = to_float(from_float<floatX>(x[j].v[k]));
+            store8(args.residual + at + v * VEC, x[j]);
+        }
+        add8(sum, x[j]);
+    }
+    float mean = row_sum<WR>(sum8(sum)) / args.C;
+    float8 squares = zero8();
+    UNROLL for (int j = 0; j < LANE_VECS; j++) {
+        if (first + j * WR * WARP_SIZE >= n_vecs) continue;
+        for (int k = 0; k < VEC; k++) {
+            x[j].v[k] -= mean;
+            squares.v[k] += x[j].v[k] * x[j].v[k];
+        }
+    }
+    float rstd = rsqrtf(row_sum<WR>(sum8(squares)) / args.C + args.eps);
+    UNROLL for (int j = 0; j < LANE_VECS; j++) {
+        int v = first + j * WR * WARP_SIZE;
+        if (v >= n_vecs) continue;
+        float8 w = load8(args.weight + v * VEC), b = load8(args.bias + v * VEC);
+        for (int k = 0; k < VEC; k++) x[j].v[k] = x[j].v[k] * rstd * w.v[k] + b.v[k];
+        store8(args.out + (size_t)row * args.ldo + v * VEC, x[j]);
+    }
+    if (first == 0 && n_vecs > 0) {
+        args.mean[row] = mean;
+        args.rstd[row] = rstd;
+    }
+}
+
+typedef struct {
+    floatX* dinp;    // (T, C)
+    float* partial;  // (blocks, 2, C), NULL for a frozen norm
+    const floatX *dout, *inp, *weight;
+    const float *mean, *rstd;
+    int T, C, ldd, block_rows;
+} BackwardArgs;
+
+// norm = (inp − mean) rstd, dnorm = weight dout:  dinp += rstd (dnorm − mean(dnorm) − norm mean(dnorm norm));  dweight = Σ dout norm, dbias = Σ dout.
+// A lane keeps the sums of its columns over all rows of its warp, so nothing but the two row sums crosses lanes until the block's end.
+template <int WR> static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2) layernorm_backward_kernel(BackwardArgs args) {
+    int warp = threadIdx.x / WARP_SIZE, first = warp % WR * WARP_SIZE + threadIdx.x % WARP_SIZE;
+    int begin = blockIdx.x * args.block_rows, end = min(begin + args.block_rows, args.T);
+    float8 dweight[LANE_VECS], dbias[LANE_VECS];
+    UNROLL for (int j = 0; j < LANE_VECS; j++) dweight[j] = dbias[j] = zero8();
+    for (int rows = begin; rows < end; rows += WARPS / WR) {
+        int row = rows + warp / WR, n_vecs = row < end ? args.C / VEC : 0;
+        float mean = 0.0f, rstd = 0.0f;
+        if (n_vecs) mean = args.mean[row], rstd = args.rstd[row];
+        const floatX* inp = args.inp + (size_t)row * args.C;
+        const floatX* dout = args.dout + (size_t)row * args.ldd;
+        float8 sum = zero8(), sum_norm = zero8();
+        UNROLL for (int j = 0; j < LANE_VECS; j++) {
+            int v = first + j * WR * WARP_SIZE;
+            if (v >= n_vecs) continue;
+            float8 x = load8(inp + v * VEC), d = load8(dout + v * VEC), w = load8(args.weight + v * VEC);
+            for (int k = 0; k < VEC; k++) {
+                float norm = (x.v[k] - mean) * rstd, dnorm = d.v[k] * w.v[k];
+                dbias[j].v[k] += d.v[k];
+                dweight[j].v[k] += d.v[k] * norm;
+                sum.v[k] += dnorm;
+                sum_norm.v[k] += dnorm * norm;
+            }
+        }
+        float mean_dnorm = row_sum<WR>(sum8(sum)) / args.C, mean_dnorm_norm = row_sum<WR>(sum8(sum_norm)) / args.C;
+        // The row is read again, from the L1 cache: in registers it would halve the warps that an SM holds.
+        UNROLL for (int j = 0; j < LANE_VECS; j++) {
+            int v = first + j * WR * WARP_SIZE;
+            if (v >= n_vecs) continue;
+            floatX* p = args.dinp + (size_t)row * args.C + v * VEC;
+            float8 x = load8(inp + v * VEC), d = load8(dout + v * VEC), w = load8(args.weight + v * VEC), dinp = load8(p);
+            for (int k = 0; k < VEC; k++) dinp.v[k] += rstd * (d.v[k] * w.v[k] - mean_dnorm - (x.v[k] - mean) * rstd * mean_dnorm_norm);
+            store8(p, dinp);
+        }
+    }
+    if (args.partial == NULL) return;
+    // The WARPS / WR groups of the block hold sums of the same columns: the first group adds them up, one vector of each lane at a time.
+    SHARED(float, tile, [2][WARPS][WARP_SIZE * VEC]);
+    int place = threadIdx.x % WARP_SIZE * VEC;
+    UNROLL for (int j = 0; j < LANE_VECS; j++) {
+        __syncthreads();
+        store8(&tile[0][warp][place], dweight[j]);
+        store8(&tile[1][warp][place], dbias[j]);
+        __syncthreads();
+        int v = first + j * WR * WARP_SIZE;
+        if (warp >= WR || v >= args.C / VEC) continue;
+        for (int which = 0; which < 2; which++) {
+            float8 sum = load8(&tile[which][warp][place]);
+            for (int w = warp + WR; w < WARPS; w += WR) add8(sum, load8(&tile[which][w][place]));
+            store8(args.partial + ((size_t)blockIdx.x * 2 + which) * args.C + v * VEC, sum);
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// launchers
+
+// warps a row: the fewest whose registers hold it
+static int row_warps(int C) {
+    int warps = 1;
+    while (warps * WARP_SIZE * LANE_VECS * VEC < C) warps *= 2;
+    if (C % VEC != 0 || C > MAX_WIDTH) {
+        fprintf(stderr, "layernorm: width %d is not served (a multiple of %d, at most %d)\n", C, VEC, MAX_WIDTH);
+        exit(1);
+    }
+    return warps;
+}
+
+template <bool FUSED> static void forward(const ForwardArgs& args, cudaStream_t stream) {
+    if (args.T == 0) return;
+    int warps = row_warps(args.C), grid = CEIL_DIV(args.T, WARPS / warps), block = WARPS * WARP_SIZE;
+    switch (warps) {
+        case 1: LAUNCH((layernorm_forward_kernel<1, FUSED>), grid, block, 0, stream, args); break;
+        case 2: LAUNCH((layernorm_forward_kernel<2, FUSED>), grid, block, 0, stream, args); break;
+        case 4: LAUNCH((layernorm_forward_kernel<4, FUSED>), grid, block, 0, stream, args); break;
+        default: LAUNCH((layernorm_forward_kernel<8, FUSED>), grid, block, 0, stream, args); break;
+    }
+}
+
+void layernorm_forward(floatX* out, float* mean, float* rstd, const floatX* inp, const floatX* weight, const floatX* bias, int T, int C, int ldo,
+                       float eps, cudaStream_t stream) {
+    NVTX_RANGE("layernorm_forward");
+    forward<false>({NULL, out, mean, rstd, inp, NULL, weight, bias, T, C, ldo, eps}, stream);
+}
+
+void fused_residual_layernorm_forward(floatX* residual, floatX* normed, float* mean, float* rstd, const floatX* inp1, const floatX* inp2,
+                                      const floatX* weight, const floatX* bias, int T, int C, int ldo, float eps, cudaStream_t stream) {
+    NVTX_RANGE("fused_residual_layernorm_forward");
+    forward<true>({residual, normed, mean, rstd, inp1, inp2, weight, bias, T, C, ldo, eps}, stream);
+}
+
+size_t layernorm_scratch(int C) { return (size_t)MAX_BLOCKS * 2 * C; }
+
+void layernorm_backward(floatX* dinp, float* dweight, float* dbias, float* scratch, const floatX* dout, const floatX* inp, const floatX* weight,
+                        const float* mean, const float* rstd, int T, int C, int ldd, cudaStream_t stream) {
+    NVTX_RANGE("layernorm_backward");
+    if (T == 0) return;
+    int warps = row_warps(C), block = WARPS * WARP_SIZE, block_rows = max(MIN_BLOCK_ROWS, CEIL_DIV(T, MAX_BLOCKS)), grid = CEIL_DIV(T, block_rows);
+    BackwardArgs args = {dinp, dweight ? scratch : NULL, dout, inp, weight, mean, rstd, T, C, ldd, block_rows};
+    switch (warps) {
+        case 1: LAUNCH(layernorm_backward_kernel<1>, grid, block, 0, stream, args); break;
+        case 2: LAUNCH(layernorm_backward_kernel<2>, grid, block, 0, stream, args); break;
+        case 4: LAUNCH(layernorm_backward_kernel<4>, grid, block, 0, stream, args); break;
+        default: LAUNCH(layernorm_backward_kernel<8>, grid, block, 0, stream, args); break;
+    }
+    if (dweight) add_column_sums(dweight, dbias, scratch, grid, C, stream);
+}
