@@ -12,50 +12,58 @@ ever crosses a lane, a row past the sample's end can hold anything, and on the C
 #define COLS 8  // a thread's register tile is COLS × ROWS
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
-// Rows: one value for each of ROWS neighbouring rows. nvcc unrolls a struct of floats into registers; g++ does not vectorise such loops
-// reliably (measured: from 5 to 120 GFLOP/s with the order of the loops, 210 with its vector type), so there it is a vector type with the same
-// operators. 8 rows leave a GPU thread room for three register tiles; 16 fill an AVX-512 register.
+// Rows: one value for each of ROWS neighbouring rows. nvcc unrolls a struct of floats into registers. Whether g++ vectorises such loops hangs on
+// trifles, and this file's speed hangs on it, so there Rows is g++'s vector type, which has the same operators: one register, so that a tile of
+// accumulators stays in registers. 8 rows leave a GPU thread room for three such tiles.
 #ifdef __CUDACC__
 #define ROWS 8
 #define PIECE(HS) VEC  // elements of a row that one thread copies: neighbouring threads, neighbouring addresses
 typedef struct { float v[ROWS]; } Rows;
 #define ROWS_RETURN(expression) Rows x; UNROLL for (int r = 0; r < ROWS; r++) x.v[r] = (expression); return x
-static inline __device__ Rows operator+(Rows a, Rows b) { ROWS_RETURN(a.v[r] + b.v[r]); }
-static inline __device__ Rows operator-(Rows a, Rows b) { ROWS_RETURN(a.v[r] - b.v[r]); }
-static inline __device__ Rows operator*(Rows a, Rows b) { ROWS_RETURN(a.v[r] * b.v[r]); }
-static inline __device__ Rows operator*(float a, Rows b) { ROWS_RETURN(a * b.v[r]); }
-static inline __device__ Rows rows_fill(float a) { ROWS_RETURN(a); }
-static inline __device__ Rows rows_max(Rows a, Rows b) { ROWS_RETURN(fmaxf(a.v[r], b.v[r])); }
-static inline __device__ Rows rows_inverse(Rows a) { ROWS_RETURN(1.0f / a.v[r]); }
-static inline __device__ Rows rows_exp2(Rows a) { ROWS_RETURN(exp2f(a.v[r])); }
+static __device__ __forceinline__ Rows operator+(Rows a, Rows b) { ROWS_RETURN(a.v[r] + b.v[r]); }
+static __device__ __forceinline__ Rows operator-(Rows a, Rows b) { ROWS_RETURN(a.v[r] - b.v[r]); }
+static __device__ __forceinline__ Rows operator*(Rows a, Rows b) { ROWS_RETURN(a.v[r] * b.v[r]); }
+static __device__ __forceinline__ Rows operator*(float a, Rows b) { ROWS_RETURN(a * b.v[r]); }
+static __device__ __forceinline__ Rows rows_fill(float a) { ROWS_RETURN(a); }
+static __device__ __forceinline__ Rows rows_max(Rows a, Rows b) { ROWS_RETURN(fmaxf(a.v[r], b.v[r])); }
+static __device__ __forceinline__ Rows rows_inverse(Rows a) { ROWS_RETURN(1.0f / a.v[r]); }
+static __device__ __forceinline__ Rows rows_exp2(Rows a) { ROWS_RETURN(exp2f(a.v[r])); }
 // rows lo … hi keep their value, the others become `otherwise`
-static inline __device__ Rows rows_keep(Rows a, int lo, int hi, float otherwise) { ROWS_RETURN(r >= lo && r <= hi ? a.v[r] : otherwise); }
-static inline __device__ Rows rows_load(const float* p) {
+static __device__ __forceinline__ Rows rows_keep(Rows a, int lo, int hi, float otherwise) { ROWS_RETURN(r >= lo && r <= hi ? a.v[r] : otherwise); }
+static __device__ __forceinline__ Rows rows_load(const float* p) {
     float8 a = load8(p);
     ROWS_RETURN(a.v[r]);
 }
-static inline __device__ void rows_store(float* p, Rows x) {
+static __device__ __forceinline__ void rows_store(float* p, Rows x) {
     float8 a;
     UNROLL for (int r = 0; r < ROWS; r++) a.v[r] = x.v[r];
     store8(p, a);
 }
 #else
-#define ROWS 16
 #define PIECE(HS) (HS)  // a whole row: less arithmetic for each element
+#ifdef __AVX512F__
+#define ROWS 16
+#define ROW_NUMBERS {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
+#else
+#define ROWS 8
+#define ROW_NUMBERS {0, 1, 2, 3, 4, 5, 6, 7}
+#endif
+// How wide vectors are passed to functions differs between instruction sets; here they never are, everything is inlined.
+#pragma GCC diagnostic ignored "-Wpsabi"
 typedef float Rows __attribute__((vector_size(ROWS * sizeof(float))));
 typedef int RowsInt __attribute__((vector_size(ROWS * sizeof(int))));
-static const RowsInt row_numbers = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-static inline Rows rows_fill(float a) { return a - (Rows){0.0f}; }
-static inline Rows rows_max(Rows a, Rows b) { return a > b ? a : b; }
-static inline Rows rows_inverse(Rows a) { return 1.0f / a; }
-static inline Rows rows_keep(Rows a, int lo, int hi, float otherwise) {
+static const RowsInt row_numbers = ROW_NUMBERS;
+static __device__ __forceinline__ Rows rows_fill(float a) { return a - (Rows){0.0f}; }
+static __device__ __forceinline__ Rows rows_max(Rows a, Rows b) { return a > b ? a : b; }
+static __device__ __forceinline__ Rows rows_inverse(Rows a) { return 1.0f / a; }
+static __device__ __forceinline__ Rows rows_keep(Rows a, int lo, int hi, float otherwise) {
     return (row_numbers >= lo) & (row_numbers <= hi) ? a : rows_fill(otherwise);
 }
-static inline Rows rows_load(const float* p) { Rows x; __builtin_memcpy(&x, p, sizeof(x)); return x; }
-static inline void rows_store(float* p, Rows x) { __builtin_memcpy(p, &x, sizeof(x)); }
+static __device__ __forceinline__ Rows rows_load(const float* p) { Rows x; __builtin_memcpy(&x, p, sizeof(x)); return x; }
+static __device__ __forceinline__ void rows_store(float* p, Rows x) { __builtin_memcpy(p, &x, sizeof(x)); }
 // 2^x = 2^n · 2^f with n the nearest integer and |f| ≤ ½; a polynomial through the Chebyshev nodes for 2^f, within 7e-8 of it. libm's exp2f
 // takes one number at a time. Below −127 the result is 0, NaN stays NaN, +∞ (which no row holds: arguments are ≤ 0 up to rounding) is NaN.
-static inline Rows rows_exp2(Rows x) {
+static __device__ __forceinline__ Rows rows_exp2(Rows x) {
     const float shift = 12582912.0f;  // 1.5 · 2^23: adding it leaves the nearest integer in the low bits
     x = x < -127.0f ? rows_fill(-127.0f) : x;
     Rows shifted = x + shift, f = x - (shifted - shift);
@@ -108,7 +116,7 @@ static inline __device__ void load_transposed(float* dst, const float* src, int 
 }
 
 // the first n of ROWS rows of dst (ld), COLS elements each = factor · acc
-static inline __device__ void store_tile(float* dst, int ld, const Rows (&acc)[COLS], Rows factor, int n) {
+static __device__ __forceinline__ void store_tile(float* dst, int ld, const Rows (&acc)[COLS], Rows factor, int n) {
     float out[COLS][ROWS];
     UNROLL for (int c = 0; c < COLS; c++) rows_store(out[c], acc[c] * factor);
     UNROLL for (int r = 0; r < ROWS; r++) {
@@ -120,7 +128,7 @@ static inline __device__ void store_tile(float* dst, int ld, const Rows (&acc)[C
 }
 
 // one number a row, of which only n exist in memory
-static inline __device__ Rows load_statistics(const float* p, int n) {
+static __device__ __forceinline__ Rows load_statistics(const float* p, int n) {
     float x[ROWS];
     UNROLL for (int r = 0; r < ROWS; r++) x[r] = r < n ? p[r] : 0.0f;
     return rows_load(x);

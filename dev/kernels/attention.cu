@@ -1,6 +1,6 @@
 /*
 Causal variable-length attention: the naive kernels (one thread a row, as one would first write them), the winner of seal_kernels, and a double-
-precision reference fed the same rounded inputs. The last figure of the naive kernels is why the winner is tiled.
+precision reference fed the same rounded inputs.
   attention --check [--small]     winner and naive kernels against the reference, backward also by finite differences (--small: for sanitizers)
   attention [--samples N] [--length L] [--heads N] [--kv-heads N] [--head-size N]     speed; on a GPU with the share of the measured ceiling
 */
