@@ -92,7 +92,7 @@ HARNESS_UNUSED static double harness_time(void (*run)(void* data, cudaStream_t s
 // ---- tensors: host (float, rounded to what the device holds) and device --------------------------------------------------------------------------
 // A check makes dozens of buffers; all of them live until harness_release(), host and device alike.
 typedef struct { void* pointer; bool device; } HarnessBuffer;
-static HarnessBuffer harness_buffers[512];
+static HarnessBuffer harness_buffers[2048];
 static int harness_n_buffers;
 
 HARNESS_UNUSED static void* harness_keep(void* pointer, bool device) {
@@ -165,13 +165,12 @@ HARNESS_UNUSED static int harness_compare_x(const char* name, const float* a, co
     return check_close(name, a, b, n, 1e-5);
 #endif
 }
-// what × name, for the names of checks; valid until the fourth call after
+// "what name", for the names of checks; lives until harness_release
 HARNESS_UNUSED static const char* harness_name(const char* what, const char* name) {
-    static char text[4][160];
-    static int at;
-    at = (at + 1) % 4;
-    snprintf(text[at], sizeof(text[at]), "%s %s", what, name);
-    return text[at];
+    size_t n = strlen(what) + strlen(name) + 2;
+    char* text = harness_host<char>(n);
+    snprintf(text, n, "%s %s", what, name);
+    return text;
 }
 
 // Finite differences: value(data, x) is a scalar function of n numbers, gradient (n) what a backward kernel says of it at x. Central differences
