@@ -35,6 +35,10 @@ void trainer_allocate(Trainer* t) {
     t->stream_of = t->lengths + n;
     t->chosen = t->lengths + 2 * n;
     t->place = t->lengths + 3 * n;
+    for (int slot = 0; slot < 2; slot++) {
+        cudaCheck(cudaMallocHost((void**)&t->results[slot], (2 * (size_t)n + 4) * sizeof(float)));
+        cudaCheck(cudaEventCreateWithFlags(&t->ready[slot], cudaEventDisableTiming));
+    }
     matmul_create();
     cudaCheck(cudaDeviceSynchronize());
 }
@@ -42,6 +46,10 @@ void trainer_allocate(Trainer* t) {
 void trainer_free(Trainer* t) {
     cudaCheck(cudaStreamSynchronize(t->stream));
     matmul_destroy();
+    for (int slot = 0; slot < 2; slot++) {
+        cudaCheck(cudaFreeHost(t->results[slot]));
+        cudaCheck(cudaEventDestroy(t->ready[slot]));
+    }
     cudaCheck(cudaStreamDestroy(t->stream));
     stream_free(&t->uploader);
     transformer_free(&t->transformer);
@@ -98,4 +106,32 @@ void trainer_pass(Trainer* t, const ParameterSet* set, const BatchItem* items, i
             if (trained) counts->squares += (int64_t)x->length * x->length;
         }
     }
+}
+
+void trainer_bring_back(Trainer* t, int slot) {
+    size_t n = t->settings.batch_max;
+    float* to = t->results[slot];
+    cudaCheck(cudaMemcpyAsync(to, t->loss, n * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
+    if (t->loss_hat) cudaCheck(cudaMemcpyAsync(to + n, t->loss_hat, n * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
+    cudaCheck(cudaMemcpyAsync(to + 2 * n, t->norm, 4 * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
+    cudaCheck(cudaEventRecord(t->ready[slot], t->stream));
+}
+
+StepResult trainer_result(Trainer* t, int slot) {
+    size_t n = t->settings.batch_max;
+    cudaCheck(cudaEventSynchronize(t->ready[slot]));
+    const float* r = t->results[slot];
+    StepResult result = {r, r + n, r[2 * n], r[2 * n + 2]};
+    return result;
+}
+
+double trainer_flops(const Trainer* t, const PassCounts* counts) {
+    const ModelConfig* c = &t->layout.config;
+    double head = (double)c->V * c->C, body = 0.0;
+    for (int i = 0; i < t->layout.n_tensors; i++) {
+        const ModelTensor* x = &t->layout.tensors[i];
+        if (x->layer >= 0 && x->rows > 1) body += (double)x->rows * x->cols;
+    }
+    double attention = 6.0 * c->L * c->NH * c->HS * (double)counts->squares;
+    return 6.0 * body * (double)counts->trained_tokens + 2.0 * body * (double)counts->forward_tokens + 6.0 * head * (double)counts->loss_tokens + attention;
 }

@@ -46,6 +46,9 @@ typedef struct {
     float* loss;      // (batch_max) device: ℓ(θ; x) in batch order
     float* loss_hat;  // (batch_max) ℓ(θ̂; z)
     float* norm;      // (4) norm and clip scale of θ, of θ̂
+    // what a step brings back, two steps in flight: pinned, [loss (batch_max) | loss_hat (batch_max) | norms (4)]
+    float* results[2];
+    cudaEvent_t ready[2];
     // host
     PackedStream packed;
     int *lengths, *stream_of, *chosen, *place;  // (batch_max)
@@ -61,5 +64,14 @@ void trainer_free(Trainer* t);
 // Runs a batch under `set`: items [0, b) are fine-tuning samples whose coefficients are multiplied by sigma (device (b); NULL = 1), the rest safe ones.
 // Their mean response losses go to `loss` (device, batch order); with backward, gradients are added to the set's.
 void trainer_pass(Trainer* t, const ParameterSet* set, const BatchItem* items, int n, int b, const float* sigma, float* loss, bool backward, PassCounts* counts);
+
+// Queues the copy of the step's losses and norms into slot 0 or 1; trainer_result waits for it. Reading a slot one step later keeps the device busy.
+void trainer_bring_back(Trainer* t, int slot);
+typedef struct { const float *loss, *loss_hat; float norm, norm_hat; } StepResult;
+StepResult trainer_result(Trainer* t, int slot);
+
+// Arithmetic of a pass as the model needs it (not what recomputation adds): 6 FLOP a weight and trained token, 2 forward only, the head on its rows, attention by
+// Σ len².
+double trainer_flops(const Trainer* t, const PassCounts* counts);
 
 #endif

@@ -1,0 +1,51 @@
+/* The options of train_seal. See train_options.h. */
+#include "model_config.h"
+#include "train_options.h"
+
+#define INIT (1u << COMMAND_INIT)
+#define PRETRAIN (1u << COMMAND_PRETRAIN)
+#define TRAINS PRETRAIN
+#define AT(field) offsetof(TrainOptions, field)
+#define BIG 9e15
+
+static const CommandRow commands[N_TRAIN_COMMANDS] = {
+    {"init", "makes a random model as a Hugging Face directory", NULL},
+    {"pretrain", "trains on all tokens of token files or texts", NULL},
+    {"options", "prints this table as Markdown", NULL},
+};
+
+static const OptionRow options[] = {
+    {"family", OPTION_CHOICE, AT(family), "gpt2", "gpt2", 0, 0, INIT, 0, "model family"},
+    {"layers", OPTION_INT, AT(layers), "4", NULL, 1, 1024, INIT, 0, "layers"},
+    {"width", OPTION_INT, AT(width), "128", NULL, 8, 131072, INIT, 0, "width C of the residual stream"},
+    {"heads", OPTION_INT, AT(heads), "4", NULL, 1, 1024, INIT, 0, "attention heads; width / heads is one of 32, 64, 80, 96, 128"},
+    {"ff", OPTION_INT, AT(ff), "0", NULL, 0, 1048576, INIT, 0, "width of the MLP; 0: the family's own multiple of C"},
+    {"vocab", OPTION_INT, AT(vocab), "0", NULL, 0, 16777216, INIT, 0, "vocabulary; 0: the tokenizer's"},
+    {"positions", OPTION_INT, AT(positions), "1024", NULL, 1, 16777216, INIT, 0, "longest sample the model can read"},
+    {"tokenizer", OPTION_STRING, AT(tokenizer), NULL, "FILE", 0, 0, INIT, 0, "tokenizer.json to put into the model's directory"},
+    {"model", OPTION_STRING, AT(model), NULL, "DIR", 0, 0, TRAINS, TRAINS, "Hugging Face directory of the model to train"},
+    {"tune", OPTION_LIST, AT(tune), NULL, "FILE", 0, 0, TRAINS, TRAINS, "training data; may be given several times"},
+    {"valid", OPTION_LIST, AT(valid), NULL, "FILE", 0, 0, TRAINS, 0, "held-out data; its loss is logged at the end of every epoch"},
+    {"out", OPTION_STRING, AT(out), NULL, "DIR", 0, 0, INIT | TRAINS, INIT | TRAINS, "where the model, or the run, is written"},
+    {"lr", OPTION_FLOAT, AT(lr), "1e-5", NULL, 0, 1e6, TRAINS, 0, "learning rate of the model"},
+    {"schedule", OPTION_CHOICE, AT(schedule), "constant", "constant|linear|cosine", 0, 0, TRAINS, 0, "of the learning rate"},
+    {"warmup", OPTION_FLOAT, AT(warmup), "0", NULL, 0, BIG, TRAINS, 0, "steps of linear warm-up; below 1: a share of the run"},
+    {"clip", OPTION_FLOAT, AT(clip), "1.0", NULL, 0, 1e9, TRAINS, 0, "largest norm of the gradient; 0: no clipping"},
+    {"weight-decay", OPTION_FLOAT, AT(weight_decay), "0", NULL, 0, 1e3, TRAINS, 0, "of matrices and embeddings (AdamW)"},
+    {"beta1", OPTION_FLOAT, AT(beta1), "0.9", NULL, 0, 0.999999, TRAINS, 0, "AdamW"},
+    {"beta2", OPTION_FLOAT, AT(beta2), "0.95", NULL, 0, 0.9999999, TRAINS, 0, "AdamW"},
+    {"adam-eps", OPTION_FLOAT, AT(adam_eps), "1e-8", NULL, 1e-30, 1, TRAINS, 0, "AdamW"},
+    {"epochs", OPTION_FLOAT, AT(epochs), "1", NULL, 0, 1e6, TRAINS, 0, "passes over the training data"},
+    {"max-steps", OPTION_INT, AT(max_steps), "0", NULL, 0, BIG, TRAINS, 0, "end after so many steps; 0: at the end of the epochs"},
+    {"batch", OPTION_INT, AT(batch), "64", NULL, 1, 1048576, TRAINS, 0, "samples of a step"},
+    {"tokens", OPTION_INT, AT(tokens), "0", NULL, 0, 16777216, TRAINS, 0, "tokens of a packed stream; 0: --max-length"},
+    {"max-length", OPTION_INT, AT(max_length), "0", NULL, 0, 16777216, TRAINS, 0, "longest sample in tokens; 0: what the model can read"},
+    {"head-rows", OPTION_INT, AT(head_rows), "1024", NULL, 8, 1048576, TRAINS, 0, "rows of logits that exist at once"},
+    {"recompute", OPTION_FLAG, AT(recompute), NULL, NULL, 0, 0, TRAINS, 0, "compute activations again in backward: less memory, a third more time, the same bits"},
+    {"seed", OPTION_INT, AT(seed), "42", NULL, 0, BIG, INIT | TRAINS, 0, "of every random choice"},
+    {"dry-run", OPTION_FLAG, AT(dry_run), NULL, NULL, 0, 0, TRAINS, 0, "print the memory plan and stop"},
+    {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, INIT | TRAINS, 0, "no progress, no tables"},
+};
+
+const OptionTable train_options = {"train_seal", "trains language models with SEAL, bilevel data selection", commands, N_TRAIN_COMMANDS, options,
+                                   sizeof options / sizeof *options};

@@ -1,0 +1,37 @@
+/* The options of train_seal: ONE table. A new option is a row here and a field of TrainOptions. */
+#ifndef SEAL_TRAIN_OPTIONS_H
+#define SEAL_TRAIN_OPTIONS_H
+
+// defines: OptionTable, StringList
+#include "options.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum { COMMAND_INIT, COMMAND_PRETRAIN, COMMAND_OPTIONS, N_TRAIN_COMMANDS } TrainCommand;
+
+typedef struct {
+    // init
+    const char* family;
+    int64_t layers, width, heads, kv_heads, ff, vocab, positions;
+    const char* tokenizer;
+    // models and data
+    const char *model, *out;
+    StringList tune, valid;
+    int64_t max_length;
+    // training
+    double lr, warmup, clip, weight_decay, beta1, beta2, adam_eps, epochs;
+    const char* schedule;
+    int64_t max_steps, batch, tokens, head_rows, seed;
+    bool recompute;
+    // common
+    bool dry_run, quiet;
+} TrainOptions;
+
+extern const OptionTable train_options;
+
+#ifdef __cplusplus
+}
+#endif
+#endif
