@@ -97,18 +97,28 @@ void selector_sigma(float* sigma, const float* omega, const float* stats, const 
 // coefficient holds c_x / n_x without σ; a batch lists its b fine-tuning samples first, its safe samples after them.
 void selector_token_weights(float* weight, const float* sigma, const float* coefficient, const int* place, const int* loss_start, int k, int b,
                             cudaStream_t stream);
-// delta (b) = loss − loss_hat; loss_hat NULL (Algorithm 2): delta = loss.
-void selector_delta(float* delta, const float* loss, const float* loss_hat, int b, cudaStream_t stream);
+// delta (b) = scale · (loss − loss_hat); loss_hat NULL (Algorithm 2): scale · loss.
+void selector_delta(float* delta, const float* loss, const float* loss_hat, float scale, int b, cudaStream_t stream);
 // grad (N) = gradient of mean over the batch of σ_i Δ_i, dense (b_global = size of the whole batch; rows may repeat).
 void selector_gradient(float* grad, const float* omega, const float* stats, const float* sigma, const int* rows, const float* delta, int b, int N,
                        SelectorActivation activation, cudaStream_t stream);
+// omega (N) = value.
+void selector_fill(float* omega, float value, int N, cudaStream_t stream);
+// Gradient descent: omega −= lr · *scale · grad (scale: device, of clipping).
+void selector_descend(float* omega, const float* grad, const float* scale, float lr, int N, cudaStream_t stream);
+// running (2) = {mean, weight}: an exponential mean of Δ, bias-corrected (mean ← decay·mean + (1−decay)·batch mean; weight the same with 1). Then delta −= mean/weight.
+void selector_centre(float* delta, float* running, int b, float decay, cudaStream_t stream);
+// The estimator `mean`: visits[row] += 1 and sum[row] += Δ for every row of the batch (in batch order; rows may repeat), running (2) += {Σ Δ, b}; then for every row
+// visited so far omega = initial − lr · (sum/visits − running[0]/running[1]). Rows never visited keep `initial`.
+void selector_visit(float* omega, float* sum, float* visits, float* running, const int* rows, const float* delta, int b, int N, float lr, float initial,
+                    cudaStream_t stream);
 
 // ---- adamw.cu, global_norm.cu, nonfinite.cu: over the whole tensor table, one launch each --------------------------------------------------
 // A row of the device's copy of the tensor table. Rows are cut into chunks of TENSOR_CHUNK elements, one block each; first_chunk is the running
 // count, n_chunks the total (tensor_rows_chunks fills both on the host).
 #define TENSOR_CHUNK 8192
 typedef struct {
-    floatX* param;       // what the model reads
+    floatX* param;       // what the model reads; NULL: only the master (ω)
     float* master;       // fp32 master weights; equals param in the fp32 build
     float* grad;         // fp32
     float* m;            // Adam's moments, fp32
