@@ -11,9 +11,9 @@ fp32: max|a−b| ≤ 1e-5·max|b| per tensor. bf16: cosine ≥ 0.999 and norm wi
 #include "trainer.h"
 
 #ifdef PRECISION_BF16
-static const bool bf16 = true;
+static bool bf16 = true;
 #else
-static const bool bf16 = false;
+static bool bf16 = false;
 #endif
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
