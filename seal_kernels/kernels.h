@@ -73,6 +73,8 @@ void attention_backward(floatX* dqkv, float* delta, const floatX* datty, const f
 // out (T, C; ldo) = gelu_tanh(inp (T, C)); dinp (T, C) = dout (T, C; ldo) · gelu'(inp). torch.nn.functional.gelu(approximate="tanh").
 void gelu_forward(floatX* out, const floatX* inp, int T, int C, int ldo, cudaStream_t stream);
 void gelu_backward(floatX* dinp, const floatX* inp, const floatX* dout, int T, int C, int ldo, cudaStream_t stream);
+// dinp (T, C; ldi) *= gelu'(inp (T, C)): what a GEMM without the fused epilogue leaves to do.
+void gelu_backward_inplace(floatX* dinp, const floatX* inp, int T, int C, int ldi, cudaStream_t stream);
 
 // ---- loss.cu: the weighted loss ----------------------------------------------------------------------------------------------------------
 // out (n, C) = inp[rows[i]] (T, C; ldi): the hidden states that bear a loss.
