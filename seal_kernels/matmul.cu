@@ -1,0 +1,249 @@
+/*
+Linear layers through cuBLASLt: forward with bias and GELU in the epilogue, gradients of input and weight; the bias gradient is a kernel of its own.
+cuBLASLt is column major. A row-major matrix (rows, cols; ld) is, byte for byte, the column-major matrix (cols, rows; ld): its transpose. So
+out = inp · weightᵀ is asked for as outᵀ = weight · inpᵀ: the operands change places, and what we call weightᵀ needs no transposing to be "weight".
+Descriptors, layouts and the chosen algorithm are kept in a table of plans by operation and shape; asking for them takes longer than a small GEMM.
+*/
+#include <string.h>
+// defines: cublasLtMatmul and what describes its operands
+#include <cublasLt.h>
+// defines: matmul_create, matmul_forward …, gelu_forward, gelu_backward_inplace
+#include "kernels.h"
+// defines: zero8, add8, add_column_sums
+#include "column_sums.h"
+
+#define WORKSPACE_BYTES ((size_t)32 << 20)  // NVIDIA's advice for Hopper
+#define ALIGNMENT 16                        // bytes, of every operand
+#ifdef PRECISION_BF16
+#define TYPE_X CUDA_R_16BF
+#define FUSE_GELU true
+#else
+#define TYPE_X CUDA_R_32F
+#define FUSE_GELU false  // the epilogue's own exponential is made for half precision, and true fp32 kernels need not have one
+#endif
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// bias gradient, first stage
+
+#define BIAS_ROW_LANES 8       // warps of a block; lane l of each owns vector l of the block's columns
+#define BIAS_MIN_BLOCK_ROWS 64
+#define BIAS_MAX_SLICES 256    // partial rows
+
+// partial (slices, OC): slice blockIdx.y holds the column sums of block_rows rows of dout (T, OC; ldo)
+static __global__ void bias_partial_kernel(float* partial, const floatX* dout, int T, int OC, int ldo, int block_rows) {
+    SHARED(float, sums, [BIAS_ROW_LANES][WARP_SIZE * VEC]);
+    int warp = threadIdx.x / WARP_SIZE, lane = threadIdx.x % WARP_SIZE, column = (blockIdx.x * WARP_SIZE + lane) * VEC;
+    int begin = blockIdx.y * block_rows, end = min(begin + block_rows, T);
+    float8 sum = zero8();
+    if (column < OC) {
+        UNROLL for (int row = begin + warp; row < end; row += BIAS_ROW_LANES) add8(sum, load8(dout + (size_t)row * ldo + column));
+    }
+    store8(&sums[warp][lane * VEC], sum);
+    __syncthreads();
+    if (warp > 0 || column >= OC) return;
+    for (int w = 1; w < BIAS_ROW_LANES; w++) add8(sum, load8(&sums[w][lane * VEC]));
+    store8(partial + (size_t)blockIdx.y * OC + column, sum);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// plans
+
+typedef enum { FORWARD, FORWARD_BIAS, FORWARD_GELU, FORWARD_GELU_BIAS, BACKWARD_INPUT, BACKWARD_INPUT_DGELU, BACKWARD_WEIGHT } Operation;
+static const struct {
+    const char* name;
+    cublasOperation_t transpose_a, transpose_b;
+    cublasLtEpilogue_t epilogue;
+    cudaDataType_t type_d;
+} operations[] = {
+    {"matmul_forward", CUBLAS_OP_T, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, TYPE_X},
+    {"matmul_forward with bias", CUBLAS_OP_T, CUBLAS_OP_N, CUBLASLT_EPILOGUE_BIAS, TYPE_X},
+    {"matmul_forward with GELU", CUBLAS_OP_T, CUBLAS_OP_N, CUBLASLT_EPILOGUE_GELU_AUX, TYPE_X},
+    {"matmul_forward with bias and GELU", CUBLAS_OP_T, CUBLAS_OP_N, CUBLASLT_EPILOGUE_GELU_AUX_BIAS, TYPE_X},
+    {"matmul_backward_input", CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, TYPE_X},
+    {"matmul_backward_input with GELU", CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DGELU, TYPE_X},
+    {"matmul_backward_weight", CUBLAS_OP_N, CUBLAS_OP_T, CUBLASLT_EPILOGUE_DEFAULT, CUDA_R_32F},
+};
+
+// D (m, n; ldd) = op(A) · op(B) with k terms, column major. Integers only: keys are compared byte for byte.
+typedef struct { int operation, m, n, k, lda, ldb, ldd, accumulate; } PlanKey;
+typedef struct Plan {
+    PlanKey key;
+    bool served;  // cuBLASLt has an algorithm
+    cublasLtMatmulDesc_t product;
+    cublasLtMatrixLayout_t a, b, d;
+    cublasLtMatmulAlgo_t algorithm;
+    size_t workspace;
+    struct Plan* next;
+} Plan;
+
+#define BUCKETS 1024
+static struct {
+    cublasLtHandle_t handle;
+    void* workspace;  // shared by all calls, so all matmuls of a process belong on one stream
+    Plan* plans[BUCKETS];
+} lt;
+
+static void cublas_check(cublasStatus_t status, const char* call, const char* file, int line) {
+    if (status == CUBLAS_STATUS_SUCCESS) return;
+    fprintf(stderr, "cuBLASLt error: %s\n  in %s\n  at %s:%d\n", cublasLtGetStatusString(status), call, file, line);
+    exit(1);
+}
+#define cublasCheck(call) cublas_check(call, #call, __FILE__, __LINE__)
+
+static void matmul_error(const PlanKey* key, const char* why) {
+    fprintf(stderr, "%s " FLOATX_NAME ": %s (m %d, n %d, k %d, row strides %d, %d, %d)\n", operations[key->operation].name, why, key->m, key->n, key->k,
+            key->lda, key->ldb, key->ldd);
+    exit(1);
+}
+
+template <typename T> static void set(cublasLtMatmulDesc_t product, cublasLtMatmulDescAttributes_t attribute, T value) {
+    cublasCheck(cublasLtMatmulDescSetAttribute(product, attribute, &value, sizeof(value)));
+}
+
+static bool has_bias(int operation) { return operation == FORWARD_BIAS || operation == FORWARD_GELU_BIAS; }
+static bool has_aux(int operation) { return operation == FORWARD_GELU || operation == FORWARD_GELU_BIAS || operation == BACKWARD_INPUT_DGELU; }
+
+static void describe(Plan* plan) {
+    const PlanKey* key = &plan->key;
+    cublasOperation_t transpose_a = operations[key->operation].transpose_a, transpose_b = operations[key->operation].transpose_b;
+    cublasLtEpilogue_t epilogue = operations[key->operation].epilogue;
+    // COMPUTE_32F: bf16 products are summed in fp32, and fp32 ones are never rounded to TF32
+    cublasCheck(cublasLtMatmulDescCreate(&plan->product, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+    set(plan->product, CUBLASLT_MATMUL_DESC_TRANSA, transpose_a);
+    set(plan->product, CUBLASLT_MATMUL_DESC_TRANSB, transpose_b);
+    set(plan->product, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
+    // The choice of algorithm looks at these pointers' alignment only; the plan must serve any that keep the contract.
+    const void* aligned = (const void*)(uintptr_t)ALIGNMENT;
+    if (has_bias(key->operation)) {
+        set(plan->product, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, TYPE_X);
+        set(plan->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, aligned);
+    }
+    if (has_aux(key->operation)) {
+        set(plan->product, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE, TYPE_X);
+        set(plan->product, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, (int64_t)key->m);
+        set(plan->product, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, aligned);
+    }
+    bool ta = transpose_a == CUBLAS_OP_T, tb = transpose_b == CUBLAS_OP_T;
+    cublasCheck(cublasLtMatrixLayoutCreate(&plan->a, TYPE_X, ta ? key->k : key->m, ta ? key->m : key->k, key->lda));
+    cublasCheck(cublasLtMatrixLayoutCreate(&plan->b, TYPE_X, tb ? key->n : key->k, tb ? key->k : key->n, key->ldb));
+    cublasCheck(cublasLtMatrixLayoutCreate(&plan->d, operations[key->operation].type_d, key->m, key->n, key->ldd));
+}
+
+static void choose_algorithm(Plan* plan) {
+    static const cublasLtMatmulPreferenceAttributes_t alignments[] = {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+                                                                      CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+    cublasLtMatmulPreference_t preference;
+    cublasLtMatmulHeuristicResult_t result;
+    size_t workspace = WORKSPACE_BYTES;
+    uint32_t alignment = ALIGNMENT;
+    int found = 0;
+    cublasCheck(cublasLtMatmulPreferenceCreate(&preference));
+    cublasCheck(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof(workspace)));
+    for (size_t i = 0; i < sizeof(alignments) / sizeof(alignments[0]); i++)
+        cublasCheck(cublasLtMatmulPreferenceSetAttribute(preference, alignments[i], &alignment, sizeof(alignment)));
+    cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(lt.handle, plan->product, plan->a, plan->b, plan->d, plan->d, preference, 1, &result, &found);
+    cublasCheck(cublasLtMatmulPreferenceDestroy(preference));
+    plan->served = status == CUBLAS_STATUS_SUCCESS && found > 0 && result.state == CUBLAS_STATUS_SUCCESS;
+    if (plan->served) {
+        plan->algorithm = result.algo;
+        plan->workspace = result.workspaceSize;
+    }
+}
+
+static Plan* plan_for(const PlanKey* key) {
+    uint32_t hash = 2166136261u;  // FNV-1a
+    for (size_t i = 0; i < sizeof(*key); i++) hash = (hash ^ ((const unsigned char*)key)[i]) * 16777619u;
+    Plan** bucket = &lt.plans[hash % BUCKETS];
+    for (Plan* plan = *bucket; plan; plan = plan->next)
+        if (!memcmp(&plan->key, key, sizeof(*key))) return plan;
+    if (lt.handle == NULL) matmul_error(key, "matmul_create has not been called");
+    Plan* plan = (Plan*)calloc(1, sizeof(*plan));
+    if (plan == NULL) matmul_error(key, "out of host memory for its plan");
+    plan->key = *key;
+    describe(plan);
+    choose_algorithm(plan);
+    plan->next = *bucket;
+    return *bucket = plan;
+}
+
+// D = op(A) · op(B) and the epilogue, or D += where beta is 1. False, and nothing done, where cuBLASLt has no algorithm for it.
+static bool multiply(PlanKey key, const void* a, const void* b, void* d, const floatX* bias, const floatX* aux, cudaStream_t stream) {
+    if (((uintptr_t)a | (uintptr_t)b | (uintptr_t)d | (uintptr_t)bias | (uintptr_t)aux) % ALIGNMENT != 0) matmul_error(&key, "an operand is not 16-byte aligned");
+    Plan* plan = plan_for(&key);
+    if (!plan->served) return false;
+    if (has_bias(key.operation)) set(plan->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, (const void*)bias);
+    if (has_aux(key.operation)) set(plan->product, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, (const void*)aux);
+    float alpha = 1.0f, beta = key.accumulate ? 1.0f : 0.0f;
+    cublasCheck(cublasLtMatmul(lt.handle, plan->product, &alpha, a, plan->a, b, plan->b, &beta, d, plan->d, d, plan->d, &plan->algorithm, lt.workspace,
+                               plan->workspace, stream));
+    return true;
+}
+static void multiply_or_stop(PlanKey key, const void* a, const void* b, void* d, const floatX* bias, cudaStream_t stream) {
+    if (!multiply(key, a, b, d, bias, NULL, stream)) matmul_error(&key, "cuBLASLt has no algorithm for this shape and alignment");
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// launchers
+
+void matmul_create(void) {
+    if (lt.handle) return;
+    cublasCheck(cublasLtCreate(&lt.handle));
+    cudaCheck(cudaMalloc(&lt.workspace, WORKSPACE_BYTES));
+}
+
+void matmul_destroy(void) {
+    if (!lt.handle) return;
+    for (int i = 0; i < BUCKETS; i++) {
+        while (lt.plans[i]) {
+            Plan* plan = lt.plans[i];
+            lt.plans[i] = plan->next;
+            cublasCheck(cublasLtMatmulDescDestroy(plan->product));
+            cublasCheck(cublasLtMatrixLayoutDestroy(plan->a));
+            cublasCheck(cublasLtMatrixLayoutDestroy(plan->b));
+            cublasCheck(cublasLtMatrixLayoutDestroy(plan->d));
+            free(plan);
+        }
+    }
+    cudaCheck(cudaFree(lt.workspace));
+    cublasCheck(cublasLtDestroy(lt.handle));
+    lt.handle = NULL;
+}
+
+void matmul_forward(floatX* out, floatX* pre_gelu, const floatX* inp, const floatX* weight, const floatX* bias, int T, int C, int OC, int ldo, int ldi,
+                    int ldw, cudaStream_t stream) {
+    NVTX_RANGE("matmul_forward");
+    if (T == 0) return;
+    Operation plain = bias ? FORWARD_BIAS : FORWARD;
+    if (pre_gelu == NULL) return multiply_or_stop({plain, OC, T, C, ldw, ldi, ldo, 0}, weight, inp, out, bias, stream);
+    if (FUSE_GELU && multiply({bias ? FORWARD_GELU_BIAS : FORWARD_GELU, OC, T, C, ldw, ldi, ldo, 0}, weight, inp, out, bias, pre_gelu, stream)) return;
+    multiply_or_stop({plain, OC, T, C, ldw, ldi, OC, 0}, weight, inp, pre_gelu, bias, stream);
+    gelu_forward(out, pre_gelu, T, OC, ldo, stream);
+}
+
+void matmul_backward_input(floatX* dinp, const floatX* dout, const floatX* weight, const floatX* pre_gelu, int T, int C, int OC, int ldi, int ldo,
+                           int ldw, bool accumulate, cudaStream_t stream) {
+    NVTX_RANGE("matmul_backward_input");
+    if (T == 0) return;
+    PlanKey plain = {BACKWARD_INPUT, C, T, OC, ldw, ldo, ldi, accumulate};
+    if (pre_gelu && accumulate) matmul_error(&plain, "a gradient through the GELU cannot accumulate");
+    if (pre_gelu && FUSE_GELU && multiply({BACKWARD_INPUT_DGELU, C, T, OC, ldw, ldo, ldi, 0}, weight, dout, dinp, NULL, pre_gelu, stream)) return;
+    multiply_or_stop(plain, weight, dout, dinp, NULL, stream);
+    if (pre_gelu) gelu_backward_inplace(dinp, pre_gelu, T, C, ldi, stream);
+}
+
+void matmul_backward_weight(float* dweight, const floatX* dout, const floatX* inp, int T, int C, int OC, int ldi, int ldo, cudaStream_t stream) {
+    NVTX_RANGE("matmul_backward_weight");
+    if (T == 0) return;
+    multiply_or_stop({BACKWARD_WEIGHT, C, OC, T, ldi, ldo, C, 1}, inp, dout, dweight, NULL, stream);
+}
+
+size_t matmul_bias_scratch(int OC) { return (size_t)BIAS_MAX_SLICES * OC; }
+
+void matmul_backward_bias(float* dbias, float* scratch, const floatX* dout, int T, int OC, int ldo, cudaStream_t stream) {
+    NVTX_RANGE("matmul_backward_bias");
+    if (T == 0) return;
+    int block_rows = max(BIAS_MIN_BLOCK_ROWS, CEIL_DIV(T, BIAS_MAX_SLICES)), slices = CEIL_DIV(T, block_rows);
+    dim3 grid(CEIL_DIV(OC, WARP_SIZE * VEC), slices);
+    LAUNCH(bias_partial_kernel, grid, BIAS_ROW_LANES * WARP_SIZE, 0, stream, scratch, dout, T, OC, ldo, block_rows);
+    add_column_sums(dbias, NULL, scratch, slices, OC, stream);
+}
