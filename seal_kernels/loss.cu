@@ -1,0 +1,133 @@
+/*
+The weighted loss: hidden states of the loss-bearing tokens are gathered, the caller multiplies them with the head in chunks, and cross-entropy runs
+forward and backward in place on the chunk's logits (torch.nn.functional.cross_entropy(reduction="none"), its gradient times a weight a token).
+A row of logits is read twice and written once; with the maximum and the sum taken in one pass, the second read comes from the L2 cache.
+*/
+#include <assert.h>
+#include <float.h>
+// defines: gather_rows, scatter_rows, cross_entropy, sample_losses
+#include "kernels.h"
+
+// Threads of a row. On a GPU few rows are then in flight, and those stay in the L2 cache between their two reads; on the CPU a thread costs time at
+// each of the block's barriers.
+#ifdef __CUDACC__
+#define ROW_THREADS 512
+#else
+#define ROW_THREADS 128
+#endif
+#define ROW_VECS 4  // vectors a thread loads at once: the running maximum is corrected once for all of them
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// kernels
+
+// one thread for VEC elements of a row
+static __global__ void gather_rows_kernel(floatX* out, const floatX* inp, const int* rows, int n, int C, int ldi) {
+    size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * VEC;
+    if (i >= (size_t)n * C) return;
+    store8(out + i, load8(inp + (size_t)rows[i / C] * ldi + i % C));
+}
+
+static __global__ void scatter_rows_kernel(floatX* dinp, const floatX* dout, const int* index, int T, int C) {
+    size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * VEC;
+    if (i >= (size_t)T * C) return;
+    int row = index[i / C];
+    float8 x = {{0.0f}};
+    if (row >= 0) x = load8(dout + (size_t)row * C + i % C);
+    store8(dinp + i, x);
+}
+
+// logits i … i + 7 of a row of V; −∞, which adds nothing to a sum of exponentials, past its end
+static inline __device__ float8 load_logits(const floatX* row, int i, int V) {
+    if (i + VEC <= V) return load8(row + i);
+    float8 x;
+    for (int k = 0; k < VEC; k++) x.v[k] = i + k < V ? to_float(row[i + k]) : -INFINITY;
+    return x;
+}
+
+// *highest = max of the row, returns Σ exp(x − max). Each thread keeps its maximum so far and corrects its sum when that grows. The maximum starts at
+// a finite number, so that a logit of −∞ never meets ∞ − ∞; a NaN or +∞ makes the sum NaN.
+static __device__ float row_softmax(float* highest, const floatX* row, int V) {
+    float mine = -FLT_MAX;
+    float8 sum = {{0.0f}};
+    for (int i = threadIdx.x * VEC; i < V; i += ROW_VECS * blockDim.x * VEC) {
+        float8 x[ROW_VECS], top;
+        UNROLL for (int u = 0; u < ROW_VECS; u++) x[u] = load_logits(row, i + u * blockDim.x * VEC, V);
+        top = x[0];
+        UNROLL for (int u = 1; u < ROW_VECS; u++) for (int k = 0; k < VEC; k++) top.v[k] = x[u].v[k] > top.v[k] ? x[u].v[k] : top.v[k];
+        float before = mine;
+        for (int k = 0; k < VEC; k++) mine = fmaxf(mine, top.v[k]);
+        float shrink = expf(before - mine);
+        for (int k = 0; k < VEC; k++) sum.v[k] *= shrink;
+        UNROLL for (int u = 0; u < ROW_VECS; u++) for (int k = 0; k < VEC; k++) sum.v[k] += expf(x[u].v[k] - mine);
+    }
+    float total = 0.0f;
+    for (int k = 0; k < VEC; k++) total += sum.v[k];
+    *highest = block_max(mine);
+    return block_sum(total * expf(mine - *highest));
+}
+
+// One block a row of logits (n, Vp). See kernels.h.
+static __global__ void __launch_bounds__(ROW_THREADS) cross_entropy_kernel(floatX* logits, float* loss, const int* targets, const float* weight, int V, int Vp) {
+    floatX* row = logits + (size_t)blockIdx.x * Vp;
+    int target = targets[blockIdx.x];
+    if (target < 0 || target >= V) {  // a bug of the caller: better a stop here than a read of somebody else's memory
+        if (threadIdx.x == 0) printf("cross_entropy: row %d has target %d, outside the vocabulary of %d\n", (int)blockIdx.x, target, V);
+        __trap();
+    }
+    float at_target = to_float(row[target]), highest;  // read before anyone writes: the barriers of row_softmax stand between
+    float sum = row_softmax(&highest, row, V);
+    if (threadIdx.x == 0) loss[blockIdx.x] = logf(sum) + (highest - at_target);
+    if (weight == NULL) return;
+    float w = weight[blockIdx.x], scale = w / sum;
+    for (int i = threadIdx.x * VEC; i < Vp; i += blockDim.x * VEC) {
+        float8 x = {{0.0f}};
+        if (w != 0.0f && i < V) {  // a row of weight 0 is zero even where its logits are not finite
+            x = load_logits(row, i, V);
+            for (int k = 0; k < VEC; k++) x.v[k] = scale * expf(x.v[k] - highest) - (i + k == target ? w : 0.0f);
+        }
+        store8(row + i, x);
+    }
+}
+
+// one warp a sample
+static __global__ void sample_losses_kernel(float* sample_loss, const float* loss, const int* loss_start, const int* place, int k) {
+    int s = (blockIdx.x * blockDim.x + threadIdx.x) / WARP_SIZE, lane = threadIdx.x % WARP_SIZE;
+    if (s >= k) return;
+    int begin = loss_start[s], end = loss_start[s + 1];
+    float sum = 0.0f;
+    for (int i = begin + lane; i < end; i += WARP_SIZE) sum += loss[i];
+    sum = warp_sum(sum);
+    if (lane == 0) sample_loss[place ? place[s] : s] = end > begin ? sum / (end - begin) : 0.0f;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// launchers
+
+#define BLOCK 256
+
+void gather_rows(floatX* out, const floatX* inp, const int* rows, int n, int C, int ldi, cudaStream_t stream) {
+    NVTX_RANGE("gather_rows");
+    assert(C % VEC == 0 && ldi % VEC == 0);
+    if (n == 0) return;
+    LAUNCH(gather_rows_kernel, (unsigned)CEIL_DIV((size_t)n * C / VEC, BLOCK), BLOCK, 0, stream, out, inp, rows, n, C, ldi);
+}
+
+void scatter_rows(floatX* dinp, const floatX* dout, const int* index, int T, int C, cudaStream_t stream) {
+    NVTX_RANGE("scatter_rows");
+    assert(C % VEC == 0);
+    if (T == 0) return;
+    LAUNCH(scatter_rows_kernel, (unsigned)CEIL_DIV((size_t)T * C / VEC, BLOCK), BLOCK, 0, stream, dinp, dout, index, T, C);
+}
+
+void cross_entropy(floatX* logits, float* loss, const int* targets, const float* weight, int n, int V, int Vp, cudaStream_t stream) {
+    NVTX_RANGE("cross_entropy");
+    assert(Vp % VEC == 0 && Vp >= V && V > 0);
+    if (n == 0) return;
+    LAUNCH(cross_entropy_kernel, n, ROW_THREADS, 0, stream, logits, loss, targets, weight, V, Vp);
+}
+
+void sample_losses(float* sample_loss, const float* loss, const int* loss_start, const int* place, int k, cudaStream_t stream) {
+    NVTX_RANGE("sample_losses");
+    if (k == 0) return;
+    LAUNCH(sample_losses_kernel, CEIL_DIV(k, BLOCK / WARP_SIZE), BLOCK, 0, stream, sample_loss, loss, loss_start, place, k);
+}
