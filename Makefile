@@ -33,6 +33,9 @@ ifeq ($(filter $(PRECISION),fp32 bf16),)
 endif
 BUILD := build/$(BACKEND)-$(PRECISION)
 
+# V=1 shows the commands themselves.
+Q := $(if $(V),,@)
+
 # ---- compilers and flags -----------------------------------------------------------------------------------------------------------------------
 CC := gcc
 CXX := g++
@@ -107,28 +110,28 @@ deps:
 
 # ---- rules -------------------------------------------------------------------------------------------------------------------------------------
 $(BUILD)/%.cu.o: %.cu
-	@mkdir -p $(@D)
-	$(CU) $(PRECISION_FLAG) $(INCLUDES) -c $< -o $@
+	@mkdir -p $(@D); echo "  $(BUILD) $<"
+	$(Q)$(CU) $(PRECISION_FLAG) $(INCLUDES) -c $< -o $@
 $(BUILD)/%.cpp.o: %.cpp
-	@mkdir -p $(@D)
-	$(CXX) $(CXXFLAGS) $(PRECISION_FLAG) -Idev/cpu/include $(INCLUDES) -c $< -o $@
+	@mkdir -p $(@D); echo "  $(BUILD) $<"
+	$(Q)$(CXX) $(CXXFLAGS) $(PRECISION_FLAG) -Idev/cpu/include $(INCLUDES) -c $< -o $@
 $(BUILD)/%.c.o: %.c
-	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(INCLUDES) -c $< -o $@
+	@mkdir -p $(@D); echo "  $(BUILD) $<"
+	$(Q)$(CC) $(CFLAGS) $(INCLUDES) -c $< -o $@
 
 $(KERNEL_LIB): $(call objects,$(KERNEL_SOURCES) $(SHIM))
 $(SEAL_LIB): $(call objects,$(HOST_C) $(HOST_CU))
 $(TOKENIZER_LIB): $(call objects,$(TOKENIZER_C))
 %.a:
 	@rm -f $@
-	ar rcs $@ $^
+	@ar rcs $@ $^
 
 $(BUILD)/%: $(BUILD)/%.cu.o $(LIBS)
-	$(LINK) $^ -o $@ $(DEVICE_LIBS) $(HOST_LIBS)
+	$(Q)$(LINK) $^ -o $@ $(DEVICE_LIBS) $(HOST_LIBS)
 $(BUILD)/tokenize: $(BUILD)/tokenizer/tokenize_main.c.o $(TOKENIZER_LIB)
-	$(CC) $^ -o $@ $(HOST_LIBS)
+	$(Q)$(CC) $^ -o $@ $(HOST_LIBS)
 $(addprefix $(BUILD)/,$(HOST_TESTS)): $(BUILD)/%: $(BUILD)/%.c.o $(LIBS)
-	$(LINK) $^ -o $@ $(DEVICE_LIBS) -lcmocka $(HOST_LIBS)
+	$(Q)$(LINK) $^ -o $@ $(DEVICE_LIBS) -lcmocka $(HOST_LIBS)
 .SECONDARY:
 
 # ---- tests -------------------------------------------------------------------------------------------------------------------------------------

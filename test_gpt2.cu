@@ -235,8 +235,9 @@ static void check_steps(Case* c) {
         check(fabs(loss[step] - expected[step]) <= (bf16 ? 1e-2 : 1e-5) * fabs(expected[step]), "%s step %d: loss %.7f, recorded %.7f", c->name, step + 1, loss[step], expected[step]);
     free(expected);
     expected = reference(c, "step_grad_norm", NULL);
+    // bf16: 1% at the recorded parameters; from the second step on each side is at its own, and their distance adds to the norm's error once more
     for (int step = 0; step < 10; step++)
-        check(fabs(norm[step] - expected[step]) <= (bf16 ? 1e-2 : 1e-5) * fabs(expected[step]), "%s step %d: gradient norm %.6f, recorded %.6f", c->name, step + 1, norm[step], expected[step]);
+        check(fabs(norm[step] - expected[step]) <= (bf16 ? step ? 2e-2 : 1e-2 : 1e-5) * fabs(expected[step]), "%s step %d: gradient norm %.6f, recorded %.6f", c->name, step + 1, norm[step], expected[step]);
     free(expected);
     if (bf16 || !st_find(&c->states, "after.transformer.wte.weight")) return;
     for (int i = 0; i < t->layout.n_tensors; i++) {

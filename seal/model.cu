@@ -185,6 +185,7 @@ static void* host_buffer(int64_t n, size_t element, const ModelTensor* t) {
 
 void parameters_get(const ParameterSet* set, int tensor, float* host) {
     const ModelTensor* t = &set->layout->tensors[tensor];
+    cudaCheck(cudaDeviceSynchronize());  // updates are queued on the trainer's own stream
     int64_t n = t->rows * t->cols;
     if (set->master) {
         cudaCheck(cudaMemcpy(host, set->master + t->offset, n * sizeof(float), cudaMemcpyDeviceToHost));
@@ -209,6 +210,7 @@ void parameters_set(ParameterSet* set, int tensor, const float* host) {
 
 void parameters_get_gradient(const ParameterSet* set, int tensor, float* host) {
     const ModelTensor* t = &set->layout->tensors[tensor];
+    cudaCheck(cudaDeviceSynchronize());
     cudaCheck(cudaMemcpy(host, set->grads + t->offset, t->rows * t->cols * sizeof(float), cudaMemcpyDeviceToHost));
 }
 

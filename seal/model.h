@@ -72,7 +72,7 @@ void parameters_init(ParameterSet* set, uint64_t seed);
 // Hugging Face directories. Every tensor is checked for presence, shape and dtype; what is missing or left over is named.
 void parameters_load(ParameterSet* set, const char* directory);
 void parameters_save(const ParameterSet* set, const char* directory);  // fp32 from the masters; config.json and model.safetensors
-// One tensor between host and device as fp32, rows × cols as stored here.
+// One tensor between host and device as fp32, rows × cols as stored here. Reading waits for everything queued on the device.
 void parameters_get(const ParameterSet* set, int tensor, float* host);
 void parameters_set(ParameterSet* set, int tensor, const float* host);
 void parameters_get_gradient(const ParameterSet* set, int tensor, float* host);
