@@ -15,7 +15,7 @@ static const CommandRow commands[] = {{"step", "times a training step", NULL}};
 static const OptionRow options[] = {
     {"layers", OPTION_INT, AT(layers), "4", NULL, 1, 200, 1, 0, "layers"},           {"width", OPTION_INT, AT(width), "256", NULL, 8, 65536, 1, 0, "width"},
     {"heads", OPTION_INT, AT(heads), "4", NULL, 1, 512, 1, 0, "attention heads"},    {"vocab", OPTION_INT, AT(vocab), "8192", NULL, 1, 1000000, 1, 0, "vocabulary"},
-    {"tokens", OPTION_INT, AT(tokens), "1024", NULL, 2, 1000000, 1, 0, "tokens of a step"}, {"samples", OPTION_INT, AT(samples), "4", NULL, 1, 100000, 1, 0, "samples they are cut into"},
+    {"tokens", OPTION_INT, AT(tokens), "1024", NULL, 2, 1000000, 1, 0, "tokens of a step"}, {"samples", OPTION_INT, AT(samples), "1", NULL, 1, 100000, 1, 0, "samples they are cut into"},
     {"steps", OPTION_INT, AT(steps), "15", NULL, 1, 100000, 1, 0, "steps timed"},
 };
 static const OptionTable table = {"bench_step", "benchmark of a training step", commands, 1, options, sizeof options / sizeof *options};

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A training step against PyTorch eager on the same machine in the same run: three alternating rounds, the median of each side, and their ratio.
-#   dev/bench_step.sh [--layers 4 --width 256 --heads 4 --vocab 8192 --tokens 1024 --samples 4]      PYTHON=venv/bin/python (dev/reference/README.md)
+#   dev/bench_step.sh [--layers 4 --width 256 --heads 4 --vocab 8192 --tokens 1024 --samples 1]      PYTHON=venv/bin/python (dev/reference/README.md)
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}

@@ -1,0 +1,26 @@
+# What the end-to-end scripts share: TAP lines, a folder of their own, refusals. Sourced with BUILD set to the build folder.
+train_seal=$PWD/${BUILD:-build/cpu-fp32}/train_seal
+work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
+failed=0
+ok() { echo "ok $*"; }
+not_ok() { echo "not ok $*"; failed=1; }
+# expect NAME command…: the command succeeds
+expect() {
+    local name=$1; shift
+    if "$@" >"$work/out" 2>"$work/err"; then ok "$name"; else not_ok "$name: exit status $?, $(head -1 "$work/err")"; fi
+}
+# refuse NAME TEXT command…: exit status 2 and exactly one line on stderr, which holds TEXT
+refuse() {
+    local name=$1 text=$2 status; shift 2
+    "$@" >"$work/out" 2>"$work/err"; status=$?
+    if [ $status -eq 2 ] && [ "$(wc -l <"$work/err")" -eq 1 ] && grep -qF -- "$text" "$work/err"; then ok "$name is refused"
+    else not_ok "$name is refused: exit status $status, said: $(head -3 "$work/err")"; fi
+}
+# truth NAME condition…
+truth() { local name=$1; shift; if "$@" >/dev/null 2>&1; then ok "$name"; else not_ok "$name: $*"; fi; }
+# tokens FILE N V: a token file (safetensors, I32 `tokens`) with a pattern that a model can learn
+tokens() {
+    local header="{\"tokens\":{\"dtype\":\"I32\",\"shape\":[$2],\"data_offsets\":[0,$(($2 * 4))]}}"
+    { printf "\\x$(printf %02x $((${#header} % 256)))\\x$(printf %02x $((${#header} / 256)))\0\0\0\0\0\0%s" "$header"
+      awk -v n="$2" -v v="$3" 'BEGIN { for (i = 0; i < n; i++) { x = (i % 7) * (i % 11) % v; printf "\\%03o\\%03o\\000\\000", x % 256, int(x / 256) } }' | { read -r bytes; printf '%b' "${bytes//\\/\\0}"; }; } >"$1"
+}
