@@ -4,6 +4,21 @@
 
 #include <cuda_runtime.h>
 
+#if defined(__SANITIZE_ADDRESS__)
+#define CPU_ASAN 1
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#else
+#define CPU_ASAN 0
+#endif
+#if defined(CPU_TSAN) || defined(__SANITIZE_THREAD__)
+#undef CPU_TSAN
+#define CPU_TSAN 1
+#include <sanitizer/tsan_interface.h>
+#else
+#define CPU_TSAN 0
+#endif
+
 // fiber.cpp
 void cpu_run_grid(const cpu_launch& launch);
 int cpu_threads(void);                                     // OS threads of the pool (CPU_THREADS, default: cores)

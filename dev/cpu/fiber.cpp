@@ -2,32 +2,58 @@
 Threads, warps and blocks on the CPU. A CUDA thread is a fiber: a stack and a saved stack pointer. Fibers are LAZY: one stack runs the block's
 threads as a plain loop, and a second stack appears only when a thread must wait for others; a kernel that never synchronises pays nothing.
 A block lives on one OS thread; blocks are dealt to a pool. Waiting threads are resumed warp by warp, lowest lane first (or as CPU_ORDER says).
+For ThreadSanitizer every CUDA thread is a fiber of its own, known to the sanitizer; this file is then compiled with -DCPU_TSAN and WITHOUT
+-fsanitize=thread, so that the scheduler's own bookkeeping is not taken for the kernel's.
 */
 #include <assert.h>
-#include <stdarg.h>
 #include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
 #include <sys/mman.h>
 #include <unistd.h>
 #include "cpu_internal.h"
+#if defined(__SANITIZE_THREAD__)
+#error "fiber.cpp: compile with -DCPU_TSAN instead of -fsanitize=thread"
+#endif
 
 __thread uint3 threadIdx, blockIdx, blockDim, gridDim;
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__OPTIMIZE__)
+#if CPU_ASAN || CPU_TSAN || !defined(__OPTIMIZE__)
 #define STACK_BYTES (256 * 1024)
 #else
 #define STACK_BYTES (64 * 1024)
 #endif
+#define GUARD_BYTES (64 * 1024)  // below a stack: wide enough that a large frame does not step over it
 #define MAX_THREADS 1024
 #define MAX_WARPS (MAX_THREADS / 32)
 #define MAX_SHARED_SITES 64
 #define STATIC_SHARED_LIMIT (48 * 1024)
 #define MARGIN 64  // bytes of poison on each side of a shared array
+#define SHARED_BYTES (512 * 1024)   // static arrays of a block with their margins
+#define DYNAMIC_BYTES (256 * 1024)  // dynamic shared memory, from DYNAMIC_OFFSET
+#define DYNAMIC_OFFSET 4096
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // switching stacks: save the callee-saved registers, exchange stack pointers, restore. x86-64 and aarch64 System V.
 
 extern "C" void cpu_switch(void** save, void* load);
-#if defined(__x86_64__)
+#if defined(CPU_UCONTEXT) || !(defined(__x86_64__) || defined(__aarch64__))  // any other CPU, at a system call a switch
+#include <ucontext.h>
+extern "C" void cpu_switch(void** save, void* load) {
+    ucontext_t here;  // lives on the stack that is left, as the registers do in the other variants
+    *save = &here;
+    swapcontext(&here, (ucontext_t*)load);
+}
+static void* fresh_stack(char* top, void (*entry)(void)) {
+    ucontext_t* fresh = (ucontext_t*)((uintptr_t)(top - sizeof(ucontext_t)) & ~(uintptr_t)63);
+    getcontext(fresh);
+    fresh->uc_link = NULL;
+    fresh->uc_stack.ss_size = STACK_BYTES / 2;  // only its end matters
+    fresh->uc_stack.ss_sp = (char*)fresh - STACK_BYTES / 2;
+    makecontext(fresh, entry, 0);
+    return fresh;
+}
+#elif defined(__x86_64__)
 asm(R"(
 .text
 .type cpu_switch,@function
@@ -58,7 +84,7 @@ static void* fresh_stack(char* top, void (*entry)(void)) {
     for (int i = 0; i < 6; i++) *--sp = NULL;
     return sp;
 }
-#elif defined(__aarch64__)
+#else
 asm(R"(
 .text
 .type cpu_switch,%function
@@ -98,8 +124,6 @@ static void* fresh_stack(char* top, void (*entry)(void)) {
     *(void**)(sp + 88) = (void*)entry;  // x30
     return sp;
 }
-#else
-#error "dev/cpu switches stacks on x86-64 and aarch64 only"
 #endif
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
@@ -112,6 +136,8 @@ struct Warp {
     const char* file;
     int line;
     void* lanes[32];
+    unsigned generation;      // operations done
+    char sync[2];             // ThreadSanitizer's sync objects, see tsan_arrive
 };
 struct Site { const char* file; int line; };
 static bool same_file(const char* a, const char* b) { return a == b || !strcmp(a, b); }
@@ -137,16 +163,27 @@ struct Worker {
     int n_arrays;
     uint16_t order[MAX_THREADS];
     int ordered_for;                    // block size the order was made for
+    // sanitizers
+    const char* scheduler_stack;
+    size_t scheduler_stack_bytes;
+    void *fibers[MAX_THREADS], *scheduler_fiber;
+    unsigned barrier_generation;
+    char barrier_sync[2], begin_sync, end_sync;
 };
 static __thread Worker* me;
 __thread cpu_block cpu_now;
 
 static const char* operation_names[CPU_N_OPERATIONS] = {"__syncthreads", "__syncwarp", "shuffle", "ballot", "warp_sum", "warp_max", "ldmatrix", "mma"};
 
-bool cpu_in_kernel(void) { return me && me->launch; }
+bool cpu_in_kernel(void) { return me && me->launch && me->current_stack >= 0; }
 static int linear_thread(void) { return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z); }
 unsigned cpu_lane(void) { return linear_thread() % 32; }
 
+static void print_place(void) {
+    if (cpu_in_kernel())
+        fprintf(stderr, "  kernel %s, block (%u,%u,%u), thread (%u,%u,%u), launched at %s:%d\n", me->launch->kernel, blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y,
+                threadIdx.z, me->launch->file, me->launch->line);
+}
 void cpu_fail(const char* format, ...) {
     va_list args;
     char message[1024];
@@ -154,13 +191,91 @@ void cpu_fail(const char* format, ...) {
     vsnprintf(message, sizeof message, format, args);
     va_end(args);
     fflush(stdout);
-    if (cpu_in_kernel())
-        fprintf(stderr, "CUDA on the CPU: %s\n  kernel %s, block (%u,%u,%u), thread (%u,%u,%u), launched at %s:%d\n", message, me->launch->kernel, blockIdx.x, blockIdx.y,
-                blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z, me->launch->file, me->launch->line);
-    else fprintf(stderr, "CUDA on the CPU: %s\n", message);
+    fprintf(stderr, "CUDA on the CPU: %s\n", message);
+    print_place();
     abort();
 }
 void cpu_misaligned(const void* p, size_t n, const char* file, int line) { cpu_fail("misaligned access: %p is not a multiple of %zu, at %s:%d", p, n, file, line); }
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// sanitizers: what they must know about fibers, and what they should say besides file and line
+
+#if CPU_ASAN
+// Called by AddressSanitizer before its report.
+extern "C" void __asan_on_error(void) {
+    void* p = __asan_get_report_address();
+    if (cpu_in_kernel()) fprintf(stderr, "CUDA on the CPU: a memory error in a kernel\n");
+    else if (cpu_is_device(p, 1)) fprintf(stderr, "CUDA on the CPU: the host touches device memory at %p\n", p);
+    print_place();
+}
+#endif
+#if CPU_TSAN
+extern "C" void AnnotateIgnoreWritesBegin(const char* file, int line);
+extern "C" void AnnotateIgnoreWritesEnd(const char* file, int line);
+// Called by ThreadSanitizer before its report; the second access of the race is the running thread's.
+extern "C" void __tsan_on_report(void*) { print_place(); }
+#endif
+
+// A thread that arrives at a barrier releases the barrier's sync object, and acquires it when it goes on. Two objects in turn: a thread late to
+// go on would otherwise acquire what the others did after the barrier, and their writes over data it reads would look ordered.
+static inline void tsan_arrive(char* sync) {
+    (void)sync;
+#if CPU_TSAN
+    __tsan_release(sync);
+#endif
+}
+static inline void tsan_leave(char* sync) {
+    (void)sync;
+#if CPU_TSAN
+    __tsan_acquire(sync);
+#endif
+}
+
+// Leaves this stack for number `to` (−1: the scheduler's). `last`: nobody comes back to this one.
+static inline __attribute__((always_inline)) void switch_stack(Worker* w, void** save, void* load, int to, bool last) {
+    (void)last;
+    w->current_stack = to;
+#if CPU_ASAN
+    void* fake = NULL;
+    if (to < 0) __sanitizer_start_switch_fiber(last ? NULL : &fake, w->scheduler_stack, w->scheduler_stack_bytes);
+    else __sanitizer_start_switch_fiber(last ? NULL : &fake, w->stacks[to] + GUARD_BYTES, STACK_BYTES);
+#endif
+#if CPU_TSAN
+    __tsan_switch_to_fiber(to < 0 ? w->scheduler_fiber : w->fibers[to], __tsan_switch_to_fiber_no_sync);
+#endif
+    cpu_switch(save, load);
+#if CPU_ASAN
+    __sanitizer_finish_switch_fiber(fake, NULL, NULL);
+#endif
+}
+
+#if !CPU_ASAN && !CPU_TSAN
+// A fault in a guard page is a stack overflow of the thread that runs; any other fault in a kernel is told with its place too.
+static void on_fault(int signal_number, siginfo_t* info, void*) {
+    const char* p = (const char*)info->si_addr;
+    if (cpu_in_kernel()) {
+        bool overflow = false;
+        for (int s = 0; s < me->n_stacks; s++) overflow = overflow || (p >= me->stacks[s] && p < me->stacks[s] + GUARD_BYTES);
+        if (overflow) fprintf(stderr, "CUDA on the CPU: stack overflow (a thread has %d KiB here)\n", STACK_BYTES / 1024);
+        else fprintf(stderr, "CUDA on the CPU: invalid memory access at %p\n", p);
+        print_place();
+    }
+    signal(signal_number, SIG_DFL);  // the access is repeated on return, and ends the program as usual
+}
+static void catch_faults(void) {  // for this OS thread, on a stack of its own: the thread's is the one that may be full
+    stack_t stack = {};
+    stack.ss_size = 64 * 1024;
+    stack.ss_sp = malloc(stack.ss_size);
+    sigaltstack(&stack, NULL);
+    struct sigaction action = {};
+    action.sa_sigaction = on_fault;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+    sigaction(SIGSEGV, &action, NULL);
+    sigaction(SIGBUS, &action, NULL);
+}
+#else
+static void catch_faults(void) {}  // the sanitizers do
+#endif
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // CPU_ORDER
@@ -227,18 +342,44 @@ static int pick_bit(uint64_t mask) {
 
 static void fiber_main(void);
 
-static int new_stack(Worker* w) {
-    if (w->n_free) return w->free_stacks[--w->n_free];
+static void make_stack(Worker* w) {
     int s = w->n_stacks++;
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    char* p = (char*)mmap(NULL, STACK_BYTES + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    char* p = (char*)mmap(NULL, STACK_BYTES + GUARD_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) cpu_fail("out of memory for thread stacks");
-    mprotect(p, page, PROT_NONE);  // a kernel that overflows its stack faults here
+    mprotect(p, GUARD_BYTES, PROT_NONE);  // a kernel that overflows its stack faults here
     w->stacks[s] = p;
-    return s;
+#if CPU_TSAN
+    w->fibers[s] = __tsan_create_fiber(0);
+#endif
+}
+// The stack for the thread that begins next: any free one, or, for ThreadSanitizer, the thread's own.
+static int new_stack(Worker* w) {
+#if CPU_TSAN
+    return cpu_now.order ? cpu_now.order[cpu_now.next] : cpu_now.next;
+#endif
+    if (!w->n_free) {
+        make_stack(w);
+        return w->n_stacks - 1;
+    }
+    return w->free_stacks[--w->n_free];
+}
+static void leave_stack(Worker* w) {
+    (void)w;
+#if !CPU_TSAN
+    w->free_stacks[w->n_free++] = w->current_stack;
+#endif
 }
 // Stack tops are staggered by 448 bytes: with equal page offsets all of them would compete for the same lines of the L1 cache.
-static void* begin_stack(Worker* w, int s) { return fresh_stack(w->stacks[s] + STACK_BYTES + sysconf(_SC_PAGESIZE) - (448 * s) % 4096, fiber_main); }
+static void* begin_stack(Worker* w, int s) {
+#if CPU_ASAN
+    __asan_unpoison_memory_region(w->stacks[s] + GUARD_BYTES, STACK_BYTES);  // frames that were left for good have their redzones there
+#endif
+    return fresh_stack(w->stacks[s] + GUARD_BYTES + STACK_BYTES - (448 * s) % 4096, fiber_main);
+}
+static void switch_to_new_thread(Worker* w, void** save, bool last) {
+    int s = new_stack(w);
+    switch_stack(w, save, begin_stack(w, s), s, last);
+}
 
 static void set_thread(int tid) {
     if (blockDim.y * blockDim.z == 1) {  // the usual case, without divisions
@@ -274,10 +415,9 @@ static void report_deadlock(Worker* w) {
 }
 
 // Leaves the current stack for a waiting thread's.
-static void switch_to_thread(Worker* w, void** save, int tid) {
-    w->current_stack = w->stack_of[tid];
+static void switch_to_thread(Worker* w, void** save, int tid, bool last) {
     set_thread(tid);
-    cpu_switch(save, w->saved[tid]);
+    switch_stack(w, save, w->saved[tid], w->stack_of[tid], last);
 }
 
 // A runnable lane, preferring one warp; −1 where none is.
@@ -311,12 +451,9 @@ static void wait_here(int tid, const char* file, int line) {
             next = -1;
         }
     }
-    if (next >= 0) switch_to_thread(w, &w->saved[tid], next);
-    else if (unstarted) {
-        int s = new_stack(w);
-        w->current_stack = s;
-        cpu_switch(&w->saved[tid], begin_stack(w, s));
-    } else report_deadlock(w);
+    if (next >= 0) switch_to_thread(w, &w->saved[tid], next, false);
+    else if (unstarted) switch_to_new_thread(w, &w->saved[tid], false);
+    else report_deadlock(w);
     cpu_now.waiting--;
 }
 
@@ -329,18 +466,27 @@ void cpu_resume_waiting(void) {
         if (cpu_now.done == cpu_now.n_threads) return;
         report_deadlock(w);
     }
-    w->free_stacks[w->n_free++] = w->current_stack;  // this stack's loop has nothing left to begin: it is never returned to
+    leave_stack(w);  // this stack's loop has nothing left to begin: it is never returned to
     void* nowhere;
-    switch_to_thread(w, &nowhere, next);
+    switch_to_thread(w, &nowhere, next, true);
 }
 
 static void fiber_main(void) {
-    me->launch->run_threads(me->launch->arguments);
-    // Every thread has begun, and the last one of this stack has finished with nobody waiting: the block is done.
     Worker* w = me;
-    w->free_stacks[w->n_free++] = w->current_stack;
     void* nowhere;
-    cpu_switch(&nowhere, w->scheduler);
+#if CPU_ASAN
+    __sanitizer_finish_switch_fiber(NULL, NULL, NULL);
+#endif
+    tsan_leave(&w->begin_sync);
+    w->launch->run_threads(w->launch->arguments);
+    tsan_arrive(&w->end_sync);
+#if CPU_TSAN
+    if (cpu_now.next < cpu_now.n_threads) switch_to_new_thread(w, &nowhere, true);
+    if (cpu_now.waiting) cpu_resume_waiting();
+#endif
+    // Every thread has begun, and the last one of this stack has finished with nobody waiting: the block is done.
+    leave_stack(w);
+    switch_stack(w, &nowhere, w->scheduler, -1, true);
     __builtin_unreachable();
 }
 
@@ -355,10 +501,15 @@ void cpu_barrier(const char* file, int line) {
     if (cpu_now.done) cpu_fail("__syncthreads at %s:%d after %d threads of the block have left the kernel", file, line, cpu_now.done);
     w->barrier = {file, line};
     w->at_barrier[tid] = true;
+    char* sync = &w->barrier_sync[w->barrier_generation & 1];
+    tsan_arrive(sync);
     if (++w->barrier_arrived < cpu_now.n_threads) {
         wait_here(tid, file, line);
+        tsan_leave(sync);
         return;
     }
+    tsan_leave(sync);
+    w->barrier_generation++;
     w->barrier_arrived = 0;
     for (int t = 0; t < cpu_now.n_threads; t++) w->at_barrier[t] = false;
     for (int i = 0; i < w->n_warps; i++) {
@@ -389,11 +540,17 @@ void cpu_collect(cpu_operation operation, uint32_t mask, void* mine, cpu_warp_fu
     }
     warp->lanes[lane] = mine;
     warp->arrived |= 1u << lane;
+    char* sync = &warp->sync[warp->generation & 1];
+    tsan_arrive(sync);
     if (warp->arrived != expected) {
         wait_here(tid, file, line);
+        tsan_leave(sync);
         return;
     }
+    tsan_leave(sync);
     if (work) work(warp->lanes, expected, context);
+    tsan_arrive(sync);  // work has written what the other lanes receive
+    warp->generation++;
     warp->arrived = 0;
     warp->runnable |= expected & ~(1u << lane);
     if (warp->runnable) w->runnable_warps |= 1ull << (tid / 32);
@@ -436,10 +593,28 @@ void cpu_warp_max_work(void** lanes, uint32_t mask, void*) {
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // shared memory
 
+// Margins hold a pattern that is checked when the block ends; under AddressSanitizer they are poisoned, and the access itself is reported.
+#if CPU_ASAN
+static void fill_margin(char* p) { __asan_poison_memory_region(p, MARGIN); }
+static void check_margin(const char*, const char*, size_t) {}
+static void open_memory(char* p, size_t bytes) { __asan_unpoison_memory_region(p, bytes); }
+#else
 static void fill_margin(char* p) { memset(p, 0xa5, MARGIN); }
 static void check_margin(const char* p, const char* what, size_t bytes) {
     for (int i = 0; i < MARGIN; i++)
         if ((unsigned char)p[i] != 0xa5) cpu_fail("write outside %s of %zu bytes", what, bytes);
+}
+static void open_memory(char*, size_t) {}
+#endif
+// NaN: what a thread reads before anybody has written it shows. ThreadSanitizer must not take it for the running thread's write.
+static void fill_nan(char* p, size_t bytes) {
+#if CPU_TSAN
+    AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+    memset(p, 0xff, bytes);
+    AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+#else
+    memset(p, 0xff, bytes);
+#endif
 }
 
 void* cpu_shared(const void* site, size_t bytes, size_t alignment) {
@@ -452,8 +627,9 @@ void* cpu_shared(const void* site, size_t bytes, size_t alignment) {
     for (int i = 0; i < w->n_arrays; i++) total += w->arrays[i].bytes;
     if (total + bytes > STATIC_SHARED_LIMIT) cpu_fail("%zu bytes of static shared memory, a GPU has %d", total + bytes, STATIC_SHARED_LIMIT);
     char* data = w->shared + from;
+    open_memory(data, bytes);
+    fill_nan(data, bytes);
     fill_margin(data - MARGIN);
-    memset(data, 0xff, bytes);  // NaN: what a thread reads before anybody has written it shows
     fill_margin(data + bytes);
     w->arrays[w->n_arrays++] = {site, data, bytes};
     w->shared_used = from + bytes + MARGIN;
@@ -464,10 +640,18 @@ void* cpu_dynamic_shared(void) {
     return me->dynamic;
 }
 static void begin_shared(Worker* w, size_t dynamic_bytes) {
+#if CPU_ASAN
+    __asan_poison_memory_region(w->shared, SHARED_BYTES);  // all that no array of this block covers
+    __asan_poison_memory_region(w->dynamic - DYNAMIC_OFFSET, DYNAMIC_BYTES);
+#endif
     w->n_arrays = 0;
     w->shared_used = 0;
     w->dynamic_bytes = dynamic_bytes;
-    if (dynamic_bytes) { memset(w->dynamic, 0xff, dynamic_bytes); fill_margin(w->dynamic - MARGIN); fill_margin(w->dynamic + dynamic_bytes); }
+    if (!dynamic_bytes) return;
+    open_memory(w->dynamic, dynamic_bytes);
+    fill_nan(w->dynamic, dynamic_bytes);
+    fill_margin(w->dynamic - MARGIN);
+    fill_margin(w->dynamic + dynamic_bytes);
 }
 static void end_shared(Worker* w) {
     for (int i = 0; i < w->n_arrays; i++) {
@@ -486,9 +670,22 @@ static void end_shared(Worker* w) {
 static Worker* this_worker(void) {
     if (me) return me;
     me = (Worker*)calloc(1, sizeof *me);
-    me->shared = (char*)aligned_alloc(4096, 512 * 1024);
-    me->dynamic = (char*)aligned_alloc(4096, 256 * 1024) + 4096;
+    me->current_stack = -1;
+    me->shared = (char*)aligned_alloc(4096, SHARED_BYTES);
+    me->dynamic = (char*)aligned_alloc(4096, DYNAMIC_BYTES) + DYNAMIC_OFFSET;
     if (!me->shared) cpu_fail("out of memory");
+    catch_faults();
+#if CPU_ASAN
+    pthread_attr_t attributes;
+    void* stack;
+    pthread_getattr_np(pthread_self(), &attributes);
+    pthread_attr_getstack(&attributes, &stack, &me->scheduler_stack_bytes);
+    pthread_attr_destroy(&attributes);
+    me->scheduler_stack = (const char*)stack;
+#endif
+#if CPU_TSAN
+    me->scheduler_fiber = __tsan_get_current_fiber();
+#endif
     return me;
 }
 
@@ -501,9 +698,13 @@ static void run_block(Worker* w, const cpu_launch* launch, int64_t index) {
     w->n_warps = (n + 31) / 32;
     begin_shared(w, launch->shared_bytes);
     cpu_async_begin_block();
-    int s = new_stack(w);
-    w->current_stack = s;
-    cpu_switch(&w->scheduler, begin_stack(w, s));
+#if CPU_TSAN
+    while (w->n_stacks < n) make_stack(w);
+#endif
+    tsan_arrive(&w->begin_sync);
+    switch_to_new_thread(w, &w->scheduler, false);
+    w->current_stack = -1;
+    tsan_leave(&w->end_sync);
     if (cpu_now.done != n) report_deadlock(w);
     end_shared(w);
 }
@@ -540,7 +741,7 @@ static struct {
 
 int cpu_threads(void) {
     if (!pool.n_threads) {
-        const char* text = getenv("CPU_THREADS");
+        const char* text = CPU_TSAN ? "1" : getenv("CPU_THREADS");
         int n = text ? atoi(text) : 0;
         pool.n_threads = n > 0 ? n : (int)sysconf(_SC_NPROCESSORS_ONLN);
         if (pool.n_threads < 1) pool.n_threads = 1;

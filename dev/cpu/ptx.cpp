@@ -52,10 +52,13 @@ static __thread bool flying;
 
 static Flights& mine(void) {
     if (!flights) flights = new std::vector<Flights>(1024);
-    flying = true;
+    __atomic_store_n(&flying, true, __ATOMIC_RELAXED);
     return (*flights)[threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)];
 }
 void cpu_async_begin_block(void) {
+#if CPU_TSAN
+    if (!flights) flights = new std::vector<Flights>(1024);  // by the host side, before the threads that it is shared by
+#endif
     if (!flying) return;
     for (Flights& f : *flights) { f.copies.clear(); f.landed = 0; f.group = 0; }
     flying = false;

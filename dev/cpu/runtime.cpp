@@ -41,19 +41,46 @@ static size_t memory_limit(void) {  // CPU_MEMORY_MIB: a smaller device, for tes
     size_t pages = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
     return text ? strtoull(text, NULL, 10) << 20 : pages;
 }
+// Device memory lies between margins: a pattern, checked when it is freed and when the device is synchronised. Under AddressSanitizer malloc's own
+// redzones do that, and all device memory is poisoned for the host: it opens while the queues run.
+#define DEVICE_MARGIN 256  // keeps the alignment of cudaMalloc
+static const unsigned char margin_byte = 0xa5;
+
+#if CPU_ASAN
+static void open_device(void) { for (auto& a : allocations) if (a.second.device) __asan_unpoison_memory_region((void*)a.first, a.second.bytes); }
+static void close_device(void) { for (auto& a : allocations) if (a.second.device) __asan_poison_memory_region((void*)a.first, a.second.bytes); }
+static void check_margins(uintptr_t, const Allocation&) {}
+#else
+static void open_device(void) {}
+static void close_device(void) {}
+static void check_margins(uintptr_t at, const Allocation& a) {
+    if (!a.device) return;
+    const unsigned char *before = (const unsigned char*)at - DEVICE_MARGIN, *after = (const unsigned char*)at + a.bytes;
+    for (int i = 0; i < DEVICE_MARGIN; i++)
+        if (before[i] != margin_byte || after[i] != margin_byte)
+            cpu_fail("a kernel wrote outside device memory: %d bytes %s the allocation of %zu bytes at %p", before[i] != margin_byte ? DEVICE_MARGIN - i : i + 1,
+                     before[i] != margin_byte ? "before" : "past the end of", a.bytes, (void*)at);
+}
+#endif
+static int running;  // nested operations of the queues
+
 static cudaError_t allocate(void** p, size_t bytes, bool device) {
     if (!p) return failed(cudaErrorInvalidValue);
     *p = NULL;
     if (bytes == 0) return cudaSuccess;
     if (device && device_bytes + bytes > memory_limit()) return failed(cudaErrorMemoryAllocation);
-    size_t rounded = (bytes + 255) / 256 * 256;
-    void* q = aligned_alloc(256, rounded);
-    if (!q) return failed(cudaErrorMemoryAllocation);
+    size_t margin = device && !CPU_ASAN ? DEVICE_MARGIN : 0;
+    void* q = NULL;
+    if (posix_memalign(&q, 256, bytes + 2 * margin)) return failed(cudaErrorMemoryAllocation);
+    memset(q, margin_byte, margin);
+    q = (char*)q + margin;
+    memset((char*)q + bytes, margin_byte, margin);
     if (device) memset(q, 0xff, bytes);
     pthread_mutex_lock(&lock);
     allocations[(uintptr_t)q] = {bytes, device};
     if (device) device_bytes += bytes;
     pthread_mutex_unlock(&lock);
+    if (!running) close_device();
     *p = q;
     return cudaSuccess;
 }
@@ -62,9 +89,10 @@ static cudaError_t release(void* p, bool device) {
     cudaDeviceSynchronize();
     auto it = allocations.find((uintptr_t)p);
     if (it == allocations.end() || it->second.device != device) cpu_fail("%s of %p, which is no such allocation", device ? "cudaFree" : "cudaFreeHost", p);
+    check_margins(it->first, it->second);
     if (device) device_bytes -= it->second.bytes;
     allocations.erase(it);
-    free(p);
+    free((char*)p - (device && !CPU_ASAN ? DEVICE_MARGIN : 0));
     return cudaSuccess;
 }
 cudaError_t cudaMalloc(void** p, size_t bytes) { return allocate(p, bytes, true); }
@@ -128,7 +156,11 @@ static void run_until(cpu_stream* s, uint64_t last) {
         bool was = s->running;
         s->running = true;
         if (o.wait && o.wait->stream && o.wait->done < o.wait_sequence) run_until(o.wait->stream, o.wait_sequence);
-        if (o.run) o.run(o.context);
+        if (o.run) {
+            if (running++ == 0) open_device();
+            o.run(o.context);
+            if (--running == 0) close_device();
+        }
         if (o.release) o.release(o.context);
         if (o.record) { o.record->done = o.sequence; o.record->time = now(); }
         s->running = was;
@@ -169,6 +201,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) { return stream_of(stream)->que
 cudaError_t cudaDeviceSynchronize(void) {
     run_until(&null_stream, sequence);
     for (cpu_stream* s : streams) run_until(s, sequence);
+    for (auto& a : allocations) check_margins(a.first, a.second);
     return cudaSuccess;
 }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) { *event = new cpu_event{NULL, 0, 0, 0.0}; return cudaSuccess; }

@@ -283,11 +283,19 @@ struct cpu_block {
 extern __thread cpu_block cpu_now;
 void cpu_resume_waiting(void);
 
+#if defined(__SANITIZE_THREAD__)
+#define CPU_SCHEDULER __attribute__((no_sanitize_thread))  // bookkeeping of the shim, not the kernel's memory
+#define CPU_STACK_PER_THREAD true
+#else
+#define CPU_SCHEDULER
+#define CPU_STACK_PER_THREAD false
+#endif
+
 template <auto K, typename... P> struct cpu_kernel {
     typedef std::tuple<std::remove_cv_t<std::remove_reference_t<P>>...> Arguments;
     // The kernel is inlined into this loop. A thread that waits leaves it to another stack, which goes on with the next thread; so the loop's
     // state is in cpu_now, not in registers.
-    static void run_threads(const void* arguments) {
+    CPU_SCHEDULER static void run_threads(const void* arguments) {
         const Arguments& a = *(const Arguments*)arguments;
         while (cpu_now.next < cpu_now.n_threads) {
             int i = cpu_now.next++;
@@ -301,6 +309,7 @@ template <auto K, typename... P> struct cpu_kernel {
             tid = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
             cpu_now.exited[tid & 1023] = 1;
             cpu_now.done++;
+            if (CPU_STACK_PER_THREAD) return;
             if (cpu_now.waiting) cpu_resume_waiting();
         }
     }
