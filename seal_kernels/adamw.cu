@@ -62,6 +62,8 @@ int64_t tensor_rows_chunks(TensorRow* rows, int n_rows) {
 
 void adamw_update(const TensorRow* rows, int n_rows, int64_t n_chunks, const float* grad_scale, float lr, float beta1, float beta2, float eps, int step,
                   cudaStream_t stream) {
+    NVTX_RANGE("adamw_update");
+    if (n_chunks == 0) return;
     AdamwArgs args = {lr, beta1, beta2, eps, (float)(1.0 - pow((double)beta1, step)), (float)sqrt(1.0 - pow((double)beta2, step))};
     LAUNCH(adamw_kernel, (unsigned)n_chunks, BLOCK, 0, stream, rows, n_rows, grad_scale, args);
 }

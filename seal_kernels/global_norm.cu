@@ -7,7 +7,8 @@ partials in a fixed order, in double: a table of billions of elements has a hund
 // defines: row_of_chunk, chunk_range
 #include "tensor_rows.h"
 
-#define BLOCK 256
+#define BLOCK WARP_SIZE  // a chunk is a warp's: no barrier, and 32 such blocks on an SM have enough loads in flight
+#define NORM_BLOCK 1024  // of the one block that adds the partials: its loads are all that hides their latency
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // kernels
@@ -17,26 +18,27 @@ static __global__ void squares_kernel(float* partial, const TensorRow* rows, int
     int64_t from, to;
     chunk_range(row, blockIdx.x, &from, &to);
     int64_t whole = from + (to - from) / VEC * VEC;
-    float sums[VEC] = {0.0f};
-    for (int64_t i = from + threadIdx.x * VEC; i < whole; i += BLOCK * VEC) {
+    float8 sums = {{0.0f}};
+    UNROLL for (int64_t i = from + threadIdx.x * VEC; i < whole; i += BLOCK * VEC) {
         float8 g = load8(row->grad + i);
-        UNROLL for (int k = 0; k < VEC; k++) sums[k] += g.v[k] * g.v[k];
+        for (int k = 0; k < VEC; k++) sums.v[k] += g.v[k] * g.v[k];
     }
-    for (int64_t i = whole + threadIdx.x; i < to; i += BLOCK) sums[0] += row->grad[i] * row->grad[i];
-    float sum = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
-    sum = block_sum(sum);
+    for (int64_t i = whole + threadIdx.x; i < to; i += BLOCK) sums.v[0] += row->grad[i] * row->grad[i];
+    float sum = 0.0f;
+    for (int k = 0; k < VEC; k++) sum += sums.v[k];
+    sum = warp_sum(sum);
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
 static __global__ void norm_kernel(float* norm, float* scale, const float* partial, int64_t n, float max_norm) {
-    SHARED(double, sums, [BLOCK]);
+    SHARED(double, sums, [NORM_BLOCK]);
     double sum = 0.0;
-    for (int64_t i = threadIdx.x; i < n; i += BLOCK) sum += partial[i];
+    UNROLL for (int64_t i = threadIdx.x; i < n; i += NORM_BLOCK) sum += partial[i];
     sums[threadIdx.x] = sum;
     __syncthreads();
     if (threadIdx.x != 0) return;
     sum = 0.0;
-    for (int i = 0; i < BLOCK; i++) sum += sums[i];
+    for (int i = 0; i < NORM_BLOCK; i++) sum += sums[i];
     float length = (float)sqrt(sum);
     *norm = length;
     // a norm that is NaN or infinite scales by NaN or 0; the trainer stops on it before anything is saved
@@ -47,6 +49,7 @@ static __global__ void norm_kernel(float* norm, float* scale, const float* parti
 // launchers
 
 void global_norm(float* norm, float* scale, float* partial, const TensorRow* rows, int n_rows, int64_t n_chunks, float max_norm, cudaStream_t stream) {
-    LAUNCH(squares_kernel, (unsigned)n_chunks, BLOCK, 0, stream, partial, rows, n_rows);
-    LAUNCH(norm_kernel, 1, BLOCK, 0, stream, norm, scale, partial, n_chunks, max_norm);
+    NVTX_RANGE("global_norm");
+    if (n_chunks > 0) LAUNCH(squares_kernel, (unsigned)n_chunks, BLOCK, 0, stream, partial, rows, n_rows);
+    LAUNCH(norm_kernel, 1, NORM_BLOCK, 0, stream, norm, scale, partial, n_chunks, max_norm);
 }

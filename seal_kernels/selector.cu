@@ -7,26 +7,43 @@ a table of one row). All of it is fp32. N is a few hundred thousand at most, a b
 #include "kernels.h"
 
 #define BLOCK 256
-#define PARTS 128  // blocks of the first stage of a sum over N
+#define DENSE_BLOCK 128  // of the kernels over all N, VEC logits a thread
+#define PARTS 128        // blocks of the first stage of a sum over N, at most
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // kernels
 
+// logits k … k + 7; `otherwise` past the end
+static inline __device__ float8 load_logits(const float* omega, int k, int N, float otherwise) {
+    if (k + VEC <= N) return load8(omega + k);
+    float8 x;
+    for (int j = 0; j < VEC; j++) x.v[j] = k + j < N ? omega[k + j] : otherwise;
+    return x;
+}
+
 // Max and Σ exp(ω − max) of each block's share; the second stage combines them in block order.
 static __global__ void normalise_parts_kernel(float* part_max, float* part_sum, const float* omega, int N) {
     float highest = -INFINITY;
-    for (int k = blockIdx.x * BLOCK + threadIdx.x; k < N; k += PARTS * BLOCK) highest = fmaxf(highest, omega[k]);
+    int begin = (blockIdx.x * DENSE_BLOCK + threadIdx.x) * VEC, stride = gridDim.x * DENSE_BLOCK * VEC;
+    for (int k = begin; k < N; k += stride) {
+        float8 x = load_logits(omega, k, N, -INFINITY);
+        for (int j = 0; j < VEC; j++) highest = fmaxf(highest, x.v[j]);
+    }
     highest = block_max(highest);
+    float8 sums = {{0.0f}};
+    for (int k = begin; k < N; k += stride) {
+        float8 x = load_logits(omega, k, N, -INFINITY);
+        for (int j = 0; j < VEC; j++) sums.v[j] += expf(x.v[j] - highest);
+    }
     float sum = 0.0f;
-    for (int k = blockIdx.x * BLOCK + threadIdx.x; k < N; k += PARTS * BLOCK) sum += expf(omega[k] - highest);
+    for (int j = 0; j < VEC; j++) sum += sums.v[j];
     sum = block_sum(sum);
     if (threadIdx.x == 0) { part_max[blockIdx.x] = highest; part_sum[blockIdx.x] = sum; }
 }
-static __global__ void normalise_kernel(float* stats, const float* part_max, const float* part_sum) {
+static __global__ void normalise_kernel(float* stats, const float* part_max, const float* part_sum, int parts) {
     int i = threadIdx.x;
-    float highest = block_max(i < PARTS ? part_max[i] : -INFINITY);
-    // a block without elements brings −inf and 0: nothing, not NaN
-    float sum = block_sum(i < PARTS && part_sum[i] > 0.0f ? part_sum[i] * expf(part_max[i] - highest) : 0.0f);
+    float highest = block_max(i < parts ? part_max[i] : -INFINITY);
+    float sum = block_sum(i < parts ? part_sum[i] * expf(part_max[i] - highest) : 0.0f);
     if (i == 0) { stats[0] = highest; stats[1] = sum; }
 }
 
@@ -66,8 +83,16 @@ static __global__ void gradient_dense_kernel(float* grad, const float* omega, co
         S[0] = sum / (float)N;
     }
     __syncthreads();
-    int k = blockIdx.x * blockDim.x + threadIdx.x;
-    if (k < N) grad[k] = activation == SELECTOR_SOFTMAX ? -sigma_of(omega[k], stats, N, activation) * S[0] / (float)b : 0.0f;
+    int k = (blockIdx.x * DENSE_BLOCK + threadIdx.x) * VEC;
+    if (k >= N) return;
+    float8 g = {{0.0f}};
+    if (activation == SELECTOR_SOFTMAX) {
+        float highest = stats[0], factor = -(float)N / stats[1] * S[0] / (float)b;
+        g = load_logits(omega, k, N, 0.0f);
+        for (int j = 0; j < VEC; j++) g.v[j] = factor * expf(g.v[j] - highest);
+    }
+    if (k + VEC <= N) store8(grad + k, g);
+    else for (int j = 0; k + j < N; j++) grad[k + j] = g.v[j];
 }
 // The rows of the batch. A row that repeats is added by its first thread, in batch order.
 static __global__ void gradient_batch_kernel(float* grad, const float* omega, const float* sigma, const int* rows, const float* delta, int b, SelectorActivation activation) {
@@ -127,21 +152,28 @@ static __global__ void visited_kernel(float* omega, const float* sum, const floa
 size_t selector_scratch(int N) { (void)N; return 2 * PARTS; }
 
 void selector_normalise(float* stats, float* scratch, const float* omega, int N, cudaStream_t stream) {
-    LAUNCH(normalise_parts_kernel, PARTS, BLOCK, 0, stream, scratch, scratch + PARTS, omega, N);
-    LAUNCH(normalise_kernel, 1, PARTS, 0, stream, stats, scratch, scratch + PARTS);
+    NVTX_RANGE("selector_normalise");
+    int parts = min(PARTS, CEIL_DIV(N, DENSE_BLOCK * VEC));
+    LAUNCH(normalise_parts_kernel, parts, DENSE_BLOCK, 0, stream, scratch, scratch + PARTS, omega, N);
+    LAUNCH(normalise_kernel, 1, PARTS, 0, stream, stats, scratch, scratch + PARTS, parts);
 }
 void selector_sigma(float* sigma, const float* omega, const float* stats, const int* rows, int b, int N, SelectorActivation activation, cudaStream_t stream) {
-    LAUNCH(sigma_kernel, CEIL_DIV(b, BLOCK), BLOCK, 0, stream, sigma, omega, stats, rows, b, N, activation);
+    NVTX_RANGE("selector_sigma");
+    if (b > 0) LAUNCH(sigma_kernel, CEIL_DIV(b, BLOCK), BLOCK, 0, stream, sigma, omega, stats, rows, b, N, activation);
 }
 void selector_token_weights(float* weight, const float* sigma, const float* coefficient, const int* place, const int* loss_start, int k, int b, cudaStream_t stream) {
-    LAUNCH(token_weights_kernel, CEIL_DIV(k * WARP_SIZE, BLOCK), BLOCK, 0, stream, weight, sigma, coefficient, place, loss_start, k, b);
+    NVTX_RANGE("selector_token_weights");
+    if (k > 0) LAUNCH(token_weights_kernel, CEIL_DIV(k * WARP_SIZE, BLOCK), BLOCK, 0, stream, weight, sigma, coefficient, place, loss_start, k, b);
 }
 void selector_delta(float* delta, const float* loss, const float* loss_hat, float scale, int b, cudaStream_t stream) {
-    LAUNCH(delta_kernel, CEIL_DIV(b, BLOCK), BLOCK, 0, stream, delta, loss, loss_hat, scale, b);
+    NVTX_RANGE("selector_delta");
+    if (b > 0) LAUNCH(delta_kernel, CEIL_DIV(b, BLOCK), BLOCK, 0, stream, delta, loss, loss_hat, scale, b);
 }
 void selector_gradient(float* grad, const float* omega, const float* stats, const float* sigma, const int* rows, const float* delta, int b, int N,
                        SelectorActivation activation, cudaStream_t stream) {
-    LAUNCH(gradient_dense_kernel, CEIL_DIV(N, BLOCK), BLOCK, 0, stream, grad, omega, stats, sigma, delta, b, N, activation);
+    NVTX_RANGE("selector_gradient");
+    if (b == 0) return cudaCheck(cudaMemsetAsync(grad, 0, N * sizeof(float), stream));  // a mean over nothing
+    LAUNCH(gradient_dense_kernel, CEIL_DIV(N, DENSE_BLOCK * VEC), DENSE_BLOCK, 0, stream, grad, omega, stats, sigma, delta, b, N, activation);
     LAUNCH(gradient_batch_kernel, CEIL_DIV(b, BLOCK), BLOCK, 0, stream, grad, omega, sigma, rows, delta, b, activation);
 }
 void selector_fill(float* omega, float value, int N, cudaStream_t stream) { LAUNCH(fill_kernel, CEIL_DIV(N, BLOCK), BLOCK, 0, stream, omega, value, N); }
