@@ -149,7 +149,7 @@ static void check_backward(const char* name, Problem* p, Pass backward) {
 }
 
 static const struct { const char* name; int T, C, V; bool small; } cases[] = {
-    {"T1-C8", 1, 8, 1, true}, {"T67-C264", 67, 264, 11, true}, {"T1003-C768", 1003, 768, 301, false}, {"T517-C1600", 517, 1600, 5, false},
+    {"T1-C8", 1, 8, 1, true}, {"T67-C264", 67, 264, 2, true}, {"T40-C8", 40, 8, 23, true}, {"T1003-C768", 1003, 768, 301, false}, {"T517-C1600", 517, 1600, 5, false},
 };
 
 int main(int argc, char** argv) {
