@@ -81,7 +81,7 @@ HOST_TESTS := $(patsubst %.c,%,$(wildcard dev/test/test_*.c))
 SCRIPT_TESTS := $(wildcard dev/test/test_*.sh)
 SHIM_TESTS := $(wildcard dev/cpu/test_cpu.sh)
 
-.PHONY: all info deps demo test test-build test-sanitize test-gpu check-nvcc bench clean
+.PHONY: all info deps test test-build test-sanitize test-gpu check-nvcc bench clean
 all: info $(addprefix $(BUILD)/,$(PROGRAMS))
 	@for p in $(PROGRAMS); do ln -sf $(BUILD)/$$p $$p; done
 
@@ -160,10 +160,6 @@ check-nvcc:
 
 bench: $(addprefix $(BUILD)/,$(KERNEL_CHECKS) $(PROGRAMS))
 	@dev/bench.sh $(BUILD) "$(KERNEL_CHECKS)"
-
-demo: deps
-	@$(MAKE) --no-print-directory -j$$(nproc) all
-	@dev/demo.sh
 
 clean:
 	rm -rf build train_seal eval_seal tokenize test_gpt2

@@ -55,6 +55,9 @@ static const MemoryRow* largest_row(const MemoryPlan* plan, MemoryClass class_id
 }
 
 void memory_allocate(MemoryPlan* plan) {
+    int devices = 0;
+    cudaError_t error = cudaGetDeviceCount(&devices);
+    if (error != cudaSuccess || !devices) fatal("no GPU can be used (%s); `make CPU=1` builds for the CPU", error != cudaSuccess ? cudaGetErrorString(error) : "none found");
     for (int c = 0; c < N_MEMORY_CLASSES; c++) {
         if (!plan->bytes[c]) continue;
         if (cudaMalloc(&plan->base[c], plan->bytes[c]) != cudaSuccess) {
