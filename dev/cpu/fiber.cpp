@@ -12,6 +12,8 @@ For ThreadSanitizer every CUDA thread is a fiber of its own, known to the saniti
 #include <sys/mman.h>
 #include <unistd.h>
 #include "cpu_internal.h"
+// defines: cpu_switch, fresh_stack
+#include "switch.h"
 #if defined(__SANITIZE_THREAD__)
 #error "fiber.cpp: compile with -DCPU_TSAN instead of -fsanitize=thread"
 #endif
@@ -32,99 +34,6 @@ __thread uint3 threadIdx, blockIdx, blockDim, gridDim;
 #define SHARED_BYTES (512 * 1024)   // static arrays of a block with their margins
 #define DYNAMIC_BYTES (256 * 1024)  // dynamic shared memory, from DYNAMIC_OFFSET
 #define DYNAMIC_OFFSET 4096
-
-// ---------------------------------------------------------------------------------------------------------------------------------------
-// switching stacks: save the callee-saved registers, exchange stack pointers, restore. x86-64 and aarch64 System V.
-
-extern "C" void cpu_switch(void** save, void* load);
-#if defined(CPU_UCONTEXT) || !(defined(__x86_64__) || defined(__aarch64__))  // any other CPU, at a system call a switch
-#include <ucontext.h>
-extern "C" void cpu_switch(void** save, void* load) {
-    ucontext_t here;  // lives on the stack that is left, as the registers do in the other variants
-    *save = &here;
-    swapcontext(&here, (ucontext_t*)load);
-}
-static void* fresh_stack(char* top, void (*entry)(void)) {
-    ucontext_t* fresh = (ucontext_t*)((uintptr_t)(top - sizeof(ucontext_t)) & ~(uintptr_t)63);
-    getcontext(fresh);
-    fresh->uc_link = NULL;
-    fresh->uc_stack.ss_size = STACK_BYTES / 2;  // only its end matters
-    fresh->uc_stack.ss_sp = (char*)fresh - STACK_BYTES / 2;
-    makecontext(fresh, entry, 0);
-    return fresh;
-}
-#elif defined(__x86_64__)
-asm(R"(
-.text
-.type cpu_switch,@function
-.globl cpu_switch
-cpu_switch:
-    pushq %rbp
-    pushq %rbx
-    pushq %r12
-    pushq %r13
-    pushq %r14
-    pushq %r15
-    movq %rsp, (%rdi)
-    movq %rsi, %rsp
-    popq %r15
-    popq %r14
-    popq %r13
-    popq %r12
-    popq %rbx
-    popq %rbp
-    popq %rcx
-    jmpq *%rcx
-.size cpu_switch,.-cpu_switch
-)");
-static void* fresh_stack(char* top, void (*entry)(void)) {
-    void** sp = (void**)((uintptr_t)top & ~(uintptr_t)15);
-    *--sp = NULL;            // where entry's return address would be: rsp % 16 = 8 at its first instruction
-    *--sp = (void*)entry;    // popped into rcx
-    for (int i = 0; i < 6; i++) *--sp = NULL;
-    return sp;
-}
-#else
-asm(R"(
-.text
-.type cpu_switch,%function
-.globl cpu_switch
-cpu_switch:
-    sub sp, sp, #176
-    stp x19, x20, [sp, #0]
-    stp x21, x22, [sp, #16]
-    stp x23, x24, [sp, #32]
-    stp x25, x26, [sp, #48]
-    stp x27, x28, [sp, #64]
-    stp x29, x30, [sp, #80]
-    stp d8, d9, [sp, #96]
-    stp d10, d11, [sp, #112]
-    stp d12, d13, [sp, #128]
-    stp d14, d15, [sp, #144]
-    mov x9, sp
-    str x9, [x0]
-    mov sp, x1
-    ldp x19, x20, [sp, #0]
-    ldp x21, x22, [sp, #16]
-    ldp x23, x24, [sp, #32]
-    ldp x25, x26, [sp, #48]
-    ldp x27, x28, [sp, #64]
-    ldp x29, x30, [sp, #80]
-    ldp d8, d9, [sp, #96]
-    ldp d10, d11, [sp, #112]
-    ldp d12, d13, [sp, #128]
-    ldp d14, d15, [sp, #144]
-    add sp, sp, #176
-    ret
-.size cpu_switch,.-cpu_switch
-)");
-static void* fresh_stack(char* top, void (*entry)(void)) {
-    char* sp = (char*)((uintptr_t)top & ~(uintptr_t)15) - 176;
-    memset(sp, 0, 176);
-    *(void**)(sp + 88) = (void*)entry;  // x30
-    return sp;
-}
-#endif
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // the state of an OS thread that runs blocks
@@ -179,10 +88,12 @@ bool cpu_in_kernel(void) { return me && me->launch && me->current_stack >= 0; }
 static int linear_thread(void) { return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z); }
 unsigned cpu_lane(void) { return linear_thread() % 32; }
 
+// Kernel and block, and the thread where one runs (margins are checked when a block has ended).
 static void print_place(void) {
-    if (cpu_in_kernel())
-        fprintf(stderr, "  kernel %s, block (%u,%u,%u), thread (%u,%u,%u), launched at %s:%d\n", me->launch->kernel, blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y,
-                threadIdx.z, me->launch->file, me->launch->line);
+    if (!me || !me->launch) return;
+    fprintf(stderr, "  kernel %s, block (%u,%u,%u), ", me->launch->kernel, blockIdx.x, blockIdx.y, blockIdx.z);
+    if (me->current_stack >= 0) fprintf(stderr, "thread (%u,%u,%u), ", threadIdx.x, threadIdx.y, threadIdx.z);
+    fprintf(stderr, "launched at %s:%d\n", me->launch->file, me->launch->line);
 }
 void cpu_fail(const char* format, ...) {
     va_list args;
@@ -725,77 +636,6 @@ static void run_blocks(Grid* g) {
         for (int64_t i = first; i < end; i++) run_block(w, launch, block_at(i, g->n_blocks));
     }
     w->launch = NULL;
-}
-
-// ---------------------------------------------------------------------------------------------------------------------------------------
-// the pool: OS threads that wait for a task and run its parts
-
-typedef struct { void (*task)(int, void*); void* context; int n; } Work;
-static struct {
-    pthread_mutex_t mutex;
-    pthread_cond_t begin, finished;
-    Work work;
-    int generation, busy, n_threads, next;
-    bool started;
-} pool = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, PTHREAD_COND_INITIALIZER, {NULL, NULL, 0}, 0, 0, 0, 0, false};
-
-int cpu_threads(void) {
-    if (!pool.n_threads) {
-        const char* text = CPU_TSAN ? "1" : getenv("CPU_THREADS");
-        int n = text ? atoi(text) : 0;
-        pool.n_threads = n > 0 ? n : (int)sysconf(_SC_NPROCESSORS_ONLN);
-        if (pool.n_threads < 1) pool.n_threads = 1;
-    }
-    return pool.n_threads;
-}
-static void run_parts(const Work* work) {
-    for (;;) {
-        int i = __atomic_fetch_add(&pool.next, 1, __ATOMIC_RELAXED);
-        if (i >= work->n) return;
-        work->task(i, work->context);
-    }
-}
-static void* pool_thread(void*) {
-    int seen = 0;
-    for (;;) {
-        pthread_mutex_lock(&pool.mutex);
-        while (pool.generation == seen) pthread_cond_wait(&pool.begin, &pool.mutex);
-        seen = pool.generation;
-        Work work = pool.work;
-        pthread_mutex_unlock(&pool.mutex);
-        run_parts(&work);
-        pthread_mutex_lock(&pool.mutex);
-        if (--pool.busy == 0) pthread_cond_signal(&pool.finished);
-        pthread_mutex_unlock(&pool.mutex);
-    }
-    return NULL;
-}
-void cpu_parallel(int n, void (*task)(int, void*), void* context) {
-    int threads = cpu_threads();
-    if (n <= 1 || threads == 1) {
-        for (int i = 0; i < n; i++) task(i, context);
-        return;
-    }
-    if (!pool.started) {
-        pool.started = true;
-        for (int i = 1; i < threads; i++) {
-            pthread_t thread;
-            if (pthread_create(&thread, NULL, pool_thread, NULL)) cpu_fail("cannot start a thread");
-            pthread_detach(thread);
-        }
-    }
-    Work work = {task, context, n};
-    pthread_mutex_lock(&pool.mutex);
-    pool.work = work;
-    __atomic_store_n(&pool.next, 0, __ATOMIC_RELAXED);
-    pool.busy = threads - 1;
-    pool.generation++;
-    pthread_cond_broadcast(&pool.begin);
-    pthread_mutex_unlock(&pool.mutex);
-    run_parts(&work);
-    pthread_mutex_lock(&pool.mutex);
-    while (pool.busy) pthread_cond_wait(&pool.finished, &pool.mutex);
-    pthread_mutex_unlock(&pool.mutex);
 }
 
 static void grid_part(int, void* context) { run_blocks((Grid*)context); }

@@ -1,0 +1,76 @@
+/*
+The pool: OS threads that wait for a task and run its parts. A grid's blocks and a GEMM's columns are dealt here. Not OpenMP: its runtime is not
+instrumented for ThreadSanitizer.
+*/
+#include <pthread.h>
+#include <unistd.h>
+#include "cpu_internal.h"
+
+
+typedef struct { void (*task)(int, void*); void* context; int n; } Work;
+static struct {
+    pthread_mutex_t mutex;
+    pthread_cond_t begin, finished;
+    Work work;
+    int generation, busy, n_threads, next;
+    bool started;
+} pool = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, PTHREAD_COND_INITIALIZER, {NULL, NULL, 0}, 0, 0, 0, 0, false};
+
+int cpu_threads(void) {
+    if (!pool.n_threads) {
+        const char* text = CPU_TSAN ? "1" : getenv("CPU_THREADS");
+        int n = text ? atoi(text) : 0;
+        pool.n_threads = n > 0 ? n : (int)sysconf(_SC_NPROCESSORS_ONLN);
+        if (pool.n_threads < 1) pool.n_threads = 1;
+    }
+    return pool.n_threads;
+}
+static void run_parts(const Work* work) {
+    for (;;) {
+        int i = __atomic_fetch_add(&pool.next, 1, __ATOMIC_RELAXED);
+        if (i >= work->n) return;
+        work->task(i, work->context);
+    }
+}
+static void* pool_thread(void*) {
+    int seen = 0;
+    for (;;) {
+        pthread_mutex_lock(&pool.mutex);
+        while (pool.generation == seen) pthread_cond_wait(&pool.begin, &pool.mutex);
+        seen = pool.generation;
+        Work work = pool.work;
+        pthread_mutex_unlock(&pool.mutex);
+        run_parts(&work);
+        pthread_mutex_lock(&pool.mutex);
+        if (--pool.busy == 0) pthread_cond_signal(&pool.finished);
+        pthread_mutex_unlock(&pool.mutex);
+    }
+    return NULL;
+}
+void cpu_parallel(int n, void (*task)(int, void*), void* context) {
+    int threads = cpu_threads();
+    if (n <= 1 || threads == 1) {
+        for (int i = 0; i < n; i++) task(i, context);
+        return;
+    }
+    if (!pool.started) {
+        pool.started = true;
+        for (int i = 1; i < threads; i++) {
+            pthread_t thread;
+            if (pthread_create(&thread, NULL, pool_thread, NULL)) cpu_fail("cannot start a thread");
+            pthread_detach(thread);
+        }
+    }
+    Work work = {task, context, n};
+    pthread_mutex_lock(&pool.mutex);
+    pool.work = work;
+    __atomic_store_n(&pool.next, 0, __ATOMIC_RELAXED);
+    pool.busy = threads - 1;
+    pool.generation++;
+    pthread_cond_broadcast(&pool.begin);
+    pthread_mutex_unlock(&pool.mutex);
+    run_parts(&work);
+    pthread_mutex_lock(&pool.mutex);
+    while (pool.busy) pthread_cond_wait(&pool.finished, &pool.mutex);
+    pthread_mutex_unlock(&pool.mutex);
+}
