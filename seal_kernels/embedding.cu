@@ -12,17 +12,16 @@ their row of the table, so that each row's gradient is one segment of that order
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // kernels
 
-// one thread for VEC elements of a token
+// one thread for VEC elements of a token; 32-bit numbers of vectors, because a 64-bit division costs more than all the rest
 static __global__ void embedding_forward_kernel(floatX* encoded, const int* tokens, const int* positions, const floatX* wte, const floatX* wpe, int T, int C) {
-    size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * VEC;
-    if (i >= (size_t)T * C) return;
-    int t = (int)(i / C), c = (int)(i % C);
+    unsigned i = blockIdx.x * blockDim.x + threadIdx.x, t = i / (C / VEC), c = i % (C / VEC) * VEC;
+    if (t >= (unsigned)T) return;
     float8 x = load8(wte + (size_t)tokens[t] * C + c);
     if (wpe != NULL) {
         float8 y = load8(wpe + (size_t)positions[t] * C + c);
         for (int k = 0; k < VEC; k++) x.v[k] += y.v[k];
     }
-    store8(encoded + i, x);
+    store8(encoded + (size_t)t * C + c, x);
 }
 
 // One block for a segment and 32 vectors of columns, a lane a vector. Warp w sums the w-th of SLICES pieces of the segment, each in stream order;
@@ -61,7 +60,7 @@ static __global__ void embedding_backward_kernel(float* dtable, const floatX* de
 
 void embedding_forward(floatX* encoded, const int* tokens, const int* positions, const floatX* wte, const floatX* wpe, int T, int C, cudaStream_t stream) {
     NVTX_RANGE("embedding_forward");
-    assert(C % VEC == 0);
+    assert(C % VEC == 0 && (size_t)T * C / VEC < INT32_MAX);
     if (T == 0) return;
     LAUNCH(embedding_forward_kernel, (unsigned)CEIL_DIV((size_t)T * C / VEC, 256), 256, 0, stream, encoded, tokens, positions, wte, wpe, T, C);
 }

@@ -20,25 +20,25 @@ static inline __device__ float clamped(float x) {  // comparisons, so that a NaN
 }
 static inline __device__ float sigmoid_2u(float x) { return __fdividef(1.0f, 1.0f + expf(-TWO_ROOT_2_OVER_PI * (x + CUBIC * x * x * x))); }
 
+// 32-bit vector numbers: dividing 64-bit ones would take as long as the GELU itself.
 static __global__ void gelu_forward_kernel(floatX* out, const floatX* inp, int T, int C, int ldo) {
-    size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * VEC;
-    if (i >= (size_t)T * C) return;
-    float8 x = load8(inp + i);
+    unsigned i = blockIdx.x * blockDim.x + threadIdx.x, row = i / (C / VEC), c = i % (C / VEC) * VEC;
+    if (row >= (unsigned)T) return;
+    float8 x = load8(inp + (size_t)row * C + c);
     for (int k = 0; k < VEC; k++) x.v[k] = (x.v[k] < -SATURATED ? -SATURATED : x.v[k]) * sigmoid_2u(clamped(x.v[k]));
-    store8(out + i / C * ldo + i % C, x);
+    store8(out + (size_t)row * ldo + c, x);
 }
 
 // dinp (T, C; ldi) and dout (T, C; ldo) may be the same: an element is read and written by one thread.
 static __global__ void gelu_backward_kernel(floatX* dinp, const floatX* inp, const floatX* dout, int T, int C, int ldi, int ldo) {
-    size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * VEC;
-    if (i >= (size_t)T * C) return;
-    size_t row = i / C, c = i % C;
-    float8 x = load8(inp + i), d = load8(dout + row * ldo + c);
+    unsigned i = blockIdx.x * blockDim.x + threadIdx.x, row = i / (C / VEC), c = i % (C / VEC) * VEC;
+    if (row >= (unsigned)T) return;
+    float8 x = load8(inp + (size_t)row * C + c), d = load8(dout + (size_t)row * ldo + c);
     for (int k = 0; k < VEC; k++) {
         float y = clamped(x.v[k]), s = sigmoid_2u(y);
         d.v[k] *= s + y * s * (1.0f - s) * TWO_ROOT_2_OVER_PI * (1.0f + 3.0f * CUBIC * y * y);
     }
-    store8(dinp + row * ldi + c, d);
+    store8(dinp + (size_t)row * ldi + c, d);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
@@ -46,17 +46,22 @@ static __global__ void gelu_backward_kernel(floatX* dinp, const floatX* inp, con
 
 #define BLOCK 256
 
+static unsigned grid(int T, int C) {
+    assert(C % VEC == 0 && (size_t)T * C / VEC < INT32_MAX);
+    return CEIL_DIV((unsigned)((size_t)T * C / VEC), BLOCK);
+}
+
 static void launch_backward(floatX* dinp, const floatX* inp, const floatX* dout, int T, int C, int ldi, int ldo, cudaStream_t stream) {
-    assert(C % VEC == 0 && ldi % VEC == 0 && ldo % VEC == 0);
+    assert(ldi % VEC == 0 && ldo % VEC == 0);
     if (T == 0) return;
-    LAUNCH(gelu_backward_kernel, (unsigned)CEIL_DIV((size_t)T * C / VEC, BLOCK), BLOCK, 0, stream, dinp, inp, dout, T, C, ldi, ldo);
+    LAUNCH(gelu_backward_kernel, grid(T, C), BLOCK, 0, stream, dinp, inp, dout, T, C, ldi, ldo);
 }
 
 void gelu_forward(floatX* out, const floatX* inp, int T, int C, int ldo, cudaStream_t stream) {
     NVTX_RANGE("gelu_forward");
-    assert(C % VEC == 0 && ldo % VEC == 0);
+    assert(ldo % VEC == 0);
     if (T == 0) return;
-    LAUNCH(gelu_forward_kernel, (unsigned)CEIL_DIV((size_t)T * C / VEC, BLOCK), BLOCK, 0, stream, out, inp, T, C, ldo);
+    LAUNCH(gelu_forward_kernel, grid(T, C), BLOCK, 0, stream, out, inp, T, C, ldo);
 }
 
 void gelu_backward(floatX* dinp, const floatX* inp, const floatX* dout, int T, int C, int ldo, cudaStream_t stream) {

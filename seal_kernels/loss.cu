@@ -20,20 +20,20 @@ A row of logits is read twice and written once; with the maximum and the sum tak
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // kernels
 
-// one thread for VEC elements of a row
+// one thread for VEC elements of a row; 32-bit numbers of vectors, because a 64-bit division costs more than all the rest
 static __global__ void gather_rows_kernel(floatX* out, const floatX* inp, const int* rows, int n, int C, int ldi) {
-    size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * VEC;
-    if (i >= (size_t)n * C) return;
-    store8(out + i, load8(inp + (size_t)rows[i / C] * ldi + i % C));
+    unsigned i = blockIdx.x * blockDim.x + threadIdx.x, row = i / (C / VEC), c = i % (C / VEC) * VEC;
+    if (row >= (unsigned)n) return;
+    store8(out + (size_t)row * C + c, load8(inp + (size_t)rows[row] * ldi + c));
 }
 
 static __global__ void scatter_rows_kernel(floatX* dinp, const floatX* dout, const int* index, int T, int C) {
-    size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * VEC;
-    if (i >= (size_t)T * C) return;
-    int row = index[i / C];
+    unsigned i = blockIdx.x * blockDim.x + threadIdx.x, t = i / (C / VEC), c = i % (C / VEC) * VEC;
+    if (t >= (unsigned)T) return;
+    int row = index[t];
     float8 x = {{0.0f}};
-    if (row >= 0) x = load8(dout + (size_t)row * C + i % C);
-    store8(dinp + i, x);
+    if (row >= 0) x = load8(dout + (size_t)row * C + c);
+    store8(dinp + (size_t)t * C + c, x);
 }
 
 // logits i … i + 7 of a row of V; −∞, which adds nothing to a sum of exponentials, past its end
@@ -79,13 +79,19 @@ static __global__ void __launch_bounds__(ROW_THREADS) cross_entropy_kernel(float
     if (threadIdx.x == 0) loss[blockIdx.x] = logf(sum) + (highest - at_target);
     if (weight == NULL) return;
     float w = weight[blockIdx.x], scale = w / sum;
-    for (int i = threadIdx.x * VEC; i < Vp; i += blockDim.x * VEC) {
-        float8 x = {{0.0f}};
-        if (w != 0.0f && i < V) {  // a row of weight 0 is zero even where its logits are not finite
-            x = load_logits(row, i, V);
-            for (int k = 0; k < VEC; k++) x.v[k] = scale * expf(x.v[k] - highest) - (i + k == target ? w : 0.0f);
+    for (int i = threadIdx.x * VEC; i < Vp; i += ROW_VECS * blockDim.x * VEC) {
+        float8 x[ROW_VECS];
+        UNROLL for (int u = 0; u < ROW_VECS; u++) x[u] = load_logits(row, i + u * blockDim.x * VEC, V);
+        UNROLL for (int u = 0; u < ROW_VECS; u++) {
+            int first = i + u * blockDim.x * VEC;
+            if (first >= Vp) break;
+            // a row of weight 0 is zero even where its logits are not finite
+            for (int k = 0; k < VEC; k++) {
+                float gradient = scale * expf(x[u].v[k] - highest) - (first + k == target ? w : 0.0f);
+                x[u].v[k] = w == 0.0f || first + k >= V ? 0.0f : gradient;
+            }
+            store8(row + first, x[u]);
         }
-        store8(row + i, x);
     }
 }
 
@@ -105,18 +111,22 @@ static __global__ void sample_losses_kernel(float* sample_loss, const float* los
 
 #define BLOCK 256
 
+static unsigned grid(int rows, int C) {
+    assert(C % VEC == 0 && (size_t)rows * C / VEC < INT32_MAX);
+    return CEIL_DIV((unsigned)((size_t)rows * C / VEC), BLOCK);
+}
+
 void gather_rows(floatX* out, const floatX* inp, const int* rows, int n, int C, int ldi, cudaStream_t stream) {
     NVTX_RANGE("gather_rows");
-    assert(C % VEC == 0 && ldi % VEC == 0);
+    assert(ldi % VEC == 0);
     if (n == 0) return;
-    LAUNCH(gather_rows_kernel, (unsigned)CEIL_DIV((size_t)n * C / VEC, BLOCK), BLOCK, 0, stream, out, inp, rows, n, C, ldi);
+    LAUNCH(gather_rows_kernel, grid(n, C), BLOCK, 0, stream, out, inp, rows, n, C, ldi);
 }
 
 void scatter_rows(floatX* dinp, const floatX* dout, const int* index, int T, int C, cudaStream_t stream) {
     NVTX_RANGE("scatter_rows");
-    assert(C % VEC == 0);
     if (T == 0) return;
-    LAUNCH(scatter_rows_kernel, (unsigned)CEIL_DIV((size_t)T * C / VEC, BLOCK), BLOCK, 0, stream, dinp, dout, index, T, C);
+    LAUNCH(scatter_rows_kernel, grid(T, C), BLOCK, 0, stream, dinp, dout, index, T, C);
 }
 
 void cross_entropy(floatX* logits, float* loss, const int* targets, const float* weight, int n, int V, int Vp, cudaStream_t stream) {
