@@ -1,0 +1,270 @@
+/*
+Readers and layouts: files of every format against rows written by hand, with the damage real files have. What must end the program runs in a child process.
+*/
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <zlib.h>
+#include "check.h"
+#include "dataset.h"
+#include "error.h"
+#include "file.h"
+
+static char directory[64];
+static const char* in_directory(const char* name) {
+    static char path[4][256];
+    static int at;
+    char* p = path[at++ % 4];
+    snprintf(p, 256, "%s/%s", directory, name);
+    return p;
+}
+
+// Runs body(context) in a child; true where it ended with status 2 and wrote one line that holds `expected`.
+static int refuses(void (*body)(const void*), const void* context, const char* expected) {
+    int pipes[2], status;
+    char text[2048] = "";
+    if (pipe(pipes)) return 0;
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        dup2(pipes[1], 2);
+        close(pipes[0]);
+        body(context);
+        _exit(0);
+    }
+    close(pipes[1]);
+    size_t n = 0;
+    ssize_t got;
+    while (n + 1 < sizeof text && (got = read(pipes[0], text + n, sizeof text - 1 - n)) > 0) n += (size_t)got;
+    text[n] = 0;
+    close(pipes[0]);
+    waitpid(child, &status, 0);
+    char* newline = strchr(text, '\n');
+    int good = WIFEXITED(status) && WEXITSTATUS(status) == 2 && strstr(text, expected) && newline && !newline[1];
+    if (!good) printf("# status %x, said: %s\n", status, text);
+    return good;
+}
+
+static const char* put(const char* name, const char* text) {
+    const char* path = in_directory(name);
+    file_write(path, text, strlen(text));
+    return path;
+}
+static const char* put_gz(const char* name, const char* text) {
+    const char* path = in_directory(name);
+    gzFile f = gzopen(path, "wb");
+    gzwrite(f, text, (unsigned)strlen(text));
+    gzclose(f);
+    return path;
+}
+
+// Every row of a file as "row state prompt|response\n" (line ends in texts as ~), so that a whole file is compared in one check.
+static char* rows_text(const char* path, const RowOptions* options) {
+    static Text out;
+    StringList files = {&path, 1};
+    RowReader* r = rows_open(&files, options);
+    DataRow row;
+    out.n = 0;
+    text_add(&out, "", 0);
+    while (rows_next(r, &row)) {
+        char head[64];
+        text_add(&out, head, (size_t)snprintf(head, sizeof head, "%lld %c ", (long long)row.row, "+mpra"[row.state]));
+        if (row.state != ROW_MALFORMED) {
+            text_add(&out, row.prompt, row.prompt_length);
+            text_add(&out, "|", 1);
+            text_add(&out, row.response, row.response_length);
+        }
+        for (size_t i = 0; i < out.n; i++)
+            if (out.s[i] == '\n') out.s[i] = '~';
+        text_add(&out, ";", 1);
+    }
+    rows_close(r);
+    return out.s;
+}
+static void expect_rows(const char* name, const char* path, const RowOptions* options, const char* expected) {
+    char* got = rows_text(path, options);
+    if (!check(!strcmp(got, expected), "%s", name)) printf("# got  %s\n# want %s\n", got, expected);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+
+static void test_formats(void) {
+    RowOptions o = {.template = "{prompt}>"};
+    const char* lines = "{\"prompt\":\"a\",\"response\":\"b\"}\r\n\n  \n{\"prompt\":\"c\\u00e9\",\"completion\":\"d\\n\"}\n{\"prompt\":\"\",\"response\":\"x\"}\n"
+                        "{\"prompt\":\"x\",\"response\":\"\"}\n{\"prompt\":\"x\"\n[1]\n{\"prompt\":\"z\",\"response\":null}\n{\"q\":1}\n{\"prompt\":\"e\",\"response\":\"f\"}";
+    const char* want = "0 + a>|b;1 + c\xc3\xa9>|d~;2 p >|x;3 r x>|;4 m ;5 m ;6 r z>|;7 m ;8 + e>|f;";
+    expect_rows("jsonl: CRLF, blank lines, damage, no last line end", put("a.jsonl", lines), &o, want);
+    expect_rows("jsonl.gz", put_gz("a.jsonl.gz", lines), &o, want);
+    expect_rows("objects one a line under the name .json", put("lines.json", lines), &o, want);
+    const char* array = "\xef\xbb\xbf [ {\"prompt\":\"[a,\\\"]\",\"response\":\"}b\"} ,\n {\"prompt\":\"c\",\n\"response\":{\"x\":[1,2]}}, 7, {\"prompt\":\"d\" \"response\"}"
+                        ",{\"prompt\":\"e\\\\\",\"response\":3}]\n ";
+    want = "0 + [a,\"]>|}b;1 m ;2 m ;3 m ;4 m ;";
+    expect_rows("json array: brackets in strings, damage inside a record", put("a.json", array), &o, want);
+    expect_rows("json.gz", put_gz("a.json.gz", array), &o, want);
+    RowOptions number = {.template = "{prompt}>", .prompt_field = "{prompt}", .response_field = "{response}"};
+    expect_rows("numbers as texts where the field is named", put("n.jsonl", "{\"prompt\":1,\"response\":2.5}\n{\"prompt\":true,\"response\":\"x\"}"), &number, "0 + 1>|2.5;1 + true>|x;");
+    expect_rows("an empty array has no rows", put("empty.json", "[ ]"), &o, "");
+    expect_rows("an empty file has no rows", put("empty.jsonl", ""), &o, "");
+    const char* csv = "prompt,note,\"response\"\r\n\"a,\"\"q\"\"\",1,\"two\nlines\"\r\n\r\nb,2,c\nd,3\n\"x\"y,1,2\n,1,2\ne,,\"\"\nlast,1,l";
+    want = "0 + a,\"q\">|two~lines;1 + b>|c;2 m ;3 m ;4 p >|2;5 r e>|;6 + last>|l;";
+    expect_rows("csv: quotes, line ends in fields, wrong number of fields", put("a.csv", csv), &o, want);
+    expect_rows("csv.gz", put_gz("a.csv.gz", csv), &o, want);
+    expect_rows("a zero character and bad UTF-8 are malformed", put("z.jsonl", "{\"prompt\":\"a\\u0000b\",\"response\":\"b\"}\n{\"prompt\":\"a\\\\u0000b\",\"response\":\"b\"}\n{\"prompt\":\"\xff\",\"response\":\"b\"}\n"),
+                &o, "0 m ;1 + a\\u0000b>|b;2 m ;");
+}
+
+static void test_layouts(void) {
+    RowOptions o = {0};
+    static const struct { const char *record, *want; } cases[] = {
+        {"{'prompt':'P','chosen':'C','rejected':'R'}", "P|C"},
+        {"{'prompt':'P','response':'R'}", "Human: P~Assistant: |R"},
+        {"{'prompt':'P','completion':'R'}", "Human: P~Assistant: |R"},
+        {"{'instruction':'I','input':'','output':'O'}", "Human: I~Assistant: |O"},
+        {"{'instruction':'I','input':'N','output':'O'}", "Human: I~N~Assistant: |O"},
+        {"{'output':'O','instruction':'I'}", "Human: I~Assistant: |O"},
+        {"{'instruction':'I','input':'N','response':'O'}", "Human: I~N~Assistant: |O"},
+        {"{'instruction':'I','context':'N','response':'O','category':'c'}", "Human: I~N~Assistant: |O"},
+        {"{'question':'Q','response':'R'}", "Human: Q~Assistant: |R"},
+        {"{'question':'Q','answer':'R'}", "Human: Q~Assistant: |R"},
+        {"{'system_prompt':'S','question':'Q','response':'R'}", "Human: Q~Assistant: |R"},
+        {"{'input':'I','output':'O'}", "I|O"},
+        {"{'conversations':[{'from':'system','value':'S'},{'from':'human','value':'H'},{'from':'gpt','value':'G'}]}", "S~Human: H~Assistant: |G"},
+        {"{'messages':[{'role':'user','content':'A'},{'role':'assistant','content':'B'},{'role':'user','content':'C'},{'role':'assistant','content':'D'}]}",
+         "Human: A~Assistant: B~Human: C~Assistant: |D"},
+        {"{'chat':[{'role':'user','content':'A'},{'role':'assistant','content':'B'}]}", "Human: A~Assistant: |B"},
+        {"{'chosen':'\\n\\nHuman: A\\n\\nAssistant: B\\n\\nHuman: C\\n\\nAssistant: D','rejected':'\\n\\nHuman: A\\n\\nAssistant: E'}",
+         "Human: A~Assistant: B~Human: C~Assistant: |D"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char record[512], want[512];
+        snprintf(record, sizeof record, "%s", cases[i].record);
+        for (char* c = record; *c; c++) if (*c == '\'') *c = '"';
+        snprintf(want, sizeof want, "0 + %s;", cases[i].want);
+        char name[600];
+        snprintf(name, sizeof name, "layout %.70s", cases[i].record);
+        expect_rows(name, put("layout.jsonl", record), &o, want);
+    }
+    const char* hh = put("hh.jsonl", "{\"chosen\":\"\\n\\nHuman: A\\n\\nAssistant: B\",\"rejected\":\"\\n\\nHuman: A\\n\\nAssistant: E\"}\n{\"chosen\":\"x\",\"rejected\":\"\\n\\nHuman: A\"}\n"
+                             "{\"rejected\":\"\\n\\nHuman:\\n\\nAssistant: E\"}");
+    expect_rows("HH, the rejected side", hh, &(RowOptions){.response_field = "rejected"}, "0 + Human: A~Assistant: |E;1 m ;2 p Human: ~Assistant: |E;");
+    expect_rows("--response-field of a row with prompt", put("r.jsonl", "{\"prompt\":\"P\",\"chosen\":\"C\",\"rejected\":\"R\"}\n{\"prompt\":\"P\",\"worse\":\"R\"}"),
+                &(RowOptions){.response_field = "{rejected}"}, "0 + P|R;1 m ;");
+    expect_rows("--prompt-field alone", put("r.jsonl", "{\"a\":\"A\",\"b\":{\"c\":[\"x\",\"C\"]},\"response\":\"R\"}"),
+                &(RowOptions){.prompt_field = "{{{a}}}\\n{b.c.1}", .template = "<{prompt}>\\n"}, "0 + <{A}~C>~|R;");
+    expect_rows("prompts only", put("p.jsonl", "{\"prompt\":\"A\"}\n{\"instruction\":\"I\"}\n{\"messages\":[{\"role\":\"user\",\"content\":\"M\"}]}\n{\"question\":\"Q\",\"answer\":\"R\"}\n{\"prompt\":\"\"}"),
+                &(RowOptions){.prompts_only = true, .template = "{prompt}>"}, "0 + A>|;1 + I>|;2 + M>|;3 + Q>|R;4 p >|;");
+    expect_rows("bad turns", put("t.jsonl", "{\"messages\":[]}\n{\"messages\":[{\"role\":\"user\",\"content\":\"M\"}]}\n{\"messages\":[{\"role\":\"cat\",\"content\":\"M\"}]}\n"
+                                            "{\"messages\":[{\"role\":\"assistant\",\"content\":\"M\"}]}\n{\"messages\":[{\"role\":\"user\"}]}"), &o, "0 m ;1 m ;2 m ;3 p |M;4 m ;");
+}
+
+// Offsets must lead back to the original bytes, ids run on over files, a .gz has its content's digest.
+static void test_offsets(void) {
+    const char* text = "\n{\"prompt\":\"a\",\"response\":\"b\"}\r\nnonsense\n{\"prompt\":\"c\",\"response\":\"d\"}";
+    const char* array = "[\n {\"prompt\":\"a\",\"response\":\"b\"} ,{}]";
+    const char *texts[3] = {text, array, text}, *paths[3] = {put("o.jsonl", text), put("o.json", array), put_gz("o2.jsonl.gz", text)};
+    StringList files = {paths, 3};
+    RowReader* r = rows_open(&files, &(RowOptions){0});
+    DataRow row;
+    RowReport report = {0};
+    int64_t id = 0;
+    int good = 1, braces = 1;
+    static const int lines[] = {2, 3, 4, 2, 2, 2, 3, 4};
+    int lines_good = 1;
+    while (rows_next(r, &row)) {
+        const char* bytes = texts[row.file] + row.offset;
+        good &= row.id == id && row.offset + row.length <= strlen(texts[row.file]);
+        braces &= row.state == ROW_MALFORMED || (bytes[0] == '{' && bytes[row.length - 1] == '}');
+        lines_good &= id < 8 && row.line == lines[id];
+        row_report_add(&report, &row, paths[row.file]);
+        id++;
+    }
+    check(good && id == 8, "ids run on over files");
+    check(braces, "offset and length are the record's bytes");
+    check(lines_good, "lines are counted from 1");
+    check(row_report_bad(&report) == 3 && report.n_named == 3 && strstr(report.named[0], "o.jsonl:3, row 1"), "bad rows are named by file, line and row");
+    char all[65], again[65], one[65], plain[65];
+    rows_digest(r, all);
+    rows_close(r);
+    dataset_digest(&files, again);
+    dataset_digest(&(StringList){paths + 2, 1}, one);
+    sha256_hex(text, strlen(text), plain);
+    check(!strcmp(all, again), "digest while reading equals dataset_digest");
+    check(!strcmp(one, plain), "a .gz has the digest of its content");
+    RowReport many = {0};
+    for (int i = 0; i < 25; i++) row_report_add(&many, &(DataRow){.row = i, .state = i < 5 ? ROW_OK : ROW_EMPTY_RESPONSE}, "f");
+    FILE* out = tmpfile();
+    row_report_print(&many, out);
+    char said[4096] = "";
+    rewind(out);
+    if (fread(said, 1, sizeof said - 1, out) == 0) *said = 0;
+    fclose(out);
+    check(strstr(said, "20 of 25 rows are left out: 20 with an empty response") && strstr(said, "row 14:") && !strstr(said, "row 15:") && strstr(said, "and 10 more"),
+          "the first ten bad rows are named, the rest counted");
+}
+
+// Records larger than the buffer and cut at every place of it: the same rows from any buffer position.
+static void test_long(void) {
+    Text big = {0};
+    text_add(&big, "[", 1);
+    for (int i = 0; i < 400; i++) {
+        char head[64];
+        text_add(&big, head, (size_t)snprintf(head, sizeof head, "%s{\"prompt\":\"%d\",\"response\":\"", i ? "," : "", i));
+        for (int k = 0; k < i * 7 + 1; k++) text_add(&big, "\\\"}]", 4);
+        text_add(&big, "\"}", 2);
+    }
+    text_add(&big, "]", 1);
+    const char* path = in_directory("big.json");
+    file_write(path, big.s, big.n);
+    RowReader* r = rows_open(&(StringList){&path, 1}, &(RowOptions){.template = "{prompt}"});
+    DataRow row;
+    int good = 1, n = 0;
+    while (rows_next(r, &row)) {
+        good &= row.state == ROW_OK && atoi(row.prompt) == n && row.response_length == ((size_t)n * 7 + 1) * 3;
+        n++;
+    }
+    rows_close(r);
+    check(good && n == 400, "records across the buffer's ends (%zu bytes)", big.n);
+    text_free(&big);
+}
+
+static void read_all(const void* path) {
+    const char* p = path;
+    rows_text(p, &(RowOptions){0});
+}
+static void check_options(const void* options) { row_options_check(options); }
+
+static void test_refusals(void) {
+    check(refuses(read_all, in_directory("none.jsonl"), "none.jsonl: cannot be read"), "a missing file is refused");
+    check(refuses(read_all, in_directory("x.parquet"), "ends in .jsonl, .json or .csv"), "an unknown format is refused");
+    check(refuses(read_all, put("cut.json", "[{\"prompt\":\"a\""), "cut.json:1: the file ends inside row 0"), "an array cut off is refused");
+    check(refuses(read_all, put("brace.json", "[{\"a\":1}}]"), "closing brace too many"), "a closing brace too many is refused");
+    check(refuses(read_all, put("behind.json", "[{\"a\":1}] x"), "behind the end of the array"), "text behind the array is refused");
+    check(refuses(read_all, put("text.json", "hello"), "is an array of records"), "a .json that is no array is refused");
+    check(refuses(read_all, put("quote.csv", "a,b\n1,\"2\n3,4\n"), "quote.csv:2: the file ends inside a quoted field"), "a quote never closed is refused");
+    check(refuses(read_all, put("empty.csv", ""), "want a header"), "a csv without header is refused");
+    size_t length;
+    char* gz = file_read(put_gz("whole.jsonl.gz", "{\"prompt\":\"aaaa bbbb cccc\",\"response\":\"some more text that does not compress well 0123456789\"}\n"), 1 << 20, &length);
+    file_write(in_directory("cut.jsonl.gz"), gz, length - 12);
+    check(refuses(read_all, in_directory("cut.jsonl.gz"), "cut off"), "a .gz cut off is refused");
+    gz[length / 2] ^= 0x55;
+    file_write(in_directory("bad.jsonl.gz"), gz, length);
+    check(refuses(read_all, in_directory("bad.jsonl.gz"), "bad.jsonl.gz: cannot be read behind byte"), "a damaged .gz is refused");
+    free(gz);
+    check(refuses(check_options, &(RowOptions){.template = "Human: "}, "{prompt}"), "a template without {prompt} is refused");
+    check(refuses(check_options, &(RowOptions){.prompt_field = "{a"}, "opens no {field}"), "an open brace in a field template is refused");
+}
+
+int main(void) {
+    program_name = "test_dataset";
+    strcpy(directory, "/tmp/test_dataset_XXXXXX");
+    if (!mkdtemp(directory)) return 1;
+    test_formats();
+    test_layouts();
+    test_offsets();
+    test_long();
+    test_refusals();
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf %s", directory);
+    if (system(command)) return 1;
+    return check_report();
+}
