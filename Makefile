@@ -128,6 +128,8 @@ $(TOKENIZER_LIB): $(call objects,$(TOKENIZER_C))
 
 $(BUILD)/%: $(BUILD)/%.cu.o $(LIBS)
 	$(Q)$(LINK) $^ -o $@ $(DEVICE_LIBS) $(HOST_LIBS)
+$(BUILD)/dev/kernels/%: $(BUILD)/dev/kernels/%.cu.o $(KERNEL_LIB)
+	$(Q)$(LINK) $^ -o $@ $(DEVICE_LIBS) -lpthread -lm
 $(BUILD)/tokenize: $(BUILD)/tokenizer/tokenize_main.c.o $(TOKENIZER_LIB)
 	$(Q)$(CC) $^ -o $@ $(HOST_LIBS)
 $(addprefix $(BUILD)/,$(HOST_TESTS)): $(BUILD)/%: $(BUILD)/%.c.o $(LIBS)
