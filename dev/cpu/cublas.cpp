@@ -4,7 +4,6 @@ itself runs single-threaded, so that its threads do not spin beside ours. bf16 o
 Sanitizer builds multiply with a plain loop: an uninstrumented library would hide a wrong leading dimension.
 */
 #include <cblas.h>
-#include <unistd.h>
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 #include <vector>
@@ -32,19 +31,6 @@ static size_t size_of(int type) { return type == CUDA_R_16BF ? 2 : 4; }
 static bool has_bias(cublasLtEpilogue_t e) { return e == CUBLASLT_EPILOGUE_BIAS || e == CUBLASLT_EPILOGUE_GELU_BIAS || e == CUBLASLT_EPILOGUE_GELU_AUX_BIAS; }
 static bool has_aux(cublasLtEpilogue_t e) { return e == CUBLASLT_EPILOGUE_GELU_AUX || e == CUBLASLT_EPILOGUE_GELU_AUX_BIAS || e == CUBLASLT_EPILOGUE_DGELU; }
 static bool has_gelu(cublasLtEpilogue_t e) { return has_aux(e) || e == CUBLASLT_EPILOGUE_GELU || e == CUBLASLT_EPILOGUE_GELU_BIAS; }
-
-// OpenBLAS chooses its kernels while the program is loaded, and the 0.3.21 of Debian 12 takes AVX2 ones on AMD CPUs with AVX-512 unless OPENBLAS_CORETYPE
-// tells it otherwise by then; with it the products run 1.8 times as fast. So the program sets it and begins again, once. A value of your own is left alone.
-#if defined(__x86_64__) && !PLAIN_GEMM
-__attribute__((constructor)) static void begin_with_avx512(int, char** argv, char**) {
-    __builtin_cpu_init();
-    bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
-    if (!__builtin_cpu_is("amd") || !avx512 || setenv("OPENBLAS_CORETYPE", "SkylakeX", 0)) return;
-    static const char done[] = "CPU_BLAS_CHOSEN";
-    if (getenv(done) || strcmp(getenv("OPENBLAS_CORETYPE"), "SkylakeX") || setenv(done, "1", 1)) return;
-    execv("/proc/self/exe", argv);  // where that fails the slower kernels serve as well
-}
-#endif
 
 cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
     openblas_set_num_threads(1);
