@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # A training step against PyTorch eager on the same machine in the same run: three alternating rounds, the median of each side, and their ratio.
-#   dev/bench_step.sh [--layers 4 --width 256 --heads 4 --vocab 8192 --tokens 1024 --samples 1]      PYTHON=venv/bin/python (dev/reference/README.md)
+#   dev/bench_step.sh [--layers 4 --width 256 --heads 4 --vocab 8192 --tokens 1024 --samples 1]
+#   PYTHON=venv/bin/python (dev/reference/README.md)   NO_BUILD=1 takes the program as it is
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 "$python" -c 'import torch' 2>/dev/null || { echo "bench_step: $python has no torch; see dev/reference/README.md" >&2; exit 2; }
-make --no-print-directory -j"$(nproc)" CPU=1 PRECISION=fp32 build/cpu-fp32/dev/bench_step >/dev/null
+[ -x build/cpu-fp32/dev/bench_step ] && [ -n "${NO_BUILD:-}" ] || make --no-print-directory -j"$(nproc)" CPU=1 PRECISION=fp32 build/cpu-fp32/dev/bench_step >/dev/null
 ours=() theirs=()
+unset OPENBLAS_CORETYPE  # OpenBLAS may choose its kernels for this CPU, as PyTorch does
 ms() { sed -n 's/.*"ms": \([0-9.]*\).*/\1/p'; }
 for round in 1 2 3; do
     ours+=("$(build/cpu-fp32/dev/bench_step step "$@" | tee /dev/stderr | ms)")
