@@ -305,6 +305,23 @@ static void check_packing_and_recompute(const char* model) {
     close_case(&again);
 }
 
+// What the plan says is what the device gives.
+static void check_plan(const char* model) {
+    size_t before, after, total;
+    Case c;
+    cudaCheck(cudaMemGetInfo(&before, &total));
+    open_case(&c, model, 256, false);
+    cudaCheck(cudaMemGetInfo(&after, &total));
+    double planned = (double)memory_total(&c.trainer.plan), used = (double)(before - after);
+#ifdef __CUDACC__
+    double pages = (N_MEMORY_CLASSES + 1) * 2097152.0;  // a GPU gives whole pages
+#else
+    double pages = 0.0;
+#endif
+    check(fabs(used - planned) <= 0.01 * planned + pages, "%s: %.2f MiB planned, %.2f MiB taken", model, planned / 1048576, used / 1048576);
+    close_case(&c);
+}
+
 // Changing one sample's tokens leaves the losses of its neighbours in the stream bit-equal.
 static void check_neighbours(const char* model) {
     Case c;
@@ -363,6 +380,7 @@ int main(void) {
         check_steps(&c);
         close_case(&c);
         check_packing_and_recompute(models[m]);
+        check_plan(models[m]);
         check_neighbours(models[m]);
         check_save_and_load(models[m]);
     }

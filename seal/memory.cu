@@ -29,7 +29,7 @@ void memory_add(MemoryPlan* plan, MemoryClass class_id, void** pointer, size_t b
     row->class_id = class_id;
     row->bytes = bytes;
     row->pointer = pointer;
-    *pointer = NULL;
+    if (pointer) *pointer = NULL;
     plan->bytes[class_id] += aligned(bytes);
 }
 
@@ -59,20 +59,23 @@ void memory_allocate(MemoryPlan* plan) {
     cudaError_t error = cudaGetDeviceCount(&devices);
     if (error != cudaSuccess || !devices) fatal("no GPU can be used (%s); `make CPU=1` builds for the CPU", error != cudaSuccess ? cudaGetErrorString(error) : "none found");
     for (int c = 0; c < N_MEMORY_CLASSES; c++) {
-        if (!plan->bytes[c]) continue;
-        if (cudaMalloc(&plan->base[c], plan->bytes[c]) != cudaSuccess) {
+        size_t bytes = plan->bytes[c];
+        for (int i = 0; i < plan->n_rows; i++)
+            if (plan->rows[i].class_id == c && !plan->rows[i].pointer) bytes -= aligned(plan->rows[i].bytes);
+        if (!bytes) continue;
+        if (cudaMalloc(&plan->base[c], bytes) != cudaSuccess) {
             size_t free_bytes = 0, total_bytes = 0;
             cudaMemGetInfo(&free_bytes, &total_bytes);
             const MemoryRow* row = largest_row(plan, (MemoryClass)c);
             fatal("out of device memory: %s want %.1f MiB (largest: %s, %.1f MiB), %.1f of %.1f MiB are free; lower --tokens or use --recompute", classes[c].name,
                   plan->bytes[c] / 1048576.0, row->name, row->bytes / 1048576.0, free_bytes / 1048576.0, total_bytes / 1048576.0);
         }
-        if (classes[c].zero) cudaCheck(cudaMemset(plan->base[c], 0, plan->bytes[c]));
+        if (classes[c].zero) cudaCheck(cudaMemset(plan->base[c], 0, bytes));
     }
     size_t used[N_MEMORY_CLASSES] = {0};
     for (int i = 0; i < plan->n_rows; i++) {
         MemoryRow* row = &plan->rows[i];
-        if (!row->bytes) continue;
+        if (!row->bytes || !row->pointer) continue;
         *row->pointer = (char*)plan->base[row->class_id] + used[row->class_id];
         used[row->class_id] += aligned(row->bytes);
     }

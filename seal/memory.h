@@ -26,7 +26,7 @@ typedef struct {
     MemoryClass class_id;
     char name[48];
     size_t bytes;
-    void** pointer;  // receives the address at memory_allocate
+    void** pointer;  // receives the address at memory_allocate; NULL: counted here, allocated by its owner
 } MemoryRow;
 
 typedef struct {
@@ -39,7 +39,7 @@ typedef struct {
 #define MEMORY_ALIGNMENT 256  // bytes; every buffer begins on such a boundary
 
 const char* memory_class_name(MemoryClass class_id);
-// Adds a buffer; 0 bytes leaves the pointer NULL, so that a disabled buffer faults. The name is printf-style.
+// Adds a buffer; 0 bytes leaves the pointer NULL, so that a disabled buffer faults. pointer NULL: the buffer is only counted. The name is printf-style.
 __attribute__((format(printf, 5, 6))) void memory_add(MemoryPlan* plan, MemoryClass class_id, void** pointer, size_t bytes, const char* name, ...);
 size_t memory_total(const MemoryPlan* plan);
 // The table of bytes by class, as Markdown.

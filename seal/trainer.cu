@@ -18,6 +18,7 @@ void trainer_plan(Trainer* t, const ModelConfig* config, const TrainerSettings* 
     memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->loss, losses, "losses under theta");
     memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->loss_hat, settings->with_hat ? losses : 0, "losses under theta_hat");
     memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->norm, 4 * sizeof(float), "norms");
+    memory_add(&t->plan, MEMORY_SCRATCH, NULL, MATMUL_WORKSPACE_BYTES, "GEMM workspace");  // the kernels' own
 }
 
 void trainer_allocate(Trainer* t) {

@@ -38,6 +38,7 @@ size_t layernorm_scratch(int C);  // floats
 
 // ---- matmul.cu ---------------------------------------------------------------------------------------------------------------------------
 // cuBLASLt handle, its workspace (device memory, 32 MiB) and the cache of plans. Once a process, before any matmul.
+#define MATMUL_WORKSPACE_BYTES ((size_t)32 << 20)  // NVIDIA's advice for Hopper
 void matmul_create(void);
 void matmul_destroy(void);
 // out (T, OC; ldo) = inp (T, C; ldi) · weight (OC, C; ldw)ᵀ + bias (OC, or NULL). With pre_gelu (T, OC, or NULL): pre_gelu = that, and out =

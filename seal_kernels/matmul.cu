@@ -12,7 +12,6 @@ Descriptors, layouts and the chosen algorithm are kept in a table of plans by op
 // defines: zero8, add8, add_column_sums
 #include "column_sums.h"
 
-#define WORKSPACE_BYTES ((size_t)32 << 20)  // NVIDIA's advice for Hopper
 #define ALIGNMENT 16                        // bytes, of every operand
 #ifdef PRECISION_BF16
 #define TYPE_X CUDA_R_16BF
@@ -134,7 +133,7 @@ static void choose_algorithm(Plan* plan) {
                                                                       CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
     cublasLtMatmulPreference_t preference;
     cublasLtMatmulHeuristicResult_t result;
-    size_t workspace = WORKSPACE_BYTES;
+    size_t workspace = MATMUL_WORKSPACE_BYTES;
     uint32_t alignment = ALIGNMENT;
     int found = 0;
     cublasCheck(cublasLtMatmulPreferenceCreate(&preference));
@@ -188,7 +187,7 @@ static void multiply_or_stop(PlanKey key, const void* a, const void* b, void* d,
 void matmul_create(void) {
     if (lt.handle) return;
     cublasCheck(cublasLtCreate(&lt.handle));
-    cudaCheck(cudaMalloc(&lt.workspace, WORKSPACE_BYTES));
+    cudaCheck(cudaMalloc(&lt.workspace, MATMUL_WORKSPACE_BYTES));
 }
 
 void matmul_destroy(void) {
