@@ -48,17 +48,25 @@ OPT ?= -O3 -march=native -fno-math-errno -fno-trapping-math
 WERROR ?= -Werror
 CFLAGS := -std=c11 -D_GNU_SOURCE $(OPT) -g $(WARN) $(WERROR) -MMD -MP
 CXXFLAGS := -std=c++17 $(OPT) -g $(WARN) $(WERROR) -MMD -MP
-HOST_LIBS := -lcjson -lcrypto -lz -lpcre2-8 -lutf8proc -lpthread -lm
+# Where pkg-config knows a library (PKG_CONFIG_PATH leads to copies outside the system's folders) its flags are taken, else the usual name.
+package_flags = $(or $(shell $(PKG_CONFIG) --$(2) $(1) 2>/dev/null),$(3))
+PACKAGES := libcjson libcrypto zlib libpcre2-8 libutf8proc
+INCLUDES += $(foreach p,$(PACKAGES),$(call package_flags,$(p),cflags))
+HOST_LIBS := $(call package_flags,libcjson,libs,-lcjson) $(call package_flags,libcrypto,libs,-lcrypto) $(call package_flags,zlib,libs,-lz) \
+             $(call package_flags,libpcre2-8,libs,-lpcre2-8) $(call package_flags,libutf8proc,libs,-lutf8proc) -lpthread -lm
 ifeq ($(BACKEND),cpu)
   CU := $(CXX) -x c++ $(CXXFLAGS) -Idev/cpu/include
   LINK := $(CXX)
-  DEVICE_LIBS := -lopenblas
+  DEVICE_LIBS := $(call package_flags,openblas,libs,-lopenblas)
 else
   ARCHS := $(if $(GPU_CC),$(GPU_CC),80 90)
   CU := $(NVCC) -std=c++17 -O3 -g -lineinfo -Xcompiler -Wall,-Wextra,-Wno-unused-parameter -Werror all-warnings -MMD -MP \
         $(foreach a,$(ARCHS),-gencode arch=compute_$(a),code=sm_$(a))
   LINK := $(NVCC) -Xcompiler -Wall
   DEVICE_LIBS := -lcublasLt -lcublas -lcudart
+  ifeq ($(NVCC),)
+    $(error CUDA=1 needs nvcc: install the CUDA Toolkit or set CUDA_HOME)
+  endif
 endif
 
 # ---- sources -----------------------------------------------------------------------------------------------------------------------------------
