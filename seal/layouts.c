@@ -23,14 +23,13 @@ typedef struct {
 
 // Order matters: a layout with more fields stands before one whose fields are among them. system_prompt rows use the question only, as the reference does.
 static const Layout layouts[] = {
-    {"system_prompt/question/response", FIELDS, "question", NULL, false, "response", true, NULL, NULL},
+    {"[system_prompt/]question/response", FIELDS, "question", NULL, false, "response", true, NULL, NULL},
     {"prompt/chosen", FIELDS, "prompt", NULL, false, "chosen", false, NULL, NULL},
     {"prompt/response", FIELDS, "prompt", NULL, false, "response", true, NULL, NULL},
     {"prompt/completion", FIELDS, "prompt", NULL, false, "completion", true, NULL, NULL},
     {"instruction/context/response", FIELDS, "instruction", "context", true, "response", true, NULL, NULL},
     {"instruction/input/output", FIELDS, "instruction", "input", false, "output", true, NULL, NULL},
     {"instruction/input/response", FIELDS, "instruction", "input", false, "response", true, NULL, NULL},
-    {"question/response", FIELDS, "question", NULL, false, "response", true, NULL, NULL},
     {"question/answer", FIELDS, "question", NULL, false, "answer", true, NULL, NULL},
     {"conversations from/value", TURNS, "conversations", NULL, false, NULL, true, "from", "value"},
     {"messages role/content", TURNS, "messages", NULL, false, NULL, true, "role", "content"},
