@@ -201,11 +201,14 @@ void parameters_set(ParameterSet* set, int tensor, const float* host) {
     const ModelTensor* t = &set->layout->tensors[tensor];
     int64_t n = t->rows * t->cols;
     if (set->master) cudaCheck(cudaMemcpy(set->master + t->offset, host, n * sizeof(float), cudaMemcpyHostToDevice));
-    if ((void*)set->master == (void*)set->weights) return;
-    floatX* narrow = (floatX*)host_buffer(n, sizeof(floatX), t);
-    for (int64_t i = 0; i < n; i++) narrow[i] = from_float<floatX>(host[i]);
-    cudaCheck(cudaMemcpy(set->weights + t->offset, narrow, n * sizeof(floatX), cudaMemcpyHostToDevice));
-    free(narrow);
+    if ((void*)set->master != (void*)set->weights) {
+        floatX* narrow = (floatX*)host_buffer(n, sizeof(floatX), t);
+        for (int64_t i = 0; i < n; i++) narrow[i] = from_float<floatX>(host[i]);
+        cudaCheck(cudaMemcpy(set->weights + t->offset, narrow, n * sizeof(floatX), cudaMemcpyHostToDevice));
+        free(narrow);
+    }
+    // cudaMemcpy from pageable memory may return before the last bytes have arrived, and the trainer's stream does not wait for the default one
+    cudaCheck(cudaDeviceSynchronize());
 }
 
 void parameters_get_gradient(const ParameterSet* set, int tensor, float* host) {

@@ -30,6 +30,7 @@ void selector_bind(Selector* s, cudaStream_t stream) {
     TensorRow row = {NULL, s->omega, s->grad, s->m, s->v, s->N, 0, 0.0f};  // no floatX copy of ω: it is always fp32
     s->n_chunks = tensor_rows_chunks(&row, 1);
     cudaCheck(cudaMemcpy(s->row, &row, sizeof row, cudaMemcpyHostToDevice));
+    cudaCheck(cudaDeviceSynchronize());  // `stream` does not wait for the default one
     cudaCheck(cudaMallocHost((void**)&s->staging, (size_t)s->b_max * sizeof(int)));
     cudaCheck(cudaEventCreateWithFlags(&s->staged, cudaEventDisableTiming));
     selector_fill(s->omega, s->settings.initial, s->N, stream);
