@@ -1,5 +1,6 @@
 /*
-Readers and layouts: files of every format against rows written by hand, with the damage real files have. What must end the program runs in a child process.
+Readers, layouts and tokens: files of every format against rows written by hand, with the damage real files have; the joint tokenisation under a tokenizer
+that merges over the end of the prompt; the cache. What must end the program runs in a child process.
 */
 #include <string.h>
 #include <sys/wait.h>
@@ -9,6 +10,7 @@ Readers and layouts: files of every format against rows written by hand, with th
 #include "dataset.h"
 #include "error.h"
 #include "file.h"
+#include "tokens.h"
 
 static char directory[64];
 static const char* in_directory(const char* name) {
@@ -254,6 +256,146 @@ static void test_refusals(void) {
     check(refuses(check_options, &(RowOptions){.prompt_field = "{a"}, "opens no {field}"), "an open brace in a field template is refused");
 }
 
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// A tokenizer small enough to know the answer: BOS 256; a space and the byte behind it are one token (byte + 1000), as in byte-level BPE; any other byte is
+// one; "$" ends a sequence (257).
+
+typedef struct { int32_t *ids, *start, *end; size_t capacity; } ToyScratch;
+enum { TOY_BOS = 256, TOY_EOS = 257, TOY_PAIR = 1000, TOY_VOCAB = 1256 };
+static int toy_calls;  // counted without care for threads: tests of it run with one
+
+static void* toy_begin(void* self) { (void)self; return calloc(1, sizeof(ToyScratch)); }
+static void toy_finish(void* self, void* scratch) {
+    (void)self;
+    ToyScratch* s = scratch;
+    free(s->ids);
+    free(s->start);
+    free(s->end);
+    free(s);
+}
+static int64_t toy_encode(void* self, void* scratch, const char* text, size_t n, const int32_t** ids, const int32_t** start, const int32_t** end, const char** error) {
+    ToyScratch* s = scratch;
+    if (!self) toy_calls++;
+    if (memchr(text, '#', n)) { *error = "a hash"; return -1; }
+    if (s->capacity < n + 1) {
+        s->capacity = n + 1;
+        s->ids = realloc(s->ids, (n + 1) * 4);
+        s->start = realloc(s->start, (n + 1) * 4);
+        s->end = realloc(s->end, (n + 1) * 4);
+    }
+    int64_t k = 0;
+    s->ids[k] = TOY_BOS;
+    s->start[k] = s->end[k] = 0;
+    k++;
+    for (size_t i = 0; i < n;) {
+        bool pair = text[i] == ' ' && i + 1 < n && text[i + 1] != '$';
+        s->ids[k] = pair ? TOY_PAIR + (unsigned char)text[i + 1] : text[i] == '$' ? TOY_EOS : (unsigned char)text[i];
+        s->start[k] = (int32_t)i;
+        i += pair ? 2 : 1;
+        s->end[k++] = (int32_t)i;
+    }
+    *ids = s->ids;
+    *start = s->start;
+    *end = s->end;
+    return k;
+}
+static const TextEncoder toy = {NULL, toy_begin, toy_finish, toy_encode, TOY_VOCAB, TOY_BOS, TOY_EOS, "$", "toy"};
+static const TextEncoder toy_threads = {(void*)&toy, toy_begin, toy_finish, toy_encode, TOY_VOCAB, TOY_BOS, TOY_EOS, "$", "toy"};
+
+static int sample_is(const TokenSet* s, int i, const int32_t* tokens, int n, int first) {
+    if (i >= s->n || s->samples[i].length != n || memcmp(s->samples[i].tokens, tokens, (size_t)n * 4) || s->samples[i].n_loss != n - first) return 0;
+    for (int t = 0; t < n; t++)
+        if (s->samples[i].bears_loss[t] != (t >= first)) return 0;
+    return 1;
+}
+
+static void test_tokens(void) {
+    const char* path = put("tokens.jsonl", "{\"prompt\":\"ab\",\"response\":\"cde\"}\nbad\n{\"prompt\":\"abcdefgh\",\"response\":\"c\"}\n{\"prompt\":\"a\",\"response\":\"cdefghijk\"}\n{\"prompt\":\"#\",\"response\":\"c\"}\n");
+    StringList files = {&path, 1};
+    TokenOptions o = {.rows = {.template = "{prompt}: "}, .max_length = 10, .quiet = true, .threads = 1};
+    TokenSet s;
+    tokens_load(&s, &files, &toy, &o);
+    enum { C = TOY_PAIR + 'c' };
+    check(s.n == 2 && s.rows[0] == 0 && s.rows[1] == 3 && s.n_rows == 5, "usable rows keep their numbers");
+    check(sample_is(&s, 0, (int32_t[]){TOY_BOS, 'a', 'b', ':', C, 'd', 'e', ' ', TOY_EOS}, 9, 4), "the token that merges the prompt's space with the response bears loss");
+    check(sample_is(&s, 1, (int32_t[]){TOY_BOS, 'a', ':', C, 'd', 'e', 'f', 'g', 'h', TOY_EOS}, 10, 3) && s.n_cut == 1, "a cut row ends in eos");
+    check(s.report.count[ROW_TOO_LONG] == 1 && s.report.count[ROW_MALFORMED] == 2 && strstr(s.report.named[1], "its prompt has 10 tokens"), "too long a prompt and a text that cannot be tokenised are left out and named");
+    check(s.n_tokens == 19 && s.n_loss == 5 + 7 && s.longest == 10, "totals");
+    char hex[65], hash[17];
+    sha256_hex("ab: \0cde", 8, hex);
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)s.hashes[0]);
+    check(!strncmp(hash, hex, 16), "a row's hash is the beginning of its SHA-256");
+    tokens_free(&s);
+    o.compat = true;
+    tokens_load(&s, &files, &toy, &o);
+    check(sample_is(&s, 0, (int32_t[]){TOY_BOS, 'a', 'b', ':', C, 'd', 'e', ' ', TOY_EOS}, 9, 5), "--compat masks the tokens of the prompt tokenised alone");
+    tokens_free(&s);
+}
+
+static void test_cache(void) {
+    Text lines = {0};
+    for (int i = 0; i < 9000; i++) {  // more than two chunks
+        char line[128];
+        text_add(&lines, line, (size_t)snprintf(line, sizeof line, "{\"prompt\":\"%d\",\"response\":\"%.*s\"}\n", i, i % 40, "a response of up to forty characters, or"));
+    }
+    const char* path = in_directory("many.jsonl");
+    file_write(path, lines.s, lines.n);
+    text_free(&lines);
+    StringList files = {&path, 1};
+    char cache[256];
+    snprintf(cache, sizeof cache, "%s", in_directory("cache.safetensors"));
+    TokenOptions o = {.max_length = 64, .quiet = true, .threads = 1};
+    TokenSet plain, made, again;
+    tokens_load(&plain, &files, &toy_threads, &(TokenOptions){.max_length = 64, .quiet = true, .threads = 7});
+    o.cache = cache;
+    tokens_load(&made, &files, &toy, &o);
+    int calls = toy_calls;
+    tokens_load(&again, &files, &toy, &o);
+    int same = plain.n == made.n && made.n == again.n && made.n_tokens == plain.n_tokens && again.n_loss == plain.n_loss && again.n_cut == plain.n_cut && again.n_rows == 9000;
+    for (int i = 0; same && i < plain.n; i++)
+        same &= sample_is(&made, i, plain.samples[i].tokens, plain.samples[i].length, plain.samples[i].length - plain.samples[i].n_loss) &&
+                sample_is(&again, i, plain.samples[i].tokens, plain.samples[i].length, plain.samples[i].length - plain.samples[i].n_loss) &&
+                plain.rows[i] == again.rows[i] && plain.hashes[i] == again.hashes[i];
+    check(same, "seven threads, one thread and the cache give the same samples");
+    check(plain.n == 8775 && row_report_bad(&again.report) == 225 && !memcmp(plain.report.named, again.report.named, sizeof plain.report.named), "the cache keeps the report of bad rows");
+    check(!made.cached && again.cached && toy_calls == calls, "the second load comes from the cache");
+    tokens_free(&made);
+    tokens_free(&again);
+    o.max_length = 63;
+    tokens_load(&again, &files, &toy, &o);
+    check(!again.cached, "other options make another cache");
+    tokens_free(&again);
+    size_t length;
+    char* whole = file_read(cache, 1 << 24, &length);
+    int rebuilt = 0, tries = 0;
+    for (size_t at = 0; at < length + 2; at += length / 23) {
+        char* copy = malloc(length);
+        memcpy(copy, whole, length);
+        if (at < length) copy[at] ^= 0x10;
+        file_write(cache, copy, at > length - 40 ? length - 4 : length);
+        free(copy);
+        tokens_load(&again, &files, &toy, &o);
+        rebuilt += !again.cached;
+        tries++;
+        tokens_free(&again);
+    }
+    free(whole);
+    check(rebuilt == tries, "a damaged cache is made anew (%d of %d)", rebuilt, tries);
+    tokens_free(&plain);
+}
+
+static void load_tokens(const void* path) {
+    const char* p = path;
+    TokenSet s;
+    tokens_load(&s, &(StringList){&p, 1}, &toy, &(TokenOptions){.max_length = 64, .quiet = true, .vocab = 300});
+}
+
+static void test_token_refusals(void) {
+    check(refuses(load_tokens, put("bad.jsonl", "x\ny\n"), "none of 2 rows is usable"), "all rows unusable is an error");
+    check(refuses(load_tokens, put("void.jsonl", ""), "none of 0 rows is usable"), "an empty file is an error");
+    check(refuses(load_tokens, put("vocab.jsonl", "{\"prompt\":\"a\",\"response\":\"b c\"}"), "the model's vocabulary has 300"), "a token outside the model's vocabulary is an error");
+}
+
 int main(void) {
     program_name = "test_dataset";
     strcpy(directory, "/tmp/test_dataset_XXXXXX");
@@ -263,6 +405,9 @@ int main(void) {
     test_offsets();
     test_long();
     test_refusals();
+    test_tokens();
+    test_cache();
+    test_token_refusals();
     char command[128];
     snprintf(command, sizeof command, "rm -rf %s", directory);
     if (system(command)) return 1;
