@@ -91,6 +91,10 @@ static bool blank(const Text* t) {
         if (!is_space((unsigned char)t->s[i])) return false;
     return true;
 }
+static void drop_return(RecordReader* r, DataRecord* out) {
+    out->crlf = r->record.n && r->record.s[r->record.n - 1] == '\r';
+    if (out->crlf) r->record.s[--r->record.n] = 0;
+}
 static void skip_space(RecordReader* r) {
     while (is_space(peek(r))) step(r);
 }
@@ -112,7 +116,7 @@ static bool next_line(RecordReader* r, DataRecord* out) {
         }
         if (!blank(&r->record)) break;
     }
-    while (r->record.n && r->record.s[r->record.n - 1] == '\r') r->record.s[--r->record.n] = 0;
+    drop_return(r, out);
     return true;
 }
 
@@ -211,7 +215,7 @@ static bool next_csv(RecordReader* r, DataRecord* out) {
         if (state == QUOTED) fatal("%s:%lld: the file ends inside a quoted field of row %lld", r->path, (long long)out->line, (long long)r->next_row);
         if (!blank(&r->record)) break;
     }
-    while (r->record.n && r->record.s[r->record.n - 1] == '\r') r->record.s[--r->record.n] = 0;
+    drop_return(r, out);
     return true;
 }
 
@@ -283,6 +287,7 @@ RecordReader* records_open(const char* path) {
         if (!next_csv(r, &header)) fatal("%s: is empty, want a header line", path);
         if (header.broken) fatal("%s:%lld: header: %s", path, (long long)header.line, header.broken);
         text_add(&r->header, r->record.s, r->record.n);
+        text_add(&r->header, "\r\n" + !header.crlf, 1 + (size_t)header.crlf);
     }
     return r;
 }
@@ -405,6 +410,7 @@ static bool holds_zero(const char* s, size_t n) {
 static cJSON* parse_csv(RowReader* r, const DataRecord* record, char* why, size_t size) {
     size_t header_length, h = 0, f = 0;
     const char* header = records_header(r->records, &header_length);
+    while (header_length && (header[header_length - 1] == '\n' || header[header_length - 1] == '\r')) header_length--;
     cJSON* object = cJSON_CreateObject();
     Text name = {0};
     int names = 0, values = 0;

@@ -35,6 +35,7 @@ typedef struct {
     uint64_t offset;          // of its first byte in the (uncompressed) file
     const char* bytes;        // length bytes and a zero, without the line end; valid until the next record
     size_t length;
+    bool crlf;                // the line ended in \r\n
     const char* broken;       // csv: why the quoting is wrong; otherwise NULL
 } DataRecord;
 
@@ -42,7 +43,7 @@ typedef struct RecordReader RecordReader;
 RecordReader* records_open(const char* path);
 bool records_next(RecordReader* r, DataRecord* record);  // false at the end. A file whose records cannot be told apart is fatal
 DataFormat records_format(const RecordReader* r);
-// csv: the header's bytes without the line end; otherwise empty.
+// csv: the header's bytes with its line end; otherwise empty.
 const char* records_header(const RecordReader* r, size_t* length);
 // Bytes read from disk so far and in all, for a progress line (compressed bytes for .gz).
 void records_progress(const RecordReader* r, int64_t* done, int64_t* total);
@@ -60,7 +61,7 @@ typedef enum { ROW_OK, ROW_MALFORMED, ROW_EMPTY_PROMPT, ROW_EMPTY_RESPONSE, ROW_
 const char* row_state_name(RowState state);
 
 typedef struct {
-    const char* template;        // of a prompt, holds {prompt}; NULL: TEMPLATE_DEFAULT
+    const char* prompt_template; // of a prompt, holds {prompt}; NULL: TEMPLATE_DEFAULT
     const char* prompt_field;    // "{instruction}\n{input}", or a field's bare name; NULL: by layout
     const char* response_field;
     bool prompts_only;           // a response need not be there (test prompts)

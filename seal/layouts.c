@@ -145,7 +145,7 @@ static void add_templated(const char* template, const char* prompt, size_t n, Te
 }
 
 void row_options_check(const RowOptions* options) {
-    if (options->template && !strstr(options->template, "{prompt}")) fatal("--template \"%s\" does not say where the {prompt} goes", options->template);
+    if (options->prompt_template && !strstr(options->prompt_template, "{prompt}")) fatal("--template \"%s\" does not say where the {prompt} goes", options->prompt_template);
     const char* const given[2][2] = {{"--prompt-field", options->prompt_field}, {"--response-field", options->response_field}};
     for (int i = 0; i < 2; i++) {
         if (!given[i][1]) continue;
@@ -164,7 +164,7 @@ void row_options_check(const RowOptions* options) {
 
 // A turn of the prompt: a user's through the template, any other's as text and a line end (the reference's rendering).
 static void add_turn(Speaker speaker, const char* text, size_t n, const RowOptions* options, Text* out) {
-    if (speaker == USER) add_templated(options->template, text, n, out);
+    if (speaker == USER) add_templated(options->prompt_template, text, n, out);
     else {
         text_add(out, text, n);
         text_add(out, "\n", 1);
@@ -268,7 +268,7 @@ static bool extract_fields(const Layout* l, const cJSON* fields, const RowOption
     const char* name = options->response_field ? options->response_field : l ? l->response : NULL;
     if (good && name && (!options->prompts_only || named(fields, name))) good = add_fields(fields, name, row, response);
     if (good && !raw.n) row->state = ROW_EMPTY_PROMPT;
-    if (!l || l->templated || options->prompt_field) add_templated(options->template, raw.s, raw.n, prompt);
+    if (!l || l->templated || options->prompt_field) add_templated(options->prompt_template, raw.s, raw.n, prompt);
     else text_add(prompt, raw.s, raw.n);
     text_free(&raw);
     return good;

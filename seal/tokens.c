@@ -236,7 +236,7 @@ static const StDtype part_types[N_PARTS] = {ST_I64, ST_I64, ST_I64, ST_I32, ST_I
 static void cache_key(char key[65], const char* digest, const TextEncoder* e, const TokenOptions* o) {
     Text t = {0};
     char numbers[160];
-    const char* const parts[] = {"seal tokens 1", digest, e->digest, e->eos_text, o->rows.template ? o->rows.template : TEMPLATE_DEFAULT,
+    const char* const parts[] = {"seal tokens 1", digest, e->digest, e->eos_text, o->rows.prompt_template ? o->rows.prompt_template : TEMPLATE_DEFAULT,
                                  o->rows.prompt_field ? o->rows.prompt_field : "", o->rows.response_field ? o->rows.response_field : "", numbers};
     snprintf(numbers, sizeof numbers, "%d %d %d %d %d %d", o->max_length, o->compat, o->vocab, e->vocab, (int)e->eos, o->rows.prompts_only);
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) text_add(&t, parts[i], strlen(parts[i]) + 1);

@@ -91,7 +91,7 @@ static void expect_rows(const char* name, const char* path, const RowOptions* op
 // ---------------------------------------------------------------------------------------------------------------------------------------
 
 static void test_formats(void) {
-    RowOptions o = {.template = "{prompt}>"};
+    RowOptions o = {.prompt_template = "{prompt}>"};
     const char* lines = "{\"prompt\":\"a\",\"response\":\"b\"}\r\n\n  \n{\"prompt\":\"c\\u00e9\",\"completion\":\"d\\n\"}\n{\"prompt\":\"\",\"response\":\"x\"}\n"
                         "{\"prompt\":\"x\",\"response\":\"\"}\n{\"prompt\":\"x\"\n[1]\n{\"prompt\":\"z\",\"response\":null}\n{\"q\":1}\n{\"prompt\":\"e\",\"response\":\"f\"}";
     const char* want = "0 + a>|b;1 + c\xc3\xa9>|d~;2 p >|x;3 r x>|;4 m ;5 m ;6 r z>|;7 m ;8 + e>|f;";
@@ -103,7 +103,7 @@ static void test_formats(void) {
     want = "0 + [a,\"]>|}b;1 m ;2 m ;3 m ;4 m ;";
     expect_rows("json array: brackets in strings, damage inside a record", put("a.json", array), &o, want);
     expect_rows("json.gz", put_gz("a.json.gz", array), &o, want);
-    RowOptions number = {.template = "{prompt}>", .prompt_field = "{prompt}", .response_field = "{response}"};
+    RowOptions number = {.prompt_template = "{prompt}>", .prompt_field = "{prompt}", .response_field = "{response}"};
     expect_rows("numbers as texts where the field is named", put("n.jsonl", "{\"prompt\":1,\"response\":2.5}\n{\"prompt\":true,\"response\":\"x\"}"), &number, "0 + 1>|2.5;1 + true>|x;");
     expect_rows("an empty array has no rows", put("empty.json", "[ ]"), &o, "");
     expect_rows("an empty file has no rows", put("empty.jsonl", ""), &o, "");
@@ -152,9 +152,9 @@ static void test_layouts(void) {
     expect_rows("--response-field of a row with prompt", put("r.jsonl", "{\"prompt\":\"P\",\"chosen\":\"C\",\"rejected\":\"R\"}\n{\"prompt\":\"P\",\"worse\":\"R\"}"),
                 &(RowOptions){.response_field = "{rejected}"}, "0 + P|R;1 m ;");
     expect_rows("--prompt-field alone", put("r.jsonl", "{\"a\":\"A\",\"b\":{\"c\":[\"x\",\"C\"]},\"response\":\"R\"}"),
-                &(RowOptions){.prompt_field = "{{{a}}}\\n{b.c.1}", .template = "<{prompt}>\\n"}, "0 + <{A}~C>~|R;");
+                &(RowOptions){.prompt_field = "{{{a}}}\\n{b.c.1}", .prompt_template = "<{prompt}>\\n"}, "0 + <{A}~C>~|R;");
     expect_rows("prompts only", put("p.jsonl", "{\"prompt\":\"A\"}\n{\"instruction\":\"I\"}\n{\"messages\":[{\"role\":\"user\",\"content\":\"M\"}]}\n{\"question\":\"Q\",\"answer\":\"R\"}\n{\"prompt\":\"\"}"),
-                &(RowOptions){.prompts_only = true, .template = "{prompt}>"}, "0 + A>|;1 + I>|;2 + M>|;3 + Q>|R;4 p >|;");
+                &(RowOptions){.prompts_only = true, .prompt_template = "{prompt}>"}, "0 + A>|;1 + I>|;2 + M>|;3 + Q>|R;4 p >|;");
     expect_rows("bad turns", put("t.jsonl", "{\"messages\":[]}\n{\"messages\":[{\"role\":\"user\",\"content\":\"M\"}]}\n{\"messages\":[{\"role\":\"cat\",\"content\":\"M\"}]}\n"
                                             "{\"messages\":[{\"role\":\"assistant\",\"content\":\"M\"}]}\n{\"messages\":[{\"role\":\"user\"}]}"), &o, "0 m ;1 m ;2 m ;3 p |M;4 m ;");
 }
@@ -217,7 +217,7 @@ static void test_long(void) {
     text_add(&big, "]", 1);
     const char* path = in_directory("big.json");
     file_write(path, big.s, big.n);
-    RowReader* r = rows_open(&(StringList){&path, 1}, &(RowOptions){.template = "{prompt}"});
+    RowReader* r = rows_open(&(StringList){&path, 1}, &(RowOptions){.prompt_template = "{prompt}"});
     DataRow row;
     int good = 1, n = 0;
     while (rows_next(r, &row)) {
@@ -252,7 +252,7 @@ static void test_refusals(void) {
     file_write(in_directory("bad.jsonl.gz"), gz, length);
     check(refuses(read_all, in_directory("bad.jsonl.gz"), "bad.jsonl.gz: cannot be read behind byte"), "a damaged .gz is refused");
     free(gz);
-    check(refuses(check_options, &(RowOptions){.template = "Human: "}, "{prompt}"), "a template without {prompt} is refused");
+    check(refuses(check_options, &(RowOptions){.prompt_template = "Human: "}, "{prompt}"), "a template without {prompt} is refused");
     check(refuses(check_options, &(RowOptions){.prompt_field = "{a"}, "opens no {field}"), "an open brace in a field template is refused");
 }
 
@@ -312,7 +312,7 @@ static int sample_is(const TokenSet* s, int i, const int32_t* tokens, int n, int
 static void test_tokens(void) {
     const char* path = put("tokens.jsonl", "{\"prompt\":\"ab\",\"response\":\"cde\"}\nbad\n{\"prompt\":\"abcdefgh\",\"response\":\"c\"}\n{\"prompt\":\"a\",\"response\":\"cdefghijk\"}\n{\"prompt\":\"#\",\"response\":\"c\"}\n");
     StringList files = {&path, 1};
-    TokenOptions o = {.rows = {.template = "{prompt}: "}, .max_length = 10, .quiet = true, .threads = 1};
+    TokenOptions o = {.rows = {.prompt_template = "{prompt}: "}, .max_length = 10, .quiet = true, .threads = 1};
     TokenSet s;
     tokens_load(&s, &files, &toy, &o);
     enum { C = TOY_PAIR + 'c' };

@@ -13,9 +13,11 @@ selector files and their refusals, the top share, rows written byte for byte, th
 #include "error.h"
 #include "file.h"
 #include "pt_reader.h"
+#include "safetensors.h"
+#include "selection.h"
 
 static char directory[64];
-CHECK_UNUSED static const char* in_directory(const char* name) {
+static const char* in_directory(const char* name) {
     static char path[4][256];
     static int at;
     char* p = path[at++ % 4];
@@ -24,7 +26,7 @@ CHECK_UNUSED static const char* in_directory(const char* name) {
 }
 
 // Runs body(context) in a child; true where it ended with status 2 and wrote one line that holds `expected`.
-CHECK_UNUSED static int refuses(void (*body)(const void*), const void* context, const char* expected) {
+static int refuses(void (*body)(const void*), const void* context, const char* expected) {
     int pipes[2], status;
     char text[2048] = "";
     if (pipe(pipes)) return 0;
@@ -204,12 +206,213 @@ static void test_published(void) {
     }
 }
 
+// ---------------------------------------------------------------------------------------------------------------------------------------
+
+static const char* put(const char* name, const char* text) {
+    const char* path = in_directory(name);
+    file_write(path, text, strlen(text));
+    return path;
+}
+
+static float logits[5] = {0.5f, 2, -1, 2, 0.25f};
+static int64_t rows[5] = {0, 1, 3, 4, 6};
+static uint64_t hashes[5] = {1, 0xffffffffffffffffull, 3, 4, 5};
+static SelectorFile sample(void) {
+    SelectorFile s = {.n = 5, .n_rows = 8, .logits = logits, .rows = rows, .hashes = hashes, .files = "tune.jsonl", .algorithm = "1", .activation = "softmax",
+                      .schedule = "linear:0,0.03", .seed = 42};
+    sha256_hex("x", 1, s.digest);
+    return s;
+}
+
+typedef struct { const char* path; const char* digest; int64_t n_rows, n_usable; } Meeting;
+static void meet(const void* context) {
+    const Meeting* m = context;
+    static int64_t usable[9] = {0, 1, 2, 3, 5, 6, 7, 8, 9};
+    const char* name = "other.jsonl";
+    SelectorFile s;
+    selector_file_read(&s, m->path);
+    if (m->digest) selector_file_check(&s, &(StringList){&name, 1}, m->digest, m->n_rows, usable, m->n_usable);
+}
+
+static void test_selector_file(void) {
+    SelectorFile s = sample(), r;
+    char path[256], pt[256], other[65];
+    snprintf(path, sizeof path, "%s", in_directory("selector.safetensors"));
+    selector_file_write(&s, path);
+    selector_file_read(&r, path);
+    check(r.n == 5 && r.n_rows == 8 && !memcmp(r.logits, logits, sizeof logits) && !memcmp(r.rows, rows, sizeof rows) && !memcmp(r.hashes, hashes, sizeof hashes) &&
+          !strcmp(r.digest, s.digest) && !strcmp(r.schedule, s.schedule) && !strcmp(r.files, "tune.jsonl") && r.seed == 42, "a selector file comes back as it was written");
+    StReader st;
+    st_open(&st, path);
+    check(st_need(&st, "logits")->dtype == ST_F32 && st_need(&st, "row")->dtype == ST_I64 && st_need(&st, "text_hash")->count == 5 && !strcmp(st_metadata(&st, "algorithm"), "1"),
+          "it is a safetensors file with logits, row, text_hash");
+    st_close(&st);
+    const char* name = "tune.jsonl";
+    selector_file_check(&r, &(StringList){&name, 1}, s.digest, 8, NULL, 0);
+    check(1, "it is taken on the file it was learned on");
+    selector_file_free(&r);
+    sha256_hex("y", 1, other);
+    check(refuses(meet, &(Meeting){path, other, 8, 5}, "was learned on tune.jsonl (SHA-256"), "another digest is refused");
+    check(refuses(meet, &(Meeting){path, s.digest, 9, 5}, "with 8 rows, other.jsonl has 9"), "another length is refused");
+    Text file = archive(pickle(true, "FloatStorage", 5, 0, 5, 1), logits, 5, false);
+    snprintf(pt, sizeof pt, "%s", in_directory("s.pt"));
+    file_write(pt, file.s, file.n);
+    text_free(&file);
+    check(refuses(meet, &(Meeting){pt, other, 9, 8}, "has 5 logits, other.jsonl has 9 rows (8 usable)"), "a .pt of another length is refused");
+    static int64_t usable[5] = {0, 2, 3, 4, 7};
+    selector_file_read(&r, pt);
+    selector_file_check(&r, &(StringList){&name, 1}, other, 8, usable, 5);
+    check(r.rows[1] == 2 && r.rows[4] == 7 && r.n_rows == 8, "a .pt as long as the usable rows belongs to these");
+    selector_file_free(&r);
+    put("no.safetensors", "nothing");
+    check(refuses(meet, &(Meeting){in_directory("no.safetensors"), NULL, 0, 0}, "no.safetensors"), "a file that is no selector is refused");
+    double sigma[5], sum = 0;
+    selector_weights(logits, 5, false, sigma);
+    for (int i = 0; i < 5; i++) sum += sigma[i];
+    check(fabs(sum - 5) < 1e-12 && fabs(sigma[1] / sigma[0] - exp(1.5)) < 1e-12, "softmax weights have mean 1");
+    selector_weights(&(float){0}, 1, true, sigma);
+    check(sigma[0] == 1, "a sigmoid weight is 1 at 0");
+}
+
+static void test_methods(void) {
+    SelectorFile s = sample();
+    static const int64_t all[6] = {0, 1, 2, 3, 4, 6};
+    double score[6];
+    int64_t order[6];
+    check(selection_score(selection_method("seal"), &(SelectionInput){.selector = &s}, all, 6, score) == 1, "a row without a logit is counted");
+    int64_t keep = selection_order(score, all, 6, 0.5, order);
+    check(keep == 3 && order[0] == 1 && order[1] == 4 && order[2] == 0 && order[5] == 2, "top by logit, ties by row, no logit last");
+    int floors = 1;
+    double* many = calloc(1000, sizeof *many);
+    int64_t *ids = calloc(1000, sizeof *ids), *ranked = calloc(1000, sizeof *ranked);
+    for (int i = 0; i < 1000; i++) ids[i] = i;
+    for (int p = 1; p <= 100; p++) floors &= selection_order(many, ids, 100, p / 100.0, ranked) == p && selection_order(many, ids, 7, p / 100.0, ranked) == 7 * p / 100;
+    check(floors && ranked[0] == 0 && ranked[99] == 99, "the share is the floor of p N as typed, equal scores stand in row order");
+    const SelectionMethod* random = selection_method("random");
+    int overlap = 0, ranks = 0, same = 1;
+    double again[1000];
+    selection_score(random, &(SelectionInput){.seed = 1}, ids, 1000, many);
+    selection_score(random, &(SelectionInput){.seed = 1}, ids, 1000, again);
+    same = !memcmp(many, again, sizeof again);
+    int64_t kept = selection_order(many, ids, 1000, 0.7, ranked);
+    uint8_t in[1000] = {0};
+    for (int i = 0; i < kept; i++) { in[ranked[i]] = 1; ranks += ranked[i] < 500; }
+    selection_score(random, &(SelectionInput){.seed = 2}, ids, 1000, many);
+    selection_order(many, ids, 1000, 0.7, ranked);
+    for (int i = 0; i < kept; i++) overlap += in[ranked[i]];
+    // hypergeometric: 490 ± 6.6 of 700 and 350 ± 7.2
+    check(same && kept == 700 && abs(overlap - 490) < 40 && abs(ranks - 350) < 44, "random: seeded, uniform (%d shared by two seeds, %d of the first half)", overlap, ranks);
+    float loss[3] = {-2, -1, -3};
+    selection_score(selection_method("safe-loss"), &(SelectionInput){.scores = loss}, ids, 3, score);
+    selection_order(score, ids, 3, 1, order);
+    check(order[0] == 1 && order[1] == 0 && order[2] == 2, "safe-loss keeps the lowest loss first");
+    free(many);
+    free(ids);
+    free(ranked);
+}
+
+static void expect_file(const char* name, const char* path, const char* want) {
+    size_t n;
+    char* got = file_read(path, 1 << 20, &n);
+    if (!check(n == strlen(want) && !memcmp(got, want, n), "%s", name)) printf("# got %s\n", got);
+    free(got);
+}
+
+typedef struct { const char *in, *in2, *out; int64_t n_rows; } Write;
+static void write_rows(const void* context) {
+    const Write* w = context;
+    const char* paths[2] = {w->in, w->in2};
+    static const uint8_t keep[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+    selection_write(&(StringList){paths, w->in2 ? 2 : 1}, keep, w->n_rows, w->out);
+}
+
+static void test_write(void) {
+    const uint8_t keep[6] = {0, 1, 0, 1, 1, 0};
+    const char *a = put("a.jsonl", "{\"a\":0}\n\n{ \"a\" : 1.0 }  \r\nbad\n{\"a\":\"\\u00e9\xc3\xa9\"}"), *lines = in_directory("out.jsonl");
+    const char* two[2] = {a, put("b.json", "[{\"b\":\n [0,\"x\ny\"]},\n\n {\"b\":1}]")};
+    check(selection_write(&(StringList){&a, 1}, keep, 4, lines) == 2, "rows written are counted");
+    expect_file("jsonl lines as they were, their line ends too", lines, "{ \"a\" : 1.0 }  \r\n{\"a\":\"\\u00e9\xc3\xa9\"}\n");
+    selection_write(&(StringList){two, 2}, keep, 6, lines);
+    expect_file("an array's record over several lines becomes one line", lines, "{ \"a\" : 1.0 }  \r\n{\"a\":\"\\u00e9\xc3\xa9\"}\n{\"b\": [0,\"x\\ny\"]}\n");
+    const char* array = in_directory("out.json");
+    const char* b = in_directory("b.json");
+    selection_write(&(StringList){&b, 1}, (const uint8_t[]){1, 1}, 2, array);
+    expect_file("an array stays an array of the records' bytes", array, "[\n{\"b\":\n [0,\"x\ny\"]},\n{\"b\":1}\n]\n");
+    selection_write(&(StringList){&b, 1}, (const uint8_t[]){0, 0}, 2, array);
+    expect_file("nothing kept is an empty array", array, "[\n]\n");
+    const char* csv = put("c.csv", "p,\"r\"\r\n1,\"a\n\"\"b\"\r\n2,x\n3,y\r\n");
+    selection_write(&(StringList){&csv, 1}, (const uint8_t[]){1, 0, 1}, 3, in_directory("out.csv"));
+    expect_file("csv keeps its header and quoting", in_directory("out.csv"), "p,\"r\"\r\n1,\"a\n\"\"b\"\r\n3,y\r\n");
+    gzFile gz = gzopen(in_directory("d.jsonl.gz"), "wb");
+    gzputs(gz, "{\"a\":0}\n{\"a\":1}\n");
+    gzclose(gz);
+    const char* d = in_directory("d.jsonl.gz");
+    selection_write(&(StringList){&d, 1}, keep, 2, in_directory("d.jsonl"));
+    expect_file("a .gz comes out unpacked", in_directory("d.jsonl"), "{\"a\":1}\n");
+    check(refuses(write_rows, &(Write){in_directory("c.csv"), NULL, in_directory("x.jsonl"), 3}, "a .csv becomes a .csv"), "a csv is not written as jsonl");
+    check(refuses(write_rows, &(Write){in_directory("c.csv"), put("e.csv", "q,r\n1,2\n"), in_directory("x.csv"), 4}, "its header differs"), "two csv headers are refused");
+    check(refuses(write_rows, &(Write){in_directory("a.jsonl"), NULL, in_directory("x.jsonl"), 5}, "has 4 rows, 5 when they were scored"), "a file that shrank is refused");
+    check(refuses(write_rows, &(Write){in_directory("a.jsonl"), NULL, in_directory("x.jsonl"), 3}, "more rows than"), "a file that grew is refused");
+    check(!file_exists(in_directory("x.jsonl")) && !file_exists(in_directory("x.csv")), "nothing is left of a refused output");
+}
+
+static char said[8192];
+static void read_said(FILE* out) {
+    rewind(out);
+    said[fread(said, 1, sizeof said - 1, out)] = 0;
+    fclose(out);
+}
+static int excerpt_is(const char* text, int most, const char* want, int columns) {
+    FILE* out = tmpfile();
+    int n = print_excerpt(text, strlen(text), most, out);
+    read_said(out);
+    if (strcmp(said, want) || n != columns) printf("# %d: %s\n", n, said);
+    return !strcmp(said, want) && n == columns;
+}
+
+static void test_explain(void) {
+    check(excerpt_is("abc", 3, "abc", 3) && excerpt_is("abcd", 3, "ab…", 3) && excerpt_is("", 3, "", 0), "an excerpt is cut with an ellipsis");
+    check(excerpt_is("a\nb\tc\x1b[1m\x7f", 80, "a\\nb\\tc\\x1b[1m\\x7f", 18), "control characters are escaped");
+    check(excerpt_is("\xc3\xa9\xe2\x80\xae\xc2\x85\xff\xe2\x82", 80, "\xc3\xa9\\u202e\\x85\\xff\\xe2\\x82", 23), "direction marks, C1 controls and broken UTF-8 are escaped");
+    check(excerpt_is("\xc3\xa9\xc3\xa9\xc3\xa9", 2, "\xc3\xa9…", 2), "characters are counted, not bytes");
+    Text t = {0};
+    for (int i = 0; i < 10; i++) {
+        char line[400];
+        text_add(&t, line, (size_t)snprintf(line, sizeof line, "{\"prompt\":\"p%d %0*d\",\"response\":\"r%d\\u001b\"}\n", i, i == 9 ? 200 : 1, 0, i));
+    }
+    const char* path = in_directory("explain.jsonl");
+    file_write(path, t.s, t.n);
+    text_free(&t);
+    int64_t ids[10], order[10];
+    double score[10], sigma[10];
+    float loss[10];
+    for (int i = 0; i < 10; i++) { ids[i] = i; score[i] = i; sigma[i] = i / 4.5; loss[i] = (float)(10 - i); }
+    Explanation e = {ids, score, order, sigma, loss, 10, selection_order(score, ids, 10, 0.8, order), 3};
+    FILE* out = tmpfile();
+    selection_explain(&e, &(StringList){&path, 1}, &(RowOptions){.prompt_template = "{prompt}"}, out);
+    read_said(out);
+    int longest = 0, widest = 0, line = 0;
+    for (char* c = said; *c; c++) {
+        if ((*c & 0xC0) != 0x80) line++;
+        if (*c == '\n') { if (line > widest) widest = line; line = 0; }
+        if (!strncmp(c, "00000", 5)) longest++;
+    }
+    check(strstr(said, "8 of 10 rows are kept") && strstr(said, "\n       1        9             9           2           1  p9 000") &&
+          strstr(said, "\n      10        0             0           0          10  p0 0 → r0\\x1b\n"), "the explanation names rank, row, score, weight, loss and text");
+    check(strstr(said, "       …\n") && strstr(said, "rows from here on are left out\n       9        1 "), "it marks the gap and where the selection ends");
+    check(longest > 0 && widest <= 56 + 80 + 1, "no more than 80 characters of a row are shown (widest line %d)", widest);
+}
+
 int main(void) {
     program_name = "test_selection";
     strcpy(directory, "/tmp/test_selection_XXXXXX");
     if (!mkdtemp(directory)) return 1;
     test_pt();
     test_published();
+    test_selector_file();
+    test_methods();
+    test_write();
+    test_explain();
     char command[128];
     snprintf(command, sizeof command, "rm -rf %s", directory);
     if (system(command)) return 1;
