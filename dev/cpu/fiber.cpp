@@ -95,13 +95,19 @@ static void print_place(void) {
     if (me->current_stack >= 0) fprintf(stderr, "thread (%u,%u,%u), ", threadIdx.x, threadIdx.y, threadIdx.z);
     fprintf(stderr, "launched at %s:%d\n", me->launch->file, me->launch->line);
 }
+// Two OS threads may find an error at once: the first one speaks, the other waits for the end.
+static void one_report(void) {
+    static pthread_mutex_t reporting = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&reporting);
+    fflush(stdout);
+}
 void cpu_fail(const char* format, ...) {
     va_list args;
     char message[1024];
     va_start(args, format);
     vsnprintf(message, sizeof message, format, args);
     va_end(args);
-    fflush(stdout);
+    one_report();
     fprintf(stderr, "CUDA on the CPU: %s\n", message);
     print_place();
     abort();
@@ -119,6 +125,9 @@ extern "C" void __asan_on_error(void) {
     else if (cpu_is_device(p, 1)) fprintf(stderr, "CUDA on the CPU: the host touches device memory at %p\n", p);
     print_place();
 }
+#endif
+#if CPU_ASAN
+extern "C" void __ubsan_on_report(void) { print_place(); }  // called by UBSan after its line
 #endif
 #if CPU_TSAN
 extern "C" void AnnotateIgnoreWritesBegin(const char* file, int line);
@@ -304,7 +313,7 @@ static void set_thread(int tid) {
 
 static void report_deadlock(Worker* w) __attribute__((noreturn));
 static void report_deadlock(Worker* w) {
-    fflush(stdout);
+    one_report();
     fprintf(stderr, "CUDA on the CPU: threads wait for others that never come\n  kernel %s, block (%u,%u,%u), launched at %s:%d\n", w->launch->kernel, blockIdx.x, blockIdx.y,
             blockIdx.z, w->launch->file, w->launch->line);
     int shown = 0, exited = 0, first_exited = -1;
@@ -319,6 +328,8 @@ static void report_deadlock(Worker* w) {
         const Warp* warp = &w->warps[t / 32];
         fprintf(stderr, "  thread %d waits in %s at %s:%d", t, w->at_barrier[t] ? "__syncthreads" : operation_names[warp->operation], w->waits[t].file, w->waits[t].line);
         if (!w->at_barrier[t]) fprintf(stderr, ", lanes %08x of %08x came", warp->arrived, warp->mask);
+        for (int l = 0; !w->at_barrier[t] && l < 32; l++)
+            if ((warp->mask & ~warp->arrived) >> l & 1 && cpu_now.exited[t / 32 * 32 + l]) { fprintf(stderr, "; lane %d has left the kernel", l); break; }
         fputc('\n', stderr);
     }
     if (exited) fprintf(stderr, "  %d threads have left the kernel, thread %d first\n", exited, first_exited);

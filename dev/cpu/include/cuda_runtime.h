@@ -184,10 +184,10 @@ static inline float cpu_expf(float x) {
     return p * a * b;
 }
 static inline float cpu_tanhf(float x) {
-    // (1 − e) / (1 + e) with e = exp(−2|x|) loses digits near 0, where the series x − x³/3 + … takes over
-    float a = fabsf(x), e = cpu_expf(-2.0f * a), big = (1.0f - e) / (1.0f + e), x2 = x * x;
-    float small = a + a * x2 * (-0.333333333f + x2 * (0.133333333f + x2 * (-0.0539682540f + x2 * (0.0218694885f - x2 * 0.00886323553f))));
-    float t = a < 0.35f ? small : big;
+    // 1 − 2e / (1 + e) with e = exp(−2|x|) loses digits near 0, where an odd polynomial takes over
+    float a = fabsf(x), e = cpu_expf(-2.0f * a), big = 1.0f - 2.0f * e / (1.0f + e), x2 = x * x;
+    float small = a + a * x2 * (-3.33332819422e-1f + x2 * (1.33314422036e-1f + x2 * (-5.37397155531e-2f + x2 * (2.06390887954e-2f - x2 * 5.70498872745e-3f))));
+    float t = a < 0.625f ? small : big;
     return x < 0.0f ? -t : x != x ? x : t;
 }
 #define expf cpu_expf
