@@ -1,0 +1,518 @@
+/*
+tokenizer.json of Hugging Face `tokenizers`: model (BPE, WordLevel), added tokens, normaliser, pre-tokeniser, post-processor, decoder. Each part is a table
+from the file's type name to a function that appends steps; a type without a row is an error that names it, never a guess.
+*/
+#include <stdlib.h>
+// defines: cJSON
+#include <cjson/cJSON.h>
+#include "tokenizer_internal.h"
+
+typedef struct { Tokenizer* t; const char* file; ErrorBuffer error; bool fused; } Loader;
+typedef bool (*PartLoader)(Loader* l, const cJSON* part);
+typedef struct { const char* type; PartLoader load; } PartRow;
+
+static const cJSON* item(const cJSON* object, const char* name) { return cJSON_GetObjectItemCaseSensitive(object, name); }
+static const char* string_or(const cJSON* object, const char* name, const char* otherwise) {
+    const cJSON* v = item(object, name);
+    return cJSON_IsString(v) ? v->valuestring : otherwise;
+}
+static bool bool_or(const cJSON* object, const char* name, bool otherwise) {
+    const cJSON* v = item(object, name);
+    return cJSON_IsBool(v) ? cJSON_IsTrue(v) : otherwise;
+}
+static bool whole(const cJSON* v, int64_t* out) {
+    if (!cJSON_IsNumber(v) || v->valuedouble < 0 || v->valuedouble >= MAX_VOCAB || v->valuedouble != (double)(int64_t)v->valuedouble) return false;
+    *out = (int64_t)v->valuedouble;
+    return true;
+}
+
+// Runs the row of part's type; `what` names the part in messages. null is nothing.
+static bool load_part(Loader* l, const cJSON* part, const char* what, const PartRow* rows, int n_rows) {
+    if (!part || cJSON_IsNull(part)) return true;
+    const char* type = string_or(part, "type", NULL);
+    if (!type) return tok_error(l->error, "%s: the %s has no type", l->file, what);
+    for (int i = 0; i < n_rows; i++)
+        if (!strcmp(rows[i].type, type)) return rows[i].load(l, part);
+    return tok_error(l->error, "%s: %s of type %.60s is not supported", l->file, what, type);
+}
+
+// ---- normalisers --------------------------------------------------------------------------------------------------------------------------------
+
+static bool load_normalizer(Loader* l, const cJSON* part);
+
+static bool normalize_simple(Loader* l, const cJSON* part) {
+    static const struct { const char* type; NormalizeType step; } names[] = {
+        {"NFC", NORMALIZE_NFC}, {"NFD", NORMALIZE_NFD}, {"NFKC", NORMALIZE_NFKC}, {"NFKD", NORMALIZE_NFKD}, {"Lowercase", NORMALIZE_LOWERCASE}};
+    Normalize step = {0};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(names[i].type, string_or(part, "type", ""))) step.type = names[i].step;
+    arrput(l->t->normalize, step);
+    return true;
+}
+
+static bool normalize_prepend(Loader* l, const cJSON* part) {
+    const char* content = string_or(part, "prepend", NULL);
+    if (!content) return tok_error(l->error, "%s: the normalizer Prepend has no text `prepend`", l->file);
+    Normalize step = {.type = NORMALIZE_PREPEND, .content = strdup(content)};
+    arrput(l->t->normalize, step);
+    return true;
+}
+
+static bool normalize_strip(Loader* l, const cJSON* part) {
+    Normalize step = {.type = NORMALIZE_STRIP, .left = bool_or(part, "strip_left", false), .right = bool_or(part, "strip_right", false)};
+    arrput(l->t->normalize, step);
+    return true;
+}
+
+// {"String": …} or {"Regex": …}: one of *literal and *regex.
+static bool load_pattern(Loader* l, const cJSON* part, const char* what, char** literal, Regex* regex) {
+    const cJSON* pattern = item(part, "pattern");
+    const char *string = cJSON_IsString(pattern) ? pattern->valuestring : string_or(pattern, "String", NULL), *expression = string_or(pattern, "Regex", NULL);
+    char why[400] = "";
+    if (string) { *literal = strdup(string); return true; }
+    if (!expression) return tok_error(l->error, "%s: %s has no pattern (String or Regex)", l->file, what);
+    return regex_compile(regex, expression, (ErrorBuffer){why, sizeof why}) || tok_error(l->error, "%s: %s", l->file, why);
+}
+
+static bool normalize_replace(Loader* l, const cJSON* part) {
+    const char* content = string_or(part, "content", NULL);
+    if (!content) return tok_error(l->error, "%s: the normalizer Replace has no text `content`", l->file);
+    Normalize step = {.type = NORMALIZE_REPLACE, .content = strdup(content)};
+    bool good = load_pattern(l, part, "the normalizer Replace", &step.pattern, &step.regex);
+    arrput(l->t->normalize, step);
+    return good;
+}
+
+static bool normalize_sequence(Loader* l, const cJSON* part) {
+    const cJSON* each;
+    cJSON_ArrayForEach(each, item(part, "normalizers")) if (!load_normalizer(l, each)) return false;
+    return true;
+}
+
+static const PartRow normalizers[] = {
+    {"NFC", normalize_simple},   {"NFD", normalize_simple},       {"NFKC", normalize_simple},       {"NFKD", normalize_simple}, {"Lowercase", normalize_simple},
+    {"Prepend", normalize_prepend}, {"Replace", normalize_replace}, {"Strip", normalize_strip}, {"Sequence", normalize_sequence},
+};
+static bool load_normalizer(Loader* l, const cJSON* part) { return load_part(l, part, "a normalizer", normalizers, sizeof normalizers / sizeof *normalizers); }
+
+// ---- pre-tokenisers -----------------------------------------------------------------------------------------------------------------------------
+
+static bool load_pretokenizer(Loader* l, const cJSON* part);
+
+static bool put_split(Loader* l, const char* pattern, SplitBehaviour behaviour, bool invert) {
+    Pretokenize step = {.type = PRETOKENIZE_SPLIT, .behaviour = behaviour, .invert = invert};
+    char why[400] = "";
+    bool good = regex_compile(&step.regex, pattern, (ErrorBuffer){why, sizeof why}) || tok_error(l->error, "%s: %s", l->file, why);
+    arrput(l->t->pretokenize, step);
+    return good;
+}
+
+static bool load_behaviour(Loader* l, const cJSON* part, SplitBehaviour* behaviour) {
+    static const char* const names[] = {"Isolated", "Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous"};
+    const char* name = string_or(part, "behavior", "Isolated");
+    for (int i = 0; i < 5; i++)
+        if (!strcmp(name, names[i])) { *behaviour = (SplitBehaviour)i; return true; }
+    return tok_error(l->error, "%s: the behavior %.40s of a pre_tokenizer is not supported", l->file, name);
+}
+
+static bool pretokenize_byte_level(Loader* l, const cJSON* part) {
+    if (bool_or(part, "add_prefix_space", true)) {
+        Pretokenize step = {.type = PRETOKENIZE_PREFIX_SPACE};
+        arrput(l->t->pretokenize, step);
+    }
+    l->t->byte_level = true;
+    return !bool_or(part, "use_regex", true) || put_split(l, GPT2_PATTERN, SPLIT_ISOLATED, false);
+}
+
+static bool pretokenize_split(Loader* l, const cJSON* part) {
+    Pretokenize step = {.type = PRETOKENIZE_SPLIT, .invert = bool_or(part, "invert", false)};
+    if (!load_behaviour(l, part, &step.behaviour)) return false;
+    bool good = load_pattern(l, part, "the pre_tokenizer Split", &step.literal, &step.regex);
+    arrput(l->t->pretokenize, step);
+    return good;
+}
+
+static bool pretokenize_digits(Loader* l, const cJSON* part) {
+    return put_split(l, bool_or(part, "individual_digits", false) ? "\\p{N}" : "\\p{N}+", SPLIT_ISOLATED, false);
+}
+
+static bool pretokenize_punctuation(Loader* l, const cJSON* part) {
+    SplitBehaviour behaviour = SPLIT_ISOLATED;
+    return load_behaviour(l, part, &behaviour) && put_split(l, "[\\p{P}$+<=>^`|~]", behaviour, false);  // with ASCII's signs that Unicode calls symbols
+}
+
+static bool pretokenize_whitespace(Loader* l, const cJSON* part) {
+    (void)part;
+    return put_split(l, "\\w+|[^\\w\\s]+", SPLIT_REMOVED, true);
+}
+
+static bool pretokenize_whitespace_split(Loader* l, const cJSON* part) {
+    (void)part;
+    return put_split(l, "\\s+", SPLIT_REMOVED, false);
+}
+
+static bool load_scheme(Loader* l, const cJSON* part, PrependScheme* scheme) {
+    static const char* const names[] = {"always", "first", "never"};
+    const char* name = string_or(part, "prepend_scheme", bool_or(part, "add_prefix_space", true) ? "always" : "never");
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(name, names[i])) { *scheme = (PrependScheme)i; return true; }
+    return tok_error(l->error, "%s: the prepend_scheme %.40s of Metaspace is not supported", l->file, name);
+}
+
+static bool pretokenize_metaspace(Loader* l, const cJSON* part) {
+    Pretokenize step = {.type = PRETOKENIZE_METASPACE, .split = bool_or(part, "split", true)};
+    const char* replacement = string_or(part, "replacement", "\xE2\x96\x81");
+    if (!*replacement) return tok_error(l->error, "%s: the pre_tokenizer Metaspace has an empty replacement", l->file);
+    if (!load_scheme(l, part, &step.scheme)) return false;
+    step.literal = strdup(replacement);
+    arrput(l->t->pretokenize, step);
+    return true;
+}
+
+static bool pretokenize_sequence(Loader* l, const cJSON* part) {
+    const cJSON* each;
+    cJSON_ArrayForEach(each, item(part, "pretokenizers")) {
+        if (l->t->byte_level) return tok_error(l->error, "%s: a pre_tokenizer behind ByteLevel is not supported", l->file);
+        if (!load_pretokenizer(l, each)) return false;
+    }
+    return true;
+}
+
+static const PartRow pretokenizers[] = {
+    {"ByteLevel", pretokenize_byte_level},   {"Split", pretokenize_split},           {"Digits", pretokenize_digits},
+    {"Whitespace", pretokenize_whitespace},  {"Punctuation", pretokenize_punctuation}, {"WhitespaceSplit", pretokenize_whitespace_split},
+    {"Metaspace", pretokenize_metaspace},    {"Sequence", pretokenize_sequence},
+};
+static bool load_pretokenizer(Loader* l, const cJSON* part) {
+    return load_part(l, part, "a pre_tokenizer", pretokenizers, sizeof pretokenizers / sizeof *pretokenizers);
+}
+
+// ---- post-processors ----------------------------------------------------------------------------------------------------------------------------
+
+static bool load_processor(Loader* l, const cJSON* part);
+
+static bool post_nothing(Loader* l, const cJSON* part) {
+    (void)l;
+    (void)part;
+    return true;
+}
+
+// The ids around Sequence A. A processor further down a Sequence wraps what is already there.
+static bool post_template(Loader* l, const cJSON* part) {
+    Tokenizer* t = l->t;
+    const cJSON *each, *v;
+    int32_t* before = NULL;
+    bool behind = false, good = true;
+    cJSON_ArrayForEach(each, item(part, "single")) {
+        const cJSON* special = item(each, "SpecialToken");
+        if (item(each, "Sequence")) { behind = true; continue; }
+        const char* name = string_or(special, "id", "");
+        const cJSON* ids = item(item(item(part, "special_tokens"), name), "ids");
+        if (!cJSON_IsArray(ids)) good = tok_error(l->error, "%s: the post_processor's token %.60s is not among its special_tokens", l->file, name);
+        cJSON_ArrayForEach(v, ids) {
+            int64_t id;
+            if (!good) break;
+            if (!whole(v, &id) || id >= t->n_vocab) good = tok_error(l->error, "%s: the post_processor's token %.60s has an id outside the vocabulary", l->file, name);
+            else if (behind) arrput(t->suffix, (int32_t)id);
+            else arrput(before, (int32_t)id);
+        }
+        if (!good) break;
+    }
+    for (ptrdiff_t i = arrlen(before) - 1; i >= 0; i--) arrins(t->prefix, 0, before[i]);
+    arrfree(before);
+    return good;
+}
+
+// RobertaProcessing and BertProcessing: ["</s>", 2] behind, ["<s>", 0] in front.
+static bool post_cls_sep(Loader* l, const cJSON* part) {
+    int64_t cls, sep;
+    if (!whole(cJSON_GetArrayItem(item(part, "cls"), 1), &cls) || !whole(cJSON_GetArrayItem(item(part, "sep"), 1), &sep) || cls >= l->t->n_vocab || sep >= l->t->n_vocab)
+        return tok_error(l->error, "%s: the post_processor's cls or sep is not a pair of token and id", l->file);
+    arrins(l->t->prefix, 0, (int32_t)cls);
+    arrput(l->t->suffix, (int32_t)sep);
+    return true;
+}
+
+static bool post_sequence(Loader* l, const cJSON* part) {
+    const cJSON* each;
+    cJSON_ArrayForEach(each, item(part, "processors")) if (!load_processor(l, each)) return false;
+    return true;
+}
+
+static const PartRow processors[] = {
+    {"TemplateProcessing", post_template}, {"ByteLevel", post_nothing}, {"RobertaProcessing", post_cls_sep}, {"BertProcessing", post_cls_sep}, {"Sequence", post_sequence},
+};
+static bool load_processor(Loader* l, const cJSON* part) { return load_part(l, part, "a post_processor", processors, sizeof processors / sizeof *processors); }
+
+// ---- decoders -----------------------------------------------------------------------------------------------------------------------------------
+
+static bool load_decoder(Loader* l, const cJSON* part);
+
+static bool decode_byte_level(Loader* l, const cJSON* part) {
+    Tokenizer* t = l->t;
+    (void)part;
+    for (int32_t id = 0; id < t->n_vocab; id++) {
+        bool good;
+        if (t->out[id].at == NO_SPAN) continue;
+        char* copy = strndup(t->arena + t->out[id].at, t->out[id].n);  // the arena may move while it is written
+        Span bytes = unmap_byte_level(t, copy, t->out[id].n, &good);
+        free(copy);
+        if (good) t->out[id] = bytes;
+    }
+    return true;
+}
+
+// Every `pattern` in every piece becomes `content`.
+static void replace_in_pieces(Tokenizer* t, const char* pattern, const char* content) {
+    size_t n_pattern = strlen(pattern), n_content = strlen(content);
+    for (int32_t id = 0; id < t->n_vocab && n_pattern; id++) {
+        if (t->out[id].at == NO_SPAN || !memmem(t->arena + t->out[id].at, t->out[id].n, pattern, n_pattern)) continue;
+        char* fresh = NULL;
+        const char *p = t->arena + t->out[id].at, *end = p + t->out[id].n;
+        while (p < end) {
+            bool here = (size_t)(end - p) >= n_pattern && !memcmp(p, pattern, n_pattern);
+            if (here) memcpy(arraddnptr(fresh, n_content), content, n_content);
+            else arrput(fresh, *p);
+            p += here ? n_pattern : 1;
+        }
+        t->out[id] = arena_put(t, fresh ? fresh : "", (size_t)arrlen(fresh));
+        arrfree(fresh);
+    }
+}
+
+static bool decode_replace(Loader* l, const cJSON* part) {
+    const char *pattern = string_or(item(part, "pattern"), "String", NULL), *content = string_or(part, "content", NULL);
+    if (!pattern || !content || l->fused) return tok_error(l->error, "%s: the decoder Replace is supported with a String, before Fuse", l->file);
+    replace_in_pieces(l->t, pattern, content);
+    return true;
+}
+
+static bool decode_byte_fallback(Loader* l, const cJSON* part) {
+    Tokenizer* t = l->t;
+    (void)part;
+    for (int i = 0; i < 256; i++) {
+        char name[8], c = (char)i;
+        snprintf(name, sizeof name, "<0x%02X>", i);
+        int32_t id = piece_find(&t->by_text, t->text, t->arena, name, 6);
+        if (id >= 0) t->out[id] = arena_put(t, &c, 1);
+    }
+    return true;
+}
+
+static bool decode_fuse(Loader* l, const cJSON* part) {
+    (void)part;
+    l->fused = true;
+    return true;
+}
+
+static bool decode_strip(Loader* l, const cJSON* part) {
+    int64_t start = 0, stop = 0;
+    if (!whole(item(part, "start"), &start) || !whole(item(part, "stop"), &stop) || stop || !l->fused || strcmp(string_or(part, "content", ""), " "))
+        return tok_error(l->error, "%s: the decoder Strip is supported for blanks at the start, behind Fuse", l->file);
+    l->t->strip_first = (int32_t)start;
+    return true;
+}
+
+static bool decode_metaspace(Loader* l, const cJSON* part) {
+    PrependScheme scheme;
+    if (!load_scheme(l, part, &scheme)) return false;
+    replace_in_pieces(l->t, string_or(part, "replacement", "\xE2\x96\x81"), " ");
+    l->t->strip_first = scheme == PREPEND_NEVER ? 0 : INT32_MAX;
+    return true;
+}
+
+static bool decode_sequence(Loader* l, const cJSON* part) {
+    const cJSON* each;
+    cJSON_ArrayForEach(each, item(part, "decoders")) if (!load_decoder(l, each)) return false;
+    return true;
+}
+
+static const PartRow decoders[] = {
+    {"ByteLevel", decode_byte_level}, {"Replace", decode_replace}, {"ByteFallback", decode_byte_fallback}, {"Fuse", decode_fuse},
+    {"Strip", decode_strip},          {"Metaspace", decode_metaspace}, {"Sequence", decode_sequence},
+};
+static bool load_decoder(Loader* l, const cJSON* part) { return load_part(l, part, "a decoder", decoders, sizeof decoders / sizeof *decoders); }
+
+// ---- models -------------------------------------------------------------------------------------------------------------------------------------
+
+static bool load_vocabulary(Loader* l, const cJSON* model) {
+    const cJSON *vocab = item(model, "vocab"), *each;
+    if (!cJSON_IsObject(vocab)) return tok_error(l->error, "%s: the model has no object `vocab`", l->file);
+    cJSON_ArrayForEach(each, vocab) {
+        int64_t id;
+        if (!whole(each, &id)) return tok_error(l->error, "%s: token %.60s of the vocabulary has no whole number as id", l->file, each->string);
+        if (!tokenizer_set_piece(l->t, id, each->string, strlen(each->string), l->file, l->error)) return false;
+    }
+    const char* unk = string_or(model, "unk_token", NULL);
+    if (unk && (l->t->unk = tokenizer_id(l->t, unk)) < 0) return tok_error(l->error, "%s: the unknown token %.60s is not in the vocabulary", l->file, unk);
+    return true;
+}
+
+static int32_t id_of(const Tokenizer* t, const char* text, size_t n) { return piece_find(&t->by_text, t->text, t->arena, text, (uint32_t)n); }
+
+// One merge, if its halves and the whole are in the vocabulary.
+static bool put_merge(Tokenizer* t, const char* left, size_t n_left, const char* right, size_t n_right, uint32_t rank) {
+    char stack[512], *both = n_left + n_right <= sizeof stack ? stack : malloc(n_left + n_right);
+    if (!both) abort();
+    memcpy(both, left, n_left);
+    memcpy(both + n_left, right, n_right);
+    int32_t a = id_of(t, left, n_left), b = id_of(t, right, n_right), id = id_of(t, both, n_left + n_right);
+    if (both != stack) free(both);
+    if (a < 0 || b < 0 || id < 0) return false;
+    merge_add(&t->merges, a, b, rank, id);
+    return true;
+}
+
+// ["left", "right"], or both in one string with a blank between. A few old files have pieces with blanks inside such a string: the blank that leaves two
+// known pieces, which together are a third, is the one meant.
+static bool load_merge(Loader* l, const cJSON* merge, uint32_t rank) {
+    if (cJSON_IsArray(merge) && merge->child && merge->child->next && !merge->child->next->next) {
+        const char *left = cJSON_GetStringValue(merge->child), *right = cJSON_GetStringValue(merge->child->next);
+        if (left && right && put_merge(l->t, left, strlen(left), right, strlen(right), rank)) return true;
+    } else if (cJSON_IsString(merge)) {
+        const char* text = merge->valuestring;
+        for (const char* space = strchr(text, ' '); space; space = strchr(space + 1, ' '))
+            if (put_merge(l->t, text, (size_t)(space - text), space + 1, strlen(space + 1), rank)) return true;
+    }
+    return tok_error(l->error, "%s: merge %u is not a pair of tokens of the vocabulary that make a third", l->file, rank + 1);
+}
+
+static bool model_bpe(Loader* l, const cJSON* model) {
+    Tokenizer* t = l->t;
+    const cJSON *dropout = item(model, "dropout"), *merges = item(model, "merges"), *each;
+    if (cJSON_IsNumber(dropout) && dropout->valuedouble != 0) return tok_error(l->error, "%s: dropout %g is for training; set it to null", l->file, dropout->valuedouble);
+    if (*string_or(model, "continuing_subword_prefix", "") || *string_or(model, "end_of_word_suffix", ""))
+        return tok_error(l->error, "%s: BPE with continuing_subword_prefix or end_of_word_suffix is not supported", l->file);
+    if (!load_vocabulary(l, model)) return false;
+    if (!cJSON_IsArray(merges)) return tok_error(l->error, "%s: the model has no array `merges`", l->file);
+    merge_table_init(&t->merges, (uint32_t)cJSON_GetArraySize(merges));
+    uint32_t rank = 0;
+    cJSON_ArrayForEach(each, merges) if (!load_merge(l, each, rank++)) return false;
+    t->model = MODEL_BPE;
+    t->byte_fallback = bool_or(model, "byte_fallback", false);
+    t->fuse_unk = bool_or(model, "fuse_unk", false);
+    t->ignore_merges = bool_or(model, "ignore_merges", false);
+    return true;
+}
+
+static bool model_word_level(Loader* l, const cJSON* model) {
+    l->t->model = MODEL_WORD_LEVEL;
+    return load_vocabulary(l, model);
+}
+
+static const PartRow models[] = {{"BPE", model_bpe}, {"WordLevel", model_word_level}};
+
+// Old files leave the model's type out; `tokenizers` then goes by the fields.
+static bool load_model(Loader* l, const cJSON* model) {
+    if (!cJSON_IsObject(model)) return tok_error(l->error, "%s: no object `model`", l->file);
+    if (!item(model, "type") && item(model, "merges")) return model_bpe(l, model);
+    return load_part(l, model, "a model", models, sizeof models / sizeof *models);
+}
+
+// ---- added tokens -------------------------------------------------------------------------------------------------------------------------------
+
+// A token that the model has keeps the model's id. The content of a normalised token is normalised too, as AddedVocabulary does.
+static bool load_added(Loader* l, const cJSON* entry, Encoding* e) {
+    Tokenizer* t = l->t;
+    const char* content = string_or(entry, "content", NULL);
+    int64_t id;
+    if (!content || !whole(item(entry, "id"), &id)) return tok_error(l->error, "%s: an entry of added_tokens has no content or no id", l->file);
+    if (!*content) return true;
+    AddedToken a = {.special = bool_or(entry, "special", false), .lstrip = bool_or(entry, "lstrip", false), .rstrip = bool_or(entry, "rstrip", false),
+                    .single_word = bool_or(entry, "single_word", false)};
+    a.normalized = bool_or(entry, "normalized", !a.special);
+    a.id = tokenizer_id(t, content);
+    if (a.id < 0) {
+        if (!tokenizer_set_piece(t, id, content, strlen(content), l->file, l->error)) return false;
+        a.id = (int32_t)id;
+        t->raw[id].at = NO_SPAN;  // not a piece of the model: merging never makes it
+    }
+    Text text = {content, (int32_t)strlen(content), 0, NULL, NULL};
+    if (a.normalized && !normalize_text(t, &text, e)) return tok_error(l->error, "%s: %s", l->file, e->error);
+    a.content = arena_put(t, text.bytes, (size_t)text.n);
+    tokenizer_add_token(t, a);
+    return true;
+}
+
+static bool load_all_added(Loader* l, const cJSON* entries) {
+    Encoding e = {0};
+    const cJSON* each;
+    bool good = tokenizer_encode(l->t, "", 0, 0, &e) == 0;  // makes the scratch that normalising needs
+    cJSON_ArrayForEach(each, entries) if (good) good = load_added(l, each, &e);
+    encoding_free(&e);
+    return good;
+}
+
+// The bytes that the model's pieces stand for in a text.
+static void unmap_pieces(Tokenizer* t) {
+    for (int32_t id = 0; id < t->n_vocab; id++) {
+        bool good;
+        if (t->raw[id].at == NO_SPAN) continue;
+        char* copy = strndup(t->arena + t->raw[id].at, t->raw[id].n);
+        t->raw[id] = unmap_byte_level(t, copy, t->raw[id].n, &good);
+        free(copy);
+    }
+}
+
+static void guess_ends(Tokenizer* t) {
+    static const char* const bos[] = {"<|begin_of_text|>", "<s>", "<bos>", "<|endoftext|>"};
+    static const char* const eos[] = {"<|end_of_text|>", "<|endoftext|>", "</s>", "<eos>"};
+    for (int i = 0; i < 4; i++) {
+        if (t->bos < 0) t->bos = tokenizer_id(t, bos[i]);
+        if (t->eos < 0) t->eos = tokenizer_id(t, eos[i]);
+    }
+}
+
+bool load_tokenizer_json(Tokenizer* t, const char* name, const char* data, size_t n, ErrorBuffer error) {
+    Loader l = {t, name, error, false};
+    const char* end = NULL;
+    cJSON* root = cJSON_ParseWithLengthOpts(data, n + 1, &end, true);
+    if (!root) return tok_error(error, "%s is not JSON: it breaks at byte %lld of %zu", name, end ? (long long)(end - data) : 0ll, n);
+    t->format = "tokenizer.json";
+    t->default_flags = TOKENIZER_PARSE_SPECIAL;
+    t->decode = cJSON_IsObject(item(root, "decoder")) ? DECODE_CONCATENATE : DECODE_JOIN_SPACES;
+    bool good = load_model(&l, item(root, "model")) && load_normalizer(&l, item(root, "normalizer")) && load_pretokenizer(&l, item(root, "pre_tokenizer")) &&
+                load_all_added(&l, item(root, "added_tokens")) && load_processor(&l, item(root, "post_processor")) && load_decoder(&l, item(root, "decoder"));
+    if (good && t->byte_level) unmap_pieces(t);
+    good = good && tokenizer_finish(t, name, error);
+    cJSON_Delete(root);
+    if (good) guess_ends(t);
+    return good;
+}
+
+// ---- bos and eos from the files beside ----------------------------------------------------------------------------------------------------------
+
+static int32_t end_token(const Tokenizer* t, const cJSON* root, const char* name) {
+    char with_id[40];
+    int64_t id;
+    const cJSON* v = item(root, name);
+    const char* text = cJSON_IsString(v) ? v->valuestring : string_or(v, "content", NULL);
+    if (text) return tokenizer_id(t, text);
+    snprintf(with_id, sizeof with_id, "%s_id", name);
+    v = item(root, with_id);
+    if (cJSON_IsArray(v)) v = v->child;  // several ends: the first is the document's
+    return v && whole(v, &id) && id < t->n_vocab ? (int32_t)id : -1;
+}
+
+bool load_side_files(Tokenizer* t, const char* directory, ErrorBuffer error) {
+    static const char* const names[] = {"tokenizer_config.json", "special_tokens_map.json", "config.json"};
+    int32_t bos = -1, eos = -1;
+    for (int i = 0; i < 3; i++) {
+        char path[4300], *data;
+        size_t n;
+        snprintf(path, sizeof path, "%s/%s", directory, names[i]);
+        FILE* f = fopen(path, "rb");
+        if (!f) continue;
+        fclose(f);
+        if (!read_file(path, &data, &n, error)) return false;
+        cJSON* root = cJSON_ParseWithLengthOpts(data, n + 1, NULL, true);
+        free(data);
+        if (!root) return tok_error(error, "%s is not JSON; mend or remove it", path);
+        if (bos < 0) bos = end_token(t, root, "bos_token");
+        if (eos < 0) eos = end_token(t, root, "eos_token");
+        cJSON_Delete(root);
+    }
+    if (bos >= 0) t->bos = bos;
+    if (eos >= 0) t->eos = eos;
+    return true;
+}

@@ -1,0 +1,230 @@
+/*
+Cutting a text into words: regular expressions through PCRE2 and the pre-tokenisers, which are all "split at this pattern, and do this with what matched"
+or put a space in front. The patterns are written for other libraries (Oniguruma, Rust's regex), so the classes that those define differently are spelled
+out first.
+*/
+#include <stdlib.h>
+#include "tokenizer_internal.h"
+
+// ---- regular expressions ------------------------------------------------------------------------------------------------------------------------
+
+// \s and \w of PCRE2 (with UCP) are not Unicode's: its \s takes U+180E, its \w leaves out marks. In and outside brackets.
+static const struct { char letter; const char *outside, *inside; } classes[] = {
+    {'s', "\\p{White_Space}", "\\p{White_Space}"},
+    {'S', "\\P{White_Space}", "\\P{White_Space}"},
+    {'w', "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}]", "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}"},
+    {'W', "[^\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}]", NULL},
+    {'d', "\\p{Nd}", "\\p{Nd}"},
+    {'D', "\\P{Nd}", "\\P{Nd}"},
+    {'h', "[0-9a-fA-F]", "0-9a-fA-F"},  // Oniguruma's hexadecimal digit; PCRE2 would read horizontal space
+};
+
+bool regex_compile(Regex* r, const char* pattern, ErrorBuffer error) {
+    char* spelled = NULL;
+    bool inside = false, good = true;
+    for (const char* p = pattern; *p && good; p++) {
+        const char* put = NULL;
+        if (*p == '\\' && p[1]) {
+            p++;
+            for (size_t i = 0; i < sizeof classes / sizeof *classes; i++)
+                if (classes[i].letter == *p) {
+                    put = inside ? classes[i].inside : classes[i].outside;
+                    if (!put) good = tok_error(error, "the regular expression %.200s has \\%c inside brackets, which is not supported", pattern, *p);
+                }
+            if (!put) { arrput(spelled, '\\'); arrput(spelled, *p); }
+        } else {
+            if (*p == '[' && !inside) inside = true;
+            else if (*p == ']') inside = false;
+            else if (*p == '[' && inside && p[1] != ':') good = tok_error(error, "the regular expression %.200s nests brackets, which is not supported", pattern);
+            arrput(spelled, *p);
+        }
+        if (put) memcpy(arraddnptr(spelled, strlen(put)), put, strlen(put));
+    }
+    if (good) {
+        int code;
+        PCRE2_SIZE at;
+        r->code = pcre2_compile((PCRE2_SPTR)spelled, (PCRE2_SIZE)arrlen(spelled), PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &code, &at, NULL);
+        if (!r->code) {
+            PCRE2_UCHAR why[128];
+            pcre2_get_error_message(code, why, sizeof why);
+            good = tok_error(error, "the regular expression %.200s cannot be compiled: %s", pattern, (char*)why);
+        } else {
+            r->jit = pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE) == 0;
+        }
+    }
+    arrfree(spelled);
+    return good;
+}
+
+void regex_free(Regex* r) {
+    pcre2_code_free(r->code);
+    r->code = NULL;
+}
+
+// Bytes that are not UTF-8 never reach PCRE2 (it would have to check every text, every time): pretokenize_text cuts them out first.
+int regex_search(const Regex* r, const char* bytes, int32_t n, int32_t from, Range* found, Encoding* e) {
+    struct TokenizerScratch* s = e->scratch;
+    while (from < n) {
+        int result = r->jit ? pcre2_jit_match(r->code, (PCRE2_SPTR)bytes, (PCRE2_SIZE)n, (PCRE2_SIZE)from, 0, s->match, s->context)
+                            : pcre2_match(r->code, (PCRE2_SPTR)bytes, (PCRE2_SIZE)n, (PCRE2_SIZE)from, PCRE2_NO_UTF_CHECK, s->match, s->context);
+        if (result == PCRE2_ERROR_NOMATCH) return 0;
+        if (result < 0) {
+            PCRE2_UCHAR why[128];
+            pcre2_get_error_message(result, why, sizeof why);
+            snprintf(e->error, sizeof e->error, "the tokenizer's regular expression failed at byte %d of a text: %s", from, (char*)why);
+            return -1;
+        }
+        const PCRE2_SIZE* v = pcre2_get_ovector_pointer(s->match);
+        if (v[1] > v[0]) {
+            *found = (Range){(int32_t)v[0], (int32_t)v[1]};
+            return 1;
+        }
+        from = (int32_t)v[1];  // an empty match: go on behind the next character
+        do from++; while (from < n && ((unsigned char)bytes[from] & 0xC0) == 0x80);
+    }
+    return 0;
+}
+
+// ---- splitting ----------------------------------------------------------------------------------------------------------------------------------
+
+static inline void put_range(Range** out, int32_t start, int32_t end) {
+    if (end > start) {
+        Range r = {start, end};
+        arrput(*out, r);
+    }
+}
+
+// One stretch that is a match or lies between matches, after `tokenizers`' SplitDelimiterBehavior. `previous`: whether the stretch before was a match.
+static void put_stretch(Range** out, ptrdiff_t first, SplitBehaviour behaviour, Range stretch, bool match, bool previous) {
+    bool any = arrlen(*out) > first;
+    if (behaviour == SPLIT_REMOVED && match) return;
+    bool join = any && ((behaviour == SPLIT_CONTIGUOUS && match && previous) || (behaviour == SPLIT_MERGED_WITH_PREVIOUS && match && !previous) ||
+                        (behaviour == SPLIT_MERGED_WITH_NEXT && !match && previous));
+    if (join) arrlast(*out).end = stretch.end;
+    else put_range(out, stretch.start, stretch.end);
+}
+
+static int search(const Pretokenize* step, const char* bytes, int32_t n, int32_t from, Range* found, Encoding* e) {
+    if (!step->literal) return regex_search(&step->regex, bytes, n, from, found, e);
+    size_t length = strlen(step->literal);
+    const char* at = from < n && length ? memmem(bytes + from, (size_t)(n - from), step->literal, length) : NULL;
+    if (!at) return 0;
+    *found = (Range){(int32_t)(at - bytes), (int32_t)(at - bytes + (ptrdiff_t)length)};
+    return 1;
+}
+
+// Splits `range`, a stretch of valid UTF-8. The pattern sees this range alone, as in `tokenizers`.
+static bool split_range(const Pretokenize* step, const Text* text, Range range, Range** out, Encoding* e) {
+    const char* bytes = text->bytes + range.start;
+    int32_t n = range.end - range.start, from = 0;
+    ptrdiff_t first = arrlen(*out);
+    bool previous = false;
+    while (from < n) {
+        Range found;
+        int result = search(step, bytes, n, from, &found, e);
+        if (result < 0) return false;
+        if (!result) found = (Range){n, n};
+        if (step->behaviour == SPLIT_ISOLATED) {
+            put_range(out, range.start + from, range.start + found.start);
+            put_range(out, range.start + found.start, range.start + found.end);
+        } else {
+            if (found.start > from) {
+                put_stretch(out, first, step->behaviour, (Range){range.start + from, range.start + found.start}, step->invert, previous);
+                previous = step->invert;
+            }
+            if (result) {
+                put_stretch(out, first, step->behaviour, (Range){range.start + found.start, range.start + found.end}, !step->invert, previous);
+                previous = !step->invert;
+            }
+        }
+        from = found.end;
+    }
+    return true;
+}
+
+// ---- steps that put something in front ------------------------------------------------------------------------------------------------------------
+
+static void prefix_space(Text* text, Encoding* e) {
+    struct TokenizerScratch* s = e->scratch;
+    TextBuffer* b = buffer_other(text, e);
+    for (ptrdiff_t i = 0; i < arrlen(s->ranges); i++) {
+        Range* r = &s->ranges[i];
+        int32_t start = (int32_t)arrlen(b->bytes), from = origin_from(text, r->start);
+        if (text->bytes[r->start] != ' ') buffer_put(b, " ", 1, from, from);
+        buffer_copy(b, text, r->start, r->end);
+        *r = (Range){start, (int32_t)arrlen(b->bytes)};
+    }
+    *text = buffer_text(b);
+}
+
+static void metaspace(const Pretokenize* step, Text* text, Encoding* e) {
+    struct TokenizerScratch* s = e->scratch;
+    TextBuffer* b = buffer_other(text, e);
+    const char* mark = step->literal;
+    int32_t n_mark = (int32_t)strlen(mark);
+    arrsetlen(s->ranges_next, 0);
+    for (ptrdiff_t i = 0; i < arrlen(s->ranges); i++) {
+        Range r = s->ranges[i];
+        int32_t start = (int32_t)arrlen(b->bytes), from = origin_from(text, r.start);
+        bool there = text->bytes[r.start] == ' ' || (r.end - r.start >= n_mark && !memcmp(text->bytes + r.start, mark, (size_t)n_mark));
+        if (!there && (step->scheme == PREPEND_ALWAYS || (step->scheme == PREPEND_FIRST && from == 0))) buffer_put(b, mark, n_mark, from, from);
+        for (int32_t at = r.start; at < r.end;) {
+            const char* space = memchr(text->bytes + at, ' ', (size_t)(r.end - at));
+            int32_t stop = space ? (int32_t)(space - text->bytes) : r.end;
+            buffer_copy(b, text, at, stop);
+            if (space) buffer_put(b, mark, n_mark, origin_from(text, stop), origin_to(text, stop));
+            at = stop + (space != NULL);
+        }
+        int32_t end = (int32_t)arrlen(b->bytes), cut = start;
+        if (step->split)
+            for (int32_t at = start + 1; at + n_mark <= end; at++)
+                if (!memcmp(b->bytes + at, mark, (size_t)n_mark)) { put_range(&s->ranges_next, cut, at); cut = at; }
+        put_range(&s->ranges_next, cut, end);
+    }
+    Range* swap = s->ranges;
+    s->ranges = s->ranges_next;
+    s->ranges_next = swap;
+    *text = buffer_text(b);
+}
+
+// ---- all of it ----------------------------------------------------------------------------------------------------------------------------------
+
+// Cuts at every change between UTF-8 and other bytes, so that patterns see valid text only.
+static void cut_invalid(const Text* text, Range** out) {
+    int32_t start = 0, i = 0;
+    bool valid = true;
+    while (i < text->n) {
+        if (!((unsigned char)text->bytes[i] & 0x80) && valid) { i++; continue; }
+        int32_t c;
+        int n = utf8_decode(text->bytes + i, text->n - i, &c);
+        if ((c >= 0) != valid) {
+            put_range(out, start, i);
+            start = i;
+            valid = c >= 0;
+        }
+        i += n;
+    }
+    put_range(out, start, text->n);
+}
+
+bool pretokenize_text(const Tokenizer* t, Text* text, Encoding* e) {
+    struct TokenizerScratch* s = e->scratch;
+    arrsetlen(s->ranges, 0);
+    if (arrlen(t->pretokenize)) cut_invalid(text, &s->ranges);
+    else put_range(&s->ranges, 0, text->n);
+    for (ptrdiff_t i = 0; i < arrlen(t->pretokenize); i++) {
+        const Pretokenize* step = &t->pretokenize[i];
+        if (step->type == PRETOKENIZE_PREFIX_SPACE) { prefix_space(text, e); continue; }
+        if (step->type == PRETOKENIZE_METASPACE) { metaspace(step, text, e); continue; }
+        arrsetlen(s->ranges_next, 0);
+        for (ptrdiff_t j = 0; j < arrlen(s->ranges); j++) {
+            Range r = s->ranges[j];
+            if (utf8_length(text->bytes + r.start, r.end - r.start) == 0) put_range(&s->ranges_next, r.start, r.end);  // not UTF-8: one word
+            else if (!split_range(step, text, r, &s->ranges_next, e)) return false;
+        }
+        Range* swap = s->ranges;
+        s->ranges = s->ranges_next;
+        s->ranges_next = swap;
+    }
+    return true;
+}
