@@ -4,6 +4,8 @@
 #include "corpus.h"
 #include "error.h"
 #include "safetensors.h"
+// defines: tokenizer_open, tokenizer_encode
+#include "tokenizer.h"
 
 static void append(Corpus* c, const int32_t* tokens, int64_t n) {
     c->tokens = realloc(c->tokens, (size_t)(c->n + n + 1) * sizeof *c->tokens);
@@ -25,6 +27,18 @@ static void read_token_file(Corpus* c, const char* path) {
     st_close(&file);
 }
 
+#define TEXT_MOST ((size_t)1 << 30)  // byte offsets of tokens are 32 bits wide
+
+static void read_text(Corpus* c, const char* path, const Tokenizer* tokenizer) {
+    size_t length;
+    char* text = file_read(path, TEXT_MOST, &length);
+    Encoding e = {0};
+    if (tokenizer_encode(tokenizer, text, length, tokenizer_default_flags(tokenizer), &e) < 0) fatal("%s: %s", path, e.error);
+    append(c, e.ids, e.n);
+    encoding_free(&e);
+    free(text);
+}
+
 static bool ends_with(const char* text, const char* end) {
     size_t n = strlen(text), m = strlen(end);
     return n >= m && !strcmp(text + n - m, end);
@@ -32,15 +46,20 @@ static bool ends_with(const char* text, const char* end) {
 
 void corpus_open(Corpus* c, const StringList* files, const char* tokenizer_directory, int vocab, int window) {
     memset(c, 0, sizeof *c);
-    (void)tokenizer_directory;
+    Tokenizer* tokenizer = NULL;
     for (int f = 0; f < files->n; f++) {
         int64_t from = c->n;
         if (ends_with(files->items[f], ".safetensors")) read_token_file(c, files->items[f]);
-        else fatal("%s: a token file ends in .safetensors", files->items[f]);
+        else {
+            char error[512];
+            if (!tokenizer && !(tokenizer = tokenizer_open(tokenizer_directory, error, sizeof error))) fatal("%s; a text needs the model's tokenizer (a token file ends in .safetensors)", error);
+            read_text(c, files->items[f], tokenizer);
+        }
         for (int64_t i = from; i < c->n; i++)
             if (c->tokens[i] < 0 || c->tokens[i] >= vocab)
                 fatal("%s: token %lld is %d, the model's vocabulary has %d", files->items[f], (long long)(i - from), c->tokens[i], vocab);
     }
+    tokenizer_close(tokenizer);
     if (c->n < 2) fatal("%s: %lld tokens are too few to train on", files->items[0], (long long)c->n);
     c->window = window;
     c->n_windows = (c->n - 1 + window - 2) / (window - 1);

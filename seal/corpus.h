@@ -1,5 +1,5 @@
 /*
-Pretraining data: one long run of tokens, cut into windows. A token file is a safetensors file with an I32 (or U16-sized I32) tensor `tokens`; anything
+Pretraining data: one long run of tokens, cut into windows. A token file is a safetensors file with one I32 tensor `tokens`; anything
 else is text and goes through the model's tokenizer.
 */
 #ifndef SEAL_CORPUS_H

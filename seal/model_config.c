@@ -117,7 +117,10 @@ char* model_config_json(const ModelConfig* c) {
     cJSON_AddNumberToObject(json, f->vocab, c->V);
     cJSON_AddNumberToObject(json, f->positions, c->max_positions);
     char eps[32];
-    snprintf(eps, sizeof eps, "%.9g", c->norm_eps);  // 1e-05, not 9.99999974737875e-06
+    for (int digits = 6; digits <= 9; digits++) {  // as short as it reads back: 1e-05, not 9.99999975e-06
+        snprintf(eps, sizeof eps, "%.*g", digits, c->norm_eps);
+        if (strtof(eps, NULL) == c->norm_eps) break;
+    }
     cJSON_AddRawToObject(json, f->eps, eps);
     cJSON_AddBoolToObject(json, "tie_word_embeddings", c->tied_head);
     for (const Fixed* x = f->fixed; x->key; x++)

@@ -4,13 +4,18 @@
 
 #define INIT (1u << COMMAND_INIT)
 #define PRETRAIN (1u << COMMAND_PRETRAIN)
-#define TRAINS PRETRAIN
+#define SELECTOR (1u << COMMAND_SELECTOR)
+#define SFT (1u << COMMAND_SFT)
+#define TRAINS (PRETRAIN | SELECTOR | SFT)
+#define ROWS (SELECTOR | SFT)
 #define AT(field) offsetof(TrainOptions, field)
 #define BIG 9e15
 
 static const CommandRow commands[N_TRAIN_COMMANDS] = {
     {"init", "makes a random model as a Hugging Face directory", NULL},
     {"pretrain", "trains on all tokens of token files or texts", NULL},
+    {"selector", "learns a weight for every fine-tuning sample (SEAL, Algorithms 1 and 2)", NULL},
+    {"sft", "fine-tunes on prompts and responses", NULL},
     {"options", "prints this table as Markdown", NULL},
 };
 
@@ -25,8 +30,23 @@ static const OptionRow options[] = {
     {"tokenizer", OPTION_STRING, AT(tokenizer), NULL, "FILE", 0, 0, INIT, 0, "tokenizer.json to put into the model's directory"},
     {"model", OPTION_STRING, AT(model), NULL, "DIR", 0, 0, TRAINS, TRAINS, "Hugging Face directory of the model to train"},
     {"tune", OPTION_LIST, AT(tune), NULL, "FILE", 0, 0, TRAINS, TRAINS, "training data; may be given several times"},
-    {"valid", OPTION_LIST, AT(valid), NULL, "FILE", 0, 0, TRAINS, 0, "held-out data; its loss is logged at the end of every epoch"},
+    {"safe", OPTION_LIST, AT(safe), NULL, "FILE", 0, 0, SELECTOR, SELECTOR, "D_safe: what the model is to stay good at; may be given several times"},
+    {"valid", OPTION_LIST, AT(valid), NULL, "FILE", 0, 0, PRETRAIN | SFT, 0, "held-out data; its loss is logged at the end of every epoch"},
     {"out", OPTION_STRING, AT(out), NULL, "DIR", 0, 0, INIT | TRAINS, INIT | TRAINS, "where the model, or the run, is written"},
+    {"template", OPTION_STRING, AT(prompt_template), NULL, "TEXT", 0, 0, ROWS, 0, "of a prompt, holds {prompt}; default: Human: {prompt}, newline, Assistant:"},
+    {"prompt-field", OPTION_STRING, AT(prompt_field), NULL, "TEXT", 0, 0, ROWS, 0, "a row's prompt: a field, or a text like {instruction} {input}; default: by the row's layout"},
+    {"response-field", OPTION_STRING, AT(response_field), NULL, "TEXT", 0, 0, ROWS, 0, "a row's response, likewise"},
+    {"compat", OPTION_FLAG, AT(compat), NULL, NULL, 0, 0, ROWS, 0, "count prompts, end epochs and drop batches as the reference does"},
+    {"loss-mean", OPTION_CHOICE, AT(loss_mean), "sample", "sample|token", 0, 0, SFT, 0, "a batch's loss is the mean over samples, or over response tokens"},
+    {"algorithm", OPTION_INT, AT(algorithm), "2", NULL, 1, 2, SELECTOR, 0, "1: with the auxiliary parameters theta_hat; 2: memory-efficient, the paper's default"},
+    {"gamma", OPTION_STRING, AT(gamma), "linear:0,0.03", "SCHEDULE", 0, 0, SELECTOR, 0, "linear:START,STEP (per epoch), fixed:G, geometric:G0,RATIO, list:a,b,c, ramp:START,END (per step)"},
+    {"gamma-scales-omega", OPTION_SWITCH, AT(gamma_scales_omega), "off", NULL, 0, 0, SELECTOR, 0, "multiply the selector's gradient by gamma (the paper; the reference does not)"},
+    {"activation", OPTION_CHOICE, AT(activation), "softmax", "softmax|sigmoid", 0, 0, SELECTOR, 0, "from logits to weights"},
+    {"selector-optimizer", OPTION_CHOICE, AT(selector_optimizer), "adam", "adam|sgd|centred|mean", 0, 0, SELECTOR, 0, "of the selector; adam is the reference's"},
+    {"selector-lr", OPTION_FLOAT, AT(selector_lr), "5e-3", NULL, 0, 1e9, SELECTOR, 0, "learning rate of the selector"},
+    {"selector-schedule", OPTION_CHOICE, AT(selector_schedule), "constant", "constant|linear|cosine", 0, 0, SELECTOR, 0, "of the selector's learning rate"},
+    {"selector-clip", OPTION_FLOAT, AT(selector_clip), "10", NULL, 0, 1e9, SELECTOR, 0, "largest norm of the selector's gradient; 0: no clipping"},
+    {"lr-hat", OPTION_FLOAT, AT(lr_hat), "0", NULL, 0, 1e6, SELECTOR, 0, "learning rate of theta_hat; 0: --lr"},
     {"lr", OPTION_FLOAT, AT(lr), "1e-5", NULL, 0, 1e6, TRAINS, 0, "learning rate of the model"},
     {"schedule", OPTION_CHOICE, AT(schedule), "constant", "constant|linear|cosine", 0, 0, TRAINS, 0, "of the learning rate"},
     {"warmup", OPTION_FLOAT, AT(warmup), "0", NULL, 0, BIG, TRAINS, 0, "steps of linear warm-up; below 1: a share of the run"},

@@ -9,7 +9,7 @@
 extern "C" {
 #endif
 
-typedef enum { COMMAND_INIT, COMMAND_PRETRAIN, COMMAND_OPTIONS, N_TRAIN_COMMANDS } TrainCommand;
+typedef enum { COMMAND_INIT, COMMAND_PRETRAIN, COMMAND_SELECTOR, COMMAND_SFT, COMMAND_OPTIONS, N_TRAIN_COMMANDS } TrainCommand;
 
 typedef struct {
     // init
@@ -18,13 +18,19 @@ typedef struct {
     const char* tokenizer;
     // models and data
     const char *model, *out;
-    StringList tune, valid;
+    StringList tune, valid, safe;
+    const char *prompt_template, *prompt_field, *response_field, *loss_mean;
+    // the selector
+    int64_t algorithm;
+    const char *gamma, *activation, *selector_optimizer, *selector_schedule;
+    bool gamma_scales_omega;
+    double selector_lr, selector_clip, lr_hat;
     int64_t max_length;
     // training
     double lr, warmup, clip, weight_decay, beta1, beta2, adam_eps, epochs;
     const char* schedule;
     int64_t max_steps, batch, tokens, head_rows, seed;
-    bool recompute;
+    bool recompute, compat;
     // common
     bool dry_run, quiet;
 } TrainOptions;

@@ -35,6 +35,20 @@ truth "gives the same bytes" cmp run/model/model.safetensors run4/model/model.sa
 CPU_ORDER=reverse expect "threads in reverse order" "${pretrain[@]}" --out run5 --quiet
 truth "give the same bytes" cmp run/model/model.safetensors run5/model/model.safetensors
 
+cat >words.json <<'JSON'
+{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,"pre_tokenizer":{"type":"WhitespaceSplit"},"post_processor":null,"decoder":null,
+ "model":{"type":"WordLevel","vocab":{"[UNK]":0,"the":1,"cat":2,"sat":3,"on":4,"mat":5},"unk_token":"[UNK]"}}
+JSON
+mkdir words && mv words.json words/tokenizer.json
+for i in $(seq 100); do echo "the cat sat on the mat"; done >text.txt
+expect "init takes the vocabulary of a tokenizer" "$train_seal" init --layers 1 --width 64 --heads 2 --tokenizer words/tokenizer.json --positions 32 --out worded --quiet
+truth "and keeps the tokenizer with the model" cmp words/tokenizer.json worded/tokenizer.json
+expect "pretrain reads a text" "$train_seal" pretrain --model worded --tune text.txt --batch 8 --lr 1e-2 --epochs 12 --out texts --quiet
+truth "of 600 words" grep -q '"tokens":7428' texts/summary.json
+truth "and learns it" awk "BEGIN { exit !($(tail -1 texts/log.jsonl | sed 's/.*"loss":\([0-9.]*\).*/\1/') < 0.3) }"
+truth "the trained model has its tokenizer" cmp words/tokenizer.json texts/model/tokenizer.json
+refuse "a text without a tokenizer" "a text needs the model's tokenizer" "$train_seal" pretrain --model base --tune text.txt --out x
+
 small=("$train_seal" pretrain --model base --tune train.safetensors --out x --batch 4)
 refuse "an option with a wrong value" "want a whole number" "${small[@]}" --max-steps ten
 refuse "an unknown option" "did you mean --tokens?" "${small[@]}" --token 64
