@@ -268,12 +268,24 @@ static void report_read(TokenSet* set, const char* text) {
     cJSON_Delete(json);
 }
 
+// Mapped bytes piece by piece; pages that were used are given back, so that a file of gigabytes does not fill the memory while it is read once.
+static void each_piece(const void* mapped, size_t n, void (*use)(void* context, const void* bytes, size_t n), void* context) {
+    const size_t piece = (size_t)16 << 20, page = (size_t)sysconf(_SC_PAGESIZE);
+    for (size_t at = 0; at < n; at += piece) {
+        const uint8_t* from = (const uint8_t*)mapped + at;
+        size_t length = n - at < piece ? n - at : piece, skew = (uintptr_t)from % page;
+        use(context, from, length);
+        madvise((void*)(from - skew), length + skew, MADV_DONTNEED);
+    }
+}
+
 // The five parts in order; `use` gets every piece of bytes.
-static void each_part(const Builder* b, const void* tokens, void (*use)(void* context, const void* bytes, size_t n), void* context) {
+static void each_part(const Builder* b, const void* mapped_tokens, void (*use)(void* context, const void* bytes, size_t n), void* context) {
     size_t n = (size_t)b->n;
-    const void* const parts[N_PARTS] = {b->rows, b->hashes, b->offsets, b->first, tokens};
-    const size_t bytes[N_PARTS] = {n * 8, n * 8, (n + 1) * 8, n * 4, (size_t)b->offsets[n] * 4};
-    for (int p = 0; p < N_PARTS; p++) use(context, parts[p], bytes[p]);
+    const void* const parts[N_PARTS - 1] = {b->rows, b->hashes, b->offsets, b->first};
+    const size_t bytes[N_PARTS - 1] = {n * 8, n * 8, (n + 1) * 8, n * 4};
+    for (int p = 0; p < N_PARTS - 1; p++) use(context, parts[p], bytes[p]);
+    each_piece(mapped_tokens, (size_t)b->offsets[n] * 4, use, context);
 }
 static void use_digest(void* sha, const void* bytes, size_t n) {
     if (!EVP_DigestUpdate(sha, bytes, n)) program_error("SHA-256 failed");
@@ -288,7 +300,7 @@ static void content_digest(char hex[65], const char* key, const char* report, co
     use_digest(sha, key, strlen(key));
     use_digest(sha, report, strlen(report));
     if (b) each_part(b, tokens, use_digest, sha);
-    else use_digest(sha, data, n);
+    else each_piece(data, n, use_digest, sha);
     if (!EVP_DigestFinal_ex(sha, digest, NULL)) program_error("SHA-256 failed");
     EVP_MD_CTX_free(sha);
     for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", digest[i]);
@@ -442,7 +454,7 @@ void tokens_free(TokenSet* set) {
 }
 
 void tokens_print(const TokenSet* set, const char* what, FILE* out) {
-    fprintf(out, "%s: %d of %lld rows, %lld tokens (%.1f a row, longest %d), %.1f%% bear loss, %lld rows cut\n", what, set->n, (long long)set->n_rows,
-            (long long)set->n_tokens, (double)set->n_tokens / set->n, set->longest, 100.0 * (double)set->n_loss / (double)set->n_tokens, (long long)set->n_cut);
-    row_report_print(&set->report, out);
+    fprintf(out, "%s: %d of %lld rows, %lld tokens (%.1f a row, longest %d), %.1f%% bear loss, %lld rows cut, %lld left out\n", what, set->n, (long long)set->n_rows,
+            (long long)set->n_tokens, (double)set->n_tokens / set->n, set->longest, 100.0 * (double)set->n_loss / (double)set->n_tokens, (long long)set->n_cut,
+            (long long)row_report_bad(&set->report));
 }

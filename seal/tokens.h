@@ -61,7 +61,7 @@ typedef struct {
 // All rows unusable is fatal; bad rows are listed on stderr unless quiet.
 void tokens_load(TokenSet* set, const StringList* files, const TextEncoder* encoder, const TokenOptions* options);
 void tokens_free(TokenSet* set);
-// Rows, tokens, loss share, rows cut and left out: what `check` shows.
+// One line: rows, tokens, loss share, rows cut and left out. The rows left out were named by tokens_load.
 void tokens_print(const TokenSet* set, const char* what, FILE* out);
 uint64_t row_hash(const char* prompt, size_t prompt_length, const char* response, size_t response_length);
 

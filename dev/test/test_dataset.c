@@ -384,6 +384,44 @@ static void test_cache(void) {
     tokens_free(&plain);
 }
 
+// The tokenizer library under the same rule: byte-level BPE with the merges "Ġ S" and "u r", so that the prompt's last space joins the response's first word.
+static void test_library(void) {
+    Text json = {0};
+    char entry[64];
+    int id = 0, space, newline;
+    const char* head = "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"added_tokens\":[{\"id\":98,\"content\":\"<|end|>\",\"special\":true,\"single_word\":false,"
+                       "\"lstrip\":false,\"rstrip\":false,\"normalized\":false}],\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
+                       "\"trim_offsets\":true,\"use_regex\":true},\"post_processor\":null,\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"dropout\":null,"
+                       "\"unk_token\":null,\"continuing_subword_prefix\":null,\"end_of_word_suffix\":null,\"fuse_unk\":false,\"merges\":[\"\xc4\xa0 S\",\"u r\"],\"vocab\":{";
+    text_add(&json, head, strlen(head));
+    for (int c = 33; c < 127; c++, id++)
+        text_add(&json, entry, (size_t)snprintf(entry, sizeof entry, "\"%s%c\":%d,", c == '"' || c == '\\' ? "\\" : "", c, id));
+    space = id, newline = id + 1;
+    text_add(&json, entry, (size_t)snprintf(entry, sizeof entry, "\"\xc4\xa0\":%d,\"\xc4\x8a\":%d,\"\xc4\xa0S\":%d,\"ur\":%d}}}", id, id + 1, id + 2, id + 3));
+    char tokenizer[256];
+    snprintf(tokenizer, sizeof tokenizer, "%s", in_directory("tokenizer.json"));
+    file_write(tokenizer, json.s, json.n);
+    text_free(&json);
+    TextEncoder e;
+    text_encoder_open(&e, tokenizer, 98);
+    const char* path = put("library.jsonl", "{\"prompt\":\"q\",\"response\":\"Sure\"}");
+    enum { PAIR = 96, UR = 97, END = 98 };
+#define A(c) ((c) - 33)
+    const int32_t want[] = {A('H'), A('u'), A('m'), A('a'), A('n'), A(':'), space, A('q'), newline, A('A'), A('s'), A('s'), A('i'), A('s'), A('t'), A('a'), A('n'), A('t'), A(':'),
+                            PAIR, UR, A('e'), space, END};
+    enum { N = sizeof want / sizeof *want };
+    TokenOptions o = {.max_length = 64, .quiet = true};
+    TokenSet s;
+    tokens_load(&s, &(StringList){&path, 1}, &e, &o);
+    check(sample_is(&s, 0, want, N, N - 5), "byte-level BPE: the response's first word bears loss with the prompt's last space");
+    tokens_free(&s);
+    o.compat = true;
+    tokens_load(&s, &(StringList){&path, 1}, &e, &o);
+    check(sample_is(&s, 0, want, N, N - 4), "byte-level BPE, --compat: the reference masks that word");
+    tokens_free(&s);
+    text_encoder_close(&e);
+}
+
 static void load_tokens(const void* path) {
     const char* p = path;
     TokenSet s;
@@ -407,6 +445,7 @@ int main(void) {
     test_refusals();
     test_tokens();
     test_cache();
+    test_library();
     test_token_refusals();
     char command[128];
     snprintf(command, sizeof command, "rm -rf %s", directory);
