@@ -3,7 +3,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#define STB_DS_IMPLEMENTATION
 #include <stb/stb_ds.h>
 #include "error.h"
 #include "safetensors.h"

@@ -262,24 +262,6 @@ static bool decode_byte_level(Loader* l, const cJSON* part) {
     return true;
 }
 
-// Every `pattern` in every piece becomes `content`.
-static void replace_in_pieces(Tokenizer* t, const char* pattern, const char* content) {
-    size_t n_pattern = strlen(pattern), n_content = strlen(content);
-    for (int32_t id = 0; id < t->n_vocab && n_pattern; id++) {
-        if (t->out[id].at == NO_SPAN || !memmem(t->arena + t->out[id].at, t->out[id].n, pattern, n_pattern)) continue;
-        char* fresh = NULL;
-        const char *p = t->arena + t->out[id].at, *end = p + t->out[id].n;
-        while (p < end) {
-            bool here = (size_t)(end - p) >= n_pattern && !memcmp(p, pattern, n_pattern);
-            if (here) memcpy(arraddnptr(fresh, n_content), content, n_content);
-            else arrput(fresh, *p);
-            p += here ? n_pattern : 1;
-        }
-        t->out[id] = arena_put(t, fresh ? fresh : "", (size_t)arrlen(fresh));
-        arrfree(fresh);
-    }
-}
-
 static bool decode_replace(Loader* l, const cJSON* part) {
     const char *pattern = string_or(item(part, "pattern"), "String", NULL), *content = string_or(part, "content", NULL);
     if (!pattern || !content || l->fused) return tok_error(l->error, "%s: the decoder Replace is supported with a String, before Fuse", l->file);
@@ -441,17 +423,6 @@ static bool load_all_added(Loader* l, const cJSON* entries) {
     cJSON_ArrayForEach(each, entries) if (good) good = load_added(l, each, &e);
     encoding_free(&e);
     return good;
-}
-
-// The bytes that the model's pieces stand for in a text.
-static void unmap_pieces(Tokenizer* t) {
-    for (int32_t id = 0; id < t->n_vocab; id++) {
-        bool good;
-        if (t->raw[id].at == NO_SPAN) continue;
-        char* copy = strndup(t->arena + t->raw[id].at, t->raw[id].n);
-        t->raw[id] = unmap_byte_level(t, copy, t->raw[id].n, &good);
-        free(copy);
-    }
 }
 
 static void guess_ends(Tokenizer* t) {

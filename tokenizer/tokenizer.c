@@ -79,6 +79,35 @@ Span unmap_byte_level(Tokenizer* t, const char* text, uint32_t n, bool* good) {
     return s;
 }
 
+// Every `pattern` in every piece becomes `content`.
+void replace_in_pieces(Tokenizer* t, const char* pattern, const char* content) {
+    size_t n_pattern = strlen(pattern), n_content = strlen(content);
+    for (int32_t id = 0; id < t->n_vocab && n_pattern; id++) {
+        if (t->out[id].at == NO_SPAN || !memmem(t->arena + t->out[id].at, t->out[id].n, pattern, n_pattern)) continue;
+        char* fresh = NULL;
+        const char *p = t->arena + t->out[id].at, *end = p + t->out[id].n;
+        while (p < end) {
+            bool here = (size_t)(end - p) >= n_pattern && !memcmp(p, pattern, n_pattern);
+            if (here) memcpy(arraddnptr(fresh, n_content), content, n_content);
+            else arrput(fresh, *p);
+            p += here ? n_pattern : 1;
+        }
+        t->out[id] = arena_put(t, fresh ? fresh : "", (size_t)arrlen(fresh));
+        arrfree(fresh);
+    }
+}
+
+// The bytes that the model's pieces stand for in a text.
+void unmap_pieces(Tokenizer* t) {
+    for (int32_t id = 0; id < t->n_vocab; id++) {
+        bool good;
+        if (t->raw[id].at == NO_SPAN) continue;
+        char* copy = strndup(t->arena + t->raw[id].at, t->raw[id].n);
+        t->raw[id] = unmap_byte_level(t, copy, t->raw[id].n, &good);
+        free(copy);
+    }
+}
+
 // Whether no piece has U+2581 behind another character: then no merge does either, and a text may be cut there.
 static bool space_only_leads(const Tokenizer* t) {
     for (int32_t id = 0; id < t->n_vocab; id++) {
@@ -203,10 +232,19 @@ static bool load_pair(Tokenizer* t, const char* path, const char* data, size_t n
 
 typedef enum { KIND_JSON, KIND_VOCAB, KIND_MERGES, KIND_TIKTOKEN, KIND_SENTENCEPIECE } Kind;
 
+// A vocabulary may well hold a token "model", but its value is a number.
+static bool names_a_model(const char* data) {
+    for (const char* p = strstr(data, "\"model\""); p; p = strstr(p + 1, "\"model\"")) {
+        const char* q = p + 7 + strspn(p + 7, " \t\r\n");
+        if (*q == ':' && q[1 + strspn(q + 1, " \t\r\n")] == '{') return true;
+    }
+    return false;
+}
+
 // By content, not by name: tokenizer.model is sentencepiece's for Llama-2 and tiktoken's for Llama-3.
 static Kind sniff(const char* data, size_t n) {
     size_t i = strspn(data, " \t\r\n\xEF\xBB\xBF");
-    if (data[i] == '{') return strstr(data, "\"model\"") && (strstr(data, "\"added_tokens\"") || strstr(data, "\"pre_tokenizer\"") || strstr(data, "\"version\"")) ? KIND_JSON : KIND_VOCAB;
+    if (data[i] == '{') return names_a_model(data) ? KIND_JSON : KIND_VOCAB;
     if (!strncmp(data, "#version", 8)) return KIND_MERGES;
     size_t base64 = strspn(data, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=");
     if (base64 && base64 < n && data[base64] == ' ' && data[base64 + 1] >= '0' && data[base64 + 1] <= '9') return KIND_TIKTOKEN;

@@ -182,7 +182,9 @@ void tokenizer_add_token(Tokenizer* t, AddedToken token);
 bool tokenizer_finish(Tokenizer* t, const char* file, ErrorBuffer error);     // tables that follow from the others; the last step of every loader
 int byte_of_character(int32_t codepoint);                                     // GPT-2's printable stand-in → byte; −1: not one
 Span unmap_byte_level(Tokenizer* t, const char* text, uint32_t n, bool* good);  // the bytes that a piece of stand-ins means
-void merges_from_vocabulary(Tokenizer* t, const float* score);                // every pair of pieces that concatenates to a piece; rank by score (NULL: by id)
+void unmap_pieces(Tokenizer* t);                                              // the same for all pieces, into raw
+void replace_in_pieces(Tokenizer* t, const char* pattern, const char* content);  // in what pieces decode to
+void merges_from_vocabulary(Tokenizer* t, const uint32_t* rank);              // every pair of pieces that concatenates to a piece; rank NULL: the id
 bool read_file(const char* path, char** data, size_t* n, ErrorBuffer error);  // unpacks gzip; zero-terminated
 
 bool load_tokenizer_json(Tokenizer* t, const char* name, const char* data, size_t n, ErrorBuffer error);

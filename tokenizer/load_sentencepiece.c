@@ -1,0 +1,185 @@
+/*
+sentencepiece's tokenizer.model: a protobuf of pieces with scores, how it was trained and how it normalises. BPE models only: two symbols merge when
+together they are a piece, the highest score first. The few fields that matter are read by number; the rest is skipped.
+*/
+#include <math.h>
+#include <stdlib.h>
+#include "tokenizer_internal.h"
+
+// ---- protobuf -----------------------------------------------------------------------------------------------------------------------------------
+
+typedef struct { const unsigned char *at, *end; bool bad; } Wire;
+typedef struct { uint32_t number; int type; uint64_t value; Wire bytes; } Field;  // type 0 varint, 1 eight bytes, 2 bytes, 5 four bytes
+
+static uint64_t varint(Wire* w) {
+    uint64_t v = 0;
+    for (int shift = 0; shift < 64; shift += 7) {
+        if (w->at == w->end) break;
+        unsigned char b = *w->at++;
+        v |= (uint64_t)(b & 0x7F) << shift;
+        if (!(b & 0x80)) return v;
+    }
+    w->bad = true;
+    return 0;
+}
+
+static bool next_field(Wire* w, Field* f) {
+    if (w->at == w->end || w->bad) return false;
+    uint64_t key = varint(w), n = 0;
+    *f = (Field){.number = (uint32_t)(key >> 3), .type = (int)(key & 7)};
+    if (f->type == 0) f->value = varint(w);
+    else if (f->type == 1) n = 8;
+    else if (f->type == 2) n = varint(w);
+    else if (f->type == 5) n = 4;
+    else w->bad = true;
+    if (w->bad || n > (uint64_t)(w->end - w->at)) { w->bad = true; return false; }
+    f->bytes = (Wire){w->at, w->at + n, false};
+    w->at += n;
+    return true;
+}
+
+static size_t field_length(const Field* f) { return (size_t)(f->bytes.end - f->bytes.at); }
+
+// ---- the model ----------------------------------------------------------------------------------------------------------------------------------
+
+enum { NORMAL = 1, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE };
+enum { UNIGRAM = 1, BPE, WORD, CHAR };
+
+typedef struct {
+    Tokenizer* t;
+    const char* file;
+    ErrorBuffer error;
+    float* score;        // stb_ds, by id
+    uint64_t model;
+    bool suffix;         // treat_whitespace_as_suffix
+    char bos[64], eos[64];
+    Normalize step;
+} Model;
+
+static bool read_piece(Model* m, Wire w) {
+    Tokenizer* t = m->t;
+    Field f, text = {0};
+    float score = 0;
+    uint64_t type = NORMAL;
+    while (next_field(&w, &f)) {
+        if (f.number == 1 && f.type == 2) text = f;
+        if (f.number == 2 && f.type == 5) memcpy(&score, f.bytes.at, 4);
+        if (f.number == 3 && f.type == 0) type = f.value;
+    }
+    int32_t id = t->n_vocab;
+    const char* bytes = (const char*)text.bytes.at;
+    size_t n = field_length(&text);
+    if (w.bad || !n || !isfinite(score)) return tok_error(m->error, "%s: piece %d is damaged", m->file, id);
+    if (type == UNUSED || type < NORMAL || type > BYTE) return tok_error(m->error, "%s: piece %d is of type %d, which is not supported", m->file, id, (int)type);
+    if (!tokenizer_set_piece(t, id, bytes, n, m->file, m->error)) return false;
+    arrput(m->score, score);
+    if (type != NORMAL && type != USER_DEFINED) t->raw[id].at = NO_SPAN;
+    if (type == CONTROL) t->special[id] = true;
+    if (type == UNKNOWN) t->unk = id;
+    if (type == UNKNOWN) t->out[id] = arena_put(t, " \xE2\x81\x87 ", 5);  // sentencepiece's unk_surface
+    if (type == CONTROL || type == USER_DEFINED) {
+        // User-defined pieces are found before anything merges; control pieces only where special text is asked for.
+        AddedToken a = {.id = id, .content = t->text[id], .special = type == CONTROL, .normalized = type == USER_DEFINED};
+        tokenizer_add_token(t, a);
+    }
+    return true;
+}
+
+static bool read_trainer(Model* m, Wire w) {
+    Field f;
+    while (next_field(&w, &f)) {
+        if (f.number == 3 && f.type == 0) m->model = f.value;
+        if (f.number == 24 && f.type == 0) m->suffix = f.value;
+        if (f.number == 35 && f.type == 0) m->t->byte_fallback = f.value;
+        if (f.number == 46 && f.type == 2) snprintf(m->bos, sizeof m->bos, "%.*s", (int)field_length(&f) & 63, (const char*)f.bytes.at);
+        if (f.number == 47 && f.type == 2) snprintf(m->eos, sizeof m->eos, "%.*s", (int)field_length(&f) & 63, (const char*)f.bytes.at);
+    }
+    return !w.bad || tok_error(m->error, "%s: the trainer's part is damaged", m->file);
+}
+
+static bool read_normalizer(Model* m, Wire w) {
+    Field f, name = {0};
+    bool charsmap = false;
+    while (next_field(&w, &f)) {
+        if (f.number == 1 && f.type == 2) name = f;
+        if (f.number == 2 && f.type == 2) charsmap = field_length(&f) > 0;
+        if (f.number == 3 && f.type == 0) m->step.left = f.value;
+        if (f.number == 4 && f.type == 0) m->step.right = f.value;
+        if (f.number == 5 && f.type == 0) m->step.escape = f.value;
+    }
+    if (w.bad) return tok_error(m->error, "%s: the normaliser's part is damaged", m->file);
+    int n = (int)field_length(&name);
+    return !charsmap || tok_error(m->error, "%s: the normaliser %.*s is not supported, identity is", m->file, n < 40 ? n : 40, n ? (const char*)name.bytes.at : "");
+}
+
+static int descending(const void* a, const void* b) {
+    float x = *(const float*)a, y = *(const float*)b;
+    return (x < y) - (x > y);
+}
+
+// Equal scores are equal ranks: sentencepiece then merges the leftmost.
+static uint32_t* ranks_of(const float* score, int32_t n) {
+    float* sorted = malloc((size_t)n * sizeof *sorted);
+    uint32_t* rank = malloc((size_t)n * sizeof *rank);
+    if (!sorted || !rank) abort();
+    memcpy(sorted, score, (size_t)n * sizeof *sorted);
+    qsort(sorted, (size_t)n, sizeof *sorted, descending);
+    for (int32_t i = 0; i < n; i++) {
+        int32_t low = 0, high = n - 1;  // the first entry that is not larger
+        while (low < high) {
+            int32_t middle = (low + high) / 2;
+            if (sorted[middle] > score[i]) low = middle + 1;
+            else high = middle;
+        }
+        rank[i] = (uint32_t)low;
+    }
+    free(sorted);
+    return rank;
+}
+
+static bool finish_model(Model* m) {
+    static const char* const names[] = {"unknown", "unigram", "BPE", "word", "char"};
+    Tokenizer* t = m->t;
+    if (m->model != BPE) return tok_error(m->error, "%s: a sentencepiece model of type %s is not supported, BPE is", m->file, names[m->model <= CHAR ? m->model : 0]);
+    if (m->suffix) return tok_error(m->error, "%s: treat_whitespace_as_suffix is not supported", m->file);
+    if (t->unk < 0) return tok_error(m->error, "%s: no unknown piece", m->file);
+    for (int i = 0; i < 256 && t->byte_fallback; i++) {
+        char name[8];
+        snprintf(name, sizeof name, "<0x%02X>", i);
+        int32_t id = tokenizer_id(t, name);
+        if (id < 0) return tok_error(m->error, "%s: byte_fallback without the piece %s", m->file, name);
+        char c = (char)i;
+        t->out[id] = arena_put(t, &c, 1);
+    }
+    t->format = "sentencepiece";
+    t->decode = DECODE_CONCATENATE;
+    t->late_fallback = t->fuse_unk = true;
+    t->strip_first = m->step.right ? INT32_MAX : m->step.left;
+    replace_in_pieces(t, "\xE2\x96\x81", " ");
+    uint32_t* rank = ranks_of(m->score, t->n_vocab);
+    merges_from_vocabulary(t, rank);
+    free(rank);
+    arrput(t->normalize, m->step);
+    t->bos = tokenizer_id(t, m->bos);
+    t->eos = tokenizer_id(t, m->eos);
+    if (t->bos >= 0) arrput(t->prefix, t->bos);
+    return tokenizer_finish(t, m->file, m->error);
+}
+
+bool load_sentencepiece(Tokenizer* t, const char* name, const char* data, size_t n, ErrorBuffer error) {
+    Model m = {.t = t, .file = name, .error = error, .model = UNIGRAM, .bos = "<s>", .eos = "</s>",
+               .step = {.type = NORMALIZE_SENTENCEPIECE, .left = true, .right = true, .escape = true}};
+    Wire w = {(const unsigned char*)data, (const unsigned char*)data + n, false};
+    Field f;
+    bool good = true;
+    while (good && next_field(&w, &f)) {
+        if (f.type != 2) continue;
+        if (f.number == 1) good = read_piece(&m, f.bytes);
+        if (f.number == 2) good = read_trainer(&m, f.bytes);
+        if (f.number == 3) good = read_normalizer(&m, f.bytes);
+    }
+    if (good && (w.bad || !t->n_vocab)) good = tok_error(error, "%s is no tokenizer that is known here (JSON, tiktoken ranks, sentencepiece), or it is truncated", name);
+    good = good && finish_model(&m);
+    arrfree(m.score);
+    return good;
+}
