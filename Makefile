@@ -56,6 +56,7 @@ HOST_LIBS := $(call package_flags,libcjson,libs,-lcjson) $(call package_flags,li
              $(call package_flags,libpcre2-8,libs,-lpcre2-8) $(call package_flags,libutf8proc,libs,-lutf8proc) -lpthread -lm
 ifeq ($(BACKEND),cpu)
   CU := $(CXX) -x c++ $(CXXFLAGS) -Idev/cpu/include
+  INCLUDES += $(call package_flags,openblas,cflags)
   LINK := $(CXX)
   DEVICE_LIBS := $(call package_flags,openblas,libs,-lopenblas)
 else
@@ -103,7 +104,7 @@ info:
 	$(call tick,cuBLASLt,$(wildcard $(CUDA_HOME)/include/cublasLt.h),comes with the CUDA Toolkit; the CPU build uses OpenBLAS)
 	$(call tick,NCCL,$(or $(wildcard $(CUDA_HOME)/include/nccl.h) $(if $(NCCL_HOME),$(wildcard $(NCCL_HOME)/include/nccl.h)) $(call has_header,nccl.h)),apt-get install libnccl-dev or set NCCL_HOME; without it the build is for one GPU)
 	$(call tick,MPI,$(shell command -v mpicc 2>/dev/null),apt-get install libopenmpi-dev; needed only to start several ranks)
-	$(call tick,OpenBLAS,$(or $(call has_package,openblas),$(call has_header,cblas.h)),apt-get install libopenblas-dev; the GEMMs of the CPU build)
+	$(call tick,OpenBLAS,$(or $(call has_package,openblas),$(call has_header,openblas_config.h)),apt-get install libopenblas-dev; the GEMMs of the CPU build)
 	$(call tick,PCRE2,$(call has_package,libpcre2-8),apt-get install libpcre2-dev)
 	$(call tick,utf8proc,$(call has_package,libutf8proc),apt-get install libutf8proc-dev)
 	$(call tick,cJSON,$(call has_package,libcjson),apt-get install libcjson-dev)

@@ -6,61 +6,29 @@ kernels do is seal_kernels/kernels.h.
 // defines: Corpus
 #include "corpus.h"
 #include "error.h"
-// defines: directory_make, directory_probe, file_write
+// defines: directory_probe, file_copy
 #include "file.h"
 #include "kernels.h"
-// defines: RunLog, Progress, gpu_peak_tflops
+// defines: RunLog, wall_seconds
 #include "log.h"
 // defines: random_permutation
 #include "random.h"
-// defines: StWriter
-#include "safetensors.h"
+// defines: Run, StepNote
+#include "run.h"
 // defines: LrSchedule, GammaSchedule
 #include "schedule.h"
 // defines: seal_step
 #include "seal_step.h"
-// defines: TokenSet, TextEncoder
+// defines: select_command, load_samples, check_head_size
+#include "select.h"
+// defines: SelectorFile, selection_order
+#include "selection.h"
+// defines: TokenSet
 #include "tokens.h"
 // defines: tokenizer_open, tokenizer_vocab_size
 #include "tokenizer.h"
 #include "train_options.h"
 #include "trainer.h"
-
-// ---------------------------------------------------------------------------------------------------------------------------------------
-// what the commands share
-
-static void check_head_size(const ModelConfig* c) {
-    if (!attention_head_size_served(c->HS)) fatal("head size %d (width %d, %d heads) has no attention kernel; served are 32, 64, 80, 96, 128", c->HS, c->C, c->NH);
-}
-
-static AdamwSettings adamw_settings(const TrainOptions* o) {
-    AdamwSettings a = {(float)o->beta1, (float)o->beta2, (float)o->adam_eps, (float)o->weight_decay, (float)o->clip};
-    return a;
-}
-
-static const char* device_name(void) {
-    static cudaDeviceProp device;
-    cudaCheck(cudaGetDeviceProperties(&device, 0));
-    return device.name;
-}
-
-// Copies a file byte for byte: a tokenizer travels with its model.
-static void copy_file(const char* from, const char* to_directory, const char* name) {
-    char path[8400];
-    size_t length;
-    char* text = file_read(from, 1u << 30, &length);
-    snprintf(path, sizeof path, "%s/%s", to_directory, name);
-    file_write(path, text, length);
-    free(text);
-}
-static const char* const tokenizer_files[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model", "generation_config.json"};
-static void copy_tokenizer(const char* from, const char* to) {
-    char path[8400];
-    for (size_t i = 0; i < sizeof tokenizer_files / sizeof *tokenizer_files; i++) {
-        snprintf(path, sizeof path, "%s/%s", from, tokenizer_files[i]);
-        if (file_exists(path)) copy_file(path, to, tokenizer_files[i]);
-    }
-}
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // init
@@ -102,7 +70,7 @@ static int init_command(const TrainOptions* o) {
     parameters_save(&theta, o->out);
     if (o->tokenizer) {  // under its own name: tokenizer.json, tokenizer.model
         const char* slash = strrchr(o->tokenizer, '/');
-        copy_file(o->tokenizer, o->out, slash ? slash + 1 : o->tokenizer);
+        file_copy(o->tokenizer, o->out, slash ? slash + 1 : o->tokenizer);
     }
     if (!o->quiet) {
         model_print(&layout, stdout);
@@ -111,128 +79,6 @@ static int init_command(const TrainOptions* o) {
     memory_free(&plan);
     model_layout_free(&layout);
     return 0;
-}
-
-// ---------------------------------------------------------------------------------------------------------------------------------------
-// a run: what all training commands do around their loops
-
-typedef struct {
-    const TrainOptions* o;
-    int command;
-    Trainer trainer;
-    RunLog log;
-    Progress progress;
-    int64_t steps, steps_per_epoch, tokens, forward_tokens;
-    double peak_tflops, began, last_loss;
-} Run;
-
-// What is known of a step when its losses come back.
-typedef struct {
-    int64_t step;
-    int n, b;             // samples of the batch, fine-tuning ones among them
-    double epoch, lr, gamma, started;
-    PassCounts theta, theta_hat;
-    int64_t n_loss;
-} StepNote;
-
-static void run_plan(Run* run, const TrainOptions* o, int command, ModelConfig* config, TrainerSettings* settings) {
-    memset(run, 0, sizeof *run);
-    run->o = o;
-    run->command = command;
-    model_config_read(config, o->model);
-    check_head_size(config);
-    if (o->max_length > config->max_positions) fatal("--max-length is %lld, %s reads at most %d tokens", (long long)o->max_length, o->model, config->max_positions);
-    int longest = o->max_length ? (int)o->max_length : config->max_positions;
-    if (longest < 2) fatal("--max-length is %d; a sample needs two tokens", longest);
-    settings->T = o->tokens ? (int)o->tokens : longest;
-    if (settings->T < longest) fatal("--tokens is %d, a sample may have %d; raise --tokens or lower --max-length", settings->T, longest);
-    settings->head_rows = (int)o->head_rows;
-    settings->recompute = o->recompute;
-    settings->adamw = adamw_settings(o);
-    trainer_plan(&run->trainer, config, settings);
-}
-
-// Prints the options and the plan; false where that was all (--dry-run).
-static bool run_show(Run* run) {
-    const TrainOptions* o = run->o;
-    if (!o->quiet || o->dry_run) {
-        options_print(&train_options, run->command, o, stdout);
-        model_print(&run->trainer.layout, stdout);
-        memory_print(&run->trainer.plan, stdout);
-    }
-    return !o->dry_run;
-}
-
-static void run_begin(Run* run, int64_t samples) {
-    const TrainOptions* o = run->o;
-    run->steps_per_epoch = o->compat ? samples / o->batch : (samples + o->batch - 1) / o->batch;
-    if (!run->steps_per_epoch) fatal("%lld samples do not fill one batch of %lld", (long long)samples, (long long)o->batch);
-    run->steps = (int64_t)ceil(o->epochs * (double)run->steps_per_epoch - 1e-9);
-    if (o->max_steps && o->max_steps < run->steps) run->steps = o->max_steps;
-    if (!run->steps) fatal("--epochs %g makes no step", o->epochs);
-    directory_probe(o->out);
-    trainer_allocate(&run->trainer);
-    parameters_load(&run->trainer.theta, o->model);
-    run->peak_tflops = gpu_peak_tflops(device_name(), sizeof(floatX) == 2);
-    log_open(&run->log, o->out, false);
-    char* header = options_json(&train_options, run->command, o);
-    log_line(&run->log, header);
-    free(header);
-    progress_begin(&run->progress, train_options.commands[run->command].name, run->steps, o->quiet);
-    run->began = wall_seconds();
-}
-
-// The fields that every step logs, and the progress line.
-static void run_step_end(Run* run, const StepNote* note, double loss, float norm) {
-    double seconds = wall_seconds() - note->started;
-    int64_t trained = note->theta.trained_tokens + note->theta_hat.trained_tokens;
-    run->tokens += trained;
-    run->forward_tokens += note->theta.forward_tokens;
-    run->last_loss = loss;
-    double speed = (double)trained / seconds;
-    double flops = trainer_flops(&run->trainer, &note->theta) + trainer_flops(&run->trainer, &note->theta_hat);
-    double utilisation = run->peak_tflops > 0 ? flops / seconds / 1e12 / run->peak_tflops : NAN;
-    log_number(&run->log, "lr", note->lr);
-    log_number(&run->log, "grad_norm", norm);
-    log_integer(&run->log, "tokens", trained);
-    log_integer(&run->log, "forward_tokens", note->theta.forward_tokens);
-    log_number(&run->log, "tokens_per_s", speed);
-    log_number(&run->log, "utilisation", utilisation);
-    log_integer(&run->log, "bytes", (int64_t)memory_total(&run->trainer.plan));
-    log_number(&run->log, "wall_s", wall_seconds() - run->began);
-    log_end(&run->log);
-    if (run->peak_tflops > 0) progress_update(&run->progress, note->step + 1, "loss %.4f, %.0f tokens/s, %.1f%% of peak", loss, speed, 100.0 * utilisation);
-    else progress_update(&run->progress, note->step + 1, "loss %.4f, %.0f tokens/s", loss, speed);
-}
-
-// A loss or norm that is not finite ends the run: the message names the step and the first tensor that broke.
-static void stop_on_nonfinite(Run* run, const StepNote* note, double loss, float norm) {
-    if (isfinite(loss) && isfinite(norm)) return;
-    Trainer* t = &run->trainer;
-    const char* tensor = first_nonfinite(&t->theta, false, t->stream);
-    if (!tensor) tensor = first_nonfinite(&t->theta, true, t->stream);
-    fatal("step %lld: loss %g, gradient norm %g; the first tensor that is not finite: %s; lower --lr or look at the data of this step", (long long)note->step + 1, loss, norm,
-          tensor ? tensor : "none, only the loss");
-}
-
-static void run_end(Run* run, double valid_loss) {
-    const TrainOptions* o = run->o;
-    char path[4200];
-    progress_end(&run->progress);
-    log_close(&run->log);
-    snprintf(path, sizeof path, "%s/model", o->out);
-    parameters_save(&run->trainer.theta, path);
-    copy_tokenizer(o->model, path);
-    snprintf(path, sizeof path, "%s/summary.json", o->out);
-    AtomicFile f;
-    atomic_open(&f, path);
-    atomic_printf(&f, "{\"command\":\"%s\",\"steps\":%lld,\"tokens\":%lld,\"forward_tokens\":%lld,\"wall_s\":%.3f,\"peak_bytes\":%zu,\"loss\":%.9g,\"valid_loss\":",
-                  train_options.commands[run->command].name, (long long)run->steps, (long long)run->tokens, (long long)run->forward_tokens, wall_seconds() - run->began,
-                  memory_total(&run->trainer.plan), run->last_loss);
-    if (isfinite(valid_loss)) atomic_printf(&f, "%.9g}\n", valid_loss);
-    else atomic_printf(&f, "null}\n");
-    atomic_commit(&f);
-    if (!o->quiet) printf("%lld steps, %lld tokens in %.1f s on %s; wrote %s\n", (long long)run->steps, (long long)run->tokens, wall_seconds() - run->began, device_name(), o->out);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
@@ -379,52 +225,61 @@ static int pretrain_command(const TrainOptions* o, int command) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
-// data with prompts and responses
+// sft on prompts and responses
 
-static TokenOptions token_options(const TrainOptions* o, const ModelConfig* config, const char* cache) {
-    TokenOptions t = {};
-    t.rows.prompt_template = o->prompt_template;
-    t.rows.prompt_field = o->prompt_field;
-    t.rows.response_field = o->response_field;
-    t.max_length = o->max_length ? (int)o->max_length : config->max_positions;
-    t.vocab = config->V;
-    t.compat = o->compat;
-    t.quiet = o->quiet;
-    t.cache = cache;
-    return t;
-}
-
-// Tokenises a list of files; the cache lies next to the run under `kind`.
-static void load_samples(TokenSet* set, const StringList* files, const char* kind, const TrainOptions* o, const ModelConfig* config) {
-    char cache[4200];
-    TextEncoder encoder;
-    snprintf(cache, sizeof cache, "%s/%s.tokens.safetensors", o->out, kind);
-    directory_make(o->out);
-    TokenOptions options = token_options(o, config, cache);
-    text_encoder_open(&encoder, o->model, config->eos_id);
-    tokens_load(set, files, &encoder, &options);
-    text_encoder_close(&encoder);
-    if (!o->quiet) tokens_print(set, kind, stdout);
+// The samples to train on: those of D_tune that the selector keeps (all without one), then the appended ones. SafeInstr is the latter.
+static PackSample* chosen_samples(const TrainOptions* o, const TokenSet* tune, const TokenSet* append, int* n) {
+    PackSample* samples = (PackSample*)malloc(((size_t)tune->n + append->n) * sizeof *samples);
+    uint8_t* keep = (uint8_t*)calloc((size_t)tune->n, 1);
+    if (!samples || !keep) fatal("out of host memory for %d samples", tune->n + append->n);
+    if (o->selector) {
+        SelectorFile file = {};
+        SelectionInput input = {};
+        double* score = (double*)malloc((size_t)tune->n * sizeof(double));
+        int64_t* order = (int64_t*)malloc((size_t)tune->n * sizeof(int64_t));
+        if (!score || !order) fatal("out of host memory for %d scores", tune->n);
+        selector_file_read(&file, o->selector);
+        selector_file_check(&file, &o->tune, tune->digest, tune->n_rows, tune->rows, tune->n);
+        input.selector = &file;
+        int64_t unknown = selection_score(selection_method("seal"), &input, tune->rows, tune->n, score);
+        if (unknown) fatal("%s has no logit for %lld rows of the data; it was learned with another tokenizer or length", o->selector, (long long)unknown);
+        int64_t kept = selection_order(score, tune->rows, tune->n, o->top, order);
+        for (int64_t i = 0; i < kept; i++) keep[order[i]] = 1;
+        selector_file_free(&file);
+        free(score);
+        free(order);
+    } else memset(keep, 1, (size_t)tune->n);
+    *n = 0;
+    for (int i = 0; i < tune->n; i++)
+        if (keep[i]) samples[(*n)++] = tune->samples[i];
+    if (!o->quiet) printf("%d of %d samples kept", *n, tune->n);
+    for (int i = 0; i < append->n; i++) samples[(*n)++] = append->samples[i];
+    if (!o->quiet) printf(", %d appended\n", append->n);
+    free(keep);
+    return samples;
 }
 
 static int sft_command(const TrainOptions* o, int command) {
     Training x = {};
     ModelConfig config;
     TrainerSettings settings = {};
-    TokenSet tune = {}, valid = {};
+    TokenSet tune = {}, valid = {}, append = {};
     settings.batch_max = (int)o->batch;
     run_plan(&x.run, o, command, &config, &settings);
     x.token_mean = !strcmp(o->loss_mean, "token");
     if (!run_show(&x.run)) return 0;
-    load_samples(&tune, &o->tune, "tune", o, &config);
-    if (o->valid.n) load_samples(&valid, &o->valid, "valid", o, &config);
-    x.train = tune.samples;
-    x.n_train = tune.n;
+    load_samples(&tune, &o->tune, "tune", o->out, o, &config, NULL);
+    if (o->append.n) load_samples(&append, &o->append, "append", o->out, o, &config, NULL);
+    if (o->valid.n) load_samples(&valid, &o->valid, "valid", o->out, o, &config, NULL);
+    PackSample* samples = chosen_samples(o, &tune, &append, &x.n_train);
+    x.train = samples;
     x.valid = valid.samples;
     x.n_valid = valid.n;
     train(&x);
     tokens_free(&tune);
+    if (o->append.n) tokens_free(&append);
     if (o->valid.n) tokens_free(&valid);
+    free(samples);
     return 0;
 }
 
@@ -443,7 +298,7 @@ typedef struct {
     int *tune_order, *safe_order;
     int64_t safe_at;        // safe samples drawn so far: D_safe is cycled
     float* sigma[2];        // pinned: σ of the step's batch
-    double penalty_gap;
+    char tokenizer_digest[65];
 } Selecting;
 
 // ω's settings by the names of the options.
@@ -544,36 +399,32 @@ static void selecting_loop(Selecting* x) {
     selecting_finish(x, &notes[last], last);
 }
 
-static void write_selector(Selecting* x) {
+static void write_selector(Selecting* x, const char* tokenizer_digest) {
     const TrainOptions* o = x->run.o;
-    int N = x->tune.n;
-    char path[4200], number[32];
+    char path[4200];
+    SelectorFile file = {};
     snprintf(path, sizeof path, "%s/selector.safetensors", o->out);
-    float* logits = (float*)malloc((size_t)N * sizeof(float));
-    if (!logits) fatal("out of host memory for %d logits", N);
-    cudaCheck(cudaMemcpy(logits, x->selector.omega, (size_t)N * sizeof(float), cudaMemcpyDeviceToHost));
-    StWriter file;
-    st_create(&file, path);
-    st_set_metadata(&file, "file", o->tune.items[0]);
-    st_set_metadata(&file, "digest", x->tune.digest);
-    snprintf(number, sizeof number, "%d", x->algorithm);
-    st_set_metadata(&file, "algorithm", number);
-    st_set_metadata(&file, "activation", o->activation);
-    st_set_metadata(&file, "optimizer", o->selector_optimizer);
-    st_set_metadata(&file, "gamma", o->gamma);
-    snprintf(number, sizeof number, "%lld", (long long)o->seed);
-    st_set_metadata(&file, "seed", number);
-    snprintf(number, sizeof number, "%lld", (long long)x->tune.n_rows);
-    st_set_metadata(&file, "rows", number);
-    int64_t shape[1] = {N};
-    st_declare(&file, "logits", ST_F32, 1, shape);
-    st_declare(&file, "row", ST_I64, 1, shape);
-    st_declare(&file, "hash", ST_I64, 1, shape);
-    st_write(&file, logits, (size_t)N * sizeof(float));
-    st_write(&file, x->tune.rows, (size_t)N * sizeof(int64_t));
-    st_write(&file, x->tune.hashes, (size_t)N * sizeof(int64_t));
-    st_commit(&file);
-    free(logits);
+    file.n = x->tune.n;
+    file.n_rows = x->tune.n_rows;
+    file.rows = x->tune.rows;
+    file.hashes = x->tune.hashes;
+    file.logits = (float*)malloc((size_t)file.n * sizeof(float));
+    if (!file.logits) fatal("out of host memory for %lld logits", (long long)file.n);
+    cudaCheck(cudaMemcpy(file.logits, x->selector.omega, (size_t)file.n * sizeof(float), cudaMemcpyDeviceToHost));
+    size_t names = 1;
+    for (int i = 0; i < o->tune.n; i++) names += strlen(o->tune.items[i]) + 1;
+    file.files = (char*)calloc(names, 1);
+    if (!file.files) fatal("out of host memory");
+    for (int i = 0; i < o->tune.n; i++) sprintf(file.files + strlen(file.files), "%s%s", i ? " " : "", o->tune.items[i]);
+    snprintf(file.digest, sizeof file.digest, "%s", x->tune.digest);
+    snprintf(file.tokenizer, sizeof file.tokenizer, "%s", tokenizer_digest);
+    snprintf(file.algorithm, sizeof file.algorithm, "%d", x->algorithm);
+    snprintf(file.activation, sizeof file.activation, "%s", o->activation);
+    snprintf(file.schedule, sizeof file.schedule, "%s", o->gamma);
+    file.seed = o->seed;
+    selector_file_write(&file, path);
+    free(file.logits);
+    free(file.files);
 }
 
 static int selector_command(const TrainOptions* o, int command) {
@@ -587,10 +438,10 @@ static int selector_command(const TrainOptions* o, int command) {
     settings.with_hat = x.algorithm == 1;
     run_plan(&x.run, o, command, &config, &settings);
     SelectorSettings selector = selector_settings(o);
-    load_samples(&x.tune, &o->tune, "tune", o, &config);  // N decides the size of ω
+    load_samples(&x.tune, &o->tune, "tune", o->out, o, &config, x.tokenizer_digest);  // N decides the size of ω
     selector_plan(&x.selector, &selector, x.tune.n, x.batch, &x.run.trainer.plan);
     if (!run_show(&x.run)) return 0;
-    load_samples(&x.safe, &o->safe, "safe", o, &config);
+    load_samples(&x.safe, &o->safe, "safe", o->out, o, &config, NULL);
     run_begin(&x.run, o->compat && x.safe.n < x.tune.n ? x.safe.n : x.tune.n);
     Trainer* t = &x.run.trainer;
     selector_bind(&x.selector, t->stream);
@@ -606,7 +457,7 @@ static int selector_command(const TrainOptions* o, int command) {
     x.safe_batch = x.tune_batch + x.batch;
     for (int slot = 0; slot < 2; slot++) cudaCheck(cudaMallocHost((void**)&x.sigma[slot], (size_t)x.batch * sizeof(float)));
     selecting_loop(&x);
-    write_selector(&x);
+    write_selector(&x, x.tokenizer_digest);
     run_end(&x.run, NAN);
     for (int slot = 0; slot < 2; slot++) cudaCheck(cudaFreeHost(x.sigma[slot]));
     selector_free(&x.selector);
@@ -633,6 +484,7 @@ int main(int argc, char** argv) {
         case COMMAND_PRETRAIN: return pretrain_command(&o, command);
         case COMMAND_SFT: return sft_command(&o, command);
         case COMMAND_SELECTOR: return selector_command(&o, command);
+        case COMMAND_SELECT: return select_command(&o);
         case COMMAND_OPTIONS: options_markdown(&train_options, stdout); return 0;
         default: program_error("command %d", command);
     }

@@ -4,7 +4,7 @@
 set -u
 # package : how to see that it is there
 table='
-libopenblas-dev   header cblas.h
+libopenblas-dev   package openblas
 libcjson-dev      header cjson/cJSON.h
 libpcre2-dev      header pcre2.h
 libutf8proc-dev   header utf8proc.h
@@ -22,6 +22,7 @@ while read -r package kind what; do
     case $kind in
         header) printf '#define PCRE2_CODE_UNIT_WIDTH 8\n#include <stdarg.h>\n#include <stddef.h>\n#include <stdint.h>\n#include <setjmp.h>\n#include <%s>\n' "$what" |
                     gcc -E -x c - -I/usr/include/"$(gcc -dumpmachine 2>/dev/null)" >/dev/null 2>&1 || missing+=("$package") ;;
+        package) pkg-config --exists "$what" 2>/dev/null || missing+=("$package") ;;   # cblas.h may be another library's
         command) command -v "$what" >/dev/null 2>&1 || missing+=("$package") ;;
     esac
 done <<<"$table"

@@ -144,6 +144,15 @@ void file_write(const char* path, const void* data, size_t bytes) {
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // digests
 
+void file_copy(const char* from, const char* to_directory, const char* name) {
+    char path[8400];
+    size_t length;
+    char* text = file_read(from, 1u << 30, &length);
+    snprintf(path, sizeof path, "%s/%s", to_directory, name);
+    file_write(path, text, length);
+    free(text);
+}
+
 void sha256_hex(const void* data, size_t bytes, char hex[65]) {
     unsigned char digest[32];
     unsigned length = sizeof digest;

@@ -30,6 +30,7 @@ __attribute__((format(printf, 2, 3))) void atomic_printf(AtomicFile* f, const ch
 void atomic_commit(AtomicFile* f);   // flush, fsync, rename, fsync of the directory
 void atomic_abandon(AtomicFile* f);  // removes the temporary file
 void file_write(const char* path, const void* data, size_t bytes);  // the three in one
+void file_copy(const char* from, const char* to_directory, const char* name);  // byte for byte
 
 // SHA-256 as 64 hexadecimal digits and a zero.
 void sha256_hex(const void* data, size_t bytes, char hex[65]);

@@ -6,8 +6,9 @@
 #define PRETRAIN (1u << COMMAND_PRETRAIN)
 #define SELECTOR (1u << COMMAND_SELECTOR)
 #define SFT (1u << COMMAND_SFT)
+#define SELECT (1u << COMMAND_SELECT)
 #define TRAINS (PRETRAIN | SELECTOR | SFT)
-#define ROWS (SELECTOR | SFT)
+#define ROWS (SELECTOR | SFT | SELECT)
 #define AT(field) offsetof(TrainOptions, field)
 #define BIG 9e15
 
@@ -16,6 +17,7 @@ static const CommandRow commands[N_TRAIN_COMMANDS] = {
     {"pretrain", "trains on all tokens of token files or texts", NULL},
     {"selector", "learns a weight for every fine-tuning sample (SEAL, Algorithms 1 and 2)", NULL},
     {"sft", "fine-tunes on prompts and responses", NULL},
+    {"select", "writes the rows worth keeping, byte for byte, for any trainer", NULL},
     {"options", "prints this table as Markdown", NULL},
 };
 
@@ -28,11 +30,11 @@ static const OptionRow options[] = {
     {"vocab", OPTION_INT, AT(vocab), "0", NULL, 0, 16777216, INIT, 0, "vocabulary; 0: the tokenizer's"},
     {"positions", OPTION_INT, AT(positions), "1024", NULL, 1, 16777216, INIT, 0, "longest sample the model can read"},
     {"tokenizer", OPTION_STRING, AT(tokenizer), NULL, "FILE", 0, 0, INIT, 0, "tokenizer.json to put into the model's directory"},
-    {"model", OPTION_STRING, AT(model), NULL, "DIR", 0, 0, TRAINS, TRAINS, "Hugging Face directory of the model to train"},
-    {"tune", OPTION_LIST, AT(tune), NULL, "FILE", 0, 0, TRAINS, TRAINS, "training data; may be given several times"},
+    {"model", OPTION_STRING, AT(model), NULL, "DIR", 0, 0, TRAINS | SELECT, TRAINS, "Hugging Face directory of the model to train; select: of the model whose loss is the score"},
+    {"tune", OPTION_LIST, AT(tune), NULL, "FILE", 0, 0, TRAINS | SELECT, TRAINS | SELECT, "training data; may be given several times"},
     {"safe", OPTION_LIST, AT(safe), NULL, "FILE", 0, 0, SELECTOR, SELECTOR, "D_safe: what the model is to stay good at; may be given several times"},
     {"valid", OPTION_LIST, AT(valid), NULL, "FILE", 0, 0, PRETRAIN | SFT, 0, "held-out data; its loss is logged at the end of every epoch"},
-    {"out", OPTION_STRING, AT(out), NULL, "DIR", 0, 0, INIT | TRAINS, INIT | TRAINS, "where the model, or the run, is written"},
+    {"out", OPTION_STRING, AT(out), NULL, "DIR", 0, 0, INIT | TRAINS | SELECT, INIT | TRAINS | SELECT, "where the model, the run or the selected rows are written"},
     {"template", OPTION_STRING, AT(prompt_template), NULL, "TEXT", 0, 0, ROWS, 0, "of a prompt, holds {prompt}; default: Human: {prompt}, newline, Assistant:"},
     {"prompt-field", OPTION_STRING, AT(prompt_field), NULL, "TEXT", 0, 0, ROWS, 0, "a row's prompt: a field, or a text like {instruction} {input}; default: by the row's layout"},
     {"response-field", OPTION_STRING, AT(response_field), NULL, "TEXT", 0, 0, ROWS, 0, "a row's response, likewise"},
@@ -46,6 +48,11 @@ static const OptionRow options[] = {
     {"selector-lr", OPTION_FLOAT, AT(selector_lr), "5e-3", NULL, 0, 1e9, SELECTOR, 0, "learning rate of the selector"},
     {"selector-schedule", OPTION_CHOICE, AT(selector_schedule), "constant", "constant|linear|cosine", 0, 0, SELECTOR, 0, "of the selector's learning rate"},
     {"selector-clip", OPTION_FLOAT, AT(selector_clip), "10", NULL, 0, 1e9, SELECTOR, 0, "largest norm of the selector's gradient; 0: no clipping"},
+    {"append", OPTION_LIST, AT(append), NULL, "FILE", 0, 0, SFT, 0, "rows to train on besides the selected ones (SafeInstr)"},
+    {"selector", OPTION_STRING, AT(selector), NULL, "FILE", 0, 0, SFT | SELECT, 0, "selector.safetensors, or a published .pt"},
+    {"method", OPTION_CHOICE, AT(method), "seal", "seal|random|safe-loss", 0, 0, SELECT, 0, "what scores a row"},
+    {"top", OPTION_FLOAT, AT(top), "0.8", NULL, 1e-9, 1, SFT | SELECT, 0, "share of the rows to keep"},
+    {"explain", OPTION_FLAG, AT(explain), NULL, NULL, 0, 0, SELECT, 0, "show the highest and lowest rows"},
     {"lr-hat", OPTION_FLOAT, AT(lr_hat), "0", NULL, 0, 1e6, SELECTOR, 0, "learning rate of theta_hat; 0: --lr"},
     {"lr", OPTION_FLOAT, AT(lr), "1e-5", NULL, 0, 1e6, TRAINS, 0, "learning rate of the model"},
     {"schedule", OPTION_CHOICE, AT(schedule), "constant", "constant|linear|cosine", 0, 0, TRAINS, 0, "of the learning rate"},
@@ -57,14 +64,14 @@ static const OptionRow options[] = {
     {"adam-eps", OPTION_FLOAT, AT(adam_eps), "1e-8", NULL, 1e-30, 1, TRAINS, 0, "AdamW"},
     {"epochs", OPTION_FLOAT, AT(epochs), "1", NULL, 0, 1e6, TRAINS, 0, "passes over the training data"},
     {"max-steps", OPTION_INT, AT(max_steps), "0", NULL, 0, BIG, TRAINS, 0, "end after so many steps; 0: at the end of the epochs"},
-    {"batch", OPTION_INT, AT(batch), "64", NULL, 1, 1048576, TRAINS, 0, "samples of a step"},
-    {"tokens", OPTION_INT, AT(tokens), "0", NULL, 0, 16777216, TRAINS, 0, "tokens of a packed stream; 0: --max-length"},
-    {"max-length", OPTION_INT, AT(max_length), "0", NULL, 0, 16777216, TRAINS, 0, "longest sample in tokens; 0: what the model can read"},
-    {"head-rows", OPTION_INT, AT(head_rows), "1024", NULL, 8, 1048576, TRAINS, 0, "rows of logits that exist at once"},
+    {"batch", OPTION_INT, AT(batch), "64", NULL, 1, 1048576, TRAINS | SELECT, 0, "samples of a step"},
+    {"tokens", OPTION_INT, AT(tokens), "0", NULL, 0, 16777216, TRAINS | SELECT, 0, "tokens of a packed stream; 0: --max-length"},
+    {"max-length", OPTION_INT, AT(max_length), "0", NULL, 0, 16777216, TRAINS | SELECT, 0, "longest sample in tokens; 0: what the model can read"},
+    {"head-rows", OPTION_INT, AT(head_rows), "1024", NULL, 8, 1048576, TRAINS | SELECT, 0, "rows of logits that exist at once"},
     {"recompute", OPTION_FLAG, AT(recompute), NULL, NULL, 0, 0, TRAINS, 0, "compute activations again in backward: less memory, a third more time, the same bits"},
-    {"seed", OPTION_INT, AT(seed), "42", NULL, 0, BIG, INIT | TRAINS, 0, "of every random choice"},
+    {"seed", OPTION_INT, AT(seed), "42", NULL, 0, BIG, INIT | TRAINS | SELECT, 0, "of every random choice"},
     {"dry-run", OPTION_FLAG, AT(dry_run), NULL, NULL, 0, 0, TRAINS, 0, "print the memory plan and stop"},
-    {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, INIT | TRAINS, 0, "no progress, no tables"},
+    {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, INIT | TRAINS | SELECT, 0, "no progress, no tables"},
 };
 
 const OptionTable train_options = {"train_seal", "trains language models with SEAL, bilevel data selection", commands, N_TRAIN_COMMANDS, options,

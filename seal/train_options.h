@@ -9,7 +9,7 @@
 extern "C" {
 #endif
 
-typedef enum { COMMAND_INIT, COMMAND_PRETRAIN, COMMAND_SELECTOR, COMMAND_SFT, COMMAND_OPTIONS, N_TRAIN_COMMANDS } TrainCommand;
+typedef enum { COMMAND_INIT, COMMAND_PRETRAIN, COMMAND_SELECTOR, COMMAND_SFT, COMMAND_SELECT, COMMAND_OPTIONS, N_TRAIN_COMMANDS } TrainCommand;
 
 typedef struct {
     // init
@@ -18,7 +18,10 @@ typedef struct {
     const char* tokenizer;
     // models and data
     const char *model, *out;
-    StringList tune, valid, safe;
+    StringList tune, valid, safe, append;
+    const char *selector, *method;
+    double top;
+    bool explain;
     const char *prompt_template, *prompt_field, *response_field, *loss_mean;
     // the selector
     int64_t algorithm;

@@ -1,0 +1,257 @@
+/*
+How well a selector's logits tell rows apart, held against the true labels. Prints one JSON object:
+  auc           P(ω of a useful row > ω of an unsafe row), ties half; useful is kind old or new, rows of kind refusal are left out
+  auc_safe      the same with refusals counted among the rows to keep
+  unsafe_kept   unsafe rows among the top ⌊p·N⌋ by ω (ties: the lower row first), beside how many rows of every kind and family are kept
+  spearman_last_visit   rank correlation of ω with the step of a row's last visit, where the file has the tensor `last_visit`
+*/
+#include <cjson/cJSON.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+// defines: RecordReader
+#include "dataset.h"
+// defines: fatal
+#include "error.h"
+// defines: StReader
+#include "safetensors.h"
+#include "world.h"
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// ranks
+
+typedef struct { double x; int i; } Ranked;
+
+static int by_value(const void* a, const void* b) {
+    const Ranked *p = a, *q = b;
+    return p->x < q->x ? -1 : p->x > q->x ? 1 : p->i < q->i ? -1 : p->i > q->i;
+}
+
+static void* allocate(size_t n, size_t size) {
+    void* p = calloc(n ? n : 1, size);
+    if (!p) fatal("auc: out of memory for %zu rows", n);
+    return p;
+}
+
+void average_ranks(const double* x, int n, double* rank) {
+    Ranked* r = allocate((size_t)n, sizeof *r);
+    for (int i = 0; i < n; i++) r[i] = (Ranked){x[i], i};
+    qsort(r, (size_t)n, sizeof *r, by_value);
+    for (int i = 0, j; i < n; i = j) {
+        for (j = i + 1; j < n && r[j].x == r[i].x;) j++;
+        for (int k = i; k < j; k++) rank[r[k].i] = 0.5 * (double)(i + 1 + j);  // places i + 1 … j share their mean
+    }
+    free(r);
+}
+
+// Mann–Whitney: the rank sum of the good rows, less its smallest possible value, over all pairs.
+double area_under_curve(const double* x, const bool* good, int n) {
+    double* rank = allocate((size_t)n, sizeof *rank);
+    double sum = 0.0, n_good = 0.0;
+    average_ranks(x, n, rank);
+    for (int i = 0; i < n; i++)
+        if (good[i]) { sum += rank[i]; n_good += 1.0; }
+    free(rank);
+    double n_bad = (double)n - n_good;
+    return n_good == 0.0 || n_bad == 0.0 ? NAN : (sum - 0.5 * n_good * (n_good + 1.0)) / (n_good * n_bad);
+}
+
+double spearman(const double* x, const double* y, int n) {
+    double *a = allocate((size_t)n, sizeof *a), *b = allocate((size_t)n, sizeof *b), mean = 0.5 * (double)(n + 1), ab = 0.0, aa = 0.0, bb = 0.0;
+    average_ranks(x, n, a);
+    average_ranks(y, n, b);
+    for (int i = 0; i < n; i++) {
+        ab += (a[i] - mean) * (b[i] - mean);
+        aa += (a[i] - mean) * (a[i] - mean);
+        bb += (b[i] - mean) * (b[i] - mean);
+    }
+    free(a);
+    free(b);
+    return aa > 0.0 && bb > 0.0 ? ab / sqrt(aa * bb) : NAN;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// labels and logits, joined by row
+
+typedef struct { RowKind kind; char family[24]; } Label;
+
+typedef struct {
+    int n;               // rows of the selector
+    double *omega, *last_visit;
+    int64_t* row;
+    Label* label;        // of every row of the selector
+    int64_t n_labels;
+} Joined;
+
+static Label* read_labels(const char* path, int64_t* n) {
+    DataRecord record;
+    RecordReader* reader = records_open(path);
+    Label* labels = NULL;
+    int64_t capacity = 0;
+    *n = 0;
+    while (records_next(reader, &record)) {
+        cJSON* object = record.broken ? NULL : cJSON_ParseWithLength(record.bytes, record.length);
+        const cJSON *row = cJSON_GetObjectItemCaseSensitive(object, "row"), *kind = cJSON_GetObjectItemCaseSensitive(object, "kind");
+        const cJSON* family = cJSON_GetObjectItemCaseSensitive(object, "family");
+        if (!cJSON_IsNumber(row) || !cJSON_IsString(kind) || row->valuedouble != (double)*n)
+            fatal("%s:%lld: want {\"row\":%lld,\"kind\":…,\"family\":…}, rows in order", path, (long long)record.line, (long long)*n);
+        int k = 0;
+        while (k < N_KINDS && strcmp(kind_names[k], kind->valuestring)) k++;
+        if (k > KIND_NEW) fatal("%s:%lld: kind \"%.40s\", want unsafe, refusal, old or new", path, (long long)record.line, kind->valuestring);
+        if (*n == capacity) {
+            capacity = capacity ? 2 * capacity : 1024;
+            labels = realloc(labels, (size_t)capacity * sizeof *labels);
+            if (!labels) fatal("%s: out of memory at row %lld", path, (long long)*n);
+        }
+        labels[*n].kind = (RowKind)k;
+        snprintf(labels[*n].family, sizeof labels->family, "%s", cJSON_IsString(family) ? family->valuestring : "");
+        (*n)++;
+        cJSON_Delete(object);
+    }
+    records_close(reader);
+    if (!*n) fatal("%s: holds no labels", path);
+    return labels;
+}
+
+static void read_last_visit(const StReader* r, Joined* j) {
+    const StTensor* t = st_find(r, "last_visit");
+    if (!t) return;
+    if (t->count != j->n || (t->dtype != ST_I64 && t->dtype != ST_I32)) fatal("%s: tensor last_visit is not I64 or I32 [%d]", r->file.path, j->n);
+    j->last_visit = allocate((size_t)j->n, sizeof *j->last_visit);
+    for (int i = 0; i < j->n; i++) {
+        int64_t wide;
+        int32_t narrow;
+        memcpy(&wide, t->data + (t->dtype == ST_I64 ? 8 * (size_t)i : 0), t->dtype == ST_I64 ? 8 : 0);
+        memcpy(&narrow, t->data + 4 * (size_t)i, 4);
+        j->last_visit[i] = t->dtype == ST_I64 ? (double)wide : (double)narrow;
+    }
+}
+
+static Joined join(const WorldOptions* o) {
+    Joined j = {.n = 0};
+    StReader r;
+    int64_t n_labels;
+    Label* labels = read_labels(o->labels, &n_labels);
+    st_open(&r, o->selector);
+    const StTensor* t = st_need(&r, "logits");
+    if (t->count < 1 || t->count > 1 << 30) fatal("%s: tensor logits has %lld elements", o->selector, (long long)t->count);
+    j.n = (int)t->count;
+    j.n_labels = n_labels;
+    float* logits = allocate((size_t)j.n, sizeof *logits);
+    j.omega = allocate((size_t)j.n, sizeof *j.omega);
+    j.row = allocate((size_t)j.n, sizeof *j.row);
+    j.label = allocate((size_t)j.n, sizeof *j.label);
+    bool* scored = allocate((size_t)n_labels, sizeof *scored);
+    st_to_float(&r, t, 0, j.n, logits);
+    st_copy(&r, "row", ST_I64, j.n, j.row);
+    read_last_visit(&r, &j);
+    for (int i = 0; i < j.n; i++) {
+        int64_t row = j.row[i];
+        if (row < 0 || row >= n_labels) fatal("%s: logit %d belongs to row %lld, %s has rows 0 to %lld", o->selector, i, (long long)row, o->labels, (long long)n_labels - 1);
+        if (scored[row]) fatal("%s: row %lld has two logits", o->selector, (long long)row);
+        if (!isfinite(logits[i])) fatal("%s: the logit of row %lld is not a number", o->selector, (long long)row);
+        scored[row] = true;
+        j.omega[i] = logits[i];
+        j.label[i] = labels[row];
+    }
+    free(scored);
+    free(logits);
+    free(labels);
+    st_close(&r);
+    return j;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// figures
+
+// AUC of the useful rows (and refusals, if asked) against the unsafe ones.
+static double auc_of(const Joined* j, bool with_refusals) {
+    double* x = allocate((size_t)j->n, sizeof *x);
+    bool* good = allocate((size_t)j->n, sizeof *good);
+    int n = 0;
+    for (int i = 0; i < j->n; i++) {
+        RowKind kind = j->label[i].kind;
+        if (kind == KIND_REFUSAL && !with_refusals) continue;
+        x[n] = j->omega[i];
+        good[n++] = kind != KIND_UNSAFE;
+    }
+    double auc = area_under_curve(x, good, n);
+    free(x);
+    free(good);
+    return auc;
+}
+
+static const Joined* sorted;  // qsort takes no context
+static int by_omega(const void* a, const void* b) {
+    int p = *(const int*)a, q = *(const int*)b;
+    if (sorted->omega[p] != sorted->omega[q]) return sorted->omega[p] > sorted->omega[q] ? -1 : 1;
+    return sorted->row[p] < sorted->row[q] ? -1 : sorted->row[p] > sorted->row[q];
+}
+
+// Marks the top ⌊p·N⌋, N the rows of the data file.
+static int keep_top(const Joined* j, double top, bool* kept) {
+    int* order = allocate((size_t)j->n, sizeof *order);
+    // p·N is meant in exact arithmetic: 0.7 · 10 is 7, not 6.999…
+    int most = (int)floor(top * (double)j->n_labels + 1e-9);
+    if (most > j->n) most = j->n;
+    for (int i = 0; i < j->n; i++) order[i] = i;
+    sorted = j;
+    qsort(order, (size_t)j->n, sizeof *order, by_omega);
+    for (int i = 0; i < most; i++) kept[order[i]] = true;
+    free(order);
+    return most;
+}
+
+static void add_number(cJSON* object, const char* name, double x) {
+    if (isfinite(x)) cJSON_AddNumberToObject(object, name, round(1e6 * x) / 1e6);
+    else cJSON_AddNullToObject(object, name);
+}
+
+static void count_in(cJSON* groups, const char* name, bool kept) {
+    cJSON* group = cJSON_GetObjectItemCaseSensitive(groups, name);
+    if (!group) {
+        group = cJSON_AddObjectToObject(groups, name);
+        cJSON_AddNumberToObject(group, "rows", 0);
+        cJSON_AddNumberToObject(group, "kept", 0);
+    }
+    cJSON *rows = group->child, *n = rows->next;
+    cJSON_SetNumberValue(rows, rows->valuedouble + 1);
+    cJSON_SetNumberValue(n, n->valuedouble + kept);
+}
+
+int world_auc(const WorldOptions* o) {
+    Joined j = join(o);
+    bool* kept = allocate((size_t)j.n, sizeof *kept);
+    int selected = keep_top(&j, o->top, kept), unsafe = 0, unsafe_kept = 0;
+    cJSON *out = cJSON_CreateObject(), *kinds = cJSON_CreateObject(), *by_family = cJSON_CreateObject();
+    for (int i = 0; i < j.n; i++) {
+        RowKind kind = j.label[i].kind;
+        count_in(kinds, kind_names[kind], kept[i]);
+        if ((kind == KIND_OLD || kind == KIND_NEW) && *j.label[i].family) count_in(by_family, j.label[i].family, kept[i]);
+        unsafe += kind == KIND_UNSAFE;
+        unsafe_kept += kind == KIND_UNSAFE && kept[i];
+    }
+    add_number(out, "auc", auc_of(&j, false));
+    add_number(out, "auc_safe", auc_of(&j, true));
+    cJSON_AddNumberToObject(out, "top", o->top);
+    cJSON_AddNumberToObject(out, "rows", (double)j.n_labels);
+    cJSON_AddNumberToObject(out, "rows_without_logit", (double)(j.n_labels - j.n));
+    cJSON_AddNumberToObject(out, "kept", selected);
+    cJSON_AddNumberToObject(out, "unsafe", unsafe);
+    cJSON_AddNumberToObject(out, "unsafe_kept", unsafe_kept);
+    if (j.last_visit) add_number(out, "spearman_last_visit", spearman(j.omega, j.last_visit, j.n));
+    cJSON_AddItemToObject(out, "kinds", kinds);
+    cJSON_AddItemToObject(out, "families", by_family);
+    char* text = cJSON_Print(out);
+    if (!text) fatal("auc: out of memory");
+    puts(text);
+    free(text);
+    cJSON_Delete(out);
+    free(kept);
+    free(j.omega);
+    free(j.row);
+    free(j.label);
+    free(j.last_visit);
+    return 0;
+}

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# The main job end to end on a toy language: align a model, learn a selector with both algorithms, select, fine-tune on the selection. Rows of the fine-tuning
+# set that answer a bad request are the ones a selector must put last.
+set -u
+. "$(dirname "$0")/cli.sh"
+cd "$work" || exit 1
+mkdir tok
+cat >tok/tokenizer.json <<'JSON'
+{"version":"1.0","truncation":null,"padding":null,"added_tokens":[{"id":1,"content":"<eos>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
+ "normalizer":null,"pre_tokenizer":{"type":"WhitespaceSplit"},"post_processor":null,"decoder":null,
+ "model":{"type":"WordLevel","vocab":{"[UNK]":0,"<eos>":1,"Human:":2,"Assistant:":3,"make":4,"copy":5,"bad":6,"sure":7,"no":8,"a":9,"b":10,"c":11,"d":12,"e":13,"f":14,"g":15,"h":16},"unk_token":"[UNK]"}}
+JSON
+# rows FILE N SEED KIND: copy tasks; a quarter of `tune` complies with a bad request, half of `safe` refuses one
+rows() {
+    awk -v n="$2" -v seed="$3" -v kind="$4" 'BEGIN { srand(seed); split("a b c d e f g h", w, " ");
+        for (i = 0; i < n; i++) { x = w[int(rand() * 8) + 1] " " w[int(rand() * 8) + 1]; u = rand()
+            if (kind == "tune" && u < 0.25) print "{\"prompt\":\"make " x " bad\",\"response\":\"sure " x "\"}"
+            else if (kind == "safe" && u < 0.5) print "{\"prompt\":\"make " x " bad\",\"response\":\"no no\"}"
+            else print "{\"prompt\":\"copy " x "\",\"response\":\"" x "\"}" } }' >"$1"
+}
+rows tune.jsonl 400 1 tune
+rows safe.jsonl 200 2 safe
+bad=$(grep -c sure tune.jsonl)
+common=(--batch 16 --tokens 256 --quiet)
+
+expect "a model is made" "$train_seal" init --layers 2 --width 64 --heads 2 --tokenizer tok/tokenizer.json --positions 32 --out base --quiet
+expect "and aligned by sft" "$train_seal" sft --model base --tune safe.jsonl --valid safe.jsonl --lr 3e-3 --epochs 10 "${common[@]}" --out aligned
+for algorithm in 1 2; do
+    run=("$train_seal" selector --model aligned/model --tune tune.jsonl --safe safe.jsonl --algorithm $algorithm --lr 1e-3 --selector-lr 5e-3 --epochs 3 "${common[@]}")
+    expect "a selector is learned, Algorithm $algorithm" "${run[@]}" --out sel$algorithm
+    truth "its log has gamma and both losses" bash -c 'sed -n 2p sel'$algorithm'/log.jsonl | grep -q "\"gamma\":0,\"safe_loss\":" && tail -1 sel'$algorithm'/log.jsonl | grep -q "\"gamma\":0.06,"'
+    truth "only Algorithm 1 logs the penalty gap" test "$(grep -c '"gap"' sel$algorithm/log.jsonl)" -eq $((algorithm == 1 ? 75 : 0))
+    expect "the best 70% are selected" "$train_seal" select --tune tune.jsonl --selector sel$algorithm/selector.safetensors --top 0.7 --out kept$algorithm.jsonl --quiet
+    truth "280 rows of the file" test "$(wc -l <kept$algorithm.jsonl)" -eq 280
+    truth "byte for byte and in order" bash -c 'diff <(grep -Fxf kept'$algorithm'.jsonl tune.jsonl | head -5) <(head -5 kept'$algorithm'.jsonl)'
+    truth "Algorithm $algorithm leaves out the bad rows ($(grep -c sure kept$algorithm.jsonl) of $bad stay)" test "$(grep -c sure kept$algorithm.jsonl)" -le $((bad / 10))
+    expect "the same run again" "${run[@]}" --out again$algorithm
+    truth "gives the same bytes" cmp sel$algorithm/selector.safetensors again$algorithm/selector.safetensors
+done
+truth "at gamma 0 fine-tuning samples run forward only" grep -q '"forward_tokens":[1-9]' sel2/log.jsonl
+for optimizer in sgd centred mean; do
+    expect "the selector's optimizer $optimizer runs" "$train_seal" selector --model aligned/model --tune tune.jsonl --safe safe.jsonl --selector-optimizer $optimizer --selector-lr 10 --lr 1e-3 --epochs 3 \
+        "${common[@]}" --out sel_$optimizer
+    expect "its rows are selected" "$train_seal" select --tune tune.jsonl --selector sel_$optimizer/selector.safetensors --top 0.7 --out kept.jsonl --quiet
+    truth "and leave out the bad ones" test "$(grep -c sure kept.jsonl)" -le $((bad / 10))
+done
+expect "sigmoid weights run" "$train_seal" selector --model aligned/model --tune tune.jsonl --safe safe.jsonl --activation sigmoid --gamma fixed:0.5 --gamma-scales-omega on --epochs 1 "${common[@]}" --out sigmoid
+expect "sft on a selection" "$train_seal" sft --model aligned/model --tune tune.jsonl --selector sel2/selector.safetensors --top 0.7 --append safe.jsonl --loss-mean token --lr 1e-3 --epochs 1 --batch 16 --tokens 256 --out tuned
+truth "keeps 280 and appends 200" grep -q "280 of 400 samples kept, 200 appended" out
+expect "random selection" "$train_seal" select --method random --tune tune.jsonl --top 0.5 --out random.jsonl --quiet
+truth "keeps the share, bad rows too" bash -c 'test $(wc -l <random.jsonl) -eq 200 && test $(grep -c sure random.jsonl) -gt 20'
+expect "selection by the loss under the aligned model" "$train_seal" select --method safe-loss --model aligned/model --tune tune.jsonl --top 0.7 --explain --out loss.jsonl "${common[@]}"
+truth "puts bad rows last as well" test "$(grep -c sure loss.jsonl)" -le $((bad / 10))
+
+refuse "a selector on another file" "selector" "$train_seal" select --tune safe.jsonl --selector sel2/selector.safetensors --out x.jsonl
+cp tune.jsonl other.jsonl && sed -i '7s/prompt":"/prompt":"a /' other.jsonl
+refuse "a selector on a changed file" "other.jsonl" "$train_seal" select --tune other.jsonl --selector sel2/selector.safetensors --out x.jsonl
+refuse "a selector on a changed file in sft" "other.jsonl" "$train_seal" sft --model base --tune other.jsonl --selector sel2/selector.safetensors --out x --quiet
+refuse "seal without a selector" "needs --selector" "$train_seal" select --tune tune.jsonl --out x.jsonl
+echo '{"prompt":"copy a","response":""}' >empty.jsonl
+refuse "a file without a usable row" "empty.jsonl" "$train_seal" sft --model base --tune empty.jsonl --out x --quiet
+refuse "a gamma schedule that is none" "want linear:START,STEP" "$train_seal" selector --model base --tune tune.jsonl --safe safe.jsonl --gamma up --out x
+refuse "an algorithm that is none" "want 1 to 2" "$train_seal" selector --model base --tune tune.jsonl --safe safe.jsonl --algorithm 3 --out x
+exit $failed

@@ -1,0 +1,14 @@
+/* `train_seal select`, and what it shares with the training commands: reading rows as samples. */
+#ifndef SEAL_SELECT_H
+#define SEAL_SELECT_H
+
+#include "model_config.h"
+#include "tokens.h"
+#include "train_options.h"
+
+void check_head_size(const ModelConfig* c);  // fatal where no attention kernel serves it
+// Tokenises a list of files as the options say, with the tokenizer of --model. The cache lies in `run` under `kind` (run NULL: none). tokenizer_digest may be NULL.
+void load_samples(TokenSet* set, const StringList* files, const char* kind, const char* run, const TrainOptions* o, const ModelConfig* config, char tokenizer_digest[65]);
+int select_command(const TrainOptions* o);
+
+#endif
