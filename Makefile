@@ -1,4 +1,4 @@
-# The SEAL trainer. `make` builds train_seal, eval_seal and tokenize: for the GPU where nvcc and a GPU are found, for the CPU otherwise.
+# The SEAL trainer. `make` builds train_seal, eval_seal, tokenize and world: for the GPU where nvcc and a GPU are found, for the CPU otherwise.
 #   make CPU=1 | CUDA=1          force the build        make PRECISION=fp32|bf16     the type of weights and activations (default: fp32 on a CPU, bf16 on a GPU)
 #   make test                    every test that needs no GPU (installs what is missing); last line: N passed, N failed
 #   make test-sanitize           the kernels under ASan+UBSan and TSan, in several thread orders
@@ -40,7 +40,7 @@ Q := $(if $(V),,@)
 CC := gcc
 CXX := g++
 WARN := -Wall -Wextra
-INCLUDES := -Iseal_kernels -Iseal -Itokenizer -Idev/test -Idev/kernels
+INCLUDES := -Iseal_kernels -Iseal -Itokenizer -Idata -Idev/test -Idev/kernels
 PRECISION_FLAG := $(if $(filter bf16,$(PRECISION)),-DPRECISION_BF16)
 # Never -ffast-math: it would remove the NaN poison of dev/cpu and the NaN detection of the trainer.
 OPT ?= -O3 -march=native -fno-math-errno -fno-trapping-math
@@ -75,6 +75,7 @@ KERNEL_SOURCES := $(wildcard seal_kernels/*.cu)
 HOST_C := $(wildcard seal/*.c)
 HOST_CU := $(wildcard seal/*.cu)
 TOKENIZER_C := $(filter-out %_main.c,$(wildcard tokenizer/*.c))
+WORLD_C := $(filter-out %_main.c,$(wildcard data/*.c))
 SHIM := $(if $(filter cpu,$(BACKEND)),$(wildcard dev/cpu/*.cpp))
 objects = $(addprefix $(BUILD)/,$(addsuffix .o,$(1)))
 
@@ -82,8 +83,9 @@ KERNEL_LIB := $(BUILD)/libseal_kernels.a
 SEAL_LIB := $(BUILD)/libseal.a
 TOKENIZER_LIB := $(BUILD)/libtokenizer.a
 LIBS := $(SEAL_LIB) $(TOKENIZER_LIB) $(KERNEL_LIB)
+WORLD_OBJECTS := $(call objects,$(WORLD_C))
 
-PROGRAMS := $(patsubst %.cu,%,$(wildcard train_seal.cu eval_seal.cu)) $(if $(wildcard tokenizer/tokenize_main.c),tokenize)
+PROGRAMS := train_seal eval_seal tokenize world
 KERNEL_CHECKS := $(patsubst %.cu,%,$(wildcard dev/kernels/*.cu))
 DEVICE_TESTS := $(patsubst %.cu,%,$(wildcard test_gpt2.cu dev/test/test_*.cu))
 HOST_TESTS := $(patsubst %.c,%,$(wildcard dev/test/test_*.c))
@@ -141,6 +143,9 @@ $(BUILD)/dev/kernels/%: $(BUILD)/dev/kernels/%.cu.o $(KERNEL_LIB)
 	$(Q)$(LINK) $^ -o $@ $(DEVICE_LIBS) -lpthread -lm
 $(BUILD)/tokenize: $(BUILD)/tokenizer/tokenize_main.c.o $(TOKENIZER_LIB)
 	$(Q)$(CC) $^ -o $@ $(HOST_LIBS)
+$(BUILD)/world: $(BUILD)/data/world_main.c.o $(WORLD_OBJECTS) $(SEAL_LIB) $(TOKENIZER_LIB)
+	$(Q)$(CC) $^ -o $@ $(HOST_LIBS)
+$(BUILD)/dev/test/test_world: $(WORLD_OBJECTS)
 $(addprefix $(BUILD)/,$(HOST_TESTS)): $(BUILD)/%: $(BUILD)/%.c.o $(LIBS)
 	$(Q)$(LINK) $^ -o $@ $(DEVICE_LIBS) -lcmocka $(HOST_LIBS)
 .SECONDARY:
@@ -173,6 +178,6 @@ bench: $(addprefix $(BUILD)/,$(KERNEL_CHECKS) $(PROGRAMS))
 	@dev/bench.sh $(BUILD) "$(KERNEL_CHECKS)"
 
 clean:
-	rm -rf build train_seal eval_seal tokenize test_gpt2
+	rm -rf build train_seal eval_seal tokenize world test_gpt2
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -239,9 +239,10 @@ static const Field fields[] = {
 };
 
 static void put(char* out, const char* word) {
-    size_t n = strlen(out);
-    if (n + strlen(word) + 2 > WORLD_TEXT) program_error("a text of the world is longer than %d bytes", WORLD_TEXT);
-    snprintf(out + n, WORLD_TEXT - n, "%s%s", n ? " " : "", word);
+    size_t n = strlen(out), m = strlen(word);
+    if (n + m + 2 > WORLD_TEXT) program_error("a text of the world is longer than %d bytes", WORLD_TEXT);
+    if (n) out[n++] = ' ';
+    memcpy(out + n, word, m + 1);
 }
 
 static void put_field(uint64_t seed, const Field* f, const Key* k, char* out) {

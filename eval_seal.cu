@@ -1,0 +1,16 @@
+/* Generation, measurement, reports: commands. What a command may be told is seal/eval_options.c; what it does is in seal/, a file each. */
+#include "error.h"
+#include "eval_options.h"
+// defines: generate_command
+#include "generate.h"
+
+int main(int argc, char** argv) {
+    program_name = "eval_seal";
+    EvalOptions o;
+    StringList positional;
+    switch ((EvalCommand)options_parse(&eval_options, argc, argv, &o, &positional)) {
+        case EVAL_GENERATE: return generate_command(&o);
+        case EVAL_OPTIONS: options_markdown(&eval_options, stdout); return 0;
+        default: program_error("unknown command");
+    }
+}

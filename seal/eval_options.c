@@ -1,0 +1,25 @@
+/* The options of eval_seal. See eval_options.h. */
+#include "eval_options.h"
+
+#define GENERATE (1u << EVAL_GENERATE)
+#define AT(field) offsetof(EvalOptions, field)
+
+static const CommandRow commands[N_EVAL_COMMANDS] = {
+    {"generate", "answers prompts; writes outputs.json as AlpacaEval reads it", NULL},
+    {"options", "prints this table as Markdown", NULL},
+};
+
+static const OptionRow options[] = {
+    {"model", OPTION_STRING, AT(model), NULL, "DIR", 0, 0, GENERATE, GENERATE, "Hugging Face directory of the model"},
+    {"prompts", OPTION_LIST, AT(prompts), NULL, "FILE", 0, 0, GENERATE, GENERATE, "rows whose prompts are answered; may be given several times"},
+    {"out", OPTION_STRING, AT(out), NULL, "FILE", 0, 0, GENERATE, GENERATE, "where the result is written"},
+    {"template", OPTION_STRING, AT(prompt_template), NULL, "TEXT", 0, 0, GENERATE, 0, "of a prompt, holds {prompt}; default: Human: {prompt}, newline, Assistant:"},
+    {"prompt-field", OPTION_STRING, AT(prompt_field), NULL, "TEXT", 0, 0, GENERATE, 0, "a row's prompt: a field, or a text like {instruction} {input}; default: by the row's layout"},
+    {"greedy", OPTION_FLAG, AT(greedy), NULL, NULL, 0, 0, GENERATE, 0, "always the likeliest token"},
+    {"max-new-tokens", OPTION_INT, AT(max_new_tokens), "256", NULL, 1, 16777216, GENERATE, 0, "longest answer in tokens"},
+    {"batch", OPTION_INT, AT(batch), "64", NULL, 1, 1048576, GENERATE, 0, "prompts answered at once"},
+    {"tokens", OPTION_INT, AT(tokens), "0", NULL, 0, 16777216, GENERATE, 0, "tokens of a packed stream; 0: 2048, or what the model can read if that is more"},
+    {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, GENERATE, 0, "no progress, no tables"},
+};
+
+const OptionTable eval_options = {"eval_seal", "generates and measures", commands, N_EVAL_COMMANDS, options, sizeof options / sizeof *options};

@@ -1,0 +1,30 @@
+/* The options of eval_seal: ONE table. A new option is a row here and a field of EvalOptions. */
+#ifndef SEAL_EVAL_OPTIONS_H
+#define SEAL_EVAL_OPTIONS_H
+
+// defines: OptionTable, StringList
+#include "options.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum { EVAL_GENERATE, EVAL_OPTIONS, N_EVAL_COMMANDS } EvalCommand;
+
+typedef struct {
+    // generate
+    const char *model, *out;
+    StringList prompts;
+    const char *prompt_template, *prompt_field;
+    bool greedy;
+    int64_t max_new_tokens, batch, tokens;
+    // common
+    bool quiet;
+} EvalOptions;
+
+extern const OptionTable eval_options;
+
+#ifdef __cplusplus
+}
+#endif
+#endif
