@@ -82,8 +82,8 @@ static float* losses_under(const TrainOptions* o, const ModelConfig* config, con
     return loss;
 }
 
-// Ids of the rows that have a prompt and a response, their number, and how many records there are.
-static int64_t* usable_rows(const StringList* files, const RowOptions* options, int64_t* n, int64_t* n_rows, char digest[65]) {
+// Ids and hashes of the rows that have a prompt and a response, their number, and how many records there are.
+static int64_t* usable_rows(const StringList* files, const RowOptions* options, int64_t* n, int64_t* n_rows, uint64_t** hashes, char digest[65]) {
     RowReader* reader = rows_open(files, options);
     DataRow row;
     int64_t *ids = NULL, capacity = 0;
@@ -94,14 +94,40 @@ static int64_t* usable_rows(const StringList* files, const RowOptions* options, 
         if (*n == capacity) {
             capacity = capacity ? 2 * capacity : 1024;
             ids = (int64_t*)realloc(ids, (size_t)capacity * sizeof *ids);
-            if (!ids) fatal("out of host memory for %lld rows", (long long)capacity);
+            *hashes = (uint64_t*)realloc(*hashes, (size_t)capacity * sizeof **hashes);
+            if (!ids || !*hashes) fatal("out of host memory for %lld rows", (long long)capacity);
         }
+        (*hashes)[*n] = row_hash(row.prompt, row.prompt_length, row.response, row.response_length);
         ids[(*n)++] = row.id;
     }
     rows_digest(reader, digest);
     rows_close(reader);
     if (!*n) fatal("%s: no row has a prompt and a response", files->items[0]);
     return ids;
+}
+
+// Every row's score as a selector of its own, named after its method: `select --method seal` takes it, and whatever measures selectors.
+static void write_scores(const TrainOptions* o, const SelectionMethod* method, const char* digest, const int64_t* rows, const uint64_t* hashes, const double* score,
+                         int64_t n, int64_t n_rows) {
+    SelectorFile file = {};
+    size_t names = 1;
+    for (int i = 0; i < o->tune.n; i++) names += strlen(o->tune.items[i]) + 1;
+    file.files = (char*)calloc(names, 1);
+    file.logits = (float*)malloc((size_t)n * sizeof(float));
+    if (!file.files || !file.logits) fatal("out of host memory for %lld scores", (long long)n);
+    for (int i = 0; i < o->tune.n; i++) sprintf(file.files + strlen(file.files), "%s%s", i ? " " : "", o->tune.items[i]);
+    for (int64_t i = 0; i < n; i++) file.logits[i] = (float)score[i];
+    file.n = n;
+    file.n_rows = n_rows;
+    file.rows = (int64_t*)rows;
+    file.hashes = (uint64_t*)hashes;
+    snprintf(file.digest, sizeof file.digest, "%s", digest);
+    snprintf(file.algorithm, sizeof file.algorithm, "%s", method->name);
+    snprintf(file.activation, sizeof file.activation, "softmax");
+    file.seed = o->seed;
+    selector_file_write(&file, o->scores);
+    free(file.files);
+    free(file.logits);
 }
 
 int select_command(const TrainOptions* o) {
@@ -116,7 +142,8 @@ int select_command(const TrainOptions* o) {
     float *loss = NULL, *negative = NULL;
     char digest[65];
     int64_t n, n_rows;
-    int64_t* rows = usable_rows(&o->tune, &row_options, &n, &n_rows, digest);
+    uint64_t* hashes = NULL;
+    int64_t* rows = usable_rows(&o->tune, &row_options, &n, &n_rows, &hashes, digest);
     input.seed = (uint64_t)o->seed;
     if (method->needs_selector) {
         if (!o->selector) fatal("select: method %s needs --selector", method->name);
@@ -126,7 +153,10 @@ int select_command(const TrainOptions* o) {
         n = selector.n;  // the rows that have a logit
         rows = (int64_t*)realloc(rows, (size_t)n * sizeof *rows);
         if (!rows) fatal("out of host memory for %lld rows", (long long)n);
+        hashes = (uint64_t*)realloc(hashes, (size_t)n * sizeof *hashes);
+        if (!hashes) fatal("out of host memory for %lld rows", (long long)n);
         memcpy(rows, selector.rows, (size_t)n * sizeof *rows);
+        memcpy(hashes, selector.hashes, (size_t)n * sizeof *hashes);
     }
     if (method->needs_scores) {
         if (!o->model) fatal("select: method %s needs --model", method->name);
@@ -137,6 +167,7 @@ int select_command(const TrainOptions* o) {
         loss = losses_under(o, &config, &set);
         n = set.n;
         memcpy(rows, set.rows, (size_t)n * sizeof *rows);
+        memcpy(hashes, set.hashes, (size_t)n * sizeof *hashes);
         negative = (float*)malloc((size_t)n * sizeof(float));
         if (!negative) fatal("out of host memory for %lld scores", (long long)n);
         for (int64_t i = 0; i < n; i++) negative[i] = -loss[i];
@@ -158,11 +189,13 @@ int select_command(const TrainOptions* o) {
         Explanation explanation = {rows, score, order, sigma, loss, n, kept, 10};
         selection_explain(&explanation, &o->tune, &row_options, stdout);
     }
+    if (o->scores) write_scores(o, method, digest, rows, hashes, score, n, n_rows);
     int64_t written = selection_write(&o->tune, keep, n_rows, o->out);
     if (!o->quiet) printf("%lld of %lld rows (%lld scored) by %s to %s\n", (long long)written, (long long)n_rows, (long long)n, method->name, o->out);
     if (input.selector) selector_file_free(&selector);
     if (set.n) tokens_free(&set);
     free(rows);
+    free(hashes);
     free(loss);
     free(negative);
     free(score);

@@ -53,6 +53,7 @@ static const OptionRow options[] = {
     {"method", OPTION_CHOICE, AT(method), "seal", "seal|random|safe-loss", 0, 0, SELECT, 0, "what scores a row"},
     {"top", OPTION_FLOAT, AT(top), "0.8", NULL, 1e-9, 1, SFT | SELECT, 0, "share of the rows to keep"},
     {"explain", OPTION_FLAG, AT(explain), NULL, NULL, 0, 0, SELECT, 0, "show the highest and lowest rows"},
+    {"scores", OPTION_STRING, AT(scores), NULL, "FILE", 0, 0, SELECT, 0, "write every row's score as a selector (.safetensors)"},
     {"lr-hat", OPTION_FLOAT, AT(lr_hat), "0", NULL, 0, 1e6, SELECTOR, 0, "learning rate of theta_hat; 0: --lr"},
     {"lr", OPTION_FLOAT, AT(lr), "1e-5", NULL, 0, 1e6, TRAINS, 0, "learning rate of the model"},
     {"schedule", OPTION_CHOICE, AT(schedule), "constant", "constant|linear|cosine", 0, 0, TRAINS, 0, "of the learning rate"},

@@ -19,7 +19,7 @@ typedef struct {
     // models and data
     const char *model, *out;
     StringList tune, valid, safe, append;
-    const char *selector, *method;
+    const char *selector, *method, *scores;
     double top;
     bool explain;
     const char *prompt_template, *prompt_field, *response_field, *loss_mean;

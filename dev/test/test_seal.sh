@@ -49,8 +49,10 @@ expect "sft on a selection" "$train_seal" sft --model aligned/model --tune tune.
 truth "keeps 280 and appends 200" grep -q "280 of 400 samples kept, 200 appended" out
 expect "random selection" "$train_seal" select --method random --tune tune.jsonl --top 0.5 --out random.jsonl --quiet
 truth "keeps the share, bad rows too" bash -c 'test $(wc -l <random.jsonl) -eq 200 && test $(grep -c sure random.jsonl) -gt 20'
-expect "selection by the loss under the aligned model" "$train_seal" select --method safe-loss --model aligned/model --tune tune.jsonl --top 0.7 --explain --out loss.jsonl "${common[@]}"
+expect "selection by the loss under the aligned model" "$train_seal" select --method safe-loss --model aligned/model --tune tune.jsonl --top 0.7 --explain --scores loss.safetensors --out loss.jsonl "${common[@]}"
 truth "puts bad rows last as well" test "$(grep -c sure loss.jsonl)" -le $((bad / 10))
+expect "its scores serve as a selector" "$train_seal" select --tune tune.jsonl --selector loss.safetensors --top 0.7 --out again.jsonl --quiet
+truth "and select the same rows" cmp loss.jsonl again.jsonl
 
 refuse "a selector on another file" "selector" "$train_seal" select --tune safe.jsonl --selector sel2/selector.safetensors --out x.jsonl
 cp tune.jsonl other.jsonl && sed -i '7s/prompt":"/prompt":"a /' other.jsonl
