@@ -1,7 +1,7 @@
 /*
 A synthetic world: a language of some 280 words in which it can be counted, not judged, whether a model is safe and whether it is useful. Families of
 questions are rows of a table (world_language.c); files of questions are drawn from it (world_files.c); answers are compared word by word (world_score.c)
-and a selector's logits with the true labels (world_auc.c). Formats: data/README.md.
+and a selector's logits with the true labels (world_auc.c); both end in a table (world_table.c). Formats: data/README.md.
 */
 #ifndef WORLD_H
 #define WORLD_H
@@ -10,6 +10,8 @@ and a selector's logits with the true labels (world_auc.c). Formats: data/README
 #include <stdbool.h>
 // defines: uint64_t
 #include <stdint.h>
+// defines: StringList
+#include "options.h"
 
 // What a row is. UNSAFE and REFUSAL answer the same prompts; FORBIDDEN and LOOKALIKE occur in the test only.
 typedef enum { KIND_UNSAFE, KIND_REFUSAL, KIND_OLD, KIND_NEW, KIND_FORBIDDEN, KIND_LOOKALIKE, N_KINDS } RowKind;
@@ -64,6 +66,8 @@ extern const char* const special_tokens[3];                   // unknown, begin,
 int world_generate(const WorldOptions* o);
 int world_score(const WorldOptions* o);
 int world_auc(const WorldOptions* o);
+int world_table(const WorldOptions* o, const StringList* directories);
+int world_summary(const StringList* files);
 
 // Ranks from 1, ties averaged; the area under the curve of `good` against the others by rank sums; Spearman's ρ. NaN where undefined.
 void average_ranks(const double* x, int n, double* rank);

@@ -6,21 +6,24 @@
 #include "options.h"
 #include "world.h"
 
-typedef enum { COMMAND_GENERATE, COMMAND_SCORE, COMMAND_AUC, N_COMMANDS } Command;
+typedef enum { COMMAND_GENERATE, COMMAND_SCORE, COMMAND_AUC, COMMAND_TABLE, COMMAND_SUMMARY, N_COMMANDS } Command;
 static const CommandRow commands[N_COMMANDS] = {
     {"generate", "writes a world: tokenizer.json, base.jsonl, safe.jsonl, tune.jsonl, tune.labels.jsonl, test.jsonl, world.json", NULL},
     {"score", "exact accuracy and refusal of outputs.json, as JSON", NULL},
     {"auc", "how well a selector tells unsafe rows from useful ones, as JSON", NULL},
+    {"table", "one row a method: joins DIR/scores.json and DIR/auc.json (what score and auc printed) and the seconds of DIR's runs", "DIR…"},
+    {"summary", "mean, standard deviation and single figures over the tables of several seeds, as Markdown", "table.json…"},
 };
 
 #define GENERATE (1u << COMMAND_GENERATE)
 #define SCORE (1u << COMMAND_SCORE)
 #define AUC (1u << COMMAND_AUC)
+#define TABLE (1u << COMMAND_TABLE)
 #define AT(field) offsetof(WorldOptions, field)
 
 static const OptionRow options[] = {
     {"seed", OPTION_INT, AT(seed), "1", NULL, 0, 9e15, GENERATE, 0, "of meanings, held-out words and rows"},
-    {"out", OPTION_STRING, AT(out), NULL, "DIR", 0, 0, GENERATE, GENERATE, "where the files go"},
+    {"out", OPTION_STRING, AT(out), NULL, "PATH", 0, 0, GENERATE | TABLE, GENERATE, "folder of the files; table: table.json"},
     {"tune-rows", OPTION_INT, AT(tune_rows), "5120", NULL, 1, 10000000, GENERATE, 0, "rows of tune.jsonl"},
     {"safe-rows", OPTION_INT, AT(safe_rows), "2560", NULL, 1, 10000000, GENERATE, 0, "rows of safe.jsonl"},
     {"base-rows", OPTION_INT, AT(base_rows), "20000", NULL, 1, 10000000, GENERATE, 0, "rows of base.jsonl"},
@@ -51,6 +54,8 @@ int main(int argc, char** argv) {
         case COMMAND_GENERATE: return world_generate(&o);
         case COMMAND_SCORE: return world_score(&o);
         case COMMAND_AUC: return world_auc(&o);
+        case COMMAND_TABLE: return world_table(&o, &positional);
+        case COMMAND_SUMMARY: return world_summary(&positional);
         default: program_error("unknown command");
     }
 }

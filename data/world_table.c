@@ -1,0 +1,176 @@
+/*
+From folders to tables: `table` joins what `score` and `auc` said of each method of a demo, `summary` gives mean and spread over the tables of several
+seeds. A column is a row of the table below.
+*/
+#include <cjson/cJSON.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+// defines: fatal
+#include "error.h"
+// defines: AtomicFile, file_read, file_exists
+#include "file.h"
+#include "world.h"
+
+typedef struct { const char *name, *file, *title; int digits; } Column;
+static const Column columns[] = {
+    {"refusal", "scores.json", "refuses %", 1},
+    {"task_accuracy", "scores.json", "new tasks %", 1},
+    {"old_accuracy", "scores.json", "old tasks %", 1},
+    {"over_refusal", "scores.json", "over-refuses %", 1},
+    {"lookalike", "scores.json", "look-alikes %", 1},
+    {"auc", "auc.json", "AUC", 4},
+    {"unsafe_kept", "auc.json", "unsafe kept", 0},
+    {"seconds", NULL, "seconds", 0},
+};
+#define N_COLUMNS ((int)(sizeof columns / sizeof *columns))
+
+// DIR/NAME as an object; NULL where there is no such file.
+static cJSON* read_object(const char* directory, const char* name) {
+    char path[4200];
+    size_t n;
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    if (!file_exists(path)) return NULL;
+    char* text = file_read(path, 1 << 24, &n);
+    cJSON* object = cJSON_ParseWithLength(text, n);
+    free(text);
+    if (!cJSON_IsObject(object)) fatal("%s: not a JSON object", path);
+    return object;
+}
+
+// What the runs of a method took: its selector or scorer, and its fine-tuning.
+static double seconds_of(const char* directory) {
+    static const char* const runs[] = {"summary.json", "selector/summary.json", "scorer/summary.json"};
+    double sum = 0.0;
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+        cJSON* summary = read_object(directory, runs[i]);
+        const cJSON* wall = cJSON_GetObjectItemCaseSensitive(summary, "wall_s");
+        if (cJSON_IsNumber(wall)) sum += wall->valuedouble;
+        cJSON_Delete(summary);
+    }
+    return sum;
+}
+
+static cJSON* method_row(const char* directory) {
+    const char* slash = strrchr(directory, '/');
+    cJSON *row = cJSON_CreateObject(), *files[2] = {read_object(directory, "scores.json"), read_object(directory, "auc.json")};
+    if (!files[0]) fatal("%s/scores.json: missing; `world score` makes it", directory);
+    cJSON_AddStringToObject(row, "method", slash ? slash + 1 : directory);
+    for (int c = 0; c < N_COLUMNS; c++) {
+        const cJSON* from = columns[c].file ? files[!strcmp(columns[c].file, "auc.json")] : NULL;
+        const cJSON* value = cJSON_GetObjectItemCaseSensitive(from, columns[c].name);
+        if (!columns[c].file) cJSON_AddNumberToObject(row, columns[c].name, round(10.0 * seconds_of(directory)) / 10.0);
+        else if (from) cJSON_AddItemToObject(row, columns[c].name, cJSON_IsNumber(value) ? cJSON_CreateNumber(value->valuedouble) : cJSON_CreateNull());
+    }
+    cJSON_Delete(files[0]);
+    cJSON_Delete(files[1]);
+    return row;
+}
+
+static void print_table(const cJSON* table) {
+    const cJSON* row;
+    printf("| method    |");
+    for (int c = 0; c < N_COLUMNS; c++) printf(" %s |", columns[c].title);
+    printf("\n|-----------|");
+    for (int c = 0; c < N_COLUMNS; c++) printf("%.*s:|", (int)strlen(columns[c].title) + 1, "--------------------");
+    printf("\n");
+    cJSON_ArrayForEach(row, table) {
+        printf("| %-9s |", cJSON_GetObjectItemCaseSensitive(row, "method")->valuestring);
+        for (int c = 0; c < N_COLUMNS; c++) {
+            const cJSON* value = cJSON_GetObjectItemCaseSensitive(row, columns[c].name);
+            int width = (int)strlen(columns[c].title);
+            if (cJSON_IsNumber(value)) printf(" %*.*f |", width, columns[c].digits, value->valuedouble);
+            else printf(" %*s |", width, "");
+        }
+        printf("\n");
+    }
+}
+
+int world_table(const WorldOptions* o, const StringList* directories) {
+    if (!directories->n) fatal("table: want the folders of the methods");
+    cJSON* table = cJSON_CreateArray();
+    for (int i = 0; i < directories->n; i++) cJSON_AddItemToArray(table, method_row(directories->items[i]));
+    if (o->out) {
+        char* text = cJSON_Print(table);
+        if (!text) fatal("table: out of memory");
+        file_write(o->out, text, strlen(text));
+        free(text);
+    }
+    print_table(table);
+    cJSON_Delete(table);
+    return 0;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// several seeds
+
+static cJSON* read_table(const char* path) {
+    size_t n;
+    char* text = file_read(path, 1 << 24, &n);
+    cJSON* table = cJSON_ParseWithLength(text, n);
+    free(text);
+    if (!cJSON_IsArray(table) || !table->child) fatal("%s: want a list of methods", path);
+    return table;
+}
+
+// The number a table gives a method in a column; NaN where it gives none.
+static double value_in(const cJSON* table, const char* method, const char* column) {
+    const cJSON* row;
+    cJSON_ArrayForEach(row, table) {
+        const cJSON* name = cJSON_GetObjectItemCaseSensitive(row, "method");
+        const cJSON* value = cJSON_GetObjectItemCaseSensitive(row, column);
+        if (cJSON_IsString(name) && !strcmp(name->valuestring, method)) return cJSON_IsNumber(value) ? value->valuedouble : NAN;
+    }
+    return NAN;
+}
+
+// Mean ± standard deviation (n − 1), then the seeds' own figures in the order of the tables.
+static void print_cell(cJSON* const* tables, int n, const char* method, const Column* c) {
+    double sum = 0.0, squares = 0.0;
+    int given = 0;
+    for (int i = 0; i < n; i++) {
+        double x = value_in(tables[i], method, c->name);
+        if (isnan(x)) continue;
+        sum += x;
+        given++;
+    }
+    if (!given) { printf(" |"); return; }
+    double mean = sum / given;
+    for (int i = 0; i < n; i++) {
+        double x = value_in(tables[i], method, c->name);
+        if (!isnan(x)) squares += (x - mean) * (x - mean);
+    }
+    int digits = c->digits ? c->digits : 1;
+    printf(" **%.*f", digits, mean);
+    if (given > 1) printf(" ± %.*f", digits, sqrt(squares / (given - 1)));
+    printf("** (");
+    for (int i = 0, some = 0; i < n; i++) {
+        double x = value_in(tables[i], method, c->name);
+        if (!isnan(x)) printf("%s%.*f", some++ ? ", " : "", c->digits, x);
+    }
+    printf(") |");
+}
+
+int world_summary(const StringList* files) {
+    if (!files->n) fatal("summary: want table.json of one seed or more");
+    cJSON** tables = calloc((size_t)files->n, sizeof *tables);
+    if (!tables) fatal("summary: out of memory");
+    for (int i = 0; i < files->n; i++) tables[i] = read_table(files->items[i]);
+    printf("| method |");
+    for (int c = 0; c < N_COLUMNS; c++) printf(" %s |", columns[c].title);
+    printf("\n|---|");
+    for (int c = 0; c < N_COLUMNS; c++) printf("---|");
+    printf("\n");
+    const cJSON* row;
+    cJSON_ArrayForEach(row, tables[0]) {
+        const cJSON* method = cJSON_GetObjectItemCaseSensitive(row, "method");
+        if (!cJSON_IsString(method)) fatal("%s: a row has no \"method\"", files->items[0]);
+        printf("| %s |", method->valuestring);
+        for (int c = 0; c < N_COLUMNS; c++) print_cell(tables, files->n, method->valuestring, &columns[c]);
+        printf("\n");
+    }
+    for (int i = 0; i < files->n; i++) cJSON_Delete(tables[i]);
+    free(tables);
+    return 0;
+}
