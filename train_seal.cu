@@ -3,6 +3,8 @@ The trainer: commands and training loops. What a command may be told is seal/tra
 kernels do is seal_kernels/kernels.h.
 */
 #include <string.h>
+// defines: check_command
+#include "check_data.h"
 // defines: Corpus
 #include "corpus.h"
 #include "error.h"
@@ -485,6 +487,7 @@ int main(int argc, char** argv) {
         case COMMAND_SFT: return sft_command(&o, command);
         case COMMAND_SELECTOR: return selector_command(&o, command);
         case COMMAND_SELECT: return select_command(&o);
+        case COMMAND_CHECK: return check_command(&o);
         case COMMAND_OPTIONS: options_markdown(&train_options, stdout); return 0;
         default: program_error("command %d", command);
     }

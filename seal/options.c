@@ -57,6 +57,8 @@ static bool in_choices(const char* choices, const char* text) {
     return false;
 }
 
+static bool takes_auto(const OptionRow* row) { return row->type == OPTION_INT && row->choices && in_choices(row->choices, "auto"); }
+
 static void set_value(const OptionRow* row, const char* text, void* values) {
     void* value = value_of(row, values);
     char* end;
@@ -68,6 +70,7 @@ static void set_value(const OptionRow* row, const char* text, void* values) {
             *(bool*)value = !strcmp(text, "on");
             break;
         case OPTION_INT: {
+            if (takes_auto(row) && !strcmp(text, "auto")) { *(int64_t*)value = OPTION_AUTO; break; }
             long long n = strtoll(text, &end, 10);
             if (end == text || *end || errno) fatal("--%s is \"%s\", want a whole number", row->name, text);
             if (n < row->low || n > row->high) fatal("--%s is %lld, want %.0f to %.0f", row->name, n, row->low, row->high);
@@ -208,7 +211,9 @@ static const char* value_text(const OptionRow* row, const void* values) {
     switch (row->type) {
         case OPTION_FLAG:
         case OPTION_SWITCH: return *(const bool*)value ? "on" : "off";
-        case OPTION_INT: snprintf(text, sizeof text, "%lld", (long long)*(const int64_t*)value); return text;
+        case OPTION_INT:
+            if (takes_auto(row) && *(const int64_t*)value == OPTION_AUTO) return "auto";
+            snprintf(text, sizeof text, "%lld", (long long)*(const int64_t*)value); return text;
         case OPTION_FLOAT: snprintf(text, sizeof text, "%g", *(const double*)value); return text;
         case OPTION_LIST: {
             const StringList* list = value;
@@ -257,6 +262,7 @@ char* options_json(const OptionTable* table, int command, const void* values) {
         const void* value = (const char*)values + row->offset;
         if (!belongs(row, command)) continue;
         if (row->type == OPTION_FLAG || row->type == OPTION_SWITCH) cJSON_AddBoolToObject(json, row->name, *(const bool*)value);
+        else if (takes_auto(row) && *(const int64_t*)value == OPTION_AUTO) cJSON_AddStringToObject(json, row->name, "auto");
         else if (row->type == OPTION_INT) cJSON_AddNumberToObject(json, row->name, (double)*(const int64_t*)value);
         else if (row->type == OPTION_FLOAT) cJSON_AddNumberToObject(json, row->name, *(const double*)value);
         else if (row->type == OPTION_LIST) {

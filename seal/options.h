@@ -18,12 +18,13 @@ extern "C" {
 typedef enum {
     OPTION_FLAG,    // bool; --name sets it
     OPTION_SWITCH,  // bool; --name on|off
-    OPTION_INT,     // int64_t
+    OPTION_INT,     // int64_t; where `choices` ends in |auto the word auto is taken as well
     OPTION_FLOAT,   // double
     OPTION_STRING,  // const char*
     OPTION_CHOICE,  // const char*, one of `choices` separated by |
     OPTION_LIST     // StringList; may be given several times
 } OptionType;
+#define OPTION_AUTO (-1)  // the value of an OPTION_INT given as auto
 
 typedef struct {
     const char** items;

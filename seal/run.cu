@@ -7,12 +7,14 @@
 // defines: check_head_size
 #include "select.h"
 
+#define AUTO_TOKENS_MOST (1 << 18)  // of --tokens auto: GEMMs gain nothing beyond
+
 static AdamwSettings adamw_settings(const TrainOptions* o) {
     AdamwSettings a = {(float)o->beta1, (float)o->beta2, (float)o->adam_eps, (float)o->weight_decay, (float)o->clip};
     return a;
 }
 
-static const char* device_name(void) {
+const char* device_name(void) {
     static cudaDeviceProp device;
     cudaCheck(cudaGetDeviceProperties(&device, 0));
     return device.name;
@@ -28,20 +30,44 @@ static void copy_tokenizer(const char* from, const char* to) {
     }
 }
 
+// The most tokens a stream may have such that the plan leaves a twentieth of the free device memory alone, and no more than the largest batch can fill.
+// Memory grows with T, so a search by halves finds it.
+static int tokens_that_fit(const ModelConfig* config, TrainerSettings settings, int longest) {
+    size_t free_bytes = 0, total_bytes = 0;
+    cudaCheck(cudaMemGetInfo(&free_bytes, &total_bytes));
+    int64_t most = (int64_t)settings.batch_max * longest, low = longest, high = most < AUTO_TOKENS_MOST ? most : AUTO_TOKENS_MOST;
+    while (low < high) {
+        int64_t middle = (low + high + 1) / 2;
+        Trainer t;
+        settings.T = (int)middle;
+        trainer_plan(&t, config, &settings);
+        bool fits = memory_total(&t.plan) <= free_bytes / 20 * 19;
+        trainer_plan_free(&t);
+        if (fits) low = middle;
+        else high = middle - 1;
+    }
+    return (int)(low > longest ? low / STREAM_ROUND * STREAM_ROUND : longest);
+}
+
+void run_settings(const TrainOptions* o, const ModelConfig* config, TrainerSettings* settings) {
+    if (o->max_length > config->max_positions) fatal("--max-length is %lld, %s reads at most %d tokens", (long long)o->max_length, o->model, config->max_positions);
+    int longest = o->max_length ? (int)o->max_length : config->max_positions;
+    if (longest < 2) fatal("--max-length is %d; a sample needs two tokens", longest);
+    settings->T = o->tokens > 0 ? (int)o->tokens : longest;
+    if (settings->T < longest) fatal("--tokens is %d, a sample may have %d; raise --tokens or lower --max-length", settings->T, longest);
+    settings->head_rows = (int)o->head_rows;
+    settings->recompute = o->recompute;
+    settings->adamw = adamw_settings(o);
+    if (o->tokens == OPTION_AUTO) settings->T = tokens_that_fit(config, *settings, longest);
+}
+
 void run_plan(Run* run, const TrainOptions* o, int command, ModelConfig* config, TrainerSettings* settings) {
     memset(run, 0, sizeof *run);
     run->o = o;
     run->command = command;
     model_config_read(config, o->model);
     check_head_size(config);
-    if (o->max_length > config->max_positions) fatal("--max-length is %lld, %s reads at most %d tokens", (long long)o->max_length, o->model, config->max_positions);
-    int longest = o->max_length ? (int)o->max_length : config->max_positions;
-    if (longest < 2) fatal("--max-length is %d; a sample needs two tokens", longest);
-    settings->T = o->tokens ? (int)o->tokens : longest;
-    if (settings->T < longest) fatal("--tokens is %d, a sample may have %d; raise --tokens or lower --max-length", settings->T, longest);
-    settings->head_rows = (int)o->head_rows;
-    settings->recompute = o->recompute;
-    settings->adamw = adamw_settings(o);
+    run_settings(o, config, settings);
     trainer_plan(&run->trainer, config, settings);
 }
 
@@ -50,6 +76,7 @@ bool run_show(Run* run) {
     if (!o->quiet || o->dry_run) {
         options_print(&train_options, run->command, o, stdout);
         model_print(&run->trainer.layout, stdout);
+        printf("streams of %d tokens\n", run->trainer.settings.T);
         memory_print(&run->trainer.plan, stdout);
     }
     return !o->dry_run;

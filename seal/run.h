@@ -30,7 +30,10 @@ typedef struct {
     int64_t n_loss;
 } StepNote;
 
-// Reads the model's config, checks lengths against it and plans the trainer; settings carry what the command knows (batch_max, with_hat).
+const char* device_name(void);
+// The trainer's settings by the options, lengths checked against the model's; settings carry what the command knows (batch_max, with_hat).
+void run_settings(const TrainOptions* o, const ModelConfig* config, TrainerSettings* settings);
+// Reads the model's config, completes the settings (run_settings) and plans the trainer.
 void run_plan(Run* run, const TrainOptions* o, int command, ModelConfig* config, TrainerSettings* settings);
 // Prints the options and the plan; false where that was all (--dry-run).
 bool run_show(Run* run);

@@ -6,6 +6,8 @@
 #include "kernels.h"
 // defines: Progress
 #include "log.h"
+// defines: run_settings
+#include "run.h"
 #include "select.h"
 // defines: SelectionMethod, SelectorFile, selection_write
 #include "selection.h"
@@ -55,10 +57,9 @@ void load_samples(TokenSet* set, const StringList* files, const char* kind, cons
 static float* losses_under(const TrainOptions* o, const ModelConfig* config, const TokenSet* set) {
     Trainer t;
     TrainerSettings settings = {};
-    settings.T = o->tokens ? (int)o->tokens : config->max_positions;
-    settings.head_rows = (int)o->head_rows;
     settings.batch_max = (int)o->batch;
     settings.forward_only = true;
+    run_settings(o, config, &settings);
     trainer_plan(&t, config, &settings);
     trainer_allocate(&t);
     parameters_load(&t.theta, o->model);

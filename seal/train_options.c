@@ -7,8 +7,9 @@
 #define SELECTOR (1u << COMMAND_SELECTOR)
 #define SFT (1u << COMMAND_SFT)
 #define SELECT (1u << COMMAND_SELECT)
+#define CHECK (1u << COMMAND_CHECK)
 #define TRAINS (PRETRAIN | SELECTOR | SFT)
-#define ROWS (SELECTOR | SFT | SELECT)
+#define ROWS (SELECTOR | SFT | SELECT | CHECK)
 #define AT(field) offsetof(TrainOptions, field)
 #define BIG 9e15
 
@@ -18,6 +19,7 @@ static const CommandRow commands[N_TRAIN_COMMANDS] = {
     {"selector", "learns a weight for every fine-tuning sample (SEAL, Algorithms 1 and 2)", NULL},
     {"sft", "fine-tunes on prompts and responses", NULL},
     {"select", "writes the rows worth keeping, byte for byte, for any trainer", NULL},
+    {"check", "tokens, rows cut or left out, steps and memory of a run to come", NULL},
     {"options", "prints this table as Markdown", NULL},
 };
 
@@ -30,9 +32,9 @@ static const OptionRow options[] = {
     {"vocab", OPTION_INT, AT(vocab), "0", NULL, 0, 16777216, INIT, 0, "vocabulary; 0: the tokenizer's"},
     {"positions", OPTION_INT, AT(positions), "1024", NULL, 1, 16777216, INIT, 0, "longest sample the model can read"},
     {"tokenizer", OPTION_STRING, AT(tokenizer), NULL, "FILE", 0, 0, INIT, 0, "tokenizer.json to put into the model's directory"},
-    {"model", OPTION_STRING, AT(model), NULL, "DIR", 0, 0, TRAINS | SELECT, TRAINS, "Hugging Face directory of the model to train; select: of the model whose loss is the score"},
-    {"tune", OPTION_LIST, AT(tune), NULL, "FILE", 0, 0, TRAINS | SELECT, TRAINS | SELECT, "training data; may be given several times"},
-    {"safe", OPTION_LIST, AT(safe), NULL, "FILE", 0, 0, SELECTOR, SELECTOR, "D_safe: what the model is to stay good at; may be given several times"},
+    {"model", OPTION_STRING, AT(model), NULL, "DIR", 0, 0, TRAINS | SELECT | CHECK, TRAINS | CHECK, "Hugging Face directory of the model to train; select: of the model whose loss is the score"},
+    {"tune", OPTION_LIST, AT(tune), NULL, "FILE", 0, 0, TRAINS | SELECT | CHECK, TRAINS | SELECT | CHECK, "training data; may be given several times"},
+    {"safe", OPTION_LIST, AT(safe), NULL, "FILE", 0, 0, SELECTOR | CHECK, SELECTOR, "D_safe: what the model is to stay good at; may be given several times"},
     {"valid", OPTION_LIST, AT(valid), NULL, "FILE", 0, 0, PRETRAIN | SFT, 0, "held-out data; its loss is logged at the end of every epoch"},
     {"out", OPTION_STRING, AT(out), NULL, "DIR", 0, 0, INIT | TRAINS | SELECT, INIT | TRAINS | SELECT, "where the model, the run or the selected rows are written"},
     {"template", OPTION_STRING, AT(prompt_template), NULL, "TEXT", 0, 0, ROWS, 0, "of a prompt, holds {prompt}; default: Human: {prompt}, newline, Assistant:"},
@@ -63,16 +65,16 @@ static const OptionRow options[] = {
     {"beta1", OPTION_FLOAT, AT(beta1), "0.9", NULL, 0, 0.999999, TRAINS, 0, "AdamW"},
     {"beta2", OPTION_FLOAT, AT(beta2), "0.95", NULL, 0, 0.9999999, TRAINS, 0, "AdamW"},
     {"adam-eps", OPTION_FLOAT, AT(adam_eps), "1e-8", NULL, 1e-30, 1, TRAINS, 0, "AdamW"},
-    {"epochs", OPTION_FLOAT, AT(epochs), "1", NULL, 0, 1e6, TRAINS, 0, "passes over the training data"},
-    {"max-steps", OPTION_INT, AT(max_steps), "0", NULL, 0, BIG, TRAINS, 0, "end after so many steps; 0: at the end of the epochs"},
-    {"batch", OPTION_INT, AT(batch), "64", NULL, 1, 1048576, TRAINS | SELECT, 0, "samples of a step"},
-    {"tokens", OPTION_INT, AT(tokens), "0", NULL, 0, 16777216, TRAINS | SELECT, 0, "tokens of a packed stream; 0: --max-length"},
-    {"max-length", OPTION_INT, AT(max_length), "0", NULL, 0, 16777216, TRAINS | SELECT, 0, "longest sample in tokens; 0: what the model can read"},
-    {"head-rows", OPTION_INT, AT(head_rows), "1024", NULL, 8, 1048576, TRAINS | SELECT, 0, "rows of logits that exist at once"},
-    {"recompute", OPTION_FLAG, AT(recompute), NULL, NULL, 0, 0, TRAINS, 0, "compute activations again in backward: less memory, a third more time, the same bits"},
+    {"epochs", OPTION_FLOAT, AT(epochs), "1", NULL, 0, 1e6, TRAINS | CHECK, 0, "passes over the training data"},
+    {"max-steps", OPTION_INT, AT(max_steps), "0", NULL, 0, BIG, TRAINS | CHECK, 0, "end after so many steps; 0: at the end of the epochs"},
+    {"batch", OPTION_INT, AT(batch), "64", NULL, 1, 1048576, TRAINS | SELECT | CHECK, 0, "samples of a step"},
+    {"tokens", OPTION_INT, AT(tokens), "0", "N|auto", 0, 16777216, TRAINS | SELECT | CHECK, 0, "tokens of a packed stream; 0: --max-length; auto: what free device memory and a batch allow"},
+    {"max-length", OPTION_INT, AT(max_length), "0", NULL, 0, 16777216, TRAINS | SELECT | CHECK, 0, "longest sample in tokens; 0: what the model can read"},
+    {"head-rows", OPTION_INT, AT(head_rows), "1024", NULL, 8, 1048576, TRAINS | SELECT | CHECK, 0, "rows of logits that exist at once"},
+    {"recompute", OPTION_FLAG, AT(recompute), NULL, NULL, 0, 0, TRAINS | CHECK, 0, "compute activations again in backward: less memory, a third more time, the same bits"},
     {"seed", OPTION_INT, AT(seed), "42", NULL, 0, BIG, INIT | TRAINS | SELECT, 0, "of every random choice"},
     {"dry-run", OPTION_FLAG, AT(dry_run), NULL, NULL, 0, 0, TRAINS, 0, "print the memory plan and stop"},
-    {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, INIT | TRAINS | SELECT, 0, "no progress, no tables"},
+    {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, INIT | TRAINS | SELECT | CHECK, 0, "no progress, no tables"},
 };
 
 const OptionTable train_options = {"train_seal", "trains language models with SEAL, bilevel data selection", commands, N_TRAIN_COMMANDS, options,

@@ -21,6 +21,13 @@ void trainer_plan(Trainer* t, const ModelConfig* config, const TrainerSettings* 
     memory_add(&t->plan, MEMORY_SCRATCH, NULL, MATMUL_WORKSPACE_BYTES, "GEMM workspace");  // the kernels' own
 }
 
+void trainer_plan_free(Trainer* t) {
+    transformer_free(&t->transformer);
+    memory_free(&t->plan);
+    model_layout_free(&t->layout);
+    memset(t, 0, sizeof *t);
+}
+
 void trainer_allocate(Trainer* t) {
     int n = t->settings.batch_max;
     memory_allocate(&t->plan);

@@ -54,6 +54,17 @@ truth "puts bad rows last as well" test "$(grep -c sure loss.jsonl)" -le $((bad 
 expect "its scores serve as a selector" "$train_seal" select --tune tune.jsonl --selector loss.safetensors --top 0.7 --out again.jsonl --quiet
 truth "and select the same rows" cmp loss.jsonl again.jsonl
 
+echo '{"prompt":"copy a","response":""}' >>with_bad.jsonl && cat tune.jsonl >>with_bad.jsonl
+expect "check counts rows and plans memory" "$train_seal" check --model base --tune with_bad.jsonl --safe safe.jsonl --batch 16 --epochs 2
+truth "rows, the bad one too" bash -c 'grep -qE "D_tune +\| +401 " out && grep -qE "empty response +\| +1 " out && grep -qE "usable +\| +400 " out'
+truth "steps" grep -q "^50 steps of 16 rows (25 an epoch)" out
+truth "a run of each kind" test "$(grep -cE "^\| (sft|selector).* fits " out)" -eq 3
+auto=("$train_seal" sft --model base --tune tune.jsonl --batch 64 --tokens auto --dry-run --out x)
+expect "a stream as long as memory allows" "${auto[@]}"
+truth "holds a whole batch" grep -q "^streams of 2048 tokens" out
+CPU_MEMORY_MIB=40 expect "less memory" "${auto[@]}"
+truth "means shorter streams that fit" awk '/^streams of/ { t = $3 } /^\| total/ { mib = $4 } END { exit !(t >= 256 && t < 2048 && mib <= 38 && mib > 34) }' out
+
 refuse "a selector on another file" "selector" "$train_seal" select --tune safe.jsonl --selector sel2/selector.safetensors --out x.jsonl
 cp tune.jsonl other.jsonl && sed -i '7s/prompt":"/prompt":"a /' other.jsonl
 refuse "a selector on a changed file" "other.jsonl" "$train_seal" select --tune other.jsonl --selector sel2/selector.safetensors --out x.jsonl
