@@ -1,6 +1,6 @@
 /*
 Column sums of a tall matrix in two stages, without atomics: kernels of one operation leave a few hundred partial rows in scratch, and
-add_column_sums adds those, in a fixed order, to a gradient. Private to layernorm.cu and matmul.cu.
+add_column_sums adds those, in a fixed order, to a gradient. Private to the norms (norm_rows.h) and matmul.cu.
 */
 #ifndef SEAL_COLUMN_SUMS_H
 #define SEAL_COLUMN_SUMS_H

@@ -181,4 +181,19 @@ static inline __device__ void store8(__nv_bfloat16* p, float8 x) {
 #endif
 }
 
+// Eight elements as they lie in memory, for kernels with many loads in flight: in bf16 half the registers of float8, and the load is waited for where
+// it is unpacked.
+struct __align__(16) packed8 { floatX v[VEC]; };
+static inline __device__ packed8 load_packed8(const floatX* p) {
+    packed8 x;
+#ifdef __CUDACC__
+    UNROLL for (int i = 0; i < (int)sizeof(packed8) / 16; i++) reinterpret_cast<int4*>(&x)[i] = reinterpret_cast<const int4*>(p)[i];
+#else
+    cpu_check_aligned(p, 16);
+    __builtin_memcpy(&x, p, sizeof x);
+#endif
+    return x;
+}
+static inline __device__ float8 unpack8(const packed8& x) { return load8(x.v); }
+
 #endif

@@ -2,7 +2,7 @@
 The table of contents of seal_kernels/: every launcher, in the order in which a training step meets them. One operation, one file: embedding_* is
 in embedding.cu and so on. All pointers are device pointers unless a comment says host; all work is queued on `stream`, nothing here
 synchronises. Sizes: T tokens of the packed stream, C width, V vocabulary, Vp padded vocabulary (row stride of logits), NH heads, NKV key-value
-heads, HS head size, n loss-bearing tokens, k samples, N fine-tuning samples.
+heads, HS head size, FF width of the MLP, n loss-bearing tokens, k samples, N fine-tuning samples.
 
 Packed streams: samples lie end to end in T tokens without padding; cu_seqlens (n_seq + 1) holds where each begins, and T.
 Strides: `ld…` is the distance between two rows in elements, ≥ the row's length; every kernel that writes a GEMM's input takes one, because the
@@ -36,6 +36,17 @@ void layernorm_backward(floatX* dinp, float* dweight, float* dbias, float* scrat
                         const float* mean, const float* rstd, int T, int C, int ldd, cudaStream_t stream);
 size_t layernorm_scratch(int C);  // floats
 
+// ---- rmsnorm.cu --------------------------------------------------------------------------------------------------------------------------
+// out (T, C; ldo) = inp · rstd · weight, rstd (T) = 1/sqrt(mean(inp²) + eps) kept for backward. torch.nn.functional.rms_norm, in fp32 throughout.
+void rmsnorm_forward(floatX* out, float* rstd, const floatX* inp, const floatX* weight, int T, int C, int ldo, float eps, cudaStream_t stream);
+// residual (T, C) = inp1 + inp2, rounded to floatX; normed (T, C; ldo) = rmsnorm(residual).
+void fused_residual_rmsnorm_forward(floatX* residual, floatX* normed, float* rstd, const floatX* inp1, const floatX* inp2, const floatX* weight, int T,
+                                    int C, int ldo, float eps, cudaStream_t stream);
+// dinp (T, C) += …, dweight (C) += (may be NULL: a frozen norm). dout (T, C; ldd). scratch: rmsnorm_scratch(C) floats, unused for a frozen norm.
+void rmsnorm_backward(floatX* dinp, float* dweight, float* scratch, const floatX* dout, const floatX* inp, const floatX* weight, const float* rstd, int T,
+                      int C, int ldd, cudaStream_t stream);
+size_t rmsnorm_scratch(int C);  // floats
+
 // ---- matmul.cu ---------------------------------------------------------------------------------------------------------------------------
 // cuBLASLt handle, its workspace (device memory, 32 MiB) and the cache of plans. Once a process, before any matmul.
 #define MATMUL_WORKSPACE_BYTES ((size_t)32 << 20)  // NVIDIA's advice for Hopper
@@ -55,6 +66,14 @@ void matmul_backward_weight(float* dweight, const floatX* dout, const floatX* in
 // overwrite dbias, which a batch of several streams must not.
 void matmul_backward_bias(float* dbias, float* scratch, const floatX* dout, int T, int OC, int ldo, cudaStream_t stream);
 size_t matmul_bias_scratch(int OC);  // floats
+
+// ---- rope.cu -----------------------------------------------------------------------------------------------------------------------------
+// Rotary positions in place on the NH query and NKV key heads of qkv (T, (NH + 2 NKV)·HS; ld); the values and a head's elements past `rotary` (even,
+// ≤ HS) stay. Elements i and i + rotary/2 of a head turn by the angle of cos_sin (P, rotary/2, 2; fp32: cos, sin), row positions[t]; scalings and
+// attention factors are in the table. apply_rotary_pos_emb of transformers (rotate_half).
+void rope_forward(floatX* qkv, const int* positions, const float* cos_sin, int T, int NH, int NKV, int HS, int rotary, int ld, cudaStream_t stream);
+// The same on dqkv: turns back.
+void rope_backward(floatX* dqkv, const int* positions, const float* cos_sin, int T, int NH, int NKV, int HS, int rotary, int ld, cudaStream_t stream);
 
 // ---- attention.cu ------------------------------------------------------------------------------------------------------------------------
 // Causal attention within each sample of the packed stream. qkv (T, (NH + 2 NKV)·HS; ldq): a row holds all query heads, then keys, then values.
@@ -76,6 +95,17 @@ void gelu_forward(floatX* out, const floatX* inp, int T, int C, int ldo, cudaStr
 void gelu_backward(floatX* dinp, const floatX* inp, const floatX* dout, int T, int C, int ldo, cudaStream_t stream);
 // dinp (T, C; ldi) *= gelu'(inp (T, C)): what a GEMM without the fused epilogue leaves to do.
 void gelu_backward_inplace(floatX* dinp, const floatX* inp, int T, int C, int ldi, cudaStream_t stream);
+
+// The same for the erf form, torch.nn.functional.gelu(approximate="none").
+void gelu_erf_forward(floatX* out, const floatX* inp, int T, int C, int ldo, cudaStream_t stream);
+void gelu_erf_backward(floatX* dinp, const floatX* inp, const floatX* dout, int T, int C, int ldo, cudaStream_t stream);
+void gelu_erf_backward_inplace(floatX* dinp, const floatX* inp, int T, int C, int ldi, cudaStream_t stream);
+
+// ---- swiglu.cu ---------------------------------------------------------------------------------------------------------------------------
+// out (T, FF; ldo) = silu(gate) · up, a row of gate_up (T, 2·FF) holding gate, then up. torch.nn.functional.silu.
+void swiglu_forward(floatX* out, const floatX* gate_up, int T, int FF, int ldo, cudaStream_t stream);
+// dgate_up (T, 2·FF) = from dout (T, FF; ldd); dgate_up and gate_up may be the same.
+void swiglu_backward(floatX* dgate_up, const floatX* dout, const floatX* gate_up, int T, int FF, int ldd, cudaStream_t stream);
 
 // ---- loss.cu: the weighted loss ----------------------------------------------------------------------------------------------------------
 // out (n, C) = inp[rows[i]] (T, C; ldi): the hidden states that bear a loss.

@@ -5,33 +5,16 @@ passes over registers, as accurate as fp32 allows, and a lane has all its loads 
 */
 // defines: layernorm_forward, fused_residual_layernorm_forward, layernorm_backward, layernorm_scratch
 #include "kernels.h"
-// defines: zero8, add8, sum8, add_column_sums
-#include "column_sums.h"
+// defines: row_sum, row_warps, store_column_sums, add_column_sums, zero8, add8, sum8
+#include "norm_rows.h"
 
-#define WARPS 8      // of a block
+#define WARPS NORM_WARPS
 #define LANE_VECS 3  // float8 that a lane holds: 768 elements of a row for each warp, GPT-2's width
-#define MAX_WIDTH (WARPS * WARP_SIZE * LANE_VECS * VEC)
 // Backward leaves one partial row of dweight and dbias a block. More blocks balance a GPU better, more rows a block make the partials cheaper.
 #define MIN_BLOCK_ROWS 32
-#define MAX_BLOCKS 1024
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // kernels
-
-// Sum over the WR warps of a row; all threads of the block call it.
-template <int WR> static inline __device__ float row_sum(float x) {
-    x = warp_sum(x);
-    if constexpr (WR > 1) {
-        SHARED(float, partial, [WARPS]);
-        int warp = threadIdx.x / WARP_SIZE;
-        __syncthreads();  // the last call's partials have been read
-        if (threadIdx.x % WARP_SIZE == 0) partial[warp] = x;
-        __syncthreads();
-        x = 0.0f;
-        for (int w = 0; w < WR; w++) x += partial[warp / WR * WR + w];
-    }
-    return x;
-}
 
 typedef struct {
     floatX *residual, *out;  // (T, C), NULL unless fused; (T, C; ldo)
@@ -96,8 +79,8 @@ typedef struct {
 template <int WR> static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2) layernorm_backward_kernel(BackwardArgs args) {
     int warp = threadIdx.x / WARP_SIZE, first = warp % WR * WARP_SIZE + threadIdx.x % WARP_SIZE;
     int begin = blockIdx.x * args.block_rows, end = min(begin + args.block_rows, args.T);
-    float8 dweight[LANE_VECS], dbias[LANE_VECS];
-    UNROLL for (int j = 0; j < LANE_VECS; j++) dweight[j] = dbias[j] = zero8();
+    float8 sums[2][LANE_VECS];  // of dweight and dbias
+    UNROLL for (int j = 0; j < LANE_VECS; j++) sums[0][j] = sums[1][j] = zero8();
     for (int rows = begin; rows < end; rows += WARPS / WR) {
         int row = rows + warp / WR, n_vecs = row < end ? args.C / VEC : 0;
         float mean = 0.0f, rstd = 0.0f;
@@ -111,8 +94,8 @@ template <int WR> static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2) 
             float8 x = load8(inp + v * VEC), d = load8(dout + v * VEC), w = load8(args.weight + v * VEC);
             for (int k = 0; k < VEC; k++) {
                 float norm = (x.v[k] - mean) * rstd, dnorm = d.v[k] * w.v[k];
-                dbias[j].v[k] += d.v[k];
-                dweight[j].v[k] += d.v[k] * norm;
+                sums[1][j].v[k] += d.v[k];
+                sums[0][j].v[k] += d.v[k] * norm;
                 sum.v[k] += dnorm;
                 sum_norm.v[k] += dnorm * norm;
             }
@@ -128,42 +111,15 @@ template <int WR> static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2) 
             store8(p, dinp);
         }
     }
-    if (args.partial == NULL) return;
-    // The WARPS / WR groups of the block hold sums of the same columns: the first group adds them up, one vector of each lane at a time.
-    SHARED(float, tile, [2][WARPS][WARP_SIZE * VEC]);
-    int place = threadIdx.x % WARP_SIZE * VEC;
-    UNROLL for (int j = 0; j < LANE_VECS; j++) {
-        __syncthreads();
-        store8(&tile[0][warp][place], dweight[j]);
-        store8(&tile[1][warp][place], dbias[j]);
-        __syncthreads();
-        int v = first + j * WR * WARP_SIZE;
-        if (warp >= WR || v >= args.C / VEC) continue;
-        for (int which = 0; which < 2; which++) {
-            float8 sum = load8(&tile[which][warp][place]);
-            for (int w = warp + WR; w < WARPS; w += WR) add8(sum, load8(&tile[which][w][place]));
-            store8(args.partial + ((size_t)blockIdx.x * 2 + which) * args.C + v * VEC, sum);
-        }
-    }
+    if (args.partial) store_column_sums<WR>(args.partial + (size_t)blockIdx.x * 2 * args.C, sums, args.C / VEC);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // launchers
 
-// warps a row: the fewest whose registers hold it
-static int row_warps(int C) {
-    int warps = 1;
-    while (warps * WARP_SIZE * LANE_VECS * VEC < C) warps *= 2;
-    if (C % VEC != 0 || C > MAX_WIDTH) {
-        fprintf(stderr, "layernorm: width %d is not served (a multiple of %d, at most %d)\n", C, VEC, MAX_WIDTH);
-        exit(1);
-    }
-    return warps;
-}
-
 template <bool FUSED> static void forward(const ForwardArgs& args, cudaStream_t stream) {
     if (args.T == 0) return;
-    int warps = row_warps(args.C), grid = CEIL_DIV(args.T, WARPS / warps), block = WARPS * WARP_SIZE;
+    int warps = row_warps("layernorm", args.C, LANE_VECS), grid = CEIL_DIV(args.T, WARPS / warps), block = WARPS * WARP_SIZE;
     switch (warps) {
         case 1: LAUNCH((layernorm_forward_kernel<1, FUSED>), grid, block, 0, stream, args); break;
         case 2: LAUNCH((layernorm_forward_kernel<2, FUSED>), grid, block, 0, stream, args); break;
@@ -184,13 +140,13 @@ void fused_residual_layernorm_forward(floatX* residual, floatX* normed, float* m
     forward<true>({residual, normed, mean, rstd, inp1, inp2, weight, bias, T, C, ldo, eps}, stream);
 }
 
-size_t layernorm_scratch(int C) { return (size_t)MAX_BLOCKS * 2 * C; }
+size_t layernorm_scratch(int C) { return (size_t)NORM_MAX_BLOCKS * 2 * C; }
 
 void layernorm_backward(floatX* dinp, float* dweight, float* dbias, float* scratch, const floatX* dout, const floatX* inp, const floatX* weight,
                         const float* mean, const float* rstd, int T, int C, int ldd, cudaStream_t stream) {
     NVTX_RANGE("layernorm_backward");
     if (T == 0) return;
-    int warps = row_warps(C), block = WARPS * WARP_SIZE, block_rows = max(MIN_BLOCK_ROWS, CEIL_DIV(T, MAX_BLOCKS)), grid = CEIL_DIV(T, block_rows);
+    int warps = row_warps("layernorm", C, LANE_VECS), block = WARPS * WARP_SIZE, block_rows = max(MIN_BLOCK_ROWS, CEIL_DIV(T, NORM_MAX_BLOCKS)), grid = CEIL_DIV(T, block_rows);
     BackwardArgs args = {dinp, dweight ? scratch : NULL, dout, inp, weight, mean, rstd, T, C, ldd, block_rows};
     switch (warps) {
         case 1: LAUNCH(layernorm_backward_kernel<1>, grid, block, 0, stream, args); break;

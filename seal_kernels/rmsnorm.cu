@@ -1,0 +1,147 @@
+/*
+RMSnorm, forward and backward, and its fusion with the residual before it (torch.nn.functional.rms_norm; LlamaRMSNorm of transformers, in fp32
+throughout). Rows are cut over warps as in norm_rows.h: a row is read once, and a lane has all its loads in flight at once.
+*/
+// defines: rmsnorm_forward, fused_residual_rmsnorm_forward, rmsnorm_backward, rmsnorm_scratch
+#include "kernels.h"
+// defines: row_sum, row_warps, store_column_sums, add_column_sums, zero8, add8, sum8
+#include "norm_rows.h"
+
+#define WARPS NORM_WARPS
+#define LANE_VECS 4        // float8 that a lane holds: 1024 elements of a row for each warp, so that 4096 and 2048 leave no lane idle
+#define MIN_BLOCK_ROWS 16  // of backward with dweight: fewer rows a block would make the partial rows a noticeable part of the traffic
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// kernels
+
+typedef struct {
+    floatX *residual, *out;  // (T, C), NULL unless fused; (T, C; ldo)
+    float* rstd;             // (T)
+    const floatX *inp1, *inp2, *weight;
+    int T, C, ldo;
+    float eps;
+} ForwardArgs;
+
+template <int WR, bool FUSED> static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 4) rmsnorm_forward_kernel(ForwardArgs args) {
+    int warp = threadIdx.x / WARP_SIZE, row = blockIdx.x * (WARPS / WR) + warp / WR, n_vecs = args.C / VEC;
+    int first = warp % WR * WARP_SIZE + threadIdx.x % WARP_SIZE;  // vectors first, first + 32 WR, … are this lane's
+    if (row >= args.T) n_vecs = 0;                                // a row past the end takes part in the barriers only
+    size_t at = (size_t)row * args.C;
+    float8 x[LANE_VECS], squares = zero8();
+    UNROLL for (int j = 0; j < LANE_VECS; j++) {
+        int v = first + j * WR * WARP_SIZE;
+        x[j] = zero8();
+        if (v >= n_vecs) continue;
+        x[j] = load8(args.inp1 + at + v * VEC);
+        if (FUSED) {
+            add8(x[j], load8(args.inp2 + at + v * VEC));
+            // the statistics are those of the residual that backward will read, rounding included
+            for (int k = 0; k < VEC; k++) x[j].v[k] = to_float(from_float<floatX>(x[j].v[k]));
+            store8(args.residual + at + v * VEC, x[j]);
+        }
+        for (int k = 0; k < VEC; k++) squares.v[k] += x[j].v[k] * x[j].v[k];
+    }
+    float rstd = rsqrtf(row_sum<WR>(sum8(squares)) / args.C + args.eps);
+    UNROLL for (int j = 0; j < LANE_VECS; j++) {
+        int v = first + j * WR * WARP_SIZE;
+        if (v >= n_vecs) continue;
+        float8 w = load8(args.weight + v * VEC);
+        for (int k = 0; k < VEC; k++) x[j].v[k] = x[j].v[k] * rstd * w.v[k];
+        store8(args.out + (size_t)row * args.ldo + v * VEC, x[j]);
+    }
+    if (first == 0 && n_vecs > 0) args.rstd[row] = rstd;
+}
+
+typedef struct {
+    floatX* dinp;    // (T, C)
+    float* partial;  // (blocks, C), NULL for a frozen norm
+    const floatX *dout, *inp, *weight;
+    const float* rstd;
+    int T, C, ldd, block_rows;
+} BackwardArgs;
+
+// norm = inp rstd, dnorm = weight dout:  dinp += rstd (dnorm − norm mean(dnorm norm));  dweight = Σ dout norm.
+// A lane keeps the sums of its columns over all rows of its warp, so nothing but the row's sum crosses lanes until the block's end.
+template <int WR> static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2) rmsnorm_backward_kernel(BackwardArgs args) {
+    int warp = threadIdx.x / WARP_SIZE, first = warp % WR * WARP_SIZE + threadIdx.x % WARP_SIZE;
+    int begin = blockIdx.x * args.block_rows, end = min(begin + args.block_rows, args.T);
+    float8 dweight[1][LANE_VECS];
+    UNROLL for (int j = 0; j < LANE_VECS; j++) dweight[0][j] = zero8();
+    for (int rows = begin; rows < end; rows += WARPS / WR) {
+        int row = rows + warp / WR, n_vecs = row < end ? args.C / VEC : 0;
+        float rstd = n_vecs ? args.rstd[row] : 0.0f;
+        const floatX* inp = args.inp + (size_t)row * args.C;
+        const floatX* dout = args.dout + (size_t)row * args.ldd;
+        floatX* dinp = args.dinp + (size_t)row * args.C;
+        packed8 before[LANE_VECS] = {};  // dinp, on its way while the row is summed
+        float8 sum = zero8();
+        UNROLL for (int j = 0; j < LANE_VECS; j++) {
+            int v = first + j * WR * WARP_SIZE;
+            if (v < n_vecs) before[j] = load_packed8(dinp + v * VEC);
+        }
+        UNROLL for (int j = 0; j < LANE_VECS; j++) {
+            int v = first + j * WR * WARP_SIZE;
+            if (v >= n_vecs) continue;
+            float8 x = load8(inp + v * VEC), d = load8(dout + v * VEC), w = load8(args.weight + v * VEC);
+            for (int k = 0; k < VEC; k++) {
+                float dn = d.v[k] * x.v[k] * rstd;
+                dweight[0][j].v[k] += dn;
+                sum.v[k] += dn * w.v[k];
+            }
+        }
+        float mean_dnorm_norm = row_sum<WR>(sum8(sum)) / args.C;
+        // The row is read again, from the L1 cache: in registers it would halve the warps that an SM holds.
+        UNROLL for (int j = 0; j < LANE_VECS; j++) {
+            int v = first + j * WR * WARP_SIZE;
+            if (v >= n_vecs) continue;
+            float8 x = load8(inp + v * VEC), d = load8(dout + v * VEC), w = load8(args.weight + v * VEC), sum = unpack8(before[j]);
+            for (int k = 0; k < VEC; k++) sum.v[k] += rstd * (d.v[k] * w.v[k] - x.v[k] * rstd * mean_dnorm_norm);
+            store8(dinp + v * VEC, sum);
+        }
+    }
+    if (args.partial) store_column_sums<WR>(args.partial + (size_t)blockIdx.x * args.C, dweight, args.C / VEC);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// launchers
+
+template <bool FUSED> static void forward(const ForwardArgs& args, cudaStream_t stream) {
+    if (args.T == 0) return;
+    int warps = row_warps("rmsnorm", args.C, LANE_VECS), grid = CEIL_DIV(args.T, WARPS / warps), block = WARPS * WARP_SIZE;
+    switch (warps) {
+        case 1: LAUNCH((rmsnorm_forward_kernel<1, FUSED>), grid, block, 0, stream, args); break;
+        case 2: LAUNCH((rmsnorm_forward_kernel<2, FUSED>), grid, block, 0, stream, args); break;
+        case 4: LAUNCH((rmsnorm_forward_kernel<4, FUSED>), grid, block, 0, stream, args); break;
+        default: LAUNCH((rmsnorm_forward_kernel<8, FUSED>), grid, block, 0, stream, args); break;
+    }
+}
+
+void rmsnorm_forward(floatX* out, float* rstd, const floatX* inp, const floatX* weight, int T, int C, int ldo, float eps, cudaStream_t stream) {
+    NVTX_RANGE("rmsnorm_forward");
+    forward<false>({NULL, out, rstd, inp, NULL, weight, T, C, ldo, eps}, stream);
+}
+
+void fused_residual_rmsnorm_forward(floatX* residual, floatX* normed, float* rstd, const floatX* inp1, const floatX* inp2, const floatX* weight, int T,
+                                    int C, int ldo, float eps, cudaStream_t stream) {
+    NVTX_RANGE("fused_residual_rmsnorm_forward");
+    forward<true>({residual, normed, rstd, inp1, inp2, weight, T, C, ldo, eps}, stream);
+}
+
+size_t rmsnorm_scratch(int C) { return (size_t)NORM_MAX_BLOCKS * C; }
+
+void rmsnorm_backward(floatX* dinp, float* dweight, float* scratch, const floatX* dout, const floatX* inp, const floatX* weight, const float* rstd, int T,
+                      int C, int ldd, cudaStream_t stream) {
+    NVTX_RANGE("rmsnorm_backward");
+    if (T == 0) return;
+    int warps = row_warps("rmsnorm", C, LANE_VECS), block = WARPS * WARP_SIZE;
+    // A frozen norm leaves no partial rows, so its blocks may be as short as they like.
+    int block_rows = dweight ? max(MIN_BLOCK_ROWS, CEIL_DIV(T, NORM_MAX_BLOCKS)) : WARPS / warps, grid = CEIL_DIV(T, block_rows);
+    BackwardArgs args = {dinp, dweight ? scratch : NULL, dout, inp, weight, rstd, T, C, ldd, block_rows};
+    switch (warps) {
+        case 1: LAUNCH(rmsnorm_backward_kernel<1>, grid, block, 0, stream, args); break;
+        case 2: LAUNCH(rmsnorm_backward_kernel<2>, grid, block, 0, stream, args); break;
+        case 4: LAUNCH(rmsnorm_backward_kernel<4>, grid, block, 0, stream, args); break;
+        default: LAUNCH(rmsnorm_backward_kernel<8>, grid, block, 0, stream, args); break;
+    }
+    if (dweight) add_column_sums(dweight, NULL, scratch, grid, C, stream);
+}
