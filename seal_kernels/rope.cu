@@ -24,9 +24,9 @@ static __global__ void rope_kernel(floatX* qkv, const int* positions, const floa
     float8 low = load8(turn), high = load8(turn + VEC);  // cos, sin, cos, sin …
     packed8 x[HEADS], y[HEADS];
     UNROLL for (int h = 0; h < HEADS; h++) {
-        if (h >= n) continue;
-        x[h] = load_packed8(p + h * HS);
-        y[h] = load_packed8(p + h * HS + half);
+        const floatX* head = p + min(h, n - 1) * HS;  // past the end the last one again, which costs less than a branch
+        x[h] = load_packed8(head);
+        y[h] = load_packed8(head + half);
     }
     UNROLL for (int h = 0; h < HEADS; h++) {
         if (h >= n) continue;
