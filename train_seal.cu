@@ -2,6 +2,7 @@
 The trainer: commands and training loops. What a command may be told is seal/train_options.c; how a batch becomes gradients is seal/trainer.cu; what the
 kernels do is seal_kernels/kernels.h.
 */
+#include <signal.h>
 #include <string.h>
 // defines: check_command
 #include "check_data.h"
@@ -140,8 +141,8 @@ static void finish_step(Training* x, const StepNote* note, const BatchItem* item
     run_step_end(&x->run, note, loss, r.norm);
 }
 
-// One step is queued while the previous one is read back: the device never waits for the host. Returns the last validation's loss.
-static double train_loop(Training* x) {
+// One step is queued while the previous one is read back: the device never waits for the host.
+static void train_loop(Training* x) {
     Run* run = &x->run;
     const TrainOptions* o = run->o;
     Trainer* t = &run->trainer;
@@ -150,12 +151,11 @@ static double train_loop(Training* x) {
     BatchItem* items[2] = {x->items, x->items + o->batch};
     StepNote notes[2];
     if (!order) fatal("out of host memory for %d samples", x->n_train);
-    double valid_loss = NAN;
     int pending = -1;  // the slot of the step that is still to be read
-    for (int64_t step = 0; step < run->steps; step++) {
+    for (int64_t step = run->first; step < run->steps; step++) {
         int slot = (int)(step % 2), epoch = (int)(step / run->steps_per_epoch);
         int64_t from = step % run->steps_per_epoch * o->batch;
-        if (from == 0) random_permutation((uint64_t)o->seed, (uint64_t)epoch, order, x->n_train);
+        if (from == 0 || step == run->first) random_permutation((uint64_t)o->seed, (uint64_t)epoch, order, x->n_train);
         StepNote* note = &notes[slot];
         memset(note, 0, sizeof *note);
         note->step = step;
@@ -168,28 +168,35 @@ static double train_loop(Training* x) {
         trainer_pass(t, &t->theta, items[slot], note->n, 0, NULL, t->loss, true, &note->theta);
         optimizer_step(&t->theta, &t->settings.adamw, (float)note->lr, t->norm, t->norm + 1, t->stream);
         trainer_bring_back(t, slot);
-        if (pending >= 0) finish_step(x, &notes[pending], items[pending], pending);
+        bool leave = run_snapshot(run, step), last = step + 1 == run->steps, validates = x->n_valid && (last || (step + 1) % run->steps_per_epoch == 0);
+        if (pending >= 0) {
+            finish_step(x, &notes[pending], items[pending], pending);
+            run_checkpoint(run, step - 1);
+        }
         pending = slot;
-        bool ends_epoch = (step + 1) % run->steps_per_epoch == 0;
-        if (step + 1 < run->steps && !(ends_epoch && x->n_valid)) continue;
+        if (!last && !validates && !leave) continue;
         finish_step(x, note, items[slot], slot);
         pending = -1;
-        if (!x->n_valid) continue;
-        valid_loss = validate(x);
-        log_begin(&run->log);
-        log_integer(&run->log, "step", step + 1);
-        log_number(&run->log, "valid_loss", valid_loss);
-        log_end(&run->log);
+        if (validates) {
+            run->valid_loss = validate(x);
+            log_begin(&run->log);
+            log_integer(&run->log, "step", step + 1);
+            log_number(&run->log, "valid_loss", run->valid_loss);
+            log_end(&run->log);
+        }
+        run_checkpoint(run, step);
+        if (leave) run_leave(run, step);
     }
     free(order);
-    return valid_loss;
 }
 
 static void train(Training* x) {
     run_begin(&x->run, x->n_train);
     x->items = (BatchItem*)calloc(2 * (size_t)x->run.o->batch, sizeof *x->items);
     if (!x->items) fatal("out of host memory for a batch of %lld samples", (long long)x->run.o->batch);
-    run_end(&x->run, train_loop(x));
+    run_start(&x->run, NULL);
+    train_loop(x);
+    run_end(&x->run);
     free(x->items);
     trainer_free(&x->run.trainer);
 }
@@ -218,6 +225,8 @@ static int pretrain_command(const TrainOptions* o, int command) {
     PackSample *train_samples = corpus_windows(&train_corpus, &x.n_train), *valid_samples = o->valid.n ? corpus_windows(&valid_corpus, &x.n_valid) : NULL;
     x.train = train_samples;
     x.valid = valid_samples;
+    record_fact(&x.run.record, "tune data", train_corpus.digest);
+    if (o->valid.n) record_fact(&x.run.record, "valid data", valid_corpus.digest);
     train(&x);
     corpus_close(&train_corpus);
     corpus_close(&valid_corpus);
@@ -266,13 +275,22 @@ static int sft_command(const TrainOptions* o, int command) {
     ModelConfig config;
     TrainerSettings settings = {};
     TokenSet tune = {}, valid = {}, append = {};
+    char digest[65];
     settings.batch_max = (int)o->batch;
     run_plan(&x.run, o, command, &config, &settings);
     x.token_mean = !strcmp(o->loss_mean, "token");
     if (!run_show(&x.run)) return 0;
-    load_samples(&tune, &o->tune, "tune", o->out, o, &config, NULL);
+    load_samples(&tune, &o->tune, "tune", o->out, o, &config, digest);
+    record_fact(&x.run.record, "tokenizer", digest);
+    record_fact(&x.run.record, "tune data", tune.digest);
     if (o->append.n) load_samples(&append, &o->append, "append", o->out, o, &config, NULL);
     if (o->valid.n) load_samples(&valid, &o->valid, "valid", o->out, o, &config, NULL);
+    if (o->append.n) record_fact(&x.run.record, "appended data", append.digest);
+    if (o->valid.n) record_fact(&x.run.record, "valid data", valid.digest);
+    if (o->selector) {
+        file_sha256_hex(o->selector, digest);
+        record_fact(&x.run.record, "selector", digest);
+    }
     PackSample* samples = chosen_samples(o, &tune, &append, &x.n_train);
     x.train = samples;
     x.valid = valid.samples;
@@ -298,7 +316,7 @@ typedef struct {
     int* rows;              // indices into tune.samples: two batches
     BatchItem* items;
     int *tune_order, *safe_order;
-    int64_t safe_at;        // safe samples drawn so far: D_safe is cycled
+    int64_t tune_pass, safe_pass;  // the passes whose permutations lie in tune_order and safe_order
     float* sigma[2];        // pinned: σ of the step's batch
     char tokenizer_digest[65];
 } Selecting;
@@ -340,11 +358,17 @@ static void selecting_finish(Selecting* x, const StepNote* note, int slot) {
     run_step_end(&x->run, note, safe / m, r.norm);
 }
 
+// The permutation of a pass over n samples, drawn where `held` is another's: a step's batch depends on the step alone, whatever was drawn before.
+static void permute(int64_t seed, uint64_t stream, int64_t pass, int64_t* held, int* order, int n) {
+    if (*held != pass) random_permutation((uint64_t)seed, stream + (uint64_t)pass, order, n);
+    *held = pass;
+}
+
 // Fills the step's batches: the epoch's permutation of D_tune, and D_safe cycled with a permutation of its own for every pass.
 static SealBatch selecting_batch(Selecting* x, int64_t step, int slot) {
     const TrainOptions* o = x->run.o;
     int64_t from = step % x->run.steps_per_epoch * x->batch;
-    if (from == 0) random_permutation((uint64_t)o->seed, (uint64_t)(step / x->run.steps_per_epoch), x->tune_order, x->tune.n);
+    permute(o->seed, 0, step / x->run.steps_per_epoch, &x->tune_pass, x->tune_order, x->tune.n);
     SealBatch batch = {};
     batch.b = (int)(x->tune.n - from < x->batch ? x->tune.n - from : x->batch);
     batch.m = x->safe.n < x->batch ? x->safe.n : x->batch;
@@ -354,10 +378,10 @@ static SealBatch selecting_batch(Selecting* x, int64_t step, int slot) {
     for (int i = 1; i < batch.b; i++)
         for (int j = i, row = rows[i]; j > 0 && rows[j - 1] > row; j--) { rows[j] = rows[j - 1]; rows[j - 1] = row; }
     for (int i = 0; i < batch.b; i++) x->tune_batch[i] = x->tune.samples[rows[i]];
-    for (int j = 0; j < batch.m; j++, x->safe_at++) {
-        int at = (int)(x->safe_at % x->safe.n);
-        if (at == 0) random_permutation((uint64_t)o->seed, (1ull << 40) + (uint64_t)(x->safe_at / x->safe.n), x->safe_order, x->safe.n);
-        x->safe_batch[j] = x->safe.samples[x->safe_order[at]];
+    for (int j = 0; j < batch.m; j++) {
+        int64_t at = step * batch.m + j;
+        permute(o->seed, 1ull << 40, at / x->safe.n, &x->safe_pass, x->safe_order, x->safe.n);
+        x->safe_batch[j] = x->safe.samples[x->safe_order[at % x->safe.n]];
     }
     batch.tune = x->tune_batch;
     batch.safe = x->safe_batch;
@@ -372,7 +396,7 @@ static void selecting_loop(Selecting* x) {
     LrSchedule theta = {o->schedule, o->lr, o->warmup}, theta_hat = {o->schedule, o->lr_hat > 0 ? o->lr_hat : o->lr, o->warmup};
     LrSchedule omega = {o->selector_schedule, o->selector_lr, 0.0};
     StepNote notes[2];
-    for (int64_t step = 0; step < run->steps; step++) {
+    for (int64_t step = run->first; step < run->steps; step++) {
         int slot = (int)(step % 2);
         StepNote* note = &notes[slot];
         SealBatch batch = selecting_batch(x, step, slot);
@@ -395,10 +419,16 @@ static void selecting_loop(Selecting* x) {
         note->theta_hat = counts.theta_hat;
         cudaCheck(cudaMemcpyAsync(x->sigma[slot], x->selector.sigma, (size_t)batch.b * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
         trainer_bring_back(t, slot);
-        if (step) selecting_finish(x, &notes[1 - slot], 1 - slot);
+        bool leave = run_snapshot(run, step);
+        if (step > run->first) {
+            selecting_finish(x, &notes[1 - slot], 1 - slot);
+            run_checkpoint(run, step - 1);
+        }
+        if (step + 1 < run->steps && !leave) continue;
+        selecting_finish(x, note, slot);
+        run_checkpoint(run, step);
+        if (leave) run_leave(run, step);
     }
-    int last = (int)((run->steps - 1) % 2);
-    selecting_finish(x, &notes[last], last);
 }
 
 static void write_selector(Selecting* x, const char* tokenizer_digest) {
@@ -447,9 +477,7 @@ static int selector_command(const TrainOptions* o, int command) {
     run_begin(&x.run, o->compat && x.safe.n < x.tune.n ? x.safe.n : x.tune.n);
     Trainer* t = &x.run.trainer;
     selector_bind(&x.selector, t->stream);
-    if (settings.with_hat) {
-        parameters_copy(&t->theta_hat, &t->theta, t->stream);
-    }
+    if (settings.with_hat) parameters_copy(&t->theta_hat, &t->theta, t->stream);
     x.tune_batch = (PackSample*)calloc(2 * (size_t)x.batch, sizeof *x.tune_batch);
     x.items = (BatchItem*)calloc(2 * (size_t)x.batch, sizeof *x.items);
     x.rows = (int*)calloc(2 * (size_t)x.batch, sizeof(int));
@@ -458,9 +486,14 @@ static int selector_command(const TrainOptions* o, int command) {
     if (!x.tune_batch || !x.items || !x.rows || !x.tune_order || !x.safe_order) fatal("out of host memory for the batches");
     x.safe_batch = x.tune_batch + x.batch;
     for (int slot = 0; slot < 2; slot++) cudaCheck(cudaMallocHost((void**)&x.sigma[slot], (size_t)x.batch * sizeof(float)));
+    x.tune_pass = x.safe_pass = -1;
+    record_fact(&x.run.record, "tokenizer", x.tokenizer_digest);
+    record_fact(&x.run.record, "tune data", x.tune.digest);
+    record_fact(&x.run.record, "safe data", x.safe.digest);
+    run_start(&x.run, &x.selector);
     selecting_loop(&x);
     write_selector(&x, x.tokenizer_digest);
-    run_end(&x.run, NAN);
+    run_end(&x.run);
     for (int slot = 0; slot < 2; slot++) cudaCheck(cudaFreeHost(x.sigma[slot]));
     selector_free(&x.selector);
     trainer_free(t);
@@ -478,6 +511,7 @@ static int selector_command(const TrainOptions* o, int command) {
 
 int main(int argc, char** argv) {
     program_name = "train_seal";
+    signal(SIGPIPE, SIG_IGN);  // whoever read our output may go; the run stays
     TrainOptions o;
     StringList positional;
     int command = options_parse(&train_options, argc, argv, &o, &positional);

@@ -3,6 +3,8 @@
 #include <string.h>
 #include "corpus.h"
 #include "error.h"
+// defines: sha256_hex
+#include "file.h"
 #include "safetensors.h"
 // defines: tokenizer_open, tokenizer_encode
 #include "tokenizer.h"
@@ -61,6 +63,7 @@ void corpus_open(Corpus* c, const StringList* files, const char* tokenizer_direc
     }
     tokenizer_close(tokenizer);
     if (c->n < 2) fatal("%s: %lld tokens are too few to train on", files->items[0], (long long)c->n);
+    sha256_hex(c->tokens, (size_t)c->n * sizeof *c->tokens, c->digest);
     c->window = window;
     c->n_windows = (c->n - 1 + window - 2) / (window - 1);
 }

@@ -19,6 +19,7 @@ typedef struct {
     int64_t n;
     int window;         // tokens of a sample; the last token of one is the first of the next, so every token but the first is predicted once
     int64_t n_windows;
+    char digest[65];    // SHA-256 of the tokens
 } Corpus;
 
 // Reads and joins the files. Every id is checked against the vocabulary. tokenizer_directory: where a text's tokenizer is.

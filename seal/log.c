@@ -1,8 +1,10 @@
 /* Logs and progress. See log.h. */
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #include "error.h"
@@ -17,10 +19,13 @@ double wall_seconds(void) {
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // log.jsonl
 
-void log_open(RunLog* log, const char* run, bool append) {
+void log_open(RunLog* log, const char* run, int64_t keep) {
+    struct stat info;
     snprintf(log->path, sizeof log->path, "%s/log.jsonl", run);
-    log->stream = fopen(log->path, append ? "ab" : "wb");
-    if (!log->stream) fatal("%s: cannot be written: %s", log->path, strerror(errno));
+    int fd = open(log->path, O_CREAT | O_WRONLY, 0666);
+    if (fd < 0 || fstat(fd, &info)) fatal("%s: cannot be written: %s", log->path, strerror(errno));
+    if (info.st_size < keep) fatal("%s: %lld bytes, the checkpoint was taken at %lld: this is not the run's log", log->path, (long long)info.st_size, (long long)keep);
+    if (ftruncate(fd, keep) || lseek(fd, 0, SEEK_END) < 0 || !(log->stream = fdopen(fd, "wb"))) fatal("%s: cannot be written: %s", log->path, strerror(errno));
 }
 static void written(RunLog* log, int result) {
     if (result < 0) fatal("%s: cannot be written: %s", log->path, strerror(errno));
@@ -59,6 +64,11 @@ void log_end(RunLog* log) {
     written(log, fputs("}\n", log->stream));
     written(log, fflush(log->stream));
 }
+int64_t log_length(RunLog* log) {
+    long at = -1;
+    if (fflush(log->stream) || fsync(fileno(log->stream)) || (at = ftell(log->stream)) < 0) fatal("%s: cannot be written: %s", log->path, strerror(errno));
+    return at;
+}
 void log_close(RunLog* log) {
     if (log->stream && (fflush(log->stream) || fsync(fileno(log->stream)) || fclose(log->stream))) fatal("%s: cannot be written: %s", log->path, strerror(errno));
     log->stream = NULL;
@@ -90,7 +100,7 @@ void progress_update(Progress* p, int64_t done, const char* format, ...) {
     p->shown = now;
     p->visible = true;
     char left[32], note[256];
-    duration(done > 0 ? spent / (double)done * (double)(p->total - done) : 0.0, left, sizeof left);
+    duration(done > p->first ? spent / (double)(done - p->first) * (double)(p->total - done) : 0.0, left, sizeof left);
     va_list args;
     va_start(args, format);
     vsnprintf(note, sizeof note, format, args);

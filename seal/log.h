@@ -18,8 +18,9 @@ typedef struct {
     bool first;  // of the fields of the open object
 } RunLog;
 
-// RUN/log.jsonl, truncated unless `append`. Every object is written whole, one line, and flushed.
-void log_open(RunLog* log, const char* run, bool append);
+// RUN/log.jsonl, cut to its first `keep` bytes: 0 for a new run. Every object is written whole, one line, and flushed.
+void log_open(RunLog* log, const char* run, int64_t keep);
+int64_t log_length(RunLog* log);  // bytes so far, on disk when this returns
 void log_line(RunLog* log, const char* json_object);  // an object as text
 void log_begin(RunLog* log);
 void log_number(RunLog* log, const char* key, double value);  // not finite: null
@@ -31,11 +32,11 @@ void log_close(RunLog* log);
 // A progress line on stderr: appears after two seconds, a few times a second on a terminal, every half minute elsewhere; nothing with quiet.
 typedef struct {
     const char* what;
-    int64_t total;
+    int64_t total, first;  // first: done before this process began
     double started, shown;
     bool quiet, terminal, visible;
 } Progress;
-void progress_begin(Progress* p, const char* what, int64_t total, bool quiet);
+void progress_begin(Progress* p, const char* what, int64_t total, bool quiet);  // a resumed run sets p->first after it
 __attribute__((format(printf, 3, 4))) void progress_update(Progress* p, int64_t done, const char* format, ...);
 void progress_end(Progress* p);
 

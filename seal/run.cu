@@ -1,5 +1,7 @@
 /* What every training command does around its loop. See run.h. */
+#include <signal.h>
 #include <string.h>
+#include <unistd.h>
 #include "error.h"
 // defines: directory_probe, file_copy, file_exists, AtomicFile
 #include "file.h"
@@ -61,10 +63,27 @@ void run_settings(const TrainOptions* o, const ModelConfig* config, TrainerSetti
     if (o->tokens == OPTION_AUTO) settings->T = tokens_that_fit(config, *settings, longest);
 }
 
+// A run that ended has nothing left to do; one that did not is not overwritten by mistake.
+static void look_for_an_earlier_run(const TrainOptions* o) {
+    char summary[4200];
+    snprintf(summary, sizeof summary, "%s/summary.json", o->out);
+    if (o->resume && file_exists(summary)) {
+        if (!o->quiet) printf("%s: this run has ended; nothing to do\n", o->out);
+        exit(0);
+    }
+    if (o->resume) return;
+    if (checkpoint_any(o->out)) fatal("%s/checkpoint holds a run that can go on; give --resume, or remove that folder to start anew", o->out);
+    unlink(summary);
+}
+
 void run_plan(Run* run, const TrainOptions* o, int command, ModelConfig* config, TrainerSettings* settings) {
     memset(run, 0, sizeof *run);
     run->o = o;
     run->command = command;
+    run->valid_loss = NAN;
+    run->record.command = train_options.commands[command].name;
+    run->record.options = options_json(&train_options, command, o);
+    if (!o->dry_run) look_for_an_earlier_run(o);
     model_config_read(config, o->model);
     check_head_size(config);
     run_settings(o, config, settings);
@@ -93,13 +112,166 @@ void run_begin(Run* run, int64_t samples) {
     trainer_allocate(&run->trainer);
     parameters_load(&run->trainer.theta, o->model);
     run->peak_tflops = gpu_peak_tflops(device_name(), sizeof(floatX) == 2);
-    log_open(&run->log, o->out, false);
-    char* header = options_json(&train_options, run->command, o);
-    log_line(&run->log, header);
-    free(header);
-    progress_begin(&run->progress, train_options.commands[run->command].name, run->steps, o->quiet);
-    run->began = wall_seconds();
 }
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// checkpoints
+
+static volatile sig_atomic_t signalled;
+static void on_signal(int number) {
+    signalled = number;
+    signal(SIGTERM, SIG_DFL);  // a second one does not wait for the step
+    signal(SIGINT, SIG_DFL);
+}
+
+static void add_counter(Run* run, const char* name, int* value) {
+    run->counters[run->n_counters].name = name;
+    run->counters[run->n_counters++].value = value;
+}
+
+// The state of a run: all that --resume needs and that cannot be computed again. Weights are the rounded masters; permutations are counter-based.
+static void describe_state(Run* run, Selector* selector) {
+    static const char* const counters[] = {"theta_step", "theta_hat_step"};
+    Snapshot* s = &run->snapshot;
+    ParameterSet* sets[] = {&run->trainer.theta, &run->trainer.theta_hat};
+    for (int i = 0; i < 2; i++) {
+        ParameterSet* set = sets[i];
+        char name[32];
+        if (!set->grads) continue;
+        int64_t n = set->layout->n_elements;
+        snprintf(name, sizeof name, "%s.master", set->symbol);
+        snapshot_add(s, name, set->master, n);
+        snprintf(name, sizeof name, "%s.m", set->symbol);
+        snapshot_add(s, name, set->m, n);
+        snprintf(name, sizeof name, "%s.v", set->symbol);
+        snapshot_add(s, name, set->v, n);
+        add_counter(run, counters[i], &set->step);
+    }
+    if (!selector) return;
+    snapshot_add(s, "omega", selector->omega, selector->N);
+    snapshot_add(s, "omega.m", selector->m, selector->N);
+    snapshot_add(s, "omega.v", selector->v, selector->N);
+    snapshot_add(s, "omega.running", selector->running, 2);
+    add_counter(run, "omega_step", &selector->step);
+}
+
+// bf16: the model's copy is what the optimizer would have written from the masters.
+static void refresh_weights(ParameterSet* set) {
+    if (!set->grads || (void*)set->master == (void*)set->weights) return;
+    for (int i = 0; i < set->layout->n_tensors; i++) {
+        const ModelTensor* t = &set->layout->tensors[i];
+        float* values = (float*)malloc((size_t)(t->rows * t->cols) * sizeof(float));
+        if (!values) fatal("out of host memory for %s", t->name);
+        parameters_get(set, i, values);
+        parameters_set(set, i, values);
+        free(values);
+    }
+}
+
+static int64_t resume(Run* run) {
+    Checkpoint c;
+    const TrainOptions* o = run->o;
+    if (!checkpoint_open(&c, o->out)) {
+        if (!o->quiet) printf("%s holds no checkpoint; the run begins at the beginning\n", o->out);
+        return 0;
+    }
+    record_check(&run->record, &c);
+    if (checkpoint_integer(&c, "step") != c.step || c.step > run->steps) fatal("%s: %lld steps are done of %lld", c.path, (long long)c.step, (long long)run->steps);
+    snapshot_restore(&run->snapshot, &c);
+    refresh_weights(&run->trainer.theta);
+    refresh_weights(&run->trainer.theta_hat);
+    for (int i = 0; i < run->n_counters; i++) *run->counters[i].value = (int)checkpoint_integer(&c, run->counters[i].name);
+    run->first = c.step;
+    run->tokens = checkpoint_integer(&c, "tokens");
+    run->forward_tokens = checkpoint_integer(&c, "forward_tokens");
+    run->last_loss = checkpoint_number(&c, "last_loss");
+    run->valid_loss = checkpoint_number(&c, "valid_loss");
+    run->began -= checkpoint_number(&c, "wall_s");
+    int64_t log_bytes = checkpoint_integer(&c, "log_bytes");
+    if (!o->quiet) printf("resumed from %s\n", c.path);
+    checkpoint_close(&c);
+    return log_bytes;
+}
+
+// What the run will write, against what the disk has free: better now than after the training.
+static void find_room(const Run* run) {
+    const TrainOptions* o = run->o;
+    double MiB = 1048576.0, model = (double)run->trainer.layout.n_parameters * sizeof(float), state = (double)run->snapshot.bytes, held = (double)checkpoint_bytes_held(o->out);
+    double checkpoints = o->save_every ? state * (double)(o->keep + 1) : 0.0;  // one more while it is written
+    double need = model + (checkpoints > held ? checkpoints - held : 0.0) + (1 << 20), have = (double)directory_free(o->out);
+    if (need <= have) return;
+    if (!checkpoints) fatal("%s: %.1f MiB are free, the run writes a model of %.1f MiB; make room, or choose another --out", o->out, have / MiB, model / MiB);
+    fatal("%s: %.1f MiB are free, the run writes a model of %.1f MiB and holds %lld checkpoints of %.1f MiB; make room, choose another --out or lower --keep", o->out, have / MiB,
+          model / MiB, (long long)o->keep + 1, state / MiB);
+}
+
+void run_start(Run* run, Selector* selector) {
+    const TrainOptions* o = run->o;
+    char fingerprint[65];
+    model_fingerprint(o->model, fingerprint);
+    record_fact(&run->record, "model", fingerprint);
+    record_fact(&run->record, "precision of the build", FLOATX_NAME);
+    char tokens[16];
+    snprintf(tokens, sizeof tokens, "%d", run->trainer.settings.T);
+    record_fact(&run->record, "length of a stream", tokens);  // --tokens auto may find another on another day
+    snapshot_begin(&run->snapshot, o->out, 0, (int)o->keep);
+    describe_state(run, selector);
+    find_room(run);
+    run->began = wall_seconds();
+    int64_t log_bytes = o->resume ? resume(run) : 0;
+    log_open(&run->log, o->out, log_bytes);
+    if (!log_bytes) log_line(&run->log, run->record.options);
+    progress_begin(&run->progress, run->record.command, run->steps, o->quiet);
+    run->progress.first = run->first;
+    struct sigaction action = {};
+    action.sa_handler = on_signal;
+    action.sa_flags = SA_RESTART;  // a read or write under way goes on
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+}
+
+bool run_snapshot(Run* run, int64_t step) {
+    bool leave = signalled != 0 && step + 1 < run->steps;  // after the last step a run ends anyway
+    if (!leave && !(run->o->save_every && (step + 1) % run->o->save_every == 0)) return false;
+    snapshot_take(&run->snapshot, step + 1, run->trainer.stream);
+    for (int i = 0; i < run->n_counters; i++) run->counters[i].copied = *run->counters[i].value;  // the next step counts on before this one is logged
+    return leave;
+}
+
+static char* run_json(Run* run, int64_t step) {
+    cJSON* json = record_json(&run->record);
+    cJSON_AddNumberToObject(json, "ranks", 1);
+    cJSON_AddNumberToObject(json, "step", (double)step);
+    cJSON_AddNumberToObject(json, "log_bytes", (double)log_length(&run->log));
+    cJSON_AddNumberToObject(json, "tokens", (double)run->tokens);
+    cJSON_AddNumberToObject(json, "forward_tokens", (double)run->forward_tokens);
+    cJSON_AddNumberToObject(json, "wall_s", wall_seconds() - run->began);
+    cJSON_AddNumberToObject(json, "last_loss", run->last_loss);
+    cJSON_AddNumberToObject(json, "valid_loss", run->valid_loss);  // NaN is written as null
+    for (int i = 0; i < run->n_counters; i++) cJSON_AddNumberToObject(json, run->counters[i].name, run->counters[i].copied);
+    char* text = cJSON_Print(json);
+    cJSON_Delete(json);
+    if (!text) fatal("out of host memory for run.json");
+    return text;
+}
+
+void run_checkpoint(Run* run, int64_t step) {
+    snapshot_poll(&run->snapshot);
+    if (run->snapshot.step == step + 1 && !run->snapshot.writing) snapshot_publish(&run->snapshot, run_json(run, step + 1));
+}
+
+void run_leave(Run* run, int64_t step) {
+    int number = signalled;
+    snapshot_wait(&run->snapshot);
+    progress_end(&run->progress);
+    log_close(&run->log);
+    fprintf(stderr, "%s: %s: stopped after step %lld of %lld; --resume goes on from %s/checkpoint/step-%lld\n", program_name, number == SIGINT ? "SIGINT" : "SIGTERM",
+            (long long)step + 1, (long long)run->steps, run->o->out, (long long)step + 1);
+    exit(STATUS_STOPPED);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// every step, and the end
 
 void run_step_end(Run* run, const StepNote* note, double loss, float norm) {
     double seconds = wall_seconds() - note->started;
@@ -132,9 +304,10 @@ void stop_on_nonfinite(Run* run, const StepNote* note, double loss, float norm) 
           tensor ? tensor : "none, only the loss");
 }
 
-void run_end(Run* run, double valid_loss) {
+void run_end(Run* run) {
     const TrainOptions* o = run->o;
     char path[4200];
+    snapshot_end(&run->snapshot);
     progress_end(&run->progress);
     log_close(&run->log);
     snprintf(path, sizeof path, "%s/model", o->out);
@@ -146,8 +319,9 @@ void run_end(Run* run, double valid_loss) {
     atomic_printf(&f, "{\"command\":\"%s\",\"steps\":%lld,\"tokens\":%lld,\"forward_tokens\":%lld,\"wall_s\":%.3f,\"peak_bytes\":%zu,\"loss\":%.9g,\"valid_loss\":",
                   train_options.commands[run->command].name, (long long)run->steps, (long long)run->tokens, (long long)run->forward_tokens, wall_seconds() - run->began,
                   memory_total(&run->trainer.plan), run->last_loss);
-    if (isfinite(valid_loss)) atomic_printf(&f, "%.9g}\n", valid_loss);
+    if (isfinite(run->valid_loss)) atomic_printf(&f, "%.9g}\n", run->valid_loss);
     else atomic_printf(&f, "null}\n");
     atomic_commit(&f);
     if (!o->quiet) printf("%lld steps, %lld tokens in %.1f s on %s; wrote %s\n", (long long)run->steps, (long long)run->tokens, wall_seconds() - run->began, device_name(), o->out);
+    record_free(&run->record);
 }

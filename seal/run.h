@@ -1,12 +1,18 @@
 /*
-A run: what every training command does around its loop. Plans and shows, opens RUN, logs each step, stops at a number that is not finite, and writes the model,
-its tokenizer and summary.json at the end.
+A run: what every training command does around its loop. Plans and shows, opens RUN, resumes, logs each step, takes checkpoints, leaves when a signal asks, stops at a
+number that is not finite, and writes the model, its tokenizer and summary.json at the end.
 */
 #ifndef SEAL_RUN_H
 #define SEAL_RUN_H
 
 // defines: RunLog, Progress
 #include "log.h"
+// defines: RunRecord, record_fact
+#include "run_record.h"
+// defines: Selector
+#include "selector.h"
+// defines: Snapshot
+#include "snapshot.h"
 #include "train_options.h"
 // defines: Trainer, PassCounts
 #include "trainer.h"
@@ -17,9 +23,16 @@ typedef struct {
     Trainer trainer;
     RunLog log;
     Progress progress;
+    RunRecord record;
+    Snapshot snapshot;
+    struct { const char* name; int *value, copied; } counters[4];  // optimizer steps of each parameter set and of ω; copied: as the snapshot has them
+    int n_counters;
     int64_t steps, steps_per_epoch, tokens, forward_tokens;
-    double peak_tflops, began, last_loss;
+    int64_t first;  // the step the loop begins with: 0, or where the checkpoint was taken
+    double peak_tflops, began, last_loss, valid_loss;
 } Run;
+
+#define STATUS_STOPPED 75  // a signal ended the run after a checkpoint (EX_TEMPFAIL: run it again with --resume)
 
 // What is known of a step when its losses come back.
 typedef struct {
@@ -37,13 +50,22 @@ void run_settings(const TrainOptions* o, const ModelConfig* config, TrainerSetti
 void run_plan(Run* run, const TrainOptions* o, int command, ModelConfig* config, TrainerSettings* settings);
 // Prints the options and the plan; false where that was all (--dry-run).
 bool run_show(Run* run);
-// Counts the steps of `samples` an epoch, proves that RUN can be written, allocates, loads the model, opens log and progress.
+// Counts the steps of `samples` an epoch, proves that RUN can be written, allocates, loads the model.
 void run_begin(Run* run, int64_t samples);
+// Last before the loop, once all state has its first value and the data's digests are facts of run->record: finds room on the disk, goes on from the newest checkpoint
+// with --resume, opens log and progress, listens to signals. selector: NULL but for that command.
+void run_start(Run* run, Selector* selector);
+// After a step is queued: queues the copy of its state where a checkpoint is due. True where a signal asks to leave after this step.
+bool run_snapshot(Run* run, int64_t step);
+// After the step's results are logged: writes the checkpoint that was copied, if any.
+void run_checkpoint(Run* run, int64_t step);
+// After run_checkpoint of a step at which run_snapshot was true.
+__attribute__((noreturn)) void run_leave(Run* run, int64_t step);
 // The fields that every step logs, and the progress line.
 void run_step_end(Run* run, const StepNote* note, double loss, float norm);
 // A loss or norm that is not finite ends the run: the message names the step and the first tensor that broke.
 void stop_on_nonfinite(Run* run, const StepNote* note, double loss, float norm);
-// model/, summary.json (valid_loss NAN: null), the closing line.
-void run_end(Run* run, double valid_loss);
+// model/, summary.json (run->valid_loss NAN: null), the closing line.
+void run_end(Run* run);
 
 #endif

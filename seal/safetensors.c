@@ -184,15 +184,15 @@ void st_declare(StWriter* w, const char* name, StDtype dtype, int n_dims, const 
     t->bytes = (size_t)t->count * dtypes[dtype].size;
 }
 
-static void write_header(StWriter* w) {
+char* st_header(const StTensor* tensors, int n_tensors, char* const* metadata, int n_metadata, size_t* length) {
     cJSON* json = cJSON_CreateObject();
-    if (w->n_metadata) {
-        cJSON* metadata = cJSON_AddObjectToObject(json, "__metadata__");
-        for (int i = 0; i < w->n_metadata; i++) cJSON_AddStringToObject(metadata, w->metadata[2 * i], w->metadata[2 * i + 1]);
+    if (n_metadata) {
+        cJSON* object = cJSON_AddObjectToObject(json, "__metadata__");
+        for (int i = 0; i < n_metadata; i++) cJSON_AddStringToObject(object, metadata[2 * i], metadata[2 * i + 1]);
     }
     double at = 0;
-    for (int i = 0; i < w->n_tensors; i++) {
-        const StTensor* t = &w->tensors[i];
+    for (int i = 0; i < n_tensors; i++) {
+        const StTensor* t = &tensors[i];
         cJSON* entry = cJSON_AddObjectToObject(json, t->name);
         cJSON_AddStringToObject(entry, "dtype", dtypes[t->dtype].name);
         cJSON* shape = cJSON_AddArrayToObject(entry, "shape");
@@ -202,15 +202,24 @@ static void write_header(StWriter* w) {
         cJSON_AddItemToArray(offsets, cJSON_CreateNumber(at += (double)t->bytes));
     }
     char* text = cJSON_PrintUnformatted(json);
-    if (!text) fatal("%s: out of memory", w->file.path);
-    size_t length = strlen(text), padded = (length + 7) / 8 * 8;  // spaces, so that the data begin on 8 bytes
-    uint8_t size[8];
-    for (int i = 0; i < 8; i++) size[i] = (uint8_t)(padded >> (8 * i));
-    atomic_write(&w->file, size, 8);
-    atomic_write(&w->file, text, length);
-    atomic_write(&w->file, "       ", padded - length);
-    cJSON_free(text);
     cJSON_Delete(json);
+    size_t n = text ? strlen(text) : 0, padded = (n + 7) / 8 * 8;  // spaces, so that the data begin on 8 bytes
+    char* header = text ? malloc(8 + padded) : NULL;
+    if (!header) { cJSON_free(text); return NULL; }
+    for (int i = 0; i < 8; i++) header[i] = (char)(padded >> (8 * i));
+    memset(header + 8, ' ', padded);
+    memcpy(header + 8, text, n);
+    cJSON_free(text);
+    *length = 8 + padded;
+    return header;
+}
+
+static void write_header(StWriter* w) {
+    size_t length;
+    char* header = st_header(w->tensors, w->n_tensors, w->metadata, w->n_metadata, &length);
+    if (!header) fatal("%s: out of memory", w->file.path);
+    atomic_write(&w->file, header, length);
+    free(header);
     w->begun = true;
 }
 

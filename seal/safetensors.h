@@ -62,6 +62,8 @@ void st_set_metadata(StWriter* w, const char* key, const char* value);
 void st_declare(StWriter* w, const char* name, StDtype dtype, int n_dims, const int64_t* shape);
 void st_write(StWriter* w, const void* data, size_t bytes);  // the next bytes of the next tensor
 void st_commit(StWriter* w);
+// The header alone (name, dtype, shape and bytes of each tensor, in the order of the data), to be freed; NULL: out of memory.
+char* st_header(const StTensor* tensors, int n_tensors, char* const* metadata, int n_metadata, size_t* length);
 
 #ifdef __cplusplus
 }

@@ -73,6 +73,9 @@ static const OptionRow options[] = {
     {"head-rows", OPTION_INT, AT(head_rows), "1024", NULL, 8, 1048576, TRAINS | SELECT | CHECK, 0, "rows of logits that exist at once"},
     {"recompute", OPTION_FLAG, AT(recompute), NULL, NULL, 0, 0, TRAINS | CHECK, 0, "compute activations again in backward: less memory, a third more time, the same bits"},
     {"seed", OPTION_INT, AT(seed), "42", NULL, 0, BIG, INIT | TRAINS | SELECT, 0, "of every random choice"},
+    {"save-every", OPTION_INT, AT(save_every), "0", NULL, 0, BIG, TRAINS, 0, "steps between checkpoints; 0: only when SIGTERM or SIGINT asks to leave"},
+    {"keep", OPTION_INT, AT(keep), "2", NULL, 1, 1000, TRAINS, 0, "checkpoints that stay; older ones are removed"},
+    {"resume", OPTION_FLAG, AT(resume), NULL, NULL, 0, 0, TRAINS, 0, "go on from the newest checkpoint of --out; begin where there is none"},
     {"dry-run", OPTION_FLAG, AT(dry_run), NULL, NULL, 0, 0, TRAINS, 0, "print the memory plan and stop"},
     {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, INIT | TRAINS | SELECT | CHECK, 0, "no progress, no tables"},
 };

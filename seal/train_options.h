@@ -32,10 +32,10 @@ typedef struct {
     // training
     double lr, warmup, clip, weight_decay, beta1, beta2, adam_eps, epochs;
     const char* schedule;
-    int64_t max_steps, batch, tokens, head_rows, seed;
+    int64_t max_steps, batch, tokens, head_rows, seed, save_every, keep;
     bool recompute, compat;
     // common
-    bool dry_run, quiet;
+    bool resume, dry_run, quiet;
 } TrainOptions;
 
 extern const OptionTable train_options;

@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# Nothing is lost and nothing doubled: a run that is stopped by a signal, killed, or meets a damaged checkpoint goes on to the same bytes as one that was left
+# alone: model, selector, and log but for its times. Then what a resumed run may not change, and what a fresh one may not overwrite.
+set -u
+. "$(dirname "$0")/cli.sh"
+bf16=${train_seal/cpu-fp32/cpu-bf16}
+cd "$work" || exit 1
+tokens train.safetensors 6000 61
+tokens valid.safetensors 500 61
+mkdir tok
+cat >tok/tokenizer.json <<'JSON'
+{"version":"1.0","truncation":null,"padding":null,"added_tokens":[{"id":1,"content":"<eos>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
+ "normalizer":null,"pre_tokenizer":{"type":"WhitespaceSplit"},"post_processor":null,"decoder":null,
+ "model":{"type":"WordLevel","vocab":{"[UNK]":0,"<eos>":1,"Human:":2,"Assistant:":3,"say":4,"a":5,"b":6,"c":7,"d":8,"e":9,"f":10},"unk_token":"[UNK]"}}
+JSON
+rows() { awk -v n="$2" -v seed="$3" 'BEGIN { srand(seed); split("a b c d e f", w, " ");
+    for (i = 0; i < n; i++) { x = w[int(rand() * 6) + 1] " " w[int(rand() * 6) + 1]; print "{\"prompt\":\"say " x "\",\"response\":\"" x "\"}" } }' >"$1"; }
+rows tune.jsonl 310 1
+rows safe.jsonl 90 2
+rows other.jsonl 310 3
+expect "a model" "$train_seal" init --layers 1 --width 64 --heads 2 --vocab 61 --positions 64 --out base --quiet
+expect "a model with a tokenizer" "$train_seal" init --layers 1 --width 64 --heads 2 --tokenizer tok/tokenizer.json --positions 32 --out words --quiet
+
+# what must be equal: everything but the times
+timeless() { sed -E 's/"(wall_s|tokens_per_s|utilisation)":[^,}]*//g; 1s/"(save-every|keep|resume|out)":[^,}]*,?//g' "$1"; }
+same_run() {
+    local name=$1 a=$2 b=$3 f
+    truth "$name: the model's bytes" cmp "$a/model/model.safetensors" "$b/model/model.safetensors"
+    for f in selector.safetensors; do [ -e "$a/$f" ] && truth "$name: the selector's bytes" cmp "$a/$f" "$b/$f"; done
+    truth "$name: one log without a gap or a doubled line" diff <(timeless "$a/log.jsonl") <(timeless "$b/log.jsonl")
+    truth "$name: the summary's counts" diff <(sed 's/"wall_s":[^,]*,//' "$a/summary.json") <(sed 's/"wall_s":[^,]*,//' "$b/summary.json")
+}
+# interrupt SIGNAL STEP RUN command…: starts it, sends the signal once the log has the step; its status is in $status
+interrupt() {
+    local signal=$1 step=$2 run=$3; shift 3
+    rm -rf "$run"
+    "$@" --out "$run" >"$work/out" 2>"$work/err" &
+    local pid=$!
+    until grep -qs "\"step\":$step," "$run/log.jsonl" || ! kill -0 $pid 2>/dev/null; do sleep 0.01; done
+    kill -"$signal" $pid 2>/dev/null
+    wait $pid 2>/dev/null; status=$?
+}
+
+pretrain=("$train_seal" pretrain --model base --tune train.safetensors --valid valid.safetensors --lr 1e-2 --warmup 5 --schedule cosine --batch 24 --max-length 64 --epochs 8 --tokens 256 --quiet)
+select=("$train_seal" selector --model words --tune tune.jsonl --safe safe.jsonl --lr 1e-3 --gamma linear:0,0.2 --epochs 3 --batch 31 --tokens 128 --max-length 32 --quiet)
+sft=("$train_seal" sft --model words --tune tune.jsonl --append safe.jsonl --valid safe.jsonl --lr 1e-3 --epochs 2 --batch 30 --tokens 128 --quiet)
+
+# case NAME RUN command…: left alone; stopped by SIGTERM at its own step; killed after a checkpoint
+whole_case() {
+    local name=$1 run=$2; shift 2
+    expect "$name: a run left alone" "$@" --out "$run"
+    interrupt TERM 13 "$run.term" "$@"
+    truth "$name: SIGTERM ends it with status 75 (was $status)" test "$status" -eq 75
+    truth "$name: and one line that says so" bash -c "grep -q 'SIGTERM: stopped after step [0-9]* of [0-9]*; --resume goes on from $run.term/checkpoint/step-' err && test \$(wc -l <err) -eq 1"
+    expect "$name: it goes on" "$@" --out "$run.term" --resume
+    same_run "$name, after SIGTERM" "$run" "$run.term"
+    interrupt KILL 17 "$run.kill" "$@" --save-every 5
+    truth "$name: SIGKILL (status $status)" test "$status" -eq 137
+    truth "$name: at most two checkpoints stay, and what was being written" test "$(ls "$run.kill/checkpoint" | wc -l)" -le 3
+    expect "$name: it goes on too" "$@" --save-every 5 --out "$run.kill" --resume
+    same_run "$name, after SIGKILL" "$run" "$run.kill"
+}
+whole_case pretrain plain "${pretrain[@]}"
+whole_case sft tuned "${sft[@]}"
+whole_case "Algorithm 1" hat "${select[@]}" --algorithm 1
+whole_case "Algorithm 2, sigmoid" two "${select[@]}" --activation sigmoid
+for optimizer in sgd centred mean; do
+    run=("${select[@]}" --selector-optimizer $optimizer --selector-lr 1)
+    expect "$optimizer: a run left alone" "${run[@]}" --out $optimizer
+    interrupt INT 13 $optimizer.int "${run[@]}"
+    truth "$optimizer: SIGINT ends it with status 75 (was $status)" test "$status" -eq 75
+    expect "$optimizer: it goes on" "${run[@]}" --out $optimizer.int --resume
+    same_run "$optimizer, after SIGINT" $optimizer $optimizer.int
+done
+if [ -x "$bf16" ]; then
+    run=("$bf16" "${select[@]:1}" --algorithm 1)
+    expect "bf16: a run left alone" "${run[@]}" --out bf
+    interrupt TERM 13 bf.term "${run[@]}"
+    expect "bf16: it goes on" "${run[@]}" --out bf.term --resume
+    same_run bf16 bf bf.term
+    interrupt TERM 13 mixed "${run[@]}"
+    refuse "a checkpoint of the other precision" "the precision of the build" "${select[@]}" --algorithm 1 --out mixed --resume
+else echo "ok bf16 # SKIP $bf16 is not built"; fi
+
+# damaged checkpoints: refused, said so, the one before is taken
+interrupt KILL 17 killed "${pretrain[@]}" --save-every 5
+newest=$(ls killed/checkpoint | sed 's/step-//' | sort -n | while read -r n; do [ -e "killed/checkpoint/step-$n/rank-0.sha256" ] && echo "$n"; done | tail -1)
+truth "sha256sum reads the sums" bash -c "cd killed/checkpoint/step-$newest && sha256sum -c rank-0.sha256"
+damage() {
+    local name=$1; shift
+    rm -rf damaged && cp -r killed damaged && (cd "damaged/checkpoint/step-$newest" && "$@")
+    expect "$name" "${pretrain[@]}" --save-every 5 --out damaged --resume
+    truth "$name: the newest checkpoint is passed over in one line" bash -c "test \$(grep -c . err) -eq 1 && grep -q 'step-$newest is passed over' err"
+    same_run "$name" plain damaged
+}
+damage "a flipped bit" bash -c "printf '\\x55' | dd of=rank-0.safetensors bs=1 seek=200000 conv=notrunc"
+damage "a truncated file" truncate -s 100000 rank-0.safetensors
+damage "a changed run.json" sed -i 's/"tokens"/"tokenz"/' run.json
+damage "a missing file" rm rank-0.safetensors
+damage "damaged sums" bash -c 'echo nonsense >rank-0.sha256'
+damage "missing sums" rm rank-0.sha256
+rm -rf damaged && cp -r killed damaged && for d in damaged/checkpoint/*/; do truncate -s 1000 "$d/rank-0.safetensors"; done
+expect "no whole checkpoint at all: the run begins anew" "${pretrain[@]}" --save-every 5 --out damaged --resume
+same_run "no whole checkpoint at all" plain damaged
+
+# what may not change
+resume=(--out again --resume)
+interrupt TERM 5 again "${select[@]}"
+refuse "another learning rate" "--lr is 0.002 here, 0.001 there" "${select[@]/1e-3/2e-3}" "${resume[@]}"
+refuse "two other options are both named" "--seed is 7 here, 42 there" "${select[@]}" --seed 7 --algorithm 1 "${resume[@]}"
+refuse "other data" "the tune data" "${select[@]/tune.jsonl/other.jsonl}" "${resume[@]}"
+expect "another model of the same shape" "$train_seal" init --layers 1 --width 64 --heads 2 --tokenizer tok/tokenizer.json --positions 32 --out elsewhere --seed 1 --quiet
+refuse "another model" "the model" "${select[@]/words/elsewhere}" "${resume[@]}"
+refuse "another command" 'a checkpoint of "selector", this is "sft"' "${sft[@]}" "${resume[@]}"
+refuse "a fresh run where one can go on" "give --resume" "${select[@]}" --out again
+: >again/log.jsonl
+refuse "a log that is another's" "this is not the run's log" "${select[@]}" "${resume[@]}"
+cp tune.jsonl moved.jsonl && cp -r words moved
+interrupt TERM 5 again "${select[@]}"
+moved=("${select[@]/words/moved}")
+expect "the same data and model under other names are the same run" "${moved[@]/tune.jsonl/moved.jsonl}" "${resume[@]}" --keep 1
+truth "and it ends" test -s again/summary.json
+expect "a run that has ended has nothing to do" "$train_seal" selector --model words --tune tune.jsonl --safe safe.jsonl "${resume[@]}"
+truth "and says so" grep -q "has ended" out
+expect "--resume where there is nothing begins" "${select[@]}" --out fresh --resume
+exit $failed
