@@ -5,8 +5,8 @@ set -u
 . "$(dirname "$0")/cli.sh"
 bf16=${train_seal/cpu-fp32/cpu-bf16}
 cd "$work" || exit 1
-tokens train.safetensors 6000 61
-tokens valid.safetensors 500 61
+tokens train.safetensors 1800 61
+tokens valid.safetensors 200 61
 mkdir tok
 cat >tok/tokenizer.json <<'JSON'
 {"version":"1.0","truncation":null,"padding":null,"added_tokens":[{"id":1,"content":"<eos>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
@@ -15,9 +15,9 @@ cat >tok/tokenizer.json <<'JSON'
 JSON
 rows() { awk -v n="$2" -v seed="$3" 'BEGIN { srand(seed); split("a b c d e f", w, " ");
     for (i = 0; i < n; i++) { x = w[int(rand() * 6) + 1] " " w[int(rand() * 6) + 1]; print "{\"prompt\":\"say " x "\",\"response\":\"" x "\"}" } }' >"$1"; }
-rows tune.jsonl 310 1
-rows safe.jsonl 90 2
-rows other.jsonl 310 3
+rows tune.jsonl 203 1
+rows safe.jsonl 60 2
+rows other.jsonl 203 3
 expect "a model" "$train_seal" init --layers 1 --width 64 --heads 2 --vocab 61 --positions 64 --out base --quiet
 expect "a model with a tokenizer" "$train_seal" init --layers 1 --width 64 --heads 2 --tokenizer tok/tokenizer.json --positions 32 --out words --quiet
 
@@ -41,9 +41,9 @@ interrupt() {
     wait $pid 2>/dev/null; status=$?
 }
 
-pretrain=("$train_seal" pretrain --model base --tune train.safetensors --valid valid.safetensors --lr 1e-2 --warmup 5 --schedule cosine --batch 24 --max-length 64 --epochs 8 --tokens 256 --quiet)
-select=("$train_seal" selector --model words --tune tune.jsonl --safe safe.jsonl --lr 1e-3 --gamma linear:0,0.2 --epochs 3 --batch 31 --tokens 128 --max-length 32 --quiet)
-sft=("$train_seal" sft --model words --tune tune.jsonl --append safe.jsonl --valid safe.jsonl --lr 1e-3 --epochs 2 --batch 30 --tokens 128 --quiet)
+pretrain=("$train_seal" pretrain --model base --tune train.safetensors --valid valid.safetensors --lr 1e-2 --warmup 5 --schedule cosine --batch 12 --max-length 32 --epochs 8 --tokens 128 --quiet)
+select=("$train_seal" selector --model words --tune tune.jsonl --safe safe.jsonl --lr 1e-3 --gamma linear:0,0.2 --epochs 3 --batch 16 --tokens 128 --max-length 32 --quiet)
+sft=("$train_seal" sft --model words --tune tune.jsonl --append safe.jsonl --valid safe.jsonl --lr 1e-3 --epochs 2 --batch 12 --tokens 128 --quiet)
 
 # case NAME RUN command…: left alone; stopped by SIGTERM at its own step; killed after a checkpoint
 whole_case() {
