@@ -74,7 +74,7 @@ static void open_case(Case* c, const char* name, int tokens_per_stream, bool rec
     settings.adamw = adamw;
     trainer_plan(&c->trainer, &config, &settings);
     trainer_allocate(&c->trainer);
-    parameters_load(&c->trainer.theta, directory);
+    parameters_load(&c->trainer.theta, directory, true);
 }
 
 static void close_case(Case* c) {
@@ -172,11 +172,10 @@ static void check_logits_and_losses(Case* c) {
     free(nll);
 }
 
-// A tensor of the table in the file's order: transposed back, without the padded rows.
-static float* file_order(const ModelTensor* t, const float* values) {
-    float* out = (float*)malloc((size_t)(t->file_rows * t->cols) * sizeof(float));
-    for (int64_t r = 0; r < t->file_rows; r++)
-        for (int64_t c = 0; c < t->cols; c++) out[t->file_transposed ? c * t->file_rows + r : r * t->cols + c] = values[r * t->cols + c];
+// A tensor of the table in the file's order: transposed back, without the padded rows. Every tensor of GPT-2 is one of the file.
+static float* file_order(const ModelLayout* layout, const FileTensor* f, const float* values) {
+    float* out = (float*)malloc((size_t)(f->rows * f->cols) * sizeof(float));
+    file_tensor_order(layout, f, values, out);
     return out;
 }
 
@@ -190,12 +189,13 @@ static void check_gradients(Case* c, const char* what) {
     run_batch(c, true, NULL, NULL);
     for (int i = 0; i < t->layout.n_tensors; i++) {
         const ModelTensor* tensor = &t->layout.tensors[i];
-        char name[256], key[128];
-        snprintf(key, sizeof key, "grad.%s", tensor->hf_name);
+        const FileTensor* file = &t->layout.files[i];
+        char name[256], key[256];
+        snprintf(key, sizeof key, "grad.%s", file->hf_name);
         snprintf(name, sizeof name, "%s%s gradient of %s", c->name, what, tensor->name);
         float* values = (float*)malloc((size_t)(tensor->rows * tensor->cols) * sizeof(float));
         parameters_get_gradient(&t->theta, i, values);
-        float* ours = file_order(tensor, values);
+        float* ours = file_order(&t->layout, file, values);
         int64_t n;
         double* expected = reference(c, key, &n);
         if (tensor->kind == QKVB) {
@@ -242,12 +242,13 @@ static void check_steps(Case* c) {
     if (bf16 || !st_find(&c->states, "after.transformer.wte.weight")) return;
     for (int i = 0; i < t->layout.n_tensors; i++) {
         const ModelTensor* tensor = &t->layout.tensors[i];
-        char key[128];
-        snprintf(key, sizeof key, "after.%s", tensor->hf_name);
+        const FileTensor* file = &t->layout.files[i];
+        char key[256];
+        snprintf(key, sizeof key, "after.%s", file->hf_name);
         snprintf(name, sizeof name, "%s %s after ten steps", c->name, tensor->name);
         float* values = (float*)malloc((size_t)(tensor->rows * tensor->cols) * sizeof(float));
         parameters_get(&t->theta, i, values);
-        float* ours = file_order(tensor, values);
+        float* ours = file_order(&t->layout, file, values);
         int64_t n;
         expected = reference(c, key, &n);
         for (int64_t e = 0; e < n; e++)
@@ -351,12 +352,12 @@ static void check_save_and_load(const char* model) {
     run_batch(&a, true, loss_a, NULL);
     optimizer_step(&a.trainer.theta, &a.trainer.settings.adamw, 1e-2f, a.trainer.norm, a.trainer.norm + 1, a.trainer.stream);
     run_batch(&a, false, loss_a, NULL);
-    parameters_save(&a.trainer.theta, directory);
+    parameters_save(&a.trainer.theta, directory, NULL, 0, true);
     ModelConfig config;
     model_config_read(&config, directory);
     check(config.L == a.trainer.layout.config.L && config.V == a.trainer.layout.config.V && config.FF == a.trainer.layout.config.FF && config.norm_eps == a.trainer.layout.config.norm_eps,
           "%s: config.json survives saving", model);
-    parameters_load(&b.trainer.theta, directory);
+    parameters_load(&b.trainer.theta, directory, true);
     run_batch(&b, false, loss_b, NULL);
     check(!memcmp(loss_a, loss_b, a.k * sizeof(float)), "%s: a saved and loaded model gives equal bits", model);
     const char* files[] = {"config.json", "model.safetensors"};

@@ -37,17 +37,17 @@ kernels do is seal_kernels/kernels.h.
 // init
 
 static int init_command(const TrainOptions* o) {
-    ModelConfig config = {};
-    snprintf(config.family, sizeof config.family, "%s", o->family);
+    ModelConfig config;
+    if (!model_config_defaults(&config, o->family)) fatal("init: model family \"%s\" is not served; served are: %s", o->family, model_families());
     config.L = (int)o->layers;
     config.C = (int)o->width;
     config.NH = (int)o->heads;
-    config.FF = o->ff ? (int)o->ff : 4 * config.C;
+    config.NKV = (int)o->kv_heads;
+    config.HS = (int)o->head_size;
+    config.FF = (int)o->ff;
     config.V = (int)o->vocab;
     config.max_positions = (int)o->positions;
-    config.norm_eps = 1e-5f;
-    config.tied_head = true;
-    config.bos_id = config.eos_id = -1;
+    if (o->rope_base > 0) config.rope.base = (float)o->rope_base;
     if (o->tokenizer) {
         char error[512];
         Tokenizer* tokenizer = tokenizer_open(o->tokenizer, error, sizeof error);
@@ -64,22 +64,29 @@ static int init_command(const TrainOptions* o) {
     check_head_size(&config);
     directory_probe(o->out);
     ModelLayout layout;
-    MemoryPlan plan = {};
-    ParameterSet theta;
     model_layout(&layout, &config);
-    parameters_plan(&theta, &layout, "theta", false, NULL, &plan);
-    memory_allocate(&plan);
-    parameters_init(&theta, (uint64_t)o->seed);
-    parameters_save(&theta, o->out);
+    if (o->config_only) {
+        char path[4200], *text = model_config_json(&config, NULL, "float32");
+        snprintf(path, sizeof path, "%s/config.json", o->out);
+        file_write(path, text, strlen(text));
+        free(text);
+    } else {
+        MemoryPlan plan = {};
+        ParameterSet theta;
+        parameters_plan(&theta, &layout, "theta", false, NULL, &plan);
+        memory_allocate(&plan);
+        parameters_init(&theta, (uint64_t)o->seed);
+        parameters_save(&theta, o->out, NULL, (int64_t)(o->shard_gb * 1e9), o->quiet);
+        memory_free(&plan);
+    }
     if (o->tokenizer) {  // under its own name: tokenizer.json, tokenizer.model
         const char* slash = strrchr(o->tokenizer, '/');
         file_copy(o->tokenizer, o->out, slash ? slash + 1 : o->tokenizer);
     }
     if (!o->quiet) {
         model_print(&layout, stdout);
-        printf("wrote %s/config.json and model.safetensors\n", o->out);
+        printf("wrote %s/config.json%s\n", o->out, o->config_only ? "" : " and the weights");
     }
-    memory_free(&plan);
     model_layout_free(&layout);
     return 0;
 }
@@ -219,7 +226,7 @@ static int pretrain_command(const TrainOptions* o, int command) {
     run_plan(&x.run, o, command, &config, &settings);
     x.token_mean = true;
     if (!run_show(&x.run)) return 0;
-    int window = o->max_length ? (int)o->max_length : config.max_positions;
+    int window = o->max_length ? (int)o->max_length : config.longest;
     corpus_open(&train_corpus, &o->tune, o->model, config.V, window);
     if (o->valid.n) corpus_open(&valid_corpus, &o->valid, o->model, config.V, window);
     PackSample *train_samples = corpus_windows(&train_corpus, &x.n_train), *valid_samples = o->valid.n ? corpus_windows(&valid_corpus, &x.n_valid) : NULL;

@@ -32,7 +32,7 @@ void generator_open(Generator* g, const char* model, int batch, int T) {
     settings.forward_only = true;
     trainer_plan(&g->trainer, &config, &settings);
     trainer_allocate(&g->trainer);
-    parameters_load(&g->trainer.theta, model);
+    parameters_load(&g->trainer.theta, model, true);
     g->eos = config.eos_id;
     g->rows = (int*)calloc(2 * (size_t)batch, sizeof(int));
     g->logits = (float*)malloc((size_t)batch * config.V * sizeof(float));

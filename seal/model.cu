@@ -1,4 +1,4 @@
-/* The tensor table and the parameter sets built on it. Adding a tensor is adding a row here; adding a family is adding its HF names. */
+/* The tensor table and the parameter sets built on it. Adding a tensor is adding a row here and in the families that have it (model_family.c). */
 #include <string.h>
 #include "error.h"
 #include "model.h"
@@ -7,60 +7,34 @@
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // the table
 
-typedef enum { DIM_1, DIM_C, DIM_FF, DIM_QKV, DIM_ATT, DIM_V, DIM_POS } Dim;
-typedef enum { INIT_NORMAL, INIT_RESIDUAL, INIT_ZERO, INIT_ONE } Init;
+typedef enum { DIM_1, DIM_C, DIM_UP, DIM_FF, DIM_QKV, DIM_ATT, DIM_V, DIM_POS } Dim;
 
 // What every family shares: shape, layer or not, decay, first value.
 static const struct { const char* name; bool per_layer; Dim rows, cols; bool decay; Init init; } kinds[N_TENSOR_KINDS] = {
     /* WTE      */ {"wte", false, DIM_V, DIM_C, true, INIT_NORMAL},
     /* WPE      */ {"wpe", false, DIM_POS, DIM_C, true, INIT_NORMAL},
-    /* LNFW     */ {"lnfw", false, DIM_1, DIM_C, false, INIT_ONE},
-    /* LNFB     */ {"lnfb", false, DIM_1, DIM_C, false, INIT_ZERO},
+    /* LNFW     */ {"lnfw", false, DIM_C, DIM_1, false, INIT_ONE},
+    /* LNFB     */ {"lnfb", false, DIM_C, DIM_1, false, INIT_ZERO},
     /* HEADW    */ {"headw", false, DIM_V, DIM_C, true, INIT_NORMAL},
-    /* LN1W     */ {"ln1w", true, DIM_1, DIM_C, false, INIT_ONE},
-    /* LN1B     */ {"ln1b", true, DIM_1, DIM_C, false, INIT_ZERO},
+    /* LN1W     */ {"ln1w", true, DIM_C, DIM_1, false, INIT_ONE},
+    /* LN1B     */ {"ln1b", true, DIM_C, DIM_1, false, INIT_ZERO},
     /* QKVW     */ {"qkvw", true, DIM_QKV, DIM_C, true, INIT_NORMAL},
-    /* QKVB     */ {"qkvb", true, DIM_1, DIM_QKV, false, INIT_ZERO},
+    /* QKVB     */ {"qkvb", true, DIM_QKV, DIM_1, false, INIT_ZERO},
     /* ATTPROJW */ {"attprojw", true, DIM_C, DIM_ATT, true, INIT_RESIDUAL},
-    /* ATTPROJB */ {"attprojb", true, DIM_1, DIM_C, false, INIT_ZERO},
-    /* LN2W     */ {"ln2w", true, DIM_1, DIM_C, false, INIT_ONE},
-    /* LN2B     */ {"ln2b", true, DIM_1, DIM_C, false, INIT_ZERO},
-    /* UPW      */ {"upw", true, DIM_FF, DIM_C, true, INIT_NORMAL},
-    /* UPB      */ {"upb", true, DIM_1, DIM_FF, false, INIT_ZERO},
+    /* ATTPROJB */ {"attprojb", true, DIM_C, DIM_1, false, INIT_ZERO},
+    /* LN2W     */ {"ln2w", true, DIM_C, DIM_1, false, INIT_ONE},
+    /* LN2B     */ {"ln2b", true, DIM_C, DIM_1, false, INIT_ZERO},
+    /* UPW      */ {"upw", true, DIM_UP, DIM_C, true, INIT_NORMAL},  // gate, then up, where the MLP has a gate
+    /* UPB      */ {"upb", true, DIM_UP, DIM_1, false, INIT_ZERO},
     /* DOWNW    */ {"downw", true, DIM_C, DIM_FF, true, INIT_RESIDUAL},
-    /* DOWNB    */ {"downb", true, DIM_1, DIM_C, false, INIT_ZERO},
-};
-
-// Where a family keeps a tensor in its file. %d is the layer. A kind without a row does not exist in the family.
-typedef struct { TensorKind kind; const char* hf_name; bool transposed; } FamilyTensor;
-static const FamilyTensor gpt2_tensors[] = {
-    {WTE, "transformer.wte.weight", false},
-    {WPE, "transformer.wpe.weight", false},
-    {LN1W, "transformer.h.%d.ln_1.weight", false},
-    {LN1B, "transformer.h.%d.ln_1.bias", false},
-    {QKVW, "transformer.h.%d.attn.c_attn.weight", true},  // Conv1D: (in, out)
-    {QKVB, "transformer.h.%d.attn.c_attn.bias", false},
-    {ATTPROJW, "transformer.h.%d.attn.c_proj.weight", true},
-    {ATTPROJB, "transformer.h.%d.attn.c_proj.bias", false},
-    {LN2W, "transformer.h.%d.ln_2.weight", false},
-    {LN2B, "transformer.h.%d.ln_2.bias", false},
-    {UPW, "transformer.h.%d.mlp.c_fc.weight", true},
-    {UPB, "transformer.h.%d.mlp.c_fc.bias", false},
-    {DOWNW, "transformer.h.%d.mlp.c_proj.weight", true},
-    {DOWNB, "transformer.h.%d.mlp.c_proj.bias", false},
-    {LNFW, "transformer.ln_f.weight", false},
-    {LNFB, "transformer.ln_f.bias", false},
-    {HEADW, "lm_head.weight", false},  // only where the head is not tied
-};
-
-static const struct { const char* family; const FamilyTensor* tensors; int n; } families[] = {
-    {"gpt2", gpt2_tensors, sizeof gpt2_tensors / sizeof *gpt2_tensors},
+    /* DOWNB    */ {"downb", true, DIM_C, DIM_1, false, INIT_ZERO},
 };
 
 static int64_t dim(Dim d, const ModelConfig* c) {
     switch (d) {
         case DIM_C: return c->C;
         case DIM_FF: return c->FF;
+        case DIM_UP: return c->mlp == MLP_SWIGLU ? 2 * (int64_t)c->FF : c->FF;
         case DIM_QKV: return (int64_t)(c->NH + 2 * c->NKV) * c->HS;
         case DIM_ATT: return (int64_t)c->NH * c->HS;
         case DIM_V: return c->Vp;
@@ -69,50 +43,76 @@ static int64_t dim(Dim d, const ModelConfig* c) {
     }
 }
 
-static void add_tensor(ModelLayout* layout, const FamilyTensor* source, int layer) {
+// The rows of our tensor that a part is.
+static void part_rows(Part part, const ModelConfig* c, int64_t all, int64_t* first, int64_t* rows) {
+    int64_t q = (int64_t)c->NH * c->HS, kv = (int64_t)c->NKV * c->HS;
+    switch (part) {
+        case PART_Q: *first = 0; *rows = q; break;
+        case PART_K: *first = q; *rows = kv; break;
+        case PART_V: *first = q + kv; *rows = kv; break;
+        case PART_GATE: *first = 0; *rows = c->FF; break;
+        case PART_UP: *first = c->FF; *rows = c->FF; break;
+        default: *first = 0; *rows = all;
+    }
+}
+
+static bool exists(Condition when, const ModelConfig* c) {
+    return when == ALWAYS || (when == IF_UNTIED && !c->tied_head) || (when == IF_ATTENTION_BIAS && c->attention_bias) || (when == IF_MLP_BIAS && c->mlp_bias);
+}
+
+static void add_tensor(ModelLayout* layout, TensorKind kind, int layer) {
     const ModelConfig* c = &layout->config;
     ModelTensor* t = &layout->tensors[layout->n_tensors];
-    t->kind = source->kind;
+    t->kind = kind;
     t->layer = layer;
-    if (layer < 0) snprintf(t->name, sizeof t->name, "%s", kinds[t->kind].name);
-    else snprintf(t->name, sizeof t->name, "%s %d", kinds[t->kind].name, layer);
-    const char* number = strstr(source->hf_name, "%d");
-    if (number) snprintf(t->hf_name, sizeof t->hf_name, "%.*s%d%s", (int)(number - source->hf_name), source->hf_name, layer, number + 2);
-    else snprintf(t->hf_name, sizeof t->hf_name, "%s", source->hf_name);
-    t->rows = dim(kinds[t->kind].rows, c);
-    t->cols = dim(kinds[t->kind].cols, c);
-    t->file_rows = kinds[t->kind].rows == DIM_V ? c->V : t->rows;
-    t->file_transposed = source->transposed;
+    if (layer < 0) snprintf(t->name, sizeof t->name, "%s", kinds[kind].name);
+    else snprintf(t->name, sizeof t->name, "%s %d", kinds[kind].name, layer);
+    t->rows = dim(kinds[kind].rows, c);
+    t->cols = t->ld = t->file_cols = dim(kinds[kind].cols, c);
+    t->file_rows = kinds[kind].rows == DIM_V ? c->V : t->rows;
     t->offset = layout->n_elements;
-    t->decay = kinds[t->kind].decay;
-    layout->index[t->kind * c->L + (layer < 0 ? 0 : layer)] = layout->n_tensors++;
-    layout->n_elements += (t->rows * t->cols + MEMORY_ALIGNMENT - 1) / MEMORY_ALIGNMENT * MEMORY_ALIGNMENT;
-    layout->n_parameters += t->file_rows * t->cols;
+    t->decay = kinds[kind].decay;
+    t->init = kinds[kind].init;
+    layout->index[kind * c->L + (layer < 0 ? 0 : layer)] = layout->n_tensors++;
+    layout->n_elements += (t->rows * t->ld + MEMORY_ALIGNMENT - 1) / MEMORY_ALIGNMENT * MEMORY_ALIGNMENT;
+}
+
+// A tensor of the file, and the tensor of ours that it belongs to where this is its first part.
+static void add_file(ModelLayout* layout, const FamilyTensor* source, int layer) {
+    if (tensor_index(layout, source->kind, layer < 0 ? 0 : layer) < 0) add_tensor(layout, source->kind, layer);
+    FileTensor* f = &layout->files[layout->n_files++];
+    f->tensor = tensor_index(layout, source->kind, layer < 0 ? 0 : layer);
+    const ModelTensor* t = &layout->tensors[f->tensor];
+    const char* number = strstr(source->hf_name, "%d");
+    if (number) snprintf(f->hf_name, sizeof f->hf_name, "%.*s%d%s", (int)(number - source->hf_name), source->hf_name, layer, number + 2);
+    else snprintf(f->hf_name, sizeof f->hf_name, "%s", source->hf_name);
+    part_rows(source->part, &layout->config, t->file_rows, &f->first, &f->rows);
+    f->cols = t->file_cols;
+    f->form = source->form;
+    layout->n_parameters += f->rows * f->cols;
 }
 
 void model_layout(ModelLayout* layout, const ModelConfig* config) {
     memset(layout, 0, sizeof *layout);
     layout->config = *config;
-    int L = config->L;
-    for (size_t f = 0; f < sizeof families / sizeof *families; f++) {
-        if (strcmp(families[f].family, config->family)) continue;
-        layout->tensors = (ModelTensor*)calloc((size_t)families[f].n * L, sizeof *layout->tensors);
-        layout->index = (int*)malloc((size_t)N_TENSOR_KINDS * L * sizeof(int));
-        if (!layout->tensors || !layout->index) fatal("out of host memory for the tensor table");
-        for (int i = 0; i < N_TENSOR_KINDS * L; i++) layout->index[i] = -1;
-        for (int i = 0; i < families[f].n; i++) {
-            const FamilyTensor* source = &families[f].tensors[i];
-            if (source->kind == HEADW && config->tied_head) continue;
-            if (!kinds[source->kind].per_layer) add_tensor(layout, source, -1);
-            else for (int l = 0; l < L; l++) add_tensor(layout, source, l);
-        }
-        return;
+    int L = config->L, n = 0;
+    const FamilyTensor* sources = family_find(config->family)->tensors;
+    while (sources[n].hf_name) n++;
+    layout->tensors = (ModelTensor*)calloc((size_t)n * L, sizeof *layout->tensors);
+    layout->files = (FileTensor*)calloc((size_t)n * L, sizeof *layout->files);
+    layout->index = (int*)malloc((size_t)N_TENSOR_KINDS * L * sizeof(int));
+    if (!layout->tensors || !layout->files || !layout->index) fatal("out of host memory for the tensor table");
+    for (int i = 0; i < N_TENSOR_KINDS * L; i++) layout->index[i] = -1;
+    for (const FamilyTensor* source = sources; source->hf_name; source++) {
+        if (!exists(source->when, config)) continue;
+        if (!kinds[source->kind].per_layer) add_file(layout, source, -1);
+        else for (int l = 0; l < L; l++) add_file(layout, source, l);
     }
-    fatal("model family \"%s\" has no tensor table here", config->family);
 }
 
 void model_layout_free(ModelLayout* layout) {
     free(layout->tensors);
+    free(layout->files);
     free(layout->index);
     memset(layout, 0, sizeof *layout);
 }
@@ -121,7 +121,9 @@ void model_print(const ModelLayout* layout, FILE* out) {
     const ModelConfig* c = &layout->config;
     fprintf(out, "| model          |              |\n|----------------|--------------|\n");
     fprintf(out, "| family         | %12s |\n| layers         | %12d |\n| width          | %12d |\n", c->family, c->L, c->C);
-    fprintf(out, "| heads × size   | %8d × %-2d |\n| vocabulary     | %12d |\n| positions      | %12d |\n", c->NH, c->HS, c->V, c->max_positions);
+    fprintf(out, "| heads × size   | %8d × %-2d |\n", c->NH, c->HS);
+    if (c->NKV != c->NH) fprintf(out, "| key-value heads| %12d |\n", c->NKV);
+    fprintf(out, "| vocabulary     | %12d |\n| longest sample | %12d |\n", c->V, c->longest);
     fprintf(out, "| parameters     | %12lld |\n", (long long)layout->n_parameters);
 }
 
@@ -183,32 +185,51 @@ static void* host_buffer(int64_t n, size_t element, const ModelTensor* t) {
     return buffer;
 }
 
-void parameters_get(const ParameterSet* set, int tensor, float* host) {
+// n rows of `cols` elements between the host, contiguous, and the device, `ld` apart.
+static void copy_rows(void* device, void* host, bool to_device, int64_t n, int64_t cols, int64_t ld, size_t element) {
+    size_t width = (size_t)cols * element, pitch = (size_t)ld * element;
+    if (to_device) cudaCheck(cudaMemcpy2D(device, pitch, host, width, width, (size_t)n, cudaMemcpyHostToDevice));
+    else cudaCheck(cudaMemcpy2D(host, width, device, pitch, width, (size_t)n, cudaMemcpyDeviceToHost));
+}
+
+static void get_block(const ParameterSet* set, int tensor, int64_t row, int64_t n, int64_t cols, float* host) {
     const ModelTensor* t = &set->layout->tensors[tensor];
+    int64_t at = t->offset + row * t->ld;
     cudaCheck(cudaDeviceSynchronize());  // updates are queued on the trainer's own stream
-    int64_t n = t->rows * t->cols;
-    if (set->master) {
-        cudaCheck(cudaMemcpy(host, set->master + t->offset, n * sizeof(float), cudaMemcpyDeviceToHost));
-        return;
-    }
-    floatX* narrow = (floatX*)host_buffer(n, sizeof(floatX), t);
-    cudaCheck(cudaMemcpy(narrow, set->weights + t->offset, n * sizeof(floatX), cudaMemcpyDeviceToHost));
-    for (int64_t i = 0; i < n; i++) host[i] = to_float(narrow[i]);
+    if (set->master) { copy_rows(set->master + at, host, false, n, cols, t->ld, sizeof(float)); return; }
+    floatX* narrow = (floatX*)host_buffer(n * cols, sizeof(floatX), t);
+    copy_rows(set->weights + at, narrow, false, n, cols, t->ld, sizeof(floatX));
+    for (int64_t i = 0; i < n * cols; i++) host[i] = to_float(narrow[i]);
     free(narrow);
 }
 
-void parameters_set(ParameterSet* set, int tensor, const float* host) {
+static void set_block(ParameterSet* set, int tensor, int64_t row, int64_t n, int64_t cols, const float* host) {
     const ModelTensor* t = &set->layout->tensors[tensor];
-    int64_t n = t->rows * t->cols;
-    if (set->master) cudaCheck(cudaMemcpy(set->master + t->offset, host, n * sizeof(float), cudaMemcpyHostToDevice));
+    int64_t at = t->offset + row * t->ld;
+    if (set->master) copy_rows(set->master + at, (void*)host, true, n, cols, t->ld, sizeof(float));
     if ((void*)set->master != (void*)set->weights) {
-        floatX* narrow = (floatX*)host_buffer(n, sizeof(floatX), t);
-        for (int64_t i = 0; i < n; i++) narrow[i] = from_float<floatX>(host[i]);
-        cudaCheck(cudaMemcpy(set->weights + t->offset, narrow, n * sizeof(floatX), cudaMemcpyHostToDevice));
+        floatX* narrow = (floatX*)host_buffer(n * cols, sizeof(floatX), t);
+        for (int64_t i = 0; i < n * cols; i++) narrow[i] = from_float<floatX>(host[i]);
+        copy_rows(set->weights + at, narrow, true, n, cols, t->ld, sizeof(floatX));
         free(narrow);
     }
-    // cudaMemcpy from pageable memory may return before the last bytes have arrived, and the trainer's stream does not wait for the default one
+    // a copy from pageable memory may return before the last bytes have arrived, and the trainer's stream does not wait for the default one
     cudaCheck(cudaDeviceSynchronize());
+}
+
+void parameters_get(const ParameterSet* set, int tensor, float* host) {
+    const ModelTensor* t = &set->layout->tensors[tensor];
+    get_block(set, tensor, 0, t->rows, t->cols, host);
+}
+void parameters_set(ParameterSet* set, int tensor, const float* host) {
+    const ModelTensor* t = &set->layout->tensors[tensor];
+    set_block(set, tensor, 0, t->rows, t->cols, host);
+}
+void parameters_get_rows(const ParameterSet* set, int tensor, int64_t row, int64_t n, float* host) {
+    get_block(set, tensor, row, n, set->layout->tensors[tensor].file_cols, host);
+}
+void parameters_set_rows(ParameterSet* set, int tensor, int64_t row, int64_t n, const float* host) {
+    set_block(set, tensor, row, n, set->layout->tensors[tensor].file_cols, host);
 }
 
 void parameters_get_gradient(const ParameterSet* set, int tensor, float* host) {
@@ -217,18 +238,24 @@ void parameters_get_gradient(const ParameterSet* set, int tensor, float* host) {
     cudaCheck(cudaMemcpy(host, set->grads + t->offset, t->rows * t->cols * sizeof(float), cudaMemcpyDeviceToHost));
 }
 
+// An element's first value. Padding stays zero for ever.
+static float first_value(const ModelLayout* layout, const ModelTensor* t, int64_t e, uint64_t seed, uint64_t stream) {
+    if (e / t->cols >= t->file_rows || e % t->cols >= t->file_cols) return 0.0f;
+    switch (t->init) {
+        case INIT_ONE: return 1.0f;
+        case INIT_NORMAL: return 0.02f * (float)random_normal(seed, stream, (uint64_t)e);
+        case INIT_RESIDUAL: return 0.02f / sqrtf(2.0f * layout->config.L) * (float)random_normal(seed, stream, (uint64_t)e);
+        case INIT_UNIFORM: return (float)(2.0 * random_uniform(seed, stream, (uint64_t)e) - 1.0) / sqrtf((float)t->cols);  // kaiming_uniform_(a=√5) of (r, C)
+        default: return 0.0f;
+    }
+}
+
 void parameters_init(ParameterSet* set, uint64_t seed) {
     const ModelLayout* layout = set->layout;
     for (int i = 0; i < layout->n_tensors; i++) {
         const ModelTensor* t = &layout->tensors[i];
-        Init init = kinds[t->kind].init;
         float* values = (float*)host_buffer(t->rows * t->cols, sizeof(float), t);
-        float sd = 0.02f / (init == INIT_RESIDUAL ? sqrtf(2.0f * layout->config.L) : 1.0f);
-        for (int64_t e = 0; e < t->rows * t->cols; e++) {
-            if (init == INIT_ONE) values[e] = 1.0f;
-            else if (init == INIT_ZERO || e / t->cols >= t->file_rows) values[e] = 0.0f;  // padded vocabulary rows stay zero for ever
-            else values[e] = sd * (float)random_normal(seed, (uint64_t)i, (uint64_t)e);
-        }
+        for (int64_t e = 0; e < t->rows * t->cols; e++) values[e] = first_value(layout, t, e, seed, (uint64_t)i);
         parameters_set(set, i, values);
         free(values);
     }

@@ -1,7 +1,8 @@
 /*
-The tensor table of a model: ONE row per parameter {kind, layer, name, HF name, shape, place, decay}. It drives allocation, initialisation, loading,
-saving, the optimizer, gradient checks and printing. A ParameterSet is one copy of all parameters with its optimizer states (θ, and θ̂ of
-Algorithm 1); every buffer of a set has the same layout, so a tensor's offset serves weights, gradients, master weights and moments alike.
+The tensor table of a model: ONE row per parameter {kind, layer, name, shape, leading dimension, place, decay, first value}, and beside it one row per tensor of the
+files it comes from. It drives allocation, initialisation, loading, saving, the optimizer, gradient checks and printing. A ParameterSet is one copy of all parameters
+of a table with its optimizer states: θ, and θ̂ of Algorithm 1; a frozen base; or adapters, whose table is lora.h's. Every buffer of a set has the same layout, so a
+tensor's offset serves weights, gradients, master weights and moments alike.
 */
 #ifndef SEAL_MODEL_H
 #define SEAL_MODEL_H
@@ -14,31 +15,38 @@ Algorithm 1); every buffer of a set has the same layout, so a tensor's offset se
 // defines: ModelConfig
 #include "model_config.h"
 
-typedef enum {
-    WTE, WPE, LNFW, LNFB, HEADW,                                                                    // of the model
-    LN1W, LN1B, QKVW, QKVB, ATTPROJW, ATTPROJB, LN2W, LN2B, UPW, UPB, DOWNW, DOWNB,  // of a layer
-    N_TENSOR_KINDS
-} TensorKind;
+typedef enum { INIT_NORMAL, INIT_RESIDUAL, INIT_UNIFORM, INIT_ZERO, INIT_ONE } Init;
 
 typedef struct {
-    TensorKind kind;
-    int layer;             // −1: of the model
-    char name[40];         // "qkvw 3"
-    char hf_name[96];      // "transformer.h.3.attn.c_attn.weight"
-    int64_t rows, cols;    // as stored here: (OC, C), vectors (1, C)
-    int64_t file_rows;     // rows in the file: V where the table is padded to Vp
-    bool file_transposed;  // the file holds (C, OC): GPT-2's Conv1D
-    int64_t offset;        // in elements, from the start of a set
-    bool decay;            // weight decay applies: matrices and embeddings, not biases and norms
+    int kind;                        // TensorKind, or lora.h's
+    int layer;                       // −1: of the model
+    char name[40];                   // "qkvw 3"
+    int64_t rows, cols;              // (OC, C); vectors are (OC, 1)
+    int64_t ld;                      // from row to row; above cols in a frozen weight that carries adapters: the tail belongs to them
+    int64_t file_rows, file_cols;    // what the files hold; what is beyond is padding, zero for ever
+    int64_t offset;                  // in elements, from the start of a set
+    bool decay;                      // weight decay applies: matrices and embeddings, not biases and norms
+    Init init;
 } ModelTensor;
+
+// A tensor of the file and the rows of ours that it holds.
+typedef struct {
+    char hf_name[160];   // "transformer.h.3.attn.c_attn.weight"
+    int tensor;          // row of the table
+    int64_t first;       // its first row there
+    int64_t rows, cols;
+    FileForm form;
+} FileTensor;
 
 typedef struct {
     ModelConfig config;
     ModelTensor* tensors;
     int n_tensors;
+    FileTensor* files;
+    int n_files;
     int* index;            // [kind · L + layer] → row, −1 where the family has no such tensor
-    int64_t n_elements;    // of one buffer of a set, alignment and vocabulary padding included
-    int64_t n_parameters;  // what the file holds
+    int64_t n_elements;    // of one buffer of a set, alignment and padding included
+    int64_t n_parameters;  // what the files hold
 } ModelLayout;
 
 typedef struct {
@@ -69,13 +77,25 @@ void parameters_copy(ParameterSet* to, const ParameterSet* from, cudaStream_t st
 
 // Normal(0, 0.02), residual projections Normal(0, 0.02/sqrt(2L)), biases 0, norms 1 (GPT-2's own rule), by a counter-based generator.
 void parameters_init(ParameterSet* set, uint64_t seed);
-// Hugging Face directories. Every tensor is checked for presence, shape and dtype; what is missing or left over is named.
-void parameters_load(ParameterSet* set, const char* directory);
-void parameters_save(const ParameterSet* set, const char* directory);  // fp32 from the masters; config.json and model.safetensors
-// One tensor between host and device as fp32, rows × cols as stored here. Reading waits for everything queued on the device.
+// One tensor between host and device as fp32, (rows, cols) as stored here without tails. Reading waits for everything queued on the device.
 void parameters_get(const ParameterSet* set, int tensor, float* host);
 void parameters_set(ParameterSet* set, int tensor, const float* host);
 void parameters_get_gradient(const ParameterSet* set, int tensor, float* host);
+// The same for n rows from `row` on, (n, file_cols): what is padding stays as it is. A model larger than the host's memory to spare moves in blocks of these.
+void parameters_get_rows(const ParameterSet* set, int tensor, int64_t row, int64_t n, float* host);
+void parameters_set_rows(ParameterSet* set, int tensor, int64_t row, int64_t n, const float* host);
+
+// ---- model_io.cu: Hugging Face directories -------------------------------------------------------------------------------------------------
+// Every tensor is checked for presence, shape, dtype and finite values; what is missing or left over is named. One file or shards with an index; a tensor at a
+// time, so that the host never holds a second copy of the model.
+void parameters_load(ParameterSet* set, const char* directory, bool quiet);
+// fp32 from the masters, in files of at most shard_bytes (0: SHARD_BYTES) with an index where that makes more than one. config.json is that of the directory `from`
+// (NULL: a new one) and comes last: a directory without it is no model.
+void parameters_save(const ParameterSet* set, const char* directory, const char* from, int64_t shard_bytes, bool quiet);
+#define SHARD_BYTES 5000000000  // as transformers
+// Rows of ours to the file's order and back: `rows` holds the file tensor's rows (rows, cols) of our tensor, `file` the same as the file has them.
+void file_tensor_order(const ModelLayout* layout, const FileTensor* f, const float* rows, float* file);
+void file_tensor_unorder(const ModelLayout* layout, const FileTensor* f, const float* file, float* rows);
 
 static inline int tensor_index(const ModelLayout* layout, TensorKind kind, int layer) { return layout->index[kind * layout->config.L + layer]; }
 // The tensor's weights (gradient); NULL where the family has none, or the set none of it.

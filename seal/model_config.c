@@ -1,4 +1,4 @@
-/* config.json to ModelConfig and back. One row per family says how its keys are called and what it cannot vary. See model_config.h. */
+/* config.json to ModelConfig and back, by the keys of the family's row (model_family.c). See model_config.h. */
 #include <cjson/cJSON.h>
 #include <math.h>
 #include <stdio.h>
@@ -8,126 +8,262 @@
 #include "file.h"
 #include "model_config.h"
 
-// A key that must have this value where it is present: anything else would be another model.
-typedef struct { const char* key; const char* text; int is_true; } Fixed;  // text: a string; else a boolean
-typedef struct {
-    const char* model_type;
-    const char* architecture;
-    const char *layers, *width, *heads, *kv_heads, *ff, *vocab, *positions, *eps;  // kv_heads NULL: as many as heads
-    int ff_times;              // FF where the key is absent or null: this × C
-    bool tied;                 // where tie_word_embeddings is absent
-    Fixed fixed[6];
-} Family;
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// reading
 
-static const Family families[] = {
-    {"gpt2", "GPT2LMHeadModel", "n_layer", "n_embd", "n_head", NULL, "n_inner", "vocab_size", "n_positions", "layer_norm_epsilon", 4, true,
-     {{"activation_function", "gelu_new", 0}, {"scale_attn_weights", NULL, 1}, {"scale_attn_by_inverse_layer_idx", NULL, 0}, {"add_cross_attention", NULL, 0}}},
-};
-#define N_FAMILIES (sizeof families / sizeof *families)
-
-const char* model_families(void) {
-    static char list[256];
-    if (!*list)
-        for (size_t i = 0; i < N_FAMILIES; i++) snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "", families[i].model_type);
-    return list;
+static double number(const cJSON* item, const char* key, const char* path, double low, double high, bool whole) {
+    double x = item->valuedouble;
+    if (!cJSON_IsNumber(item)) fatal("%s: \"%s\" is not a number", path, key);
+    if (!(x >= low && x <= high) || (whole && x != floor(x))) fatal("%s: \"%s\" is %g, want %s from %.15g to %.15g", path, key, x, whole ? "an integer" : "a number", low, high);
+    return x;
 }
 
-static const Family* find_family(const char* model_type) {
-    for (size_t i = 0; i < N_FAMILIES; i++)
-        if (!strcmp(families[i].model_type, model_type)) return &families[i];
-    return NULL;
+static void put_field(ModelConfig* c, const ConfigKey* k, double value) {
+    char* field = (char*)c + k->offset;
+    if (k->type == KEY_INT) *(int*)field = (int)value;
+    else if (k->type == KEY_FLOAT) *(float*)field = (float)value;
+    else *(bool*)field = value != 0.0;
+}
+static double get_field(const ModelConfig* c, const ConfigKey* k) {
+    const char* field = (const char*)c + k->offset;
+    return k->type == KEY_INT ? *(const int*)field : k->type == KEY_FLOAT ? *(const float*)field : *(const bool*)field;
 }
 
-static int read_int(const cJSON* json, const char* key, const char* path, int low, int high) {
-    const cJSON* item = cJSON_GetObjectItemCaseSensitive(json, key);
-    if (!cJSON_IsNumber(item)) fatal("%s: \"%s\" is missing or not a number", path, key);
-    if (item->valuedouble != floor(item->valuedouble) || item->valuedouble < low || item->valuedouble > high)
-        fatal("%s: \"%s\" is %g, want an integer from %d to %d", path, key, item->valuedouble, low, high);
-    return (int)item->valuedouble;
+static void read_key(ModelConfig* c, const cJSON* json, const ConfigKey* k, const char* path) {
+    const cJSON* item = cJSON_GetObjectItemCaseSensitive(json, k->key);
+    bool required = k->fallback == REQUIRED;
+    if (!item || (required && cJSON_IsNull(item))) {
+        if (required) fatal("%s: \"%s\" is missing", path, k->key);
+        put_field(c, k, k->fallback);
+    } else if (cJSON_IsNull(item)) put_field(c, k, 0);
+    else if (k->type == KEY_BOOL) {
+        if (!cJSON_IsBool(item)) fatal("%s: \"%s\" is neither true nor false", path, k->key);
+        put_field(c, k, cJSON_IsTrue(item));
+    } else put_field(c, k, number(item, k->key, path, k->low, k->high, k->type == KEY_INT));
 }
 
 static void check_fixed(const cJSON* json, const Family* family, const char* path) {
-    for (const Fixed* f = family->fixed; f->key; f++) {
+    for (const FixedKey* f = family->fixed; f->key; f++) {
         const cJSON* item = cJSON_GetObjectItemCaseSensitive(json, f->key);
         if (!item || cJSON_IsNull(item)) continue;
         if (f->text) {
             if (!cJSON_IsString(item) || strcmp(item->valuestring, f->text))
-                fatal("%s: \"%s\" is %s; only \"%s\" is served for %s", path, f->key, cJSON_IsString(item) ? item->valuestring : "not a string", f->text, family->model_type);
+                fatal("%s: \"%s\" is %.40s; only \"%s\" is served for %s", path, f->key, cJSON_IsString(item) ? item->valuestring : "not a string", f->text, family->model_type);
         } else if (!cJSON_IsBool(item) || cJSON_IsTrue(item) != f->is_true) {
             fatal("%s: \"%s\" must be %s; no kernel serves the other", path, f->key, f->is_true ? "true" : "false");
         }
     }
 }
 
-void model_config_complete(ModelConfig* c, const char* where) {
-    if (c->C % c->NH) fatal("%s: width %d does not divide into %d heads", where, c->C, c->NH);
-    if (!c->HS) c->HS = c->C / c->NH;
-    if (!c->NKV) c->NKV = c->NH;
-    if (c->NH % c->NKV) fatal("%s: %d query heads do not share %d key-value heads evenly", where, c->NH, c->NKV);
-    if (c->C % 8 || c->FF % 8) fatal("%s: widths %d and %d must be multiples of 8", where, c->C, c->FF);
-    if (c->norm_eps <= 0.0f) fatal("%s: the norm's epsilon is %g", where, c->norm_eps);
-    c->Vp = (c->V + VOCABULARY_ROUND - 1) / VOCABULARY_ROUND * VOCABULARY_ROUND;
-    c->attention_scale = 1.0f / sqrtf((float)c->HS);
+// The id of a special token; −1 where there is none, or several: then the tokenizer says which.
+static int token_id(const cJSON* json, const char* key, const char* path, int V) {
+    const cJSON* item = cJSON_GetObjectItemCaseSensitive(json, key);
+    if (cJSON_IsArray(item)) item = cJSON_GetArraySize(item) == 1 ? item->child : NULL;
+    return item && !cJSON_IsNull(item) ? (int)number(item, key, path, 0, V - 1, true) : -1;
+}
+
+static double scaling_number(const cJSON* scaling, const char* key, const char* path, double low, double fallback) {
+    const cJSON* item = cJSON_GetObjectItemCaseSensitive(scaling, key);
+    if (!item || cJSON_IsNull(item)) {
+        if (fallback == REQUIRED) fatal("%s: \"rope_scaling\" has no \"%s\"", path, key);
+        return fallback;
+    }
+    return number(item, key, path, low, 1e9, false);
+}
+
+static void read_long_rope(ModelConfig* c, const cJSON* scaling, const char* path) {
+    RopeConfig* r = &c->rope;
+    const cJSON* factors = cJSON_GetObjectItemCaseSensitive(scaling, "short_factor");
+    int n = 0;
+    if (!cJSON_IsArray(factors)) fatal("%s: \"rope_scaling\" has no \"short_factor\"", path);
+    for (const cJSON* x = factors->child; x; x = x->next) {
+        if (n == ROPE_MOST) fatal("%s: \"short_factor\" has more than %d numbers", path, ROPE_MOST);
+        r->short_factor[n++] = (float)number(x, "short_factor", path, 1e-6, 1e6, false);
+    }
+    for (int i = n; i < ROPE_MOST; i++) r->short_factor[i] = 0.0f;  // model_config_complete compares their number with the head's
+    if (!r->original_positions) r->original_positions = c->max_positions;
+    double factor = (double)c->max_positions / r->original_positions;
+    double derived = factor <= 1.0 ? 1.0 : sqrt(1.0 + log(factor) / log((double)r->original_positions));
+    r->attention_factor = (float)scaling_number(scaling, "attention_factor", path, 0, derived);
+}
+
+static void read_rope_scaling(ModelConfig* c, const cJSON* json, const char* path) {
+    RopeConfig* r = &c->rope;
+    const cJSON* scaling = cJSON_GetObjectItemCaseSensitive(json, "rope_scaling");
+    r->attention_factor = 1.0f;
+    if (c->positions != POSITIONS_ROPE || !scaling || cJSON_IsNull(scaling)) return;
+    const cJSON* type = cJSON_GetObjectItemCaseSensitive(scaling, "rope_type");
+    if (!type) type = cJSON_GetObjectItemCaseSensitive(scaling, "type");
+    const char* name = cJSON_IsString(type) ? type->valuestring : "";
+    if (!strcmp(name, "default")) return;
+    if (!strcmp(name, "linear")) {
+        r->scaling = ROPE_LINEAR;
+        r->factor = (float)scaling_number(scaling, "factor", path, 1, REQUIRED);
+    } else if (!strcmp(name, "llama3")) {
+        r->scaling = ROPE_LLAMA3;
+        r->factor = (float)scaling_number(scaling, "factor", path, 1, REQUIRED);
+        r->low_frequency = (float)scaling_number(scaling, "low_freq_factor", path, 1e-6, REQUIRED);
+        r->high_frequency = (float)scaling_number(scaling, "high_freq_factor", path, 1e-6, REQUIRED);
+        r->original_positions = (int)scaling_number(scaling, "original_max_position_embeddings", path, 1, REQUIRED);
+        if (r->high_frequency <= r->low_frequency) fatal("%s: \"high_freq_factor\" must be above \"low_freq_factor\"", path);
+    } else if (!strcmp(name, "longrope") || !strcmp(name, "su")) {
+        r->scaling = ROPE_LONG;
+        read_long_rope(c, scaling, path);
+    } else fatal("%s: rope_scaling \"%.40s\" is not served; served are: default, linear, llama3, longrope", path, name);
+}
+
+static cJSON* parse_config(const char* directory, char path[4096]) {
+    size_t length;
+    snprintf(path, 4096, "%s/config.json", directory);
+    char* text = file_read(path, 1 << 20, &length);
+    cJSON* json = cJSON_ParseWithLength(text, length);
+    if (!cJSON_IsObject(json)) fatal("%s: not a JSON object", path);
+    free(text);
+    return json;
+}
+
+bool model_config_defaults(ModelConfig* c, const char* family) {
+    const Family* f = family_find(family);
+    memset(c, 0, sizeof *c);
+    if (!f) return false;
+    snprintf(c->family, sizeof c->family, "%s", f->model_type);
+    c->rope.attention_factor = c->rope.fraction = 1.0f;
+    for (int table = 0; table < 2 && f->keys[table]; table++)
+        for (const ConfigKey* k = f->keys[table]; k->key; k++) put_field(c, k, k->fallback == REQUIRED ? 0 : k->fallback);
+    c->bos_id = c->eos_id = -1;
+    return true;
 }
 
 void model_config_read(ModelConfig* c, const char* directory) {
     char path[4096];
-    snprintf(path, sizeof path, "%s/config.json", directory);
-    size_t length;
-    char* text = file_read(path, 1 << 20, &length);
-    cJSON* json = cJSON_ParseWithLength(text, length);
-    if (!cJSON_IsObject(json)) fatal("%s: not a JSON object", path);
+    cJSON* json = parse_config(directory, path);
     const cJSON* type = cJSON_GetObjectItemCaseSensitive(json, "model_type");
     if (!cJSON_IsString(type)) fatal("%s: \"model_type\" is missing", path);
-    const Family* f = find_family(type->valuestring);
+    const Family* f = family_find(type->valuestring);
     if (!f) fatal("%s: model family \"%.40s\" is not served; served are: %s", path, type->valuestring, model_families());
     check_fixed(json, f, path);
-    memset(c, 0, sizeof *c);
-    snprintf(c->family, sizeof c->family, "%s", f->model_type);
-    c->L = read_int(json, f->layers, path, 1, 1024);
-    c->C = read_int(json, f->width, path, 8, 1 << 17);
-    c->NH = read_int(json, f->heads, path, 1, 1024);
-    c->NKV = f->kv_heads && cJSON_GetObjectItemCaseSensitive(json, f->kv_heads) ? read_int(json, f->kv_heads, path, 1, 1024) : c->NH;
-    const cJSON* ff = cJSON_GetObjectItemCaseSensitive(json, f->ff);
-    c->FF = ff && !cJSON_IsNull(ff) ? read_int(json, f->ff, path, 8, 1 << 20) : f->ff_times * c->C;
-    c->V = read_int(json, f->vocab, path, 1, 1 << 24);
-    c->max_positions = read_int(json, f->positions, path, 1, 1 << 24);
-    const cJSON* eps = cJSON_GetObjectItemCaseSensitive(json, f->eps);
-    c->norm_eps = cJSON_IsNumber(eps) ? (float)eps->valuedouble : 1e-5f;
-    const cJSON* tied = cJSON_GetObjectItemCaseSensitive(json, "tie_word_embeddings");
-    c->tied_head = cJSON_IsBool(tied) ? cJSON_IsTrue(tied) : f->tied;
-    c->bos_id = cJSON_IsNumber(cJSON_GetObjectItemCaseSensitive(json, "bos_token_id")) ? read_int(json, "bos_token_id", path, 0, c->V - 1) : -1;
-    c->eos_id = cJSON_IsNumber(cJSON_GetObjectItemCaseSensitive(json, "eos_token_id")) ? read_int(json, "eos_token_id", path, 0, c->V - 1) : -1;
+    model_config_defaults(c, f->model_type);
+    for (int table = 0; table < 2 && f->keys[table]; table++)
+        for (const ConfigKey* k = f->keys[table]; k->key; k++) read_key(c, json, k, path);
+    c->bos_id = token_id(json, "bos_token_id", path, c->V);
+    c->eos_id = token_id(json, "eos_token_id", path, c->V);
+    c->positions = f->positions;
+    read_rope_scaling(c, json, path);
     cJSON_Delete(json);
-    free(text);
     model_config_complete(c, path);
 }
 
-char* model_config_json(const ModelConfig* c) {
-    const Family* f = find_family(c->family);
-    cJSON* json = cJSON_CreateObject();
-    cJSON* architectures = cJSON_AddArrayToObject(json, "architectures");
-    cJSON_AddItemToArray(architectures, cJSON_CreateString(f->architecture));
-    cJSON_AddStringToObject(json, "model_type", f->model_type);
-    cJSON_AddNumberToObject(json, f->layers, c->L);
-    cJSON_AddNumberToObject(json, f->width, c->C);
-    cJSON_AddNumberToObject(json, f->heads, c->NH);
-    if (f->kv_heads) cJSON_AddNumberToObject(json, f->kv_heads, c->NKV);
-    cJSON_AddNumberToObject(json, f->ff, c->FF);
-    cJSON_AddNumberToObject(json, f->vocab, c->V);
-    cJSON_AddNumberToObject(json, f->positions, c->max_positions);
-    char eps[32];
-    for (int digits = 6; digits <= 9; digits++) {  // as short as it reads back: 1e-05, not 9.99999975e-06
-        snprintf(eps, sizeof eps, "%.*g", digits, c->norm_eps);
-        if (strtof(eps, NULL) == c->norm_eps) break;
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// what follows from the rest
+
+static void complete_rope(ModelConfig* c, const char* where) {
+    RopeConfig* r = &c->rope;
+    if (c->positions != POSITIONS_ROPE) { r->rotary = 0; return; }
+    r->rotary = (int)(r->fraction * (float)c->HS + 1e-4f);  // 0.7 · 80 is 56 in exact arithmetic
+    if (r->rotary < 2 || r->rotary % 2 || r->rotary > 2 * ROPE_MOST || r->rotary > c->HS)
+        fatal("%s: %d of a head's %d elements would turn; want an even number from 2 to the head size", where, r->rotary, c->HS);
+    if (r->scaling != ROPE_LONG) return;
+    int n = 0;
+    while (n < ROPE_MOST && r->short_factor[n] > 0.0f) n++;
+    if (n != r->rotary / 2) fatal("%s: \"short_factor\" has %d numbers, a head turns in %d", where, n, r->rotary / 2);
+    if (r->original_positions < c->longest) c->longest = r->original_positions;
+}
+
+void model_config_complete(ModelConfig* c, const char* where) {
+    const Family* f = family_find(c->family);
+    if (!f) fatal("%s: model family \"%.20s\" is not served; served are: %s", where, c->family, model_families());
+    c->norm = f->norm;
+    c->positions = f->positions;
+    c->mlp = f->mlp;
+    if (!c->HS && c->C % c->NH) fatal("%s: width %d does not divide into %d heads", where, c->C, c->NH);
+    if (!c->HS) c->HS = c->C / c->NH;
+    if (!c->NKV) c->NKV = c->NH;
+    if (c->NH % c->NKV) fatal("%s: %d query heads do not share %d key-value heads evenly", where, c->NH, c->NKV);
+    if (!c->FF) c->FF = (c->C * f->ff_times / f->ff_over + 7) / 8 * 8;
+    if (c->C % 8 || c->FF % 8 || c->HS % 8) fatal("%s: widths %d and %d and head size %d must be multiples of 8", where, c->C, c->FF, c->HS);
+    if (c->norm_eps <= 0.0f) fatal("%s: the norm's epsilon is %g", where, c->norm_eps);
+    c->Vp = (c->V + VOCABULARY_ROUND - 1) / VOCABULARY_ROUND * VOCABULARY_ROUND;
+    c->attention_scale = 1.0f / sqrtf((float)c->HS);
+    c->longest = c->window && c->window < c->max_positions ? c->window : c->max_positions;
+    complete_rope(c, where);
+}
+
+void model_config_check_length(const ModelConfig* c, int64_t length, const char* option, const char* model) {
+    if (length <= c->longest) return;
+    const char* why = c->longest == c->max_positions ? "" : c->longest == c->window ? ", its sliding window, which is served as full attention" : ", beyond which its long RoPE factors begin";
+    fatal("%s is %lld, %s reads at most %d tokens%s", option, (long long)length, model, c->longest, why);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// writing
+
+// As short as it reads back, and a float even where it is whole: 1e-05, not 9.99999975e-06; 10000.0, not 10000.
+static void add_float(cJSON* json, const char* key, float value) {
+    char text[32];
+    for (int digits = 6; digits <= 9; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtof(text, NULL) == value) break;
     }
-    cJSON_AddRawToObject(json, f->eps, eps);
-    cJSON_AddBoolToObject(json, "tie_word_embeddings", c->tied_head);
-    for (const Fixed* x = f->fixed; x->key; x++)
+    if (!strpbrk(text, ".e")) strcat(text, ".0");
+    cJSON_AddRawToObject(json, key, text);
+}
+
+static void add_rope_scaling(cJSON* json, const ModelConfig* c) {
+    const RopeConfig* r = &c->rope;
+    if (r->scaling == ROPE_PLAIN) return;
+    if (r->scaling == ROPE_LONG) program_error("the long factors of a longrope model are in its own config.json only");
+    cJSON* scaling = cJSON_AddObjectToObject(json, "rope_scaling");
+    cJSON_AddStringToObject(scaling, "rope_type", r->scaling == ROPE_LINEAR ? "linear" : "llama3");
+    add_float(scaling, "factor", r->factor);
+    if (r->scaling == ROPE_LINEAR) return;
+    add_float(scaling, "low_freq_factor", r->low_frequency);
+    add_float(scaling, "high_freq_factor", r->high_frequency);
+    cJSON_AddNumberToObject(scaling, "original_max_position_embeddings", r->original_positions);
+}
+
+static cJSON* new_config(const ModelConfig* c) {
+    const Family* f = family_find(c->family);
+    cJSON* json = cJSON_CreateObject();
+    cJSON_AddItemToArray(cJSON_AddArrayToObject(json, "architectures"), cJSON_CreateString(f->architecture));
+    cJSON_AddStringToObject(json, "model_type", f->model_type);
+    for (int table = 0; table < 2 && f->keys[table]; table++)
+        for (const ConfigKey* k = f->keys[table]; k->key; k++) {
+            double value = get_field(c, k);
+            if (k->type == KEY_BOOL) cJSON_AddBoolToObject(json, k->key, value != 0.0);
+            else if (k->type == KEY_FLOAT) add_float(json, k->key, (float)value);
+            else if (value) cJSON_AddNumberToObject(json, k->key, value);
+            else cJSON_AddNullToObject(json, k->key);
+        }
+    for (const FixedKey* x = f->fixed; x->key; x++)
         if (x->text) cJSON_AddStringToObject(json, x->key, x->text);
+    add_rope_scaling(json, c);
     if (c->bos_id >= 0) cJSON_AddNumberToObject(json, "bos_token_id", c->bos_id);
     if (c->eos_id >= 0) cJSON_AddNumberToObject(json, "eos_token_id", c->eos_id);
-    cJSON_AddStringToObject(json, "torch_dtype", "float32");
+    return json;
+}
+
+// cJSON forgets whether a number was written 8 or 8.0, and transformers warns of a whole factor: these keys are floats.
+static void restore_floats(cJSON* object) {
+    static const char* const keys[] = {"rope_theta", "rotary_emb_base", "factor", "low_freq_factor", "high_freq_factor", "attention_factor", "partial_rotary_factor", "rotary_pct"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        cJSON* item = cJSON_GetObjectItemCaseSensitive(object, keys[i]);
+        if (!cJSON_IsNumber(item) || item->valuedouble != floor(item->valuedouble)) continue;
+        char text[40];
+        snprintf(text, sizeof text, "%.1f", item->valuedouble);
+        cJSON_ReplaceItemInObjectCaseSensitive(object, keys[i], cJSON_CreateRaw(text));
+    }
+}
+
+char* model_config_json(const ModelConfig* c, const char* from, const char* dtype) {
+    char path[4096];
+    cJSON* json = from ? parse_config(from, path) : new_config(c);
+    if (dtype) {
+        cJSON_DeleteItemFromObjectCaseSensitive(json, "dtype");  // what newer versions of transformers call it; both read the old name
+        cJSON_DeleteItemFromObjectCaseSensitive(json, "torch_dtype");
+        cJSON_AddStringToObject(json, "torch_dtype", dtype);
+    }
+    restore_floats(json);
+    restore_floats(cJSON_GetObjectItemCaseSensitive(json, "rope_scaling"));
     char* text = cJSON_Print(json);
     cJSON_Delete(json);
     if (!text) fatal("out of memory writing config.json");

@@ -1,113 +1,253 @@
-/* Models as Hugging Face directories: config.json and model.safetensors. Every tensor of the table must be there with its shape; nothing may be left over. */
+/*
+Models as Hugging Face directories: config.json and model.safetensors, or shards with an index. Every tensor of the table must be there with its shape; nothing may
+be left over. Large tensors move in blocks of rows, so that the host never holds a second copy of the model.
+*/
 #include <string.h>
+#include <unistd.h>
+#include <cjson/cJSON.h>
 #include "error.h"
 #include "file.h"
+// defines: Progress
+#include "log.h"
 #include "model.h"
 #include "safetensors.h"
 
-// Buffers that checkpoints carry along and that hold no weights: causal masks of old GPT-2 files.
-static bool known_buffer(const char* name) {
-    size_t n = strlen(name);
-    return (n > 10 && !strcmp(name + n - 10, ".attn.bias")) || (n > 17 && !strcmp(name + n - 17, ".attn.masked_bias"));
+#define BLOCK_ELEMENTS ((int64_t)4 << 20)  // rows move this many elements at a time
+
+static float* host_floats(int64_t n, const FileTensor* f) {
+    float* x = (float*)malloc((size_t)n * sizeof(float));
+    if (!x) fatal("out of host memory for %lld elements of %s", (long long)n, f->hf_name);
+    return x;
+}
+static int64_t block_rows(const FileTensor* f) { return BLOCK_ELEMENTS / f->cols > 0 ? BLOCK_ELEMENTS / f->cols : 1; }
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// the file's order
+
+// The row of the file that holds row `first + r` of ours: grouped by head there (q, k, v of head 0, q, k, v of head 1 …), by part here.
+static int64_t file_row(const ModelConfig* c, const FileTensor* f, int64_t r) {
+    if (f->form != FILE_HEADS) return r;
+    int64_t part = r / ((int64_t)c->NH * c->HS), within = r % ((int64_t)c->NH * c->HS);
+    return (within / c->HS * 3 + part) * c->HS + within % c->HS;
+}
+
+static void reorder(const ModelLayout* layout, const FileTensor* f, const float* from, float* to, bool to_file) {
+    for (int64_t r = 0; r < f->rows; r++) {
+        int64_t there = file_row(&layout->config, f, r);
+        if (f->form != FILE_TRANSPOSED) {
+            memcpy(to + (to_file ? there : r) * f->cols, from + (to_file ? r : there) * f->cols, (size_t)f->cols * sizeof(float));
+            continue;
+        }
+        for (int64_t c = 0; c < f->cols; c++) {
+            int64_t here = r * f->cols + c, turned = c * f->rows + r;
+            to[to_file ? turned : here] = from[to_file ? here : turned];
+        }
+    }
+}
+void file_tensor_order(const ModelLayout* layout, const FileTensor* f, const float* rows, float* file) { reorder(layout, f, rows, file, true); }
+void file_tensor_unorder(const ModelLayout* layout, const FileTensor* f, const float* file, float* rows) { reorder(layout, f, file, rows, false); }
+
+// The shape in the file; returns the number of dimensions.
+static int file_shape(const ModelLayout* layout, const FileTensor* f, int64_t shape[2]) {
+    bool vector = layout->tensors[f->tensor].cols == 1;
+    shape[0] = f->form == FILE_TRANSPOSED ? f->cols : f->rows;
+    shape[1] = f->form == FILE_TRANSPOSED ? f->rows : f->cols;
+    return vector ? 1 : 2;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// loading
+
+// Buffers that checkpoints carry along and that hold no weights: causal masks, frequencies.
+static bool known_buffer(const Family* family, const char* name) {
+    for (const char* const* end = family->buffers; *end; end++) {
+        size_t n = strlen(name), m = strlen(*end);
+        if (n > m && !strcmp(name + n - m, *end)) return true;
+    }
+    return false;
 }
 
 // The tensor under its full name, or without the family's first word: files saved from the bare model lack "transformer.".
-static const StTensor* find_tensor(const StReader* file, const ModelTensor* t) {
-    const StTensor* found = st_find(file, t->hf_name);
-    const char* dot = strchr(t->hf_name, '.');
-    if (!found && dot) found = st_find(file, dot + 1);
-    return found;
+static const StTensor* find_tensor(const StModel* model, const FileTensor* f, const StReader** file) {
+    const StTensor* found = st_model_find(model, f->hf_name, file);
+    const char* dot = strchr(f->hf_name, '.');
+    return found || !dot ? found : st_model_find(model, dot + 1, file);
 }
 
-static void check_shape(const StReader* file, const ModelTensor* t, const StTensor* s) {
-    int64_t rows = t->file_transposed ? t->cols : t->file_rows, cols = t->file_transposed ? t->file_rows : t->cols;
-    bool vector = t->rows == 1 && s->n_dims == 1 && s->shape[0] == cols;
-    bool matrix = s->n_dims == 2 && s->shape[0] == rows && s->shape[1] == cols;
-    if (vector || matrix) return;
-    char shape[128] = "";
-    for (int d = 0; d < s->n_dims; d++) snprintf(shape + strlen(shape), sizeof shape - strlen(shape), "%s%lld", d ? ", " : "", (long long)s->shape[d]);
-    fatal("%s: tensor %s has shape (%s), the model wants (%lld, %lld)", file->file.path, s->name, shape, (long long)rows, (long long)cols);
+static void check_tensor(const ModelLayout* layout, const FileTensor* f, const StReader* file, const StTensor* s) {
+    int64_t shape[2];
+    int n = file_shape(layout, f, shape);
+    if (s->dtype != ST_F32 && s->dtype != ST_F16 && s->dtype != ST_BF16) fatal("%s: tensor %s is %s, want F32, F16 or BF16", file->file.path, s->name, st_dtype_name(s->dtype));
+    if (s->n_dims == n && s->shape[0] == shape[0] && (n == 1 || s->shape[1] == shape[1])) return;
+    char found[128] = "", wanted[64];
+    for (int d = 0; d < s->n_dims; d++) snprintf(found + strlen(found), sizeof found - strlen(found), "%s%lld", d ? ", " : "", (long long)s->shape[d]);
+    snprintf(wanted, sizeof wanted, n == 1 ? "%lld" : "%lld, %lld", (long long)shape[0], (long long)shape[1]);
+    fatal("%s: tensor %s has shape (%s), the model wants (%s)", file->file.path, s->name, found, wanted);
 }
 
-static float* load_tensor(const StReader* file, const ModelTensor* t, const StTensor* s) {
-    int64_t rows = t->file_rows, cols = t->cols;
-    float* values = (float*)calloc((size_t)(t->rows * t->cols), sizeof(float));  // padded vocabulary rows stay zero
-    if (!values) fatal("%s: out of host memory for %s", file->file.path, s->name);
-    if (!t->file_transposed) {
-        st_to_float(file, s, 0, s->count, values);
-    } else {
-        float* row = (float*)malloc((size_t)rows * sizeof(float));
-        if (!row) fatal("%s: out of host memory for %s", file->file.path, s->name);
-        for (int64_t c = 0; c < cols; c++) {
-            st_to_float(file, s, c * rows, rows, row);
-            for (int64_t r = 0; r < rows; r++) values[r * cols + c] = row[r];
+static void check_finite(const StReader* file, const StTensor* s, const float* values, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(values[i])) fatal("%s: tensor %s holds a NaN or an infinity", file->file.path, s->name);
+}
+
+static void load_tensor(ParameterSet* set, const FileTensor* f, const StReader* file, const StTensor* s) {
+    int64_t n = f->form == FILE_PLAIN ? block_rows(f) : f->rows;  // another order is undone on the whole tensor
+    if (n > f->rows) n = f->rows;
+    float *values = host_floats(n * f->cols, f), *ordered = f->form == FILE_PLAIN ? NULL : host_floats(n * f->cols, f);
+    for (int64_t row = 0; row < f->rows; row += n) {
+        int64_t m = f->rows - row < n ? f->rows - row : n;
+        st_to_float(file, s, row * f->cols, m * f->cols, values);
+        check_finite(file, s, values, m * f->cols);
+        if (ordered) file_tensor_unorder(set->layout, f, values, ordered);
+        parameters_set_rows(set, f->tensor, f->first + row, m, ordered ? ordered : values);
+    }
+    st_forget(file, s);
+    free(values);
+    free(ordered);
+}
+
+// Everything that must be there is, with its shape and a dtype that is read; everything that is there belongs somewhere.
+static void check_model(const StModel* model, const ModelLayout* layout, const char* directory) {
+    const Family* family = family_find(layout->config.family);
+    const char *missing = NULL, *extra = NULL, *extra_file = NULL;
+    int n_missing = 0, n_extra = 0, n_all = 0, at = 0;
+    for (int i = 0; i < model->n_files; i++) n_all += model->files[i].n_tensors;
+    char* seen = (char*)calloc((size_t)n_all + 1, 1);
+    if (!seen) fatal("%s: out of host memory", directory);
+    for (int i = 0; i < layout->n_files; i++) {
+        const StReader* file;
+        const StTensor* s = find_tensor(model, &layout->files[i], &file);
+        if (!s) {
+            if (!n_missing++) missing = layout->files[i].hf_name;
+            continue;
         }
-        free(row);
+        check_tensor(layout, &layout->files[i], file, s);
+        int first = 0;
+        for (const StReader* r = model->files; r != file; r++) first += r->n_tensors;
+        seen[first + (s - file->tensors)] = 1;
     }
-    for (int64_t i = 0; i < t->rows * t->cols; i++)
-        if (!isfinite(values[i])) fatal("%s: tensor %s holds a NaN or an infinity at element %lld", file->file.path, s->name, (long long)i);
-    return values;
+    for (int i = 0; i < model->n_files; i++)
+        for (int k = 0; k < model->files[i].n_tensors; k++, at++) {
+            const char* name = model->files[i].tensors[k].name;
+            bool tied = layout->config.tied_head && (!strcmp(name, "lm_head.weight") || !strcmp(name, "embed_out.weight"));
+            if (seen[at] || tied || known_buffer(family, name)) continue;
+            if (!n_extra++) { extra = name; extra_file = model->files[i].file.path; }
+        }
+    if (n_missing > 1) fatal("%s: tensor %s and %d others are missing", directory, missing, n_missing - 1);
+    if (n_missing) fatal("%s: tensor %s is missing", directory, missing);
+    if (n_extra > 1) fatal("%s: tensor %s and %d others belong to no part of a %s model", extra_file, extra, n_extra - 1, layout->config.family);
+    if (n_extra) fatal("%s: tensor %s belongs to no part of a %s model", extra_file, extra, layout->config.family);
+    free(seen);
 }
 
-void parameters_load(ParameterSet* set, const char* directory) {
+void parameters_load(ParameterSet* set, const char* directory, bool quiet) {
     const ModelLayout* layout = set->layout;
-    char path[4200];
-    snprintf(path, sizeof path, "%s/model.safetensors", directory);
-    StReader file;
-    st_open(&file, path);
-    char* used = (char*)calloc(file.n_tensors + 1, 1);
-    if (!used) fatal("%s: out of host memory", path);
-    for (int i = 0; i < layout->n_tensors; i++) {
-        const ModelTensor* t = &layout->tensors[i];
-        const StTensor* s = find_tensor(&file, t);
-        if (!s) fatal("%s: tensor %s is missing", path, t->hf_name);
-        check_shape(&file, t, s);
-        used[s - file.tensors] = 1;
-        float* values = load_tensor(&file, t, s);
-        parameters_set(set, i, values);
-        free(values);
+    StModel model;
+    Progress progress;
+    st_open_model(&model, directory, "model");
+    check_model(&model, layout, directory);
+    progress_begin(&progress, "loading", layout->n_parameters, quiet);
+    int64_t done = 0;
+    for (int i = 0; i < layout->n_files; i++) {
+        const FileTensor* f = &layout->files[i];
+        const StReader* file;
+        const StTensor* s = find_tensor(&model, f, &file);
+        load_tensor(set, f, file, s);
+        progress_update(&progress, done += f->rows * f->cols, "parameters");
     }
-    for (int i = 0; i < file.n_tensors; i++) {
-        const char* name = file.tensors[i].name;
-        bool tied = layout->config.tied_head && !strcmp(name, "lm_head.weight");
-        if (!used[i] && !tied && !known_buffer(name)) fatal("%s: tensor %s belongs to no part of a %s model", path, name, layout->config.family);
-    }
-    free(used);
-    st_close(&file);
+    progress_end(&progress);
+    st_close_model(&model);
 }
 
-void parameters_save(const ParameterSet* set, const char* directory) {
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// saving
+
+static void save_tensor(const ParameterSet* set, const FileTensor* f, StWriter* out) {
+    int64_t n = f->form == FILE_PLAIN ? block_rows(f) : f->rows;
+    if (n > f->rows) n = f->rows;
+    float *values = host_floats(n * f->cols, f), *ordered = f->form == FILE_PLAIN ? NULL : host_floats(n * f->cols, f);
+    for (int64_t row = 0; row < f->rows; row += n) {
+        int64_t m = f->rows - row < n ? f->rows - row : n;
+        parameters_get_rows(set, f->tensor, f->first + row, m, values);
+        if (ordered) file_tensor_order(set->layout, f, values, ordered);
+        st_write(out, ordered ? ordered : values, (size_t)(m * f->cols) * sizeof(float));
+    }
+    free(values);
+    free(ordered);
+}
+
+// shard_of[i]: the file of tensor i, filled in their order up to the limit; returns how many.
+static int split_shards(const ModelLayout* layout, int64_t limit, int* shard_of) {
+    int shards = 0;
+    int64_t room = 0;
+    for (int i = 0; i < layout->n_files; i++) {
+        int64_t bytes = layout->files[i].rows * layout->files[i].cols * (int64_t)sizeof(float);
+        if (bytes > room) { shards++; room = limit; }
+        room -= bytes;
+        shard_of[i] = shards - 1;
+    }
+    return shards;
+}
+
+static void shard_name(char* name, size_t size, int shard, int shards) {
+    if (shards == 1) snprintf(name, size, "model.safetensors");
+    else snprintf(name, size, "model-%05d-of-%05d.safetensors", shard + 1, shards);
+}
+
+static void write_index(const ModelLayout* layout, const char* directory, const int* shard_of, int shards) {
+    char path[4200], name[64];
+    int64_t total = 0;
+    cJSON *json = cJSON_CreateObject(), *metadata = cJSON_AddObjectToObject(json, "metadata"), *map = cJSON_AddObjectToObject(json, "weight_map");
+    for (int i = 0; i < layout->n_files; i++) {
+        shard_name(name, sizeof name, shard_of[i], shards);
+        cJSON_AddStringToObject(map, layout->files[i].hf_name, name);
+        total += layout->files[i].rows * layout->files[i].cols * (int64_t)sizeof(float);
+    }
+    cJSON_AddNumberToObject(metadata, "total_size", (double)total);
+    char* text = cJSON_Print(json);
+    if (!text) fatal("out of memory writing the index of %s", directory);
+    snprintf(path, sizeof path, "%s/model.safetensors.index.json", directory);
+    file_write(path, text, strlen(text));
+    cJSON_free(text);
+    cJSON_Delete(json);
+}
+
+void parameters_save(const ParameterSet* set, const char* directory, const char* from, int64_t shard_bytes, bool quiet) {
     const ModelLayout* layout = set->layout;
-    char path[4200];
+    char path[4200], name[64];
+    int* shard_of = (int*)malloc((size_t)layout->n_files * sizeof(int));
+    if (!shard_of) fatal("out of host memory");
+    int shards = split_shards(layout, shard_bytes ? shard_bytes : SHARD_BYTES, shard_of);
     directory_make(directory);
+    char* config = model_config_json(&layout->config, from, "float32");
+    Progress progress;
+    progress_begin(&progress, "saving", layout->n_parameters, quiet);
+    int64_t done = 0;
+    for (int shard = 0, first = 0; shard < shards; shard++) {
+        StWriter file;
+        int end = first;
+        shard_name(name, sizeof name, shard, shards);
+        snprintf(path, sizeof path, "%s/%s", directory, name);
+        st_create(&file, path);
+        st_set_metadata(&file, "format", "pt");
+        for (; end < layout->n_files && shard_of[end] == shard; end++) {
+            int64_t shape[2];
+            int n = file_shape(layout, &layout->files[end], shape);
+            st_declare(&file, layout->files[end].hf_name, ST_F32, n, shape);
+        }
+        for (; first < end; first++) {
+            save_tensor(set, &layout->files[first], &file);
+            progress_update(&progress, done += layout->files[first].rows * layout->files[first].cols, "parameters");
+        }
+        st_commit(&file);
+    }
+    if (shards > 1) write_index(layout, directory, shard_of, shards);
+    // what an earlier model of another size left behind would be read in place of this one
+    snprintf(path, sizeof path, shards > 1 ? "%s/model.safetensors" : "%s/model.safetensors.index.json", directory);
+    unlink(path);
     snprintf(path, sizeof path, "%s/config.json", directory);
-    char* config = model_config_json(&layout->config);
     file_write(path, config, strlen(config));
     free(config);
-    snprintf(path, sizeof path, "%s/model.safetensors", directory);
-    StWriter file;
-    st_create(&file, path);
-    st_set_metadata(&file, "format", "pt");
-    for (int i = 0; i < layout->n_tensors; i++) {
-        const ModelTensor* t = &layout->tensors[i];
-        int64_t shape[2] = {t->file_transposed ? t->cols : t->file_rows, t->file_transposed ? t->file_rows : t->cols};
-        bool vector = t->rows == 1;
-        st_declare(&file, t->hf_name, ST_F32, vector ? 1 : 2, vector ? shape + 1 : shape);
-    }
-    for (int i = 0; i < layout->n_tensors; i++) {
-        const ModelTensor* t = &layout->tensors[i];
-        float* values = (float*)malloc((size_t)(t->rows * t->cols) * sizeof(float));
-        float* column = (float*)malloc((size_t)t->file_rows * sizeof(float));
-        if (!values || !column) fatal("%s: out of host memory for %s", path, t->hf_name);
-        parameters_get(set, i, values);
-        if (!t->file_transposed) st_write(&file, values, (size_t)(t->file_rows * t->cols) * sizeof(float));
-        else
-            for (int64_t c = 0; c < t->cols; c++) {
-                for (int64_t r = 0; r < t->file_rows; r++) column[r] = values[r * t->cols + c];
-                st_write(&file, column, (size_t)t->file_rows * sizeof(float));
-            }
-        free(values);
-        free(column);
-    }
-    st_commit(&file);
+    free(shard_of);
+    progress_end(&progress);
 }

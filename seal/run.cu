@@ -52,8 +52,8 @@ static int tokens_that_fit(const ModelConfig* config, TrainerSettings settings, 
 }
 
 void run_settings(const TrainOptions* o, const ModelConfig* config, TrainerSettings* settings) {
-    if (o->max_length > config->max_positions) fatal("--max-length is %lld, %s reads at most %d tokens", (long long)o->max_length, o->model, config->max_positions);
-    int longest = o->max_length ? (int)o->max_length : config->max_positions;
+    model_config_check_length(config, o->max_length, "--max-length", o->model);
+    int longest = o->max_length ? (int)o->max_length : config->longest;
     if (longest < 2) fatal("--max-length is %d; a sample needs two tokens", longest);
     settings->T = o->tokens > 0 ? (int)o->tokens : longest;
     if (settings->T < longest) fatal("--tokens is %d, a sample may have %d; raise --tokens or lower --max-length", settings->T, longest);
@@ -110,7 +110,7 @@ void run_begin(Run* run, int64_t samples) {
     if (!run->steps) fatal("--epochs %g makes no step", o->epochs);
     directory_probe(o->out);
     trainer_allocate(&run->trainer);
-    parameters_load(&run->trainer.theta, o->model);
+    parameters_load(&run->trainer.theta, o->model, o->quiet);
     run->peak_tflops = gpu_peak_tflops(device_name(), sizeof(floatX) == 2);
 }
 
@@ -311,7 +311,7 @@ void run_end(Run* run) {
     progress_end(&run->progress);
     log_close(&run->log);
     snprintf(path, sizeof path, "%s/model", o->out);
-    parameters_save(&run->trainer.theta, path);
+    parameters_save(&run->trainer.theta, path, o->model, (int64_t)(o->shard_gb * 1e9), o->quiet);
     copy_tokenizer(o->model, path);
     snprintf(path, sizeof path, "%s/summary.json", o->out);
     AtomicFile f;

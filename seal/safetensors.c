@@ -3,11 +3,15 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 #include <stb/stb_ds.h>
 #include "error.h"
 #include "safetensors.h"
 
 #define HEADER_MOST (100u << 20)  // as the format's own library
+#define INDEX_MOST (64u << 20)
+#define SHARDS_MOST 10000
 
 static const struct { const char* name; size_t size; } dtypes[] = {{"F32", 4}, {"F16", 2}, {"BF16", 2}, {"F64", 8}, {"I32", 4}, {"I64", 8}, {"U8", 1}, {"other", 0}};
 static const struct { const char* name; size_t size; } others[] = {{"BOOL", 1}, {"I8", 1}, {"I16", 2}, {"U16", 2}, {"U32", 4}, {"U64", 8}, {"F8_E4M3", 1}, {"F8_E5M2", 1}};
@@ -154,6 +158,88 @@ void st_copy(const StReader* r, const char* name, StDtype dtype, int64_t count, 
     if (t->dtype != dtype || t->count != count)
         fatal("%s: tensor %s holds %lld of %s, want %lld of %s", r->file.path, name, (long long)t->count, dtypes[t->dtype].name, (long long)count, dtypes[dtype].name);
     memcpy(out, t->data, t->bytes);
+}
+
+void st_forget(const StReader* r, const StTensor* t) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)t->data / page * page;
+    (void)r;
+    if (t->bytes) madvise((void*)from, (uintptr_t)t->data + t->bytes - from, MADV_DONTNEED);  // advice: where it fails the pages stay
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// models in several files
+
+// Opens the file of the directory unless it is open already; returns its number.
+static int open_shard(StModel* m, NameMap** shards, const char* directory, const char* name, const char* index) {
+    char path[4200];
+    ptrdiff_t known = shgeti(*shards, name);
+    if (known >= 0) return (*shards)[known].value;
+    if (!*name || strchr(name, '/') || name[0] == '.') fatal("%s: \"%.80s\" is no file of this directory", index, name);
+    if (m->n_files == SHARDS_MOST) fatal("%s: names more than %d files", index, SHARDS_MOST);
+    m->files = realloc(m->files, ((size_t)m->n_files + 1) * sizeof *m->files);
+    if (!m->files) fatal("%s: out of memory", index);
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    st_open(&m->files[m->n_files], path);
+    shput(*shards, name, m->n_files);
+    return m->n_files++;
+}
+
+static void open_index(StModel* m, const char* directory, const char* index) {
+    size_t length;
+    char* text = file_read(index, INDEX_MOST, &length);
+    cJSON* json = cJSON_ParseWithLength(text, length);
+    const cJSON* map = cJSON_GetObjectItemCaseSensitive(json, "weight_map");
+    if (!cJSON_IsObject(map) || !map->child) fatal("%s: no index of safetensors files (an object with a \"weight_map\")", index);
+    NameMap* shards = NULL;
+    int64_t named = 0, present = 0;
+    sh_new_strdup(shards);
+    for (const cJSON* entry = map->child; entry; entry = entry->next, named++) {
+        if (!cJSON_IsString(entry)) fatal("%s: tensor %.80s has no file", index, entry->string);
+        int shard = open_shard(m, &shards, directory, entry->valuestring, index);
+        const StReader* file = &m->files[shard];
+        if (!st_find(file, entry->string)) fatal("%s: tensor %.80s is not in %s", index, entry->string, file->file.path);
+    }
+    for (int i = 0; i < m->n_files; i++)
+        for (int k = 0; k < m->files[i].n_tensors; k++, present++) {
+            const StReader* first = NULL;
+            const char* name = m->files[i].tensors[k].name;
+            st_model_find(m, name, &first);
+            if (first && first != &m->files[i]) fatal("%s: tensor %.80s is in %s as well", m->files[i].file.path, name, first->file.path);
+        }
+    // every name of the index is in its file, so another number means a tensor without a name, or a name that stands twice
+    if (present != named) fatal("%s: names %lld tensors, its files hold %lld", index, (long long)named, (long long)present);
+    shfree(shards);
+    cJSON_Delete(json);
+    free(text);
+}
+
+void st_open_model(StModel* m, const char* directory, const char* stem) {
+    char path[4200], index[4200];
+    memset(m, 0, sizeof *m);
+    snprintf(path, sizeof path, "%s/%s.safetensors", directory, stem);
+    snprintf(index, sizeof index, "%s/%s.safetensors.index.json", directory, stem);
+    if (!file_exists(path) && file_exists(index)) {
+        open_index(m, directory, index);
+        return;
+    }
+    if (!file_exists(path)) fatal("%s: there is neither %s.safetensors nor %s.safetensors.index.json; a model in another form must be converted", directory, stem, stem);
+    m->files = calloc(1, sizeof *m->files);
+    if (!m->files) fatal("%s: out of memory", path);
+    st_open(&m->files[m->n_files++], path);
+}
+
+void st_close_model(StModel* m) {
+    for (int i = 0; i < m->n_files; i++) st_close(&m->files[i]);
+    free(m->files);
+    memset(m, 0, sizeof *m);
+}
+
+const StTensor* st_model_find(const StModel* m, const char* name, const StReader** file) {
+    for (int i = 0; i < m->n_files; i++) {
+        const StTensor* t = st_find(&m->files[i], name);
+        if (t) { *file = &m->files[i]; return t; }
+    }
+    return NULL;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------

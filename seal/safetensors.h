@@ -46,6 +46,18 @@ void st_to_float(const StReader* r, const StTensor* t, int64_t from, int64_t n, 
 // The whole tensor, checked to be of this dtype and count, copied.
 void st_copy(const StReader* r, const char* name, StDtype dtype, int64_t count, void* out);
 
+// The tensor's pages may leave memory again: what has been copied to the device need not stay on the host.
+void st_forget(const StReader* r, const StTensor* t);
+
+// A model's files: STEM.safetensors, or the shards that STEM.safetensors.index.json names. Every tensor of the index must be in the file it names, and stands once.
+typedef struct {
+    StReader* files;
+    int n_files;
+} StModel;
+void st_open_model(StModel* m, const char* directory, const char* stem);
+void st_close_model(StModel* m);
+const StTensor* st_model_find(const StModel* m, const char* name, const StReader** file);  // NULL where there is none
+
 // Writing: declare all tensors, then write their data in the same order.
 typedef struct {
     AtomicFile file;

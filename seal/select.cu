@@ -25,7 +25,7 @@ static TokenOptions token_options(const TrainOptions* o, const ModelConfig* conf
     t.rows.prompt_template = o->prompt_template;
     t.rows.prompt_field = o->prompt_field;
     t.rows.response_field = o->response_field;
-    t.max_length = o->max_length ? (int)o->max_length : config->max_positions;
+    t.max_length = o->max_length ? (int)o->max_length : config->longest;
     t.vocab = config->V;
     t.compat = o->compat;
     t.quiet = o->quiet;
@@ -62,7 +62,7 @@ static float* losses_under(const TrainOptions* o, const ModelConfig* config, con
     run_settings(o, config, &settings);
     trainer_plan(&t, config, &settings);
     trainer_allocate(&t);
-    parameters_load(&t.theta, o->model);
+    parameters_load(&t.theta, o->model, o->quiet);
     BatchItem* items = (BatchItem*)calloc((size_t)o->batch, sizeof *items);
     float* loss = (float*)malloc((size_t)set->n * sizeof(float));
     if (!items || !loss) fatal("out of host memory for %d losses", set->n);

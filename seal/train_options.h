@@ -14,10 +14,13 @@ typedef enum { COMMAND_INIT, COMMAND_PRETRAIN, COMMAND_SELECTOR, COMMAND_SFT, CO
 typedef struct {
     // init
     const char* family;
-    int64_t layers, width, heads, kv_heads, ff, vocab, positions;
+    int64_t layers, width, heads, kv_heads, head_size, ff, vocab, positions;
+    double rope_base;
+    bool config_only;
     const char* tokenizer;
     // models and data
     const char *model, *out;
+    double shard_gb;
     StringList tune, valid, safe, append;
     const char *selector, *method, *scores;
     double top;

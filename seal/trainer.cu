@@ -78,7 +78,7 @@ static void run_stream(Trainer* t, const ParameterSet* set, const BatchItem* ite
         t->place[i] = t->chosen[i];
         t->coefficient[i] = item->sample.n_loss ? item->coefficient / item->sample.n_loss : 0.0f;
     }
-    packed_stream_build(&t->packed, t->samples, n, t->layout.config.V, t->layout.config.max_positions);
+    packed_stream_build(&t->packed, t->samples, n, t->layout.config.V, t->layout.config.longest);
     DeviceStream s;
     stream_upload(&t->uploader, &s, &t->packed, t->coefficient, t->place, t->stream);
     if (sigma) selector_token_weights(s.weight, sigma, s.coefficient, s.place, s.loss_start, s.n_samples, b, t->stream);
@@ -138,7 +138,7 @@ double trainer_flops(const Trainer* t, const PassCounts* counts) {
     double head = (double)c->V * c->C, body = 0.0;
     for (int i = 0; i < t->layout.n_tensors; i++) {
         const ModelTensor* x = &t->layout.tensors[i];
-        if (x->layer >= 0 && x->rows > 1) body += (double)x->rows * x->cols;
+        if (x->layer >= 0 && x->cols > 1) body += (double)x->rows * x->cols;
     }
     double attention = 6.0 * c->L * c->NH * c->HS * (double)counts->squares;
     return 6.0 * body * (double)counts->trained_tokens + 2.0 * body * (double)counts->forward_tokens + 6.0 * head * (double)counts->loss_tokens + attention;

@@ -42,6 +42,7 @@ static size_t width_of(const LayerRow* row, const ModelConfig* c) {
 
 void transformer_plan(Transformer* t, const ModelLayout* layout, KeepMode keep, int T, int head_rows, MemoryPlan* plan) {
     const ModelConfig* c = &layout->config;
+    if (c->norm != NORM_LAYERNORM || c->positions != POSITIONS_LEARNED || c->mlp != MLP_GELU_TANH) fatal("a %s model can be read and made, but not run by this version", c->family);
     memset(t, 0, sizeof *t);
     t->layout = layout;
     t->keep = keep;

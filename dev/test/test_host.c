@@ -5,9 +5,10 @@ process, and its status and its one line are checked.
 #include <math.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include "check.h"
+// defines: refuses
+#include "refuses.h"
 #include "error.h"
 #include "file.h"
 #include "model_config.h"
@@ -24,32 +25,6 @@ static const char* in_directory(const char* name) {
     char* p = path[at++ % 4];
     snprintf(p, 256, "%s/%s", directory, name);
     return p;
-}
-
-// Runs body(context) in a child; true where it ended with status 2 and wrote one line that holds `expected`.
-static int refuses(void (*body)(const void*), const void* context, const char* expected) {
-    int pipes[2], status;
-    char text[2048] = "";
-    if (pipe(pipes)) return 0;
-    fflush(stdout);
-    pid_t child = fork();
-    if (child == 0) {
-        dup2(pipes[1], 2);
-        close(pipes[0]);
-        body(context);
-        _exit(0);
-    }
-    close(pipes[1]);
-    size_t n = 0;
-    ssize_t got;
-    while (n + 1 < sizeof text && (got = read(pipes[0], text + n, sizeof text - 1 - n)) > 0) n += (size_t)got;
-    text[n] = 0;
-    close(pipes[0]);
-    waitpid(child, &status, 0);
-    char* newline = strchr(text, '\n');
-    int good = WIFEXITED(status) && WEXITSTATUS(status) == 2 && strstr(text, expected) && newline && !newline[1];
-    if (!good) printf("# status %x, said: %s\n", status, text);
-    return good;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
@@ -233,7 +208,7 @@ static void test_files(void) {
 static void read_config(const void* path) { ModelConfig c; model_config_read(&c, path); }
 static void test_config(void) {
     static const struct { const char *name, *json, *expected; } bad[] = {
-        {"an unknown family", "{\"model_type\":\"bert\"}", "\"bert\" is not served; served are: gpt2"},
+        {"an unknown family", "{\"model_type\":\"bert\"}", "\"bert\" is not served; served are: gpt2, llama, mistral, gpt_neox, phi3"},
         {"a missing key", "{\"model_type\":\"gpt2\",\"n_layer\":2}", "\"n_embd\" is missing"},
         {"a negative size", "{\"model_type\":\"gpt2\",\"n_layer\":-2}", "\"n_layer\" is -2"},
         {"an activation no kernel serves", "{\"model_type\":\"gpt2\",\"activation_function\":\"relu\"}", "only \"gelu_new\" is served"},
@@ -245,13 +220,17 @@ static void test_config(void) {
         file_write(in_directory("config.json"), bad[i].json, strlen(bad[i].json));
         check(refuses(read_config, directory, bad[i].expected), "config.json: %s is refused", bad[i].name);
     }
-    ModelConfig c = {.family = "gpt2", .L = 3, .C = 64, .NH = 2, .FF = 200, .V = 331, .max_positions = 77, .norm_eps = 1e-5f, .tied_head = true, .bos_id = 5, .eos_id = 0}, d;
-    model_config_complete(&c, "here");
-    char* text = model_config_json(&c);
-    file_write(in_directory("config.json"), text, strlen(text));
-    free(text);
-    model_config_read(&d, directory);
-    check(!memcmp(&c, &d, sizeof c), "config.json: what is written is read");
+    for (const char** family = (const char*[]){"gpt2", "llama", "mistral", "gpt_neox", "phi3", NULL}; *family; family++) {
+        ModelConfig c, d;
+        check(model_config_defaults(&c, *family), "%s is served", *family);
+        c.L = 3; c.C = 64; c.NH = 2; c.FF = 200; c.V = 331; c.max_positions = 77; c.bos_id = 5; c.eos_id = 0;
+        model_config_complete(&c, "here");
+        char* text = model_config_json(&c, NULL, "float32");
+        file_write(in_directory("config.json"), text, strlen(text));
+        free(text);
+        model_config_read(&d, directory);
+        check(!memcmp(&c, &d, sizeof c), "config.json of %s: what is written is read", *family);
+    }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------

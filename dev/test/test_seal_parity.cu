@@ -98,7 +98,7 @@ static void run(const StReader* inputs, const Set* safe, const Set* tune, int al
     selector_plan(&s, &selector, N, width, &t.plan);
     trainer_allocate(&t);
     selector_bind(&s, t.stream);
-    parameters_load(&t.theta, GOLDEN);
+    parameters_load(&t.theta, GOLDEN, true);
     if (settings.with_hat) parameters_copy(&t.theta_hat, &t.theta, t.stream);
 
     GammaSchedule schedule;
