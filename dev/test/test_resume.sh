@@ -30,31 +30,34 @@ same_run() {
     truth "$name: one log without a gap or a doubled line" diff <(timeless "$a/log.jsonl") <(timeless "$b/log.jsonl")
     truth "$name: the summary's counts" diff <(sed 's/"wall_s":[^,]*,//' "$a/summary.json") <(sed 's/"wall_s":[^,]*,//' "$b/summary.json")
 }
-# interrupt SIGNAL STEP RUN command…: starts it, sends the signal once the log has the step; its status is in $status
+# interrupt SIGNAL STEP RUN command…: starts it, sends the signal once the log has the step; its status is in $status. Again where it had ended by then.
 interrupt() {
-    local signal=$1 step=$2 run=$3; shift 3
-    rm -rf "$run"
-    "$@" --out "$run" >"$work/out" 2>"$work/err" &
-    local pid=$!
-    until grep -qs "\"step\":$step," "$run/log.jsonl" || ! kill -0 $pid 2>/dev/null; do sleep 0.01; done
-    kill -"$signal" $pid 2>/dev/null
-    wait $pid 2>/dev/null; status=$?
+    local signal=$1 step=$2 run=$3 try; shift 3
+    for try in 1 2 3 4 5; do
+        rm -rf "$run"
+        "$@" --out "$run" >"$work/out" 2>"$work/err" &
+        local pid=$!
+        until grep -qs "\"step\":$step," "$run/log.jsonl" || ! kill -0 $pid 2>/dev/null; do :; done
+        kill -"$signal" $pid 2>/dev/null
+        wait $pid 2>/dev/null; status=$?
+        [ $status -eq 0 ] || return
+    done
 }
 
 pretrain=("$train_seal" pretrain --model base --tune train.safetensors --valid valid.safetensors --lr 1e-2 --warmup 5 --schedule cosine --batch 12 --max-length 32 --epochs 8 --tokens 128 --quiet)
 select=("$train_seal" selector --model words --tune tune.jsonl --safe safe.jsonl --lr 1e-3 --gamma linear:0,0.2 --epochs 3 --batch 16 --tokens 128 --max-length 32 --quiet)
 sft=("$train_seal" sft --model words --tune tune.jsonl --append safe.jsonl --valid safe.jsonl --lr 1e-3 --epochs 2 --batch 12 --tokens 128 --quiet)
 
-# case NAME RUN command…: left alone; stopped by SIGTERM at its own step; killed after a checkpoint
+# case NAME RUN command…: left alone; stopped by SIGTERM; killed after a checkpoint
 whole_case() {
     local name=$1 run=$2; shift 2
     expect "$name: a run left alone" "$@" --out "$run"
-    interrupt TERM 13 "$run.term" "$@"
+    interrupt TERM 6 "$run.term" "$@"
     truth "$name: SIGTERM ends it with status 75 (was $status)" test "$status" -eq 75
     truth "$name: and one line that says so" bash -c "grep -q 'SIGTERM: stopped after step [0-9]* of [0-9]*; --resume goes on from $run.term/checkpoint/step-' err && test \$(wc -l <err) -eq 1"
     expect "$name: it goes on" "$@" --out "$run.term" --resume
     same_run "$name, after SIGTERM" "$run" "$run.term"
-    interrupt KILL 17 "$run.kill" "$@" --save-every 5
+    interrupt KILL 13 "$run.kill" "$@" --save-every 5
     truth "$name: SIGKILL (status $status)" test "$status" -eq 137
     truth "$name: at most two checkpoints stay, and what was being written" test "$(ls "$run.kill/checkpoint" | wc -l)" -le 3
     expect "$name: it goes on too" "$@" --save-every 5 --out "$run.kill" --resume
@@ -67,7 +70,7 @@ whole_case "Algorithm 2, sigmoid" two "${select[@]}" --activation sigmoid
 for optimizer in sgd centred mean; do
     run=("${select[@]}" --selector-optimizer $optimizer --selector-lr 1)
     expect "$optimizer: a run left alone" "${run[@]}" --out $optimizer
-    interrupt INT 13 $optimizer.int "${run[@]}"
+    interrupt INT 6 $optimizer.int "${run[@]}"
     truth "$optimizer: SIGINT ends it with status 75 (was $status)" test "$status" -eq 75
     expect "$optimizer: it goes on" "${run[@]}" --out $optimizer.int --resume
     same_run "$optimizer, after SIGINT" $optimizer $optimizer.int
@@ -75,15 +78,15 @@ done
 if [ -x "$bf16" ]; then
     run=("$bf16" "${select[@]:1}" --algorithm 1)
     expect "bf16: a run left alone" "${run[@]}" --out bf
-    interrupt TERM 13 bf.term "${run[@]}"
+    interrupt TERM 6 bf.term "${run[@]}"
     expect "bf16: it goes on" "${run[@]}" --out bf.term --resume
     same_run bf16 bf bf.term
-    interrupt TERM 13 mixed "${run[@]}"
+    interrupt TERM 6 mixed "${run[@]}"
     refuse "a checkpoint of the other precision" "the precision of the build" "${select[@]}" --algorithm 1 --out mixed --resume
 else echo "ok bf16 # SKIP $bf16 is not built"; fi
 
 # damaged checkpoints: refused, said so, the one before is taken
-interrupt KILL 17 killed "${pretrain[@]}" --save-every 5
+interrupt KILL 13 killed "${pretrain[@]}" --save-every 5
 newest=$(ls killed/checkpoint | sed 's/step-//' | sort -n | while read -r n; do [ -e "killed/checkpoint/step-$n/rank-0.sha256" ] && echo "$n"; done | tail -1)
 truth "sha256sum reads the sums" bash -c "cd killed/checkpoint/step-$newest && sha256sum -c rank-0.sha256"
 damage() {
