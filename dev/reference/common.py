@@ -47,8 +47,8 @@ def randomise(model, seed, embedding=0.25, matrix=1.0, bias=0.1):
 
 
 def parameters(model):
-    """{HF name: parameter}; the tied lm_head.weight is not listed a second time."""
-    return dict(model.named_parameters())
+    """{HF name: trained parameter}; the tied lm_head.weight is not listed a second time, nor are weights frozen under an adapter."""
+    return {n: p for n, p in model.named_parameters() if p.requires_grad}
 
 
 def bf16(x):

@@ -71,8 +71,8 @@ def gradients(model, batch):
     return logits.detach(), nll.detach(), sample_loss.detach(), loss.detach(), {n: p.grad.clone() for n, p in parameters(model).items()}
 
 
-def train(model, batch, rounded, lr, eps=EPS, disturb=0.0):
-    """STEPS AdamW steps. rounded: forward and backward at bf16(master), the update on the fp32 master. Returns losses, norms, masters.
+def train(model, batch, rounded, lr, eps=EPS, disturb=0.0, steps=STEPS):
+    """AdamW steps on one batch. rounded: forward and backward at bf16(master), the update on the fp32 master. Returns losses, norms, masters.
     disturb: noise of that size, relative to the tensor's largest, on each gradient that is not exactly 0, for --survey."""
     live = parameters(model)
     master = {n: torch.nn.Parameter(p.detach().clone()) for n, p in live.items()}
@@ -81,7 +81,7 @@ def train(model, batch, rounded, lr, eps=EPS, disturb=0.0):
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=BETAS, eps=eps)
     generator = torch.Generator().manual_seed(7)
     losses, norms = [], []
-    for _ in range(STEPS):
+    for _ in range(steps):
         with torch.no_grad():
             for n, p in live.items():
                 p.copy_(bf16(master[n]) if rounded else master[n])

@@ -1,0 +1,266 @@
+"""
+Records what transformers and PEFT compute with a tiny random model of every family the trainer serves: logits, losses, every gradient and five AdamW
+steps, of all weights and of LoRA adapters on frozen weights; for fp32, and for weights rounded to bf16. dev/test/test_families.cu holds the trainer
+against these files. As in record_gpt2.py each sample runs through the model alone, from position 0. Logits, losses and gradients are computed in fp64
+(but for what transformers itself keeps in fp32: RMS norms and rotary tables) and stored in fp32, because gradients of key projections are sums that
+cancel, to 5e-6 in fp32; the AdamW steps run in fp32.
+
+    python record_families.py             writes golden/families/NAME (a Hugging Face directory, states*.safetensors, a PEFT directory an adapter)
+    python record_families.py --check     computes everything again and compares with the files
+    python record_families.py --survey    how far fp64 and a bf16 model lie from what is recorded
+"""
+import argparse
+import glob
+import json
+import os
+import shutil
+import sys
+
+from common import GOLDEN, bf16, compare_golden, parameters, single_thread, write_golden
+from record_gpt2 import BETAS, CLIP, EPS, WEIGHT_DECAY, gradients, make_batch, train, worst
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+from transformers import (GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM,
+                          Phi3Config, Phi3ForCausalLM)
+
+STEPS = 5
+LORA_SEED, RANK, ALPHA = 31, 4, 6  # the scale is 1.5: neither 1 nor a power of two
+# (length, prompt length, c_x), as in record_gpt2.py; the longest crosses a tile of the attention kernels
+SAMPLES = [(29, 9, 0.31), (1, 0, 0.20), (11, 10, 0.07), (67, 20, 0.24), (7, 0, 0.18)]
+ROPE = dict(max_position_embeddings=128, attn_implementation="sdpa", bos_token_id=0, eos_token_id=1)
+# dtype: of the file. Weights are exactly bf16 whatever the file's type, so that both precisions share logits and gradients, but for `llama`, whose
+# fp32 weights are rounded on loading. shard: save_pretrained's limit, which makes several files and an index.
+CASES = {
+    # three query heads share one key-value head, heads wider than C / NH, Llama-3 scaling with frequencies in each of its three ranges
+    "llama": dict(cls=LlamaForCausalLM, dtype=torch.float32, seed=11, qv=["q_proj", "v_proj"], config=LlamaConfig(
+        vocab_size=93, hidden_size=48, intermediate_size=56, num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=1, head_dim=32, rms_norm_eps=1e-5,
+        rope_theta=500000.0, rope_scaling=dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32), **ROPE)),
+    # head size 96, a tied head, biases on every projection
+    "llama_tied": dict(cls=LlamaForCausalLM, dtype=torch.bfloat16, seed=12, qv=["q_proj", "v_proj"], config=LlamaConfig(
+        vocab_size=71, hidden_size=40, intermediate_size=56, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, head_dim=96, rms_norm_eps=1e-6,
+        tie_word_embeddings=True, attention_bias=True, mlp_bias=True, **ROPE)),
+    # head size 80, a window no sample leaves, a file in fp16
+    "mistral": dict(cls=MistralForCausalLM, dtype=torch.float16, seed=13, qv=["q_proj", "v_proj"], config=MistralConfig(
+        vocab_size=83, hidden_size=40, intermediate_size=56, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, head_dim=80, rms_norm_eps=1e-5,
+        rope_theta=10000.0, sliding_window=96, **ROPE)),
+    # parallel residual, a quarter of the head turns: halves of 4; q, k, v interleaved by head; several files
+    "gpt_neox": dict(cls=GPTNeoXForCausalLM, dtype=torch.bfloat16, seed=14, qv=["query_key_value"], shard="60KB", config=GPTNeoXConfig(
+        vocab_size=61, hidden_size=64, intermediate_size=72, num_hidden_layers=2, num_attention_heads=2, rotary_pct=0.25, layer_norm_eps=1e-5,
+        use_parallel_residual=True, hidden_dropout=0.0, attention_dropout=0.0, **ROPE)),
+    # sequential residual, head size 80 as in Pythia-2.8B: halves of 10
+    "gpt_neox_sequential": dict(cls=GPTNeoXForCausalLM, dtype=torch.bfloat16, seed=15, qv=["query_key_value"], config=GPTNeoXConfig(
+        vocab_size=53, hidden_size=80, intermediate_size=40, num_hidden_layers=1, num_attention_heads=1, rotary_pct=0.25, layer_norm_eps=1e-5,
+        use_parallel_residual=False, hidden_dropout=0.0, attention_dropout=0.0, **ROPE)),
+    # fused qkv and gate_up, GQA 2:1, LongRoPE: every sample is within the original positions, so the short factors hold, with the attention factor
+    "phi3": dict(cls=Phi3ForCausalLM, dtype=torch.bfloat16, seed=16, qv=["qkv_proj"], config=Phi3Config(
+        vocab_size=67, hidden_size=64, intermediate_size=56, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, rms_norm_eps=1e-5, sliding_window=100,
+        original_max_position_embeddings=72, pad_token_id=0, resid_pdrop=0.0, embd_pdrop=0.0, attention_dropout=0.0,
+        rope_scaling=dict(type="longrope", short_factor=[1.0 + 0.05 * i for i in range(16)], long_factor=[2.0 + 0.5 * i for i in range(16)]), **ROPE)),
+    # the family of test_gpt2.cu, here for its adapters
+    "gpt2": dict(cls=GPT2LMHeadModel, dtype=torch.bfloat16, seed=17, qv=["c_attn"], config=GPT2Config(
+        vocab_size=77, n_positions=72, n_embd=64, n_layer=1, n_head=2, n_inner=72, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+        attn_implementation="sdpa")),
+}
+for case in CASES.values():
+    case.update(vocab=case["config"].vocab_size, samples=SAMPLES, lr=1e-3)
+    case["config"]._name_or_path = ""
+
+
+def noise_of(shape, generator, scale):
+    return torch.randn(shape, generator=generator) * scale
+
+
+def make_model(case):
+    """fp32, train mode, every parameter random: norms around 1, a matrix keeps the scale of its input, biases and embeddings are not small."""
+    model = case["cls"](case["config"]).float().train()
+    generator = torch.Generator().manual_seed(case["seed"])
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "norm" in name or "ln_" in name:
+                p.copy_(noise_of(p.shape, generator, 0.2) + (1.0 if name.endswith("weight") else 0.0))
+            elif p.dim() == 1:
+                p.copy_(noise_of(p.shape, generator, 0.2))
+            elif any(part in name for part in ("embed_tokens", "embed_in", "wte", "wpe")):
+                p.copy_(noise_of(p.shape, generator, 0.2 if case["config"].tie_word_embeddings else 0.5))
+            else:  # Linear (out, in); Conv1D (in, out)
+                p.copy_(noise_of(p.shape, generator, p.shape[0 if case["cls"] is GPT2LMHeadModel else 1] ** -0.5))
+            if case["dtype"] != torch.float32:
+                p.copy_(bf16(p.half().float()))  # exact in bf16 and, through fp16 first, in fp16 as well
+    return model
+
+
+def add_adapter(case, model, target):
+    """model with LoRA on `target`, B as random as A: at PEFT's own B = 0 the gradient of A would be zero."""
+    lora = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=target, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM",
+                      fan_in_fan_out=case["cls"] is GPT2LMHeadModel)
+    model = get_peft_model(model, lora).train()
+    generator = torch.Generator().manual_seed(LORA_SEED)
+    with torch.no_grad():
+        for p in parameters(model).values():
+            p.copy_(bf16(noise_of(p.shape, generator, p.shape[1] ** -0.5)))
+    return model
+
+
+def adapter_name(name):
+    """A parameter's name in adapter_model.safetensors."""
+    return name.replace(".default", "")
+
+
+def round_(tensors):
+    with torch.no_grad():
+        for p in tensors:
+            p.copy_(bf16(p))
+
+
+def exact(model, name, batch, dtype):
+    """Logits, losses and gradients in fp64; losses to be stored in fp32, the rest in dtype (bf16: two digits more than the comparison asks)."""
+    logits, nll, sample_loss, loss, grad = gradients(model.double(), batch)
+    return dict(nll=nll.float(), sample_loss=sample_loss.float(), loss=loss.float().reshape(1), logits=logits.to(dtype),
+                **{"grad." + name(n): g.to(dtype) for n, g in grad.items()})
+
+
+def states_of(case, make):
+    """(states, bf16 states) of the trained parameters of make(rounded), which returns a fresh model and how its parameters are called in the file."""
+    batch = make_batch(case)
+    adamw = torch.tensor([case["lr"], *BETAS, EPS, WEIGHT_DECAY, CLIP], dtype=torch.float32)
+    states, rounded = (exact(*make(rounded), batch, torch.bfloat16 if rounded else torch.float32) for rounded in (False, True))
+    if case["dtype"] != torch.float32:  # the same numbers as those of fp32
+        rounded = {n: x for n, x in rounded.items() if n in ("nll", "sample_loss", "loss")}
+    states["adamw"] = adamw
+    model, name = make(False)
+    states["step_loss"], states["step_grad_norm"], after = train(model, batch, False, case["lr"], steps=STEPS)
+    rounded["step_loss"], rounded["step_grad_norm"], _ = train(make(False, base_rounded=True)[0], batch, True, case["lr"], steps=STEPS)
+    return batch, states, rounded, {"after." + name(n): p for n, p in after.items()}
+
+
+def record(case):
+    """{file: tensors} of the case's directory, without the model and the adapters themselves."""
+    def full(rounded, base_rounded=False):
+        model = make_model(case)
+        if rounded:
+            round_(model.parameters())
+        return model, lambda n: n
+
+    batch, states, rounded, _ = states_of(case, full)
+    files = {"states.safetensors": dict(batch, **states), "states_bf16.safetensors": rounded}
+    for folder, target in adapters(case).items():
+        def lora(rounded, base_rounded=False):
+            model = make_model(case)
+            if rounded or base_rounded:
+                round_(model.parameters())
+            return add_adapter(case, model, target), adapter_name  # the adapter's own values are exactly bf16
+
+        _, states, rounded, after = states_of(case, lora)
+        for tensors in (states, rounded):
+            tensors.pop("logits", None)  # the losses say as much
+        files[folder + "/states.safetensors"] = dict(states, **after)
+        files[folder + "/states_bf16.safetensors"] = rounded
+    return files
+
+
+def adapters(case):
+    """{directory: PEFT's target_modules}: what --lora q,v and --lora all mean in this family."""
+    return {"lora_qv": case["qv"], "lora_all": "all-linear"}
+
+
+def write_directories(case, folder):
+    """The model as save_pretrained writes it, and beside it a PEFT directory an adapter."""
+    model = make_model(case)
+    temporary = folder + ".tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.to(case["dtype"]).save_pretrained(temporary, max_shard_size=case.get("shard", "1GB"))
+    for unused in ("generation_config.json",):
+        os.remove(os.path.join(temporary, unused))
+    for name, target in adapters(case).items():
+        lora = add_adapter(case, make_model(case), target)
+        lora.save_pretrained(os.path.join(temporary, name), save_embedding_layers=False)
+        os.remove(os.path.join(temporary, name, "README.md"))
+        path = os.path.join(temporary, name, "adapter_config.json")
+        with open(path) as f:
+            config = json.load(f)
+        config["target_modules"] = sorted(config["target_modules"])  # a set: any order otherwise
+        config["base_model_name_or_path"] = None
+        with open(path, "w") as f:
+            json.dump(config, f, indent=2, sort_keys=True)
+            f.write("\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+
+
+def compare_directories(case, folder):
+    """The recorded weights against weights made now: equal, or 1 difference each."""
+    bad, stored = 0, {}
+    for path in glob.glob(os.path.join(folder, "model*.safetensors")):
+        stored.update(load_file(path))
+    start = parameters(make_model(case))
+    bad += set(stored) != set(start) or any(not torch.equal(stored[n].float(), p) for n, p in start.items())
+    for name, target in adapters(case).items():
+        stored = load_file(os.path.join(folder, name, "adapter_model.safetensors"))
+        start = {adapter_name(n): p for n, p in parameters(add_adapter(case, make_model(case), target)).items()}
+        bad += set(stored) != set(start) or any(not torch.equal(stored[n], p) for n, p in start.items())
+    if bad:
+        print(f"not ok {folder}: {bad} of the weights' files are others")
+    return bad
+
+
+def survey(name, case):
+    """Is the record a fair judge? Its own rounding against fp64, and what a bf16 model of PyTorch reaches."""
+    batch = make_batch(case)
+    logits, _, _, loss, grad = gradients(make_model(case), batch)
+    wide_logits, _, _, _, wide = gradients(make_model(case).double(), batch)
+    print(f"{name}: loss {loss.item():.6f}, logits std {logits.std():.3f}, parameters {sum(g.numel() for g in grad.values())}")
+    print("  fp32 against fp64: logits %.1e" % worst({"logits": logits}, {"logits": wide_logits})[0], "gradients %.1e (%s)" % worst(grad, wide))
+    model = make_model(case)
+    round_(model.parameters())
+    _, _, _, _, ideal = gradients(model, batch)
+    _, _, _, _, low = gradients(model.bfloat16(), batch)
+    rows = sorted((torch.nn.functional.cosine_similarity(low[n].double().flatten(), ideal[n].double().flatten(), dim=0).item(),
+                   (low[n].double().norm() / ideal[n].double().norm()).item(), n) for n in ideal)
+    for cosine, ratio, n in rows[:3]:
+        print(f"  PyTorch's own bf16 gradients, the worst: cosine {cosine:.6f}, norm ratio {ratio:.5f} {n}")
+    small = sorted((g.abs().max().item(), n) for n, g in grad.items())
+    print("  smallest largest gradient %.1e (%s)" % small[0])
+    for folder, target in adapters(case).items():
+        lora = add_adapter(case, make_model(case), target)
+        _, _, _, _, grad = gradients(lora, batch)
+        _, _, _, _, wide = gradients(add_adapter(case, make_model(case), target).double(), batch)
+        print("  %s: %d numbers, gradients fp32 against fp64 %.1e (%s)" % (folder, sum(g.numel() for g in grad.values()), *worst(grad, wide)))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--survey", action="store_true")
+    parser.add_argument("names", nargs="*", help="families (default: all)")
+    args = parser.parse_args()
+    single_thread()
+    bad = total = 0
+    for name, case in CASES.items():
+        if args.names and name not in args.names:
+            continue
+        if args.survey:
+            survey(name, case)
+            continue
+        folder = os.path.join(GOLDEN, "families", name)
+        if args.check:
+            bad += compare_directories(case, folder)
+        else:
+            write_directories(case, folder)
+        for file, tensors in record(case).items():
+            path = os.path.join(folder, file)
+            if args.check:  # another machine's BLAS sums in another order; bf16 states may differ by one rounding
+                bad += compare_golden(path, tensors, 1e-2 if "bf16" in file else 5e-6)
+            else:
+                write_golden(path, tensors, "record_families.py" + (", weights rounded to bf16, arithmetic fp32" if "bf16" in file else ", fp32"))
+        if not args.check:
+            size = sum(os.path.getsize(p) for p in glob.glob(folder + "/**", recursive=True) if os.path.isfile(p))
+            total += size
+            print(f"{name}: {size} bytes")
+    if total:
+        print(f"{total} bytes in all")
+    sys.exit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    main()
