@@ -1,5 +1,8 @@
 /* The filtered data, for any trainer: scores by a method of the table (selection.h), the top share, the original rows. See select.h. */
+#include <float.h>
 #include <string.h>
+// defines: dsir_score
+#include "dsir.h"
 #include "error.h"
 // defines: directory_make
 #include "file.h"
@@ -83,52 +86,126 @@ static float* losses_under(const TrainOptions* o, const ModelConfig* config, con
     return loss;
 }
 
-// Ids and hashes of the rows that have a prompt and a response, their number, and how many records there are.
-static int64_t* usable_rows(const StringList* files, const RowOptions* options, int64_t* n, int64_t* n_rows, uint64_t** hashes, char digest[65]) {
-    RowReader* reader = rows_open(files, options);
-    DataRow row;
-    int64_t *ids = NULL, capacity = 0;
-    *n = *n_rows = 0;
-    while (rows_next(reader, &row)) {
-        ++*n_rows;
-        if (row.state != ROW_OK) continue;
-        if (*n == capacity) {
-            capacity = capacity ? 2 * capacity : 1024;
-            ids = (int64_t*)realloc(ids, (size_t)capacity * sizeof *ids);
-            *hashes = (uint64_t*)realloc(*hashes, (size_t)capacity * sizeof **hashes);
-            if (!ids || !*hashes) fatal("out of host memory for %lld rows", (long long)capacity);
-        }
-        (*hashes)[*n] = row_hash(row.prompt, row.prompt_length, row.response, row.response_length);
-        ids[(*n)++] = row.id;
-    }
-    rows_digest(reader, digest);
-    rows_close(reader);
-    if (!*n) fatal("%s: no row has a prompt and a response", files->items[0]);
-    return ids;
+// The rows that may be kept and what each is worth.
+typedef struct {
+    int64_t n, n_rows, most;   // candidates; records of the files
+    int64_t* rows;             // (n) ids, ascending
+    uint64_t* hashes;          // (n)
+    char digest[65];
+    SelectorFile selector;     // method seal
+    float* loss;               // (n) methods that ask a model
+    double *given, *score;     // (n)
+} Candidates;
+
+static void* need(void* p, int64_t n) {
+    if (!p) fatal("out of host memory for %lld rows", (long long)n);
+    return p;
 }
 
-// Every row's score as a selector of its own, named after its method: `select --method seal` takes it, and whatever measures selectors.
-static void write_scores(const TrainOptions* o, const SelectionMethod* method, const char* digest, const int64_t* rows, const uint64_t* hashes, const double* score,
-                         int64_t n, int64_t n_rows) {
+// The rows that have a prompt and a response.
+static void find_usable(Candidates* c, const StringList* files, const RowOptions* options) {
+    RowReader* reader = rows_open(files, options);
+    DataRow row;
+    while (rows_next(reader, &row)) {
+        c->n_rows++;
+        if (row.state != ROW_OK) continue;
+        if (c->n == c->most) {
+            c->most = c->most ? 2 * c->most : 1024;
+            c->rows = (int64_t*)need(realloc(c->rows, (size_t)c->most * sizeof *c->rows), c->most);
+            c->hashes = (uint64_t*)need(realloc(c->hashes, (size_t)c->most * sizeof *c->hashes), c->most);
+        }
+        c->hashes[c->n] = row_hash(row.prompt, row.prompt_length, row.response, row.response_length);
+        c->rows[c->n++] = row.id;
+    }
+    rows_digest(reader, c->digest);
+    rows_close(reader);
+    if (!c->n) fatal("%s: no row has a prompt and a response", files->items[0]);
+}
+
+// Only these of the usable rows (ids ascend in both lists).
+static void keep_rows(Candidates* c, const int64_t* rows, const uint64_t* hashes, int64_t n) {
+    c->rows = (int64_t*)need(realloc(c->rows, (size_t)n * sizeof *c->rows), n);
+    c->hashes = (uint64_t*)need(realloc(c->hashes, (size_t)n * sizeof *c->hashes), n);
+    memcpy(c->rows, rows, (size_t)n * sizeof *c->rows);
+    memcpy(c->hashes, hashes, (size_t)n * sizeof *c->hashes);
+    c->n = n;
+}
+
+static void read_selector(Candidates* c, const TrainOptions* o) {
+    if (!o->selector) fatal("select: method %s needs --selector", o->method);
+    selector_file_read(&c->selector, o->selector);
+    selector_file_check(&c->selector, &o->tune, c->digest, c->n_rows, c->rows, c->n);
+    keep_rows(c, c->selector.rows, c->selector.hashes, c->selector.n);
+}
+
+static void ask_model(Candidates* c, const TrainOptions* o) {
+    if (!o->model) fatal("select: method %s needs --model", o->method);
+    ModelConfig config;
+    TokenSet set = {};
+    model_config_read(&config, o->model);
+    check_head_size(&config);
+    load_samples(&set, &o->tune, "tune", NULL, o, &config, NULL);
+    c->loss = losses_under(o, &config, &set);
+    keep_rows(c, set.rows, set.hashes, set.n);
+    c->given = (double*)need(malloc((size_t)c->n * sizeof(double)), c->n);
+    for (int64_t i = 0; i < c->n; i++) c->given[i] = -(double)c->loss[i];
+    tokens_free(&set);
+}
+
+static void ask_target(Candidates* c, const TrainOptions* o, const RowOptions* rows) {
+    if (!o->target.n) fatal("select: method %s needs --target", o->method);
+    DsirOptions options = {};
+    DsirScores scores;
+    int64_t short_rows = 0;
+    options.rows = *rows;
+    options.quiet = o->quiet;
+    dsir_score(&scores, &o->tune, &o->target, &options);
+    if (strcmp(scores.digest, c->digest)) fatal("%s: changed while it was read", o->tune.items[0]);
+    c->given = scores.log_weight;
+    scores.log_weight = NULL;
+    for (int64_t i = 0; i < c->n; i++)
+        if (scores.words[i] < o->min_words) {
+            c->given[i] = -INFINITY;
+            short_rows++;
+        }
+    if (!o->quiet && o->min_words) printf("%lld rows have fewer than %lld words\n", (long long)short_rows, (long long)o->min_words);
+    if (!o->quiet && o->noise) printf("Gumbel noise of seed %lld\n", (long long)o->seed);
+    dsir_free(&scores);
+}
+
+// Every row's score as a selector of its own, named after its method: `select --method seal` and sft take it, and whatever measures selectors.
+static void write_scores(const Candidates* c, const TrainOptions* o) {
     SelectorFile file = {};
-    size_t names = 1;
-    for (int i = 0; i < o->tune.n; i++) names += strlen(o->tune.items[i]) + 1;
-    file.files = (char*)calloc(names, 1);
-    file.logits = (float*)malloc((size_t)n * sizeof(float));
-    if (!file.files || !file.logits) fatal("out of host memory for %lld scores", (long long)n);
-    for (int i = 0; i < o->tune.n; i++) sprintf(file.files + strlen(file.files), "%s%s", i ? " " : "", o->tune.items[i]);
-    for (int64_t i = 0; i < n; i++) file.logits[i] = (float)score[i];
-    file.n = n;
-    file.n_rows = n_rows;
-    file.rows = (int64_t*)rows;
-    file.hashes = (uint64_t*)hashes;
-    snprintf(file.digest, sizeof file.digest, "%s", digest);
-    snprintf(file.algorithm, sizeof file.algorithm, "%s", method->name);
+    Text names = {};
+    file.n = c->n;
+    file.n_rows = c->n_rows;
+    file.logits = (float*)need(malloc((size_t)c->n * sizeof(float)), c->n);
+    for (int64_t i = 0; i < c->n; i++) file.logits[i] = c->score[i] == -INFINITY ? -FLT_MAX : (float)c->score[i];
+    file.rows = c->rows;
+    file.hashes = c->hashes;
+    for (int i = 0; i < o->tune.n; i++) {
+        if (i) text_add(&names, " ", 1);
+        text_add(&names, o->tune.items[i], strlen(o->tune.items[i]));
+    }
+    file.files = names.s;
+    memcpy(file.digest, c->digest, sizeof file.digest);
+    snprintf(file.algorithm, sizeof file.algorithm, "%s", o->method);
     snprintf(file.activation, sizeof file.activation, "softmax");
     file.seed = o->seed;
     selector_file_write(&file, o->scores);
-    free(file.files);
+    text_free(&names);
     free(file.logits);
+}
+
+static void explain(const Candidates* c, const TrainOptions* o, const RowOptions* rows, const int64_t* order, int64_t kept) {
+    double* sigma = NULL;
+    if (c->selector.n) {
+        sigma = (double*)need(malloc((size_t)c->n * sizeof(double)), c->n);
+        selector_weights(c->selector.logits, c->n, !strcmp(c->selector.activation, "sigmoid"), sigma);
+    }
+    Explanation explanation = {c->rows, c->score, order, sigma, c->loss, c->n, kept, 10};
+    selection_explain(&explanation, &o->tune, rows, stdout);
+    free(sigma);
 }
 
 int select_command(const TrainOptions* o) {
@@ -137,70 +214,33 @@ int select_command(const TrainOptions* o) {
     row_options.prompt_template = o->prompt_template;
     row_options.prompt_field = o->prompt_field;
     row_options.response_field = o->response_field;
-    SelectorFile selector = {};
-    SelectionInput input = {};
-    TokenSet set = {};
-    float *loss = NULL, *negative = NULL;
-    char digest[65];
-    int64_t n, n_rows;
-    uint64_t* hashes = NULL;
-    int64_t* rows = usable_rows(&o->tune, &row_options, &n, &n_rows, &hashes, digest);
-    input.seed = (uint64_t)o->seed;
-    if (method->needs_selector) {
-        if (!o->selector) fatal("select: method %s needs --selector", method->name);
-        selector_file_read(&selector, o->selector);
-        selector_file_check(&selector, &o->tune, digest, n_rows, rows, n);
-        input.selector = &selector;
-        n = selector.n;  // the rows that have a logit
-        rows = (int64_t*)realloc(rows, (size_t)n * sizeof *rows);
-        if (!rows) fatal("out of host memory for %lld rows", (long long)n);
-        hashes = (uint64_t*)realloc(hashes, (size_t)n * sizeof *hashes);
-        if (!hashes) fatal("out of host memory for %lld rows", (long long)n);
-        memcpy(rows, selector.rows, (size_t)n * sizeof *rows);
-        memcpy(hashes, selector.hashes, (size_t)n * sizeof *hashes);
+    Candidates c = {};
+    find_usable(&c, &o->tune, &row_options);
+    switch (method->source) {
+        case SCORE_FROM_SELECTOR: read_selector(&c, o); break;
+        case SCORE_FROM_SEED: break;
+        case SCORE_FROM_MODEL: ask_model(&c, o); break;
+        case SCORE_FROM_TARGET: ask_target(&c, o, &row_options); break;
     }
-    if (method->needs_scores) {
-        if (!o->model) fatal("select: method %s needs --model", method->name);
-        ModelConfig config;
-        model_config_read(&config, o->model);
-        check_head_size(&config);
-        load_samples(&set, &o->tune, "tune", NULL, o, &config, NULL);
-        loss = losses_under(o, &config, &set);
-        n = set.n;
-        memcpy(rows, set.rows, (size_t)n * sizeof *rows);
-        memcpy(hashes, set.hashes, (size_t)n * sizeof *hashes);
-        negative = (float*)malloc((size_t)n * sizeof(float));
-        if (!negative) fatal("out of host memory for %lld scores", (long long)n);
-        for (int64_t i = 0; i < n; i++) negative[i] = -loss[i];
-        input.scores = negative;
-    }
-    double *score = (double*)malloc((size_t)n * sizeof(double)), *sigma = NULL;
-    int64_t* order = (int64_t*)malloc((size_t)n * sizeof(int64_t));
-    uint8_t* keep = (uint8_t*)calloc((size_t)n_rows, 1);
-    if (!score || !order || !keep) fatal("out of host memory for %lld rows", (long long)n_rows);
-    selection_score(method, &input, rows, n, score);
-    int64_t kept = selection_order(score, rows, n, o->top, order);
-    for (int64_t i = 0; i < kept; i++) keep[rows[order[i]]] = 1;
-    if (o->explain) {
-        if (input.selector) {
-            sigma = (double*)malloc((size_t)n * sizeof(double));
-            if (!sigma) fatal("out of host memory for %lld weights", (long long)n);
-            selector_weights(selector.logits, n, !strcmp(selector.activation, "sigmoid"), sigma);
-        }
-        Explanation explanation = {rows, score, order, sigma, loss, n, kept, 10};
-        selection_explain(&explanation, &o->tune, &row_options, stdout);
-    }
-    if (o->scores) write_scores(o, method, digest, rows, hashes, score, n, n_rows);
-    int64_t written = selection_write(&o->tune, keep, n_rows, o->out);
-    if (!o->quiet) printf("%lld of %lld rows (%lld scored) by %s to %s\n", (long long)written, (long long)n_rows, (long long)n, method->name, o->out);
-    if (input.selector) selector_file_free(&selector);
-    if (set.n) tokens_free(&set);
-    free(rows);
-    free(hashes);
-    free(loss);
-    free(negative);
-    free(score);
-    free(sigma);
+    SelectionInput input = {c.selector.n ? &c.selector : NULL, c.given, (uint64_t)o->seed, o->noise};
+    c.score = (double*)need(malloc((size_t)c.n * sizeof(double)), c.n);
+    int64_t* order = (int64_t*)need(malloc((size_t)c.n * sizeof(int64_t)), c.n);
+    uint8_t* keep = (uint8_t*)need(calloc((size_t)c.n_rows, 1), c.n_rows);
+    int64_t without = selection_score(method, &input, c.rows, c.n, c.score);
+    int64_t kept = selection_order(c.score, c.rows, c.n, o->top, order);
+    if (kept > c.n - without)
+        fatal("%s: --top %g asks for %lld rows, %lld may be kept; lower --top or --min-words", o->tune.items[0], o->top, (long long)kept, (long long)(c.n - without));
+    for (int64_t i = 0; i < kept; i++) keep[c.rows[order[i]]] = 1;
+    if (o->explain) explain(&c, o, &row_options, order, kept);
+    if (o->scores) write_scores(&c, o);
+    int64_t written = selection_write(&o->tune, keep, c.n_rows, o->out);
+    if (!o->quiet) printf("%lld of %lld rows (%lld scored) by %s to %s\n", (long long)written, (long long)c.n_rows, (long long)c.n, method->name, o->out);
+    if (c.selector.n) selector_file_free(&c.selector);
+    free(c.rows);
+    free(c.hashes);
+    free(c.loss);
+    free(c.given);
+    free(c.score);
     free(order);
     free(keep);
     return 0;

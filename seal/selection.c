@@ -145,7 +145,9 @@ void selector_weights(const float* logits, int64_t n, bool sigmoid, double* sigm
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // methods
 
-#define STREAM_SELECT 0x73656c656374ull  // a stream of random numbers nobody else draws from
+// streams of random numbers nobody else draws from
+#define STREAM_SELECT 0x73656c656374ull
+#define STREAM_DSIR 0x64736972ull
 
 // Both lists of rows ascend, so one walk pairs them.
 static void score_seal(const SelectionInput* in, const int64_t* rows, int64_t n, double* score) {
@@ -162,14 +164,18 @@ static void score_random(const SelectionInput* in, const int64_t* rows, int64_t 
 }
 static void score_given(const SelectionInput* in, const int64_t* rows, int64_t n, double* score) {
     (void)rows;
-    for (int64_t i = 0; i < n; i++) score[i] = (double)in->scores[i];
+    for (int64_t i = 0; i < n; i++) score[i] = in->scores[i];
+}
+// The largest k of log weights with Gumbel noise are k draws by weight without replacement.
+static void score_dsir(const SelectionInput* in, const int64_t* rows, int64_t n, double* score) {
+    for (int64_t i = 0; i < n; i++) score[i] = in->scores[i] + (in->noise ? random_gumbel(in->seed, STREAM_DSIR, (uint64_t)rows[i]) : 0.0);
 }
 
 static const SelectionMethod methods[] = {
-    {"seal", true, false, score_seal, "by the selector's logit"},
-    {"random", false, false, score_random, "a uniform share of the rows, by --seed"},
-    {"safe-loss", false, true, score_given, "by the loss under a model, lowest first"},
-    {"dsir", false, true, score_given, "by the log importance weight against --target"},
+    {"seal", SCORE_FROM_SELECTOR, score_seal, "by the selector's logit"},
+    {"random", SCORE_FROM_SEED, score_random, "a uniform share of the rows, by --seed"},
+    {"safe-loss", SCORE_FROM_MODEL, score_given, "by the loss under a model, lowest first"},
+    {"dsir", SCORE_FROM_TARGET, score_dsir, "by the log importance weight against --target"},
 };
 enum { N_METHODS = sizeof methods / sizeof *methods };
 
@@ -183,8 +189,8 @@ const SelectionMethod* selection_method(const char* name) {
 }
 
 int64_t selection_score(const SelectionMethod* m, const SelectionInput* in, const int64_t* rows, int64_t n, double* score) {
-    if (m->needs_selector && !in->selector) fatal("--method %s needs --selector", m->name);
-    if (m->needs_scores && !in->scores) program_error("--method %s was given no scores", m->name);
+    if (m->source == SCORE_FROM_SELECTOR && !in->selector) fatal("--method %s needs --selector", m->name);
+    if ((m->source == SCORE_FROM_MODEL || m->source == SCORE_FROM_TARGET) && !in->scores) program_error("--method %s was given no scores", m->name);
     m->score(in, rows, n, score);
     int64_t without = 0;
     for (int64_t i = 0; i < n; i++) without += score[i] == -INFINITY;

@@ -43,13 +43,16 @@ void selector_weights(const float* logits, int64_t n, bool sigmoid, double* sigm
 
 typedef struct {
     const SelectorFile* selector;  // method seal
-    const float* scores;           // (n) methods whose score comes from a model or a target: higher is kept first (safe-loss: −loss)
-    uint64_t seed;                 // method random
+    const double* scores;          // (n) methods whose score comes from a model or a target: higher is kept first (safe-loss: −loss, dsir: log weight)
+    uint64_t seed;                 // methods random and dsir
+    bool noise;                    // method dsir: Gumbel noise on the log weights, so that the kept rows are a sample by weight
 } SelectionInput;
+
+typedef enum { SCORE_FROM_SELECTOR, SCORE_FROM_SEED, SCORE_FROM_MODEL, SCORE_FROM_TARGET } ScoreSource;
 
 typedef struct {
     const char* name;
-    bool needs_selector, needs_scores;
+    ScoreSource source;
     void (*score)(const SelectionInput* in, const int64_t* rows, int64_t n, double* score);
     const char* help;
 } SelectionMethod;

@@ -5,8 +5,6 @@ See tokens.h.
 */
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +17,7 @@ See tokens.h.
 #include "file.h"
 // defines: Progress
 #include "log.h"
+#include "parallel.h"
 #include "safetensors.h"
 #include "tokens.h"
 
@@ -98,30 +97,18 @@ static void tokenise_row(const Chunk* c, void* scratch, Job* job) {
     job->hash = row_hash(c->text.s + job->text, prompt, c->text.s + job->text + prompt, job->row.response_length);
 }
 
-static void* work(void* argument) {
-    Chunk* c = argument;
+static void work(void* context) {
+    Chunk* c = context;
     void* scratch = c->encoder->begin(c->encoder->self);
     for (int i; (i = atomic_fetch_add(&c->next, 1)) < c->n_jobs;)
         if (c->jobs[i].row.state == ROW_OK) tokenise_row(c, scratch, &c->jobs[i]);
     c->encoder->finish(c->encoder->self, scratch);
-    return NULL;
-}
-
-// The machine's cores as this process may use them.
-static int cores(void) {
-    cpu_set_t set;
-    int n = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
-    return n < 1 ? 1 : n > 256 ? 256 : n;
 }
 
 static void run_chunk(Chunk* c) {
-    pthread_t threads[256];
-    int n = c->options->threads ? c->options->threads : cores(), started = 0;
-    if (n > 256) n = 256;
+    int n = c->options->threads ? c->options->threads : parallel_cores(), most = 1 + c->n_jobs / 16;  // a thread wants a few rows
     atomic_store(&c->next, 0);
-    while (started < n - 1 && started < c->n_jobs / 16 && !pthread_create(&threads[started], NULL, work, c)) started++;
-    work(c);
-    for (int i = 0; i < started; i++) pthread_join(threads[i], NULL);
+    parallel_run(n < most ? n : most, work, c);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------

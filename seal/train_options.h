@@ -23,8 +23,10 @@ typedef struct {
     double shard_gb;
     StringList tune, valid, safe, append;
     const char *selector, *method, *scores;
+    StringList target;
     double top;
-    bool explain;
+    int64_t min_words;
+    bool explain, noise;
     const char *prompt_template, *prompt_field, *response_field, *loss_mean;
     // the selector
     int64_t algorithm;

@@ -302,7 +302,7 @@ static void test_methods(void) {
     for (int i = 0; i < kept; i++) overlap += in[ranked[i]];
     // hypergeometric: 490 ± 6.6 of 700 and 350 ± 7.2
     check(same && kept == 700 && abs(overlap - 490) < 40 && abs(ranks - 350) < 44, "random: seeded, uniform (%d shared by two seeds, %d of the first half)", overlap, ranks);
-    float loss[3] = {-2, -1, -3};
+    double loss[3] = {-2, -1, -3};
     selection_score(selection_method("safe-loss"), &(SelectionInput){.scores = loss}, ids, 3, score);
     selection_order(score, ids, 3, 1, order);
     check(order[0] == 1 && order[1] == 0 && order[2] == 2, "safe-loss keeps the lowest loss first");

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Baselines and evaluation end to end on a toy language.
+set -u
+. "$(dirname "$0")/cli.sh"
+cd "$work" || exit 1
+for i in 1 2 3 4 5 6 7 8; do
+    echo "{\"prompt\":\"copy a$i\",\"response\":\"alpha alpha $i\"}"; echo "{\"prompt\":\"copy b$i\",\"response\":\"beta beta $i\"}"
+done >tune.jsonl
+for i in 1 2 3; do echo "{\"prompt\":\"copy c$i\",\"response\":\"alpha gamma alpha\"}"; done >target.jsonl
+
+expect "DSIR without noise" "$train_seal" select --method dsir --tune tune.jsonl --target target.jsonl --noise off --top 0.5 --scores dsir.safetensors --out kept.jsonl --quiet
+truth "keeps the rows with the target's words" test "$(grep -c alpha kept.jsonl)" -eq 8
+expect "its scores select as a selector's do" "$train_seal" select --tune tune.jsonl --selector dsir.safetensors --top 0.5 --out again.jsonl --quiet
+truth "the same rows" cmp kept.jsonl again.jsonl
+for seed in 1 1 2; do "$train_seal" select --method dsir --tune tune.jsonl --target target.jsonl --seed $seed --top 0.5 --explain --out noisy$seed.jsonl >noisy$seed.txt; mv noisy$seed.jsonl n$seed.$((k = ${k:-0} + 1)).jsonl; done
+truth "the noise is the seed's" cmp n1.1.jsonl n1.2.jsonl
+truth "and is named" grep -q "Gumbel noise of seed 2" noisy2.txt
+expect "rows with few words are left out" "$train_seal" select --method dsir --tune tune.jsonl --target target.jsonl --noise off --min-words 5 --top 1 --out long.jsonl
+refuse "DSIR without a target" "needs --target" "$train_seal" select --method dsir --tune tune.jsonl --out x.jsonl
+refuse "more rows than are long enough" "lower --top or --min-words" "$train_seal" select --method dsir --tune tune.jsonl --target target.jsonl --min-words 6 --top 0.5 --out x.jsonl --quiet
+refuse "a target that is not there" "nowhere.jsonl" "$train_seal" select --method dsir --tune tune.jsonl --target nowhere.jsonl --out x.jsonl
+exit $failed
