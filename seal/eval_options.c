@@ -2,10 +2,12 @@
 #include "eval_options.h"
 
 #define GENERATE (1u << EVAL_GENERATE)
+#define WINRATE (1u << EVAL_WINRATE)
 #define AT(field) offsetof(EvalOptions, field)
 
 static const CommandRow commands[N_EVAL_COMMANDS] = {
     {"generate", "answers prompts; writes outputs.json as AlpacaEval reads it", NULL},
+    {"winrate", "win rate and standard error of annotations, ours or AlpacaEval's", "FILE…"},
     {"options", "prints this table as Markdown", NULL},
 };
 
@@ -19,6 +21,7 @@ static const OptionRow options[] = {
     {"max-new-tokens", OPTION_INT, AT(max_new_tokens), "256", NULL, 1, 16777216, GENERATE, 0, "longest answer in tokens"},
     {"batch", OPTION_INT, AT(batch), "64", NULL, 1, 1048576, GENERATE, 0, "prompts answered at once"},
     {"tokens", OPTION_INT, AT(tokens), "0", NULL, 0, 16777216, GENERATE, 0, "tokens of a packed stream; 0: 2048, or what the model can read if that is more"},
+    {"json", OPTION_FLAG, AT(json), NULL, NULL, 0, 0, WINRATE, 0, "the result as a JSON object a line"},
     {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, GENERATE, 0, "no progress, no tables"},
 };
 

@@ -9,7 +9,7 @@
 extern "C" {
 #endif
 
-typedef enum { EVAL_GENERATE, EVAL_OPTIONS, N_EVAL_COMMANDS } EvalCommand;
+typedef enum { EVAL_GENERATE, EVAL_WINRATE, EVAL_OPTIONS, N_EVAL_COMMANDS } EvalCommand;
 
 typedef struct {
     // generate
@@ -19,7 +19,7 @@ typedef struct {
     bool greedy;
     int64_t max_new_tokens, batch, tokens;
     // common
-    bool quiet;
+    bool quiet, json;
 } EvalOptions;
 
 extern const OptionTable eval_options;

@@ -4,14 +4,13 @@ refusals. golden/dsir holds texts made for the purpose.
 */
 #include <math.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include <cjson/cJSON.h>
 #include "check.h"
 #include "dsir.h"
 #include "error.h"
 #include "file.h"
-#include "random.h"
+#include "refuses.h"
 #include "selection.h"
 
 #define GOLDEN "dev/reference/golden/dsir/"
@@ -90,27 +89,11 @@ static void test_weights(void) {
     free(keep);
 }
 
-// dsir_score on one file and a target in a child: true where it ended with status 2 and one line that holds `says`.
-static bool refuses(const char* data, const char* target, const char* says) {
-    char text[1024] = "";
-    int pipes[2], status;
-    if (pipe(pipes)) return false;
-    fflush(stdout);
-    pid_t child = fork();
-    if (child == 0) {
-        dup2(pipes[1], 2);
-        close(pipes[0]);
-        DsirScores s;
-        dsir_score(&s, &(StringList){&data, 1}, &(StringList){&target, 1}, &(DsirOptions){.quiet = true});
-        _exit(0);
-    }
-    close(pipes[1]);
-    size_t n = 0;
-    for (ssize_t got; n + 1 < sizeof text && (got = read(pipes[0], text + n, sizeof text - 1 - n)) > 0;) n += (size_t)got;
-    close(pipes[0]);
-    waitpid(child, &status, 0);
-    char* newline = strchr(text, '\n');
-    return WIFEXITED(status) && WEXITSTATUS(status) == 2 && strstr(text, says) && newline && !newline[1];
+static void score(const void* paths) {
+    const char* const* p = paths;
+    const char *data = p[0], *target = p[1];
+    DsirScores s;
+    dsir_score(&s, &(StringList){&data, 1}, &(StringList){&target, 1}, &(DsirOptions){.quiet = true});
 }
 
 static void test_refusals(void) {
@@ -119,8 +102,8 @@ static void test_refusals(void) {
     const char row[] = "{\"prompt\":\" \",\"response\":\" \"}\n";
     if (file < 0 || write(file, row, sizeof row - 1) != (ssize_t)sizeof row - 1) fatal("%s: cannot be written", wordless);
     close(file);
-    check(refuses(GOLDEN "data.jsonl", wordless, "has a word"), "a target without words is refused");
-    check(refuses("/nowhere.jsonl", GOLDEN "target.jsonl", "/nowhere.jsonl"), "a file that is not there is refused");
+    check(refuses(score, (const char*[]){GOLDEN "data.jsonl", wordless}, "has a word"), "a target without words is refused");
+    check(refuses(score, (const char*[]){"/nowhere.jsonl", GOLDEN "target.jsonl"}, "/nowhere.jsonl"), "a file that is not there is refused");
     unlink(wordless);
 }
 

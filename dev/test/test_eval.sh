@@ -19,4 +19,11 @@ expect "rows with few words are left out" "$train_seal" select --method dsir --t
 refuse "DSIR without a target" "needs --target" "$train_seal" select --method dsir --tune tune.jsonl --out x.jsonl
 refuse "more rows than are long enough" "lower --top or --min-words" "$train_seal" select --method dsir --tune tune.jsonl --target target.jsonl --min-words 6 --top 0.5 --out x.jsonl --quiet
 refuse "a target that is not there" "nowhere.jsonl" "$train_seal" select --method dsir --tune tune.jsonl --target nowhere.jsonl --out x.jsonl
+
+eval_seal=$(dirname "$train_seal")/eval_seal
+echo '[{"preference":1},{"preference":2},{"preference":0},{"preference":null}]' >annotations.json
+expect "a win rate" "$eval_seal" winrate annotations.json
+truth "with draws and what is dropped" grep -q "^win rate 50.0000, standard error 28.8675, n 3, wins 1, losses 1, draws 1, dropped 1 (1 null, 0 NaN)" out
+echo '[{"preference":null}]' >none.json
+refuse "a file without a preference" "no annotation has a preference" "$eval_seal" winrate none.json
 exit $failed
