@@ -1,0 +1,277 @@
+/*
+A tiny model of every family against states recorded from transformers (dev/reference/record_families.py): logits, losses, every gradient, five AdamW
+steps. And what needs no reference: packing changes nothing, neighbours do not see each other, positions restart at every sample, recomputation and
+repetition give the same bits, a saved model is read back as it was.
+  test_families [NAME…]    names of dev/reference/golden/families
+*/
+#include "golden.h"
+
+#define STEPS 5
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// one recorded model
+
+typedef struct {
+    const char* name;
+    char directory[256];
+    Golden golden;
+    GoldenBatch batch;
+    Trainer trainer;
+} Model;
+
+static void open_model(Model* m, const char* name, int tokens_per_stream, bool recompute) {
+    memset(m, 0, sizeof *m);
+    m->name = name;
+    snprintf(m->directory, sizeof m->directory, "dev/reference/golden/families/%s", name);
+    golden_open(&m->golden, m->directory);
+    golden_batch(&m->batch, &m->golden);
+    ModelConfig config;
+    model_config_read(&config, m->directory);
+    TrainerSettings settings = golden_settings(&m->batch, tokens_per_stream, recompute);
+    trainer_plan(&m->trainer, &config, &settings);
+    trainer_allocate(&m->trainer);
+    parameters_load(&m->trainer.theta, m->directory, true);
+}
+
+static void close_model(Model* m) {
+    trainer_free(&m->trainer);
+    golden_batch_free(&m->batch);
+    golden_close(&m->golden);
+}
+
+// Items [first, first + n) of the batch in one pass; losses (n) and the gradient's norm come back where asked for.
+static void run_items(Model* m, int first, int n, bool backward, float* loss, float* norm) {
+    Trainer* t = &m->trainer;
+    PassCounts counts = {};
+    trainer_pass(t, &t->theta, m->batch.items + first, n, 0, NULL, t->loss, backward, &counts);
+    if (norm) global_norm(t->norm, t->norm + 1, t->theta.norm_partial, t->theta.rows, t->theta.layout->n_tensors, t->theta.n_chunks, 0.0f, t->stream);
+    if (loss) cudaCheck(cudaMemcpyAsync(loss, t->loss, n * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
+    if (norm) cudaCheck(cudaMemcpyAsync(norm, t->norm, sizeof(float), cudaMemcpyDeviceToHost, t->stream));
+    cudaCheck(cudaStreamSynchronize(t->stream));
+}
+static void run_batch(Model* m, bool backward, float* loss, float* norm) {
+    if (backward) gradients_zero(&m->trainer.theta, m->trainer.stream);
+    run_items(m, 0, m->batch.k, backward, loss, norm);
+}
+static float* all_gradients(const Model* m) {
+    const ParameterSet* set = &m->trainer.theta;
+    float* g = (float*)malloc(set->layout->n_elements * sizeof(float));
+    cudaCheck(cudaMemcpy(g, set->grads, set->layout->n_elements * sizeof(float), cudaMemcpyDeviceToHost));
+    return g;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// against the record
+
+static void check_logits_and_losses(Model* m) {
+    Trainer* t = &m->trainer;
+    const GoldenBatch* b = &m->batch;
+    int V = t->layout.config.V;
+    PackSample* samples = (PackSample*)malloc(b->k * sizeof *samples);
+    int* rows = (int*)malloc(b->T * sizeof(int));
+    float *logits = (float*)malloc((size_t)b->T * V * sizeof(float)), *token_loss = (float*)malloc(b->T * sizeof(float)), *nll = (float*)calloc(b->T, sizeof(float));
+    float* sample_loss = (float*)malloc(b->k * sizeof(float));
+    for (int s = 0; s < b->k; s++) samples[s] = b->items[s].sample;
+    for (int i = 0; i < b->T; i++) rows[i] = i;
+    DeviceStream stream;
+    packed_stream_build(&t->packed, samples, b->k, V, t->layout.config.max_positions);
+    stream_upload(&t->uploader, &stream, &t->packed, NULL, NULL, t->stream);
+    transformer_forward(&t->transformer, &t->theta, &stream, t->stream);
+    transformer_logits(&t->transformer, &t->theta, rows, b->T, logits, t->stream);
+    golden_compare(&m->golden, "logits", logits, (int64_t)b->T * V, "%s logits", m->name);
+    // token losses lie in token_loss in the order of the loss-bearing rows
+    transformer_loss(&t->transformer, &t->theta, &stream, t->loss, false, t->stream);
+    cudaCheck(cudaMemcpyAsync(token_loss, t->transformer.token_loss, t->packed.n_loss * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
+    cudaCheck(cudaStreamSynchronize(t->stream));
+    for (int i = 0; i < t->packed.n_loss; i++) nll[t->packed.loss_rows[i]] = token_loss[i];
+    golden_compare(&m->golden, "nll", nll, b->T, "%s loss of every token", m->name);
+    run_batch(m, false, sample_loss, NULL);
+    golden_compare(&m->golden, "sample_loss", sample_loss, b->k, "%s loss of every sample", m->name);
+    void* all[] = {samples, rows, logits, token_loss, nll, sample_loss};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+}
+
+// Every tensor of the set's files, in the files' order and under their names; what is not in the files is padding and has no gradient.
+static void check_gradients(Model* m) {
+    const ParameterSet* set = &m->trainer.theta;
+    const ModelLayout* layout = set->layout;
+    bool padding_zero = true;
+    run_batch(m, true, NULL, NULL);
+    for (int i = 0; i < layout->n_tensors; i++) {
+        const ModelTensor* t = &layout->tensors[i];
+        float *values = (float*)malloc(t->rows * t->cols * sizeof(float)), *part = (float*)malloc(t->rows * t->cols * sizeof(float));
+        parameters_get_gradient(set, i, values);
+        for (int64_t e = 0; e < t->rows * t->cols; e++) padding_zero &= (e / t->cols < t->file_rows && e % t->cols < t->file_cols) || values[e] == 0.0f;
+        for (int f = 0; f < layout->n_files; f++) {
+            const FileTensor* file = &layout->files[f];
+            if (file->tensor != i) continue;
+            char key[256];
+            snprintf(key, sizeof key, "grad.%s", file->hf_name);
+            file_tensor_order(layout, file, values + file->first * t->cols, part);
+            golden_compare(&m->golden, key, part, file->rows * file->cols, "%s gradient of %s", m->name, file->hf_name);
+        }
+        free(values);
+        free(part);
+    }
+    check(padding_zero, "%s: padding has no gradient", m->name);
+}
+
+static void check_steps(Model* m) {
+    Trainer* t = &m->trainer;
+    float loss[STEPS], norm[STEPS], sample_loss[64];
+    for (int step = 0; step < STEPS; step++) {
+        run_batch(m, true, sample_loss, &norm[step]);
+        double sum = 0;
+        for (int s = 0; s < m->batch.k; s++) sum += (double)m->batch.sample_weight[s] * sample_loss[s];
+        loss[step] = (float)sum;
+        optimizer_step(&t->theta, &t->settings.adamw, m->batch.adamw[0], t->norm, t->norm + 1, t->stream);
+    }
+    double *losses = golden_get(&m->golden, "step_loss", NULL), *norms = golden_get(&m->golden, "step_grad_norm", NULL);
+    for (int step = 0; step < STEPS; step++) {
+        check(fabs(loss[step] - losses[step]) <= (bf16 ? 1e-2 : 1e-5) * fabs(losses[step]), "%s step %d: loss %.7f, recorded %.7f", m->name, step + 1, loss[step], losses[step]);
+        // bf16: 1% at the recorded parameters; from the second step on each side is at its own, and their distance adds to the norm's error once more
+        check(fabs(norm[step] - norms[step]) <= (bf16 ? step ? 2e-2 : 1e-2 : 1e-5) * norms[step], "%s step %d: gradient norm %.6f, recorded %.6f", m->name, step + 1, norm[step], norms[step]);
+    }
+    free(losses);
+    free(norms);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// what needs no reference
+
+static void compare_with(const char* name, const char* what, const float* a, const float* b, int64_t n) {
+    double* wide = (double*)malloc(n * sizeof(double));
+    char text[256];
+    for (int64_t i = 0; i < n; i++) wide[i] = b[i];
+    snprintf(text, sizeof text, "%s: %s", name, what);
+    if (bf16) check_cosine(text, a, wide, n);
+    else check_close(text, a, wide, n, 1e-5);
+    free(wide);
+}
+
+// The batch in one stream; again; recomputed; in two streams; each sample alone, which restarts its positions by itself.
+static void check_packing_and_recompute(const char* name) {
+    Model one, two, again;
+    open_model(&one, name, 256, false);
+    open_model(&two, name, 72, false);
+    open_model(&again, name, 256, true);
+    int k = one.batch.k;
+    int64_t n = one.trainer.theta.layout->n_elements;
+    float loss_one[64], loss[64];
+    run_batch(&one, true, loss_one, NULL);
+    float* expected = all_gradients(&one);
+
+    run_batch(&one, true, loss, NULL);
+    float* g = all_gradients(&one);
+    check(!memcmp(expected, g, n * sizeof(float)) && !memcmp(loss_one, loss, k * sizeof(float)), "%s: two equal runs give equal bits", name);
+    free(g);
+
+    run_batch(&again, true, loss, NULL);
+    g = all_gradients(&again);
+    check(!memcmp(expected, g, n * sizeof(float)) && !memcmp(loss_one, loss, k * sizeof(float)), "%s: recomputed activations give equal bits", name);
+    check(again.trainer.plan.bytes[MEMORY_ACTIVATIONS] < one.trainer.plan.bytes[MEMORY_ACTIVATIONS] || one.trainer.layout.config.L == 1, "%s: recomputing keeps less", name);
+    free(g);
+
+    run_batch(&two, true, loss, NULL);
+    g = all_gradients(&two);
+    compare_with(name, "gradients of several streams equal one stream's", g, expected, n);
+    compare_with(name, "losses of several streams equal one stream's", loss, loss_one, k);
+    free(g);
+
+    gradients_zero(&one.trainer.theta, one.trainer.stream);
+    for (int s = 0; s < k; s++) run_items(&one, s, 1, true, loss + s, NULL);
+    g = all_gradients(&one);
+    compare_with(name, "gradients of samples alone add up to the packed ones", g, expected, n);
+    compare_with(name, "losses of samples alone equal the packed ones", loss, loss_one, k);
+    free(g);
+    free(expected);
+    close_model(&one);
+    close_model(&two);
+    close_model(&again);
+}
+
+// Changing one sample's tokens leaves the losses of its neighbours in the stream bit-equal.
+static void check_neighbours(const char* name) {
+    Model m;
+    open_model(&m, name, 256, false);
+    float before[64], after[64];
+    GoldenBatch* b = &m.batch;
+    run_batch(&m, false, before, NULL);
+    for (int victim = 0; victim < b->k; victim++) {
+        if (b->items[victim].sample.n_loss == 0) continue;
+        int same = 0, V = m.trainer.layout.config.V;
+        for (int i = b->cu_seqlens[victim]; i < b->cu_seqlens[victim + 1]; i++) b->tokens[i] = (b->tokens[i] + 7) % V;
+        run_batch(&m, false, after, NULL);
+        for (int i = b->cu_seqlens[victim]; i < b->cu_seqlens[victim + 1]; i++) b->tokens[i] = (b->tokens[i] + V - 7) % V;
+        for (int s = 0; s < b->k; s++) same += s == victim ? before[s] != after[s] : before[s] == after[s];
+        check(same == b->k, "%s: sample %d changes, its neighbours keep their bits", name, victim);
+    }
+    close_model(&m);
+}
+
+// What the plan says is what the device gives.
+static void check_plan(const char* name) {
+    size_t before, after, total;
+    Model m;
+    cudaCheck(cudaMemGetInfo(&before, &total));
+    open_model(&m, name, 256, false);
+    cudaCheck(cudaMemGetInfo(&after, &total));
+    double planned = (double)memory_total(&m.trainer.plan), used = (double)(before - after);
+#ifdef __CUDACC__
+    double pages = (N_MEMORY_CLASSES + 1) * 2097152.0;  // a GPU gives whole pages
+#else
+    double pages = 0.0;
+#endif
+    check(fabs(used - planned) <= 0.01 * planned + pages, "%s: %.2f MiB planned, %.2f MiB taken", name, planned / 1048576, used / 1048576);
+    close_model(&m);
+}
+
+// What is saved, whole and in shards, is what is loaded: equal bits, an equal configuration.
+static void check_save_and_load(const char* name) {
+    for (int shards = 0; shards < 2; shards++) {
+        Model a, b;
+        open_model(&a, name, 256, false);
+        open_model(&b, name, 256, false);
+        char directory[] = "/tmp/test_families.XXXXXX", command[128];
+        if (!mkdtemp(directory)) { check(0, "mkdtemp"); return; }
+        float loss_a[64], loss_b[64];
+        Trainer* t = &a.trainer;
+        run_batch(&a, true, loss_a, NULL);
+        optimizer_step(&t->theta, &t->settings.adamw, 1e-2f, t->norm, t->norm + 1, t->stream);
+        run_batch(&a, false, loss_a, NULL);
+        parameters_save(&t->theta, directory, shards ? a.directory : NULL, shards ? 30000 : 0, true);
+        ModelConfig config;
+        model_config_read(&config, directory);
+        char *text_a = model_config_json(&t->layout.config, NULL, NULL), *text_b = model_config_json(&config, NULL, NULL);
+        check(!strcmp(text_a, text_b), "%s: config.json survives saving%s", name, shards ? " from the model's own" : "");
+        parameters_load(&b.trainer.theta, directory, true);
+        run_batch(&b, false, loss_b, NULL);
+        check(!memcmp(loss_a, loss_b, a.batch.k * sizeof(float)), "%s: a model saved%s and loaded gives equal bits", name, shards ? " in shards" : "");
+        snprintf(command, sizeof command, "rm -r %s", directory);
+        if (system(command)) check(0, "%s", command);
+        free(text_a);
+        free(text_b);
+        close_model(&a);
+        close_model(&b);
+    }
+}
+
+int main(int argc, char** argv) {
+    program_name = "test_families";
+    static const char* const families[] = {"gpt2"};
+    int n = argc > 1 ? argc - 1 : (int)(sizeof families / sizeof *families);
+    for (int i = 0; i < n; i++) {
+        const char* name = argc > 1 ? argv[i + 1] : families[i];
+        Model m;
+        open_model(&m, name, 256, false);
+        check_logits_and_losses(&m);
+        check_gradients(&m);
+        check_steps(&m);
+        close_model(&m);
+        check_packing_and_recompute(name);
+        check_neighbours(name);
+        check_plan(name);
+        check_save_and_load(name);
+    }
+    return check_report();
+}
