@@ -1,0 +1,166 @@
+/*
+One step of SEAL on packed samples of real lengths, timed, beside plain SFT on the same samples and the selector's update alone: what a weighted token
+costs, what ω costs. The peer of dev/reference/bench_seal_step.py; dev/bench_seal.sh runs both on one file of lengths. Prints one line of JSON.
+*/
+#include <string.h>
+#include "error.h"
+// defines: wall_seconds
+#include "log.h"
+#include "options.h"
+#include "random.h"
+// defines: seal_step
+#include "seal_step.h"
+
+typedef struct {
+    int64_t layers, width, heads, vocab, batch, tokens, steps, warmup, rows, algorithm, seed;
+    double gamma;
+    const char* lengths;
+} Values;
+#define AT(field) offsetof(Values, field)
+static const CommandRow commands[] = {{"step", "times SEAL's step, a step of SFT and the selector's update", NULL}};
+static const OptionRow options[] = {
+    {"lengths", OPTION_STRING, AT(lengths), NULL, "FILE", 0, 0, 1, 1, "a sample a line: safe|tune LENGTH PROMPT, in tokens"},
+    {"layers", OPTION_INT, AT(layers), "4", NULL, 1, 200, 1, 0, "layers"},
+    {"width", OPTION_INT, AT(width), "256", NULL, 8, 65536, 1, 0, "width"},
+    {"heads", OPTION_INT, AT(heads), "4", NULL, 1, 512, 1, 0, "attention heads"},
+    {"vocab", OPTION_INT, AT(vocab), "8192", NULL, 1, 1000000, 1, 0, "vocabulary"},
+    {"batch", OPTION_INT, AT(batch), "16", NULL, 1, 4096, 1, 0, "safe samples a step, and as many fine-tuning samples"},
+    {"tokens", OPTION_INT, AT(tokens), "4096", NULL, 2, 1000000, 1, 0, "tokens of a packed stream"},
+    {"rows", OPTION_INT, AT(rows), "112000", NULL, 1, 100000000, 1, 0, "N: logits of the selector"},
+    {"algorithm", OPTION_INT, AT(algorithm), "2", NULL, 1, 2, 1, 0, "1 or 2"},
+    {"gamma", OPTION_FLOAT, AT(gamma), "0.03", NULL, 0, 1, 1, 0, "penalty strength"},
+    {"steps", OPTION_INT, AT(steps), "9", NULL, 1, 100000, 1, 0, "steps timed of each kind, alternating"},
+    {"warmup", OPTION_INT, AT(warmup), "2", NULL, 0, 1000, 1, 0, "steps before them"},
+    {"seed", OPTION_INT, AT(seed), "42", NULL, 0, 9e15, 1, 0, "of tokens and draws"},
+};
+static const OptionTable table = {"bench_seal", "benchmark of SEAL's step", commands, 1, options, sizeof options / sizeof *options};
+
+static double median(double* x, int64_t n) {  // sorts x
+    for (int64_t i = 1; i < n; i++)
+        for (int64_t j = i; j > 0 && x[j - 1] > x[j]; j--) { double swap = x[j]; x[j] = x[j - 1]; x[j - 1] = swap; }
+    return x[n / 2];
+}
+
+// The samples of a kind, with random tokens and a prompt that bears no loss.
+static PackSample* read_samples(const Values* v, const char* wanted, int* n) {
+    FILE* file = fopen(v->lengths, "r");
+    if (!file) fatal("%s: cannot be read", v->lengths);
+    PackSample* samples = NULL;
+    char kind[8];
+    int length, prompt;
+    *n = 0;
+    for (int64_t line = 1; fscanf(file, "%7s %d %d", kind, &length, &prompt) == 3; line++) {
+        if (length < 2 || prompt < 1 || prompt >= length || length > v->tokens) fatal("%s:%lld: want 1 <= PROMPT < LENGTH <= %lld", v->lengths, (long long)line, (long long)v->tokens);
+        if (strcmp(kind, wanted)) continue;
+        samples = (PackSample*)realloc(samples, (size_t)(*n + 1) * sizeof *samples);
+        int32_t* tokens = (int32_t*)malloc((size_t)length * sizeof *tokens);
+        uint8_t* bears = (uint8_t*)malloc((size_t)length);
+        if (!samples || !tokens || !bears) fatal("out of host memory for %d samples", *n);
+        for (int i = 0; i < length; i++) {
+            tokens[i] = (int32_t)random_below((uint64_t)v->seed, (uint64_t)line, (uint64_t)i, (uint64_t)v->vocab);
+            bears[i] = i >= prompt;
+        }
+        PackSample sample = {tokens, bears, length, length - prompt};
+        samples[(*n)++] = sample;
+    }
+    fclose(file);
+    if (*n < v->batch) fatal("%s: %d %s samples do not fill a batch of %lld", v->lengths, *n, wanted, (long long)v->batch);
+    return samples;
+}
+
+static ModelConfig model_of(const Values* v, int longest) {
+    ModelConfig c = {};
+    snprintf(c.family, sizeof c.family, "gpt2");
+    c.L = (int)v->layers;
+    c.C = (int)v->width;
+    c.NH = (int)v->heads;
+    c.FF = 4 * c.C;
+    c.V = (int)v->vocab;
+    c.max_positions = longest;
+    c.norm_eps = 1e-5f;
+    c.tied_head = true;
+    c.bos_id = c.eos_id = -1;
+    model_config_complete(&c, "bench_seal");
+    if (!attention_head_size_served(c.HS)) fatal("head size %d has no attention kernel", c.HS);
+    return c;
+}
+
+int main(int argc, char** argv) {
+    program_name = "bench_seal";
+    Values v;
+    StringList rest;
+    options_parse(&table, argc, argv, &v, &rest);
+    int n_tune, n_safe, b = (int)v.batch, longest = 0;
+    PackSample *tune = read_samples(&v, "tune", &n_tune), *safe = read_samples(&v, "safe", &n_safe);
+    for (int i = 0; i < n_tune; i++) longest = tune[i].length > longest ? tune[i].length : longest;
+    for (int i = 0; i < n_safe; i++) longest = safe[i].length > longest ? safe[i].length : longest;
+    ModelConfig config = model_of(&v, longest);
+    TrainerSettings settings = {};
+    AdamwSettings adamw = {0.9f, 0.95f, 1e-8f, 0.0f, 1.0f};
+    SelectorSettings adam = {SELECTOR_SOFTMAX, SELECTOR_ADAM, 0.9f, 0.95f, 1e-8f, 10.0f, 0.1f, 0.95f};
+    settings.T = (int)v.tokens;
+    settings.head_rows = 1024;
+    settings.batch_max = 2 * b;
+    settings.with_hat = v.algorithm == 1;
+    settings.adamw = adamw;
+    Trainer t;
+    Selector selector;
+    trainer_plan(&t, &config, &settings);
+    selector_plan(&selector, &adam, (int)v.rows, b, &t.plan);
+    trainer_allocate(&t);
+    parameters_init(&t.theta, 1);
+    if (settings.with_hat) parameters_copy(&t.theta_hat, &t.theta, t.stream);
+    selector_bind(&selector, t.stream);
+    BatchItem* items = (BatchItem*)calloc(2 * (size_t)b, sizeof *items);
+    PackSample* drawn = (PackSample*)calloc(2 * (size_t)b, sizeof *drawn);
+    int* rows = (int*)calloc((size_t)b, sizeof *rows);
+    double *seal_ms = (double*)calloc(4 * (size_t)v.steps, sizeof *seal_ms);
+    if (!items || !drawn || !rows || !seal_ms) fatal("out of host memory");
+    double *sft_ms = seal_ms + v.steps, *omega_ms = sft_ms + v.steps, *ratio = omega_ms + v.steps;
+    int64_t tokens = 0;
+    for (int64_t step = -v.warmup; step < v.steps; step++) {
+        uint64_t draw = (uint64_t)(step + v.warmup);
+        for (int i = 0; i < b; i++) {
+            drawn[i] = tune[random_below((uint64_t)v.seed + 1, draw, (uint64_t)i, (uint64_t)n_tune)];
+            drawn[b + i] = safe[random_below((uint64_t)v.seed + 2, draw, (uint64_t)i, (uint64_t)n_safe)];
+            rows[i] = (int)((draw * (uint64_t)b + (uint64_t)i) % (uint64_t)v.rows);
+        }
+        SealBatch batch = {drawn, rows, b, drawn + b, b, (float)v.gamma, 1e-5f, 1e-5f, 5e-3f, 1.0f};
+        SealCounts counts;
+        double at = wall_seconds();
+        seal_step(&t, &selector, (int)v.algorithm, &batch, items, &counts);
+        trainer_bring_back(&t, 0);
+        trainer_result(&t, 0);
+        double seal = wall_seconds() - at;
+        // the same samples, one weight each
+        for (int i = 0; i < 2 * b; i++) { items[i].sample = drawn[i]; items[i].coefficient = 0.5f / (float)b; }
+        PassCounts plain = {};
+        at = wall_seconds();
+        gradients_zero(&t.theta, t.stream);
+        trainer_pass(&t, &t.theta, items, 2 * b, 0, NULL, t.loss, true, &plain);
+        optimizer_step(&t.theta, &settings.adamw, 1e-5f, t.norm, t.norm + 1, t.stream);
+        trainer_bring_back(&t, 0);
+        trainer_result(&t, 0);
+        double sft = wall_seconds() - at;
+        at = wall_seconds();
+        selector_begin(&selector, rows, b, t.stream);
+        selector_end(&selector, t.loss, NULL, false, b, 5e-3f, 1.0f, t.stream);
+        cudaCheck(cudaStreamSynchronize(t.stream));
+        double omega = wall_seconds() - at;
+        if (step < 0) continue;
+        seal_ms[step] = 1e3 * seal;
+        sft_ms[step] = 1e3 * sft;
+        omega_ms[step] = 1e3 * omega;
+        // a token of SEAL's step against one of SFT's, in the same iteration
+        ratio[step] = seal / (double)(counts.theta.trained_tokens + counts.theta_hat.trained_tokens) / (sft / (double)plain.trained_tokens);
+        tokens += counts.theta.trained_tokens + counts.theta_hat.trained_tokens;
+    }
+    double seal = median(seal_ms, v.steps), omega = median(omega_ms, v.steps);
+    printf("{\"what\": \"seal_step\", \"algorithm\": %lld, \"gamma\": %g, \"N\": %lld, \"ms\": %.3f, \"sft_ms\": %.3f, \"omega_ms\": %.4f, \"tokens_per_step\": %.1f, "
+           "\"trained_tokens_per_s\": %.1f, \"token_cost_against_sft\": %.3f, \"omega_share\": %.5f, \"bytes\": %zu, \"precision\": \"%s\"}\n",
+           (long long)v.algorithm, v.gamma, (long long)v.rows, seal, median(sft_ms, v.steps), omega, (double)tokens / (double)v.steps, 1e3 * (double)tokens / (double)v.steps / seal,
+           median(ratio, v.steps), omega / seal, memory_total(&t.plan), FLOATX_NAME);
+    selector_free(&selector);
+    trainer_free(&t);
+    return 0;
+}
