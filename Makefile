@@ -1,4 +1,4 @@
-# The SEAL trainer. `make` builds train_seal, eval_seal, tokenize and world: for the GPU where nvcc and a GPU are found, for the CPU otherwise.
+# The SEAL trainer. `make` builds train_seal, eval_seal, tokenize, world and mix: for the GPU where nvcc and a GPU are found, for the CPU otherwise.
 #   make CPU=1 | CUDA=1          force the build        make PRECISION=fp32|bf16     the type of weights and activations (default: fp32 on a CPU, bf16 on a GPU)
 #   make test                    every test that needs no GPU (installs what is missing); last line: N passed, N failed
 #   make test-sanitize           the kernels under ASan+UBSan and TSan, in several thread orders
@@ -85,7 +85,7 @@ TOKENIZER_LIB := $(BUILD)/libtokenizer.a
 LIBS := $(SEAL_LIB) $(TOKENIZER_LIB) $(KERNEL_LIB)
 WORLD_OBJECTS := $(call objects,$(WORLD_C))
 
-PROGRAMS := train_seal eval_seal tokenize world
+PROGRAMS := train_seal eval_seal tokenize world mix
 KERNEL_CHECKS := $(patsubst %.cu,%,$(wildcard dev/kernels/*.cu))
 DEVICE_TESTS := $(patsubst %.cu,%,$(wildcard test_gpt2.cu dev/test/test_*.cu))
 HOST_TESTS := $(patsubst %.c,%,$(wildcard dev/test/test_*.c))
@@ -145,6 +145,8 @@ $(BUILD)/tokenize: $(BUILD)/tokenizer/tokenize_main.c.o $(TOKENIZER_LIB)
 	$(Q)$(CC) $^ -o $@ $(HOST_LIBS)
 $(BUILD)/world: $(BUILD)/data/world_main.c.o $(WORLD_OBJECTS) $(SEAL_LIB) $(TOKENIZER_LIB)
 	$(Q)$(CC) $^ -o $@ $(HOST_LIBS)
+$(BUILD)/mix: $(BUILD)/data/mix_main.c.o $(SEAL_LIB) $(TOKENIZER_LIB)
+	$(Q)$(CC) $^ -o $@ $(HOST_LIBS)
 $(BUILD)/dev/test/test_world: $(WORLD_OBJECTS)
 $(addprefix $(BUILD)/,$(HOST_TESTS)): $(BUILD)/%: $(BUILD)/%.c.o $(LIBS)
 	$(Q)$(LINK) $^ -o $@ $(DEVICE_LIBS) -lcmocka $(HOST_LIBS)
@@ -178,6 +180,6 @@ bench: $(addprefix $(BUILD)/,$(KERNEL_CHECKS) $(PROGRAMS))
 	@dev/bench.sh $(BUILD) "$(KERNEL_CHECKS)"
 
 clean:
-	rm -rf build train_seal eval_seal tokenize world test_gpt2
+	rm -rf build train_seal eval_seal tokenize world mix test_gpt2
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

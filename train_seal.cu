@@ -9,7 +9,7 @@ kernels do is seal_kernels/kernels.h.
 // defines: Corpus
 #include "corpus.h"
 #include "error.h"
-// defines: directory_probe, file_copy
+// defines: directory_probe
 #include "file.h"
 #include "kernels.h"
 // defines: RunLog, wall_seconds
@@ -79,10 +79,7 @@ static int init_command(const TrainOptions* o) {
         parameters_save(&theta, o->out, NULL, (int64_t)(o->shard_gb * 1e9), o->quiet);
         memory_free(&plan);
     }
-    if (o->tokenizer) {  // under its own name: tokenizer.json, tokenizer.model
-        const char* slash = strrchr(o->tokenizer, '/');
-        file_copy(o->tokenizer, o->out, slash ? slash + 1 : o->tokenizer);
-    }
+    if (o->tokenizer) tokenizer_copy(o->tokenizer, o->out);
     if (!o->quiet) {
         model_print(&layout, stdout);
         printf("wrote %s/config.json%s\n", o->out, o->config_only ? "" : " and the weights");

@@ -3,7 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "error.h"
-// defines: directory_probe, file_copy, file_exists, AtomicFile
+// defines: directory_probe, AtomicFile
 #include "file.h"
 #include "run.h"
 // defines: check_head_size
@@ -20,16 +20,6 @@ const char* device_name(void) {
     static cudaDeviceProp device;
     cudaCheck(cudaGetDeviceProperties(&device, 0));
     return device.name;
-}
-
-// A tokenizer travels with its model.
-static const char* const tokenizer_files[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model", "generation_config.json"};
-static void copy_tokenizer(const char* from, const char* to) {
-    char path[8400];
-    for (size_t i = 0; i < sizeof tokenizer_files / sizeof *tokenizer_files; i++) {
-        snprintf(path, sizeof path, "%s/%s", from, tokenizer_files[i]);
-        if (file_exists(path)) file_copy(path, to, tokenizer_files[i]);
-    }
 }
 
 // The most tokens a stream may have such that the plan leaves a twentieth of the free device memory alone, and no more than the largest batch can fill.
@@ -312,7 +302,7 @@ void run_end(Run* run) {
     log_close(&run->log);
     snprintf(path, sizeof path, "%s/model", o->out);
     parameters_save(&run->trainer.theta, path, o->model, (int64_t)(o->shard_gb * 1e9), o->quiet);
-    copy_tokenizer(o->model, path);
+    tokenizer_copy(o->model, path);
     snprintf(path, sizeof path, "%s/summary.json", o->out);
     AtomicFile f;
     atomic_open(&f, path);

@@ -31,6 +31,8 @@ typedef struct {
 // The encoder of a tokenizer file or directory (tokenizer/tokenizer.h). eos ≥ 0: the model's end of sequence instead of the tokenizer's own.
 void text_encoder_open(TextEncoder* e, const char* path, int32_t eos);
 void text_encoder_close(TextEncoder* e);
+// A tokenizer travels with its model: copies a directory's tokenizer files, or one file under the name by which a model's directory is read.
+void tokenizer_copy(const char* from, const char* to_directory);
 
 typedef struct {
     RowOptions rows;

@@ -34,7 +34,7 @@ static const OptionRow options[] = {
     {"vocab", OPTION_INT, AT(vocab), "0", NULL, 0, 16777216, INIT, 0, "vocabulary; 0: the tokenizer's"},
     {"rope-base", OPTION_FLOAT, AT(rope_base), "0", NULL, 0, 1e12, INIT, 0, "base of rotary positions; 0: the family's own"},
     {"positions", OPTION_INT, AT(positions), "1024", NULL, 1, 16777216, INIT, 0, "longest sample the model can read"},
-    {"tokenizer", OPTION_STRING, AT(tokenizer), NULL, "FILE", 0, 0, INIT, 0, "tokenizer.json to put into the model's directory"},
+    {"tokenizer", OPTION_STRING, AT(tokenizer), NULL, "PATH", 0, 0, INIT, 0, "tokenizer file, or directory with one, to put into the model's directory"},
     {"config-only", OPTION_FLAG, AT(config_only), NULL, NULL, 0, 0, INIT, 0, "write config.json and no weights: enough for --dry-run"},
     {"model", OPTION_STRING, AT(model), NULL, "DIR", 0, 0, TRAINS | SELECT | CHECK, TRAINS | CHECK, "Hugging Face directory of the model to train; select: of the model whose loss is the score"},
     {"tune", OPTION_LIST, AT(tune), NULL, "FILE", 0, 0, TRAINS | SELECT | CHECK, TRAINS | SELECT | CHECK, "training data; may be given several times"},

@@ -1,0 +1,233 @@
+/*
+mix: builds safe, fine-tuning and held-out files from data files of any layout, as a recipe says, and keeps the true labels aside where a trainer cannot see
+them. Every source lends each of its rows to one role at most: roles take rows by their number (rows=0,1/4), so one record never plays two parts.
+*/
+#include <cjson/cJSON.h>
+#include <fnmatch.h>
+#include <stdlib.h>
+#include <string.h>
+// defines: RowReader, DataRow
+#include "dataset.h"
+#include "error.h"
+// defines: AtomicFile, directory_make
+#include "file.h"
+#include "options.h"
+// defines: random_permutation
+#include "random.h"
+
+typedef struct { const char *recipe, *from, *out; int64_t seed; bool quiet; } MixOptions;
+#define AT(field) offsetof(MixOptions, field)
+static const CommandRow commands[] = {{"build", "writes ROLE.jsonl and ROLE.labels.jsonl for every role of a recipe", NULL}};
+static const OptionRow options[] = {
+    {"recipe", OPTION_STRING, AT(recipe), NULL, "FILE", 0, 0, 1, 1, "a source a line: ROLE KIND NAME FILE [rows=A,B/N] [most=N] [prompt=T] [response=T] [where=T=PATTERN]"},
+    {"from", OPTION_STRING, AT(from), ".", "DIR", 0, 0, 1, 0, "folder that the recipe's files are named from"},
+    {"out", OPTION_STRING, AT(out), NULL, "DIR", 0, 0, 1, 1, "where the files go"},
+    {"seed", OPTION_INT, AT(seed), "42", NULL, 0, 9e15, 1, 0, "of the order of the rows, and of which are taken where most=N leaves some out"},
+    {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, 1, 0, "print nothing"},
+};
+static const OptionTable table = {"mix", "mixes data files into safe, fine-tuning and held-out sets", commands, 1, options, sizeof options / sizeof *options};
+
+#define MOST_ROLES 16
+#define MOST_WORDS 12
+#define MOST_REMAINDERS 16
+
+// One line of a recipe.
+typedef struct {
+    char *role, *kind, *name, *file, *prompt, *response, *where, *pattern;
+    int remainders[MOST_REMAINDERS], n_remainders, modulus;  // rows whose number mod modulus is among the remainders; modulus 0: all
+    int64_t most, line;                                      // most 0: all
+} Source;
+
+typedef struct { char *prompt, *response; const char *kind, *name; } Row;
+typedef struct { char name[64]; Row* rows; int64_t n, capacity; } Role;
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// the recipe
+
+static char* value_of(char* word, const char* key) {
+    size_t n = strlen(key);
+    return !strncmp(word, key, n) && word[n] == '=' ? word + n + 1 : NULL;
+}
+
+static int64_t whole(const char* text, int64_t low, const char* what, const char* path, int64_t line) {
+    char* end;
+    long long n = strtoll(text, &end, 10);
+    if (end == text || *end || n < low) fatal("%s:%lld: %s is \"%.40s\", want a whole number from %lld", path, (long long)line, what, text, (long long)low);
+    return n;
+}
+
+static void read_rows(Source* s, char* text, const char* path) {
+    char* slash = strchr(text, '/');
+    if (!slash) fatal("%s:%lld: rows=%.40s, want rows=A,B/N: the rows whose number mod N is A or B", path, (long long)s->line, text);
+    *slash = 0;
+    s->modulus = (int)whole(slash + 1, 1, "N of rows=A,B/N", path, s->line);
+    for (char* part = strtok(text, ","); part; part = strtok(NULL, ",")) {
+        if (s->n_remainders == MOST_REMAINDERS) fatal("%s:%lld: more than %d remainders", path, (long long)s->line, MOST_REMAINDERS);
+        int64_t r = whole(part, 0, "a remainder", path, s->line);
+        if (r >= s->modulus) fatal("%s:%lld: remainder %lld of %d", path, (long long)s->line, (long long)r, s->modulus);
+        s->remainders[s->n_remainders++] = (int)r;
+    }
+}
+
+// False for an empty line or a comment.
+static bool read_source(Source* s, char* text, const char* path, int64_t line) {
+    char* words[MOST_WORDS];
+    int n = 0;
+    memset(s, 0, sizeof *s);
+    s->line = line;
+    for (char* word = strtok(text, " \t\r\n"); word && *word != '#'; word = strtok(NULL, " \t\r\n")) {
+        if (n == MOST_WORDS) fatal("%s:%lld: more than %d words", path, (long long)line, MOST_WORDS);
+        words[n++] = word;
+    }
+    if (!n) return false;
+    if (n < 4) fatal("%s:%lld: want ROLE KIND NAME FILE", path, (long long)line);
+    s->role = words[0];
+    s->kind = words[1];
+    s->name = words[2];
+    s->file = words[3];
+    for (int i = 4; i < n; i++) {
+        char* value;
+        if ((value = value_of(words[i], "rows"))) read_rows(s, value, path);
+        else if ((value = value_of(words[i], "most"))) s->most = whole(value, 1, "most", path, line);
+        else if ((value = value_of(words[i], "prompt"))) s->prompt = value;
+        else if ((value = value_of(words[i], "response"))) s->response = value;
+        else if ((value = value_of(words[i], "where"))) {
+            s->where = value;
+            s->pattern = strchr(value, '=');
+            if (!s->pattern) fatal("%s:%lld: want where={field}=PATTERN", path, (long long)line);
+            *s->pattern++ = 0;
+        } else fatal("%s:%lld: unknown word \"%.40s\"", path, (long long)line, words[i]);
+    }
+    return true;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// rows
+
+static char* copy_of(const char* text) {
+    char* copy = strdup(text);
+    if (!copy) fatal("out of memory");
+    return copy;
+}
+
+static Role* role_of(Role* roles, int* n, const char* name) {
+    for (int i = 0; i < *n; i++)
+        if (!strcmp(roles[i].name, name)) return &roles[i];
+    if (*n == MOST_ROLES) fatal("more than %d roles", MOST_ROLES);
+    snprintf(roles[*n].name, sizeof roles->name, "%s", name);
+    return &roles[(*n)++];
+}
+
+static void role_add(Role* role, Row row) {
+    if (role->n == role->capacity) {
+        role->capacity = role->capacity ? 2 * role->capacity : 1024;
+        role->rows = realloc(role->rows, (size_t)role->capacity * sizeof *role->rows);
+        if (!role->rows) fatal("out of memory for %lld rows", (long long)role->capacity);
+    }
+    role->rows[role->n++] = row;
+}
+
+static bool lends(const Source* s, int64_t row) {
+    if (!s->modulus) return true;
+    for (int i = 0; i < s->n_remainders; i++)
+        if (row % s->modulus == s->remainders[i]) return true;
+    return false;
+}
+
+static int64_t read_file(const Source* s, const MixOptions* o, Role* role) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", o->from, s->file);
+    const char* paths[] = {path};
+    StringList files = {paths, 1};
+    RowOptions plain = {NULL, s->prompt, s->response, false}, test = {"{prompt}", s->where, NULL, true};
+    RowReader *reader = rows_open(&files, &plain), *tester = s->where ? rows_open(&files, &test) : NULL;  // the same records, seen through two templates
+    Role all = {"", NULL, 0, 0};
+    DataRow row, seen;
+    while (rows_next(reader, &row)) {
+        if (tester && !rows_next(tester, &seen)) program_error("%s: the two readers part at row %lld", path, (long long)row.row);
+        if (row.state != ROW_OK || !lends(s, row.row)) continue;
+        if (tester && (seen.state != ROW_OK || fnmatch(s->pattern, seen.prompt, 0))) continue;
+        role_add(&all, (Row){copy_of(row.prompt), copy_of(row.response), s->kind, s->name});
+    }
+    rows_close(reader);
+    if (tester) rows_close(tester);
+    if (!all.n) fatal("%s:%lld: %s lends no row", o->recipe, (long long)s->line, s->file);
+    int64_t taken = s->most && s->most < all.n ? s->most : all.n;
+    int* order = malloc((size_t)all.n * sizeof *order);
+    if (!order) fatal("out of memory for %lld rows", (long long)all.n);
+    random_permutation((uint64_t)o->seed, (uint64_t)s->line, order, (int)all.n);
+    for (int64_t i = 0; i < all.n; i++) {
+        if (i < taken) { role_add(role, all.rows[order[i]]); continue; }
+        free(all.rows[order[i]].prompt);
+        free(all.rows[order[i]].response);
+    }
+    free(order);
+    free(all.rows);
+    return taken;
+}
+
+// Rows in a seeded order. prompt/chosen rows take no template: the prompt already has it.
+static void write_role(const Role* role, const MixOptions* o) {
+    char path[4200];
+    AtomicFile data, labels;
+    int* order = malloc((size_t)role->n * sizeof *order);
+    if (!order) fatal("out of memory for %lld rows", (long long)role->n);
+    random_permutation((uint64_t)o->seed, 1u << 20, order, (int)role->n);
+    snprintf(path, sizeof path, "%s/%s.jsonl", o->out, role->name);
+    atomic_open(&data, path);
+    snprintf(path, sizeof path, "%s/%s.labels.jsonl", o->out, role->name);
+    atomic_open(&labels, path);
+    for (int64_t i = 0; i < role->n; i++) {
+        const Row* row = &role->rows[order[i]];
+        cJSON *line = cJSON_CreateObject(), *label = cJSON_CreateObject();
+        cJSON_AddStringToObject(line, "prompt", row->prompt);
+        cJSON_AddStringToObject(line, "chosen", row->response);
+        cJSON_AddNumberToObject(label, "row", (double)i);
+        cJSON_AddStringToObject(label, "kind", row->kind);
+        cJSON_AddStringToObject(label, "family", row->name);
+        char *text = cJSON_PrintUnformatted(line), *label_text = cJSON_PrintUnformatted(label);
+        if (!text || !label_text) fatal("out of memory writing row %lld", (long long)i);
+        atomic_printf(&data, "%s\n", text);
+        atomic_printf(&labels, "%s\n", label_text);
+        free(text);
+        free(label_text);
+        cJSON_Delete(line);
+        cJSON_Delete(label);
+    }
+    atomic_commit(&data);
+    atomic_commit(&labels);
+    free(order);
+}
+
+int main(int argc, char** argv) {
+    program_name = "mix";
+    MixOptions o;
+    StringList positional;
+    options_parse(&table, argc, argv, &o, &positional);
+    Role roles[MOST_ROLES] = {0};
+    int n_roles = 0;
+    size_t length;
+    char* text = file_read(o.recipe, 1 << 20, &length);
+    int64_t number = 0;
+    for (char *line = text, *next; line; line = next) {
+        next = strchr(line, '\n');
+        if (next) *next++ = 0;
+        Source s;
+        if (!read_source(&s, line, o.recipe, ++number)) continue;
+        int64_t taken = read_file(&s, &o, role_of(roles, &n_roles, s.role));
+        if (!o.quiet) printf("%-10s %-8s %-20s %7lld rows of %s\n", s.role, s.kind, s.name, (long long)taken, s.file);
+    }
+    if (!n_roles) fatal("%s: names no source", o.recipe);
+    directory_make(o.out);
+    for (int i = 0; i < n_roles; i++) {
+        write_role(&roles[i], &o);
+        if (!o.quiet) printf("wrote %s/%s.jsonl, %lld rows\n", o.out, roles[i].name, (long long)roles[i].n);
+        for (int64_t r = 0; r < roles[i].n; r++) {
+            free(roles[i].rows[r].prompt);
+            free(roles[i].rows[r].response);
+        }
+        free(roles[i].rows);
+    }
+    free(text);
+    return 0;
+}
