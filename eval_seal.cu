@@ -3,6 +3,8 @@
 #include "eval_options.h"
 // defines: generate_command
 #include "generate.h"
+// defines: loss_command
+#include "losses.h"
 // defines: winrate_command
 #include "winrate.h"
 
@@ -12,6 +14,7 @@ int main(int argc, char** argv) {
     StringList positional;
     switch ((EvalCommand)options_parse(&eval_options, argc, argv, &o, &positional)) {
         case EVAL_GENERATE: return generate_command(&o);
+        case EVAL_LOSS: return loss_command(&o);
         case EVAL_WINRATE: return winrate_command(&o, &positional);
         case EVAL_OPTIONS: options_markdown(&eval_options, stdout); return 0;
         default: program_error("unknown command");

@@ -2,27 +2,33 @@
 #include "eval_options.h"
 
 #define GENERATE (1u << EVAL_GENERATE)
+#define LOSS (1u << EVAL_LOSS)
 #define WINRATE (1u << EVAL_WINRATE)
 #define AT(field) offsetof(EvalOptions, field)
 
 static const CommandRow commands[N_EVAL_COMMANDS] = {
     {"generate", "answers prompts; writes outputs.json as AlpacaEval reads it", NULL},
+    {"loss", "held-out response loss and perplexity", NULL},
     {"winrate", "win rate and standard error of annotations, ours or AlpacaEval's", "FILE…"},
     {"options", "prints this table as Markdown", NULL},
 };
 
 static const OptionRow options[] = {
-    {"model", OPTION_STRING, AT(model), NULL, "DIR", 0, 0, GENERATE, GENERATE, "Hugging Face directory of the model"},
+    {"model", OPTION_STRING, AT(model), NULL, "DIR", 0, 0, GENERATE | LOSS, GENERATE | LOSS, "Hugging Face directory of the model"},
     {"prompts", OPTION_LIST, AT(prompts), NULL, "FILE", 0, 0, GENERATE, GENERATE, "rows whose prompts are answered; may be given several times"},
+    {"data", OPTION_LIST, AT(data), NULL, "FILE", 0, 0, LOSS, LOSS, "rows with prompts and responses; may be given several times"},
     {"out", OPTION_STRING, AT(out), NULL, "FILE", 0, 0, GENERATE, GENERATE, "where the result is written"},
-    {"template", OPTION_STRING, AT(prompt_template), NULL, "TEXT", 0, 0, GENERATE, 0, "of a prompt, holds {prompt}; default: Human: {prompt}, newline, Assistant:"},
-    {"prompt-field", OPTION_STRING, AT(prompt_field), NULL, "TEXT", 0, 0, GENERATE, 0, "a row's prompt: a field, or a text like {instruction} {input}; default: by the row's layout"},
+    {"template", OPTION_STRING, AT(prompt_template), NULL, "TEXT", 0, 0, GENERATE | LOSS, 0, "of a prompt, holds {prompt}; default: Human: {prompt}, newline, Assistant:"},
+    {"prompt-field", OPTION_STRING, AT(prompt_field), NULL, "TEXT", 0, 0, GENERATE | LOSS, 0, "a row's prompt: a field, or a text like {instruction} {input}; default: by the row's layout"},
+    {"response-field", OPTION_STRING, AT(response_field), NULL, "TEXT", 0, 0, LOSS, 0, "a row's response, likewise"},
     {"greedy", OPTION_FLAG, AT(greedy), NULL, NULL, 0, 0, GENERATE, 0, "always the likeliest token"},
     {"max-new-tokens", OPTION_INT, AT(max_new_tokens), "256", NULL, 1, 16777216, GENERATE, 0, "longest answer in tokens"},
-    {"batch", OPTION_INT, AT(batch), "64", NULL, 1, 1048576, GENERATE, 0, "prompts answered at once"},
-    {"tokens", OPTION_INT, AT(tokens), "0", NULL, 0, 16777216, GENERATE, 0, "tokens of a packed stream; 0: 2048, or what the model can read if that is more"},
-    {"json", OPTION_FLAG, AT(json), NULL, NULL, 0, 0, WINRATE, 0, "the result as a JSON object a line"},
-    {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, GENERATE, 0, "no progress, no tables"},
+    {"batch", OPTION_INT, AT(batch), "64", NULL, 1, 1048576, GENERATE | LOSS, 0, "prompts answered, or samples measured, at once"},
+    {"tokens", OPTION_INT, AT(tokens), "0", NULL, 0, 16777216, GENERATE | LOSS, 0, "tokens of a packed stream; 0: 2048, or the longest sample if that is more"},
+    {"max-length", OPTION_INT, AT(max_length), "0", NULL, 0, 16777216, LOSS, 0, "longest sample in tokens; 0: what the model can read"},
+    {"head-rows", OPTION_INT, AT(head_rows), "1024", NULL, 8, 1048576, LOSS, 0, "rows of logits that exist at once"},
+    {"json", OPTION_FLAG, AT(json), NULL, NULL, 0, 0, LOSS | WINRATE, 0, "the result as a JSON object a line"},
+    {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, GENERATE | LOSS, 0, "no progress, no tables"},
 };
 
 const OptionTable eval_options = {"eval_seal", "generates and measures", commands, N_EVAL_COMMANDS, options, sizeof options / sizeof *options};

@@ -9,15 +9,15 @@
 extern "C" {
 #endif
 
-typedef enum { EVAL_GENERATE, EVAL_WINRATE, EVAL_OPTIONS, N_EVAL_COMMANDS } EvalCommand;
+typedef enum { EVAL_GENERATE, EVAL_LOSS, EVAL_WINRATE, EVAL_OPTIONS, N_EVAL_COMMANDS } EvalCommand;
 
 typedef struct {
-    // generate
+    // models and data
     const char *model, *out;
-    StringList prompts;
-    const char *prompt_template, *prompt_field;
+    StringList prompts, data;
+    const char *prompt_template, *prompt_field, *response_field;
     bool greedy;
-    int64_t max_new_tokens, batch, tokens;
+    int64_t max_new_tokens, batch, tokens, max_length, head_rows;
     // common
     bool quiet, json;
 } EvalOptions;

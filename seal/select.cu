@@ -7,8 +7,8 @@
 // defines: directory_make
 #include "file.h"
 #include "kernels.h"
-// defines: Progress
-#include "log.h"
+// defines: response_losses
+#include "losses.h"
 // defines: run_settings
 #include "run.h"
 #include "select.h"
@@ -55,36 +55,6 @@ void load_samples(TokenSet* set, const StringList* files, const char* kind, cons
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // select: the filtered data, for any trainer
-
-// Mean response loss of every sample under a model, forward only: −loss is the score of safe-loss.
-static float* losses_under(const TrainOptions* o, const ModelConfig* config, const TokenSet* set) {
-    Trainer t;
-    TrainerSettings settings = {};
-    settings.batch_max = (int)o->batch;
-    settings.forward_only = true;
-    run_settings(o, config, &settings);
-    trainer_plan(&t, config, &settings);
-    trainer_allocate(&t);
-    parameters_load(&t.theta, o->model, o->quiet);
-    BatchItem* items = (BatchItem*)calloc((size_t)o->batch, sizeof *items);
-    float* loss = (float*)malloc((size_t)set->n * sizeof(float));
-    if (!items || !loss) fatal("out of host memory for %d losses", set->n);
-    Progress progress;
-    progress_begin(&progress, "losses", set->n, o->quiet);
-    for (int64_t from = 0; from < set->n; from += o->batch) {
-        int n = (int)(set->n - from < o->batch ? set->n - from : o->batch);
-        PassCounts counts = {};
-        for (int i = 0; i < n; i++) items[i].sample = set->samples[from + i];
-        trainer_pass(&t, &t.theta, items, n, 0, NULL, t.loss, false, &counts);
-        trainer_bring_back(&t, 0);
-        memcpy(loss + from, trainer_result(&t, 0).loss, (size_t)n * sizeof(float));
-        progress_update(&progress, from + n, "samples");
-    }
-    progress_end(&progress);
-    trainer_free(&t);
-    free(items);
-    return loss;
-}
 
 // The rows that may be kept and what each is worth.
 typedef struct {
@@ -142,10 +112,13 @@ static void ask_model(Candidates* c, const TrainOptions* o) {
     if (!o->model) fatal("select: method %s needs --model", o->method);
     ModelConfig config;
     TokenSet set = {};
+    TrainerSettings settings = {};
     model_config_read(&config, o->model);
     check_head_size(&config);
     load_samples(&set, &o->tune, "tune", NULL, o, &config, NULL);
-    c->loss = losses_under(o, &config, &set);
+    settings.batch_max = (int)o->batch;
+    run_settings(o, &config, &settings);
+    c->loss = response_losses(o->model, &config, &settings, &set, o->quiet);
     keep_rows(c, set.rows, set.hashes, set.n);
     c->given = (double*)need(malloc((size_t)c->n * sizeof(double)), c->n);
     for (int64_t i = 0; i < c->n; i++) c->given[i] = -(double)c->loss[i];

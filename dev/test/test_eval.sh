@@ -26,4 +26,21 @@ expect "a win rate" "$eval_seal" winrate annotations.json
 truth "with draws and what is dropped" grep -q "^win rate 50.0000, standard error 28.8675, n 3, wins 1, losses 1, draws 1, dropped 1 (1 null, 0 NaN)" out
 echo '[{"preference":null}]' >none.json
 refuse "a file without a preference" "no annotation has a preference" "$eval_seal" winrate none.json
+
+mkdir tok
+cat >tok/tokenizer.json <<'JSON'
+{"version":"1.0","truncation":null,"padding":null,"added_tokens":[{"id":1,"content":"<eos>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
+ "normalizer":null,"pre_tokenizer":{"type":"WhitespaceSplit"},"post_processor":null,"decoder":null,
+ "model":{"type":"WordLevel","vocab":{"[UNK]":0,"<eos>":1,"Human:":2,"Assistant:":3,"copy":4,"a":5,"b":6,"c":7,"d":8},"unk_token":"[UNK]"}}
+JSON
+for x in a b c d; do for y in a b c d; do echo "{\"prompt\":\"copy $x $y\",\"response\":\"$x $y $y\"}"; done; done >rows.jsonl
+"$train_seal" init --layers 2 --width 64 --heads 2 --tokenizer tok/tokenizer.json --positions 24 --out base --quiet
+"$train_seal" sft --model base --tune rows.jsonl --valid rows.jsonl --lr 3e-3 --batch 16 --tokens 256 --epochs 8 --out run --quiet
+expect "a held-out loss" "$eval_seal" loss --model run/model --data rows.jsonl --json
+truth "is the one training ended with" awk -v want="$(grep -o '"valid_loss":[0-9.]*' run/summary.json | cut -d: -f2)" -F'[:,]' '/loss/ { for (i = 1; i < NF; i++) if ($i == "\"loss\"") exit !($(i + 1) > want - 1e-5 && $(i + 1) < want + 1e-5) }' out
+truth "over the 64 tokens of 16 answers" grep -q '"samples":16,"left_out":0,"tokens":64' out
+cp out whole.json
+expect "in batches of 3 and streams of 24 tokens" "$eval_seal" loss --model run/model --data rows.jsonl --json --batch 3 --tokens 24
+truth "it is the same" awk -F'[:,]' '{ for (i = 1; i < NF; i++) if ($i == "\"loss\"") x[NR] = $(i + 1) } END { exit !(x[1] - x[2] < 1e-5 && x[2] - x[1] < 1e-5) }' whole.json out
+refuse "a length the model cannot read" "--max-length" "$eval_seal" loss --model run/model --data rows.jsonl --max-length 25
 exit $failed

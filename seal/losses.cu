@@ -1,0 +1,109 @@
+/* Response losses without training. See losses.h. */
+#include <string.h>
+#include <cjson/cJSON.h>
+#include "error.h"
+// defines: Progress
+#include "log.h"
+#include "losses.h"
+// defines: check_head_size
+#include "select.h"
+
+float* response_losses(const char* model, const ModelConfig* config, const TrainerSettings* settings, const TokenSet* set, bool quiet) {
+    Trainer t;
+    TrainerSettings forward = *settings;
+    int batch = settings->batch_max;
+    forward.forward_only = true;
+    trainer_plan(&t, config, &forward);
+    trainer_allocate(&t);
+    parameters_load(&t.theta, model, quiet);
+    BatchItem* items = (BatchItem*)calloc((size_t)batch, sizeof *items);
+    float* loss = (float*)malloc((size_t)set->n * sizeof(float));
+    if (!items || !loss) fatal("out of host memory for %d losses", set->n);
+    Progress progress;
+    progress_begin(&progress, "losses", set->n, quiet);
+    for (int from = 0; from < set->n; from += batch) {
+        int n = set->n - from < batch ? set->n - from : batch;
+        PassCounts counts = {};
+        for (int i = 0; i < n; i++) items[i].sample = set->samples[from + i];
+        trainer_pass(&t, &t.theta, items, n, 0, NULL, t.loss, false, &counts);
+        trainer_bring_back(&t, 0);
+        memcpy(loss + from, trainer_result(&t, 0).loss, (size_t)n * sizeof(float));
+        progress_update(&progress, from + n, "samples");
+    }
+    progress_end(&progress);
+    trainer_free(&t);
+    free(items);
+    return loss;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// eval_seal loss
+
+// By sample, as training weighs them, with its standard error; and by token, whose exponential is the perplexity.
+typedef struct { double mean, standard_error, token_mean; int64_t tokens; } LossSummary;
+
+static LossSummary summarise(const TokenSet* set, const float* loss) {
+    LossSummary s = {};
+    double squares = 0.0, sum = 0.0;
+    for (int i = 0; i < set->n; i++) {
+        s.mean += (double)loss[i] / set->n;
+        sum += (double)loss[i] * set->samples[i].n_loss;
+        s.tokens += set->samples[i].n_loss;
+    }
+    for (int i = 0; i < set->n; i++) squares += (loss[i] - s.mean) * (loss[i] - s.mean);
+    s.standard_error = set->n > 1 ? sqrt(squares / (set->n - 1) / set->n) : NAN;
+    s.token_mean = sum / (double)s.tokens;
+    return s;
+}
+
+static void print_json(const EvalOptions* o, const TokenSet* set, const LossSummary* s) {
+    cJSON* object = cJSON_CreateObject();
+    cJSON_AddStringToObject(object, "model", o->model);
+    cJSON_AddNumberToObject(object, "samples", set->n);
+    cJSON_AddNumberToObject(object, "left_out", (double)row_report_bad(&set->report));
+    cJSON_AddNumberToObject(object, "tokens", (double)s->tokens);
+    cJSON_AddNumberToObject(object, "loss", s->mean);
+    if (isfinite(s->standard_error)) cJSON_AddNumberToObject(object, "standard_error", s->standard_error);
+    else cJSON_AddNullToObject(object, "standard_error");
+    cJSON_AddNumberToObject(object, "token_loss", s->token_mean);
+    cJSON_AddNumberToObject(object, "perplexity", exp(s->token_mean));
+    char* text = cJSON_PrintUnformatted(object);
+    if (!text) fatal("out of host memory for a result");
+    puts(text);
+    cJSON_free(text);
+    cJSON_Delete(object);
+}
+
+int loss_command(const EvalOptions* o) {
+    ModelConfig config;
+    TokenSet set = {};
+    TextEncoder encoder;
+    TokenOptions options = {};
+    TrainerSettings settings = {};
+    model_config_read(&config, o->model);
+    check_head_size(&config);
+    model_config_check_length(&config, o->max_length, "--max-length", o->model);
+    options.rows.prompt_template = o->prompt_template;
+    options.rows.prompt_field = o->prompt_field;
+    options.rows.response_field = o->response_field;
+    options.max_length = o->max_length ? (int)o->max_length : config.longest;
+    options.vocab = config.V;
+    options.quiet = o->quiet || o->json;
+    text_encoder_open(&encoder, o->model, config.eos_id);
+    tokens_load(&set, &o->data, &encoder, &options);
+    text_encoder_close(&encoder);
+    if (!options.quiet) tokens_print(&set, "data", stdout);
+    // A stream holds the longest sample there is, and no more than is asked for: memory follows the data, not the model's reach.
+    settings.T = o->tokens > set.longest ? (int)o->tokens : set.longest > 2048 || o->tokens ? set.longest : 2048;
+    settings.head_rows = (int)o->head_rows;
+    settings.batch_max = (int)o->batch;
+    float* loss = response_losses(o->model, &config, &settings, &set, options.quiet);
+    LossSummary s = summarise(&set, loss);
+    if (!isfinite(s.mean)) fatal("%s: the loss on %s is not a finite number; is the model damaged?", o->model, o->data.items[0]);
+    if (o->json) print_json(o, &set, &s);
+    else printf("loss %.6f (standard error %.6f) over %d samples; by token %.6f over %lld tokens, perplexity %.4f\n", s.mean, s.standard_error, set.n, s.token_mean,
+                (long long)s.tokens, exp(s.token_mean));
+    free(loss);
+    tokens_free(&set);
+    return 0;
+}

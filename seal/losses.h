@@ -1,0 +1,15 @@
+/* Response losses without training: the score of safe-loss, and `eval_seal loss`. */
+#ifndef SEAL_LOSSES_H
+#define SEAL_LOSSES_H
+
+#include "eval_options.h"
+// defines: TokenSet
+#include "tokens.h"
+// defines: TrainerSettings
+#include "trainer.h"
+
+// Mean loss over each sample's response under the model in a directory, (set->n), to be freed. settings: T, head_rows and batch_max count.
+float* response_losses(const char* model, const ModelConfig* config, const TrainerSettings* settings, const TokenSet* set, bool quiet);
+int loss_command(const EvalOptions* o);
+
+#endif
