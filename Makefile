@@ -1,5 +1,6 @@
 # The SEAL trainer. `make` builds train_seal, eval_seal, tokenize, world and mix: for the GPU where nvcc and a GPU are found, for the CPU otherwise.
 #   make CPU=1 | CUDA=1          force the build        make PRECISION=fp32|bf16     the type of weights and activations (default: fp32 on a CPU, bf16 on a GPU)
+#   make demo SEED=1             the whole of SEAL on the synthetic world (data/); table on the terminal, report in out/demo
 #   make test                    every test that needs no GPU (installs what is missing); last line: N passed, N failed
 #   make test-sanitize           the kernels under ASan+UBSan and TSan, in several thread orders
 #   make check-nvcc              sm_80 and sm_90 compile without warnings and register spills
@@ -92,7 +93,7 @@ HOST_TESTS := $(patsubst %.c,%,$(wildcard dev/test/test_*.c))
 SCRIPT_TESTS := $(wildcard dev/test/test_*.sh)
 SHIM_TESTS := $(wildcard dev/cpu/test_cpu.sh)
 
-.PHONY: all info deps test test-build test-sanitize test-gpu check-nvcc bench clean
+.PHONY: all info deps demo test test-build test-sanitize test-gpu check-nvcc bench clean
 all: info $(addprefix $(BUILD)/,$(PROGRAMS))
 	@for p in $(PROGRAMS); do ln -sf $(BUILD)/$$p $$p; done
 
@@ -118,6 +119,12 @@ info:
 
 deps:
 	@dev/deps.sh
+
+# OUT=folder (out/demo). What a stage does is in data/demo.sh.
+SEED ?= 1
+demo: deps
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@BUILD=$(BUILD) SEED=$(SEED) data/demo.sh
 
 # ---- rules -------------------------------------------------------------------------------------------------------------------------------------
 $(BUILD)/%.cu.o: %.cu

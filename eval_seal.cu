@@ -5,6 +5,8 @@
 #include "generate.h"
 // defines: loss_command
 #include "losses.h"
+// defines: report_command
+#include "report.h"
 // defines: winrate_command
 #include "winrate.h"
 
@@ -16,6 +18,7 @@ int main(int argc, char** argv) {
         case EVAL_GENERATE: return generate_command(&o);
         case EVAL_LOSS: return loss_command(&o);
         case EVAL_WINRATE: return winrate_command(&o, &positional);
+        case EVAL_REPORT: return report_command(&o, &positional);
         case EVAL_OPTIONS: options_markdown(&eval_options, stdout); return 0;
         default: program_error("unknown command");
     }

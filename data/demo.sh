@@ -16,8 +16,8 @@ train_seal=$BUILD/train_seal eval_seal=$BUILD/eval_seal world=$BUILD/world
 : "${SCORER:=--lr 1e-3 --batch 32 --tokens 512 --epochs 2}"
 : "${SFT:=--lr 2e-3 --schedule linear --warmup 20 --batch 32 --tokens 512 --epochs 4}"
 if [ -n "$SMALL" ]; then
-    WORLD="--tune-rows 400 --safe-rows 200 --base-rows 1200 --test-rows 40"
-    BASE="--lr 3e-3 --batch 64 --tokens 1024 --max-steps 40" SELECTOR="$SELECTOR --max-steps 15" SFT="$SFT --max-steps 15" SCORER="$SCORER --max-steps 10"
+    WORLD="--tune-rows 400 --safe-rows 200 --base-rows 800 --test-rows 20" MODEL="--layers 1 --width 64 --heads 2 --positions 32"
+    BASE="--lr 3e-3 --batch 64 --tokens 1024 --max-steps 12" SELECTOR="$SELECTOR --max-steps 10" SFT="$SFT --max-steps 10" SCORER="$SCORER --max-steps 5"
 fi
 
 # ---- progress: what a stage costs, in thousands of tokens trained or run ---------------------------------------------------------------------------
@@ -58,7 +58,7 @@ train "$OUT/pretraining/init" init --tokenizer "$OUT/tokenizer.json" $MODEL
 train "$OUT/pretraining" sft --model "$OUT/pretraining/init" --tune "$OUT/base.jsonl" $BASE
 mkdir "$OUT/base" && cp "$OUT"/pretraining/model/* "$OUT/base/"
 measure base "$OUT/base"
-runs=("$OUT/base")
+methods=("$OUT/base") runs=()
 for method in $METHODS; do
     run=$OUT/$method
     case $method in
@@ -70,14 +70,18 @@ for method in $METHODS; do
             keep random --method random ;;
         safe-loss)
             begin_stage safe-loss "the share of $TOP with the least loss under the base fine-tuned on safe.jsonl"
+            runs+=("$run/scorer")
             train "$run/scorer" sft --model "$OUT/base" --tune "$OUT/safe.jsonl" $SCORER
             keep safe-loss --method safe-loss --model "$run/scorer/model" --batch 128 --tokens 2048 ;;
         seal-*)
             begin_stage "$method" "SEAL, Algorithm ${method#seal-}: the selector, then fine-tuning on the best $TOP"
+            runs+=("$run/selector")
             train "$run/selector" selector --model "$OUT/base" --safe "$OUT/safe.jsonl" --tune "$OUT/tune.jsonl" --algorithm "${method#seal-}" $SELECTOR
             keep "$method" --method seal --selector "$run/selector/selector.safetensors" ;;
     esac
-    runs+=("$run")
+    methods+=("$run")
 done
-"$world" table "${runs[@]}" --out "$OUT/table.json"
+"$world" table "${methods[@]}" --out "$OUT/table.json"
+"$eval_seal" report "$OUT/pretraining" "${methods[@]:1}" "${runs[@]}" --labels "$OUT/tune.labels.jsonl" --table "$OUT/table.json" \
+    --title "SEAL on the synthetic world, seed $SEED" --out "$OUT/report.html"
 echo "$(minutes $((SECONDS - began))) in all"

@@ -4,12 +4,14 @@
 #define GENERATE (1u << EVAL_GENERATE)
 #define LOSS (1u << EVAL_LOSS)
 #define WINRATE (1u << EVAL_WINRATE)
+#define REPORT (1u << EVAL_REPORT)
 #define AT(field) offsetof(EvalOptions, field)
 
 static const CommandRow commands[N_EVAL_COMMANDS] = {
     {"generate", "answers prompts; writes outputs.json as AlpacaEval reads it", NULL},
     {"loss", "held-out response loss and perplexity", NULL},
     {"winrate", "win rate and standard error of annotations, ours or AlpacaEval's", "FILE…"},
+    {"report", "one self-contained page about runs: tables, curves, what selectors learned", "RUN…"},
     {"options", "prints this table as Markdown", NULL},
 };
 
@@ -17,7 +19,7 @@ static const OptionRow options[] = {
     {"model", OPTION_STRING, AT(model), NULL, "DIR", 0, 0, GENERATE | LOSS, GENERATE | LOSS, "Hugging Face directory of the model"},
     {"prompts", OPTION_LIST, AT(prompts), NULL, "FILE", 0, 0, GENERATE, GENERATE, "rows whose prompts are answered; may be given several times"},
     {"data", OPTION_LIST, AT(data), NULL, "FILE", 0, 0, LOSS, LOSS, "rows with prompts and responses; may be given several times"},
-    {"out", OPTION_STRING, AT(out), NULL, "FILE", 0, 0, GENERATE, GENERATE, "where the result is written"},
+    {"out", OPTION_STRING, AT(out), NULL, "FILE", 0, 0, GENERATE | REPORT, GENERATE | REPORT, "where the result is written"},
     {"template", OPTION_STRING, AT(prompt_template), NULL, "TEXT", 0, 0, GENERATE | LOSS, 0, "of a prompt, holds {prompt}; default: Human: {prompt}, newline, Assistant:"},
     {"prompt-field", OPTION_STRING, AT(prompt_field), NULL, "TEXT", 0, 0, GENERATE | LOSS, 0, "a row's prompt: a field, or a text like {instruction} {input}; default: by the row's layout"},
     {"response-field", OPTION_STRING, AT(response_field), NULL, "TEXT", 0, 0, LOSS, 0, "a row's response, likewise"},
@@ -28,7 +30,10 @@ static const OptionRow options[] = {
     {"max-length", OPTION_INT, AT(max_length), "0", NULL, 0, 16777216, LOSS, 0, "longest sample in tokens; 0: what the model can read"},
     {"head-rows", OPTION_INT, AT(head_rows), "1024", NULL, 8, 1048576, LOSS, 0, "rows of logits that exist at once"},
     {"json", OPTION_FLAG, AT(json), NULL, NULL, 0, 0, LOSS | WINRATE, 0, "the result as a JSON object a line"},
-    {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, GENERATE | LOSS, 0, "no progress, no tables"},
+    {"labels", OPTION_STRING, AT(labels), NULL, "FILE", 0, 0, REPORT, 0, "true kinds of the fine-tuning rows: {\"row\":0,\"kind\":\"unsafe\"} a line"},
+    {"table", OPTION_STRING, AT(table), NULL, "FILE", 0, 0, REPORT, 0, "table.json: a list of objects, one a method, with refusal and task_accuracy"},
+    {"title", OPTION_STRING, AT(title), "SEAL: report", "TEXT", 0, 0, REPORT, 0, "of the page"},
+    {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, GENERATE | LOSS | REPORT, 0, "no progress, no tables"},
 };
 
 const OptionTable eval_options = {"eval_seal", "generates and measures", commands, N_EVAL_COMMANDS, options, sizeof options / sizeof *options};

@@ -9,7 +9,7 @@
 extern "C" {
 #endif
 
-typedef enum { EVAL_GENERATE, EVAL_LOSS, EVAL_WINRATE, EVAL_OPTIONS, N_EVAL_COMMANDS } EvalCommand;
+typedef enum { EVAL_GENERATE, EVAL_LOSS, EVAL_WINRATE, EVAL_REPORT, EVAL_OPTIONS, N_EVAL_COMMANDS } EvalCommand;
 
 typedef struct {
     // models and data
@@ -18,6 +18,8 @@ typedef struct {
     const char *prompt_template, *prompt_field, *response_field;
     bool greedy;
     int64_t max_new_tokens, batch, tokens, max_length, head_rows;
+    // report
+    const char *labels, *table, *title;
     // common
     bool quiet, json;
 } EvalOptions;
