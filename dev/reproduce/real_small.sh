@@ -3,8 +3,7 @@
 # whose labels nobody tells the trainer, D_safe and held-out sets from other rows (real_small.recipe). For each method: AUC of its scores against the labels, the
 # unsafe rows among the best TOP, held-out losses after fine-tuning on what it kept, time and memory.
 #   dev/reproduce/real_small.sh            DATA=../shared/data OUT=out/real SEED=1 TOP=0.8 METHODS="…" BUILD=build/cpu-fp32
-# It resumes: every step that is whole is skipped, a run that was cut goes on from its checkpoint. Cost with the defaults: about 1.3e14 FLOP for the base, 4e13
-# for a selector by Algorithm 2, 5e13 by Algorithm 1, 2e13 for a fine-tuning; 1 GB of memory; some two hours on two cores.
+# It resumes: every step that is whole is skipped, a run that was cut goes on from its checkpoint. Under 1 GB of memory; an hour or so on two cores.
 # On a GPU: BUILD=build/cuda-bf16 ROWS=all MODEL="--layers 12 --width 768 --heads 12 --positions 1024" RUN="--batch 64 --tokens auto".
 set -eu
 cd "$(dirname "$0")/../.."
@@ -12,10 +11,10 @@ BUILD=${BUILD:-build/cpu-fp32} DATA=${DATA:-../shared/data} OUT=${OUT:-out/real}
 : "${METHODS:=standard random safe-loss seal-2 seal-1 seal-2-sgd seal-2-centred seal-2-mean seal-1-mean}"
 : "${MODEL:=--layers 4 --width 128 --heads 4 --positions 192}"
 : "${RUN:=--batch 32 --tokens 1536}"
-: "${BASE:=--lr 2e-3 --schedule linear --warmup 100 --epochs 6}"
+: "${BASE:=--lr 2e-3 --schedule linear --warmup 50 --epochs 6}"
 : "${SELECTOR:=--lr 5e-4 --gamma linear:0,0.03 --epochs 3}"
 : "${SCORER:=--lr 5e-4 --epochs 2}"
-: "${SFT:=--lr 1e-3 --schedule linear --warmup 20 --epochs 3}"
+: "${SFT:=--lr 1e-3 --schedule linear --warmup 20 --epochs 2}"
 # learning rates of ω: Adam moves every logit by about lr a step; the others are proportional to Δ
 declare -A omega=([adam]=5e-3 [sgd]=10 [centred]=10 [mean]=1)
 for p in train_seal eval_seal mix world; do [ -x "$BUILD/$p" ] || { echo "real_small: $BUILD/$p is missing; make first" >&2; exit 2; }; done
@@ -28,7 +27,7 @@ train() {  # RUN, command and its options: skipped where the run is whole
     [ -e "$out/summary.json" ] && return
     step "$out"
     mkdir -p "$out"
-    "$BUILD/train_seal" "$@" $RUN --seed "$SEED" --save-every 50 --resume --out "$out" >>"$out/stdout.txt"
+    "$BUILD/train_seal" "$@" $RUN --seed "$SEED" --save-every 50 --resume --out "$out" >>"$out/stdout.txt" 2>>"$out/stderr.txt"
 }
 heldout() {  # RUN: losses on the three held-out sets
     local set
