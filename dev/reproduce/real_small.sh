@@ -33,7 +33,7 @@ heldout() {  # RUN: losses on the three held-out sets
     local set
     for set in safe benign unsafe; do
         [ -e "$1/loss_$set.json" ] && continue
-        "$BUILD/eval_seal" loss --model "$1/model" --data "$OUT/data/valid_$set.jsonl" --out "$1/loss_$set.json" --quiet
+        "$BUILD/eval_seal" loss --model "$1/model" --data "$OUT/data/valid_$set.jsonl" --json --quiet >"$1/loss.tmp" && mv "$1/loss.tmp" "$1/loss_$set.json"
     done
 }
 keep() {  # METHOD options of select…: scores, the best rows, figures against the labels, fine-tuning, held-out losses
