@@ -27,7 +27,7 @@ train() {  # RUN, command and its options: skipped where the run is whole
     [ -e "$out/summary.json" ] && return
     step "$out"
     mkdir -p "$out"
-    "$BUILD/train_seal" "$@" $RUN --seed "$SEED" --save-every 50 --resume --out "$out" >>"$out/stdout.txt" 2>>"$out/stderr.txt"
+    "$BUILD/train_seal" "$@" $RUN --seed "$SEED" --save-every 50 --resume --out "$out" >>"$out/stdout.txt" 2>>"$out/stderr.txt" || { tail -1 "$out/stderr.txt" >&2; exit 1; }
 }
 heldout() {  # RUN: losses on the three held-out sets
     local set
