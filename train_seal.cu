@@ -141,7 +141,7 @@ static void finish_step(Training* x, const StepNote* note, const BatchItem* item
     log_begin(&x->run.log);
     log_integer(&x->run.log, "step", note->step + 1);
     log_number(&x->run.log, "epoch", note->epoch);
-    log_number(&x->run.log, "loss", loss);
+    run_log_loss(&x->run, RUN_LOSS, loss);
     run_step_end(&x->run, note, loss, r.norm);
 }
 
@@ -182,10 +182,10 @@ static void train_loop(Training* x) {
         finish_step(x, note, items[slot], slot);
         pending = -1;
         if (validates) {
-            run->valid_loss = validate(x);
+            double valid_loss = validate(x);
             log_begin(&run->log);
             log_integer(&run->log, "step", step + 1);
-            log_number(&run->log, "valid_loss", run->valid_loss);
+            run_log_loss(run, RUN_VALID_LOSS, valid_loss);
             log_end(&run->log);
         }
         run_checkpoint(run, step);
@@ -355,10 +355,10 @@ static void selecting_finish(Selecting* x, const StepNote* note, int slot) {
     log_integer(&x->run.log, "step", note->step + 1);
     log_number(&x->run.log, "epoch", note->epoch);
     log_number(&x->run.log, "gamma", note->gamma);
-    log_number(&x->run.log, "safe_loss", safe / m);
-    log_number(&x->run.log, "tune_loss", tune / b);
-    log_number(&x->run.log, "weighted_loss", weighted / b);
-    if (x->algorithm == 1) log_number(&x->run.log, "gap", gap / b);
+    run_log_loss(&x->run, RUN_SAFE_LOSS, safe / m);
+    run_log_loss(&x->run, RUN_TUNE_LOSS, tune / b);
+    run_log_loss(&x->run, RUN_WEIGHTED_LOSS, weighted / b);
+    if (x->algorithm == 1) run_log_loss(&x->run, RUN_GAP, gap / b);
     run_step_end(&x->run, note, safe / m, r.norm);
 }
 

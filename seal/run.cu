@@ -70,7 +70,7 @@ void run_plan(Run* run, const TrainOptions* o, int command, ModelConfig* config,
     memset(run, 0, sizeof *run);
     run->o = o;
     run->command = command;
-    run->valid_loss = NAN;
+    for (int i = 0; i < N_RUN_LOSSES; i++) run->losses[i] = NAN;
     run->record.command = train_options.commands[command].name;
     run->record.options = options_json(&train_options, command, o);
     if (!o->dry_run) look_for_an_earlier_run(o);
@@ -174,8 +174,7 @@ static int64_t resume(Run* run) {
     run->first = c.step;
     run->tokens = checkpoint_integer(&c, "tokens");
     run->forward_tokens = checkpoint_integer(&c, "forward_tokens");
-    run->last_loss = checkpoint_number(&c, "last_loss");
-    run->valid_loss = checkpoint_number(&c, "valid_loss");
+    for (int i = 0; i < N_RUN_LOSSES; i++) run->losses[i] = checkpoint_number(&c, run_loss_names[i]);
     run->began -= checkpoint_number(&c, "wall_s");
     int64_t log_bytes = checkpoint_integer(&c, "log_bytes");
     if (!o->quiet) printf("resumed from %s\n", c.path);
@@ -236,8 +235,7 @@ static char* run_json(Run* run, int64_t step) {
     cJSON_AddNumberToObject(json, "tokens", (double)run->tokens);
     cJSON_AddNumberToObject(json, "forward_tokens", (double)run->forward_tokens);
     cJSON_AddNumberToObject(json, "wall_s", wall_seconds() - run->began);
-    cJSON_AddNumberToObject(json, "last_loss", run->last_loss);
-    cJSON_AddNumberToObject(json, "valid_loss", run->valid_loss);  // NaN is written as null
+    for (int i = 0; i < N_RUN_LOSSES; i++) cJSON_AddNumberToObject(json, run_loss_names[i], run->losses[i]);  // NaN is written as null
     for (int i = 0; i < run->n_counters; i++) cJSON_AddNumberToObject(json, run->counters[i].name, run->counters[i].copied);
     char* text = cJSON_Print(json);
     cJSON_Delete(json);
@@ -263,12 +261,19 @@ void run_leave(Run* run, int64_t step) {
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // every step, and the end
 
+const char* const run_loss_names[N_RUN_LOSSES] = {"loss", "valid_loss", "safe_loss", "tune_loss", "weighted_loss", "gap"};
+
+void run_log_loss(Run* run, RunLoss which, double value) {
+    log_number(&run->log, run_loss_names[which], value);
+    run->losses[which] = value;
+}
+
 void run_step_end(Run* run, const StepNote* note, double loss, float norm) {
     double seconds = wall_seconds() - note->started;
     int64_t trained = note->theta.trained_tokens + note->theta_hat.trained_tokens;
     run->tokens += trained;
     run->forward_tokens += note->theta.forward_tokens;
-    run->last_loss = loss;
+    run->losses[RUN_LOSS] = loss;
     double speed = (double)trained / seconds;
     double flops = trainer_flops(&run->trainer, &note->theta) + trainer_flops(&run->trainer, &note->theta_hat);
     double utilisation = run->peak_tflops > 0 ? flops / seconds / 1e12 / run->peak_tflops : NAN;
@@ -294,6 +299,31 @@ void stop_on_nonfinite(Run* run, const StepNote* note, double loss, float norm) 
           tensor ? tensor : "none, only the loss");
 }
 
+// What a table needs of a run. A loss that the command does not have is left out; one that was never measured is null.
+static char* summary_json(const Run* run) {
+    const TrainOptions* o = run->o;
+    bool selector = run->command == COMMAND_SELECTOR;
+    cJSON* json = cJSON_CreateObject();
+    cJSON_AddStringToObject(json, "command", train_options.commands[run->command].name);
+    if (selector) {
+        cJSON_AddNumberToObject(json, "algorithm", (double)o->algorithm);
+        cJSON_AddStringToObject(json, "gamma", o->gamma);
+        cJSON_AddStringToObject(json, "activation", o->activation);
+        cJSON_AddStringToObject(json, "selector_optimizer", o->selector_optimizer);
+    }
+    cJSON_AddNumberToObject(json, "steps", (double)run->steps);
+    cJSON_AddNumberToObject(json, "tokens", (double)run->tokens);
+    cJSON_AddNumberToObject(json, "forward_tokens", (double)run->forward_tokens);
+    cJSON_AddNumberToObject(json, "wall_s", round(1e3 * (wall_seconds() - run->began)) / 1e3);
+    cJSON_AddNumberToObject(json, "peak_bytes", (double)memory_total(&run->trainer.plan));
+    for (int i = 0; i < N_RUN_LOSSES; i++)
+        if (i <= RUN_VALID_LOSS || (selector && (i != RUN_GAP || o->algorithm == 1))) cJSON_AddNumberToObject(json, run_loss_names[i], run->losses[i]);
+    char* text = cJSON_PrintUnformatted(json);
+    cJSON_Delete(json);
+    if (!text) fatal("out of host memory for summary.json");
+    return text;
+}
+
 void run_end(Run* run) {
     const TrainOptions* o = run->o;
     char path[4200];
@@ -304,14 +334,9 @@ void run_end(Run* run) {
     parameters_save(&run->trainer.theta, path, o->model, (int64_t)(o->shard_gb * 1e9), o->quiet);
     tokenizer_copy(o->model, path);
     snprintf(path, sizeof path, "%s/summary.json", o->out);
-    AtomicFile f;
-    atomic_open(&f, path);
-    atomic_printf(&f, "{\"command\":\"%s\",\"steps\":%lld,\"tokens\":%lld,\"forward_tokens\":%lld,\"wall_s\":%.3f,\"peak_bytes\":%zu,\"loss\":%.9g,\"valid_loss\":",
-                  train_options.commands[run->command].name, (long long)run->steps, (long long)run->tokens, (long long)run->forward_tokens, wall_seconds() - run->began,
-                  memory_total(&run->trainer.plan), run->last_loss);
-    if (isfinite(run->valid_loss)) atomic_printf(&f, "%.9g}\n", run->valid_loss);
-    else atomic_printf(&f, "null}\n");
-    atomic_commit(&f);
+    char* text = summary_json(run);
+    file_write(path, text, strlen(text));
+    free(text);
     if (!o->quiet) printf("%lld steps, %lld tokens in %.1f s on %s; wrote %s\n", (long long)run->steps, (long long)run->tokens, wall_seconds() - run->began, device_name(), o->out);
     record_free(&run->record);
 }

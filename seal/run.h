@@ -17,6 +17,9 @@ number that is not finite, and writes the model, its tokenizer and summary.json 
 // defines: Trainer, PassCounts
 #include "trainer.h"
 
+typedef enum { RUN_LOSS, RUN_VALID_LOSS, RUN_SAFE_LOSS, RUN_TUNE_LOSS, RUN_WEIGHTED_LOSS, RUN_GAP, N_RUN_LOSSES } RunLoss;
+extern const char* const run_loss_names[N_RUN_LOSSES];  // as they are called in log.jsonl, summary.json and run.json
+
 typedef struct {
     const TrainOptions* o;
     int command;
@@ -29,7 +32,8 @@ typedef struct {
     int n_counters;
     int64_t steps, steps_per_epoch, tokens, forward_tokens;
     int64_t first;  // the step the loop begins with: 0, or where the checkpoint was taken
-    double peak_tflops, began, last_loss, valid_loss;
+    double peak_tflops, began;
+    double losses[N_RUN_LOSSES];  // the last ones, for the summary; NAN: the command has none
 } Run;
 
 #define STATUS_STOPPED 75  // a signal ended the run after a checkpoint (EX_TEMPFAIL: run it again with --resume)
@@ -65,7 +69,9 @@ __attribute__((noreturn)) void run_leave(Run* run, int64_t step);
 void run_step_end(Run* run, const StepNote* note, double loss, float norm);
 // A loss or norm that is not finite ends the run: the message names the step and the first tensor that broke.
 void stop_on_nonfinite(Run* run, const StepNote* note, double loss, float norm);
-// model/, summary.json (run->valid_loss NAN: null), the closing line.
+// One of the step's losses into the log, kept for the summary.
+void run_log_loss(Run* run, RunLoss which, double value);
+// model/, summary.json, the closing line.
 void run_end(Run* run);
 
 #endif

@@ -30,6 +30,7 @@ for algorithm in 1 2; do
     expect "a selector is learned, Algorithm $algorithm" "${run[@]}" --out sel$algorithm
     truth "its log has gamma and both losses" bash -c 'sed -n 2p sel'$algorithm'/log.jsonl | grep -q "\"gamma\":0,\"safe_loss\":" && tail -1 sel'$algorithm'/log.jsonl | grep -q "\"gamma\":0.06,"'
     truth "only Algorithm 1 logs the penalty gap" test "$(grep -c '"gap"' sel$algorithm/log.jsonl)" -eq $((algorithm == 1 ? 75 : 0))
+    truth "its summary names the algorithm and the last losses" grep -qE "\"algorithm\":$algorithm,\"gamma\":\"linear:0,0.03\".*\"wall_s\":[0-9.]+,\"peak_bytes\":[0-9]+,\"loss\":[0-9.]+,.*\"safe_loss\":[0-9.]+" sel$algorithm/summary.json
     expect "the best 70% are selected" "$train_seal" select --tune tune.jsonl --selector sel$algorithm/selector.safetensors --top 0.7 --out kept$algorithm.jsonl --quiet
     truth "280 rows of the file" test "$(wc -l <kept$algorithm.jsonl)" -eq 280
     truth "byte for byte and in order" bash -c 'diff <(grep -Fxf kept'$algorithm'.jsonl tune.jsonl | head -5) <(head -5 kept'$algorithm'.jsonl)'
