@@ -55,6 +55,15 @@ PACKAGES := libcjson libcrypto zlib libpcre2-8 libutf8proc
 INCLUDES += $(foreach p,$(PACKAGES),$(call package_flags,$(p),cflags))
 HOST_LIBS := $(call package_flags,libcjson,libs,-lcjson) $(call package_flags,libcrypto,libs,-lcrypto) $(call package_flags,zlib,libs,-lz) \
              $(call package_flags,libpcre2-8,libs,-lpcre2-8) $(call package_flags,libutf8proc,libs,-lutf8proc) -lpthread -lm
+# Several ranks need MPI to start them, and on GPUs NCCL between them. `mpicc -show` prints the flags with every MPI.
+MPICC := $(shell command -v mpicc 2>/dev/null)
+MPI_FLAGS := $(if $(MPICC),$(shell $(MPICC) -show 2>/dev/null))
+NCCL_HEADER := $(firstword $(if $(NCCL_HOME),$(wildcard $(NCCL_HOME)/include/nccl.h)) $(wildcard $(CUDA_HOME)/include/nccl.h /usr/include/nccl.h /usr/local/include/nccl.h))
+RANKS := $(if $(MPI_FLAGS),$(if $(or $(filter cpu,$(BACKEND)),$(NCCL_HEADER)),yes))
+ifeq ($(RANKS),yes)
+  MPI_INCLUDES := $(filter -I%,$(MPI_FLAGS)) -DOMPI_SKIP_MPICXX -DMPICH_SKIP_MPICXX  # C, not the old C++ bindings
+  RANK_LIBS := $(filter -L% -l%,$(MPI_FLAGS)) $(if $(filter cuda,$(BACKEND)),-L$(dir $(patsubst %/,%,$(dir $(NCCL_HEADER))))lib -lnccl)
+endif
 ifeq ($(BACKEND),cpu)
   CU := $(CXX) -x c++ $(CXXFLAGS) -Idev/cpu/include
   INCLUDES += $(call package_flags,openblas,cflags)
@@ -74,10 +83,10 @@ endif
 # ---- sources -----------------------------------------------------------------------------------------------------------------------------------
 KERNEL_SOURCES := $(wildcard seal_kernels/*.cu)
 HOST_C := $(wildcard seal/*.c)
-HOST_CU := $(wildcard seal/*.cu)
+HOST_CU := $(filter-out $(if $(RANKS),seal/ranks_one.cu,seal/ranks.cu),$(wildcard seal/*.cu))
 TOKENIZER_C := $(filter-out %_main.c,$(wildcard tokenizer/*.c))
 WORLD_C := $(filter-out %_main.c,$(wildcard data/*.c))
-SHIM := $(if $(filter cpu,$(BACKEND)),$(wildcard dev/cpu/*.cpp))
+SHIM := $(if $(filter cpu,$(BACKEND)),$(filter-out $(if $(RANKS),,dev/cpu/nccl.cpp),$(wildcard dev/cpu/*.cpp)))
 objects = $(addprefix $(BUILD)/,$(addsuffix .o,$(1)))
 
 KERNEL_LIB := $(BUILD)/libseal_kernels.a
@@ -91,7 +100,7 @@ KERNEL_CHECKS := $(patsubst %.cu,%,$(wildcard dev/kernels/*.cu))
 DEVICE_TESTS := $(patsubst %.cu,%,$(wildcard test_gpt2.cu dev/test/test_*.cu))
 HOST_TESTS := $(patsubst %.c,%,$(wildcard dev/test/test_*.c))
 SCRIPT_TESTS := $(wildcard dev/test/test_*.sh)
-SHIM_TESTS := $(wildcard dev/cpu/test_cpu.sh)
+SHIM_TESTS := $(wildcard dev/cpu/test_*.sh)
 
 .PHONY: all info deps demo test test-build test-sanitize test-gpu check-nvcc bench clean
 all: info $(addprefix $(BUILD)/,$(PROGRAMS))
@@ -105,8 +114,8 @@ info:
 	$(call tick,nvcc,$(NVCC),not found; the CPU build needs none. For a GPU: install the CUDA Toolkit or set CUDA_HOME)
 	$(call tick,GPU $(if $(GPU_CC),(compute capability $(GPU_CC))),$(GPU_CC),nvidia-smi names none; kernels run on the CPU)
 	$(call tick,cuBLASLt,$(wildcard $(CUDA_HOME)/include/cublasLt.h),comes with the CUDA Toolkit; the CPU build uses OpenBLAS)
-	$(call tick,NCCL,$(or $(wildcard $(CUDA_HOME)/include/nccl.h) $(if $(NCCL_HOME),$(wildcard $(NCCL_HOME)/include/nccl.h)) $(call has_header,nccl.h)),apt-get install libnccl-dev or set NCCL_HOME; without it the build is for one GPU)
-	$(call tick,MPI,$(shell command -v mpicc 2>/dev/null),apt-get install libopenmpi-dev; needed only to start several ranks)
+	$(call tick,NCCL,$(NCCL_HEADER),apt-get install libnccl-dev or set NCCL_HOME; a GPU build without it is for one GPU (a CPU build needs none))
+	$(call tick,MPI,$(MPI_FLAGS),apt-get install libopenmpi-dev; without it the build is for one rank)
 	$(call tick,OpenBLAS,$(or $(call has_package,openblas),$(call has_header,openblas_config.h)),apt-get install libopenblas-dev; the GEMMs of the CPU build)
 	$(call tick,PCRE2,$(call has_package,libpcre2-8),apt-get install libpcre2-dev)
 	$(call tick,utf8proc,$(call has_package,libutf8proc),apt-get install libutf8proc-dev)
@@ -144,8 +153,9 @@ $(TOKENIZER_LIB): $(call objects,$(TOKENIZER_C))
 	@rm -f $@
 	@ar rcs $@ $^
 
+$(BUILD)/seal/ranks.cu.o $(BUILD)/dev/cpu/nccl.cpp.o: INCLUDES += $(MPI_INCLUDES)
 $(BUILD)/%: $(BUILD)/%.cu.o $(LIBS)
-	$(Q)$(LINK) $^ -o $@ $(DEVICE_LIBS) $(HOST_LIBS)
+	$(Q)$(LINK) $^ -o $@ $(DEVICE_LIBS) $(RANK_LIBS) $(HOST_LIBS)
 $(BUILD)/dev/kernels/%: $(BUILD)/dev/kernels/%.cu.o $(KERNEL_LIB)
 	$(Q)$(LINK) $^ -o $@ $(DEVICE_LIBS) -lpthread -lm
 $(BUILD)/tokenize: $(BUILD)/tokenizer/tokenize_main.c.o $(TOKENIZER_LIB)
@@ -156,7 +166,7 @@ $(BUILD)/mix: $(BUILD)/data/mix_main.c.o $(SEAL_LIB) $(TOKENIZER_LIB)
 	$(Q)$(CC) $^ -o $@ $(HOST_LIBS)
 $(BUILD)/dev/test/test_world: $(WORLD_OBJECTS)
 $(addprefix $(BUILD)/,$(HOST_TESTS)): $(BUILD)/%: $(BUILD)/%.c.o $(LIBS)
-	$(Q)$(LINK) $^ -o $@ $(DEVICE_LIBS) -lcmocka $(HOST_LIBS)
+	$(Q)$(LINK) $^ -o $@ $(DEVICE_LIBS) $(RANK_LIBS) -lcmocka $(HOST_LIBS)
 .SECONDARY:
 
 # ---- tests -------------------------------------------------------------------------------------------------------------------------------------

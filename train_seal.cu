@@ -16,6 +16,8 @@ kernels do is seal_kernels/kernels.h.
 #include "log.h"
 // defines: random_permutation
 #include "random.h"
+// defines: ranks_start, ranks_end, ranks_rank
+#include "ranks.h"
 // defines: Run, StepNote
 #include "run.h"
 // defines: LrSchedule, GammaSchedule
@@ -172,12 +174,12 @@ static void train_loop(Training* x) {
         trainer_pass(t, &t->theta, items[slot], note->n, 0, NULL, t->loss, true, &note->theta);
         optimizer_step(&t->theta, &t->settings.adamw, (float)note->lr, t->norm, t->norm + 1, t->stream);
         trainer_bring_back(t, slot);
-        bool leave = run_snapshot(run, step), last = step + 1 == run->steps, validates = x->n_valid && (last || (step + 1) % run->steps_per_epoch == 0);
         if (pending >= 0) {
             finish_step(x, &notes[pending], items[pending], pending);
             run_checkpoint(run, step - 1);
         }
         pending = slot;
+        bool leave = run_snapshot(run, step), last = step + 1 == run->steps, validates = x->n_valid && (last || (step + 1) % run->steps_per_epoch == 0);
         if (!last && !validates && !leave) continue;
         finish_step(x, note, items[slot], slot);
         pending = -1;
@@ -423,11 +425,11 @@ static void selecting_loop(Selecting* x) {
         note->theta_hat = counts.theta_hat;
         cudaCheck(cudaMemcpyAsync(x->sigma[slot], x->selector.sigma, (size_t)batch.b * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
         trainer_bring_back(t, slot);
-        bool leave = run_snapshot(run, step);
         if (step > run->first) {
             selecting_finish(x, &notes[1 - slot], 1 - slot);
             run_checkpoint(run, step - 1);
         }
+        bool leave = run_snapshot(run, step);
         if (step + 1 < run->steps && !leave) continue;
         selecting_finish(x, note, slot);
         run_checkpoint(run, step);
@@ -496,7 +498,7 @@ static int selector_command(const TrainOptions* o, int command) {
     record_fact(&x.run.record, "safe data", x.safe.digest);
     run_start(&x.run, &x.selector);
     selecting_loop(&x);
-    write_selector(&x, x.tokenizer_digest);
+    if (!ranks_rank()) write_selector(&x, x.tokenizer_digest);
     run_end(&x.run);
     for (int slot = 0; slot < 2; slot++) cudaCheck(cudaFreeHost(x.sigma[slot]));
     selector_free(&x.selector);
@@ -513,20 +515,30 @@ static int selector_command(const TrainOptions* o, int command) {
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 
-int main(int argc, char** argv) {
-    program_name = "train_seal";
-    signal(SIGPIPE, SIG_IGN);  // whoever read our output may go; the run stays
-    TrainOptions o;
-    StringList positional;
-    int command = options_parse(&train_options, argc, argv, &o, &positional);
+static int run_command(const TrainOptions* o, int command) {
     switch ((TrainCommand)command) {
-        case COMMAND_INIT: return init_command(&o);
-        case COMMAND_PRETRAIN: return pretrain_command(&o, command);
-        case COMMAND_SFT: return sft_command(&o, command);
-        case COMMAND_SELECTOR: return selector_command(&o, command);
-        case COMMAND_SELECT: return select_command(&o);
-        case COMMAND_CHECK: return check_command(&o);
+        case COMMAND_INIT: return init_command(o);
+        case COMMAND_PRETRAIN: return pretrain_command(o, command);
+        case COMMAND_SFT: return sft_command(o, command);
+        case COMMAND_SELECTOR: return selector_command(o, command);
+        case COMMAND_SELECT: return select_command(o);
+        case COMMAND_CHECK: return check_command(o);
         case COMMAND_OPTIONS: options_markdown(&train_options, stdout); return 0;
         default: program_error("command %d", command);
     }
+}
+
+int main(int argc, char** argv) {
+    program_name = "train_seal";
+    signal(SIGPIPE, SIG_IGN);  // whoever read our output may go; the run stays
+    ranks_hello();
+    TrainOptions o;
+    StringList positional;
+    int command = options_parse(&train_options, argc, argv, &o, &positional);
+    bool trains = command == COMMAND_PRETRAIN || command == COMMAND_SFT || command == COMMAND_SELECTOR;
+    if (trains && !o.dry_run) ranks_start((int)o.ranks);
+    if (ranks_rank()) o.quiet = true;
+    int status = run_command(&o, command);
+    ranks_end();
+    return status;
 }

@@ -12,6 +12,8 @@ zlib1g-dev        header zlib.h
 libssl-dev        header openssl/sha.h
 libstb-dev        header stb/stb_ds.h
 libcmocka-dev     header cmocka.h
+libopenmpi-dev    command mpicc
+openmpi-bin       command mpirun
 gnuplot-nox       command gnuplot
 pkg-config        command pkg-config
 g++               command g++

@@ -339,14 +339,15 @@ static bool whole(const char* directory, char* why, size_t size) {
     return true;
 }
 
-bool checkpoint_open(Checkpoint* c, const char* run) {
+bool checkpoint_open(Checkpoint* c, const char* run, int64_t step) {
     char why[512], path[4400];
     int n;
     int64_t* steps = list_steps(run, &n);
     memset(c, 0, sizeof *c);
     for (int i = 0; i < n && !c->files; i++) {
         step_directory(c->path, run, steps[i]);
-        if (!whole(c->path, why, sizeof why)) {
+        if (step >= 0 && steps[i] != step) continue;
+        if (step < 0 && !whole(c->path, why, sizeof why)) {
             warning("%s is passed over: %s", c->path, why);
             continue;
         }

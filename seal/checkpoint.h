@@ -44,8 +44,8 @@ typedef struct {
     StReader* files;  // (ranks)
 } Checkpoint;
 bool checkpoint_any(const char* run);  // is there a finished one, whole or not?
-// The newest checkpoint that is whole; one line on stderr for each that is passed over. False where there is none.
-bool checkpoint_open(Checkpoint* c, const char* run);
+// The newest checkpoint that is whole; one line on stderr for each that is passed over. False where there is none. step ≥ 0: that one, already found whole.
+bool checkpoint_open(Checkpoint* c, const char* run, int64_t step);
 void checkpoint_close(Checkpoint* c);
 // Elements [from, from + n) of a buffer, from whichever ranks hold them. Fatal where the checkpoint has another size of it, or not all of them.
 void checkpoint_read(const Checkpoint* c, const char* name, int64_t count, int64_t from, int64_t n, float* out);

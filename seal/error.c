@@ -2,13 +2,18 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 #include "error.h"
 
 const char* program_name = "seal";
+int error_rank;
 
 static void print_line(const char* kind, const char* format, va_list args) {
     fflush(stdout);
-    fprintf(stderr, "%s: %s", program_name, kind);
+    if (error_rank) sleep(1);
+    fprintf(stderr, "%s: ", program_name);
+    if (error_rank) fprintf(stderr, "rank %d: ", error_rank);
+    fputs(kind, stderr);
     vfprintf(stderr, format, args);
     fputc('\n', stderr);
 }

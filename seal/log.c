@@ -21,11 +21,12 @@ double wall_seconds(void) {
 
 void log_open(RunLog* log, const char* run, int64_t keep) {
     struct stat info;
-    snprintf(log->path, sizeof log->path, "%s/log.jsonl", run);
+    if (run) snprintf(log->path, sizeof log->path, "%s/log.jsonl", run);
+    else snprintf(log->path, sizeof log->path, "/dev/null");
     int fd = open(log->path, O_CREAT | O_WRONLY, 0666);
     if (fd < 0 || fstat(fd, &info)) fatal("%s: cannot be written: %s", log->path, strerror(errno));
-    if (info.st_size < keep) fatal("%s: %lld bytes, the checkpoint was taken at %lld: this is not the run's log", log->path, (long long)info.st_size, (long long)keep);
-    if (ftruncate(fd, keep) || lseek(fd, 0, SEEK_END) < 0 || !(log->stream = fdopen(fd, "wb"))) fatal("%s: cannot be written: %s", log->path, strerror(errno));
+    if (run && info.st_size < keep) fatal("%s: %lld bytes, the checkpoint was taken at %lld: this is not the run's log", log->path, (long long)info.st_size, (long long)keep);
+    if ((run && (ftruncate(fd, keep) || lseek(fd, 0, SEEK_END) < 0)) || !(log->stream = fdopen(fd, "wb"))) fatal("%s: cannot be written: %s", log->path, strerror(errno));
 }
 static void written(RunLog* log, int result) {
     if (result < 0) fatal("%s: cannot be written: %s", log->path, strerror(errno));
@@ -70,7 +71,8 @@ int64_t log_length(RunLog* log) {
     return at;
 }
 void log_close(RunLog* log) {
-    if (log->stream && (fflush(log->stream) || fsync(fileno(log->stream)) || fclose(log->stream))) fatal("%s: cannot be written: %s", log->path, strerror(errno));
+    // a device has nothing to synchronise and says EINVAL
+    if (log->stream && (fflush(log->stream) || (fsync(fileno(log->stream)) && errno != EINVAL) || fclose(log->stream))) fatal("%s: cannot be written: %s", log->path, strerror(errno));
     log->stream = NULL;
 }
 

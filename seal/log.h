@@ -18,7 +18,7 @@ typedef struct {
     bool first;  // of the fields of the open object
 } RunLog;
 
-// RUN/log.jsonl, cut to its first `keep` bytes: 0 for a new run. Every object is written whole, one line, and flushed.
+// RUN/log.jsonl, cut to its first `keep` bytes: 0 for a new run. run NULL: a log that goes nowhere, of ranks other than 0. Every object is written whole, one line, and flushed.
 void log_open(RunLog* log, const char* run, int64_t keep);
 int64_t log_length(RunLog* log);  // bytes so far, on disk when this returns
 void log_line(RunLog* log, const char* json_object);  // an object as text

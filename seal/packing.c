@@ -21,6 +21,29 @@ int pack_first_fit(const int* lengths, int n, int T, int* stream_of) {
     return streams;
 }
 
+typedef struct { int cost, index; } Share;
+static int costliest_first(const void* a, const void* b) {
+    const Share *x = a, *y = b;
+    return x->cost != y->cost ? (x->cost < y->cost) - (x->cost > y->cost) : (x->index > y->index) - (x->index < y->index);
+}
+
+void deal_samples(const int* cost, int n, int ranks, int* owner) {
+    Share* shares = malloc((n > 0 ? n : 1) * sizeof *shares);
+    int64_t* load = calloc(ranks, sizeof *load);
+    if (!shares || !load) fatal("out of memory dealing %d samples to %d ranks", n, ranks);
+    for (int i = 0; i < n; i++) shares[i] = (Share){cost[i], i};
+    qsort(shares, n, sizeof *shares, costliest_first);
+    for (int i = 0; i < n; i++) {
+        int least = 0;
+        for (int r = 1; r < ranks; r++)
+            if (load[r] < load[least]) least = r;
+        load[least] += shares[i].cost;
+        owner[shares[i].index] = least;
+    }
+    free(shares);
+    free(load);
+}
+
 void packed_stream_allocate(PackedStream* p, int T_max, int samples_max, int round) {
     memset(p, 0, sizeof *p);
     p->round = round;

@@ -41,6 +41,10 @@ typedef struct {
 // First-fit in the given order: stream_of[i] is the stream of sample i. Returns the number of streams, −1 where a sample is longer than T.
 int pack_first_fit(const int* lengths, int n, int T, int* stream_of);
 
+// Deals n samples to `ranks` such that all have about as much to do: the costliest first, each to whoever has least so far (longest processing time first; no rank
+// has more than the mean plus one sample). owner (n). The same costs give the same deal everywhere.
+void deal_samples(const int* cost, int n, int ranks, int* owner);
+
 void packed_stream_allocate(PackedStream* p, int T_max, int samples_max, int round);
 void packed_stream_free(PackedStream* p);
 // Lays the samples end to end, positions restarting at each; the padding behind them (to a multiple of `round`) is token 0 in pieces no longer than

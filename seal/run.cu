@@ -5,6 +5,8 @@
 #include "error.h"
 // defines: directory_probe, AtomicFile
 #include "file.h"
+// defines: ranks_rank, ranks_count, ranks_share
+#include "ranks.h"
 #include "run.h"
 // defines: check_head_size
 #include "select.h"
@@ -59,6 +61,7 @@ static void look_for_an_earlier_run(const TrainOptions* o) {
     snprintf(summary, sizeof summary, "%s/summary.json", o->out);
     if (o->resume && file_exists(summary)) {
         if (!o->quiet) printf("%s: this run has ended; nothing to do\n", o->out);
+        ranks_end();
         exit(0);
     }
     if (o->resume) return;
@@ -98,10 +101,10 @@ void run_begin(Run* run, int64_t samples) {
     run->steps = (int64_t)ceil(o->epochs * (double)run->steps_per_epoch - 1e-9);
     if (o->max_steps && o->max_steps < run->steps) run->steps = o->max_steps;
     if (!run->steps) fatal("--epochs %g makes no step", o->epochs);
-    directory_probe(o->out);
+    if (!ranks_rank()) directory_probe(o->out);
     trainer_allocate(&run->trainer);
     parameters_load(&run->trainer.theta, o->model, o->quiet);
-    run->peak_tflops = gpu_peak_tflops(device_name(), sizeof(floatX) == 2);
+    run->peak_tflops = ranks_count() * gpu_peak_tflops(device_name(), sizeof(floatX) == 2);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
@@ -112,6 +115,7 @@ static void on_signal(int number) {
     signalled = number;
     signal(SIGTERM, SIG_DFL);  // a second one does not wait for the step
     signal(SIGINT, SIG_DFL);
+    signal(SIGUSR1, SIG_DFL);
 }
 
 static void add_counter(Run* run, const char* name, int* value) {
@@ -158,10 +162,18 @@ static void refresh_weights(ParameterSet* set) {
     }
 }
 
+// Rank 0 chooses, so that all take the same.
+static bool open_newest(Checkpoint* c, const char* out) {
+    int64_t step = -1;
+    if (!ranks_rank() && checkpoint_open(c, out, -1)) step = c->step;
+    ranks_share(&step, sizeof step);
+    return step >= 0 && (!ranks_rank() || checkpoint_open(c, out, step));
+}
+
 static int64_t resume(Run* run) {
     Checkpoint c;
     const TrainOptions* o = run->o;
-    if (!checkpoint_open(&c, o->out)) {
+    if (!open_newest(&c, o->out)) {
         if (!o->quiet) printf("%s holds no checkpoint; the run begins at the beginning\n", o->out);
         return 0;
     }
@@ -185,7 +197,7 @@ static int64_t resume(Run* run) {
 // What the run will write, against what the disk has free: better now than after the training.
 static void find_room(const Run* run) {
     const TrainOptions* o = run->o;
-    double MiB = 1048576.0, model = (double)run->trainer.layout.n_parameters * sizeof(float), state = (double)run->snapshot.bytes, held = (double)checkpoint_bytes_held(o->out);
+    double MiB = 1048576.0, model = (double)run->trainer.layout.n_parameters * sizeof(float), state = (double)run->snapshot.whole_bytes, held = (double)checkpoint_bytes_held(o->out);
     double checkpoints = o->save_every ? state * (double)(o->keep + 1) : 0.0;  // one more while it is written
     double need = model + (checkpoints > held ? checkpoints - held : 0.0) + (1 << 20), have = (double)directory_free(o->out);
     if (need <= have) return;
@@ -203,12 +215,12 @@ void run_start(Run* run, Selector* selector) {
     char tokens[16];
     snprintf(tokens, sizeof tokens, "%d", run->trainer.settings.T);
     record_fact(&run->record, "length of a stream", tokens);  // --tokens auto may find another on another day
-    snapshot_begin(&run->snapshot, o->out, 0, (int)o->keep);
+    snapshot_begin(&run->snapshot, o->out, ranks_rank(), (int)o->keep);
     describe_state(run, selector);
-    find_room(run);
+    if (!ranks_rank()) find_room(run);
     run->began = wall_seconds();
     int64_t log_bytes = o->resume ? resume(run) : 0;
-    log_open(&run->log, o->out, log_bytes);
+    log_open(&run->log, ranks_rank() ? NULL : o->out, log_bytes);
     if (!log_bytes) log_line(&run->log, run->record.options);
     progress_begin(&run->progress, run->record.command, run->steps, o->quiet);
     run->progress.first = run->first;
@@ -217,10 +229,12 @@ void run_start(Run* run, Selector* selector) {
     action.sa_flags = SA_RESTART;  // a read or write under way goes on
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL);  // what mpirun hands on, and what Slurm sends where it is asked to warn
 }
 
 bool run_snapshot(Run* run, int64_t step) {
-    bool leave = signalled != 0 && step + 1 < run->steps;  // after the last step a run ends anyway
+    run->trainer.vote = signalled != 0;
+    bool leave = (ranks_count() > 1 ? run->trainer.voted : run->trainer.vote) && step + 1 < run->steps;  // after the last step a run ends anyway
     if (!leave && !(run->o->save_every && (step + 1) % run->o->save_every == 0)) return false;
     snapshot_take(&run->snapshot, step + 1, run->trainer.stream);
     for (int i = 0; i < run->n_counters; i++) run->counters[i].copied = *run->counters[i].value;  // the next step counts on before this one is logged
@@ -229,7 +243,7 @@ bool run_snapshot(Run* run, int64_t step) {
 
 static char* run_json(Run* run, int64_t step) {
     cJSON* json = record_json(&run->record);
-    cJSON_AddNumberToObject(json, "ranks", 1);
+    cJSON_AddNumberToObject(json, "ranks", ranks_count());
     cJSON_AddNumberToObject(json, "step", (double)step);
     cJSON_AddNumberToObject(json, "log_bytes", (double)log_length(&run->log));
     cJSON_AddNumberToObject(json, "tokens", (double)run->tokens);
@@ -245,7 +259,7 @@ static char* run_json(Run* run, int64_t step) {
 
 void run_checkpoint(Run* run, int64_t step) {
     snapshot_poll(&run->snapshot);
-    if (run->snapshot.step == step + 1 && !run->snapshot.writing) snapshot_publish(&run->snapshot, run_json(run, step + 1));
+    if (run->snapshot.step == step + 1 && !run->snapshot.writing) snapshot_publish(&run->snapshot, ranks_rank() ? NULL : run_json(run, step + 1));
 }
 
 void run_leave(Run* run, int64_t step) {
@@ -253,7 +267,9 @@ void run_leave(Run* run, int64_t step) {
     snapshot_wait(&run->snapshot);
     progress_end(&run->progress);
     log_close(&run->log);
-    fprintf(stderr, "%s: %s: stopped after step %lld of %lld; --resume goes on from %s/checkpoint/step-%lld\n", program_name, number == SIGINT ? "SIGINT" : "SIGTERM",
+    ranks_end();
+    if (ranks_rank()) exit(STATUS_STOPPED);
+    fprintf(stderr, "%s: %s: stopped after step %lld of %lld; --resume goes on from %s/checkpoint/step-%lld\n", program_name, number == SIGINT ? "SIGINT" : number == SIGTERM ? "SIGTERM" : number == SIGUSR1 ? "SIGUSR1" : "a signal to another rank",
             (long long)step + 1, (long long)run->steps, run->o->out, (long long)step + 1);
     exit(STATUS_STOPPED);
 }
@@ -330,6 +346,7 @@ void run_end(Run* run) {
     snapshot_end(&run->snapshot);
     progress_end(&run->progress);
     log_close(&run->log);
+    if (ranks_rank()) return record_free(&run->record);
     snprintf(path, sizeof path, "%s/model", o->out);
     parameters_save(&run->trainer.theta, path, o->model, (int64_t)(o->shard_gb * 1e9), o->quiet);
     tokenizer_copy(o->model, path);

@@ -11,6 +11,8 @@
 #include "losses.h"
 // defines: run_settings
 #include "run.h"
+// defines: ranks_barrier
+#include "ranks.h"
 #include "select.h"
 // defines: SelectionMethod, SelectorFile, selection_write
 #include "selection.h"
@@ -47,7 +49,9 @@ void load_samples(TokenSet* set, const StringList* files, const char* kind, cons
     }
     TokenOptions options = token_options(o, config, run ? cache : NULL);
     text_encoder_open(&encoder, o->model, config->eos_id);
+    if (ranks_rank()) ranks_barrier();  // rank 0 tokenises and leaves the cache, the others read it
     tokens_load(set, files, &encoder, &options);
+    if (!ranks_rank()) ranks_barrier();
     if (tokenizer_digest) snprintf(tokenizer_digest, 65, "%s", encoder.digest);
     text_encoder_close(&encoder);
     if (!o->quiet) tokens_print(set, kind, stdout);

@@ -20,10 +20,12 @@ void snapshot_add(Snapshot* s, const char* name, float* device, int64_t count) {
     if (s->n_rows == SNAPSHOT_ROWS) program_error("more than %d state buffers", SNAPSHOT_ROWS);
     CheckpointPart* p = &s->parts[s->n_rows];
     snprintf(p->name, sizeof p->name, "%s", name);
-    p->count = p->n = count;
+    p->count = count;
     p->from = 0;
+    p->n = s->rank == 0 ? count : 0;
     s->device[s->n_rows++] = device;
-    s->bytes += (size_t)count * sizeof(float);
+    s->bytes += (size_t)p->n * sizeof(float);
+    s->whole_bytes += (size_t)count * sizeof(float);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
@@ -32,7 +34,7 @@ void snapshot_add(Snapshot* s, const char* name, float* device, int64_t count) {
 static void allocate(Snapshot* s) {
     if (s->host) return;
     s->host_bytes = s->bytes <= s->host_most ? s->bytes : PIECE;
-    cudaCheck(cudaMallocHost((void**)&s->host, s->host_bytes));
+    cudaCheck(cudaMallocHost((void**)&s->host, s->host_bytes + 1));  // a rank may have nothing to save
     cudaCheck(cudaEventCreateWithFlags(&s->copied, cudaEventDisableTiming));
 }
 
@@ -116,9 +118,9 @@ void snapshot_restore(Snapshot* s, const Checkpoint* c) {
     cudaCheck(cudaDeviceSynchronize());  // first values may still be on their way, on the trainer's stream
     for (int i = 0; i < s->n_rows; i++) {
         const CheckpointPart* p = &s->parts[i];
-        for (int64_t at = 0; at < p->n; at += (int64_t)(PIECE / sizeof(float))) {
-            int64_t n = p->n - at < (int64_t)(PIECE / sizeof(float)) ? p->n - at : (int64_t)(PIECE / sizeof(float));
-            checkpoint_read(c, p->name, p->count, p->from + at, n, piece);
+        for (int64_t at = 0; at < p->count; at += (int64_t)(PIECE / sizeof(float))) {
+            int64_t n = p->count - at < (int64_t)(PIECE / sizeof(float)) ? p->count - at : (int64_t)(PIECE / sizeof(float));
+            checkpoint_read(c, p->name, p->count, at, n, piece);
             cudaCheck(cudaMemcpy(s->device[i] + at, piece, (size_t)n * sizeof(float), cudaMemcpyHostToDevice));
         }
     }

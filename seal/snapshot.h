@@ -17,7 +17,8 @@ typedef struct {
     CheckpointPart parts[SNAPSHOT_ROWS];
     float* device[SNAPSHOT_ROWS];
     int n_rows;
-    size_t bytes;            // of all parts
+    size_t bytes;            // of this rank's parts
+    size_t whole_bytes;      // of all ranks'
     const char* run;
     int rank, keep;
     size_t host_most;        // host memory a copy may take
@@ -35,7 +36,7 @@ typedef struct {
 
 // run: where checkpoints go; keep: how many stay.
 void snapshot_begin(Snapshot* s, const char* run, int rank, int keep);
-// A buffer of `count` fp32 values, all of it on this rank.
+// A buffer of `count` fp32 values that every rank has; rank 0 saves it.
 void snapshot_add(Snapshot* s, const char* name, float* device, int64_t count);
 // Queues the copy of the state after `step` steps. Waits for the checkpoint before it where that is still being written. A state larger than host_most is written
 // here and now, piece by piece.

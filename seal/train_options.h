@@ -37,7 +37,7 @@ typedef struct {
     // training
     double lr, warmup, clip, weight_decay, beta1, beta2, adam_eps, epochs;
     const char* schedule;
-    int64_t max_steps, batch, tokens, head_rows, seed, save_every, keep;
+    int64_t max_steps, batch, tokens, head_rows, seed, save_every, keep, ranks;
     bool recompute, compat;
     // common
     bool resume, dry_run, quiet;

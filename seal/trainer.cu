@@ -2,6 +2,8 @@
 #include <string.h>
 #include "error.h"
 #include "kernels.h"
+// defines: ranks_sum
+#include "ranks.h"
 #include "trainer.h"
 
 void trainer_plan(Trainer* t, const ModelConfig* config, const TrainerSettings* settings) {
@@ -14,7 +16,7 @@ void trainer_plan(Trainer* t, const ModelConfig* config, const TrainerSettings* 
     KeepMode keep = !train ? KEEP_NOTHING : settings->recompute ? KEEP_RESIDUALS : KEEP_ALL;
     transformer_plan(&t->transformer, &t->layout, keep, settings->T, settings->head_rows, &t->plan);
     stream_plan(&t->uploader, settings->T, settings->batch_max, &t->plan);
-    size_t losses = (size_t)settings->batch_max * sizeof(float);
+    size_t losses = ((size_t)settings->batch_max + 1) * sizeof(float);
     memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->loss, losses, "losses under theta");
     memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->loss_hat, settings->with_hat ? losses : 0, "losses under theta_hat");
     memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->norm, 4 * sizeof(float), "norms");
@@ -36,15 +38,16 @@ void trainer_allocate(Trainer* t) {
     stream_bind(&t->uploader);
     cudaCheck(cudaStreamCreateWithFlags(&t->stream, cudaStreamNonBlocking));
     packed_stream_allocate(&t->packed, t->settings.T, n, STREAM_ROUND);
-    t->lengths = (int*)calloc(4 * (size_t)n, sizeof(int));
+    t->lengths = (int*)calloc(5 * (size_t)n, sizeof(int));
     t->samples = (PackSample*)calloc(n, sizeof *t->samples);
     t->coefficient = (float*)calloc(n, sizeof(float));
     if (!t->lengths || !t->samples || !t->coefficient) fatal("out of host memory for a batch of %d samples", n);
     t->stream_of = t->lengths + n;
     t->chosen = t->lengths + 2 * n;
     t->place = t->lengths + 3 * n;
+    t->owner = t->lengths + 4 * n;
     for (int slot = 0; slot < 2; slot++) {
-        cudaCheck(cudaMallocHost((void**)&t->results[slot], (2 * (size_t)n + 4) * sizeof(float)));
+        cudaCheck(cudaMallocHost((void**)&t->results[slot], (2 * (size_t)n + 6) * sizeof(float)));
         cudaCheck(cudaEventCreateWithFlags(&t->ready[slot], cudaEventDisableTiming));
     }
     matmul_create();
@@ -87,15 +90,34 @@ static void run_stream(Trainer* t, const ParameterSet* set, const BatchItem* ite
     if (backward) transformer_backward(&t->transformer, set, &s, t->stream);
 }
 
+// Which rank runs which sample of the batch. A trained sample costs three times as much as one that runs forward only.
+static void deal(Trainer* t, const BatchItem* items, int n, bool backward) {
+    int* cost = t->lengths;
+    for (int i = 0; i < n; i++) cost[i] = items[i].sample.length * (backward && items[i].coefficient != 0.0f ? 3 : 1);
+    deal_samples(cost, n, ranks_count(), t->owner);
+}
+
 void trainer_pass(Trainer* t, const ParameterSet* set, const BatchItem* items, int n, int b, const float* sigma, float* loss, bool backward, PassCounts* counts) {
-    if (n > t->settings.batch_max) program_error("a batch of %d samples meets a plan for %d", n, t->settings.batch_max);
+    int most = t->settings.batch_max, rank = ranks_rank();
+    if (n > most) program_error("a batch of %d samples meets a plan for %d", n, most);
+    deal(t, items, n, backward);
+    if (ranks_count() > 1) {  // a sample's loss is that of the rank that runs it plus zeros; any byte but 0 is a vote
+        cudaCheck(cudaMemsetAsync(loss, 0, (size_t)most * sizeof(float), t->stream));
+        cudaCheck(cudaMemsetAsync(loss + most, t->vote, sizeof(float), t->stream));
+    }
     // Two kinds of streams: with and without a backward pass.
     for (int kind = 0; kind < 2; kind++) {
         bool trained = kind == 0;
         int m = 0;
         int* members = t->chosen;
-        for (int i = 0; i < n; i++)
-            if ((backward && items[i].coefficient != 0.0f) == trained) { members[m] = i; t->lengths[m++] = items[i].sample.length; }
+        for (int i = 0; i < n; i++) {
+            const PackSample* x = &items[i].sample;
+            if ((backward && items[i].coefficient != 0.0f) != trained) continue;
+            *(trained ? &counts->trained_tokens : &counts->forward_tokens) += x->length;
+            counts->loss_tokens += x->n_loss;
+            if (trained) counts->squares += (int64_t)x->length * x->length;
+            if (t->owner[i] == rank) { members[m] = i; t->lengths[m++] = x->length; }
+        }
         int streams = pack_first_fit(t->lengths, m, t->settings.T, t->stream_of);
         if (streams < 0) fatal("a sample is longer than a stream of %d tokens; raise --tokens or lower --max-length", t->settings.T);
         // chosen is overwritten stream by stream, so the members and their streams are kept in lengths and stream_of
@@ -107,17 +129,12 @@ void trainer_pass(Trainer* t, const ParameterSet* set, const BatchItem* items, i
             run_stream(t, set, items, k, b, sigma, loss, trained);
         }
         counts->streams += streams;
-        for (int i = 0; i < m; i++) {
-            const PackSample* x = &items[t->lengths[i]].sample;
-            *(trained ? &counts->trained_tokens : &counts->forward_tokens) += x->length;
-            counts->loss_tokens += x->n_loss;
-            if (trained) counts->squares += (int64_t)x->length * x->length;
-        }
     }
+    ranks_sum(loss, (size_t)most + 1, t->stream);
 }
 
 void trainer_bring_back(Trainer* t, int slot) {
-    size_t n = t->settings.batch_max;
+    size_t n = (size_t)t->settings.batch_max + 1;
     float* to = t->results[slot];
     cudaCheck(cudaMemcpyAsync(to, t->loss, n * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
     if (t->loss_hat) cudaCheck(cudaMemcpyAsync(to + n, t->loss_hat, n * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
@@ -126,10 +143,11 @@ void trainer_bring_back(Trainer* t, int slot) {
 }
 
 StepResult trainer_result(Trainer* t, int slot) {
-    size_t n = t->settings.batch_max;
+    size_t n = (size_t)t->settings.batch_max + 1;
     cudaCheck(cudaEventSynchronize(t->ready[slot]));
     const float* r = t->results[slot];
     StepResult result = {r, r + n, r[2 * n], r[2 * n + 2]};
+    if (ranks_count() > 1 && r[n - 1] != 0.0f) t->voted = true;
     return result;
 }
 

@@ -43,15 +43,17 @@ typedef struct {
     StreamUploader uploader;
     ParameterSet theta, theta_hat;
     cudaStream_t stream;
-    float* loss;      // (batch_max) device: ℓ(θ; x) in batch order
-    float* loss_hat;  // (batch_max) ℓ(θ̂; z)
+    float* loss;      // (batch_max + 1) device: ℓ(θ; x) in batch order; behind it the ranks' vote
+    float* loss_hat;  // (batch_max + 1) ℓ(θ̂; z)
     float* norm;      // (4) norm and clip scale of θ, of θ̂
-    // what a step brings back, two steps in flight: pinned, [loss (batch_max) | loss_hat (batch_max) | norms (4)]
+    // what a step brings back, two steps in flight: pinned, [loss (batch_max + 1) | loss_hat (batch_max + 1) | norms (4)]
     float* results[2];
     cudaEvent_t ready[2];
     // host
     PackedStream packed;
-    int *lengths, *stream_of, *chosen, *place;  // (batch_max)
+    int *lengths, *stream_of, *chosen, *place, *owner;  // (batch_max); owner: the rank that runs a sample
+    bool vote;        // this rank asks to leave; told to the others with the next step's losses
+    bool voted;       // a rank asked: known to all at the same step
     PackSample* samples;
     float* coefficient;
 } Trainer;
@@ -63,7 +65,8 @@ void trainer_allocate(Trainer* t);
 void trainer_free(Trainer* t);
 
 // Runs a batch under `set`: items [0, b) are fine-tuning samples whose coefficients are multiplied by sigma (device (b); NULL = 1), the rest safe ones.
-// Their mean response losses go to `loss` (device, batch order); with backward, gradients are added to the set's.
+// Their mean response losses go to `loss` (device, batch order); with backward, gradients are added to the set's. Several ranks share the samples by what they cost;
+// the losses of all are on every rank afterwards, gradients are summed by optimizer_step. Counts are of the whole batch but for streams, which are this rank's.
 void trainer_pass(Trainer* t, const ParameterSet* set, const BatchItem* items, int n, int b, const float* sigma, float* loss, bool backward, PassCounts* counts);
 
 // Queues the copy of the step's losses and norms into slot 0 or 1; trainer_result waits for it. Reading a slot one step later keeps the device busy.

@@ -20,7 +20,8 @@ int cpu_threads(void) {
     if (!pool.n_threads) {
         const char* text = CPU_TSAN ? "1" : getenv("CPU_THREADS");
         int n = text ? atoi(text) : 0;
-        pool.n_threads = n > 0 ? n : (int)sysconf(_SC_NPROCESSORS_ONLN);
+        const char* ranks = getenv("OMPI_COMM_WORLD_LOCAL_SIZE");  // processes of one mpirun on this machine share its cores
+        pool.n_threads = n > 0 ? n : (int)sysconf(_SC_NPROCESSORS_ONLN) / (ranks && atoi(ranks) > 0 ? atoi(ranks) : 1);
         if (pool.n_threads < 1) pool.n_threads = 1;
     }
     return pool.n_threads;

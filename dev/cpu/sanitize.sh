@@ -58,7 +58,7 @@ mkdir -p $dir
 rm -f $dir/*/*/*.log
 for precision in bf16 fp32; do
     for kind in tsan asan; do
-        for f in seal_kernels/attention_*.cu $(for p in $programs; do echo dev/kernels/$p.cu; done) seal_kernels/*.cu dev/cpu/*.cpp; do echo "$precision $kind $f"; done | awk '!seen[$0]++'
+        for f in seal_kernels/attention_*.cu $(for p in $programs; do echo dev/kernels/$p.cu; done) seal_kernels/*.cu $(shim_sources); do echo "$precision $kind $f"; done | awk '!seen[$0]++'
     done
 done | each object
 built=$?

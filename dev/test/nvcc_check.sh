@@ -6,10 +6,16 @@ nvcc=${NVCC:-$(command -v nvcc || true)}
 if [ -z "$nvcc" ]; then echo "ok nvcc # SKIP nvcc not found"; exit 0; fi
 out=$(mktemp -d); trap 'rm -rf "$out"' EXIT
 status=0
+mpi=$(mpicc -show 2>/dev/null | tr ' ' '\n' | grep '^-I' | tr '\n' ' ')  # for seal/ranks.cu, which needs NCCL's header too
+[ -n "$mpi" ] || echo "ok nvcc seal/ranks.cu # SKIP mpicc not found"
 compile() {  # file, precision, architectures in one call
     local file=$1 precision=$2 name=$out/${1//\//_}.$2 flag=''
     local log=$name.log  # seal_kernels and dev/kernels hold files of the same name
     [ "$precision" = bf16 ] && flag=-DPRECISION_BF16
+    if [ "$file" = seal/ranks.cu ]; then
+        [ -n "$mpi" ] || return 0
+        flag="$flag $mpi -DOMPI_SKIP_MPICXX -DMPICH_SKIP_MPICXX"
+    fi
     if ! "$nvcc" -std=c++17 -O3 -Xptxas -v -Werror all-warnings -Xcompiler -Wall,-Wextra,-Wno-unused-parameter $flag \
             -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 \
             -Iseal_kernels -Iseal -Itokenizer -Idev/test -Idev/kernels -c "$file" -o "$name.o" >"$log" 2>&1; then

@@ -89,6 +89,18 @@ static void test_packing(void) {
     check(pack_first_fit(lengths, 6, 10, stream) == 3 && stream[0] == 0 && stream[1] == 1 && stream[2] == 0 && stream[3] == 2 && stream[4] == 0 && stream[5] == 1,
           "first fit: each sample in the first stream that holds it");
     check(pack_first_fit(lengths, 6, 9, stream) == -1, "a sample longer than a stream is reported");
+    int owner[200], cost[200], balanced = 1;
+    deal_samples(lengths, 6, 2, owner);  // 10 to rank 0, 9 and 5 to 1, 3 to 0, 2 to 0, 1 to 1
+    check(owner[3] == 0 && owner[1] == 1 && owner[0] == 1 && owner[2] == 0 && owner[4] == 0 && owner[5] == 1, "samples are dealt costliest first, to whoever has least");
+    for (int ranks = 1; ranks <= 7; ranks++) {
+        int64_t load[7] = {0}, least = INT64_MAX, most = 0;
+        for (int i = 0; i < 200; i++) cost[i] = 1 + (int)random_below(3, (uint64_t)ranks, (uint64_t)i, 500);
+        deal_samples(cost, 200, ranks, owner);
+        for (int i = 0; i < 200; i++) load[owner[i]] += cost[i];
+        for (int r = 0; r < ranks; r++) { if (load[r] < least) least = load[r]; if (load[r] > most) most = load[r]; }
+        balanced &= most - least <= most / 100;  // the small ones at the end even it out
+    }
+    check(balanced, "so that 1 to 7 ranks have the same to do, to a hundredth");
     int32_t a[] = {4, 5, 4}, b[] = {9}, c[] = {1, 2, 3, 4};
     uint8_t bears[] = {0, 0, 1, 1};
     PackSample samples[] = {{a, NULL, 3, 2}, {b, NULL, 1, 0}, {c, bears, 4, 2}};

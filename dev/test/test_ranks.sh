@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Several ranks, started by mpirun, are one run: the same batches, ω and losses to rounding on 1, 2 and 3 ranks; checkpoints that go on bit for bit on as many ranks and
+# to rounding on another number; a signal to one stops all after the same step; a rank that dies takes the others with it, with a line that says so.
+set -u
+. "$(dirname "$0")/cli.sh"
+command -v mpirun >/dev/null || { echo "ok ranks # SKIP mpirun is not there (apt-get install openmpi-bin)"; exit 0; }
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1
+cd "$work" || exit 1
+mkdir tok
+cat >tok/tokenizer.json <<'JSON'
+{"version":"1.0","truncation":null,"padding":null,"added_tokens":[{"id":1,"content":"<eos>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
+ "normalizer":null,"pre_tokenizer":{"type":"WhitespaceSplit"},"post_processor":null,"decoder":null,
+ "model":{"type":"WordLevel","vocab":{"[UNK]":0,"<eos>":1,"Human:":2,"Assistant:":3,"say":4,"a":5,"b":6,"c":7,"d":8,"e":9,"f":10},"unk_token":"[UNK]"}}
+JSON
+rows() { awk -v n="$2" -v seed="$3" 'BEGIN { srand(seed); split("a b c d e f", w, " ");
+    for (i = 0; i < n; i++) { x = w[int(rand() * 6) + 1]; for (k = int(rand() * 6); k; k--) x = x " " w[int(rand() * 6) + 1]; print "{\"prompt\":\"say " x "\",\"response\":\"" x "\"}" } }' >"$1"; }
+rows tune.jsonl 121 1
+rows safe.jsonl 40 2
+expect "a model" "$train_seal" init --layers 2 --width 64 --heads 2 --tokenizer tok/tokenizer.json --positions 32 --out base --quiet
+# Open MPI's mpirun has an option --tune of its own and looks for it everywhere: --tune=FILE is ours alone
+select=("$train_seal" selector --model base --tune=tune.jsonl --safe safe.jsonl --lr 1e-3 --gamma fixed:0.3 --epochs 4 --batch 16 --tokens 64 --quiet)
+sft=("$train_seal" sft --model base --tune=tune.jsonl --valid safe.jsonl --lr 1e-3 --epochs 1 --batch 16 --tokens 64 --loss-mean token --quiet)
+
+# close NAME A B: every logit of two selectors within 1e-4
+logits() { tail -c $((4 * 121)) "$1" | od -An -v -w4 -tf4; }  # the last tensor of the file
+close() {
+    local d; d=$(paste <(logits "$2/selector.safetensors") <(logits "$3/selector.safetensors") | awk '{ d = $1 - $2; if (d < 0) d = -d; if (!(d < m)) m = d } END { print NR == 121 ? m + 0 : "no" }')
+    truth "$1 (largest difference of $(logits "$2/selector.safetensors" | sort -u | wc -l) logits: $d)" awk "BEGIN { exit !($d <= 1e-4) }"
+}
+log_of() { sed -E 's/"(wall_s|tokens_per_s|utilisation|bytes)":[^,}]*//g; 1d' "$1/log.jsonl"; }
+# the logged losses of two runs agree to 1e-4, the integers exactly
+same_log() { truth "$1" awk -v RS='[,{}\n]+' 'NR == FNR { a[FNR] = $0; n = FNR; next } { split(a[FNR], x, ":"); split($0, y, ":"); d = x[2] - y[2]; if (x[1] != y[1] || d > 1e-4 || d < -1e-4) bad = 1; m = FNR } END { exit bad || n != m }' <(log_of "$2") <(log_of "$3"); }
+
+for algorithm in 1 2; do
+    expect "Algorithm $algorithm on one rank" "${select[@]}" --algorithm $algorithm --out one$algorithm
+    truth "of more than 30 steps" test "$(grep -c '"step"' one$algorithm/log.jsonl)" -ge 30
+    for n in 2 3; do
+        expect "Algorithm $algorithm on $n ranks" mpirun -n $n "${select[@]}" --algorithm $algorithm --out r$n$algorithm
+        close "learns the same ω" one$algorithm r$n$algorithm
+        same_log "and logs the same" one$algorithm r$n$algorithm
+    done
+done
+expect "sft on one rank" "${sft[@]}" --out sft1
+expect "sft on two" mpirun -n 2 "${sft[@]}" --out sft2
+same_log "logs the same, validation too" sft1 sft2
+expect "a batch smaller than the ranks" mpirun -n 3 "$train_seal" sft --model base --tune=tune.jsonl --batch 2 --max-steps 3 --out few --quiet
+expect "the same run on two ranks again" mpirun -n 2 "${select[@]}" --algorithm 1 --out again
+truth "gives the same bytes" cmp r21/selector.safetensors again/selector.safetensors
+truth "of the model too" cmp r21/model/model.safetensors again/model/model.safetensors
+
+# stopped and resumed
+mpirun -n 2 "${select[@]}" --algorithm 1 --out stopped >out 2>err & pid=$!
+until grep -qs '"step":5,' stopped/log.jsonl || ! kill -0 $pid 2>/dev/null; do :; done
+kill -USR1 $pid; wait $pid; status=$?
+truth "SIGUSR1 to mpirun stops all ranks with status 75 (was $status)" test $status -eq 75
+truth "and one line" test "$(grep -c 'stopped after step' err)" -eq 1
+cp -r stopped other
+expect "it goes on on two ranks" mpirun -n 2 "${select[@]}" --algorithm 1 --out stopped --resume
+truth "to the same bytes of ω" cmp r21/selector.safetensors stopped/selector.safetensors
+truth "and of the model" cmp r21/model/model.safetensors stopped/model/model.safetensors
+truth "with one log" diff <(log_of r21) <(log_of stopped)
+cp -r other third
+expect "it goes on on one rank" "${select[@]}" --algorithm 1 --out other --resume
+close "to the same ω" r21 other
+expect "it goes on on three" mpirun -n 3 "${select[@]}" --algorithm 1 --out third --resume
+close "to the same ω" r21 third
+
+# a rank dies
+mpirun -n 3 "${select[@]/4/400}" --algorithm 1 --save-every 10 --out dead >out 2>err & pid=$!
+until grep -qs '"step":15,' dead/log.jsonl || ! kill -0 $pid 2>/dev/null; do :; done
+victim=$(pgrep -P $pid | sed -n 2p)
+kill -KILL "$victim"; start=$SECONDS; wait $pid; status=$?
+truth "a rank that is killed ends the run (status $status, $((SECONDS - start)) s)" test $status -ne 0 -a $((SECONDS - start)) -lt 60
+truth "with a line that says so" grep -q "rank 1 has gone" err
+refuse "more ranks than were started" "--ranks is 4 and 1 process was started" "${sft[@]}" --out x4 --ranks 4
+exit $failed

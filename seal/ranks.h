@@ -1,0 +1,35 @@
+/*
+Ranks: one process a GPU, started by mpirun or srun. MPI starts them, tells each its number and shares the NCCL id; all data between GPUs goes through NCCL (on the
+CPU build dev/cpu/nccl.cpp). A process that nobody started in company is rank 0 of 1, and everything here is then nothing. Where the build lacks NCCL
+or MPI, ranks_one.cu stands in for ranks.cu.
+*/
+#ifndef SEAL_RANKS_H
+#define SEAL_RANKS_H
+
+#include <stddef.h>
+// defines: cudaStream_t, floatX
+#include "cuda_common.h"
+
+// First in main, before a message can be wanted: ranks other than 0 let rank 0 speak first.
+void ranks_hello(void);
+// Takes this rank's GPU, joins the others. `expected`: --ranks, 0 = whatever was started. Fatal where the launcher, the build or the GPUs do not suffice.
+void ranks_start(int expected);
+// After the last collective, on every rank: leaves together, so that no launcher takes the first to go for a casualty.
+void ranks_end(void);
+int ranks_rank(void);
+int ranks_count(void);
+
+// Host, at the ends of a run only: wait for all; rank 0's bytes to all.
+void ranks_barrier(void);
+void ranks_share(void* data, size_t bytes);
+
+// Device, queued on `stream`; every rank makes the same calls in the same order. With one rank they do nothing.
+void ranks_sum(float* x, size_t n, cudaStream_t stream);            // on all ranks, the same bits everywhere
+void ranks_sum_double(double* x, size_t n, cudaStream_t stream);
+void ranks_least(int* x, size_t n, cudaStream_t stream);            // the minimum, on all ranks
+void ranks_sum_at(float* x, size_t n, int root, cudaStream_t stream);  // on root; x of the others is then undefined
+void ranks_spread(void* x, size_t bytes, int root, cudaStream_t stream);
+void ranks_group_begin(void);  // the calls up to the end become one
+void ranks_group_end(void);
+
+#endif
