@@ -8,10 +8,10 @@
 set -eu
 cd "$(dirname "$0")/../.."
 BUILD=${BUILD:-build/cpu-fp32} DATA=${DATA:-../shared/data} OUT=${OUT:-out/real} SEED=${SEED:-1} TOP=${TOP:-0.8} ROWS=${ROWS:-}
-: "${METHODS:=standard random safe-loss seal-2 seal-1 seal-2-sgd seal-2-centred seal-2-mean seal-1-mean}"
+: "${METHODS:=standard random safe-loss seal-2 seal-1 seal-2-sgd seal-2-centred seal-2-mean}"
 : "${MODEL:=--layers 4 --width 128 --heads 4 --positions 192}"
 : "${RUN:=--batch 32 --tokens 1536}"
-: "${BASE:=--lr 2e-3 --schedule linear --warmup 50 --epochs 6}"
+: "${BASE:=--lr 2e-3 --schedule linear --warmup 50 --epochs 4}"
 : "${SELECTOR:=--lr 5e-4 --gamma linear:0,0.03 --epochs 3}"
 : "${SCORER:=--lr 5e-4 --epochs 2}"
 : "${SFT:=--lr 1e-3 --schedule linear --warmup 20 --epochs 2}"
