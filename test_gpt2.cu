@@ -59,7 +59,7 @@ static void open_case(Case* c, const char* name, int tokens_per_stream, bool rec
     for (int s = 0; s < c->k; s++) {
         int from = c->cu_seqlens[s], length = c->cu_seqlens[s + 1] - from, n_loss = 0;
         for (int j = 1; j < length; j++) n_loss += c->bears_loss[from + j] = j >= c->prompt_len[s];
-        PackSample sample = {c->tokens + from, c->bears_loss + from, length, n_loss};
+        PackSample sample = {c->tokens + from, c->bears_loss + from, length, n_loss, 0};
         c->items[s].sample = sample;
         c->items[s].coefficient = c->sample_weight[s];
     }

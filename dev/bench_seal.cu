@@ -60,7 +60,7 @@ static PackSample* read_samples(const Values* v, const char* wanted, int* n) {
             tokens[i] = (int32_t)random_below((uint64_t)v->seed, (uint64_t)line, (uint64_t)i, (uint64_t)v->vocab);
             bears[i] = i >= prompt;
         }
-        PackSample sample = {tokens, bears, length, length - prompt};
+        PackSample sample = {tokens, bears, length, length - prompt, line};
         samples[(*n)++] = sample;
     }
     fclose(file);

@@ -57,7 +57,7 @@ int main(int argc, char** argv) {
     if (!tokens || !items || !ms) fatal("out of memory");
     for (int64_t i = 0; i < v.tokens; i++) tokens[i] = (int)random_below(2, 0, (uint64_t)i, (uint64_t)v.vocab);
     for (int64_t s = 0; s < v.samples; s++) {
-        PackSample sample = {tokens + s * length, NULL, length, length - 1};
+        PackSample sample = {tokens + s * length, NULL, length, length - 1, s};
         items[s].sample = sample;
         items[s].coefficient = 1.0f / (float)v.samples;
     }

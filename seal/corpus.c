@@ -76,5 +76,5 @@ void corpus_close(Corpus* c) {
 PackSample corpus_window(const Corpus* c, int64_t i) {
     int64_t from = i * (c->window - 1), left = c->n - from;
     int length = (int)(left < c->window ? left : c->window);
-    return (PackSample){c->tokens + from, NULL, length, length - 1};
+    return (PackSample){c->tokens + from, NULL, length, length - 1, i};
 }

@@ -71,7 +71,7 @@ int generator_step(Generator* g, Sequence* sequences, int n) {
         for (int i = 0; i < unfinished; i++) {
             if (t->stream_of[i] != s) continue;
             const Sequence* x = &sequences[g->members[i]];
-            PackSample sample = {x->tokens, NULL, x->n, x->n - 1};
+            PackSample sample = {x->tokens, NULL, x->n, x->n - 1, 0};
             t->samples[k] = sample;
             t->chosen[k] = g->members[i];
             at += x->n;

@@ -17,6 +17,7 @@ typedef struct {
     const uint8_t* bears_loss;  // (length) 1 where the token bears a loss; the first token never does. NULL: all but the first do
     int length;
     int n_loss;                 // tokens that bear a loss
+    int64_t row;                // of its data: what messages name it by
 } PackSample;
 
 typedef struct {

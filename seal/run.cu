@@ -306,13 +306,33 @@ void run_step_end(Run* run, const StepNote* note, double loss, float norm) {
     else progress_update(&run->progress, note->step + 1, "loss %.4f, %.0f tokens/s", loss, speed);
 }
 
-void stop_on_nonfinite(Run* run, const StepNote* note, double loss, float norm) {
+// " 4, 17 and 5 more": rows of items [from, to) whose loss is not finite, or of all where `all`. Returns how many there are.
+static int name_rows(char* text, size_t size, const BatchItem* items, const float* losses, int from, int to, bool all) {
+    const int most = 8;
+    int n = 0;
+    *text = 0;
+    for (int i = from; i < to; i++) {
+        if (!all && isfinite(losses[i])) continue;
+        if (n++ < most) snprintf(text + strlen(text), size - strlen(text), "%s %lld", n > 1 ? "," : "", (long long)items[i].sample.row);
+    }
+    if (n > most) snprintf(text + strlen(text), size - strlen(text), " and %d more", n - most);
+    return n;
+}
+
+void stop_on_nonfinite(Run* run, const StepNote* note, const BatchItem* items, const float* losses, double loss, float norm) {
     if (isfinite(loss) && isfinite(norm)) return;
     Trainer* t = &run->trainer;
     const char* tensor = first_nonfinite(&t->theta, false, t->stream);
     if (!tensor) tensor = first_nonfinite(&t->theta, true, t->stream);
-    fatal("step %lld: loss %g, gradient norm %g; the first tensor that is not finite: %s; lower --lr or look at the data of this step", (long long)note->step + 1, loss, norm,
-          tensor ? tensor : "none, only the loss");
+    int b = run->command == COMMAND_SELECTOR ? note->b : note->n;  // the rest are safe samples
+    bool some = false;
+    for (int i = 0; i < note->n; i++) some |= !isfinite(losses[i]);
+    char tune[256], safe[256], rows[600] = "";
+    int n_tune = name_rows(tune, sizeof tune, items, losses, 0, b, !some), n_safe = name_rows(safe, sizeof safe, items, losses, b, note->n, !some);
+    if (n_tune) snprintf(rows, sizeof rows, "rows%s of --tune", tune);
+    if (n_safe) snprintf(rows + strlen(rows), sizeof rows - strlen(rows), "%srows%s of --safe", n_tune ? ", " : "", safe);
+    fatal("step %lld: loss %g, gradient norm %g; %s: %s; the first tensor that is not finite: %s; lower --lr or look at these rows", (long long)note->step + 1, loss, norm,
+          some ? "not finite" : "the batch", rows, tensor ? tensor : "none, only the loss");
 }
 
 // What a table needs of a run. A loss that the command does not have is left out; one that was never measured is null.

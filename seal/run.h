@@ -67,8 +67,9 @@ void run_checkpoint(Run* run, int64_t step);
 __attribute__((noreturn)) void run_leave(Run* run, int64_t step);
 // The fields that every step logs, and the progress line.
 void run_step_end(Run* run, const StepNote* note, double loss, float norm);
-// A loss or norm that is not finite ends the run: the message names the step and the first tensor that broke.
-void stop_on_nonfinite(Run* run, const StepNote* note, double loss, float norm);
+// A loss or norm that is not finite ends the run: the message names the step, the rows and the first tensor that broke. items and losses (note->n) are the
+// step's, fine-tuning samples first.
+void stop_on_nonfinite(Run* run, const StepNote* note, const BatchItem* items, const float* losses, double loss, float norm);
 // One of the step's losses into the log, kept for the summary.
 void run_log_loss(Run* run, RunLoss which, double value);
 // model/, summary.json, the closing line.

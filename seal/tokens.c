@@ -354,7 +354,7 @@ static void set_finish(TokenSet* set, int64_t n, const int64_t* rows, const uint
     set->n_tokens = offsets[n];
     for (int64_t i = 0; i < n; i++) {
         int length = (int)(offsets[i + 1] - offsets[i]);
-        set->samples[i] = (PackSample){tokens + offsets[i], set->flags + max_length - first[i], length, length - first[i]};
+        set->samples[i] = (PackSample){tokens + offsets[i], set->flags + max_length - first[i], length, length - first[i], set->rows[i]};
         set->n_loss += length - first[i];
         if (length > set->longest) set->longest = length;
     }

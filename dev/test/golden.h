@@ -90,7 +90,7 @@ static void golden_batch(GoldenBatch* b, const Golden* g) {
     for (int s = 0; s < b->k; s++) {
         int from = b->cu_seqlens[s], length = b->cu_seqlens[s + 1] - from, n_loss = 0;
         for (int j = 1; j < length; j++) n_loss += b->bears_loss[from + j] = j >= b->prompt_len[s];
-        PackSample sample = {b->tokens + from, b->bears_loss + from, length, n_loss};
+        PackSample sample = {b->tokens + from, b->bears_loss + from, length, n_loss, 0};
         b->items[s].sample = sample;
         b->items[s].coefficient = b->sample_weight[s];
     }

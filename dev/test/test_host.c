@@ -103,7 +103,7 @@ static void test_packing(void) {
     check(balanced, "so that 1 to 7 ranks have the same to do, to a hundredth");
     int32_t a[] = {4, 5, 4}, b[] = {9}, c[] = {1, 2, 3, 4};
     uint8_t bears[] = {0, 0, 1, 1};
-    PackSample samples[] = {{a, NULL, 3, 2}, {b, NULL, 1, 0}, {c, bears, 4, 2}};
+    PackSample samples[] = {{a, NULL, 3, 2, 0}, {b, NULL, 1, 0, 1}, {c, bears, 4, 2, 2}};
     PackedStream p;
     packed_stream_allocate(&p, 16, 4, 8);
     packed_stream_build(&p, samples, 3, 10, 6);

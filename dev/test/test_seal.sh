@@ -72,6 +72,9 @@ refuse "a selector on a changed file" "other.jsonl" "$train_seal" select --tune 
 refuse "a selector on a changed file in sft" "other.jsonl" "$train_seal" sft --model base --tune other.jsonl --selector sel2/selector.safetensors --out x --quiet
 refuse "seal without a selector" "needs --selector" "$train_seal" select --tune tune.jsonl --out x.jsonl
 echo '{"prompt":"copy a","response":""}' >empty.jsonl
+refuse "a run that diverges" "of --tune" "$train_seal" sft --model base --tune tune.jsonl --lr 1e6 --clip 0 --epochs 3 --batch 16 --tokens 256 --out x --quiet
+truth "the step, rows and the tensor are named" grep -qE "step [0-9]+: loss .*: rows [0-9]+.* of --tune; the first tensor that is not finite: [a-z]" err
+refuse "a selector that diverges" "of --safe" "$train_seal" selector --model base --tune tune.jsonl --safe safe.jsonl --gamma fixed:0.5 --lr 1e6 --clip 0 --batch 16 --tokens 256 --out x --quiet
 refuse "a file without a usable row" "empty.jsonl" "$train_seal" sft --model base --tune empty.jsonl --out x --quiet
 refuse "a gamma schedule that is none" "want linear:START,STEP" "$train_seal" selector --model base --tune tune.jsonl --safe safe.jsonl --gamma up --out x
 refuse "an algorithm that is none" "want 1 to 2" "$train_seal" selector --model base --tune tune.jsonl --safe safe.jsonl --algorithm 3 --out x

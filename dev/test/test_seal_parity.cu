@@ -43,7 +43,7 @@ static void read_set(Set* s, const StReader* file, const char* kind) {
     for (int i = 0; i < s->n; i++) {
         int from = s->cu_seqlens[i], length = s->cu_seqlens[i + 1] - from, n_loss = 0;
         for (int j = 1; j < length; j++) n_loss += s->bears_loss[from + j] = j >= s->prompt_len[i];
-        PackSample sample = {s->tokens + from, s->bears_loss + from, length, n_loss};
+        PackSample sample = {s->tokens + from, s->bears_loss + from, length, n_loss, 0};
         s->samples[i] = sample;
     }
 }
