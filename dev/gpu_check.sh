@@ -39,7 +39,7 @@ section() {  # title, seconds at most, command
 } >"$report"
 
 jobs=$(nproc)
-section "build" 300 bash -c "make -j$jobs CUDA=1 PRECISION=bf16 test-build && make -j$jobs CUDA=1 PRECISION=fp32 test-build"
+section "build" 300 bash -c "make -j$jobs CUDA=1 PRECISION=bf16 test-build build/cuda-bf16/dev/bench_step build/cuda-bf16/dev/bench_seal && make -j$jobs CUDA=1 PRECISION=fp32 test-build"
 section "tests on the device" 200 make test-gpu
 sanitizer=$(ls "$(dirname "$nvcc")/compute-sanitizer" 2>/dev/null || command -v compute-sanitizer || true)
 if [ -n "$sanitizer" ]; then
@@ -50,4 +50,11 @@ else
     echo "compute-sanitizer: not found" | tee -a "$report"
 fi
 section "benchmarks, bf16" 150 make CUDA=1 PRECISION=bf16 bench
+if python3 -c 'import torch, transformers; assert torch.cuda.is_available()' 2>/dev/null; then
+    export BUILD=build/cuda-bf16 NO_BUILD=1
+    section "a step of GPT-2 124M against PyTorch" 60 dev/bench_step.sh --layers 12 --width 768 --heads 12 --vocab 50257 --tokens 16384 --samples 16
+    section "SEAL's step, GPT-2 124M, against PyTorch" 90 dev/bench_seal.sh --layers 12 --width 768 --heads 12 --vocab 50257 --batch 64
+else
+    echo "PyTorch with a GPU and transformers: not found; its side of the benchmarks is left out" | tee -a "$report"
+fi
 echo "report: $report"

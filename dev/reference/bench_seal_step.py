@@ -57,12 +57,15 @@ def seal_step(model, optimizer, omega, optimizer_omega, safe, tune, args):
     optimizer.zero_grad(set_to_none=True)
     optimizer_omega.zero_grad(set_to_none=True)
     total = 0.0
+    autocast = torch.autocast(args.device, torch.bfloat16, enabled=args.dtype == "bf16")
     for begin in range(0, len(safe), args.micro_batch):
-        loss = padded_losses(model, safe[begin:begin + args.micro_batch]).sum() / len(safe)
+        with autocast:
+            loss = padded_losses(model, safe[begin:begin + args.micro_batch]).sum() / len(safe)
         ((1.0 - args.gamma) * loss).backward()
         total += loss.item()
         part = tune[begin:begin + args.micro_batch]
-        losses = padded_losses(model, [(tokens, prompt) for _, tokens, prompt in part])
+        with autocast:
+            losses = padded_losses(model, [(tokens, prompt) for _, tokens, prompt in part])
         weight = (len(omega) * torch.softmax(omega, 0) if args.activation == "softmax" else 2.0 * torch.sigmoid(omega))[[row for row, _, _ in part]]
         (args.gamma * (weight.detach() * losses).sum() / len(tune)).backward()
         ((weight * losses.detach()).sum() / len(tune)).backward()
@@ -90,6 +93,8 @@ def main():
     parser.add_argument("--gamma", type=float, default=0.03)
     parser.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa")
     parser.add_argument("--checkpointing", action="store_true", help="recompute activations, as the reference's scripts do")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="bf16: fp32 weights under autocast")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=7, help="measured")
     parser.add_argument("--warmup", type=int, default=1)
@@ -109,10 +114,10 @@ def main():
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     rng = random.Random(args.seed)
-    model = gpt2(args.layers, args.width, args.heads, args.vocab, args.max_length, attention=args.attention)
+    model = gpt2(args.layers, args.width, args.heads, args.vocab, args.max_length, attention=args.attention).to(args.device)
     if args.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    omega = torch.nn.Parameter(torch.full((len(sets["tune"]),), 0.1 if args.activation == "softmax" else -1e-4))
+    omega = torch.nn.Parameter(torch.full((len(sets["tune"]),), 0.1 if args.activation == "softmax" else -1e-4, device=args.device))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, betas=(0.9, 0.95), weight_decay=0.0)
     optimizer_omega = torch.optim.Adam([omega], lr=5e-3, betas=(0.9, 0.95))
 
@@ -135,7 +140,7 @@ def main():
                 padded += len(micro) * max(len(t) for t, _ in micro)
     print(json.dumps(dict(what="seal_step", peer=f"torch {torch.__version__} eager, two passes, micro-batches of {args.micro_batch} padded", algorithm=2,
                           layers=args.layers, width=args.width, heads=args.heads, vocab=args.vocab, batch=args.batch, gamma=args.gamma,
-                          activation=args.activation, attention=args.attention, checkpointing=args.checkpointing, threads=args.threads, steps=args.steps,
+                          activation=args.activation, attention=args.attention, checkpointing=args.checkpointing, threads=args.threads, device=args.device, dtype=args.dtype, steps=args.steps,
                           lengths=args.lengths or f"log-normal, median {args.median}", N=len(omega), ms=round(1e3 * statistics.median(times), 1),
                           tokens_per_step=round(statistics.mean(tokens), 1), padding=round(1.0 - sum(tokens) / padded, 3),
                           trained_tokens_per_s=round(statistics.median(n / t for n, t in zip(tokens, times)), 1), safe_loss=round(loss, 4))))

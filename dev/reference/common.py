@@ -117,9 +117,9 @@ def single_losses(model, samples):
 def padded_losses(model, samples):
     """The same from one batch padded on the right, the way the reference runs micro-batches; logits of every position."""
     longest = max(len(tokens) for tokens, _ in samples)
-    ids = torch.tensor([tokens + [0] * (longest - len(tokens)) for tokens, _ in samples])
-    mask = torch.tensor([[1] * len(tokens) + [0] * (longest - len(tokens)) for tokens, _ in samples])
-    labels = torch.tensor([[-100] * max(prompt, 1) + tokens[max(prompt, 1):] + [-100] * (longest - len(tokens)) for tokens, prompt in samples])
+    ids = torch.tensor([tokens + [0] * (longest - len(tokens)) for tokens, _ in samples], device=model.device)
+    mask = torch.tensor([[1] * len(tokens) + [0] * (longest - len(tokens)) for tokens, _ in samples], device=model.device)
+    labels = torch.tensor([[-100] * max(prompt, 1) + tokens[max(prompt, 1):] + [-100] * (longest - len(tokens)) for tokens, prompt in samples], device=model.device)
     logits = model(input_ids=ids, attention_mask=mask).logits
     nll = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="none")
     bearing = (labels[:, 1:] != -100).to(nll.dtype)
