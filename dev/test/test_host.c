@@ -17,15 +17,8 @@ process, and its status and its one line are checked.
 #include "random.h"
 #include "safetensors.h"
 #include "schedule.h"
-
-static char directory[64];
-static const char* in_directory(const char* name) {
-    static char path[4][256];
-    static int at;
-    char* p = path[at++ % 4];
-    snprintf(p, 256, "%s/%s", directory, name);
-    return p;
-}
+// defines: in_directory, put
+#include "scratch.h"
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@ Reports: points land where their values say, curves are the means of the steps t
 the names, labels and settings of its runs hold.
 */
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include "chart.h"
 #include "check.h"
@@ -11,20 +10,11 @@ the names, labels and settings of its runs hold.
 #include "file.h"
 #include "report.h"
 #include "selection.h"
+// defines: refuses
+#include "refuses.h"
+// defines: in_directory, put
+#include "scratch.h"
 
-static char directory[64];
-static const char* in_directory(const char* name) {
-    static char path[8][256];
-    static int at;
-    char* p = path[at++ % 8];
-    snprintf(p, 256, "%s/%s", directory, name);
-    return p;
-}
-static const char* put(const char* name, const char* text) {
-    const char* path = in_directory(name);
-    file_write(path, text, strlen(text));
-    return path;
-}
 static int count(const char* text, const char* part) {
     int n = 0;
     for (const char* s = text; (s = strstr(s, part)); s += strlen(part)) n++;
@@ -109,38 +99,19 @@ static void test_page(void) {
     text_free(&log);
 }
 
-static int refuses(const char** runs, int n, EvalOptions o, const char* expected) {
-    int pipes[2], status;
-    char text[2048] = "";
-    if (pipe(pipes)) return 0;
-    fflush(stdout);
-    pid_t child = fork();
-    if (child == 0) {
-        dup2(pipes[1], 2);
-        close(pipes[0]);
-        page_of(runs, n, o);
-        _exit(0);
-    }
-    close(pipes[1]);
-    size_t length = 0;
-    ssize_t got;
-    while (length + 1 < sizeof text && (got = read(pipes[0], text + length, sizeof text - 1 - length)) > 0) length += (size_t)got;
-    text[length] = 0;
-    close(pipes[0]);
-    waitpid(child, &status, 0);
-    char* newline = strchr(text, '\n');
-    int good = WIFEXITED(status) && WEXITSTATUS(status) == 2 && strstr(text, expected) && newline && !newline[1];
-    if (!good) printf("# status %x, said: %s\n", status, text);
-    return good;
+typedef struct { const char** runs; int n; EvalOptions options; } Page;
+static void make_page(const void* context) {
+    const Page* p = context;
+    page_of(p->runs, p->n, p->options);
 }
 
 static void test_refusals(void) {
     const char *good[] = {in_directory("runs/sel<&>/selector")}, *none[] = {in_directory("runs")};
-    check(refuses(none, 1, (EvalOptions){0}, "no run: it has no log.jsonl"), "a folder that is no run is refused");
-    check(refuses(good, 0, (EvalOptions){0}, "want the folders"), "no folder at all is refused");
-    check(refuses(good, 1, (EvalOptions){.table = put("object.json", "{}")}, "want a list of objects"), "a table that is none is refused");
-    check(refuses(good, 1, (EvalOptions){.labels = put("few.jsonl", "{\"row\":0,\"kind\":\"unsafe\"}\n")}, "row 1 has no label"), "labels of too few rows are refused");
-    check(refuses(good, 1, (EvalOptions){.labels = put("bad.jsonl", "{\"row\":0}\n")}, "bad.jsonl:1: row 0 has no text \"kind\""), "a line without a label is refused");
+    check(refuses(make_page, &(Page){none, 1, (EvalOptions){0}}, "no run: it has no log.jsonl"), "a folder that is no run is refused");
+    check(refuses(make_page, &(Page){good, 0, (EvalOptions){0}}, "want the folders"), "no folder at all is refused");
+    check(refuses(make_page, &(Page){good, 1, {.table = put("object.json", "{}")}}, "want a list of objects"), "a table that is none is refused");
+    check(refuses(make_page, &(Page){good, 1, {.labels = put("few.jsonl", "{\"row\":0,\"kind\":\"unsafe\"}\n")}}, "row 1 has no label"), "labels of too few rows are refused");
+    check(refuses(make_page, &(Page){good, 1, {.labels = put("bad.jsonl", "{\"row\":0}\n")}}, "bad.jsonl:1: row 0 has no text \"kind\""), "a line without a label is refused");
 }
 
 int main(void) {

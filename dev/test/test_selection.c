@@ -5,7 +5,6 @@ selector files and their refusals, the top share, rows written byte for byte, th
 #include <math.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include <zlib.h>
 #include "check.h"
@@ -15,41 +14,10 @@ selector files and their refusals, the top share, rows written byte for byte, th
 #include "pt_reader.h"
 #include "safetensors.h"
 #include "selection.h"
-
-static char directory[64];
-static const char* in_directory(const char* name) {
-    static char path[4][256];
-    static int at;
-    char* p = path[at++ % 4];
-    snprintf(p, 256, "%s/%s", directory, name);
-    return p;
-}
-
-// Runs body(context) in a child; true where it ended with status 2 and wrote one line that holds `expected`.
-static int refuses(void (*body)(const void*), const void* context, const char* expected) {
-    int pipes[2], status;
-    char text[2048] = "";
-    if (pipe(pipes)) return 0;
-    fflush(stdout);
-    pid_t child = fork();
-    if (child == 0) {
-        dup2(pipes[1], 2);
-        close(pipes[0]);
-        body(context);
-        _exit(0);
-    }
-    close(pipes[1]);
-    size_t n = 0;
-    ssize_t got;
-    while (n + 1 < sizeof text && (got = read(pipes[0], text + n, sizeof text - 1 - n)) > 0) n += (size_t)got;
-    text[n] = 0;
-    close(pipes[0]);
-    waitpid(child, &status, 0);
-    char* newline = strchr(text, '\n');
-    int good = WIFEXITED(status) && WEXITSTATUS(status) == 2 && strstr(text, expected) && newline && !newline[1];
-    if (!good) printf("# status %x, said: %s\n", status, text);
-    return good;
-}
+// defines: refuses
+#include "refuses.h"
+// defines: in_directory, put
+#include "scratch.h"
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // a zip archive as torch.save writes it
@@ -207,12 +175,6 @@ static void test_published(void) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
-
-static const char* put(const char* name, const char* text) {
-    const char* path = in_directory(name);
-    file_write(path, text, strlen(text));
-    return path;
-}
 
 static float logits[5] = {0.5f, 2, -1, 2, 0.25f};
 static int64_t rows[5] = {0, 1, 3, 4, 6};

@@ -13,20 +13,8 @@ named after; and the measures against figures worked out by hand (refusal, accur
 #include "random.h"
 #include "selection.h"
 #include "world.h"
-
-static char directory[64];
-static const char* in_directory(const char* name) {
-    static char path[8][256];
-    static int at;
-    char* p = path[at++ % 8];
-    snprintf(p, 256, "%s/%s", directory, name);
-    return p;
-}
-static const char* put(const char* name, const char* text) {
-    const char* path = in_directory(name);
-    file_write(path, text, strlen(text));
-    return path;
-}
+// defines: in_directory, put
+#include "scratch.h"
 
 // Runs a command in a child; its stdout (or, with `error`, its stderr) as text. The exit status goes to *status.
 typedef struct { int (*run)(const WorldOptions*, const StringList*); const WorldOptions* o; const StringList* list; } Call;
