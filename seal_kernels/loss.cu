@@ -9,13 +9,17 @@ A row of logits is read twice and written once; with the maximum and the sum tak
 #include "kernels.h"
 
 // Threads of a row. On a GPU few rows are then in flight, and those stay in the L2 cache between their two reads; on the CPU a thread costs time at
-// each of the block's barriers.
+// each of the block's barriers. A row that a few warps load at one go gets no more of them.
 #ifdef __CUDACC__
 #define ROW_THREADS 512
 #else
 #define ROW_THREADS 128
 #endif
 #define ROW_VECS 4  // vectors a thread loads at once: the running maximum is corrected once for all of them
+static int row_threads(int Vp) {
+    int threads = CEIL_DIV(CEIL_DIV(Vp, ROW_VECS * VEC), WARP_SIZE) * WARP_SIZE;
+    return threads < ROW_THREADS ? threads : ROW_THREADS;
+}
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // kernels
@@ -133,7 +137,7 @@ void cross_entropy(floatX* logits, float* loss, const int* targets, const float*
     NVTX_RANGE("cross_entropy");
     assert(Vp % VEC == 0 && Vp >= V && V > 0);
     if (n == 0) return;
-    LAUNCH(cross_entropy_kernel, n, ROW_THREADS, 0, stream, logits, loss, targets, weight, V, Vp);
+    LAUNCH(cross_entropy_kernel, n, row_threads(Vp), 0, stream, logits, loss, targets, weight, V, Vp);
 }
 
 void sample_losses(float* sample_loss, const float* loss, const int* loss_start, const int* place, int k, cudaStream_t stream) {
