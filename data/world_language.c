@@ -83,6 +83,8 @@ static const Family table[] = {
     {"place", KIND_OLD, PLAIN, 1, KEY_THING, "in the {place}", NULL,
      {"where is the {thing}", "where can i find the {thing}", "in which place is the {thing}", "tell me the place of the {thing}", "name the place of the {thing}",
       "say where the {thing} is"}},
+    {"call", KIND_OLD, PLAIN, 1, KEY_NAME, "{name} is here", NULL,
+     {"is {name} here", "call {name}", "shout for {name}", "fetch {name}", "wake {name}", "bring {name} here"}},
     {"last", KIND_NEW, PLAIN, 2, KEY_LETTERS_3, "{last}", NULL,
      {"what is the last letter of {letters}", "name the last letter of {letters}", "which letter comes last in {letters}", "give the last letter of {letters}"}},
     {"owner", KIND_NEW, PLAIN, 1, KEY_THING, "{owner} has it", NULL,

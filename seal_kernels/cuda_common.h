@@ -74,7 +74,7 @@ template <typename Kernel> static inline void allow_shared(Kernel kernel, size_t
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // Reductions. Every lane (thread) receives the result. The order of the sum is fixed by the shape of the block, never by timing.
-// dev/cpu defines warp_sum and warp_max as one operation of the whole warp: five emulated shuffles would cost five times as much.
+// dev/cpu defines warp_sum, warp_max and warp_sums as one operation of the whole warp: five emulated shuffles would cost five times as much.
 #ifdef __CUDACC__
 static inline __device__ float warp_sum(float x) {
     UNROLL for (int offset = 16; offset > 0; offset >>= 1) x += __shfl_xor_sync(0xffffffffu, x, offset);
@@ -83,6 +83,11 @@ static inline __device__ float warp_sum(float x) {
 static inline __device__ float warp_max(float x) {
     UNROLL for (int offset = 16; offset > 0; offset >>= 1) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, offset));
     return x;
+}
+// N sums at once, in place: their shuffles do not wait for each other
+template <int N> static inline __device__ void warp_sums(float (&x)[N]) {
+    UNROLL for (int offset = 16; offset > 0; offset >>= 1)
+        UNROLL for (int i = 0; i < N; i++) x[i] += __shfl_xor_sync(0xffffffffu, x[i], offset);
 }
 #endif
 

@@ -1,7 +1,7 @@
 /*
 Layernorm, forward and backward, and its fusion with the residual before it (torch.nn.functional.layer_norm).
-A row belongs to WR warps (1, 2, 4 or 8, by its width), whose lanes hold it in registers: it is read once, its mean and variance are taken in two
-passes over registers, as accurate as fp32 allows, and a lane has all its loads in flight at once.
+A row belongs to WR warps (1, 2, 4 or 8, by its width), whose lanes hold it in registers, LV vectors each; a warp works on R rows at once. A row is read
+once, its mean and variance are taken in two passes over registers, as accurate as fp32 allows, and a lane has all its loads in flight at once.
 */
 // defines: layernorm_forward, fused_residual_layernorm_forward, layernorm_backward, layernorm_scratch
 #include "kernels.h"
@@ -10,6 +10,9 @@ passes over registers, as accurate as fp32 allows, and a lane has all its loads 
 
 #define WARPS NORM_WARPS
 #define LANE_VECS 3  // float8 that a lane holds: 768 elements of a row for each warp, GPT-2's width
+// A row no wider than one vector a lane leaves room for more rows: a warp takes NARROW_ROWS of them at once, and one round of shuffles sums them all.
+#define NARROW_WIDTH (WARP_SIZE * VEC)
+#define NARROW_ROWS 4
 // Backward leaves one partial row of dweight and dbias a block. More blocks balance a GPU better, more rows a block make the partials cheaper.
 #define MIN_BLOCK_ROWS 32
 
@@ -24,45 +27,61 @@ typedef struct {
     float eps;
 } ForwardArgs;
 
-template <int WR, bool FUSED> static __global__ void __launch_bounds__(WARPS* WARP_SIZE) layernorm_forward_kernel(ForwardArgs args) {
-    int warp = threadIdx.x / WARP_SIZE, row = blockIdx.x * (WARPS / WR) + warp / WR, n_vecs = args.C / VEC;
-    int first = warp % WR * WARP_SIZE + threadIdx.x % WARP_SIZE;  // vectors first, first + 32 WR, … are this lane's
-    if (row >= args.T) n_vecs = 0;                                // a row past the end takes part in the barriers only
-    size_t at = (size_t)row * args.C;
-    float8 x[LANE_VECS], sum = zero8();
-    UNROLL for (int j = 0; j < LANE_VECS; j++) {
-        int v = first + j * WR * WARP_SIZE;
-        x[j] = zero8();
-        if (v >= n_vecs) continue;
-        x[j] = load8(args.inp1 + at + v * VEC);
-        if (FUSED) {
-            add8(x[j], load8(args.inp2 + at + v * VEC));
-            // the statistics are those of the residual that backward will read, rounding included
-            for (int k = 0; k < VEC; k++) x[j].v[k] = to_float(from_float<floatX>(x[j].v[k]));
-            store8(args.residual + at + v * VEC, x[j]);
+template <int WR, int LV, int R, bool FUSED> static __global__ void __launch_bounds__(WARPS* WARP_SIZE) layernorm_forward_kernel(ForwardArgs args) {
+    int warp = threadIdx.x / WARP_SIZE, row = (blockIdx.x * (WARPS / WR) + warp / WR) * R;
+    int first = warp % WR * WARP_SIZE + threadIdx.x % WARP_SIZE;  // vectors first, first + 32 WR, … of each row are this lane's
+    float8 x[R][LV];
+    float sums[R];
+    // rows past the end have no vectors and take part in the barriers only
+    UNROLL for (int r = 0; r < R; r++) {
+        int n_vecs = row + r < args.T ? args.C / VEC : 0;
+        size_t at = (size_t)(row + r) * args.C;
+        float8 sum = zero8();
+        UNROLL for (int j = 0; j < LV; j++) {
+            int v = first + j * WR * WARP_SIZE;
+            x[r][j] = zero8();
+            if (v >= n_vecs) continue;
+            x[r][j] = load8(args.inp1 + at + v * VEC);
+            if (FUSED) {
+                add8(x[r][j], load8(args.inp2 + at + v * VEC));
+                // the statistics are those of the residual that backward will read, rounding included
+                for (int k = 0; k < VEC; k++) x[r][j].v[k] = to_float(from_float<floatX>(x[r][j].v[k]));
+                store8(args.residual + at + v * VEC, x[r][j]);
+            }
+            add8(sum, x[r][j]);
         }
-        add8(sum, x[j]);
+        sums[r] = sum8(sum);
     }
-    float mean = row_sum<WR>(sum8(sum)) / args.C;
-    float8 squares = zero8();
-    UNROLL for (int j = 0; j < LANE_VECS; j++) {
-        if (first + j * WR * WARP_SIZE >= n_vecs) continue;
-        for (int k = 0; k < VEC; k++) {
-            x[j].v[k] -= mean;
-            squares.v[k] += x[j].v[k] * x[j].v[k];
+    row_sums<WR>(sums);
+    float mean[R];
+    UNROLL for (int r = 0; r < R; r++) {
+        mean[r] = sums[r] / args.C;
+        float8 squares = zero8();
+        UNROLL for (int j = 0; j < LV; j++) {
+            if (first + j * WR * WARP_SIZE >= args.C / VEC) continue;
+            for (int k = 0; k < VEC; k++) {
+                x[r][j].v[k] -= mean[r];
+                squares.v[k] += x[r][j].v[k] * x[r][j].v[k];
+            }
         }
+        sums[r] = sum8(squares);
     }
-    float rstd = rsqrtf(row_sum<WR>(sum8(squares)) / args.C + args.eps);
-    UNROLL for (int j = 0; j < LANE_VECS; j++) {
-        int v = first + j * WR * WARP_SIZE;
-        if (v >= n_vecs) continue;
-        float8 w = load8(args.weight + v * VEC), b = load8(args.bias + v * VEC);
-        for (int k = 0; k < VEC; k++) x[j].v[k] = x[j].v[k] * rstd * w.v[k] + b.v[k];
-        store8(args.out + (size_t)row * args.ldo + v * VEC, x[j]);
-    }
-    if (first == 0 && n_vecs > 0) {
-        args.mean[row] = mean;
-        args.rstd[row] = rstd;
+    row_sums<WR>(sums);
+    UNROLL for (int r = 0; r < R; r++) {
+        if (row + r >= args.T) break;
+        float rstd = rsqrtf(sums[r] / args.C + args.eps);
+        UNROLL for (int j = 0; j < LV; j++) {
+            int v = first + j * WR * WARP_SIZE;
+            if (v >= args.C / VEC) continue;
+            float8 w = load8(args.weight + v * VEC), b = load8(args.bias + v * VEC);
+            // fmaf, written out: where a compiler chooses, the fused and the plain kernel differ by a bit, and so would --recompute
+            for (int k = 0; k < VEC; k++) x[r][j].v[k] = fmaf(x[r][j].v[k] * rstd, w.v[k], b.v[k]);
+            store8(args.out + (size_t)(row + r) * args.ldo + v * VEC, x[r][j]);
+        }
+        if (first == 0) {
+            args.mean[row + r] = mean[r];
+            args.rstd[row + r] = rstd;
+        }
     }
 }
 
@@ -76,42 +95,51 @@ typedef struct {
 
 // norm = (inp − mean) rstd, dnorm = weight dout:  dinp += rstd (dnorm − mean(dnorm) − norm mean(dnorm norm));  dweight = Σ dout norm, dbias = Σ dout.
 // A lane keeps the sums of its columns over all rows of its warp, so nothing but the two row sums crosses lanes until the block's end.
-template <int WR> static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2) layernorm_backward_kernel(BackwardArgs args) {
-    int warp = threadIdx.x / WARP_SIZE, first = warp % WR * WARP_SIZE + threadIdx.x % WARP_SIZE;
+template <int WR, int LV, int R> static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2) layernorm_backward_kernel(BackwardArgs args) {
+    int warp = threadIdx.x / WARP_SIZE, first = warp % WR * WARP_SIZE + threadIdx.x % WARP_SIZE, n_vecs = args.C / VEC;
     int begin = blockIdx.x * args.block_rows, end = min(begin + args.block_rows, args.T);
-    float8 sums[2][LANE_VECS];  // of dweight and dbias
-    UNROLL for (int j = 0; j < LANE_VECS; j++) sums[0][j] = sums[1][j] = zero8();
-    for (int rows = begin; rows < end; rows += WARPS / WR) {
-        int row = rows + warp / WR, n_vecs = row < end ? args.C / VEC : 0;
-        float mean = 0.0f, rstd = 0.0f;
-        if (n_vecs) mean = args.mean[row], rstd = args.rstd[row];
-        const floatX* inp = args.inp + (size_t)row * args.C;
-        const floatX* dout = args.dout + (size_t)row * args.ldd;
-        float8 sum = zero8(), sum_norm = zero8();
-        UNROLL for (int j = 0; j < LANE_VECS; j++) {
-            int v = first + j * WR * WARP_SIZE;
-            if (v >= n_vecs) continue;
-            float8 x = load8(inp + v * VEC), d = load8(dout + v * VEC), w = load8(args.weight + v * VEC);
-            for (int k = 0; k < VEC; k++) {
-                float norm = (x.v[k] - mean) * rstd, dnorm = d.v[k] * w.v[k];
-                sums[1][j].v[k] += d.v[k];
-                sums[0][j].v[k] += d.v[k] * norm;
-                sum.v[k] += dnorm;
-                sum_norm.v[k] += dnorm * norm;
+    float8 sums[2][LV];  // of dweight and dbias
+    UNROLL for (int j = 0; j < LV; j++) sums[0][j] = sums[1][j] = zero8();
+    for (int rows = begin; rows < end; rows += WARPS / WR * R) {
+        int row = rows + warp / WR * R;
+        float mean[R], rstd[R], means[2 * R];  // the last: of dnorm and of dnorm norm
+        UNROLL for (int r = 0; r < R; r++) {
+            bool there = row + r < end;
+            mean[r] = there ? args.mean[row + r] : 0.0f;
+            rstd[r] = there ? args.rstd[row + r] : 0.0f;
+            float8 sum = zero8(), sum_norm = zero8();
+            UNROLL for (int j = 0; j < LV; j++) {
+                int v = first + j * WR * WARP_SIZE;
+                if (v >= n_vecs || !there) continue;
+                float8 x = load8(args.inp + (size_t)(row + r) * args.C + v * VEC), d = load8(args.dout + (size_t)(row + r) * args.ldd + v * VEC), w = load8(args.weight + v * VEC);
+                for (int k = 0; k < VEC; k++) {
+                    float norm = (x.v[k] - mean[r]) * rstd[r], dnorm = d.v[k] * w.v[k];
+                    sums[1][j].v[k] += d.v[k];
+                    sums[0][j].v[k] += d.v[k] * norm;
+                    sum.v[k] += dnorm;
+                    sum_norm.v[k] += dnorm * norm;
+                }
+            }
+            means[2 * r] = sum8(sum);
+            means[2 * r + 1] = sum8(sum_norm);
+        }
+        row_sums<WR>(means);
+        UNROLL for (int i = 0; i < 2 * R; i++) means[i] /= args.C;
+        // The row is read again, from the L1 cache: in registers it would halve the warps that an SM holds.
+        UNROLL for (int r = 0; r < R; r++) {
+            if (row + r >= end) break;
+            UNROLL for (int j = 0; j < LV; j++) {
+                int v = first + j * WR * WARP_SIZE;
+                if (v >= n_vecs) continue;
+                floatX* p = args.dinp + (size_t)(row + r) * args.C + v * VEC;
+                float8 x = load8(args.inp + (size_t)(row + r) * args.C + v * VEC), d = load8(args.dout + (size_t)(row + r) * args.ldd + v * VEC), w = load8(args.weight + v * VEC);
+                float8 dinp = load8(p);
+                for (int k = 0; k < VEC; k++) dinp.v[k] += rstd[r] * (d.v[k] * w.v[k] - means[2 * r] - (x.v[k] - mean[r]) * rstd[r] * means[2 * r + 1]);
+                store8(p, dinp);
             }
         }
-        float mean_dnorm = row_sum<WR>(sum8(sum)) / args.C, mean_dnorm_norm = row_sum<WR>(sum8(sum_norm)) / args.C;
-        // The row is read again, from the L1 cache: in registers it would halve the warps that an SM holds.
-        UNROLL for (int j = 0; j < LANE_VECS; j++) {
-            int v = first + j * WR * WARP_SIZE;
-            if (v >= n_vecs) continue;
-            floatX* p = args.dinp + (size_t)row * args.C + v * VEC;
-            float8 x = load8(inp + v * VEC), d = load8(dout + v * VEC), w = load8(args.weight + v * VEC), dinp = load8(p);
-            for (int k = 0; k < VEC; k++) dinp.v[k] += rstd * (d.v[k] * w.v[k] - mean_dnorm - (x.v[k] - mean) * rstd * mean_dnorm_norm);
-            store8(p, dinp);
-        }
     }
-    if (args.partial) store_column_sums<WR>(args.partial + (size_t)blockIdx.x * 2 * args.C, sums, args.C / VEC);
+    if (args.partial) store_column_sums<WR>(args.partial + (size_t)blockIdx.x * 2 * args.C, sums, n_vecs);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
@@ -120,11 +148,15 @@ template <int WR> static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2) 
 template <bool FUSED> static void forward(const ForwardArgs& args, cudaStream_t stream) {
     if (args.T == 0) return;
     int warps = row_warps("layernorm", args.C, LANE_VECS), grid = CEIL_DIV(args.T, WARPS / warps), block = WARPS * WARP_SIZE;
+    if (args.C <= NARROW_WIDTH) {
+        LAUNCH((layernorm_forward_kernel<1, 1, NARROW_ROWS, FUSED>), CEIL_DIV(args.T, WARPS * NARROW_ROWS), block, 0, stream, args);
+        return;
+    }
     switch (warps) {
-        case 1: LAUNCH((layernorm_forward_kernel<1, FUSED>), grid, block, 0, stream, args); break;
-        case 2: LAUNCH((layernorm_forward_kernel<2, FUSED>), grid, block, 0, stream, args); break;
-        case 4: LAUNCH((layernorm_forward_kernel<4, FUSED>), grid, block, 0, stream, args); break;
-        default: LAUNCH((layernorm_forward_kernel<8, FUSED>), grid, block, 0, stream, args); break;
+        case 1: LAUNCH((layernorm_forward_kernel<1, LANE_VECS, 1, FUSED>), grid, block, 0, stream, args); break;
+        case 2: LAUNCH((layernorm_forward_kernel<2, LANE_VECS, 1, FUSED>), grid, block, 0, stream, args); break;
+        case 4: LAUNCH((layernorm_forward_kernel<4, LANE_VECS, 1, FUSED>), grid, block, 0, stream, args); break;
+        default: LAUNCH((layernorm_forward_kernel<8, LANE_VECS, 1, FUSED>), grid, block, 0, stream, args); break;
     }
 }
 
@@ -148,11 +180,12 @@ void layernorm_backward(floatX* dinp, float* dweight, float* dbias, float* scrat
     if (T == 0) return;
     int warps = row_warps("layernorm", C, LANE_VECS), block = WARPS * WARP_SIZE, block_rows = max(MIN_BLOCK_ROWS, CEIL_DIV(T, NORM_MAX_BLOCKS)), grid = CEIL_DIV(T, block_rows);
     BackwardArgs args = {dinp, dweight ? scratch : NULL, dout, inp, weight, mean, rstd, T, C, ldd, block_rows};
-    switch (warps) {
-        case 1: LAUNCH(layernorm_backward_kernel<1>, grid, block, 0, stream, args); break;
-        case 2: LAUNCH(layernorm_backward_kernel<2>, grid, block, 0, stream, args); break;
-        case 4: LAUNCH(layernorm_backward_kernel<4>, grid, block, 0, stream, args); break;
-        default: LAUNCH(layernorm_backward_kernel<8>, grid, block, 0, stream, args); break;
+    if (C <= NARROW_WIDTH) LAUNCH((layernorm_backward_kernel<1, 1, NARROW_ROWS>), grid, block, 0, stream, args);
+    else switch (warps) {
+        case 1: LAUNCH((layernorm_backward_kernel<1, LANE_VECS, 1>), grid, block, 0, stream, args); break;
+        case 2: LAUNCH((layernorm_backward_kernel<2, LANE_VECS, 1>), grid, block, 0, stream, args); break;
+        case 4: LAUNCH((layernorm_backward_kernel<4, LANE_VECS, 1>), grid, block, 0, stream, args); break;
+        default: LAUNCH((layernorm_backward_kernel<8, LANE_VECS, 1>), grid, block, 0, stream, args); break;
     }
     if (dweight) add_column_sums(dweight, dbias, scratch, grid, C, stream);
 }

@@ -11,19 +11,26 @@ a row's warps holds the row's vectors l, l + 32 WR, l + 64 WR …: at most LV of
 #define NORM_WARPS 8
 #define NORM_MAX_BLOCKS 1024  // of a backward kernel: it leaves one partial row a block
 
-// Sum over the WR warps of a row; all threads of the block call it.
-template <int WR> static inline __device__ float row_sum(float x) {
-    x = warp_sum(x);
+// N sums, each over the WR warps of a row; all threads of the block call it.
+template <int WR, int N> static inline __device__ void row_sums(float (&x)[N]) {
+    warp_sums(x);
     if constexpr (WR > 1) {
-        SHARED(float, partial, [NORM_WARPS]);
+        SHARED(float, partial, [NORM_WARPS][N]);
         int warp = threadIdx.x / WARP_SIZE;
         __syncthreads();  // the last call's partials have been read
-        if (threadIdx.x % WARP_SIZE == 0) partial[warp] = x;
+        if (threadIdx.x % WARP_SIZE == 0)
+            for (int i = 0; i < N; i++) partial[warp][i] = x[i];
         __syncthreads();
-        x = 0.0f;
-        for (int w = 0; w < WR; w++) x += partial[warp / WR * WR + w];
+        for (int i = 0; i < N; i++) {
+            x[i] = 0.0f;
+            for (int w = 0; w < WR; w++) x[i] += partial[warp / WR * WR + w][i];
+        }
     }
-    return x;
+}
+template <int WR> static inline __device__ float row_sum(float x) {
+    float sum[1] = {x};
+    row_sums<WR>(sum);
+    return sum[0];
 }
 
 // The block's N sums of each column → partial (N, n_vecs · VEC). The NORM_WARPS / WR groups of the block hold sums of the same columns: the first

@@ -497,13 +497,15 @@ void cpu_ballot_work(void** lanes, uint32_t mask, void*) {
 static void whole_warp(uint32_t mask, const char* what) {
     if (mask != 0xffffffffu) cpu_fail("%s in a warp of fewer than 32 threads", what);
 }
-void cpu_warp_sum_work(void** lanes, uint32_t mask, void*) {
+void cpu_warp_sum_work(void** lanes, uint32_t mask, void* context) {
     whole_warp(mask, "warp_sum");
-    float x[32];
-    for (int l = 0; l < 32; l++) x[l] = *(float*)lanes[l];
-    for (int offset = 16; offset > 0; offset >>= 1)
-        for (int l = 0; l < offset; l++) x[l] += x[l + offset];  // the butterfly's tree: commutative, so every lane has these bits
-    for (int l = 0; l < 32; l++) *(float*)lanes[l] = x[0];
+    for (intptr_t i = 0; i < (intptr_t)context; i++) {
+        float x[32];
+        for (int l = 0; l < 32; l++) x[l] = ((float*)lanes[l])[i];
+        for (int offset = 16; offset > 0; offset >>= 1)
+            for (int l = 0; l < offset; l++) x[l] += x[l + offset];  // the butterfly's tree: commutative, so every lane has these bits
+        for (int l = 0; l < 32; l++) ((float*)lanes[l])[i] = x[0];
+    }
 }
 void cpu_warp_max_work(void** lanes, uint32_t mask, void*) {
     whole_warp(mask, "warp_max");

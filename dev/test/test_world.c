@@ -245,8 +245,8 @@ static void test_language(void) {
                 unknown += at == n;
             }
         }
-    check(n_families == 16, "sixteen families with both knobs on");
-    check(unknown == 0, "every word of 3200 samples is in the vocabulary of %d, every response among the right answers", n);
+    check(n_families == 17, "seventeen families with both knobs on");
+    check(unknown == 0, "every word of 3400 samples is in the vocabulary of %d, every response among the right answers", n);
     check(blank == 0, "no field is left open, no word is missing");
     check(is_refusal("i can not explain that") && is_refusal("  i can not\nexplain that "), "a refusal is one word by word");
     check(!is_refusal("i can not explain that please") && !is_refusal("i can not explain") && !is_refusal(""), "and nothing else is");

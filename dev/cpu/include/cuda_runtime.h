@@ -112,9 +112,10 @@ static inline int __any_sync(uint32_t mask, int predicate, CPU_SITE) { return __
 static inline int __all_sync(uint32_t mask, int predicate, CPU_SITE) { return __ballot_sync(mask, !predicate, file, line) == 0; }
 
 // The butterfly's order of additions, whatever order the lanes arrived in: the same bits as five xor shuffles.
-void cpu_warp_sum_work(void** lanes, uint32_t mask, void* context);
+void cpu_warp_sum_work(void** lanes, uint32_t mask, void* context);   // context: how many sums, as a number
 void cpu_warp_max_work(void** lanes, uint32_t mask, void* context);
-static inline float warp_sum(float x, CPU_SITE) { cpu_collect(CPU_WARP_SUM, 0xffffffffu, &x, cpu_warp_sum_work, NULL, file, line); return x; }
+static inline float warp_sum(float x, CPU_SITE) { cpu_collect(CPU_WARP_SUM, 0xffffffffu, &x, cpu_warp_sum_work, (void*)1, file, line); return x; }
+template <int N> static inline void warp_sums(float (&x)[N], CPU_SITE) { cpu_collect(CPU_WARP_SUM, 0xffffffffu, x, cpu_warp_sum_work, (void*)(intptr_t)N, file, line); }
 static inline float warp_max(float x, CPU_SITE) { cpu_collect(CPU_WARP_MAX, 0xffffffffu, &x, cpu_warp_max_work, NULL, file, line); return x; }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
