@@ -1,4 +1,5 @@
 /* Files. See file.h. A temporary file that is still open when the program ends by an error is removed: nothing half-written stays behind. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -133,6 +134,17 @@ void atomic_abandon(AtomicFile* f) {
     unlink(f->temporary);
     forget(f->temporary);
     f->stream = NULL;
+}
+void directory_clean(const char* path) {
+    char name[4600];
+    DIR* d = opendir(path);
+    for (struct dirent* entry; d && (entry = readdir(d));) {
+        const char* end = strstr(entry->d_name, ".tmp.");
+        if (!end || !end[5] || end[5 + strspn(end + 5, "0123456789")]) continue;
+        snprintf(name, sizeof name, "%s/%s", path, entry->d_name);
+        unlink(name);
+    }
+    if (d) closedir(d);
 }
 void file_write(const char* path, const void* data, size_t bytes) {
     AtomicFile f;

@@ -28,6 +28,8 @@ void atomic_open(AtomicFile* f, const char* path);
 void atomic_write(AtomicFile* f, const void* data, size_t bytes);
 __attribute__((format(printf, 2, 3))) void atomic_printf(AtomicFile* f, const char* format, ...);
 void atomic_commit(AtomicFile* f);   // flush, fsync, rename, fsync of the directory
+// Removes what processes that were killed left of atomic files in a directory.
+void directory_clean(const char* path);
 void atomic_abandon(AtomicFile* f);  // removes the temporary file
 void file_write(const char* path, const void* data, size_t bytes);  // the three in one
 void file_copy(const char* from, const char* to_directory, const char* name);  // byte for byte

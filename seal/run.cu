@@ -94,6 +94,15 @@ bool run_show(Run* run) {
     return !o->dry_run;
 }
 
+// RUN can be written, and what a killed process left half-written there is gone.
+static void prepare_output(const char* out) {
+    char model[4200];
+    directory_probe(out);
+    directory_clean(out);
+    snprintf(model, sizeof model, "%s/model", out);
+    directory_clean(model);
+}
+
 void run_begin(Run* run, int64_t samples) {
     const TrainOptions* o = run->o;
     run->steps_per_epoch = o->compat ? samples / o->batch : (samples + o->batch - 1) / o->batch;
@@ -101,7 +110,7 @@ void run_begin(Run* run, int64_t samples) {
     run->steps = (int64_t)ceil(o->epochs * (double)run->steps_per_epoch - 1e-9);
     if (o->max_steps && o->max_steps < run->steps) run->steps = o->max_steps;
     if (!run->steps) fatal("--epochs %g makes no step", o->epochs);
-    if (!ranks_rank()) directory_probe(o->out);
+    if (!ranks_rank()) prepare_output(o->out);
     trainer_allocate(&run->trainer);
     parameters_load(&run->trainer.theta, o->model, o->quiet);
     run->peak_tflops = ranks_count() * gpu_peak_tflops(device_name(), sizeof(floatX) == 2);
