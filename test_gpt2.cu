@@ -142,7 +142,7 @@ static void check_logits_and_losses(Case* c) {
     free(expected);
 
     // token losses lie in t->token_loss in the order of the loss-bearing rows
-    transformer_loss(&t->transformer, &t->theta, &stream, t->loss, false, t->stream);
+    transformer_loss(&t->transformer, &t->theta, &stream, t->loss, NULL, false, t->stream);
     float* token_loss = (float*)malloc(c->T * sizeof(float));
     float* nll = (float*)calloc(c->T, sizeof(float));
     cudaCheck(cudaMemcpyAsync(token_loss, t->transformer.token_loss, t->packed.n_loss * sizeof(float), cudaMemcpyDeviceToHost, t->stream));

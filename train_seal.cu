@@ -66,7 +66,7 @@ static int init_command(const TrainOptions* o) {
     check_head_size(&config);
     directory_probe(o->out);
     ModelLayout layout;
-    model_layout(&layout, &config);
+    model_layout(&layout, &config, NULL);
     if (o->config_only) {
         char path[4200], *text = model_config_json(&config, NULL, "float32");
         snprintf(path, sizeof path, "%s/config.json", o->out);
@@ -320,7 +320,7 @@ typedef struct {
     GammaSchedule gamma;
     PackSample *tune_batch, *safe_batch;
     int* rows;              // indices into tune.samples: two batches
-    BatchItem* items;       // two batches, safe samples after the fine-tuning ones
+    BatchItem* items;       // two batches: fine-tuning samples, safe ones, and the fine-tuning ones again under θ̂
     int *tune_order, *safe_order;
     int64_t tune_pass, safe_pass;  // the passes whose permutations lie in tune_order and safe_order
     float* sigma[2];        // pinned: σ of the step's batch
@@ -352,7 +352,7 @@ static void selecting_finish(Selecting* x, const StepNote* note, int slot) {
         if (x->algorithm == 1) gap += (double)x->sigma[slot][i] * ((double)r.loss[i] - r.loss_hat[i]);
     }
     for (int j = 0; j < m; j++) safe += r.loss[b + j];
-    stop_on_nonfinite(&x->run, note, x->items + slot * 2 * x->batch, r.loss, tune + safe, x->algorithm == 1 ? r.norm + r.norm_hat : r.norm);
+    stop_on_nonfinite(&x->run, note, x->items + slot * 3 * x->batch, r.loss, tune + safe, x->algorithm == 1 ? r.norm + r.norm_hat : r.norm);
     log_begin(&x->run.log);
     log_integer(&x->run.log, "step", note->step + 1);
     log_number(&x->run.log, "epoch", note->epoch);
@@ -420,7 +420,7 @@ static void selecting_loop(Selecting* x) {
         batch.lr_omega = (float)lr_at(&omega, step, run->steps);
         batch.omega_scale = o->gamma_scales_omega ? batch.gamma : 1.0f;
         SealCounts counts;
-        seal_step(t, &x->selector, x->algorithm, &batch, x->items + slot * 2 * x->batch, &counts);
+        seal_step(t, &x->selector, x->algorithm, &batch, x->items + slot * 3 * x->batch, &counts);
         note->theta = counts.theta;
         note->theta_hat = counts.theta_hat;
         cudaCheck(cudaMemcpyAsync(x->sigma[slot], x->selector.sigma, (size_t)batch.b * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
@@ -485,7 +485,7 @@ static int selector_command(const TrainOptions* o, int command) {
     selector_bind(&x.selector, t->stream);
     if (settings.with_hat) parameters_copy(&t->theta_hat, &t->theta, t->stream);
     x.tune_batch = (PackSample*)calloc(2 * (size_t)x.batch, sizeof *x.tune_batch);
-    x.items = (BatchItem*)calloc(4 * (size_t)x.batch, sizeof *x.items);
+    x.items = (BatchItem*)calloc(6 * (size_t)x.batch, sizeof *x.items);
     x.rows = (int*)calloc(2 * (size_t)x.batch, sizeof(int));
     x.tune_order = (int*)calloc((size_t)x.tune.n, sizeof(int));
     x.safe_order = (int*)calloc((size_t)x.safe.n, sizeof(int));

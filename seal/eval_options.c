@@ -17,6 +17,7 @@ static const CommandRow commands[N_EVAL_COMMANDS] = {
 
 static const OptionRow options[] = {
     {"model", OPTION_STRING, AT(model), NULL, "DIR", 0, 0, GENERATE | LOSS, GENERATE | LOSS, "Hugging Face directory of the model"},
+    {"adapter", OPTION_STRING, AT(adapter), NULL, "DIR", 0, 0, LOSS, 0, "PEFT directory of an adapter of --model"},
     {"prompts", OPTION_LIST, AT(prompts), NULL, "FILE", 0, 0, GENERATE, GENERATE, "rows whose prompts are answered; may be given several times"},
     {"data", OPTION_LIST, AT(data), NULL, "FILE", 0, 0, LOSS, LOSS, "rows with prompts and responses; may be given several times"},
     {"out", OPTION_STRING, AT(out), NULL, "FILE", 0, 0, GENERATE | REPORT, GENERATE | REPORT, "where the result is written"},

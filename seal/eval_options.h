@@ -13,7 +13,7 @@ typedef enum { EVAL_GENERATE, EVAL_LOSS, EVAL_WINRATE, EVAL_REPORT, EVAL_OPTIONS
 
 typedef struct {
     // models and data
-    const char *model, *out;
+    const char *model, *adapter, *out;
     StringList prompts, data;
     const char *prompt_template, *prompt_field, *response_field;
     bool greedy;

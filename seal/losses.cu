@@ -5,17 +5,20 @@
 // defines: Progress
 #include "log.h"
 #include "losses.h"
+// defines: peft_settings
+#include "peft.h"
 // defines: check_head_size
 #include "select.h"
 
-float* response_losses(const char* model, const ModelConfig* config, const TrainerSettings* settings, const TokenSet* set, bool quiet) {
+float* response_losses(const char* model, const char* adapter, const ModelConfig* config, const TrainerSettings* settings, const TokenSet* set, bool quiet) {
     Trainer t;
     TrainerSettings forward = *settings;
     int batch = settings->batch_max;
     forward.forward_only = true;
+    if (adapter) peft_settings(adapter, config, &forward.lora);
     trainer_plan(&t, config, &forward);
     trainer_allocate(&t);
-    parameters_load(&t.theta, model, quiet);
+    trainer_load(&t, model, adapter, 0, quiet);
     BatchItem* items = (BatchItem*)calloc((size_t)batch, sizeof *items);
     float* loss = (float*)malloc((size_t)set->n * sizeof(float));
     if (!items || !loss) fatal("out of host memory for %d losses", set->n);
@@ -97,7 +100,7 @@ int loss_command(const EvalOptions* o) {
     settings.T = o->tokens > set.longest ? (int)o->tokens : set.longest > 2048 || o->tokens ? set.longest : 2048;
     settings.head_rows = (int)o->head_rows;
     settings.batch_max = (int)o->batch;
-    float* loss = response_losses(o->model, &config, &settings, &set, options.quiet);
+    float* loss = response_losses(o->model, o->adapter, &config, &settings, &set, options.quiet);
     LossSummary s = summarise(&set, loss);
     if (!isfinite(s.mean)) fatal("%s: the loss on %s is not a finite number; is the model damaged?", o->model, o->data.items[0]);
     if (o->json) print_json(o, &set, &s);

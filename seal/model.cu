@@ -43,8 +43,8 @@ static int64_t dim(Dim d, const ModelConfig* c) {
     }
 }
 
-// The rows of our tensor that a part is.
-static void part_rows(Part part, const ModelConfig* c, int64_t all, int64_t* first, int64_t* rows) {
+void model_part_rows(const ModelLayout* layout, TensorKind kind, Part part, int64_t* first, int64_t* rows) {
+    const ModelConfig* c = &layout->config;
     int64_t q = (int64_t)c->NH * c->HS, kv = (int64_t)c->NKV * c->HS;
     switch (part) {
         case PART_Q: *first = 0; *rows = q; break;
@@ -52,7 +52,7 @@ static void part_rows(Part part, const ModelConfig* c, int64_t all, int64_t* fir
         case PART_V: *first = q + kv; *rows = kv; break;
         case PART_GATE: *first = 0; *rows = c->FF; break;
         case PART_UP: *first = c->FF; *rows = c->FF; break;
-        default: *first = 0; *rows = all;
+        default: *first = 0; *rows = kinds[kind].rows == DIM_V ? c->V : dim(kinds[kind].rows, c);
     }
 }
 
@@ -60,7 +60,7 @@ static bool exists(Condition when, const ModelConfig* c) {
     return when == ALWAYS || (when == IF_UNTIED && !c->tied_head) || (when == IF_ATTENTION_BIAS && c->attention_bias) || (when == IF_MLP_BIAS && c->mlp_bias);
 }
 
-static void add_tensor(ModelLayout* layout, TensorKind kind, int layer) {
+static void add_tensor(ModelLayout* layout, TensorKind kind, int layer, const int* tails) {
     const ModelConfig* c = &layout->config;
     ModelTensor* t = &layout->tensors[layout->n_tensors];
     t->kind = kind;
@@ -69,6 +69,8 @@ static void add_tensor(ModelLayout* layout, TensorKind kind, int layer) {
     else snprintf(t->name, sizeof t->name, "%s %d", kinds[kind].name, layer);
     t->rows = dim(kinds[kind].rows, c);
     t->cols = t->ld = t->file_cols = dim(kinds[kind].cols, c);
+    for (int s = 0; s < N_SITES; s++)
+        if (tails && site_weight((Site)s) == kind) t->ld += tails[s];
     t->file_rows = kinds[kind].rows == DIM_V ? c->V : t->rows;
     t->offset = layout->n_elements;
     t->decay = kinds[kind].decay;
@@ -78,21 +80,21 @@ static void add_tensor(ModelLayout* layout, TensorKind kind, int layer) {
 }
 
 // A tensor of the file, and the tensor of ours that it belongs to where this is its first part.
-static void add_file(ModelLayout* layout, const FamilyTensor* source, int layer) {
-    if (tensor_index(layout, source->kind, layer < 0 ? 0 : layer) < 0) add_tensor(layout, source->kind, layer);
+static void add_file(ModelLayout* layout, const FamilyTensor* source, int layer, const int* tails) {
+    if (tensor_index(layout, source->kind, layer < 0 ? 0 : layer) < 0) add_tensor(layout, source->kind, layer, tails);
     FileTensor* f = &layout->files[layout->n_files++];
     f->tensor = tensor_index(layout, source->kind, layer < 0 ? 0 : layer);
     const ModelTensor* t = &layout->tensors[f->tensor];
     const char* number = strstr(source->hf_name, "%d");
     if (number) snprintf(f->hf_name, sizeof f->hf_name, "%.*s%d%s", (int)(number - source->hf_name), source->hf_name, layer, number + 2);
     else snprintf(f->hf_name, sizeof f->hf_name, "%s", source->hf_name);
-    part_rows(source->part, &layout->config, t->file_rows, &f->first, &f->rows);
+    model_part_rows(layout, source->kind, source->part, &f->first, &f->rows);
     f->cols = t->file_cols;
     f->form = source->form;
     layout->n_parameters += f->rows * f->cols;
 }
 
-void model_layout(ModelLayout* layout, const ModelConfig* config) {
+void model_layout(ModelLayout* layout, const ModelConfig* config, const int* tails) {
     memset(layout, 0, sizeof *layout);
     layout->config = *config;
     int L = config->L, n = 0;
@@ -105,8 +107,8 @@ void model_layout(ModelLayout* layout, const ModelConfig* config) {
     for (int i = 0; i < N_TENSOR_KINDS * L; i++) layout->index[i] = -1;
     for (const FamilyTensor* source = sources; source->hf_name; source++) {
         if (!exists(source->when, config)) continue;
-        if (!kinds[source->kind].per_layer) add_file(layout, source, -1);
-        else for (int l = 0; l < L; l++) add_file(layout, source, l);
+        if (!kinds[source->kind].per_layer) add_file(layout, source, -1, tails);
+        else for (int l = 0; l < L; l++) add_file(layout, source, l, tails);
     }
 }
 

@@ -63,8 +63,15 @@ typedef struct {
     int step;             // optimizer steps taken
 } ParameterSet;
 
-// Fills the table from the family's rows. n_tensors and offsets are final after it.
-void model_layout(ModelLayout* layout, const ModelConfig* config);
+// The linear layers of a block. Adapters sit in these.
+typedef enum { SITE_QKV, SITE_ATTPROJ, SITE_UP, SITE_DOWN, N_SITES } Site;
+static inline TensorKind site_weight(Site site) { return site == SITE_QKV ? QKVW : site == SITE_ATTPROJ ? ATTPROJW : site == SITE_UP ? UPW : DOWNW; }
+static inline TensorKind site_bias(Site site) { return site == SITE_QKV ? QKVB : site == SITE_ATTPROJ ? ATTPROJB : site == SITE_UP ? UPB : DOWNB; }
+
+// Fills the table from the family's rows. n_tensors and offsets are final after it. tails (N_SITES): columns behind each row of a site's weight; NULL: none.
+void model_layout(ModelLayout* layout, const ModelConfig* config, const int* tails);
+// The rows of a kind's tensor that a part is.
+void model_part_rows(const ModelLayout* layout, TensorKind kind, Part part, int64_t* first, int64_t* rows);
 void model_layout_free(ModelLayout* layout);
 void model_print(const ModelLayout* layout, FILE* out);
 
@@ -89,15 +96,28 @@ void parameters_set_rows(ParameterSet* set, int tensor, int64_t row, int64_t n, 
 // Every tensor is checked for presence, shape, dtype and finite values; what is missing or left over is named. One file or shards with an index; a tensor at a
 // time, so that the host never holds a second copy of the model.
 void parameters_load(ParameterSet* set, const char* directory, bool quiet);
+// What is added to a file's tensor on the way: rows [row, row + n) of it in our order, (n, f->cols).
+typedef struct {
+    void (*change)(const void* context, const ModelLayout* layout, const FileTensor* f, int64_t row, int64_t n, float* rows);
+    const void* context;
+} RowChange;
+// The same from STEM.safetensors (an adapter's files), with a change (NULL: none).
+void parameters_load_files(ParameterSet* set, const char* directory, const char* stem, const RowChange* change, bool quiet);
+// Every tensor at its offset into `values` on the host, which is zero elsewhere.
+void model_read(const ModelLayout* layout, const char* directory, const char* stem, float* values);
+// SHA-256 of names and of a few values of every tensor, rounded to bf16: the same model in another dtype or other shards has the same.
+void model_fingerprint(const ModelLayout* layout, const char* directory, char hex[65]);
 // fp32 from the masters, in files of at most shard_bytes (0: SHARD_BYTES) with an index where that makes more than one. config.json is that of the directory `from`
 // (NULL: a new one) and comes last: a directory without it is no model.
 void parameters_save(const ParameterSet* set, const char* directory, const char* from, int64_t shard_bytes, bool quiet);
 #define SHARD_BYTES 5000000000  // as transformers
+// The model of the directory `from` with a change, added in fp32 and rounded once, to the dtype that each tensor has there.
+void model_save_changed(const ModelLayout* layout, const char* from, const RowChange* change, const char* directory, int64_t shard_bytes, bool quiet);
 // Rows of ours to the file's order and back: `rows` holds the file tensor's rows (rows, cols) of our tensor, `file` the same as the file has them.
 void file_tensor_order(const ModelLayout* layout, const FileTensor* f, const float* rows, float* file);
 void file_tensor_unorder(const ModelLayout* layout, const FileTensor* f, const float* file, float* rows);
 
-static inline int tensor_index(const ModelLayout* layout, TensorKind kind, int layer) { return layout->index[kind * layout->config.L + layer]; }
+static inline int tensor_index(const ModelLayout* layout, int kind, int layer) { return layout->index[kind * layout->config.L + layer]; }
 // The tensor's weights (gradient); NULL where the family has none, or the set none of it.
 static inline floatX* weight(const ParameterSet* set, TensorKind kind, int layer) {
     int i = tensor_index(set->layout, kind, layer);

@@ -62,6 +62,14 @@ static int token_id(const cJSON* json, const char* key, const char* path, int V)
     return item && !cJSON_IsNull(item) ? (int)number(item, key, path, 0, V - 1, true) : -1;
 }
 
+// As torch.nn.Embedding counts it: a negative one from the end.
+static int padding_id(const cJSON* json, const char* path, int V) {
+    const cJSON* item = cJSON_GetObjectItemCaseSensitive(json, "pad_token_id");
+    if (!item || cJSON_IsNull(item)) return -1;
+    int id = (int)number(item, "pad_token_id", path, -V, V - 1, true);
+    return id < 0 ? V + id : id;
+}
+
 static double scaling_number(const cJSON* scaling, const char* key, const char* path, double low, double fallback) {
     const cJSON* item = cJSON_GetObjectItemCaseSensitive(scaling, key);
     if (!item || cJSON_IsNull(item)) {
@@ -71,16 +79,21 @@ static double scaling_number(const cJSON* scaling, const char* key, const char* 
     return number(item, key, path, low, 1e9, false);
 }
 
+// factor (ROPE_MOST), zero behind its numbers: model_config_complete compares how many there are with what a head turns in.
+static void read_factors(float* factor, const cJSON* scaling, const char* key, const char* path) {
+    const cJSON* factors = cJSON_GetObjectItemCaseSensitive(scaling, key);
+    int n = 0;
+    if (!cJSON_IsArray(factors)) fatal("%s: \"rope_scaling\" has no \"%s\"", path, key);
+    for (const cJSON* x = factors->child; x; x = x->next) {
+        if (n == ROPE_MOST) fatal("%s: \"%s\" has more than %d numbers", path, key, ROPE_MOST);
+        factor[n++] = (float)number(x, key, path, 1e-6, 1e6, false);
+    }
+}
+
 static void read_long_rope(ModelConfig* c, const cJSON* scaling, const char* path) {
     RopeConfig* r = &c->rope;
-    const cJSON* factors = cJSON_GetObjectItemCaseSensitive(scaling, "short_factor");
-    int n = 0;
-    if (!cJSON_IsArray(factors)) fatal("%s: \"rope_scaling\" has no \"short_factor\"", path);
-    for (const cJSON* x = factors->child; x; x = x->next) {
-        if (n == ROPE_MOST) fatal("%s: \"short_factor\" has more than %d numbers", path, ROPE_MOST);
-        r->short_factor[n++] = (float)number(x, "short_factor", path, 1e-6, 1e6, false);
-    }
-    for (int i = n; i < ROPE_MOST; i++) r->short_factor[i] = 0.0f;  // model_config_complete compares their number with the head's
+    read_factors(r->short_factor, scaling, "short_factor", path);
+    read_factors(r->long_factor, scaling, "long_factor", path);
     if (!r->original_positions) r->original_positions = c->max_positions;
     double factor = (double)c->max_positions / r->original_positions;
     double derived = factor <= 1.0 ? 1.0 : sqrt(1.0 + log(factor) / log((double)r->original_positions));
@@ -90,7 +103,6 @@ static void read_long_rope(ModelConfig* c, const cJSON* scaling, const char* pat
 static void read_rope_scaling(ModelConfig* c, const cJSON* json, const char* path) {
     RopeConfig* r = &c->rope;
     const cJSON* scaling = cJSON_GetObjectItemCaseSensitive(json, "rope_scaling");
-    r->attention_factor = 1.0f;
     if (c->positions != POSITIONS_ROPE || !scaling || cJSON_IsNull(scaling)) return;
     const cJSON* type = cJSON_GetObjectItemCaseSensitive(scaling, "rope_type");
     if (!type) type = cJSON_GetObjectItemCaseSensitive(scaling, "type");
@@ -130,7 +142,7 @@ bool model_config_defaults(ModelConfig* c, const char* family) {
     c->rope.attention_factor = c->rope.fraction = 1.0f;
     for (int table = 0; table < 2 && f->keys[table]; table++)
         for (const ConfigKey* k = f->keys[table]; k->key; k++) put_field(c, k, k->fallback == REQUIRED ? 0 : k->fallback);
-    c->bos_id = c->eos_id = -1;
+    c->bos_id = c->eos_id = c->pad_id = -1;
     return true;
 }
 
@@ -147,6 +159,7 @@ void model_config_read(ModelConfig* c, const char* directory) {
         for (const ConfigKey* k = f->keys[table]; k->key; k++) read_key(c, json, k, path);
     c->bos_id = token_id(json, "bos_token_id", path, c->V);
     c->eos_id = token_id(json, "eos_token_id", path, c->V);
+    c->pad_id = f->untrained_padding ? padding_id(json, path, c->V) : -1;
     c->positions = f->positions;
     read_rope_scaling(c, json, path);
     cJSON_Delete(json);
@@ -163,9 +176,12 @@ static void complete_rope(ModelConfig* c, const char* where) {
     if (r->rotary < 2 || r->rotary % 2 || r->rotary > 2 * ROPE_MOST || r->rotary > c->HS)
         fatal("%s: %d of a head's %d elements would turn; want an even number from 2 to the head size", where, r->rotary, c->HS);
     if (r->scaling != ROPE_LONG) return;
-    int n = 0;
-    while (n < ROPE_MOST && r->short_factor[n] > 0.0f) n++;
-    if (n != r->rotary / 2) fatal("%s: \"short_factor\" has %d numbers, a head turns in %d", where, n, r->rotary / 2);
+    const struct { const char* key; const float* factor; } lists[] = {{"short_factor", r->short_factor}, {"long_factor", r->long_factor}};
+    for (int i = 0; i < 2; i++) {
+        int n = 0;
+        while (n < ROPE_MOST && lists[i].factor[n] > 0.0f) n++;
+        if (n != r->rotary / 2) fatal("%s: \"%s\" has %d numbers, a head turns in %d", where, lists[i].key, n, r->rotary / 2);
+    }
     if (r->original_positions < c->longest) c->longest = r->original_positions;
 }
 
@@ -198,21 +214,31 @@ void model_config_check_length(const ModelConfig* c, int64_t length, const char*
 // writing
 
 // As short as it reads back, and a float even where it is whole: 1e-05, not 9.99999975e-06; 10000.0, not 10000.
-static void add_float(cJSON* json, const char* key, float value) {
+static cJSON* float_item(float value) {
     char text[32];
     for (int digits = 6; digits <= 9; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, value);
         if (strtof(text, NULL) == value) break;
     }
     if (!strpbrk(text, ".e")) strcat(text, ".0");
-    cJSON_AddRawToObject(json, key, text);
+    return cJSON_CreateRaw(text);
+}
+static void add_float(cJSON* json, const char* key, float value) { cJSON_AddItemToObject(json, key, float_item(value)); }
+static void add_floats(cJSON* json, const char* key, const float* values, int n) {
+    cJSON* array = cJSON_AddArrayToObject(json, key);
+    for (int i = 0; i < n; i++) cJSON_AddItemToArray(array, float_item(values[i]));
 }
 
 static void add_rope_scaling(cJSON* json, const ModelConfig* c) {
     const RopeConfig* r = &c->rope;
     if (r->scaling == ROPE_PLAIN) return;
-    if (r->scaling == ROPE_LONG) program_error("the long factors of a longrope model are in its own config.json only");
     cJSON* scaling = cJSON_AddObjectToObject(json, "rope_scaling");
+    if (r->scaling == ROPE_LONG) {  // three keys and no more, or transformers refuses it
+        cJSON_AddStringToObject(scaling, "type", "longrope");
+        add_floats(scaling, "short_factor", r->short_factor, r->rotary / 2);
+        add_floats(scaling, "long_factor", r->long_factor, r->rotary / 2);
+        return;
+    }
     cJSON_AddStringToObject(scaling, "rope_type", r->scaling == ROPE_LINEAR ? "linear" : "llama3");
     add_float(scaling, "factor", r->factor);
     if (r->scaling == ROPE_LINEAR) return;
@@ -239,6 +265,8 @@ static cJSON* new_config(const ModelConfig* c) {
     add_rope_scaling(json, c);
     if (c->bos_id >= 0) cJSON_AddNumberToObject(json, "bos_token_id", c->bos_id);
     if (c->eos_id >= 0) cJSON_AddNumberToObject(json, "eos_token_id", c->eos_id);
+    if (family_find(c->family)->untrained_padding && c->pad_id < 0) cJSON_AddNullToObject(json, "pad_token_id");
+    else if (c->pad_id >= 0) cJSON_AddNumberToObject(json, "pad_token_id", c->pad_id);
     return json;
 }
 

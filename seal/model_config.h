@@ -22,7 +22,7 @@ typedef struct {
     float factor, low_frequency, high_frequency;  // of ROPE_LINEAR and ROPE_LLAMA3
     int original_positions;                       // what the model was first trained on: ROPE_LLAMA3, ROPE_LONG
     float attention_factor;                       // multiplies cos and sin; 1 but for ROPE_LONG
-    float short_factor[ROPE_MOST];                // of ROPE_LONG: (rotary / 2)
+    float short_factor[ROPE_MOST], long_factor[ROPE_MOST];  // of ROPE_LONG: (rotary / 2); the long ones are only kept, no sample reaches them
 } RopeConfig;
 
 typedef struct {
@@ -42,6 +42,7 @@ typedef struct {
     bool tied_head;
     RopeConfig rope;
     int bos_id, eos_id;     // −1: the config names none, or several
+    int pad_id;             // the token whose embedding is not trained (padding_idx of torch.nn.Embedding); −1: none
 } ModelConfig;
 
 #define VOCABULARY_ROUND 128

@@ -131,12 +131,12 @@ static const FamilyTensor phi3_tensors[] = {
 // ---------------------------------------------------------------------------------------------------------------------------------------
 
 static const Family families[] = {
-    {"gpt2", "GPT2LMHeadModel", NORM_LAYERNORM, POSITIONS_LEARNED, MLP_GELU_TANH, 4, 1, {gpt2_keys}, gpt2_fixed, gpt2_tensors, {".attn.bias", ".attn.masked_bias"}},
-    {"llama", "LlamaForCausalLM", NORM_RMSNORM, POSITIONS_ROPE, MLP_SWIGLU, 8, 3, {llama_keys}, llama_fixed, llama_tensors, {".rotary_emb.inv_freq"}},
-    {"mistral", "MistralForCausalLM", NORM_RMSNORM, POSITIONS_ROPE, MLP_SWIGLU, 7, 2, {llama_keys, mistral_keys}, llama_fixed, llama_tensors, {".rotary_emb.inv_freq"}},
-    {"gpt_neox", "GPTNeoXForCausalLM", NORM_LAYERNORM, POSITIONS_ROPE, MLP_GELU_ERF, 4, 1, {gpt_neox_keys}, gpt_neox_fixed, gpt_neox_tensors,
+    {"gpt2", "GPT2LMHeadModel", NORM_LAYERNORM, POSITIONS_LEARNED, MLP_GELU_TANH, false, 4, 1, {gpt2_keys}, gpt2_fixed, gpt2_tensors, {".attn.bias", ".attn.masked_bias"}},
+    {"llama", "LlamaForCausalLM", NORM_RMSNORM, POSITIONS_ROPE, MLP_SWIGLU, true, 8, 3, {llama_keys}, llama_fixed, llama_tensors, {".rotary_emb.inv_freq"}},
+    {"mistral", "MistralForCausalLM", NORM_RMSNORM, POSITIONS_ROPE, MLP_SWIGLU, true, 7, 2, {llama_keys, mistral_keys}, llama_fixed, llama_tensors, {".rotary_emb.inv_freq"}},
+    {"gpt_neox", "GPTNeoXForCausalLM", NORM_LAYERNORM, POSITIONS_ROPE, MLP_GELU_ERF, false, 4, 1, {gpt_neox_keys}, gpt_neox_fixed, gpt_neox_tensors,
      {".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"}},
-    {"phi3", "Phi3ForCausalLM", NORM_RMSNORM, POSITIONS_ROPE, MLP_SWIGLU, 8, 3, {phi3_keys}, llama_fixed, phi3_tensors, {".rotary_emb.inv_freq"}},
+    {"phi3", "Phi3ForCausalLM", NORM_RMSNORM, POSITIONS_ROPE, MLP_SWIGLU, true, 8, 3, {phi3_keys}, llama_fixed, phi3_tensors, {".rotary_emb.inv_freq"}},
 };
 #define N_FAMILIES (sizeof families / sizeof *families)
 

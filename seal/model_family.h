@@ -60,6 +60,7 @@ typedef struct {
     NormKind norm;
     PositionKind positions;
     MlpKind mlp;
+    bool untrained_padding;     // the embedding of pad_token_id gets no gradient
     int ff_times, ff_over;      // FF where nobody names it: C · times / over
     const ConfigKey* keys[2];   // tables that end with a NULL key
     const FixedKey* fixed;      // ends with a NULL key

@@ -1,6 +1,6 @@
 /*
 Models as Hugging Face directories: config.json and model.safetensors, or shards with an index. Every tensor of the table must be there with its shape; nothing may
-be left over. Large tensors move in blocks of rows, so that the host never holds a second copy of the model.
+be left over. Large tensors move in blocks of rows, so that the host never holds a second copy of the model. Adapters travel the same way, under another name.
 */
 #include <string.h>
 #include <unistd.h>
@@ -19,7 +19,11 @@ static float* host_floats(int64_t n, const FileTensor* f) {
     if (!x) fatal("out of host memory for %lld elements of %s", (long long)n, f->hf_name);
     return x;
 }
-static int64_t block_rows(const FileTensor* f) { return BLOCK_ELEMENTS / f->cols > 0 ? BLOCK_ELEMENTS / f->cols : 1; }
+// Rows that move at a time: another order than ours is undone on the whole tensor.
+static int64_t block_rows(const FileTensor* f) {
+    int64_t n = f->form == FILE_PLAIN ? BLOCK_ELEMENTS / f->cols : f->rows;
+    return n < 1 ? 1 : n < f->rows ? n : f->rows;
+}
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // the file's order
@@ -85,29 +89,31 @@ static void check_tensor(const ModelLayout* layout, const FileTensor* f, const S
     fatal("%s: tensor %s has shape (%s), the model wants (%s)", file->file.path, s->name, found, wanted);
 }
 
-static void check_finite(const StReader* file, const StTensor* s, const float* values, int64_t n) {
-    for (int64_t i = 0; i < n; i++)
-        if (!isfinite(values[i])) fatal("%s: tensor %s holds a NaN or an infinity", file->file.path, s->name);
+// Rows [row, row + n) of a file's tensor in our order, all of them unless its form is plain, and what is added to them on the way.
+static void read_rows(const ModelLayout* layout, const FileTensor* f, const StReader* file, const StTensor* s, const RowChange* change, int64_t row, int64_t n, float* rows) {
+    float* values = f->form == FILE_PLAIN ? rows : host_floats(n * f->cols, f);
+    st_to_float(file, s, row * f->cols, n * f->cols, values);
+    if (values != rows) file_tensor_unorder(layout, f, values, rows);
+    if (values != rows) free(values);
+    for (int64_t i = 0; i < n * f->cols; i++)
+        if (!isfinite(rows[i])) fatal("%s: tensor %s holds a NaN or an infinity", file->file.path, s->name);
+    if (change) change->change(change->context, layout, f, row, n, rows);
 }
 
-static void load_tensor(ParameterSet* set, const FileTensor* f, const StReader* file, const StTensor* s) {
-    int64_t n = f->form == FILE_PLAIN ? block_rows(f) : f->rows;  // another order is undone on the whole tensor
-    if (n > f->rows) n = f->rows;
-    float *values = host_floats(n * f->cols, f), *ordered = f->form == FILE_PLAIN ? NULL : host_floats(n * f->cols, f);
+static void load_tensor(ParameterSet* set, const FileTensor* f, const StReader* file, const StTensor* s, const RowChange* change) {
+    int64_t n = block_rows(f);
+    float* rows = host_floats(n * f->cols, f);
     for (int64_t row = 0; row < f->rows; row += n) {
         int64_t m = f->rows - row < n ? f->rows - row : n;
-        st_to_float(file, s, row * f->cols, m * f->cols, values);
-        check_finite(file, s, values, m * f->cols);
-        if (ordered) file_tensor_unorder(set->layout, f, values, ordered);
-        parameters_set_rows(set, f->tensor, f->first + row, m, ordered ? ordered : values);
+        read_rows(set->layout, f, file, s, change, row, m, rows);
+        parameters_set_rows(set, f->tensor, f->first + row, m, rows);
     }
     st_forget(file, s);
-    free(values);
-    free(ordered);
+    free(rows);
 }
 
 // Everything that must be there is, with its shape and a dtype that is read; everything that is there belongs somewhere.
-static void check_model(const StModel* model, const ModelLayout* layout, const char* directory) {
+static void check_files(const StModel* model, const ModelLayout* layout, const char* directory) {
     const Family* family = family_find(layout->config.family);
     const char *missing = NULL, *extra = NULL, *extra_file = NULL;
     int n_missing = 0, n_extra = 0, n_all = 0, at = 0;
@@ -140,49 +146,117 @@ static void check_model(const StModel* model, const ModelLayout* layout, const c
     free(seen);
 }
 
-void parameters_load(ParameterSet* set, const char* directory, bool quiet) {
+void parameters_load_files(ParameterSet* set, const char* directory, const char* stem, const RowChange* change, bool quiet) {
     const ModelLayout* layout = set->layout;
     StModel model;
     Progress progress;
-    st_open_model(&model, directory, "model");
-    check_model(&model, layout, directory);
+    st_open_model(&model, directory, stem);
+    check_files(&model, layout, directory);
     progress_begin(&progress, "loading", layout->n_parameters, quiet);
     int64_t done = 0;
     for (int i = 0; i < layout->n_files; i++) {
         const FileTensor* f = &layout->files[i];
         const StReader* file;
         const StTensor* s = find_tensor(&model, f, &file);
-        load_tensor(set, f, file, s);
+        load_tensor(set, f, file, s, change);
         progress_update(&progress, done += f->rows * f->cols, "parameters");
     }
     progress_end(&progress);
     st_close_model(&model);
 }
 
+void parameters_load(ParameterSet* set, const char* directory, bool quiet) { parameters_load_files(set, directory, "model", NULL, quiet); }
+
+void model_read(const ModelLayout* layout, const char* directory, const char* stem, float* values) {
+    StModel model;
+    st_open_model(&model, directory, stem);
+    check_files(&model, layout, directory);
+    for (int i = 0; i < layout->n_files; i++) {
+        const StReader* file;
+        const FileTensor* f = &layout->files[i];
+        const ModelTensor* t = &layout->tensors[f->tensor];
+        const StTensor* s = find_tensor(&model, f, &file);
+        float* rows = host_floats(f->rows * f->cols, f);
+        read_rows(layout, f, file, s, NULL, 0, f->rows, rows);
+        for (int64_t r = 0; r < f->rows; r++) memcpy(values + t->offset + (f->first + r) * t->ld, rows + r * f->cols, (size_t)f->cols * sizeof(float));
+        free(rows);
+    }
+    st_close_model(&model);
+}
+
+#define FINGERPRINT_ELEMENTS 32
+
+void model_fingerprint(const ModelLayout* layout, const char* directory, char hex[65]) {
+    StModel model;
+    st_open_model(&model, directory, "model");
+    check_files(&model, layout, directory);
+    size_t at = 0, size = (size_t)layout->n_files * (sizeof layout->files->hf_name + 2 * FINGERPRINT_ELEMENTS * sizeof(uint16_t));
+    char* text = (char*)calloc(size, 1);
+    if (!text) fatal("out of host memory");
+    for (int i = 0; i < layout->n_files; i++) {
+        const StReader* file;
+        const FileTensor* f = &layout->files[i];
+        const StTensor* s = find_tensor(&model, f, &file);
+        float values[FINGERPRINT_ELEMENTS];
+        uint16_t narrow[FINGERPRINT_ELEMENTS];
+        int n = s->count < FINGERPRINT_ELEMENTS ? (int)s->count : FINGERPRINT_ELEMENTS;
+        memcpy(text + at, f->hf_name, strlen(f->hf_name));
+        at += strlen(f->hf_name);
+        for (int part = 0; part < 2; part++) {  // the first elements, and those in the middle
+            st_to_float(file, s, part * ((s->count - n) / 2), n, values);
+            st_from_float(ST_BF16, values, n, narrow);
+            memcpy(text + at, narrow, n * sizeof *narrow);
+            at += n * sizeof *narrow;
+        }
+    }
+    sha256_hex(text, at, hex);
+    free(text);
+    st_close_model(&model);
+}
+
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // saving
 
-static void save_tensor(const ParameterSet* set, const FileTensor* f, StWriter* out) {
-    int64_t n = f->form == FILE_PLAIN ? block_rows(f) : f->rows;
-    if (n > f->rows) n = f->rows;
-    float *values = host_floats(n * f->cols, f), *ordered = f->form == FILE_PLAIN ? NULL : host_floats(n * f->cols, f);
+// Where the rows of a model that is saved come from: a set on the device, or another directory's files and what is added to them.
+typedef struct {
+    const ParameterSet* set;
+    const StModel* files;
+    const RowChange* change;
+} SaveSource;
+
+static StDtype source_dtype(const SaveSource* source, const FileTensor* f) {
+    const StReader* file;
+    return source->set ? ST_F32 : find_tensor(source->files, f, &file)->dtype;
+}
+static int64_t source_bytes(const SaveSource* source, const FileTensor* f) { return f->rows * f->cols * (int64_t)st_dtype_size(source_dtype(source, f)); }
+
+static void save_tensor(const ModelLayout* layout, const SaveSource* source, const FileTensor* f, StWriter* out) {
+    int64_t n = block_rows(f);
+    StDtype dtype = source_dtype(source, f);
+    float *rows = host_floats(n * f->cols, f), *ordered = f->form == FILE_PLAIN ? NULL : host_floats(n * f->cols, f);
+    const StReader* file = NULL;
+    const StTensor* s = source->set ? NULL : find_tensor(source->files, f, &file);
     for (int64_t row = 0; row < f->rows; row += n) {
         int64_t m = f->rows - row < n ? f->rows - row : n;
-        parameters_get_rows(set, f->tensor, f->first + row, m, values);
-        if (ordered) file_tensor_order(set->layout, f, values, ordered);
-        st_write(out, ordered ? ordered : values, (size_t)(m * f->cols) * sizeof(float));
+        if (source->set) parameters_get_rows(source->set, f->tensor, f->first + row, m, rows);
+        else read_rows(layout, f, file, s, source->change, row, m, rows);
+        float* values = ordered ? ordered : rows;
+        if (ordered) file_tensor_order(layout, f, rows, ordered);
+        st_from_float(dtype, values, m * f->cols, values);  // in place: no type is wider
+        st_write(out, values, (size_t)(m * f->cols) * st_dtype_size(dtype));
     }
-    free(values);
+    if (s) st_forget(file, s);
+    free(rows);
     free(ordered);
 }
 
 // shard_of[i]: the file of tensor i, filled in their order up to the limit; returns how many.
-static int split_shards(const ModelLayout* layout, int64_t limit, int* shard_of) {
+static int split_shards(const ModelLayout* layout, const SaveSource* source, int64_t limit, int* shard_of) {
     int shards = 0;
     int64_t room = 0;
     for (int i = 0; i < layout->n_files; i++) {
-        int64_t bytes = layout->files[i].rows * layout->files[i].cols * (int64_t)sizeof(float);
-        if (bytes > room) { shards++; room = limit; }
+        int64_t bytes = source_bytes(source, &layout->files[i]);
+        if (i == 0 || bytes > room) { shards++; room = limit; }
         room -= bytes;
         shard_of[i] = shards - 1;
     }
@@ -194,14 +268,14 @@ static void shard_name(char* name, size_t size, int shard, int shards) {
     else snprintf(name, size, "model-%05d-of-%05d.safetensors", shard + 1, shards);
 }
 
-static void write_index(const ModelLayout* layout, const char* directory, const int* shard_of, int shards) {
+static void write_index(const ModelLayout* layout, const SaveSource* source, const char* directory, const int* shard_of, int shards) {
     char path[4200], name[64];
     int64_t total = 0;
     cJSON *json = cJSON_CreateObject(), *metadata = cJSON_AddObjectToObject(json, "metadata"), *map = cJSON_AddObjectToObject(json, "weight_map");
     for (int i = 0; i < layout->n_files; i++) {
         shard_name(name, sizeof name, shard_of[i], shards);
         cJSON_AddStringToObject(map, layout->files[i].hf_name, name);
-        total += layout->files[i].rows * layout->files[i].cols * (int64_t)sizeof(float);
+        total += source_bytes(source, &layout->files[i]);
     }
     cJSON_AddNumberToObject(metadata, "total_size", (double)total);
     char* text = cJSON_Print(json);
@@ -212,36 +286,42 @@ static void write_index(const ModelLayout* layout, const char* directory, const 
     cJSON_Delete(json);
 }
 
-void parameters_save(const ParameterSet* set, const char* directory, const char* from, int64_t shard_bytes, bool quiet) {
-    const ModelLayout* layout = set->layout;
+// The tensors [first, end) into one file; `done` counts parameters.
+static void save_shard(const ModelLayout* layout, const SaveSource* source, const char* path, int first, int end, Progress* progress, int64_t* done) {
+    StWriter file;
+    st_create(&file, path);
+    st_set_metadata(&file, "format", "pt");
+    for (int i = first; i < end; i++) {
+        int64_t shape[2];
+        int n = file_shape(layout, &layout->files[i], shape);
+        st_declare(&file, layout->files[i].hf_name, source_dtype(source, &layout->files[i]), n, shape);
+    }
+    for (int i = first; i < end; i++) {
+        save_tensor(layout, source, &layout->files[i], &file);
+        progress_update(progress, *done += layout->files[i].rows * layout->files[i].cols, "parameters");
+    }
+    st_commit(&file);
+}
+
+static void save_model(const ModelLayout* layout, const SaveSource* source, const char* directory, const char* from, const char* dtype, int64_t shard_bytes, bool quiet) {
     char path[4200], name[64];
     int* shard_of = (int*)malloc((size_t)layout->n_files * sizeof(int));
     if (!shard_of) fatal("out of host memory");
-    int shards = split_shards(layout, shard_bytes ? shard_bytes : SHARD_BYTES, shard_of);
+    int shards = split_shards(layout, source, shard_bytes ? shard_bytes : SHARD_BYTES, shard_of);
     directory_make(directory);
-    char* config = model_config_json(&layout->config, from, "float32");
+    char* config = model_config_json(&layout->config, from, dtype);
     Progress progress;
     progress_begin(&progress, "saving", layout->n_parameters, quiet);
     int64_t done = 0;
     for (int shard = 0, first = 0; shard < shards; shard++) {
-        StWriter file;
         int end = first;
+        while (end < layout->n_files && shard_of[end] == shard) end++;
         shard_name(name, sizeof name, shard, shards);
         snprintf(path, sizeof path, "%s/%s", directory, name);
-        st_create(&file, path);
-        st_set_metadata(&file, "format", "pt");
-        for (; end < layout->n_files && shard_of[end] == shard; end++) {
-            int64_t shape[2];
-            int n = file_shape(layout, &layout->files[end], shape);
-            st_declare(&file, layout->files[end].hf_name, ST_F32, n, shape);
-        }
-        for (; first < end; first++) {
-            save_tensor(set, &layout->files[first], &file);
-            progress_update(&progress, done += layout->files[first].rows * layout->files[first].cols, "parameters");
-        }
-        st_commit(&file);
+        save_shard(layout, source, path, first, end, &progress, &done);
+        first = end;
     }
-    if (shards > 1) write_index(layout, directory, shard_of, shards);
+    if (shards > 1) write_index(layout, source, directory, shard_of, shards);
     // what an earlier model of another size left behind would be read in place of this one
     snprintf(path, sizeof path, shards > 1 ? "%s/model.safetensors" : "%s/model.safetensors.index.json", directory);
     unlink(path);
@@ -250,4 +330,18 @@ void parameters_save(const ParameterSet* set, const char* directory, const char*
     free(config);
     free(shard_of);
     progress_end(&progress);
+}
+
+void parameters_save(const ParameterSet* set, const char* directory, const char* from, int64_t shard_bytes, bool quiet) {
+    SaveSource source = {set, NULL, NULL};
+    save_model(set->layout, &source, directory, from, "float32", shard_bytes, quiet);
+}
+
+void model_save_changed(const ModelLayout* layout, const char* from, const RowChange* change, const char* directory, int64_t shard_bytes, bool quiet) {
+    StModel files;
+    st_open_model(&files, from, "model");
+    check_files(&files, layout, from);
+    SaveSource source = {NULL, &files, change};
+    save_model(layout, &source, directory, from, NULL, shard_bytes, quiet);
+    st_close_model(&files);
 }

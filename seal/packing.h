@@ -21,9 +21,11 @@ typedef struct {
 } PackSample;
 
 typedef struct {
+    int untrained;           // the token whose embedding gets no gradient; −1: none
     int T_max, samples_max, round;  // capacities; T is rounded up to a multiple of `round`
     int T;                   // rows: the samples' tokens, and padding
     int n_samples;           // samples
+    int n_first, split;      // samples of the first range, and the row where the second begins; n_samples and T where there is one range
     int n_seq;               // samples, and the pieces of the padding behind them
     int n_loss;
     int32_t *tokens, *positions;            // (T)
@@ -41,6 +43,8 @@ typedef struct {
 
 // First-fit in the given order: stream_of[i] is the stream of sample i. Returns the number of streams, −1 where a sample is longer than T.
 int pack_first_fit(const int* lengths, int n, int T, int* stream_of);
+// The same with two ranges a stream, samples [0, n_first) before the others: the second range begins at a multiple of `round`.
+int pack_first_fit_split(const int* lengths, int n, int n_first, int T, int round, int* stream_of);
 
 // Deals n samples to `ranks` such that all have about as much to do: the costliest first, each to whoever has least so far (longest processing time first; no rank
 // has more than the mean plus one sample). owner (n). The same costs give the same deal everywhere.
@@ -51,6 +55,8 @@ void packed_stream_free(PackedStream* p);
 // Lays the samples end to end, positions restarting at each; the padding behind them (to a multiple of `round`) is token 0 in pieces no longer than
 // max_positions that bear no loss. vocab bounds the token ids, max_positions the lengths: both are checked by whoever made the samples.
 void packed_stream_build(PackedStream* p, const PackSample* samples, int n, int vocab, int max_positions);
+// The same with samples [n_first, n) in a range of rows of their own, behind padding of the first.
+void packed_stream_build_split(PackedStream* p, const PackSample* samples, int n, int n_first, int vocab, int max_positions);
 
 #ifdef __cplusplus
 }

@@ -5,6 +5,8 @@
 #include "error.h"
 // defines: directory_probe, AtomicFile
 #include "file.h"
+// defines: peft_settings, peft_save
+#include "peft.h"
 // defines: ranks_rank, ranks_count, ranks_share
 #include "ranks.h"
 #include "run.h"
@@ -22,6 +24,21 @@ const char* device_name(void) {
     static cudaDeviceProp device;
     cudaCheck(cudaGetDeviceProperties(&device, 0));
     return device.name;
+}
+
+// What --lora and its companions ask for, or what an adapter brings.
+static LoraSettings lora_settings(const TrainOptions* o, const ModelConfig* config) {
+    LoraSettings s = {};
+    bool named = strcmp(o->lora, "none") != 0;
+    if (o->adapter && named) fatal("--adapter brings its own modules, rank and alpha; leave --lora out");
+    if (o->adapter) peft_settings(o->adapter, config, &s);
+    if (o->merge && !o->adapter && !named) fatal("--merge adds an adapter to the model; there is none without --lora or --adapter");
+    if (!named) return s;
+    if (strlen(o->lora) >= sizeof s.modules || !*o->lora) fatal("--lora %.80s: want some of q,k,v,o,gate,up,down, or all", o->lora);
+    snprintf(s.modules, sizeof s.modules, "%s", o->lora);
+    s.rank = (int)o->lora_rank;
+    s.scale = (float)(o->lora_alpha / (double)o->lora_rank);
+    return s;
 }
 
 // The most tokens a stream may have such that the plan leaves a twentieth of the free device memory alone, and no more than the largest batch can fill.
@@ -52,6 +69,7 @@ void run_settings(const TrainOptions* o, const ModelConfig* config, TrainerSetti
     settings->head_rows = (int)o->head_rows;
     settings->recompute = o->recompute;
     settings->adamw = adamw_settings(o);
+    settings->lora = lora_settings(o, config);
     if (o->tokens == OPTION_AUTO) settings->T = tokens_that_fit(config, *settings, longest);
 }
 
@@ -112,7 +130,7 @@ void run_begin(Run* run, int64_t samples) {
     if (!run->steps) fatal("--epochs %g makes no step", o->epochs);
     if (!ranks_rank()) prepare_output(o->out);
     trainer_allocate(&run->trainer);
-    parameters_load(&run->trainer.theta, o->model, o->quiet);
+    trainer_load(&run->trainer, o->model, o->adapter, (uint64_t)o->seed, o->quiet);
     run->peak_tflops = ranks_count() * gpu_peak_tflops(device_name(), sizeof(floatX) == 2);
 }
 
@@ -371,14 +389,21 @@ static char* summary_json(const Run* run) {
 
 void run_end(Run* run) {
     const TrainOptions* o = run->o;
+    const Trainer* t = &run->trainer;
     char path[4200];
     snapshot_end(&run->snapshot);
     progress_end(&run->progress);
     log_close(&run->log);
     if (ranks_rank()) return record_free(&run->record);
+    int64_t shard_bytes = (int64_t)(o->shard_gb * 1e9);
+    if (t->with_lora) {
+        snprintf(path, sizeof path, "%s/adapter", o->out);
+        peft_save(&t->theta, &t->lora, path, o->model);
+    }
     snprintf(path, sizeof path, "%s/model", o->out);
-    parameters_save(&run->trainer.theta, path, o->model, (int64_t)(o->shard_gb * 1e9), o->quiet);
-    tokenizer_copy(o->model, path);
+    if (!t->with_lora) parameters_save(&t->theta, path, o->model, shard_bytes, o->quiet);
+    else if (o->merge) peft_save_merged(&t->theta, &t->lora, path, o->model, shard_bytes, o->quiet);
+    if (!t->with_lora || o->merge) tokenizer_copy(o->model, path);
     snprintf(path, sizeof path, "%s/summary.json", o->out);
     char* text = summary_json(run);
     file_write(path, text, strlen(text));

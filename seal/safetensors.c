@@ -153,6 +153,34 @@ void st_to_float(const StReader* r, const StTensor* t, int64_t from, int64_t n, 
     }
 }
 
+static uint16_t to_bfloat(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    if (isnan(x)) return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+static uint16_t to_half(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
+    float size = fabsf(x);
+    if (isnan(x)) return sign | 0x7e00;
+    if (size >= 65520.0f) return sign | 0x7c00;  // halfway to the first number that is none
+    if (size < 0x1p-14f) return (uint16_t)(sign | (uint16_t)lrintf(size * 0x1p24f));  // subnormal: a multiple of 2⁻²⁴
+    memcpy(&bits, &size, 4);
+    bits += 0xfff + (bits >> 13 & 1);
+    return (uint16_t)(sign | ((bits >> 13) - (112u << 10)));
+}
+
+void st_from_float(StDtype dtype, const float* in, int64_t n, void* out) {
+    if (dtype != ST_F32 && dtype != ST_BF16 && dtype != ST_F16) program_error("a float becomes no %s", dtypes[dtype].name);
+    if (dtype == ST_F32) { memmove(out, in, (size_t)n * 4); return; }
+    for (int64_t i = 0; i < n; i++) {  // in order: a narrow element never overtakes a wide one that is still to be read
+        uint16_t h = dtype == ST_BF16 ? to_bfloat(in[i]) : to_half(in[i]);
+        memcpy((char*)out + 2 * i, &h, 2);
+    }
+}
+
 void st_copy(const StReader* r, const char* name, StDtype dtype, int64_t count, void* out) {
     const StTensor* t = st_need(r, name);
     if (t->dtype != dtype || t->count != count)

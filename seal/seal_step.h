@@ -23,7 +23,7 @@ typedef struct {
     PassCounts theta, theta_hat;
 } SealCounts;
 
-// items: scratch of b + m rows. With Algorithm 1 the trainer was planned with_hat. Losses end up in trainer->loss: fine-tuning samples first, safe ones after.
+// items: scratch of 2b + m rows. With Algorithm 1 the trainer was planned with_hat; with adapters θ and θ̂ then share one pass. Losses end up in trainer->loss: fine-tuning samples first, safe ones after.
 void seal_step(Trainer* t, Selector* s, int algorithm, const SealBatch* batch, BatchItem* items, SealCounts* counts);
 
 #endif

@@ -122,7 +122,7 @@ static void ask_model(Candidates* c, const TrainOptions* o) {
     load_samples(&set, &o->tune, "tune", NULL, o, &config, NULL);
     settings.batch_max = (int)o->batch;
     run_settings(o, &config, &settings);
-    c->loss = response_losses(o->model, &config, &settings, &set, o->quiet);
+    c->loss = response_losses(o->model, o->adapter, &config, &settings, &set, o->quiet);
     keep_rows(c, set.rows, set.hashes, set.n);
     c->given = (double*)need(malloc((size_t)c->n * sizeof(double)), c->n);
     for (int64_t i = 0; i < c->n; i++) c->given[i] = -(double)c->loss[i];

@@ -66,6 +66,8 @@ void stream_upload(StreamUploader* u, DeviceStream* s, const PackedStream* p, co
     s->T = p->T;
     s->n_seq = p->n_seq;
     s->n_samples = p->n_samples;
+    s->n_first = p->n_first;
+    s->split = p->split;
     s->n_loss = p->n_loss;
     s->n_loss_padded = rounded(p->n_loss);
     s->n_token_segments = p->n_token_segments;

@@ -16,6 +16,7 @@ typedef struct {
     int T, n_seq, n_samples;  // tokens; sequences of cu_seqlens (padding included); samples that bear a loss or a score
     int n_loss;               // loss-bearing tokens
     int n_loss_padded;        // the same rounded up: few GEMM shapes, few plans. The rows past n_loss have weight 0 and touch nothing
+    int n_first, split;       // samples and rows of the first range, of θ; the others are θ̂'s. n_samples and T where there is one range
     int n_tiles, n_token_segments, n_position_segments;
     // device, all in one allocation, int32 but for weight
     int *tokens, *positions;             // (T)

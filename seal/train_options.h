@@ -19,7 +19,11 @@ typedef struct {
     bool config_only;
     const char* tokenizer;
     // models and data
-    const char *model, *out;
+    const char *model, *adapter, *out;
+    const char* lora;
+    int64_t lora_rank;
+    double lora_alpha;
+    bool merge;
     double shard_gb;
     StringList tune, valid, safe, append;
     const char *selector, *method, *scores;

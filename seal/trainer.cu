@@ -2,6 +2,8 @@
 #include <string.h>
 #include "error.h"
 #include "kernels.h"
+// defines: peft_load
+#include "peft.h"
 // defines: ranks_sum
 #include "ranks.h"
 #include "trainer.h"
@@ -9,13 +11,20 @@
 void trainer_plan(Trainer* t, const ModelConfig* config, const TrainerSettings* settings) {
     memset(t, 0, sizeof *t);
     t->settings = *settings;
-    model_layout(&t->layout, config);
+    t->with_lora = settings->lora.modules[0] != 0;
+    t->items_max = settings->batch_max * (t->with_lora && settings->with_hat ? 2 : 1);
     bool train = !settings->forward_only;
-    parameters_plan(&t->theta, &t->layout, "theta", train, NULL, &t->plan);
-    if (settings->with_hat) parameters_plan(&t->theta_hat, &t->layout, "theta_hat", train, &t->theta, &t->plan);
+    int tails[N_SITES];
+    if (t->with_lora) lora_open(&t->lora, config, &settings->lora, settings->with_hat ? 2 : 1);
+    for (int s = 0; s < N_SITES; s++) tails[s] = t->lora.sites[s].tail;
+    model_layout(&t->layout, config, tails);
+    if (t->with_lora) parameters_plan(&t->base, &t->layout, "base", false, NULL, &t->plan);
+    const ModelLayout* trained = t->with_lora ? &t->lora.layout : &t->layout;
+    parameters_plan(&t->theta, trained, "theta", train, NULL, &t->plan);
+    if (settings->with_hat) parameters_plan(&t->theta_hat, trained, "theta_hat", train, t->with_lora ? NULL : &t->theta, &t->plan);
     KeepMode keep = !train ? KEEP_NOTHING : settings->recompute ? KEEP_RESIDUALS : KEEP_ALL;
-    transformer_plan(&t->transformer, &t->layout, keep, settings->T, settings->head_rows, &t->plan);
-    stream_plan(&t->uploader, settings->T, settings->batch_max, &t->plan);
+    transformer_plan(&t->transformer, &t->layout, t->with_lora ? &t->lora : NULL, keep, settings->T, settings->head_rows, &t->plan);
+    stream_plan(&t->uploader, settings->T, t->items_max, &t->plan);
     size_t losses = ((size_t)settings->batch_max + 1) * sizeof(float);
     memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->loss, losses, "losses under theta");
     memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->loss_hat, settings->with_hat ? losses : 0, "losses under theta_hat");
@@ -27,17 +36,22 @@ void trainer_plan_free(Trainer* t) {
     transformer_free(&t->transformer);
     memory_free(&t->plan);
     model_layout_free(&t->layout);
+    lora_close(&t->lora);
     memset(t, 0, sizeof *t);
 }
 
 void trainer_allocate(Trainer* t) {
-    int n = t->settings.batch_max;
+    int n = t->items_max;
     memory_allocate(&t->plan);
     parameters_bind(&t->theta, NULL, t->settings.adamw.weight_decay);
-    if (t->settings.with_hat) parameters_bind(&t->theta_hat, &t->theta, t->settings.adamw.weight_decay);
+    if (t->settings.with_hat) parameters_bind(&t->theta_hat, t->with_lora ? NULL : &t->theta, t->settings.adamw.weight_decay);
+    t->lora.sets[0] = &t->theta;
+    t->lora.sets[1] = &t->theta_hat;
+    transformer_bind(&t->transformer);
     stream_bind(&t->uploader);
     cudaCheck(cudaStreamCreateWithFlags(&t->stream, cudaStreamNonBlocking));
     packed_stream_allocate(&t->packed, t->settings.T, n, STREAM_ROUND);
+    t->packed.untrained = t->layout.config.pad_id;
     t->lengths = (int*)calloc(5 * (size_t)n, sizeof(int));
     t->samples = (PackSample*)calloc(n, sizeof *t->samples);
     t->coefficient = (float*)calloc(n, sizeof(float));
@@ -47,7 +61,7 @@ void trainer_allocate(Trainer* t) {
     t->place = t->lengths + 3 * n;
     t->owner = t->lengths + 4 * n;
     for (int slot = 0; slot < 2; slot++) {
-        cudaCheck(cudaMallocHost((void**)&t->results[slot], (2 * (size_t)n + 6) * sizeof(float)));
+        cudaCheck(cudaMallocHost((void**)&t->results[slot], (2 * (size_t)t->settings.batch_max + 6) * sizeof(float)));
         cudaCheck(cudaEventCreateWithFlags(&t->ready[slot], cudaEventDisableTiming));
     }
     matmul_create();
@@ -67,70 +81,116 @@ void trainer_free(Trainer* t) {
     packed_stream_free(&t->packed);
     memory_free(&t->plan);
     model_layout_free(&t->layout);
+    lora_close(&t->lora);
     free(t->lengths);
     free(t->samples);
     free(t->coefficient);
     memset(t, 0, sizeof *t);
 }
 
-// Packs the n chosen items of one stream, uploads and runs it.
-static void run_stream(Trainer* t, const ParameterSet* set, const BatchItem* items, int n, int b, const float* sigma, float* loss, bool backward) {
-    for (int i = 0; i < n; i++) {
-        const BatchItem* item = &items[t->chosen[i]];
+void trainer_load(Trainer* t, const char* model, const char* adapter, uint64_t seed, bool quiet) {
+    parameters_load(t->with_lora ? &t->base : &t->theta, model, quiet);
+    if (!t->with_lora) return;
+    if (adapter) peft_load(&t->theta, &t->lora, adapter, model);
+    else parameters_init(&t->theta, seed);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// a pass
+
+// What runs in one pass: items [0, n) in a stream's first range of rows, which is set 0's, items [n, n + n_hat) in the second, set 1's. A model without adapters
+// has one range.
+typedef struct {
+    const ParameterSet* model;
+    const BatchItem *items, *hat;
+    int n, n_hat, b;
+    const float* sigma;
+    float *loss, *loss_hat;
+    bool backward;
+} Pass;
+
+static const BatchItem* item_of(const Pass* x, int i) { return i < x->n ? &x->items[i] : &x->hat[i - x->n]; }
+
+// Packs the k chosen items of one stream, n_first of them in the first range, uploads and runs it.
+static void run_stream(Trainer* t, const Pass* x, int k, int n_first, bool backward) {
+    for (int i = 0; i < k; i++) {
+        const BatchItem* item = item_of(x, t->chosen[i]);
         t->samples[i] = item->sample;
-        t->place[i] = t->chosen[i];
+        t->place[i] = t->chosen[i] < x->n ? t->chosen[i] : t->chosen[i] - x->n;
         t->coefficient[i] = item->sample.n_loss ? item->coefficient / item->sample.n_loss : 0.0f;
     }
-    packed_stream_build(&t->packed, t->samples, n, t->layout.config.V, t->layout.config.longest);
+    packed_stream_build_split(&t->packed, t->samples, k, n_first, t->layout.config.V, t->layout.config.longest);
     DeviceStream s;
     stream_upload(&t->uploader, &s, &t->packed, t->coefficient, t->place, t->stream);
-    if (sigma) selector_token_weights(s.weight, sigma, s.coefficient, s.place, s.loss_start, s.n_samples, b, t->stream);
-    transformer_forward(&t->transformer, set, &s, t->stream);
-    transformer_loss(&t->transformer, set, &s, loss, backward, t->stream);
-    if (backward) transformer_backward(&t->transformer, set, &s, t->stream);
+    if (x->sigma) selector_token_weights(s.weight, x->sigma, s.coefficient, s.place, s.loss_start, s.n_samples, x->b, t->stream);
+    transformer_forward(&t->transformer, x->model, &s, t->stream);
+    transformer_loss(&t->transformer, x->model, &s, x->loss, x->loss_hat, backward, t->stream);
+    if (backward) transformer_backward(&t->transformer, x->model, &s, t->stream);
 }
 
 // Which rank runs which sample of the batch. A trained sample costs three times as much as one that runs forward only.
-static void deal(Trainer* t, const BatchItem* items, int n, bool backward) {
+static void deal(Trainer* t, const Pass* x, int n) {
     int* cost = t->lengths;
-    for (int i = 0; i < n; i++) cost[i] = items[i].sample.length * (backward && items[i].coefficient != 0.0f ? 3 : 1);
+    for (int i = 0; i < n; i++) cost[i] = item_of(x, i)->sample.length * (x->backward && item_of(x, i)->coefficient != 0.0f ? 3 : 1);
     deal_samples(cost, n, ranks_count(), t->owner);
 }
 
-void trainer_pass(Trainer* t, const ParameterSet* set, const BatchItem* items, int n, int b, const float* sigma, float* loss, bool backward, PassCounts* counts) {
-    int most = t->settings.batch_max, rank = ranks_rank();
-    if (n > most) program_error("a batch of %d samples meets a plan for %d", n, most);
-    deal(t, items, n, backward);
-    if (ranks_count() > 1) {  // a sample's loss is that of the rank that runs it plus zeros; any byte but 0 is a vote
-        cudaCheck(cudaMemsetAsync(loss, 0, (size_t)most * sizeof(float), t->stream));
-        cudaCheck(cudaMemsetAsync(loss + most, t->vote, sizeof(float), t->stream));
-    }
+// A sample's loss is that of the rank that runs it plus zeros; any byte but 0 is a vote.
+static void begin_losses(Trainer* t, float* loss) {
+    if (ranks_count() == 1) return;
+    cudaCheck(cudaMemsetAsync(loss, 0, (size_t)t->settings.batch_max * sizeof(float), t->stream));
+    cudaCheck(cudaMemsetAsync(loss + t->settings.batch_max, t->vote, sizeof(float), t->stream));
+}
+
+static void run_pass(Trainer* t, const Pass* x, PassCounts* counts, PassCounts* counts_hat) {
+    int n = x->n + x->n_hat, rank = ranks_rank();
+    if (n > t->items_max) program_error("a batch of %d samples meets a plan for %d", n, t->items_max);
+    deal(t, x, n);
+    if (x->n) begin_losses(t, x->loss);
+    if (x->n_hat) begin_losses(t, x->loss_hat);
+    if (t->with_lora) lora_publish(&t->lora, &t->base, t->stream);
     // Two kinds of streams: with and without a backward pass.
     for (int kind = 0; kind < 2; kind++) {
         bool trained = kind == 0;
-        int m = 0;
+        int m = 0, m_first = 0;
         int* members = t->chosen;
         for (int i = 0; i < n; i++) {
-            const PackSample* x = &items[i].sample;
-            if ((backward && items[i].coefficient != 0.0f) != trained) continue;
-            *(trained ? &counts->trained_tokens : &counts->forward_tokens) += x->length;
-            counts->loss_tokens += x->n_loss;
-            if (trained) counts->squares += (int64_t)x->length * x->length;
-            if (t->owner[i] == rank) { members[m] = i; t->lengths[m++] = x->length; }
+            const PackSample* sample = &item_of(x, i)->sample;
+            PassCounts* of = i < x->n ? counts : counts_hat;
+            if ((x->backward && item_of(x, i)->coefficient != 0.0f) != trained) continue;
+            *(trained ? &of->trained_tokens : &of->forward_tokens) += sample->length;
+            of->loss_tokens += sample->n_loss;
+            if (trained) of->squares += (int64_t)sample->length * sample->length;
+            if (t->owner[i] != rank) continue;
+            m_first += i < x->n;
+            members[m] = i;
+            t->lengths[m++] = sample->length;
         }
-        int streams = pack_first_fit(t->lengths, m, t->settings.T, t->stream_of);
+        int streams = pack_first_fit_split(t->lengths, m, m_first, t->settings.T, STREAM_ROUND, t->stream_of);
         if (streams < 0) fatal("a sample is longer than a stream of %d tokens; raise --tokens or lower --max-length", t->settings.T);
         // chosen is overwritten stream by stream, so the members and their streams are kept in lengths and stream_of
         memcpy(t->lengths, members, (size_t)m * sizeof(int));
         for (int s = 0; s < streams; s++) {
-            int k = 0;
+            int k = 0, n_first = 0;
             for (int i = 0; i < m; i++)
-                if (t->stream_of[i] == s) t->chosen[k++] = t->lengths[i];
-            run_stream(t, set, items, k, b, sigma, loss, trained);
+                if (t->stream_of[i] == s) { n_first += i < m_first; t->chosen[k++] = t->lengths[i]; }
+            run_stream(t, x, k, n_first, trained);
         }
         counts->streams += streams;
     }
-    ranks_sum(loss, (size_t)most + 1, t->stream);
+    if (x->n) ranks_sum(x->loss, (size_t)t->settings.batch_max + 1, t->stream);
+    if (x->n_hat) ranks_sum(x->loss_hat, (size_t)t->settings.batch_max + 1, t->stream);
+}
+
+void trainer_pass(Trainer* t, const ParameterSet* set, const BatchItem* items, int n, int b, const float* sigma, float* loss, bool backward, PassCounts* counts) {
+    bool second = t->with_lora && set == &t->theta_hat;  // adapters: the set says which range of rows
+    Pass x = {t->with_lora ? &t->base : set, items, items, second ? 0 : n, second ? n : 0, b, sigma, loss, loss, backward};
+    run_pass(t, &x, counts, counts);
+}
+
+void trainer_pass_both(Trainer* t, const BatchItem* items, int n, const BatchItem* hat, int b, const float* sigma, PassCounts* counts, PassCounts* counts_hat) {
+    Pass x = {&t->base, items, hat, n, b, b, sigma, t->loss, t->loss_hat, true};
+    run_pass(t, &x, counts, counts_hat);
 }
 
 void trainer_bring_back(Trainer* t, int slot) {
@@ -153,11 +213,12 @@ StepResult trainer_result(Trainer* t, int slot) {
 
 double trainer_flops(const Trainer* t, const PassCounts* counts) {
     const ModelConfig* c = &t->layout.config;
-    double head = (double)c->V * c->C, body = 0.0;
+    double head = (double)c->V * c->C, body = 0.0, adapters = t->with_lora ? (double)t->lora.layout.n_parameters : 0.0, frozen = t->with_lora ? 4.0 : 6.0;
     for (int i = 0; i < t->layout.n_tensors; i++) {
         const ModelTensor* x = &t->layout.tensors[i];
         if (x->layer >= 0 && x->cols > 1) body += (double)x->rows * x->cols;
     }
     double attention = 6.0 * c->L * c->NH * c->HS * (double)counts->squares;
-    return 6.0 * body * (double)counts->trained_tokens + 2.0 * body * (double)counts->forward_tokens + 6.0 * head * (double)counts->loss_tokens + attention;
+    return (frozen * body + 6.0 * adapters) * (double)counts->trained_tokens + 2.0 * (body + adapters) * (double)counts->forward_tokens +
+           frozen * head * (double)counts->loss_tokens + attention;
 }

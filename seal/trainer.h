@@ -25,6 +25,7 @@ typedef struct {
     bool recompute;
     bool with_hat;     // Algorithm 1: a second set θ̂
     bool forward_only; // no gradients, no optimizer
+    LoraSettings lora; // without modules the whole model is trained
     AdamwSettings adamw;
 } TrainerSettings;
 
@@ -37,11 +38,14 @@ typedef struct {
 
 typedef struct {
     TrainerSettings settings;
-    ModelLayout layout;
+    ModelLayout layout;  // of the model
+    bool with_lora;
+    Lora lora;           // with_lora: θ and θ̂ are adapters over `base`, which is frozen
+    ParameterSet base;
     MemoryPlan plan;
     Transformer transformer;
     StreamUploader uploader;
-    ParameterSet theta, theta_hat;
+    ParameterSet theta, theta_hat;  // what is trained: the model, or adapters
     cudaStream_t stream;
     float* loss;      // (batch_max + 1) device: ℓ(θ; x) in batch order; behind it the ranks' vote
     float* loss_hat;  // (batch_max + 1) ℓ(θ̂; z)
@@ -51,7 +55,8 @@ typedef struct {
     cudaEvent_t ready[2];
     // host
     PackedStream packed;
-    int *lengths, *stream_of, *chosen, *place, *owner;  // (batch_max); owner: the rank that runs a sample
+    int items_max;    // of a pass: batch_max, twice that where θ and θ̂ share one
+    int *lengths, *stream_of, *chosen, *place, *owner;  // (items_max); owner: the rank that runs a sample
     bool vote;        // this rank asks to leave; told to the others with the next step's losses
     bool voted;       // a rank asked: known to all at the same step
     PackSample* samples;
@@ -64,18 +69,24 @@ void trainer_plan_free(Trainer* t);  // of a trainer that was only planned
 void trainer_allocate(Trainer* t);
 void trainer_free(Trainer* t);
 
+// Fills θ: with adapters `base` from the model's directory and θ from a PEFT directory (NULL: A random by the seed, B zero); else θ itself.
+void trainer_load(Trainer* t, const char* model, const char* adapter, uint64_t seed, bool quiet);
+
 // Runs a batch under `set`: items [0, b) are fine-tuning samples whose coefficients are multiplied by sigma (device (b); NULL = 1), the rest safe ones.
 // Their mean response losses go to `loss` (device, batch order); with backward, gradients are added to the set's. Several ranks share the samples by what they cost;
 // the losses of all are on every rank afterwards, gradients are summed by optimizer_step. Counts are of the whole batch but for streams, which are this rank's.
 void trainer_pass(Trainer* t, const ParameterSet* set, const BatchItem* items, int n, int b, const float* sigma, float* loss, bool backward, PassCounts* counts);
+
+// With adapters: a batch under θ and b fine-tuning samples (hat) under θ̂ in one pass over the frozen model. Losses and gradients of each go to its own.
+void trainer_pass_both(Trainer* t, const BatchItem* items, int n, const BatchItem* hat, int b, const float* sigma, PassCounts* counts, PassCounts* counts_hat);
 
 // Queues the copy of the step's losses and norms into slot 0 or 1; trainer_result waits for it. Reading a slot one step later keeps the device busy.
 void trainer_bring_back(Trainer* t, int slot);
 typedef struct { const float *loss, *loss_hat; float norm, norm_hat; } StepResult;
 StepResult trainer_result(Trainer* t, int slot);
 
-// Arithmetic of a pass as the model needs it (not what recomputation adds): 6 FLOP a weight and trained token, 2 forward only, the head on its rows, attention by
-// Σ len².
+// Arithmetic of a pass as the model needs it (not what recomputation adds): 6 FLOP a trained weight and token, 4 a frozen one, 2 forward only, the head on its rows,
+// attention by Σ len².
 double trainer_flops(const Trainer* t, const PassCounts* counts);
 
 #endif

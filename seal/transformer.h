@@ -1,10 +1,13 @@
 /*
-The transformer on packed streams: its activations, forward, the weighted loss, backward. Parameters come as a ParameterSet (model.h), tokens as
-a DeviceStream (stream.h). Gradients are added to the set's, so a batch is any number of streams; nothing here synchronises with the device.
+The transformer on packed streams: its activations, forward, the weighted loss, backward. Parameters come as a ParameterSet (model.h), adapters over it as a Lora
+(lora.h), tokens as a DeviceStream (stream.h). Which norm, positions, MLP and residual a family has are fields of its ModelConfig. Gradients are added to the sets',
+so a batch is any number of streams; nothing here synchronises with the device.
 */
 #ifndef SEAL_TRANSFORMER_H
 #define SEAL_TRANSFORMER_H
 
+// defines: Lora
+#include "lora.h"
 // defines: MemoryPlan
 #include "memory.h"
 // defines: ModelLayout, ParameterSet
@@ -12,20 +15,20 @@ a DeviceStream (stream.h). Gradients are added to the set's, so a batch is any n
 // defines: DeviceStream
 #include "stream.h"
 
-// One layer's activations from forward to backward. Statistics are fp32.
+// One layer's activations from forward to backward. Statistics are fp32. A GEMM's input has the row stride of its weight, ld…: the width, and the tail of adapters.
 typedef struct {
-    floatX* ln1;       // (T, C)
-    float* ln1_mean;   // (T)
+    floatX* ln1;       // (T, C; ld of qkvw)
+    float* ln1_mean;   // (T) layernorm only
     float* ln1_rstd;   // (T)
-    floatX* qkv;       // (T, (NH + 2 NKV)·HS)
-    floatX* atty;      // (T, NH·HS)
+    floatX* qkv;       // (T, (NH + 2 NKV)·HS) after the rotary positions
+    floatX* atty;      // (T, NH·HS; ld of attprojw)
     float* lse;        // (NH, T)
-    floatX* residual2; // (T, C) after attention
-    floatX* ln2;       // (T, C)
+    floatX* residual2; // (T, C) after attention; not where the residual is parallel
+    floatX* ln2;       // (T, C; ld of upw)
     float* ln2_mean;   // (T)
     float* ln2_rstd;   // (T)
-    floatX* fch;       // (T, FF) before the activation
-    floatX* fch_act;   // (T, FF)
+    floatX* fch;       // (T, FF, or gate and up: 2·FF) before the activation
+    floatX* fch_act;   // (T, FF; ld of downw)
 } LayerActivations;
 
 typedef enum {
@@ -36,6 +39,7 @@ typedef enum {
 
 typedef struct {
     const ModelLayout* layout;
+    const Lora* lora;  // adapters over a frozen model; NULL: the model itself is trained
     KeepMode keep;
     int T;          // rows planned: no stream may be longer
     int head_rows;  // rows of logits that exist at once
@@ -46,28 +50,33 @@ typedef struct {
     float* lnf_mean;
     float* lnf_rstd;
     float* token_loss;         // (n) unweighted, of the last stream
+    int rope_positions;        // rows of cos_sin
+    float* cos_sin;            // (rope_positions, rotary/2, 2)
     // scratch
     floatX* logits;            // (head_rows, Vp), then their gradient in place
-    floatX* width_a;           // (T, C) projections out of a block; hidden states of the head; dln
-    floatX* width_b;           // (T, max(C, NH·HS)) dhidden; datty
+    floatX* width_a;           // (T, C and tail) projections out of a block; hidden states of the head; dln
+    floatX* width_b;           // (T, C or NH·HS and tail) dhidden; datty; dln1 where the residual is parallel
     floatX* dresidual;         // (T, C)
     floatX* dqkv;              // (T, (NH + 2 NKV)·HS)
-    floatX* dfch;              // (T, FF)
+    floatX* dfch;              // (T, 2·FF), or (T, FF and tail) where the MLP has no gate
+    floatX* dact;              // (T, FF and tail) a gated MLP whose down projection has an adapter; else fch_act's place serves
     float* delta;              // (NH, T)
     float* partial;            // sums of norm and bias gradients
 } Transformer;
 
 // Adds every buffer to the plan. T is the longest stream; head_rows as the caller likes, at most T.
-void transformer_plan(Transformer* t, const ModelLayout* layout, KeepMode keep, int T, int head_rows, MemoryPlan* plan);
+void transformer_plan(Transformer* t, const ModelLayout* layout, const Lora* lora, KeepMode keep, int T, int head_rows, MemoryPlan* plan);
+// After memory_allocate: what layers share, the table of rotary positions.
+void transformer_bind(Transformer* t);
 void transformer_free(Transformer* t);
 
-// Runs the stream through all layers up to the final norm. Activations stay as `keep` says.
+// Runs the stream through all layers up to the final norm. Activations stay as `keep` says. set: the model; with a Lora it is the frozen one.
 void transformer_forward(Transformer* t, const ParameterSet* set, const DeviceStream* s, cudaStream_t stream);
 // The LM head on the stream's loss-bearing tokens, after transformer_forward. Fills t->token_loss and, at s->place of each sample, sample_loss
-// (device; mean over the sample's tokens). With backward, s->weight scales each token's term: the head's weight gradient is added and the gradient of the
-// final hidden states is left where transformer_backward finds it.
-void transformer_loss(Transformer* t, const ParameterSet* set, const DeviceStream* s, float* sample_loss, bool backward, cudaStream_t stream);
-// From the loss down to the embeddings; gradients of all parameters are added to.
+// (device; mean over the sample's tokens). Samples of the stream's second range go to sample_loss_hat in the same way. With backward, s->weight scales each
+// token's term: the head's weight gradient is added and the gradient of the final hidden states is left where transformer_backward finds it.
+void transformer_loss(Transformer* t, const ParameterSet* set, const DeviceStream* s, float* sample_loss, float* sample_loss_hat, bool backward, cudaStream_t stream);
+// From the loss down to the embeddings; gradients of all parameters that are trained are added to.
 void transformer_backward(Transformer* t, const ParameterSet* set, const DeviceStream* s, cudaStream_t stream);
 // logits (n, V) fp32 on the host for the given rows of the stream (host indices), after transformer_forward. Synchronises; for tests and decoding.
 void transformer_logits(Transformer* t, const ParameterSet* set, const int* rows, int n, float* logits, cudaStream_t stream);

@@ -56,6 +56,9 @@ void matmul_destroy(void);
 // gelu_tanh(pre_gelu). torch.nn.functional.linear.
 void matmul_forward(floatX* out, floatX* pre_gelu, const floatX* inp, const floatX* weight, const floatX* bias, int T, int C, int OC, int ldo, int ldi,
                     int ldw, cudaStream_t stream);
+// out += that, without GELU: a second branch joins the first.
+void matmul_forward_add(floatX* out, const floatX* inp, const floatX* weight, const floatX* bias, int T, int C, int OC, int ldo, int ldi, int ldw,
+                        cudaStream_t stream);
 // dinp (T, C; ldi) = dout (T, OC; ldo) · weight (OC, C; ldw); with pre_gelu (T, C, or NULL) multiplied by gelu'(pre_gelu): dinp is then the
 // gradient before the activation. accumulate: dinp += instead of =, not together with pre_gelu.
 void matmul_backward_input(floatX* dinp, const floatX* dout, const floatX* weight, const floatX* pre_gelu, int T, int C, int OC, int ldi, int ldo,
@@ -66,6 +69,12 @@ void matmul_backward_weight(float* dweight, const floatX* dout, const floatX* in
 // overwrite dbias, which a batch of several streams must not.
 void matmul_backward_bias(float* dbias, float* scratch, const floatX* dout, int T, int OC, int ldo, cudaStream_t stream);
 size_t matmul_bias_scratch(int OC);  // floats
+
+// ---- adapter.cu: LoRA inside the base GEMM -------------------------------------------------------------------------------------------------
+// The tail behind a GEMM's input, or behind its gradient: row t of tail (T, R; ld) keeps, times scale, the `width` columns of its own adapter and loses
+// all others to zero. Rows [0, split) belong to adapter 0 (columns [0, width)), rows [split, T) to adapter 1 (columns [width, 2·width)). R, width and ld
+// are multiples of 8. Every column of the tail is written: a product with B's zero blocks must not meet a NaN.
+void adapter_tail(floatX* tail, int T, int split, int width, int R, int ld, float scale, cudaStream_t stream);
 
 // ---- rope.cu -----------------------------------------------------------------------------------------------------------------------------
 // Rotary positions in place on the NH query and NKV key heads of qkv (T, (NH + 2 NKV)·HS; ld); the values and a head's elements past `rotary` (even,

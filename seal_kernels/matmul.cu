@@ -219,6 +219,13 @@ void matmul_forward(floatX* out, floatX* pre_gelu, const floatX* inp, const floa
     gelu_forward(out, pre_gelu, T, OC, ldo, stream);
 }
 
+void matmul_forward_add(floatX* out, const floatX* inp, const floatX* weight, const floatX* bias, int T, int C, int OC, int ldo, int ldi, int ldw,
+                        cudaStream_t stream) {
+    NVTX_RANGE("matmul_forward_add");
+    if (T == 0) return;
+    multiply_or_stop({bias ? FORWARD_BIAS : FORWARD, OC, T, C, ldw, ldi, ldo, 1}, weight, inp, out, bias, stream);
+}
+
 void matmul_backward_input(floatX* dinp, const floatX* dout, const floatX* weight, const floatX* pre_gelu, int T, int C, int OC, int ldi, int ldo,
                            int ldw, bool accumulate, cudaStream_t stream) {
     NVTX_RANGE("matmul_backward_input");

@@ -106,6 +106,25 @@ static void check_forward(const char* name, Problem* p, bool with_bias, bool wit
     check(!memcmp(got[0], got[1], n * sizeof(float)), "%s: two equal runs give equal bits", full);
 }
 
+static void check_forward_add(const char* name, Problem* p, bool with_bias) {
+    int T = p->T, C = p->C, OC = p->OC;
+    size_t n = (size_t)T * OC;
+    float* before = harness_randoms<floatX>(n, 1.0f, 0.0f);
+    double* out = reference_product(p->inp, C, 1, p->weight, 1, C, T, OC, C);
+    for (size_t i = 0; i < n; i++) out[i] += before[i] + (with_bias ? p->bias[i % OC] : 0.0);
+    bool tails_kept = true;
+    float* got[2];
+    for (int run = 0; run < 2; run++) {
+        floatX* d_out = harness_upload<floatX>(before, T, OC, p->ldo);
+        matmul_forward_add(d_out, p->d_inp, p->d_weight, with_bias ? p->d_bias : NULL, T, C, OC, p->ldo, p->ldi, p->ldw, 0);
+        got[run] = harness_download(d_out, T, OC, p->ldo, &tails_kept);
+    }
+    const char* full = harness_name(name, with_bias ? "forward added, bias" : "forward added");
+    harness_compare_x(full, got[0], out, n);
+    check(tails_kept, "%s: the tails of the rows are untouched", full);
+    check(!memcmp(got[0], got[1], n * sizeof(float)), "%s: two equal runs give equal bits", full);
+}
+
 static void check_backward_input(const char* name, Problem* p, bool with_gelu, bool accumulate) {
     int T = p->T, C = p->C, OC = p->OC;
     size_t n = (size_t)T * C;
@@ -210,6 +229,8 @@ static void run_checks(void) {
         if (harness_small && !c.small) continue;
         Problem p = problem_create(c.T, c.C, c.OC, c.pad);
         for (int variant = 0; variant < 4; variant++) check_forward(c.name, &p, variant & 1, variant & 2);
+        check_forward_add(c.name, &p, false);
+        check_forward_add(c.name, &p, true);
         check_backward_input(c.name, &p, false, false);
         check_backward_input(c.name, &p, true, false);
         check_backward_input(c.name, &p, false, true);
@@ -223,6 +244,7 @@ static void run_checks(void) {
     // an empty stream is no error, and touches nothing
     Problem p = problem_create(1, 8, 8, 0);
     matmul_forward(p.d_out, NULL, p.d_inp, p.d_weight, p.d_bias, 0, 8, 8, 8, 8, 8, 0);
+    matmul_forward_add(p.d_out, p.d_inp, p.d_weight, p.d_bias, 0, 8, 8, 8, 8, 8, 0);
     matmul_backward_input(p.d_dinp, p.d_dout, p.d_weight, NULL, 0, 8, 8, 8, 8, 8, false, 0);
     matmul_backward_weight(p.d_dweight, p.d_dout, p.d_inp, 0, 8, 8, 8, 8, 0);
     matmul_backward_bias(p.d_dbias, p.d_scratch, p.d_dout, 0, 8, 8, 0);

@@ -80,7 +80,7 @@ static void check_logits_and_losses(Model* m) {
     transformer_logits(&t->transformer, &t->theta, rows, b->T, logits, t->stream);
     golden_compare(&m->golden, "logits", logits, (int64_t)b->T * V, "%s logits", m->name);
     // token losses lie in token_loss in the order of the loss-bearing rows
-    transformer_loss(&t->transformer, &t->theta, &stream, t->loss, false, t->stream);
+    transformer_loss(&t->transformer, &t->theta, &stream, t->loss, NULL, false, t->stream);
     cudaCheck(cudaMemcpyAsync(token_loss, t->transformer.token_loss, t->packed.n_loss * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
     cudaCheck(cudaStreamSynchronize(t->stream));
     for (int i = 0; i < t->packed.n_loss; i++) nll[t->packed.loss_rows[i]] = token_loss[i];
@@ -258,7 +258,7 @@ static void check_save_and_load(const char* name) {
 
 int main(int argc, char** argv) {
     program_name = "test_families";
-    static const char* const families[] = {"gpt2"};
+    static const char* const families[] = {"gpt2", "llama", "llama_tied", "mistral", "gpt_neox", "gpt_neox_sequential", "phi3"};
     int n = argc > 1 ? argc - 1 : (int)(sizeof families / sizeof *families);
     for (int i = 0; i < n; i++) {
         const char* name = argc > 1 ? argv[i + 1] : families[i];

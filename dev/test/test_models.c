@@ -91,12 +91,13 @@ static void check_turns(const char* name, const ModelConfig* c, const Turn* turn
 
 static void test_rope(void) {
     ModelConfig c;
-    char text[4096] = "{" PHI3 ",\"rope_scaling\":{\"type\":\"longrope\",\"long_factor\":[], \"short_factor\":[";
+    char text[4096] = "{" PHI3 ",\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[";
     write_file("config.json", "{" LLAMA ",\"head_dim\":128,\"rope_theta\":500000.0,\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,"
                               "\"original_max_position_embeddings\":8192}}");
     model_config_read(&c, directory);
     check_turns("Llama 3.1", &c, llama3, sizeof llama3 / sizeof *llama3, 8192);
-    for (int i = 0; i < 48; i++) snprintf(text + strlen(text), sizeof text - strlen(text), "%s%.2f", i ? "," : "", 1.0 + 0.05 * i);
+    for (int i = 0; i < 96; i++)
+        snprintf(text + strlen(text), sizeof text - strlen(text), "%s%.2f", i == 48 ? "],\"long_factor\":[" : i ? "," : "", 1.0 + 0.05 * (i % 48));
     strcat(text, "]},\"original_max_position_embeddings\":4096}");
     memcpy(strstr(text, "\"hidden_size\":64,"), "\"hidden_size\":192", 17);  // one digit more takes the comma's place
     char *comma = strstr(text, "\"hidden_size\":192") + 17;

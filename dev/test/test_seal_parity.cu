@@ -109,7 +109,7 @@ static void run(const StReader* inputs, const Set* safe, const Set* tune, int al
     float* omega = (float*)malloc(N * sizeof(float));
     for (int step = 0; step < steps; step++) {
         PackSample tune_batch[MOST], safe_batch[MOST];
-        BatchItem items[2 * MOST];
+        BatchItem items[3 * MOST];
         int b = 0, m = 0, rows[MOST];
         for (int i = 0; i < width; i++) {
             int row = tune_rows[step * width + i];

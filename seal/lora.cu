@@ -1,0 +1,250 @@
+/* LoRA: which modules, where their columns and rows lie, and the thin products beside the base's. See lora.h. */
+#include <string.h>
+#include "error.h"
+#include "kernels.h"
+#include "lora.h"
+
+#define RANK_ROUND 8  // a column block of the tail must begin on 16 bytes
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// modules by name
+
+// True where the comma-separated list holds the word.
+static bool listed(const char* list, const char* word, size_t length) {
+    for (const char* p = list; *p;) {
+        size_t n = strcspn(p, ",");
+        if (n == length && !strncmp(p, word, n)) return true;
+        p += n + (p[n] == ',');
+    }
+    return false;
+}
+// True where the two lists share a word.
+static bool lists_meet(const char* a, const char* b) {
+    for (const char* p = a; *p;) {
+        size_t n = strcspn(p, ",");
+        if (listed(b, p, n)) return true;
+        p += n + (p[n] == ',');
+    }
+    return false;
+}
+
+static bool is_adapted(const LoraSettings* settings, const FamilyTensor* t) { return t->lora && (!strcmp(settings->modules, "all") || lists_meet(settings->modules, t->lora)); }
+
+// Every name asked for must be one of the family's.
+static void check_names(const LoraSettings* settings, const Family* family) {
+    if (!strcmp(settings->modules, "all")) return;
+    char known[128] = "";
+    for (const FamilyTensor* t = family->tensors; t->hf_name; t++)
+        if (t->lora) snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", *known ? "," : "", t->lora);
+    for (const char* p = settings->modules; *p;) {
+        size_t n = strcspn(p, ",");
+        if (!n || !listed(known, p, n)) fatal("--lora %s: \"%.*s\" is no module of a %s model; it has %s", settings->modules, (int)n, p, family->model_type, known);
+        p += n + (p[n] == ',');
+    }
+}
+
+static Site site_of(TensorKind weight) { return weight == QKVW ? SITE_QKV : weight == ATTPROJW ? SITE_ATTPROJ : weight == UPW ? SITE_UP : SITE_DOWN; }
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// the table of one adapter
+
+static ModelTensor* add_tensor(ModelLayout* layout, int kind, int layer, int64_t rows, int64_t cols, int64_t file_rows, int64_t file_cols, Init init, bool aligned) {
+    ModelTensor* t = &layout->tensors[layout->n_tensors];
+    if (aligned) layout->n_elements = (layout->n_elements + MEMORY_ALIGNMENT - 1) / MEMORY_ALIGNMENT * MEMORY_ALIGNMENT;
+    t->kind = kind;
+    t->layer = layer;
+    t->rows = rows;
+    t->cols = t->ld = cols;
+    t->file_rows = file_rows;
+    t->file_cols = file_cols;
+    t->offset = layout->n_elements;
+    t->decay = true;
+    t->init = init;
+    layout->index[kind * layout->config.L + layer] = layout->n_tensors++;
+    layout->n_elements += rows * cols;
+    layout->n_parameters += file_rows * file_cols;
+    return t;
+}
+
+// PEFT's name of a matrix of the module whose weight is hf_name.
+static void add_file(ModelLayout* layout, const ModelTensor* t, const FamilyTensor* source, bool b) {
+    FileTensor* f = &layout->files[layout->n_files++];
+    const char *number = strstr(source->hf_name, "%d"), *end = strstr(source->hf_name, ".weight");
+    snprintf(f->hf_name, sizeof f->hf_name, "base_model.model.%.*s%d%.*s.lora_%s.weight", (int)(number - source->hf_name), source->hf_name, t->layer,
+             (int)(end - number - 2), number + 2, b ? "B" : "A");
+    f->tensor = layout->n_tensors - 1;
+    f->rows = t->file_rows;
+    f->cols = t->file_cols;
+    f->form = b && source->form == FILE_HEADS ? FILE_HEADS : FILE_PLAIN;  // B has the rows of its weight; a transposed weight is PEFT's fan_in_fan_out, B is not transposed
+}
+
+// The adapted rows of the family's table that belong to a site, in the order of their rows in the fused weight.
+static int site_sources(const Lora* lora, const Family* family, Site site, const FamilyTensor* sources[LORA_MODULES]) {
+    int n = 0;
+    for (const FamilyTensor* t = family->tensors; t->hf_name; t++)
+        if (is_adapted(&lora->settings, t) && site_of(t->kind) == site) sources[n++] = t;
+    return n;
+}
+
+static void name_tensor(ModelTensor* t, const FamilyTensor* source, bool b) {
+    char letters[16] = "";
+    for (const char* p = source->lora; *p; p++)
+        if (*p != ',') letters[strlen(letters)] = *p;
+    snprintf(t->name, sizeof t->name, "%s%s %d", letters, b ? "B" : "A", t->layer);
+}
+
+static void lay_out(Lora* lora, const ModelLayout* model) {
+    const ModelConfig* c = &model->config;
+    const Family* family = family_find(c->family);
+    ModelLayout* layout = &lora->layout;
+    const int r = lora->settings.rank, most = c->L * N_SITES * LORA_MODULES * 2;
+    layout->config = *c;
+    layout->tensors = (ModelTensor*)calloc(most, sizeof *layout->tensors);
+    layout->files = (FileTensor*)calloc(most, sizeof *layout->files);
+    layout->index = (int*)malloc((size_t)most * sizeof(int));
+    if (!layout->tensors || !layout->files || !layout->index) fatal("out of host memory for the table of adapters");
+    for (int i = 0; i < most; i++) layout->index[i] = -1;
+    for (int l = 0; l < c->L; l++)
+        for (int s = 0; s < N_SITES; s++) {
+            const FamilyTensor* sources[LORA_MODULES];
+            int n = site_sources(lora, family, (Site)s, sources);
+            for (int m = 0; m < n; m++) {  // the A of a site's modules follow each other: one matrix to the thin products
+                ModelTensor* t = add_tensor(layout, lora_kind((Site)s, m, false), l, lora->rank, model->tensors[tensor_index(model, sources[m]->kind, l)].cols, r,
+                                            model->tensors[tensor_index(model, sources[m]->kind, l)].cols, INIT_UNIFORM, m == 0);
+                name_tensor(t, sources[m], false);
+                add_file(layout, t, sources[m], false);
+            }
+            for (int m = 0; m < n; m++) {
+                int64_t rows = lora->sites[s].rows[m];
+                ModelTensor* t = add_tensor(layout, lora_kind((Site)s, m, true), l, rows, lora->rank, rows, r, INIT_ZERO, true);
+                name_tensor(t, sources[m], true);
+                add_file(layout, t, sources[m], true);
+            }
+        }
+    layout->n_elements = (layout->n_elements + MEMORY_ALIGNMENT - 1) / MEMORY_ALIGNMENT * MEMORY_ALIGNMENT;
+}
+
+void lora_open(Lora* lora, const ModelConfig* c, const LoraSettings* settings, int n_sets) {
+    const Family* family = family_find(c->family);
+    ModelLayout model;
+    memset(lora, 0, sizeof *lora);
+    lora->settings = *settings;
+    lora->n_sets = n_sets;
+    lora->rank = (settings->rank + RANK_ROUND - 1) / RANK_ROUND * RANK_ROUND;
+    check_names(settings, family);
+    model_layout(&model, c, NULL);
+    for (int s = 0; s < N_SITES; s++) {
+        const FamilyTensor* sources[LORA_MODULES];
+        LoraSite* site = &lora->sites[s];
+        site->n = site_sources(lora, family, (Site)s, sources);
+        for (int m = 0; m < site->n; m++) {
+            int64_t first, rows;
+            model_part_rows(&model, sources[m]->kind, sources[m]->part, &first, &rows);
+            site->first[m] = (int)first;
+            site->rows[m] = (int)rows;
+        }
+        site->width = site->n * lora->rank;
+        site->tail = (site->width * n_sets + LORA_ROUND - 1) / LORA_ROUND * LORA_ROUND;
+    }
+    lay_out(lora, &model);
+    model_layout_free(&model);
+}
+
+void lora_close(Lora* lora) {
+    model_layout_free(&lora->layout);
+    memset(lora, 0, sizeof *lora);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// PEFT's target_modules
+
+// The last `parts` parts of the module's path: "q_proj", "attn.c_proj".
+static void path_end(const FamilyTensor* t, int parts, char out[64]) {
+    char path[160];
+    snprintf(path, sizeof path, "%.*s", (int)(strstr(t->hf_name, ".weight") - t->hf_name), t->hf_name);
+    char* at = path + strlen(path);
+    while (parts && at > path)
+        if (*--at == '.') parts--;
+    snprintf(out, 64, "%s", *at == '.' ? at + 1 : at);
+}
+
+int lora_targets(const Lora* lora, char names[][64], int most) {
+    const Family* family = family_find(lora->layout.config.family);
+    int n = 0;
+    for (const FamilyTensor* t = family->tensors; t->hf_name && n < most; t++) {
+        if (!is_adapted(&lora->settings, t)) continue;
+        bool unique = true;
+        char other[64];
+        path_end(t, 1, names[n]);
+        for (const FamilyTensor* u = family->tensors; u->hf_name; u++) {
+            if (!u->lora || u == t) continue;
+            path_end(u, 1, other);
+            unique &= strcmp(names[n], other) != 0;
+        }
+        if (!unique) path_end(t, 2, names[n]);
+        n++;
+    }
+    return n;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// a pass
+
+static const ModelTensor* adapter_tensor(const Lora* lora, Site site, int m, bool b, int layer) {
+    return &lora->layout.tensors[tensor_index(&lora->layout, lora_kind(site, m, b), layer)];
+}
+
+void lora_publish(const Lora* lora, ParameterSet* base, cudaStream_t stream) {
+    NVTX_RANGE("lora_publish");
+    const size_t X = sizeof(floatX), r = lora->rank;
+    for (int l = 0; l < lora->layout.config.L; l++)
+        for (int s = 0; s < N_SITES; s++) {
+            const LoraSite* site = &lora->sites[s];
+            if (!site->n) continue;
+            const ModelTensor* w = &base->layout->tensors[tensor_index(base->layout, site_weight((Site)s), l)];
+            for (int a = 0; a < lora->n_sets; a++)
+                for (int m = 0; m < site->n; m++) {
+                    floatX* to = base->weights + w->offset + site->first[m] * w->ld + w->cols + a * site->width + m * lora->rank;
+                    const floatX* from = lora->sets[a]->weights + adapter_tensor(lora, (Site)s, m, true, l)->offset;
+                    cudaCheck(cudaMemcpy2DAsync(to, (size_t)w->ld * X, from, r * X, r * X, (size_t)site->rows[m], cudaMemcpyDeviceToDevice, stream));
+                }
+        }
+}
+
+// The rows of a set.
+static void set_rows(int a, int T, int split, int* from, int* n) {
+    *from = a == 0 ? 0 : split;
+    *n = a == 0 ? split : T - split;
+}
+
+void lora_forward(const Lora* lora, Site site, int layer, floatX* x, int C, int T, int split, cudaStream_t stream) {
+    const LoraSite* s = &lora->sites[site];
+    const int ld = C + s->tail;
+    if (!s->n) return;
+    for (int a = 0; a < lora->n_sets; a++) {
+        int from, n;
+        set_rows(a, T, split, &from, &n);
+        floatX* rows = x + (size_t)from * ld;
+        matmul_forward(rows + C + a * s->width, NULL, rows, lora->sets[a]->weights + adapter_tensor(lora, site, 0, false, layer)->offset, NULL, n, C, s->width, ld, ld, C, stream);
+    }
+    adapter_tail(x + C, T, split, s->width, s->tail, ld, lora->settings.scale, stream);
+}
+
+void lora_backward(const Lora* lora, Site site, int layer, floatX* dx, const floatX* dy, int lddy, const floatX* x, int C, int T, int split, cudaStream_t stream) {
+    const LoraSite* s = &lora->sites[site];
+    const int ld = C + s->tail;
+    if (!s->n) return;
+    adapter_tail(dx + C, T, split, s->width, s->tail, ld, lora->settings.scale, stream);
+    for (int a = 0; a < lora->n_sets; a++) {
+        int from, n;
+        set_rows(a, T, split, &from, &n);
+        const ParameterSet* set = lora->sets[a];
+        const int64_t at_a = adapter_tensor(lora, site, 0, false, layer)->offset;
+        const size_t at = (size_t)from * ld;
+        for (int m = 0; m < s->n; m++)
+            matmul_backward_weight(set->grads + adapter_tensor(lora, site, m, true, layer)->offset, dy + (size_t)from * lddy + s->first[m], x + at + C + a * s->width + m * lora->rank, n,
+                                   lora->rank, s->rows[m], ld, lddy, stream);
+        matmul_backward_weight(set->grads + at_a, dx + at + C + a * s->width, x + at, n, C, s->width, ld, ld, stream);
+        matmul_backward_input(dx + at, dx + at + C + a * s->width, set->weights + at_a, NULL, n, C, s->width, ld, ld, C, true, stream);
+    }
+}

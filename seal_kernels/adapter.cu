@@ -1,0 +1,30 @@
+/*
+The tail that a LoRA adapter takes behind a GEMM's input. x and W have the row stride C + R; behind x stands s·xAᵀ, behind W stands B, so that one product gives
+x·Wᵀ + s·xAᵀ·Bᵀ. Here is what neither GEMM can do: each row keeps its own adapter's columns, scaled, and everything else there is zero.
+*/
+#include <assert.h>
+// defines: adapter_tail
+#include "kernels.h"
+
+#define BLOCK 256
+
+// one thread for VEC elements of a row's tail
+static __global__ void adapter_tail_kernel(floatX* tail, int T, int split, int width, int R, int ld, float scale) {
+    unsigned i = blockIdx.x * BLOCK + threadIdx.x, row = i / (R / VEC), c = i % (R / VEC) * VEC;
+    if (row >= (unsigned)T) return;
+    floatX* p = tail + (size_t)row * ld + c;
+    unsigned first = row < (unsigned)split ? 0 : width;
+    float8 x = {{0.0f}};
+    if (c - first < (unsigned)width) {  // below `first` the difference wraps around
+        x = load8(p);
+        for (int k = 0; k < VEC; k++) x.v[k] *= scale;
+    }
+    store8(p, x);
+}
+
+void adapter_tail(floatX* tail, int T, int split, int width, int R, int ld, float scale, cudaStream_t stream) {
+    NVTX_RANGE("adapter_tail");
+    assert(R % VEC == 0 && width % VEC == 0 && ld % VEC == 0 && (split == T || 2 * width <= R) && width <= R);
+    if (T == 0) return;
+    LAUNCH(adapter_tail_kernel, (unsigned)CEIL_DIV((size_t)T * R / VEC, BLOCK), BLOCK, 0, stream, tail, T, split, width, R, ld, scale);
+}
