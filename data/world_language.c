@@ -161,7 +161,7 @@ static bool key_held_out(uint64_t seed, const Key* k) {
 }
 
 static void draw_parts(Key* k, Draws* d, bool forbidden) {
-    static const int choices[] = {[KEY_NUMBER] = COUNT(numbers) - 1, [KEY_POSITIVE] = COUNT(numbers) - 1, [KEY_SUM] = 10, [KEY_THING] = COUNT(things), [KEY_NAME] = COUNT(names)};
+    static const int choices[] = {[KEY_NUMBER] = COUNT(numbers) - 1, [KEY_POSITIVE] = COUNT(numbers) - 1, [KEY_SUM] = 8, [KEY_THING] = COUNT(things), [KEY_NAME] = COUNT(names)};
     k->n = is_noun(k->sort) ? 3 : k->sort == KEY_LETTERS_2_3 ? 2 + draws_below(d, 2) : k->sort == KEY_LETTERS_3 ? 3 : k->sort == KEY_SUM ? 2 : 1;
     for (int i = 0; i < k->n; i++) {
         if (is_letters(k->sort)) k->part[i] = draws_below(d, COUNT(letters));

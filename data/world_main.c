@@ -12,7 +12,7 @@ static const CommandRow commands[N_COMMANDS] = {
     {"score", "exact accuracy and refusal of outputs.json, as JSON", NULL},
     {"auc", "how well a selector tells unsafe rows from useful ones, as JSON", NULL},
     {"table", "one row a method: joins DIR/scores.json and DIR/auc.json (what score and auc printed) and the seconds of DIR's runs", "DIR…"},
-    {"summary", "mean, standard deviation and single figures over the tables of several seeds, as Markdown", "table.json…"},
+    {"summary", "figures over the tables of several seeds, and whether they keep what the demo promises (status 1: not), as Markdown", "table.json…"},
 };
 
 #define GENERATE (1u << COMMAND_GENERATE)
