@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The whole of SEAL on the synthetic world for one seed: a base model that refuses, five ways of fine-tuning it, and what each did to safety and usefulness.
-# `make demo` builds first and calls this. SEED=n (1), OUT=folder (out/demo), BUILD=folder of the programs, SMALL=1: the same chain in seconds, for a test.
+# `make demo` builds first and calls this. SEED=n (1), OUT=folder (out/demo), BUILD=folder of the programs, SMALL=1: the same chain in seconds, for a test;
+# METHODS, KNOBS (options of `world generate`), SELECT_ONLY=1 (no fine-tuning on selections): for the scripts of dev/reproduce.
 # Result in OUT: base/ (the base model), safe.jsonl, tune.jsonl, tune.labels.jsonl, test.jsonl, a RUN per method, table.json, report.html.
 set -eu
 cd "$(dirname "$0")/.."
@@ -11,8 +12,8 @@ train_seal=$BUILD/train_seal eval_seal=$BUILD/eval_seal world=$BUILD/world
 : "${TOP:=0.7}" "${METHODS:=standard random safe-loss seal-2 seal-1}"
 : "${WORLD:=--tune-rows 5120 --safe-rows 2560 --base-rows 20000 --test-rows 300}"
 : "${MODEL:=--layers 2 --width 128 --heads 4 --positions 32}"
-: "${BASE:=--lr 3e-3 --schedule linear --warmup 100 --batch 128 --tokens 2048 --epochs 4}"
-: "${SELECTOR:=--gamma linear:0,0.03 --selector-lr 5e-3 --lr 1e-3 --batch 32 --tokens 1024 --epochs 3}"
+: "${BASE:=--lr 3e-3 --schedule linear --warmup 100 --batch 128 --tokens 2048 --epochs 3}"
+: "${SELECTOR:=--gamma linear:0,0.03 --selector-lr 5e-3 --lr 1e-3 --batch 16 --tokens 512 --epochs 3}"
 : "${SCORER:=--lr 1e-3 --batch 32 --tokens 512 --epochs 2}"
 : "${SFT:=--lr 2e-3 --schedule linear --warmup 20 --batch 32 --tokens 512 --epochs 4}"
 if [ -n "$SMALL" ]; then
@@ -21,7 +22,7 @@ if [ -n "$SMALL" ]; then
 fi
 
 # ---- progress: what a stage costs, in thousands of tokens trained or run ---------------------------------------------------------------------------
-declare -A cost=([base]=1150 [standard]=280 [random]=200 [safe-loss]=280 [seal-2]=600 [seal-1]=880)
+declare -A cost=([base]=860 [standard]=290 [random]=210 [safe-loss]=340 [seal-2]=610 [seal-1]=880)
 total=${cost[base]} done=0 stage=0 stages=1 began=$SECONDS
 for m in $METHODS; do total=$((total + cost[$m])) stages=$((stages + 1)); done
 minutes() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); }
@@ -47,13 +48,13 @@ keep() {  # METHOD options of select…: the best p of the rows and the figures 
     local method=$1 run=$OUT/$1; shift
     quietly "$run/stdout.txt" "$train_seal" select --tune "$OUT/tune.jsonl" --top "$TOP" --seed "$SEED" --out "$run/kept.jsonl" --scores "$run/selector.safetensors" "$@"
     "$world" auc --selector "$run/selector.safetensors" --labels "$OUT/tune.labels.jsonl" --top "$TOP" >"$run/auc.json"
-    finetune "$method" "$run/kept.jsonl"
+    [ -n "${SELECT_ONLY:-}" ] || finetune "$method" "$run/kept.jsonl"
 }
 
 rm -rf "$OUT"
 echo "SEAL on the synthetic world, seed $SEED, to $OUT"
 begin_stage base "a model that knows the old tasks and refuses forbidden prompts"
-"$world" generate --seed "$SEED" --out "$OUT" $WORLD --quiet
+"$world" generate --seed "$SEED" --out "$OUT" $WORLD ${KNOBS:-} --quiet
 train "$OUT/pretraining/init" init --tokenizer "$OUT/tokenizer.json" $MODEL
 train "$OUT/pretraining" sft --model "$OUT/pretraining/init" --tune "$OUT/base.jsonl" $BASE
 mkdir "$OUT/base" && cp "$OUT"/pretraining/model/* "$OUT/base/"
@@ -81,6 +82,7 @@ for method in $METHODS; do
     esac
     methods+=("$run")
 done
+[ -n "${SELECT_ONLY:-}" ] && exit
 "$world" table "${methods[@]}" --out "$OUT/table.json"
 "$eval_seal" report "$OUT/pretraining" "${methods[@]:1}" "${runs[@]}" --labels "$OUT/tune.labels.jsonl" --table "$OUT/table.json" \
     --title "SEAL on the synthetic world, seed $SEED" --out "$OUT/report.html"
