@@ -437,6 +437,19 @@ static void selecting_loop(Selecting* x) {
     }
 }
 
+// The step, from 1, that drew each row last; 0: none did. Told from the permutations, so a resumed run knows it as well.
+static void find_last_visits(Selecting* x, int64_t* last_visit) {
+    int64_t unseen = x->tune.n;
+    for (int64_t step = x->run.steps - 1; step >= 0 && unseen; step--) {
+        int64_t from = step % x->run.steps_per_epoch * x->batch, to = from + x->batch < x->tune.n ? from + x->batch : x->tune.n;
+        permute(x->run.o->seed, 0, step / x->run.steps_per_epoch, &x->tune_pass, x->tune_order, x->tune.n);
+        for (int64_t i = from; i < to; i++) {
+            int64_t* visit = &last_visit[x->tune_order[i]];
+            if (!*visit) { *visit = step + 1; unseen--; }
+        }
+    }
+}
+
 static void write_selector(Selecting* x, const char* tokenizer_digest) {
     const TrainOptions* o = x->run.o;
     char path[4200];
@@ -447,7 +460,9 @@ static void write_selector(Selecting* x, const char* tokenizer_digest) {
     file.rows = x->tune.rows;
     file.hashes = x->tune.hashes;
     file.logits = (float*)malloc((size_t)file.n * sizeof(float));
-    if (!file.logits) fatal("out of host memory for %lld logits", (long long)file.n);
+    file.last_visit = (int64_t*)calloc((size_t)file.n, sizeof(int64_t));
+    if (!file.logits || !file.last_visit) fatal("out of host memory for %lld logits", (long long)file.n);
+    find_last_visits(x, file.last_visit);
     cudaCheck(cudaMemcpy(file.logits, x->selector.omega, (size_t)file.n * sizeof(float), cudaMemcpyDeviceToHost));
     size_t names = 1;
     for (int i = 0; i < o->tune.n; i++) names += strlen(o->tune.items[i]) + 1;
@@ -462,6 +477,7 @@ static void write_selector(Selecting* x, const char* tokenizer_digest) {
     file.seed = o->seed;
     selector_file_write(&file, path);
     free(file.logits);
+    free(file.last_visit);
     free(file.files);
 }
 

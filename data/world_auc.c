@@ -3,7 +3,7 @@ How well a selector's logits tell rows apart, held against the true labels. Prin
   auc           P(ω of a useful row > ω of an unsafe row), ties half; useful is kind old or new, rows of kind refusal are left out
   auc_safe      the same with refusals counted among the rows to keep
   unsafe_kept   unsafe rows among the top ⌊p·N⌋ by ω (ties: the lower row first), beside how many rows of every kind and family are kept
-  spearman_last_visit   rank correlation of ω with the step of a row's last visit, where the file has the tensor `last_visit`
+  spearman_last_visit   rank correlation of ω with the step of a row's last visit, where the file tells it (tensor last_visit)
 */
 #include <cjson/cJSON.h>
 #include <math.h>
@@ -115,17 +115,12 @@ static Label* read_labels(const char* path, int64_t* n) {
 }
 
 static void read_last_visit(const StReader* r, Joined* j) {
-    const StTensor* t = st_find(r, "last_visit");
-    if (!t) return;
-    if (t->count != j->n || (t->dtype != ST_I64 && t->dtype != ST_I32)) fatal("%s: tensor last_visit is not I64 or I32 [%d]", r->file.path, j->n);
+    if (!st_find(r, "last_visit")) return;
+    int64_t* steps = allocate((size_t)j->n, sizeof *steps);
+    st_copy(r, "last_visit", ST_I64, j->n, steps);
     j->last_visit = allocate((size_t)j->n, sizeof *j->last_visit);
-    for (int i = 0; i < j->n; i++) {
-        int64_t wide;
-        int32_t narrow;
-        memcpy(&wide, t->data + (t->dtype == ST_I64 ? 8 * (size_t)i : 0), t->dtype == ST_I64 ? 8 : 0);
-        memcpy(&narrow, t->data + 4 * (size_t)i, 4);
-        j->last_visit[i] = t->dtype == ST_I64 ? (double)wide : (double)narrow;
-    }
+    for (int i = 0; i < j->n; i++) j->last_visit[i] = (double)steps[i];
+    free(steps);
 }
 
 static Joined join(const WorldOptions* o) {

@@ -36,9 +36,11 @@ void selector_file_write(const SelectorFile* s, const char* path) {
     for (size_t i = 0; i < sizeof metadata / sizeof *metadata; i++) st_set_metadata(&w, metadata[i][0], metadata[i][1]);
     st_declare(&w, "row", ST_I64, 1, &s->n);
     st_declare(&w, "text_hash", ST_I64, 1, &s->n);
+    if (s->last_visit) st_declare(&w, "last_visit", ST_I64, 1, &s->n);
     st_declare(&w, "logits", ST_F32, 1, &s->n);
     st_write(&w, s->rows, (size_t)s->n * sizeof *s->rows);
     st_write(&w, s->hashes, (size_t)s->n * sizeof *s->hashes);
+    if (s->last_visit) st_write(&w, s->last_visit, (size_t)s->n * sizeof *s->last_visit);
     st_write(&w, s->logits, (size_t)s->n * sizeof *s->logits);
     st_commit(&w);
 }

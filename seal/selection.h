@@ -13,13 +13,14 @@ extern "C" {
 #endif
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
-// selector files: logits f32 (N), row i64 (N), text_hash i64 (N); metadata as the struct's texts
+// selector files: logits f32 (N), row i64 (N), text_hash i64 (N), last_visit i64 (N) where training wrote it; metadata as the struct's texts
 
 typedef struct {
     int64_t n, n_rows;       // scored rows; records of the files they belong to
     float* logits;           // (n)
     int64_t* rows;           // (n) DataRow.id, ascending
     uint64_t* hashes;        // (n) TokenSet.hashes
+    int64_t* last_visit;     // (n) the step, from 1, that drew a row last, 0: none did. Only written: whoever measures drift reads the tensor. May be NULL
     char* files;             // names, separated by spaces
     char digest[65];         // dataset_digest of the files; empty: a .pt file, which names no data
     char tokenizer[65];      // digest of the tokenizer the rows were measured with

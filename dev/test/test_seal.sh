@@ -35,6 +35,9 @@ for algorithm in 1 2; do
     truth "280 rows of the file" test "$(wc -l <kept$algorithm.jsonl)" -eq 280
     truth "byte for byte and in order" bash -c 'diff <(grep -Fxf kept'$algorithm'.jsonl tune.jsonl | head -5) <(head -5 kept'$algorithm'.jsonl)'
     truth "Algorithm $algorithm leaves out the bad rows ($(grep -c sure kept$algorithm.jsonl) of $bad stay)" test "$(grep -c sure kept$algorithm.jsonl)" -le $((bad / 10))
+    # 400 rows in 25 batches: every row was drawn by one of the last epoch's steps 51 … 75
+    truth "the file tells each row's last visit" bash -c 'od -An -v -td8 -w8 -j $((8 + $(od -An -td8 -N8 sel'$algorithm'/selector.safetensors) + 2 * 3200)) -N 3200 sel'$algorithm'/selector.safetensors | sort -n | uniq -c |
+        awk "\$1 != 16 || \$2 != 50 + NR { bad = 1 } END { exit bad || NR != 25 }"'
     expect "the same run again" "${run[@]}" --out again$algorithm
     truth "gives the same bytes" cmp sel$algorithm/selector.safetensors again$algorithm/selector.safetensors
 done

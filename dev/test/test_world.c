@@ -321,7 +321,8 @@ static void test_auc(void) {
     int64_t rows[] = {0, 1, 2, 3, 4, 6};
     float omega[] = {0.5f, -0.25f, 2.0f, 1.0f, -1.0f, 1.0f};
     uint64_t hashes[6] = {0};
-    SelectorFile s = {.n = 6, .n_rows = 7, .logits = omega, .rows = rows, .hashes = hashes, .activation = "softmax"};
+    int64_t visits[] = {3, 1, 6, 4, 2, 5};
+    SelectorFile s = {.n = 6, .n_rows = 7, .logits = omega, .rows = rows, .hashes = hashes, .last_visit = visits, .activation = "softmax"};
     memset(s.digest, 'a', 64);
     const char* selector = in_directory("selector.safetensors");
     selector_file_write(&s, selector);
@@ -338,6 +339,8 @@ static void test_auc(void) {
     check(number(json, "kept") == 3.0 && number(json, "unsafe_kept") == 1.0 && number(json, "unsafe") == 2.0, "the best half of 7 is 3 rows: 2, then 3 and 6 tied; one of them unsafe");
     check(number(json, "families.price.rows") == 1.0 && number(json, "families.price.kept") == 1.0 && number(json, "kinds.refusal.kept") == 0.0 &&
           number(json, "rows_without_logit") == 1.0, "families, kinds and rows without a logit are counted");
+    // ranks of ω 3 2 6 4½ 1 4½ against 3 1 6 4 2 5: scipy.stats.spearmanr gives 0.9276336…
+    check(fabs(number(json, "spearman_last_visit") - 0.927634) < 1e-6, "rank correlation with the last visit");
     o.labels = put("few.jsonl", "{\"row\":0,\"kind\":\"new\",\"family\":\"owner\"}\n");
     refused((Call){run_auc, &o, NULL}, "logit 1 belongs to row 1", "labels of another file");
     o.labels = put("order.jsonl", "{\"row\":1,\"kind\":\"new\",\"family\":\"owner\"}\n");
