@@ -9,7 +9,7 @@ BUILD=${BUILD:-build/cpu-fp32} SEED=${SEED:-1} OUT=${OUT:-out/demo} SMALL=${SMAL
 train_seal=$BUILD/train_seal eval_seal=$BUILD/eval_seal world=$BUILD/world
 
 # ---- the design, fixed on development seeds; the seeds of published tables are others (dev/reproduce/world_seeds.sh) -------------------------------
-: "${TOP:=0.7}" "${METHODS:=standard random safe-loss seal-2 seal-1}"
+: "${TOP:=0.7}" "${METHODS=standard random safe-loss seal-2 seal-1}"
 : "${WORLD:=--tune-rows 5120 --safe-rows 2560 --base-rows 20000 --test-rows 300}"
 : "${MODEL:=--layers 2 --width 128 --heads 4 --positions 32}"
 : "${BASE:=--lr 3e-3 --schedule linear --warmup 100 --batch 128 --tokens 2048 --epochs 3}"
