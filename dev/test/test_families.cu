@@ -2,9 +2,12 @@
 A tiny model of every family against states recorded from transformers (dev/reference/record_families.py): logits, losses, every gradient, five AdamW
 steps. And what needs no reference: packing changes nothing, neighbours do not see each other, positions restart at every sample, recomputation and
 repetition give the same bits, a saved model is read back as it was.
-  test_families [NAME…]    names of dev/reference/golden/families
+Each model runs whole and under two adapters recorded from PEFT.
+  test_families [NAME…]    names of dev/reference/golden/families, or of an adapter there: llama/lora_qv
 */
 #include "golden.h"
+// defines: peft_settings, peft_save, peft_save_merged, peft_load_merged
+#include "peft.h"
 
 #define STEPS 5
 
@@ -12,8 +15,9 @@ repetition give the same bits, a saved model is read back as it was.
 // one recorded model
 
 typedef struct {
-    const char* name;
-    char directory[256];
+    const char* name;       // "llama", "llama/lora_qv"
+    char directory[256];    // of the model
+    char adapter[256];      // of the adapter, or empty
     Golden golden;
     GoldenBatch batch;
     Trainer trainer;
@@ -22,16 +26,24 @@ typedef struct {
 static void open_model(Model* m, const char* name, int tokens_per_stream, bool recompute) {
     memset(m, 0, sizeof *m);
     m->name = name;
-    snprintf(m->directory, sizeof m->directory, "dev/reference/golden/families/%s", name);
-    golden_open(&m->golden, m->directory);
-    golden_batch(&m->batch, &m->golden);
+    int model = (int)strcspn(name, "/");
+    snprintf(m->directory, sizeof m->directory, "dev/reference/golden/families/%.*s", model, name);
+    if (name[model]) snprintf(m->adapter, sizeof m->adapter, "dev/reference/golden/families/%s", name);
+    Golden of_model;
+    golden_open(&of_model, m->directory);
+    golden_batch(&m->batch, &of_model);
+    golden_close(&of_model);
+    golden_open(&m->golden, m->adapter[0] ? m->adapter : m->directory);
     ModelConfig config;
     model_config_read(&config, m->directory);
     TrainerSettings settings = golden_settings(&m->batch, tokens_per_stream, recompute);
+    if (m->adapter[0]) peft_settings(m->adapter, &config, &settings.lora);
     trainer_plan(&m->trainer, &config, &settings);
     trainer_allocate(&m->trainer);
-    parameters_load(&m->trainer.theta, m->directory, true);
+    trainer_load(&m->trainer, m->directory, m->adapter[0] ? m->adapter : NULL, 0, true);
 }
+// What is recorded of a model and not of its adapters.
+static bool recorded(const Model* m, const char* tensor) { return st_find(&m->golden.states, tensor) != NULL; }
 
 static void close_model(Model* m) {
     trainer_free(&m->trainer);
@@ -74,13 +86,15 @@ static void check_logits_and_losses(Model* m) {
     for (int s = 0; s < b->k; s++) samples[s] = b->items[s].sample;
     for (int i = 0; i < b->T; i++) rows[i] = i;
     DeviceStream stream;
-    packed_stream_build(&t->packed, samples, b->k, V, t->layout.config.max_positions);
+    const ParameterSet* set = t->with_lora ? &t->base : &t->theta;
+    if (t->with_lora) lora_publish(&t->lora, &t->base, t->stream);
+    packed_stream_build(&t->packed, samples, b->k, V, t->layout.config.longest);
     stream_upload(&t->uploader, &stream, &t->packed, NULL, NULL, t->stream);
-    transformer_forward(&t->transformer, &t->theta, &stream, t->stream);
-    transformer_logits(&t->transformer, &t->theta, rows, b->T, logits, t->stream);
-    golden_compare(&m->golden, "logits", logits, (int64_t)b->T * V, "%s logits", m->name);
+    transformer_forward(&t->transformer, set, &stream, t->stream);
+    transformer_logits(&t->transformer, set, rows, b->T, logits, t->stream);
+    if (recorded(m, "logits")) golden_compare(&m->golden, "logits", logits, (int64_t)b->T * V, "%s logits", m->name);
     // token losses lie in token_loss in the order of the loss-bearing rows
-    transformer_loss(&t->transformer, &t->theta, &stream, t->loss, NULL, false, t->stream);
+    transformer_loss(&t->transformer, set, &stream, t->loss, NULL, false, t->stream);
     cudaCheck(cudaMemcpyAsync(token_loss, t->transformer.token_loss, t->packed.n_loss * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
     cudaCheck(cudaStreamSynchronize(t->stream));
     for (int i = 0; i < t->packed.n_loss; i++) nll[t->packed.loss_rows[i]] = token_loss[i];
@@ -99,7 +113,8 @@ static void check_gradients(Model* m) {
     run_batch(m, true, NULL, NULL);
     for (int i = 0; i < layout->n_tensors; i++) {
         const ModelTensor* t = &layout->tensors[i];
-        float *values = (float*)malloc(t->rows * t->cols * sizeof(float)), *part = (float*)malloc(t->rows * t->cols * sizeof(float));
+        float *values = (float*)malloc(t->rows * t->cols * sizeof(float)), *rows = (float*)malloc(t->rows * t->cols * sizeof(float));
+        float* part = (float*)malloc(t->rows * t->cols * sizeof(float));
         parameters_get_gradient(set, i, values);
         for (int64_t e = 0; e < t->rows * t->cols; e++) padding_zero &= (e / t->cols < t->file_rows && e % t->cols < t->file_cols) || values[e] == 0.0f;
         for (int f = 0; f < layout->n_files; f++) {
@@ -107,13 +122,31 @@ static void check_gradients(Model* m) {
             if (file->tensor != i) continue;
             char key[256];
             snprintf(key, sizeof key, "grad.%s", file->hf_name);
-            file_tensor_order(layout, file, values + file->first * t->cols, part);
+            for (int64_t r = 0; r < file->rows; r++) memcpy(rows + r * file->cols, values + (file->first + r) * t->cols, file->cols * sizeof(float));
+            file_tensor_order(layout, file, rows, part);
             golden_compare(&m->golden, key, part, file->rows * file->cols, "%s gradient of %s", m->name, file->hf_name);
         }
         free(values);
+        free(rows);
         free(part);
     }
     check(padding_zero, "%s: padding has no gradient", m->name);
+}
+
+static void check_after(Model* m) {
+    const ModelLayout* layout = m->trainer.theta.layout;
+    for (int f = 0; f < layout->n_files; f++) {
+        const FileTensor* file = &layout->files[f];
+        char key[256];
+        snprintf(key, sizeof key, "after.%s", file->hf_name);
+        if (!recorded(m, key)) continue;
+        float *rows = (float*)malloc(file->rows * file->cols * sizeof(float)), *ordered = (float*)malloc(file->rows * file->cols * sizeof(float));
+        parameters_get_rows(&m->trainer.theta, file->tensor, file->first, file->rows, rows);
+        file_tensor_order(layout, file, rows, ordered);
+        golden_compare(&m->golden, key, ordered, file->rows * file->cols, "%s %s after the steps", m->name, file->hf_name);
+        free(rows);
+        free(ordered);
+    }
 }
 
 static void check_steps(Model* m) {
@@ -134,6 +167,7 @@ static void check_steps(Model* m) {
     }
     free(losses);
     free(norms);
+    if (!bf16) check_after(m);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
@@ -256,22 +290,82 @@ static void check_save_and_load(const char* name) {
     }
 }
 
+static StDtype st_model_dtype(const char* directory) {
+    StModel model;
+    st_open_model(&model, directory, "model");
+    StDtype dtype = model.files[0].tensors[0].dtype;
+    st_close_model(&model);
+    return dtype;
+}
+
+// An adapter saved as PEFT reads it is loaded with equal bits; merged, the model is the same to the rounding of its files' dtype.
+static void check_adapter_saved(const char* name) {
+    Model a, b;
+    open_model(&a, name, 256, false);
+    open_model(&b, name, 256, false);
+    Trainer* t = &a.trainer;
+    char directory[] = "/tmp/test_families.XXXXXX", path[64], command[128];
+    if (!mkdtemp(directory)) { check(0, "mkdtemp"); return; }
+    float loss_a[64], loss_b[64];
+    run_batch(&a, true, NULL, NULL);
+    optimizer_step(&t->theta, &t->settings.adamw, 1e-2f, t->norm, t->norm + 1, t->stream);
+    run_batch(&a, false, loss_a, NULL);
+    peft_save(&t->theta, &t->lora, directory, a.directory);
+    LoraSettings settings;
+    peft_settings(directory, &t->layout.config, &settings);
+    check(settings.rank == t->settings.lora.rank && settings.scale == t->settings.lora.scale && !strcmp(settings.modules, t->settings.lora.modules), "%s: modules, rank and scale survive", name);
+    peft_load(&b.trainer.theta, &b.trainer.lora, directory, b.directory);
+    run_batch(&b, false, loss_b, NULL);
+    check(!memcmp(loss_a, loss_b, a.batch.k * sizeof(float)), "%s: an adapter saved and loaded gives equal bits", name);
+
+    snprintf(path, sizeof path, "%s/merged", directory);
+    peft_save_merged(&t->theta, &t->lora, path, a.directory, 0, true);
+    for (int file = 0; file < 2; file++) {
+        Model whole;
+        char base[64];
+        snprintf(base, sizeof base, "%.*s", (int)strcspn(name, "/"), name);
+        open_model(&whole, base, 256, false);
+        if (file) parameters_load(&whole.trainer.theta, path, true);
+        else peft_load_merged(&whole.trainer.theta, whole.directory, directory, true);
+        run_batch(&whole, false, loss_b, NULL);
+        double worst = 0;
+        for (int s = 0; s < a.batch.k; s++) worst = fmax(worst, loss_a[s] ? fabs(loss_b[s] - loss_a[s]) / loss_a[s] : 0);
+        // a checkpoint in bf16 holds eight bits of the sum; the adapter beside it more
+        bool narrow = bf16 || st_model_dtype(path) != ST_F32;
+        check(worst <= (narrow ? 1e-2 : 1e-5), "%s: the loss of the model merged %s within %.1e", name, file ? "and saved" : "on the way in", worst);
+        close_model(&whole);
+    }
+    snprintf(command, sizeof command, "rm -r %s", directory);
+    if (system(command)) check(0, "%s", command);
+    close_model(&a);
+    close_model(&b);
+}
+
+static void check_model(const char* name) {
+    Model m;
+    open_model(&m, name, 256, false);
+    bool adapter = m.adapter[0] != 0;
+    check_logits_and_losses(&m);
+    check_gradients(&m);
+    check_steps(&m);
+    close_model(&m);
+    check_packing_and_recompute(name);
+    if (adapter) { check_adapter_saved(name); return; }
+    check_neighbours(name);
+    check_plan(name);
+    check_save_and_load(name);
+}
+
 int main(int argc, char** argv) {
     program_name = "test_families";
     static const char* const families[] = {"gpt2", "llama", "llama_tied", "mistral", "gpt_neox", "gpt_neox_sequential", "phi3"};
-    int n = argc > 1 ? argc - 1 : (int)(sizeof families / sizeof *families);
-    for (int i = 0; i < n; i++) {
-        const char* name = argc > 1 ? argv[i + 1] : families[i];
-        Model m;
-        open_model(&m, name, 256, false);
-        check_logits_and_losses(&m);
-        check_gradients(&m);
-        check_steps(&m);
-        close_model(&m);
-        check_packing_and_recompute(name);
-        check_neighbours(name);
-        check_plan(name);
-        check_save_and_load(name);
-    }
+    static const char* const adapters[] = {"", "/lora_qv", "/lora_all"};
+    for (int i = 1; i < argc; i++) check_model(argv[i]);
+    for (size_t i = 0; i < sizeof families / sizeof *families && argc == 1; i++)
+        for (int a = 0; a < 3; a++) {
+            char name[64];
+            snprintf(name, sizeof name, "%s%s", families[i], adapters[a]);
+            check_model(name);
+        }
     return check_report();
 }
