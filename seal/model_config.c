@@ -185,6 +185,14 @@ static void complete_rope(ModelConfig* c, const char* where) {
     if (r->original_positions < c->longest) c->longest = r->original_positions;
 }
 
+// Whether the family's config.json can name the field.
+static bool has_key(const Family* f, size_t offset) {
+    for (int table = 0; table < 2 && f->keys[table]; table++)
+        for (const ConfigKey* k = f->keys[table]; k->key; k++)
+            if (k->offset == offset) return true;
+    return false;
+}
+
 void model_config_complete(ModelConfig* c, const char* where) {
     const Family* f = family_find(c->family);
     if (!f) fatal("%s: model family \"%.20s\" is not served; served are: %s", where, c->family, model_families());
@@ -194,6 +202,8 @@ void model_config_complete(ModelConfig* c, const char* where) {
     if (!c->HS && c->C % c->NH) fatal("%s: width %d does not divide into %d heads", where, c->C, c->NH);
     if (!c->HS) c->HS = c->C / c->NH;
     if (!c->NKV) c->NKV = c->NH;
+    if (c->HS * c->NH != c->C && !has_key(f, offsetof(ModelConfig, HS))) fatal("%s: a %s model has heads of width / heads = %d, not %d", where, c->family, c->C / c->NH, c->HS);
+    if (c->NKV != c->NH && !has_key(f, offsetof(ModelConfig, NKV))) fatal("%s: a %s model has as many key-value heads as heads", where, c->family);
     if (c->NH % c->NKV) fatal("%s: %d query heads do not share %d key-value heads evenly", where, c->NH, c->NKV);
     if (!c->FF) c->FF = (c->C * f->ff_times / f->ff_over + 7) / 8 * 8;
     if (c->C % 8 || c->FF % 8 || c->HS % 8) fatal("%s: widths %d and %d and head size %d must be multiples of 8", where, c->C, c->FF, c->HS);
