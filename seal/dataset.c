@@ -13,7 +13,9 @@
 #include "error.h"
 #include "file.h"
 
+#ifndef BUFFER_BYTES  // the fuzz targets read with a tiny one
 #define BUFFER_BYTES (1 << 18)
+#endif
 #define RECORD_MOST ((size_t)256 << 20)  // a longer record is a file that is not what it says
 
 void text_add(Text* t, const void* bytes, size_t n) {

@@ -9,13 +9,16 @@ const char* program_name = "seal";
 int error_rank;
 
 static void print_line(const char* kind, const char* format, va_list args) {
+    char line[4096];
+    vsnprintf(line, sizeof line, format, args);
+    for (char* c = line; *c; c++)
+        if ((unsigned char)*c < ' ' || *c == 127) *c = ' ';  // a name or a value from the user's side may hold anything; the message stays one line
     fflush(stdout);
     if (error_rank) sleep(1);
     fprintf(stderr, "%s: ", program_name);
     if (error_rank) fprintf(stderr, "rank %d: ", error_rank);
-    fputs(kind, stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
+    fprintf(stderr, "%s%s
+", kind, line);
 }
 void fatal(const char* format, ...) {
     va_list args;

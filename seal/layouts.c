@@ -301,6 +301,7 @@ void row_extract(const cJSON* fields, const RowOptions* options, DataRow* row, T
             good = extract_dialogue(text.s, options, row, prompt, response);
         if (good && l->kind == TURNS && options->response_field) {
             response->n = 0;
+            text_add(response, "", 0);
             good = add_fields(fields, options->response_field, row, response);
         }
         text_free(&text);

@@ -20,6 +20,8 @@ __attribute__((format(printf, 2, 3))) static void say(Archive* a, const char* fo
     va_start(args, format);
     vsnprintf(a->why, a->why_size, format, args);
     va_end(args);
+    for (char* c = a->why; *c; c++)
+        if ((unsigned char)*c < ' ') *c = ' ';  // one line, whatever names the file holds
 }
 #define refuse(a, ...) (say(a, __VA_ARGS__), false)
 
@@ -116,6 +118,7 @@ static uint8_t* unpack(Archive* a, const Entry* e, uint64_t most) {
     if (e->local > a->length || a->length - e->local < LOCAL_BYTES || little(a->data + e->local, 4) != 0x04034b50) { say(a, "an entry lies outside the file"); return NULL; }
     uint64_t from = e->local + LOCAL_BYTES + little(a->data + e->local + 26, 2) + little(a->data + e->local + 28, 2);
     if (from > a->length || e->packed > a->length - from) { say(a, "an entry is cut off"); return NULL; }
+    if (e->size > 1032 * e->packed) { say(a, "an entry claims %llu bytes, more than %llu packed ones can hold", (unsigned long long)e->size, (unsigned long long)e->packed); return NULL; }
     uint8_t* out = malloc(e->size + 1);
     if (!out) { say(a, "out of memory for %llu bytes", (unsigned long long)e->size); return NULL; }
     bool good = false;
@@ -132,7 +135,9 @@ static uint8_t* unpack(Archive* a, const Entry* e, uint64_t most) {
         say(a, "an entry is packed by method %d; stored and deflated are read", e->method);
         return NULL;
     }
+#ifndef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION  // a fuzzer never hits the right checksum
     if (good && crc32_z(0, out, e->size) != e->crc) good = false;
+#endif
     if (!good) {
         free(out);
         say(a, "an entry's bytes do not match their checksum; the file is damaged");

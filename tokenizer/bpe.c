@@ -35,6 +35,21 @@ static int64_t put_unknown(const Tokenizer* t, const char* bytes, int32_t start,
     return n;
 }
 
+// Whether the byte at i belongs to a character.
+static bool in_character(const char* word, int32_t length, int32_t i) {
+    int32_t start = character_before(word, i + 1, 0), c;
+    return utf8_decode(word + start, length - start, &c) > i - start && c >= 0;
+}
+
+// A byte that the vocabulary lacks: of a character, then nothing, as in `tokenizers`; a stray one becomes U+FFFD, so that it does not vanish.
+static int64_t put_stray(const Tokenizer* t, const char* word, int32_t length, int32_t i, Symbol* y, int64_t n) {
+    for (int k = 0; k < 3 && !in_character(word, length, i); k++) {
+        int32_t id = t->byte_id[(unsigned char)"\xEF\xBF\xBD"[k]];
+        if (id >= 0) y[n++] = (Symbol){id, i, i + 1, 0, 0};
+    }
+    return n;
+}
+
 // The word's symbols, offsets within the word. late_fallback keeps unknown characters as symbols (id −1 or virtual).
 static int64_t make_symbols(const Tokenizer* t, const char* word, int32_t length, Symbol* y) {
     int64_t n = 0;
@@ -55,6 +70,8 @@ static int64_t make_symbols(const Tokenizer* t, const char* word, int32_t length
         if (id >= 0 || t->late_fallback) {
             y[n++] = (Symbol){id, i, i + bytes, 0, 0};
             after_unknown = false;
+        } else if (t->byte_level && t->unk < 0) {
+            n = put_stray(t, word, length, i, y, n);
         } else {
             n = put_unknown(t, word, i, i + bytes, y, n, &after_unknown);
         }
@@ -202,7 +219,7 @@ static void encode_piece(const Tokenizer* t, const Text* text, int32_t start, in
         put_token(text, start, whole, 0, length, e);
         return;
     }
-    Symbol* y = symbols_for(s, length);
+    Symbol* y = symbols_for(s, 3 * (int64_t)length);  // a stray byte may take three
     int64_t n = make_symbols(t, word, length, y);
     n = n <= SHORT_WORD ? merge_short(&t->merges, y, n) : merge_long(&t->merges, y, n, &s->heap);
     if (t->late_fallback) put_late(t, text, start, y, n, e);
@@ -225,11 +242,9 @@ static void encode_piece(const Tokenizer* t, const Text* text, int32_t start, in
 static bool encode_whole_word(const Tokenizer* t, const Text* text, Range word, Encoding* e) {
     int32_t length = word.end - word.start, id = piece_find(&t->by_raw, t->raw, t->arena, text->bytes + word.start, (uint32_t)length);
     if (id < 0) id = t->unk;
-    if (id < 0) {
-        snprintf(e->error, sizeof e->error, "the word %.*s at byte %d is not in the vocabulary and the tokenizer has no unknown token",
-                 length < 60 ? length : 60, text->bytes + word.start, origin_from(text, word.start));
-        return false;
-    }
+    if (id < 0)
+        return tok_error((ErrorBuffer){e->error, sizeof e->error}, "the word %.*s at byte %d is not in the vocabulary and the tokenizer has no unknown token",
+                         length < 60 ? length : 60, text->bytes + word.start, origin_from(text, word.start));
     put_token(text, word.start, id, 0, length, e);
     return true;
 }

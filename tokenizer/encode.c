@@ -58,10 +58,8 @@ static Text part(const Text* text, int32_t start, int32_t end) {
 // ---- added tokens -------------------------------------------------------------------------------------------------------------------------------
 
 static bool word_before(const Text* text, int32_t at) {
-    int32_t c, start = at - 1;
-    if (at == 0) return false;
-    while (start > 0 && at - start < 4 && ((unsigned char)text->bytes[start] & 0xC0) == 0x80) start--;
-    return utf8_decode(text->bytes + start, at - start, &c) == at - start && c >= 0 && is_word(c);
+    int32_t c, start = character_before(text->bytes, at, 0);
+    return at > 0 && utf8_decode(text->bytes + start, at - start, &c) == at - start && c >= 0 && is_word(c);
 }
 
 static bool word_after(const Text* text, int32_t at) {
@@ -73,8 +71,7 @@ static bool word_after(const Text* text, int32_t at) {
 
 static int32_t spaces_before(const Text* text, int32_t at) {
     while (at > 0) {
-        int32_t c, start = at - 1;
-        while (start > 0 && at - start < 4 && ((unsigned char)text->bytes[start] & 0xC0) == 0x80) start--;
+        int32_t c, start = character_before(text->bytes, at, 0);
         if (utf8_decode(text->bytes + start, at - start, &c) != at - start || c < 0 || !is_white_space(c)) break;
         at = start;
     }
@@ -174,6 +171,6 @@ int64_t tokenizer_encode(const Tokenizer* t, const char* text, size_t length, in
     }
     if (taken < whole.n && !encode_between(t, part(&whole, taken, whole.n), special, e)) return -1;
     if (flags & TOKENIZER_ADD_SPECIAL)
-        for (ptrdiff_t i = 0; i < arrlen(t->suffix); i++) encoding_put(e, t->suffix[i], (int32_t)length, (int32_t)length);
+        for (ptrdiff_t i = 0; i < arrlen(t->suffix); i++) encoding_put(e, t->suffix[i], 0, 0);
     return e->n;
 }

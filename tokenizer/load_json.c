@@ -138,7 +138,14 @@ static bool pretokenize_digits(Loader* l, const cJSON* part) {
 
 static bool pretokenize_punctuation(Loader* l, const cJSON* part) {
     SplitBehaviour behaviour = SPLIT_ISOLATED;
-    return load_behaviour(l, part, &behaviour) && put_split(l, "[\\p{P}$+<=>^`|~]", behaviour, false);  // with ASCII's signs that Unicode calls symbols
+    char* pattern = NULL;
+    const char *before = "(?![", *behind = "])[\\p{P}$+<=>^`|~]";  // with ASCII's signs that Unicode calls symbols
+    memcpy(arraddnptr(pattern, strlen(before)), before, strlen(before));
+    put_characters(&pattern, not_punctuation, sizeof not_punctuation / sizeof *not_punctuation);
+    memcpy(arraddnptr(pattern, strlen(behind) + 1), behind, strlen(behind) + 1);
+    bool good = load_behaviour(l, part, &behaviour) && put_split(l, pattern, behaviour, false);
+    arrfree(pattern);
+    return good;
 }
 
 static bool pretokenize_whitespace(Loader* l, const cJSON* part) {

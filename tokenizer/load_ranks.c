@@ -133,7 +133,8 @@ static bool load_vocab(Tokenizer* t, const char* name, const char* data, size_t 
     bool good = cJSON_IsObject(root) || tok_error(error, "%s is not a JSON object of tokens and ids", name);
     cJSON_ArrayForEach(each, root) {
         if (!good) break;
-        if (!cJSON_IsNumber(each) || each->valuedouble != (double)(int32_t)each->valuedouble) good = tok_error(error, "%s: token %.60s has no whole number as id", name, each->string);
+        if (!cJSON_IsNumber(each) || !(each->valuedouble >= 0 && each->valuedouble < MAX_VOCAB) || each->valuedouble != (double)(int32_t)each->valuedouble)
+            good = tok_error(error, "%s: token %.60s has no id from 0 to %d", name, each->string, MAX_VOCAB - 1);
         else good = tokenizer_set_piece(t, (int64_t)each->valuedouble, each->string, strlen(each->string), name, error);
     }
     cJSON_Delete(root);

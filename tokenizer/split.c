@@ -8,48 +8,73 @@ out first.
 
 // ---- regular expressions ------------------------------------------------------------------------------------------------------------------------
 
-// \s and \w of PCRE2 (with UCP) are not Unicode's: its \s takes U+180E, its \w leaves out marks. In and outside brackets.
-static const struct { char letter; const char *outside, *inside; } classes[] = {
-    {'s', "\\p{White_Space}", "\\p{White_Space}"},
-    {'S', "\\P{White_Space}", "\\P{White_Space}"},
-    {'w', "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}]", "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}"},
-    {'W', "[^\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}]", NULL},
-    {'d', "\\p{Nd}", "\\p{Nd}"},
-    {'D', "\\P{Nd}", "\\P{Nd}"},
-    {'h', "[0-9a-fA-F]", "0-9a-fA-F"},  // Oniguruma's hexadecimal digit; PCRE2 would read horizontal space
+// Classes that PCRE2 (with UCP) reads otherwise: its \s takes U+180E, its \w leaves out marks, and its Unicode is older than that of the formats' own
+// libraries. `inside` is what stands for the class between brackets; `younger` are characters that belong to it as well.
+#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}"
+#define RANGES(table) table, sizeof table / sizeof *table
+static const struct { const char* name; bool negated; const char* inside; const CharacterRange* younger; size_t n_younger; } classes[] = {
+    {"s", false, "\\p{White_Space}", NULL, 0},
+    {"S", true, "\\p{White_Space}", NULL, 0},
+    {"w", false, WORD, RANGES(younger_words)},
+    {"W", true, WORD, RANGES(younger_words)},
+    {"d", false, "\\p{Nd}", NULL, 0},
+    {"D", true, "\\p{Nd}", NULL, 0},
+    {"h", false, "0-9a-fA-F", NULL, 0},  // Oniguruma's hexadecimal digit; PCRE2 would read horizontal space
+    {"p{L}", false, "\\p{L}", RANGES(younger_letters)},
+    {"P{L}", true, "\\p{L}", RANGES(younger_letters)},
+    {"p{N}", false, "\\p{N}", RANGES(younger_numbers)},
+    {"P{N}", true, "\\p{N}", RANGES(younger_numbers)},
 };
+enum { N_CLASSES = sizeof classes / sizeof *classes };
+
+static void put_text(char** out, const char* text) { memcpy(arraddnptr(*out, strlen(text)), text, strlen(text)); }
+
+void put_characters(char** out, const CharacterRange* ranges, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        char text[48];
+        snprintf(text, sizeof text, "\\x{%X}-\\x{%X}", (unsigned)ranges[i].first, (unsigned)ranges[i].last);
+        put_text(out, text);
+    }
+}
+
+// The pattern in PCRE2's spelling, not zero-terminated (stb_ds). False: a class that cannot be spelled inside brackets.
+static bool respell(const char* pattern, char** out, ErrorBuffer error) {
+    bool inside = false;
+    for (const char* p = pattern; *p; p++) {
+        if (*p == '[' && inside && p[1] != ':') return tok_error(error, "the regular expression %.200s nests brackets, which is not supported", pattern);
+        if (*p == '[' || *p == ']') inside = *p == '[';
+        if (*p != '\\' || !p[1]) { arrput(*out, *p); continue; }
+        int c = 0;
+        while (c < N_CLASSES && strncmp(p + 1, classes[c].name, strlen(classes[c].name))) c++;
+        if (c == N_CLASSES) {
+            arrput(*out, *p++);
+            arrput(*out, *p);
+            continue;
+        }
+        if (inside && classes[c].negated && classes[c].younger) return tok_error(error, "the regular expression %.200s has \\%s inside brackets, which is not supported", pattern, classes[c].name);
+        if (!inside) put_text(out, classes[c].negated ? "[^" : "[");
+        if (inside && classes[c].negated) put_text(out, classes[c].name[0] == 'S' ? "\\P{White_Space}" : "\\P{Nd}");
+        else put_text(out, classes[c].inside);
+        put_characters(out, classes[c].younger, classes[c].n_younger);
+        if (!inside) arrput(*out, ']');
+        p += strlen(classes[c].name);
+    }
+    return true;
+}
 
 bool regex_compile(Regex* r, const char* pattern, ErrorBuffer error) {
     char* spelled = NULL;
-    bool inside = false, good = true;
-    for (const char* p = pattern; *p && good; p++) {
-        const char* put = NULL;
-        if (*p == '\\' && p[1]) {
-            p++;
-            for (size_t i = 0; i < sizeof classes / sizeof *classes; i++)
-                if (classes[i].letter == *p) {
-                    put = inside ? classes[i].inside : classes[i].outside;
-                    if (!put) good = tok_error(error, "the regular expression %.200s has \\%c inside brackets, which is not supported", pattern, *p);
-                }
-            if (!put) { arrput(spelled, '\\'); arrput(spelled, *p); }
-        } else {
-            if (*p == '[' && !inside) inside = true;
-            else if (*p == ']') inside = false;
-            else if (*p == '[' && inside && p[1] != ':') good = tok_error(error, "the regular expression %.200s nests brackets, which is not supported", pattern);
-            arrput(spelled, *p);
-        }
-        if (put) memcpy(arraddnptr(spelled, strlen(put)), put, strlen(put));
-    }
+    int code;
+    PCRE2_SIZE at;
+    bool good = respell(pattern, &spelled, error);
     if (good) {
-        int code;
-        PCRE2_SIZE at;
         r->code = pcre2_compile((PCRE2_SPTR)spelled, (PCRE2_SIZE)arrlen(spelled), PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &code, &at, NULL);
-        if (!r->code) {
+        if (r->code) {
+            r->jit = pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE) == 0;
+        } else {
             PCRE2_UCHAR why[128];
             pcre2_get_error_message(code, why, sizeof why);
             good = tok_error(error, "the regular expression %.200s cannot be compiled: %s", pattern, (char*)why);
-        } else {
-            r->jit = pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE) == 0;
         }
     }
     arrfree(spelled);
@@ -61,7 +86,7 @@ void regex_free(Regex* r) {
     r->code = NULL;
 }
 
-// Bytes that are not UTF-8 never reach PCRE2 (it would have to check every text, every time): pretokenize_text cuts them out first.
+// Bytes that are not UTF-8 must not reach PCRE2, which would have to check every text, every time: the callers cut them out first (utf8_stretch).
 int regex_search(const Regex* r, const char* bytes, int32_t n, int32_t from, Range* found, Encoding* e) {
     struct TokenizerScratch* s = e->scratch;
     while (from < n) {
@@ -114,7 +139,7 @@ static int search(const Pretokenize* step, const char* bytes, int32_t n, int32_t
 }
 
 // Splits `range`, a stretch of valid UTF-8. The pattern sees this range alone, as in `tokenizers`.
-static bool split_range(const Pretokenize* step, const Text* text, Range range, Range** out, Encoding* e) {
+static bool split_valid(const Pretokenize* step, const Text* text, Range range, Range** out, Encoding* e) {
     const char* bytes = text->bytes + range.start;
     int32_t n = range.end - range.start, from = 0;
     ptrdiff_t first = arrlen(*out);
@@ -142,6 +167,17 @@ static bool split_range(const Pretokenize* step, const Text* text, Range range, 
     return true;
 }
 
+// A stretch that is not UTF-8 is a word of its own.
+static bool split_range(const Pretokenize* step, const Text* text, Range range, Range** out, Encoding* e) {
+    for (int32_t at = range.start, end; at < range.end; at = end) {
+        bool valid;
+        end = utf8_stretch(text->bytes, range.end, at, &valid);
+        if (!valid) put_range(out, at, end);
+        else if (!split_valid(step, text, (Range){at, end}, out, e)) return false;
+    }
+    return true;
+}
+
 // ---- steps that put something in front ------------------------------------------------------------------------------------------------------------
 
 static void prefix_space(Text* text, Encoding* e) {
@@ -149,8 +185,8 @@ static void prefix_space(Text* text, Encoding* e) {
     TextBuffer* b = buffer_other(text, e);
     for (ptrdiff_t i = 0; i < arrlen(s->ranges); i++) {
         Range* r = &s->ranges[i];
-        int32_t start = (int32_t)arrlen(b->bytes), from = origin_from(text, r->start);
-        if (text->bytes[r->start] != ' ') buffer_put(b, " ", 1, from, from);
+        int32_t start = (int32_t)arrlen(b->bytes);
+        if (text->bytes[r->start] != ' ') put_in_front(b, " ", 1, text, r->start);
         buffer_copy(b, text, r->start, r->end);
         *r = (Range){start, (int32_t)arrlen(b->bytes)};
     }
@@ -167,7 +203,7 @@ static void metaspace(const Pretokenize* step, Text* text, Encoding* e) {
         Range r = s->ranges[i];
         int32_t start = (int32_t)arrlen(b->bytes), from = origin_from(text, r.start);
         bool there = text->bytes[r.start] == ' ' || (r.end - r.start >= n_mark && !memcmp(text->bytes + r.start, mark, (size_t)n_mark));
-        if (!there && (step->scheme == PREPEND_ALWAYS || (step->scheme == PREPEND_FIRST && from == 0))) buffer_put(b, mark, n_mark, from, from);
+        if (!there && (step->scheme == PREPEND_ALWAYS || (step->scheme == PREPEND_FIRST && from == 0))) put_in_front(b, mark, n_mark, text, r.start);
         for (int32_t at = r.start; at < r.end;) {
             const char* space = memchr(text->bytes + at, ' ', (size_t)(r.end - at));
             int32_t stop = space ? (int32_t)(space - text->bytes) : r.end;
@@ -189,39 +225,17 @@ static void metaspace(const Pretokenize* step, Text* text, Encoding* e) {
 
 // ---- all of it ----------------------------------------------------------------------------------------------------------------------------------
 
-// Cuts at every change between UTF-8 and other bytes, so that patterns see valid text only.
-static void cut_invalid(const Text* text, Range** out) {
-    int32_t start = 0, i = 0;
-    bool valid = true;
-    while (i < text->n) {
-        if (!((unsigned char)text->bytes[i] & 0x80) && valid) { i++; continue; }
-        int32_t c;
-        int n = utf8_decode(text->bytes + i, text->n - i, &c);
-        if ((c >= 0) != valid) {
-            put_range(out, start, i);
-            start = i;
-            valid = c >= 0;
-        }
-        i += n;
-    }
-    put_range(out, start, text->n);
-}
-
 bool pretokenize_text(const Tokenizer* t, Text* text, Encoding* e) {
     struct TokenizerScratch* s = e->scratch;
     arrsetlen(s->ranges, 0);
-    if (arrlen(t->pretokenize)) cut_invalid(text, &s->ranges);
-    else put_range(&s->ranges, 0, text->n);
+    put_range(&s->ranges, 0, text->n);
     for (ptrdiff_t i = 0; i < arrlen(t->pretokenize); i++) {
         const Pretokenize* step = &t->pretokenize[i];
         if (step->type == PRETOKENIZE_PREFIX_SPACE) { prefix_space(text, e); continue; }
         if (step->type == PRETOKENIZE_METASPACE) { metaspace(step, text, e); continue; }
         arrsetlen(s->ranges_next, 0);
-        for (ptrdiff_t j = 0; j < arrlen(s->ranges); j++) {
-            Range r = s->ranges[j];
-            if (utf8_length(text->bytes + r.start, r.end - r.start) == 0) put_range(&s->ranges_next, r.start, r.end);  // not UTF-8: one word
-            else if (!split_range(step, text, r, &s->ranges_next, e)) return false;
-        }
+        for (ptrdiff_t j = 0; j < arrlen(s->ranges); j++)
+            if (!split_range(step, text, s->ranges[j], &s->ranges_next, e)) return false;
         Range* swap = s->ranges;
         s->ranges = s->ranges_next;
         s->ranges_next = swap;

@@ -3,7 +3,7 @@ Texts that remember, byte by byte, where in the original they came from, and the
 leaves the text alone, so most texts are never copied and have no map.
 */
 #include <stdlib.h>
-// defines: utf8proc_map, grapheme breaks, utf8proc_tolower
+// defines: utf8proc_get_property, utf8proc_decompose_char, utf8proc_tolower
 #include <utf8proc.h>
 #include "tokenizer_internal.h"
 
@@ -38,6 +38,12 @@ void buffer_put(TextBuffer* b, const char* bytes, int32_t n, int32_t from, int32
     for (int32_t i = 0; i < n; i++) { f[i] = from; e[i] = to; }
 }
 
+// What is put in front of the character at `start` comes from that character.
+void put_in_front(TextBuffer* b, const char* bytes, int32_t n, const Text* t, int32_t start) {
+    int32_t c, length = utf8_decode(t->bytes + start, t->n - start, &c);
+    buffer_put(b, bytes, n, origin_from(t, start), origin_to(t, start + length - 1));
+}
+
 // An empty buffer that `text` does not live in. Normalisers and pre-tokenisers have two each, because the parts of one normalised text are pre-tokenised
 // one after the other.
 TextBuffer* buffer_other(const Text* text, Encoding* e) {
@@ -51,56 +57,144 @@ TextBuffer* buffer_other(const Text* text, Encoding* e) {
 
 // ---- Unicode normal forms -----------------------------------------------------------------------------------------------------------------------
 
-// Normalises [start, end), one grapheme cluster at a time: clusters are the smallest pieces that normalise independently, so they bound what a changed
-// byte is mapped to. A cluster that stays the same keeps its byte-exact map.
-static bool normal_form_run(TextBuffer* b, const Text* t, int32_t start, int32_t end, utf8proc_option_t options, Encoding* e) {
-    int32_t at = start;
-    while (at < end) {
-        int32_t stop = at, state = 0, previous = -1;
-        while (stop < end) {
-            int32_t c;
-            int n = utf8_decode(t->bytes + stop, end - stop, &c);
-            if (c < 0) { if (stop == at) stop += n; break; }  // a byte that is not UTF-8 is a cluster of its own
-            if (previous >= 0 && utf8proc_grapheme_break_stateful(previous, c, &state)) break;
-            previous = c;
-            stop += n;
-        }
-        utf8proc_uint8_t* normal = NULL;
-        utf8proc_ssize_t n = previous < 0 ? -1 : utf8proc_map((const utf8proc_uint8_t*)t->bytes + at, stop - at, &normal, options);
-        if (n < 0 && previous >= 0) {
-            snprintf(e->error, sizeof e->error, "the text cannot be normalised (%s)", utf8proc_errmsg(n));
-            return false;
-        }
-        if (n < 0 || (n == stop - at && !memcmp(normal, t->bytes + at, (size_t)n))) buffer_copy(b, t, at, stop);
-        else buffer_put(b, (const char*)normal, (int32_t)n, origin_from(t, at), origin_to(t, stop - 1));
-        free(normal);
-        at = stop;
+// The algorithm of Unicode's annex 15, character by character, because a token's offsets depend on which character came from where: utf8proc knows the
+// characters, the composing is done here. Origins follow `tokenizers`, whose library reports for every character of the result how many characters it
+// added (1: belongs to the one before) or swallowed (−n): a composed letter comes from its base alone.
+
+typedef struct { int32_t c, change; uint8_t class; } FormChar;
+
+// State of one run. `source` walks over the characters that the result is aligned with.
+typedef struct {
+    TextBuffer* out;
+    const Text* text;
+    int32_t source;
+    Range last;                   // origin of the source character before `source`
+    bool compose;
+    FormChar* pending;            // stb_ds: decomposed, waiting for the marks that follow to be sorted
+    FormChar* behind;             // stb_ds: marks that did not compose with `base`
+    FormChar base;                // c −1: none
+} Form;
+
+static void form_put(Form* f, FormChar x) {
+    char bytes[4];
+    Range from = f->last;
+    for (int32_t k = 0, c; k <= -x.change && f->source < f->text->n; k++) {
+        int n = utf8_decode(f->text->bytes + f->source, f->text->n - f->source, &c);
+        f->last = (Range){origin_from(f->text, f->source), origin_to(f->text, f->source + n - 1)};
+        if (k == 0) from = f->last;
+        f->source += n;
     }
-    return true;
+    buffer_put(f->out, bytes, utf8_encode(x.c, bytes), from.start, from.end);
 }
 
-// Everything below the first character that the form can change (`least`) is copied as it is, together with the letter a combining mark may sit on.
-static bool normal_form(Text* text, utf8proc_option_t options, int32_t least, Encoding* e) {
-    int32_t i = 0, c, run = -1, before = 0, copied = 0;
-    TextBuffer* b = NULL;
-    while (i <= text->n) {
-        int n = i < text->n ? utf8_decode(text->bytes + i, text->n - i, &c) : 1;
-        bool touched = i < text->n && c >= least;
-        if (touched && run < 0) run = before;
-        if (!touched && run >= 0) {
-            if (!b) b = buffer_other(text, e);
-            buffer_copy(b, text, copied, run);
-            if (!normal_form_run(b, text, run, i, options, e)) return false;
-            copied = i;
-            run = -1;
-        }
-        before = i;
-        i += n;
+// Characters younger than the Unicode that `tokenizers` normalises by: it leaves them alone.
+static bool too_young(int32_t c) { return in_ranges(c, not_normalized, sizeof not_normalized / sizeof *not_normalized); }
+
+#define HANGUL_FIRST 0xAC00
+#define HANGUL_LAST 0xD7A3
+
+// The character that a and b make together, −1: none.
+static int32_t composed(int32_t a, int32_t b) {
+    if (a >= 0x1100 && a < 0x1113) return b >= 0x1161 && b < 0x1176 ? HANGUL_FIRST + (a - 0x1100) * 588 + (b - 0x1161) * 28 : -1;
+    if (a >= HANGUL_FIRST && a <= HANGUL_LAST) return b > 0x11A7 && b < 0x11C3 && (a - HANGUL_FIRST) % 28 == 0 ? a + (b - 0x11A7) : -1;
+    if (utf8proc_get_property(a)->comb_index == UINT16_MAX || utf8proc_get_property(b)->comb_index == UINT16_MAX || too_young(a) || too_young(b)) return -1;
+    int32_t pair[2] = {a, b};
+    return utf8proc_normalize_utf32(pair, 2, UTF8PROC_COMPOSE | UTF8PROC_STABLE) == 1 ? pair[0] : -1;
+}
+
+static void form_flush(Form* f) {
+    if (f->base.c >= 0) form_put(f, f->base);
+    for (ptrdiff_t i = 0; i < arrlen(f->behind); i++) form_put(f, f->behind[i]);
+    arrsetlen(f->behind, 0);
+    f->base.c = -1;
+}
+
+// The next character in canonical order.
+static void form_push(Form* f, FormChar x) {
+    if (!f->compose || (f->base.c < 0 && x.class)) { form_put(f, x); return; }
+    if (f->base.c < 0) { f->base = x; return; }
+    // A mark composes unless one of its class or higher stands between; a starter only directly behind the base.
+    int32_t between = arrlen(f->behind) ? arrlast(f->behind).class : -1;
+    int32_t c = between < x.class ? composed(f->base.c, x.c) : -1;
+    if (c >= 0) {
+        f->base.change += x.change - 1;
+        f->base.c = c;
+    } else if (x.class) {
+        arrput(f->behind, x);
+    } else {
+        form_flush(f);
+        f->base = x;
     }
-    if (!b) return true;
-    buffer_copy(b, text, copied, text->n);
-    *text = buffer_text(b);
-    return true;
+}
+
+static void form_sort(Form* f) {
+    FormChar* p = f->pending;
+    for (ptrdiff_t i = 1; i < arrlen(p); i++)  // stable, and short
+        for (ptrdiff_t k = i; k > 0 && p[k - 1].class > p[k].class; k--) {
+            FormChar swap = p[k];
+            p[k] = p[k - 1];
+            p[k - 1] = swap;
+        }
+    for (ptrdiff_t i = 0; i < arrlen(p); i++) form_push(f, p[i]);
+    arrsetlen(f->pending, 0);
+}
+
+static void form_run(Form* f, int32_t start, int32_t end, utf8proc_option_t options) {
+    const Text* t = f->text;
+    f->source = start;
+    f->base.c = -1;
+    for (int32_t at = start, c; at < end;) {
+        int32_t parts[32];
+        at += utf8_decode(t->bytes + at, t->n - at, &c);
+        const bool alone = too_young(c);
+        utf8proc_ssize_t n = alone ? 0 : utf8proc_decompose_char(c, parts, 32, options | UTF8PROC_DECOMPOSE, NULL);
+        if (n < 1 || n > 32) { parts[0] = c; n = 1; }
+        for (int i = 0; i < n; i++) {
+            FormChar x = {parts[i], i > 0, alone ? 0 : (uint8_t)utf8proc_get_property(parts[i])->combining_class};
+            if (!x.class) form_sort(f);
+            arrput(f->pending, x);
+        }
+    }
+    form_sort(f);
+    form_flush(f);
+}
+
+// Whether c can change, or change with a neighbour. All others stay, whatever stands beside them.
+static bool form_touches(int32_t c, int32_t least, bool compose) {
+    if (c < least) return false;
+    if (c >= HANGUL_FIRST && c <= HANGUL_LAST) return !compose;
+    if (c >= 0x1100 && c < 0x1200) return compose;
+    const utf8proc_property_t* p = utf8proc_get_property(c);
+    return (p->combining_class || p->comb_index != UINT16_MAX || p->decomp_seqindex != UINT16_MAX) && !too_young(c);
+}
+
+// Only runs of characters that can change are rewritten, together with the letter before, on which their first may sit.
+static void normal_form(Text* text, utf8proc_option_t options, int32_t least, Encoding* e) {
+    Form f = {.text = text, .compose = options & UTF8PROC_COMPOSE};
+    int32_t c, run = -1, before = 0, before_that = 0, copied = 0;
+    for (int32_t i = 0, n; i <= text->n; before_that = before, before = i, i += n) {
+        n = i < text->n ? utf8_decode(text->bytes + i, text->n - i, &c) : 1;
+        bool touched = i < text->n && form_touches(c, least, f.compose);
+        if (touched && run < 0) {
+            int32_t letter;
+            bool sits = i > copied && utf8_decode(text->bytes + before, i - before, &letter) > 0 && letter >= 0;
+            run = sits ? before : i;
+            // what stands before the run, for a result that begins with an added character
+            int32_t previous = sits ? before_that : before;
+            f.last = run > 0 ? (Range){origin_from(text, previous), origin_to(text, run - 1)} : (Range){origin_from(text, 0), origin_from(text, 0)};
+        }
+        if (touched || run < 0) continue;
+        if (!f.out) f.out = buffer_other(text, e);
+        buffer_copy(f.out, text, copied, run);
+        form_run(&f, run, i, options);
+        copied = i;
+        run = -1;
+    }
+    arrfree(f.pending);
+    arrfree(f.behind);
+    if (!f.out) return;
+    buffer_copy(f.out, text, copied, text->n);
+    *text = buffer_text(f.out);
 }
 
 // ---- the other normalisers ----------------------------------------------------------------------------------------------------------------------
@@ -123,28 +217,49 @@ static void lowercase(Text* text, Encoding* e) {
 static void prepend(Text* text, const char* content, Encoding* e) {
     if (!text->n) return;
     TextBuffer* b = buffer_other(text, e);
-    buffer_put(b, content, (int32_t)strlen(content), origin_from(text, 0), origin_from(text, 0));
+    put_in_front(b, content, (int32_t)strlen(content), text, 0);
     buffer_copy(b, text, 0, text->n);
     *text = buffer_text(b);
 }
 
-static bool replace(const Normalize* step, Text* text, Encoding* e) {
-    int32_t n_pattern = step->pattern ? (int32_t)strlen(step->pattern) : 0, n_content = (int32_t)strlen(step->content);
-    if (step->pattern && (!n_pattern || !memmem(text->bytes, (size_t)text->n, step->pattern, (size_t)n_pattern))) return true;
-    TextBuffer* b = buffer_other(text, e);
-    for (int32_t i = 0;;) {
-        Range found = {text->n, text->n};
-        if (step->pattern) {
-            const char* at = i < text->n ? memmem(text->bytes + i, (size_t)(text->n - i), step->pattern, (size_t)n_pattern) : NULL;
-            if (at) found = (Range){(int32_t)(at - text->bytes), (int32_t)(at - text->bytes) + n_pattern};
-        } else if (regex_search(&step->regex, text->bytes, text->n, i, &found, e) < 0) {
-            return false;
-        }
-        buffer_copy(b, text, i, found.start);
-        if (found.start >= text->n) break;
-        buffer_put(b, step->content, n_content, origin_from(text, found.start), origin_to(text, found.end - 1));
-        i = found.end;
+// The next match of a Replace at or after `from`; none: {n, n}. A regular expression sees valid UTF-8 only.
+static bool next_replaced(const Normalize* step, const Text* text, int32_t from, Range* found, Encoding* e) {
+    *found = (Range){text->n, text->n};
+    if (step->pattern) {
+        size_t n = strlen(step->pattern);
+        const char* at = from < text->n && n ? memmem(text->bytes + from, (size_t)(text->n - from), step->pattern, n) : NULL;
+        if (at) *found = (Range){(int32_t)(at - text->bytes), (int32_t)(at - text->bytes) + (int32_t)n};
+        return true;
     }
+    while (from < text->n) {
+        bool valid;
+        int32_t end = utf8_stretch(text->bytes, text->n, from, &valid), start = from;
+        Range inside;
+        int result = valid ? regex_search(&step->regex, text->bytes + start, end - start, 0, &inside, e) : 0;
+        if (result < 0) return false;
+        if (result) {
+            *found = (Range){start + inside.start, start + inside.end};
+            return true;
+        }
+        from = end;
+    }
+    return true;
+}
+
+// What takes a match's place comes from the match's last character, as in `tokenizers`.
+static bool replace(const Normalize* step, Text* text, Encoding* e) {
+    int32_t i = 0, n_content = (int32_t)strlen(step->content);
+    TextBuffer* b = NULL;
+    for (Range found;; i = found.end) {
+        if (!next_replaced(step, text, i, &found, e)) return false;
+        if (found.start >= text->n) break;
+        if (!b) b = buffer_other(text, e);
+        buffer_copy(b, text, i, found.start);
+        int32_t last = character_before(text->bytes, found.end, found.start);
+        buffer_put(b, step->content, n_content, origin_from(text, last), origin_to(text, found.end - 1));
+    }
+    if (!b) return true;
+    buffer_copy(b, text, i, text->n);
     *text = buffer_text(b);
     return true;
 }
@@ -157,8 +272,7 @@ static void strip(Text* text, bool left, bool right, Encoding* e) {
         start += n;
     }
     while (right && end > start) {
-        int32_t last = end - 1;
-        while (last > start && end - last < 4 && ((unsigned char)text->bytes[last] & 0xC0) == 0x80) last--;
+        int32_t last = character_before(text->bytes, end, start);
         if (utf8_decode(text->bytes + last, end - last, &c) != end - last || c < 0 || !is_white_space(c)) break;
         end = last;
     }
@@ -168,27 +282,50 @@ static void strip(Text* text, bool left, bool right, Encoding* e) {
     *text = buffer_text(b);
 }
 
-// What sentencepiece does before it merges: bytes that are not UTF-8 become U+FFFD one by one, spaces become U+2581, and one is put in front.
-static void sentencepiece(const Normalize* step, Text* text, Encoding* e) {
-    if (!text->n) return;
-    const char* space = step->escape ? "\xE2\x96\x81" : " ";
-    const int32_t n_space = step->escape ? 3 : 1;
-    int32_t i = 0, end = text->n;
-    TextBuffer* b = buffer_other(text, e);
-    if (step->right) {
-        while (i < end && text->bytes[i] == ' ') i++;
-        while (end > i && text->bytes[end - 1] == ' ') end--;
+// Bytes of the user-defined piece at i, 0: none begins there.
+static int32_t user_defined_at(const Tokenizer* t, const Text* text, int32_t i) {
+    int32_t length = 0;
+    const Trie* trie = &t->normalized_trie;
+    return trie->any && trie->first[(unsigned char)text->bytes[i]] && trie_longest(trie, text->bytes + i, text->n - i, &length) >= 0 ? length : 0;
+}
+
+// Spaces become U+2581, all else is copied. A user-defined piece is one unit: its origin is whole, whatever becomes of it.
+static void put_unit(TextBuffer* b, const Normalize* step, const Text* text, int32_t start, int32_t end, bool user_defined) {
+    const int32_t from = origin_from(text, start), to = origin_to(text, end - 1);
+    for (int32_t i = start; i < end; i++) {
+        const bool space = text->bytes[i] == ' ' && step->escape;
+        buffer_put(b, space ? "\xE2\x96\x81" : text->bytes + i, space ? 3 : 1, user_defined ? from : origin_from(text, i), user_defined ? from : origin_to(text, i));
     }
-    if (step->left && i < end) buffer_put(b, space, n_space, origin_from(text, i), origin_from(text, i));
-    bool was_space = step->right;
-    while (i < end) {
-        int32_t c;
-        int n = utf8_decode(text->bytes + i, end - i, &c);
-        if (c < 0) buffer_put(b, "\xEF\xBF\xBD", 3, origin_from(text, i), origin_to(text, i));
-        else if (c != ' ') buffer_copy(b, text, i, i + n);
-        else if (!step->right || !was_space) buffer_put(b, space, n_space, origin_from(text, i), origin_to(text, i));
-        was_space = c == ' ' && step->right;
+    arrlast(b->to) = to;
+}
+
+// What sentencepiece does before it merges: bytes that are not UTF-8 become U+FFFD one by one, spaces become U+2581, and one is put in front. Where extra
+// spaces are removed, the one that stays covers them.
+static void sentencepiece(const Tokenizer* t, const Normalize* step, Text* text, Encoding* e) {
+    const char* space = step->escape ? "\xE2\x96\x81" : " ";
+    const size_t n_space = strlen(space);
+    int32_t i = 0;
+    TextBuffer* b = buffer_other(text, e);
+    while (step->right && i < text->n && text->bytes[i] == ' ' && !user_defined_at(t, text, i)) i++;
+    if (step->left && i < text->n) buffer_put(b, space, (int32_t)n_space, origin_from(text, i), origin_from(text, i));
+    bool after_space = step->right;
+    while (i < text->n) {
+        int32_t c, length = user_defined_at(t, text, i), n = length ? length : utf8_decode(text->bytes + i, text->n - i, &c), skip = 0;
+        if (!length && c < 0) {
+            buffer_put(b, "\xEF\xBF\xBD", 3, origin_from(text, i), origin_to(text, i));
+            after_space = false;
+        } else {
+            while (after_space && skip < n && text->bytes[i + skip] == ' ') skip++;
+            if (skip < n) put_unit(b, step, text, i + skip, i + n, length > 0);
+            else if (arrlen(b->to)) arrlast(b->to) = origin_to(text, i + n - 1);
+            if (skip < n) after_space = step->right && text->bytes[i + n - 1] == ' ';
+        }
         i += n;
+    }
+    while (step->right && arrlenu(b->bytes) >= n_space && !memcmp(b->bytes + arrlen(b->bytes) - n_space, space, n_space)) {
+        arrsetlen(b->bytes, arrlenu(b->bytes) - n_space);
+        arrsetlen(b->from, arrlenu(b->bytes));
+        arrsetlen(b->to, arrlenu(b->bytes));
     }
     *text = buffer_text(b);
 }
@@ -199,15 +336,15 @@ bool normalize_text(const Tokenizer* t, Text* text, Encoding* e) {
         bool good = true;
         switch (step->type) {
         // U+0300 is the first character that is not in NFC by itself or can change the one before; decompositions begin at U+00A0.
-        case NORMALIZE_NFC: good = normal_form(text, UTF8PROC_COMPOSE | UTF8PROC_STABLE, 0x300, e); break;
-        case NORMALIZE_NFD: good = normal_form(text, UTF8PROC_DECOMPOSE | UTF8PROC_STABLE, 0xA0, e); break;
-        case NORMALIZE_NFKC: good = normal_form(text, UTF8PROC_COMPOSE | UTF8PROC_STABLE | UTF8PROC_COMPAT, 0xA0, e); break;
-        case NORMALIZE_NFKD: good = normal_form(text, UTF8PROC_DECOMPOSE | UTF8PROC_STABLE | UTF8PROC_COMPAT, 0xA0, e); break;
+        case NORMALIZE_NFC: normal_form(text, UTF8PROC_COMPOSE | UTF8PROC_STABLE, 0x300, e); break;
+        case NORMALIZE_NFD: normal_form(text, UTF8PROC_DECOMPOSE | UTF8PROC_STABLE, 0xA0, e); break;
+        case NORMALIZE_NFKC: normal_form(text, UTF8PROC_COMPOSE | UTF8PROC_STABLE | UTF8PROC_COMPAT, 0xA0, e); break;
+        case NORMALIZE_NFKD: normal_form(text, UTF8PROC_DECOMPOSE | UTF8PROC_STABLE | UTF8PROC_COMPAT, 0xA0, e); break;
         case NORMALIZE_LOWERCASE: lowercase(text, e); break;
         case NORMALIZE_PREPEND: prepend(text, step->content, e); break;
         case NORMALIZE_REPLACE: good = replace(step, text, e); break;
         case NORMALIZE_STRIP: strip(text, step->left, step->right, e); break;
-        case NORMALIZE_SENTENCEPIECE: sentencepiece(step, text, e); break;
+        case NORMALIZE_SENTENCEPIECE: sentencepiece(t, step, text, e); break;
         }
         if (!good) return false;
     }

@@ -1,16 +1,27 @@
-/* tokenize: text on stdin to ids on stdout, or back. All of stdin is one text, byte for byte. */
+/* tokenize: text on stdin to ids on stdout, or back. All of stdin is one text, byte for byte; with --batch it is many, which threads share. */
 #include <errno.h>
 #include <limits.h>
+// defines: pthread_create, pthread_join
+#include <pthread.h>
+#include <stdarg.h>
+// defines: atomic_fetch_add
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 // defines: tokenizer_open, tokenizer_encode, tokenizer_decode
 #include "tokenizer.h"
 
-__attribute__((format(printf, 1, 2), noreturn)) static void stop(const char* format, ...);
+#define MOST_THREADS 256
 
-#include <stdarg.h>
-static void stop(const char* format, ...) {
+typedef struct {
+    const char* path;
+    bool decode, special, batch, offsets, time;
+    int threads;
+} Options;
+
+__attribute__((format(printf, 1, 2), noreturn)) static void stop(const char* format, ...) {
     va_list args;
     va_start(args, format);
     fputs("tokenize: ", stderr);
@@ -20,84 +31,232 @@ static void stop(const char* format, ...) {
     exit(2);
 }
 
+static void* need(void* memory) {
+    if (!memory) stop("not enough memory");
+    return memory;
+}
+
+// ---- options ------------------------------------------------------------------------------------------------------------------------------------
+
 static void help(void) {
     puts("tokenize --tokenizer DIR_OR_FILE [--decode] [--special]     text on stdin to token ids on stdout; all of stdin is one text, byte for byte\n"
          "  --tokenizer PATH  a model's directory, or tokenizer.json, tokenizer.model, encoder.json, vocab.json (each also .gz)\n"
          "  --decode          ids on stdin (separated by blanks) to text on stdout\n"
          "  --special         encoding: add BOS and EOS as the tokenizer does, and read text spelled like a special token as that token\n"
          "                    decoding: print special tokens, too\n"
+         "  --offsets         id:start:end instead of id: the bytes of the text that the token covers\n"
+         "  --batch           many texts, each as a netstring (LENGTH:BYTES, with the comma); a line of ids for each\n"
+         "                    with --decode: a line of ids for each text on stdin, netstrings on stdout\n"
+         "  --threads N       of --batch [1]\n"
+         "  --time            of --batch: instead of the ids, texts, tokens and seconds of encoding (reading not counted) on stderr\n"
          "  --help            this text\n"
          "Without --special no BOS or EOS is added. Text spelled like a special token is then that token for a tokenizer.json, as in Hugging Face\n"
          "`tokenizers`, and ordinary text for the other formats, as in tiktoken and sentencepiece.");
 }
 
+static int whole_number(const char* name, const char* text, int low, int high) {
+    char* end;
+    errno = 0;
+    long n = strtol(text, &end, 10);
+    if (end == text || *end || errno || n < low || n > high) stop("%s is \"%.40s\", want a whole number from %d to %d", name, text, low, high);
+    return (int)n;
+}
+
+static Options read_options(int argc, char** argv) {
+    Options o = {.threads = 1};
+    const struct { const char* name; bool* flag; const char** text; } rows[] = {
+        {"--tokenizer", NULL, &o.path}, {"--decode", &o.decode, NULL}, {"--special", &o.special, NULL}, {"--batch", &o.batch, NULL},
+        {"--offsets", &o.offsets, NULL}, {"--threads", NULL, NULL},    {"--time", &o.time, NULL},
+    };
+    enum { N_ROWS = sizeof rows / sizeof *rows };
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--help")) { help(); exit(0); }
+        const char* equals = strchr(argv[i], '=');
+        size_t n = equals ? (size_t)(equals - argv[i]) : strlen(argv[i]);
+        int r = 0;
+        while (r < N_ROWS && (strncmp(rows[r].name, argv[i], n) || rows[r].name[n])) r++;
+        if (r == N_ROWS) stop("unknown option %.60s; see tokenize --help", argv[i]);
+        if (rows[r].flag) {
+            if (equals) stop("%s takes no value", rows[r].name);
+            *rows[r].flag = true;
+            continue;
+        }
+        const char* value = equals ? equals + 1 : i + 1 < argc ? argv[++i] : "";
+        if (!*value) stop("%s needs a value; see tokenize --help", rows[r].name);
+        if (rows[r].text) *rows[r].text = value;
+        else o.threads = whole_number(rows[r].name, value, 1, MOST_THREADS);
+    }
+    if (!o.path) stop("--tokenizer is missing; see tokenize --help");
+    if (o.decode && o.offsets) stop("--offsets belongs to encoding, not to --decode");
+    if (!o.batch && (o.threads > 1 || o.time)) stop("--threads and --time belong to --batch");
+    return o;
+}
+
 static char* read_stdin(size_t* length) {
     size_t room = 1 << 16, n = 0, got;
-    char* text = malloc(room);
-    while (text && (got = fread(text + n, 1, room - n - 1, stdin)) > 0) {
+    char* text = need(malloc(room));
+    while ((got = fread(text + n, 1, room - n - 1, stdin)) > 0) {
         n += got;
-        if (room - n < 2) text = realloc(text, room *= 2);
+        if (room - n < 2) text = need(realloc(text, room *= 2));
     }
-    if (!text) stop("stdin: not enough memory for a text of more than %zu bytes", n);
     if (ferror(stdin)) stop("stdin cannot be read: %s", strerror(errno));
     text[n] = 0;
     *length = n;
     return text;
 }
 
-static void decode(const Tokenizer* t, const char* text, size_t length, int special) {
-    char error[512];
-    size_t n = 0, room = 1024, out_length;
-    int32_t* ids = malloc(room * sizeof *ids);
-    const char *p = text, *end = text + length;
-    while (ids) {
-        p += strspn(p, " \t\r\n");
+// ---- decoding -----------------------------------------------------------------------------------------------------------------------------------
+
+// The ids of text[0, n); `line` names them in messages, 0: not at all.
+static int32_t* read_ids(const char* text, size_t n, size_t line, int64_t* n_ids) {
+    size_t room = 256, at = 0;
+    int32_t* ids = need(malloc(room * sizeof *ids));
+    char where[32] = "stdin";
+    if (line) snprintf(where, sizeof where, "stdin:%zu", line);
+    for (const char *p = text, *end = text + n;;) {
+        while (p < end && strchr(" \t\r\n", *p) && *p) p++;
         if (p == end) break;
+        int width = 0;
+        while (p + width < end && width < 20 && p[width] > ' ') width++;
         char* behind;
         errno = 0;
         long id = strtol(p, &behind, 10);
-        if (behind == p || (*behind && !strchr(" \t\r\n", *behind)) || (behind < end && !*behind)) stop("stdin: %.20s (number %zu) is not an id", p, n + 1);
-        if (errno || id < 0 || id > INT_MAX) stop("stdin: id %.20s (number %zu) is out of range", p, n + 1);
-        if (n == room) ids = realloc(ids, (room *= 2) * sizeof *ids);
-        if (ids) ids[n++] = (int32_t)id;
+        if (behind == p || behind > end || (behind < end && (!*behind || !strchr(" \t\r\n", *behind)))) stop("%s: %.*s (number %zu) is not an id", where, width, p, at + 1);
+        if (errno || id < 0 || id > INT_MAX) stop("%s: id %.*s (number %zu) is out of range", where, width, p, at + 1);
+        if (at == room) ids = need(realloc(ids, (room *= 2) * sizeof *ids));
+        ids[at++] = (int32_t)id;
         p = behind;
     }
-    if (!ids) stop("stdin: not enough memory for more than %zu ids", n);
-    char* out = tokenizer_decode(t, ids, (int64_t)n, special, &out_length, error, sizeof error);
+    *n_ids = (int64_t)at;
+    return ids;
+}
+
+static void decode(const Tokenizer* t, const char* text, size_t n, size_t line, const Options* o) {
+    char error[512];
+    size_t length;
+    int64_t n_ids;
+    int32_t* ids = read_ids(text, n, line, &n_ids);
+    char* out = tokenizer_decode(t, ids, n_ids, o->special, &length, error, sizeof error);
+    if (!out && line) stop("stdin:%zu: %s", line, error);
     if (!out) stop("stdin: %s", error);
-    fwrite(out, 1, out_length, stdout);
+    if (line) printf("%zu:", length);
+    fwrite(out, 1, length, stdout);
+    if (line) putchar(',');
     free(out);
     free(ids);
 }
 
-static void encode(const Tokenizer* t, const char* text, size_t length, int special) {
-    Encoding e = {0};
-    int flags = tokenizer_default_flags(t) | (special ? TOKENIZER_ADD_SPECIAL | TOKENIZER_PARSE_SPECIAL : 0);
-    if (tokenizer_encode(t, text, length, flags, &e) < 0) stop("stdin: %s", e.error);
-    for (int64_t i = 0; i < e.n; i++) printf("%s%d", i ? " " : "", e.ids[i]);
+static void decode_lines(const Tokenizer* t, const char* text, size_t n, const Options* o) {
+    size_t line = 1;
+    for (const char *p = text, *end = text + n; p < end; line++) {
+        const char* newline = memchr(p, '\n', (size_t)(end - p));
+        size_t length = newline ? (size_t)(newline - p) : (size_t)(end - p);
+        decode(t, p, length, line, o);
+        p += length + (newline != NULL);
+    }
+}
+
+// ---- encoding -----------------------------------------------------------------------------------------------------------------------------------
+
+static int encode_flags(const Tokenizer* t, const Options* o) {
+    return tokenizer_default_flags(t) | (o->special ? TOKENIZER_ADD_SPECIAL | TOKENIZER_PARSE_SPECIAL : 0);
+}
+
+static void print_tokens(const int32_t* ids, const int32_t* start, const int32_t* end, int64_t n, const Options* o) {
+    for (int64_t i = 0; i < n; i++) {
+        if (o->offsets) printf("%s%d:%d:%d", i ? " " : "", ids[i], start[i], end[i]);
+        else printf("%s%d", i ? " " : "", ids[i]);
+    }
     putchar('\n');
+}
+
+static void encode(const Tokenizer* t, const char* text, size_t length, const Options* o) {
+    Encoding e = {0};
+    if (tokenizer_encode(t, text, length, encode_flags(t, o), &e) < 0) stop("stdin: %s", e.error);
+    print_tokens(e.ids, e.start, e.end, e.n, o);
     encoding_free(&e);
 }
 
+// One text of a batch and what became of it: three arrays of n behind one another in `ids`.
+typedef struct { const char* text; size_t length; int32_t* ids; int64_t n; } Job;
+typedef struct {
+    const Tokenizer* t;
+    const Options* o;
+    Job* jobs;
+    size_t n_jobs;
+    _Atomic size_t next;
+} Batch;
+
+static Job* read_netstrings(const char* text, size_t length, size_t* n_jobs) {
+    size_t room = 1024, n = 0, at = 0;
+    Job* jobs = need(malloc(room * sizeof *jobs));
+    while (at < length) {
+        size_t size = 0, digits = 0;
+        while (at < length && text[at] >= '0' && text[at] <= '9' && digits++ < 12) size = 10 * size + (size_t)(text[at++] - '0');
+        if (!digits || at == length || text[at] != ':' || size > length - at - 1 || at + 1 + size == length || text[at + 1 + size] != ',')
+            stop("stdin: text %zu, at byte %zu, is no netstring (LENGTH:BYTES,)", n + 1, at);
+        if (n == room) jobs = need(realloc(jobs, (room *= 2) * sizeof *jobs));
+        jobs[n++] = (Job){text + at + 1, size, NULL, 0};
+        at += size + 2;
+    }
+    *n_jobs = n;
+    return jobs;
+}
+
+static void* work(void* argument) {
+    enum { BLOCK = 64 };  // texts that a thread takes at a time
+    Batch* b = argument;
+    Encoding e = {0};
+    const int flags = encode_flags(b->t, b->o);
+    for (size_t from; (from = atomic_fetch_add(&b->next, BLOCK)) < b->n_jobs;)
+        for (size_t i = from; i < from + BLOCK && i < b->n_jobs; i++) {
+            Job* j = &b->jobs[i];
+            j->n = tokenizer_encode(b->t, j->text, j->length, flags, &e);
+            if (j->n < 0) stop("stdin: text %zu: %s", i + 1, e.error);
+            size_t bytes = (size_t)j->n * sizeof *j->ids;
+            j->ids = need(malloc(3 * bytes + 1));
+            memcpy(j->ids, e.ids, bytes);
+            memcpy(j->ids + j->n, e.start, bytes);
+            memcpy(j->ids + 2 * j->n, e.end, bytes);
+        }
+    encoding_free(&e);
+    return NULL;
+}
+
+static void encode_batch(const Tokenizer* t, const char* text, size_t length, const Options* o) {
+    Batch b = {.t = t, .o = o};
+    b.jobs = read_netstrings(text, length, &b.n_jobs);
+    pthread_t threads[MOST_THREADS];
+    struct timespec begin, end;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    for (int i = 1; i < o->threads; i++)
+        if (pthread_create(&threads[i], NULL, work, &b)) stop("thread %d cannot be started: %s", i, strerror(errno));
+    work(&b);
+    for (int i = 1; i < o->threads; i++) pthread_join(threads[i], NULL);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    int64_t tokens = 0;
+    for (size_t i = 0; i < b.n_jobs; i++) {
+        const Job* j = &b.jobs[i];
+        if (!o->time) print_tokens(j->ids, j->ids + j->n, j->ids + 2 * j->n, j->n, o);
+        tokens += j->n;
+        free(j->ids);
+    }
+    double seconds = (double)(end.tv_sec - begin.tv_sec) + 1e-9 * (double)(end.tv_nsec - begin.tv_nsec);
+    if (o->time) fprintf(stderr, "%zu texts, %lld tokens, %.6f s\n", b.n_jobs, (long long)tokens, seconds);
+    free(b.jobs);
+}
+
 int main(int argc, char** argv) {
-    const char* path = NULL;
-    int decoding = 0, special = 0;
     char error[512];
     size_t length;
-    for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--help")) { help(); return 0; }
-        else if (!strcmp(argv[i], "--decode")) decoding = 1;
-        else if (!strcmp(argv[i], "--special")) special = 1;
-        else if (!strncmp(argv[i], "--tokenizer=", 12) && argv[i][12]) path = argv[i] + 12;
-        else if (!strcmp(argv[i], "--tokenizer")) { if (++i == argc) stop("--tokenizer needs a directory or file"); path = argv[i]; }
-        else stop("unknown option %.60s; see tokenize --help", argv[i]);
-    }
-    if (!path) stop("--tokenizer is missing; see tokenize --help");
-    Tokenizer* t = tokenizer_open(path, error, sizeof error);
+    const Options o = read_options(argc, argv);
+    Tokenizer* t = tokenizer_open(o.path, error, sizeof error);
     if (!t) stop("%s", error);
     char* text = read_stdin(&length);
-    if (decoding) decode(t, text, length, special);
-    else encode(t, text, length, special);
+    if (o.decode && o.batch) decode_lines(t, text, length, &o);
+    else if (o.decode) decode(t, text, length, 0, &o);
+    else if (o.batch) encode_batch(t, text, length, &o);
+    else encode(t, text, length, &o);
     free(text);
     tokenizer_close(t);
     if (fflush(stdout) || ferror(stdout)) stop("stdout cannot be written: %s", strerror(errno));

@@ -27,7 +27,7 @@ enum {
 // What one text became. Start with {0}, use it for as many texts as you like (it keeps its buffers and a cache of words), one thread at a time.
 typedef struct {
     int32_t* ids;                       // (n)
-    int32_t *start, *end;               // (n) token i covers bytes [start, end) of the original text; BOS and EOS cover none
+    int32_t *start, *end;               // (n) token i covers bytes [start, end) of the original text; what ADD_SPECIAL adds covers [0, 0)
     int64_t n;
     char error[256];                    // why tokenizer_encode returned −1
     struct TokenizerScratch* scratch;   // the library's own
@@ -70,6 +70,16 @@ const char* tokenizer_format(const Tokenizer* t);  // "tokenizer.json", "tiktoke
 // The flags that make tokenizer_encode do what the format's own library does by default with special-token text (Hugging Face reads it, tiktoken and
 // sentencepiece do not).
 int tokenizer_default_flags(const Tokenizer* t);
+
+// ---- chat templates -----------------------------------------------------------------------------------------------------------------------------
+
+typedef struct { const char *role, *content; } ChatMessage;  // role: system, user or assistant
+
+// The conversation as the template writes it, malloc'ed; with ask_reply up to where the assistant is to speak (add_generation_prompt). The text spells BOS
+// and the other special tokens itself: encode it with TOKENIZER_PARSE_SPECIAL and without TOKENIZER_ADD_SPECIAL. NULL with `error`: an unknown template or
+// role, or roles in an order that the template refuses.
+char* chat_render(const char* name, const ChatMessage* messages, int n, bool ask_reply, char* error, size_t error_size);
+const char* chat_template_name(int i);  // llama3, mistral (v0.3), mistral-v0.2, phi3; NULL behind the last
 
 #ifdef __cplusplus
 }

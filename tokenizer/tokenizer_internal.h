@@ -19,8 +19,12 @@ loader per file format and walked by one encoder.
 #include <stb/stb_ds.h>
 // defines: Tokenizer, Encoding
 #include "tokenizer.h"
+// defines: CharacterRange, younger_letters … not_normalized
+#include "unicode_table.h"
 
+#ifndef MAX_VOCAB                 // the fuzz targets take less, or one large id would cost them 400 MB
 #define MAX_VOCAB (1 << 24)      // a larger id is a damaged file
+#endif
 #define MAX_FILE (1u << 30)      // bytes of a tokenizer's file, unpacked
 #define NO_SPAN UINT32_MAX
 
@@ -60,6 +64,9 @@ typedef struct { char* bytes; int32_t *from, *to; } TextBuffer;  // three stb_ds
 int utf8_length(const char* s, int64_t n);                       // bytes of the character at s (1–4), 0: not UTF-8 (n ≥ 1)
 int utf8_decode(const char* s, int64_t n, int32_t* codepoint);   // the same, with the character; −1 as character: not UTF-8, length 1
 int utf8_encode(int32_t codepoint, char* out);                   // up to 4 bytes
+int32_t utf8_stretch(const char* s, int32_t n, int32_t from, bool* valid);   // end of the longest s[from, end) that is all UTF-8, or has none
+int32_t character_before(const char* s, int32_t end, int32_t least);         // where the character (or stray byte) that ends at `end` begins
+bool in_ranges(int32_t codepoint, const CharacterRange* ranges, size_t n);   // ranges in order
 bool is_white_space(int32_t codepoint);                          // Unicode White_Space
 bool is_word(int32_t codepoint);                                 // Alphabetic, M, Nd, Pc, Join_Control: \w of the Rust regex library
 Text buffer_text(const TextBuffer* b);
@@ -68,6 +75,7 @@ TextBuffer* buffer_other(const Text* text, Encoding* e);
 void buffer_free(TextBuffer* b);
 void buffer_copy(TextBuffer* b, const Text* t, int32_t start, int32_t end);                               // bytes with their origins
 void buffer_put(TextBuffer* b, const char* bytes, int32_t n, int32_t from, int32_t to);                  // n bytes, all from [from, to)
+void put_in_front(TextBuffer* b, const char* bytes, int32_t n, const Text* t, int32_t start);            // with the origin of t's character at start
 static inline int32_t origin_from(const Text* t, int32_t i) { return t->from ? t->from[i] : t->base + i; }
 static inline int32_t origin_to(const Text* t, int32_t i) { return t->from ? t->to[i] : t->base + i + 1; }
 
@@ -165,6 +173,7 @@ struct TokenizerScratch {
     int64_t room;                 // of the Encoding's arrays
 };
 
+void put_characters(char** out, const CharacterRange* ranges, size_t n);     // as a regular expression has them between brackets; out is an stb_ds array
 bool regex_compile(Regex* r, const char* pattern, ErrorBuffer error);
 void regex_free(Regex* r);
 // The first match in bytes[from, n); 1 found, 0 none, −1 failed (e->error).

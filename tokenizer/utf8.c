@@ -27,12 +27,42 @@ int utf8_decode(const char* s, int64_t n, int32_t* codepoint) {
     return length;
 }
 
+int32_t utf8_stretch(const char* s, int32_t n, int32_t from, bool* valid) {
+    int32_t at = from, c;
+    *valid = utf8_length(s + from, n - from) > 0;
+    while (at < n) {
+        uint64_t eight;
+        while (*valid && at + 8 <= n && (memcpy(&eight, s + at, 8), !(eight & 0x8080808080808080u))) at += 8;  // most text is ASCII
+        if (at == n) break;
+        int length = utf8_decode(s + at, n - at, &c);
+        if ((c >= 0) != *valid) break;
+        at += length;
+    }
+    return at;
+}
+
+int32_t character_before(const char* s, int32_t end, int32_t least) {
+    int32_t at = end - 1;
+    while (at > least && end - at < 4 && ((unsigned char)s[at] & 0xC0) == 0x80) at--;
+    return at;
+}
+
 int utf8_encode(int32_t c, char* out) {
     if (c < 0x80) { out[0] = (char)c; return 1; }
     int length = c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
     for (int i = length - 1; i > 0; i--) { out[i] = (char)(0x80 | (c & 0x3F)); c >>= 6; }
     out[0] = (char)((0xF00 >> length & 0xF0) | c);
     return length;
+}
+
+bool in_ranges(int32_t c, const CharacterRange* ranges, size_t n) {
+    size_t low = 0, high = n;  // the first range that ends at c or behind it
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (ranges[middle].last < c) low = middle + 1;
+        else high = middle;
+    }
+    return low < n && ranges[low].first <= c;
 }
 
 bool is_white_space(int32_t c) {
@@ -49,6 +79,6 @@ bool is_word(int32_t c) {
     case UTF8PROC_CATEGORY_LU: case UTF8PROC_CATEGORY_LL: case UTF8PROC_CATEGORY_LT: case UTF8PROC_CATEGORY_LM: case UTF8PROC_CATEGORY_LO:
     case UTF8PROC_CATEGORY_MN: case UTF8PROC_CATEGORY_MC: case UTF8PROC_CATEGORY_ME: case UTF8PROC_CATEGORY_ND: case UTF8PROC_CATEGORY_NL:
     case UTF8PROC_CATEGORY_PC: return true;
-    default: return false;
+    default: return in_ranges(c, younger_words, sizeof younger_words / sizeof *younger_words);
     }
 }

@@ -1,0 +1,116 @@
+/* Chat templates: how a family writes a conversation as one text. Each is a row of a table; what the rows leave open (tools, images) belongs to no training
+   or evaluation of text. The same text as transformers' apply_chat_template makes of the published templates. */
+#include <stdlib.h>
+#include "tokenizer_internal.h"
+
+typedef enum { ROLE_SYSTEM, ROLE_USER, ROLE_ASSISTANT, ROLES } Role;
+static const char* const role_names[ROLES] = {"system", "user", "assistant"};
+
+typedef enum { SYSTEM_TURN, SYSTEM_IN_LAST_USER, SYSTEM_REFUSED } SystemPlace;  // a turn; in front of the last user's text, a blank line between; none
+
+typedef struct {
+    const char* name;
+    const char* begin;                                      // of the conversation
+    struct { const char *before, *after; bool trim; } turn[ROLES];  // around the text; trim: without the white space at its ends
+    SystemPlace system;
+    bool alternate;                                         // user and assistant must take turns, the user first
+    const char *prompt, *end;                               // behind the last turn: where a reply is asked for, and where not
+} Template;
+
+static const Template templates[] = {
+    {"llama3", "<|begin_of_text|>",
+     {{"<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>", true}, {"<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>", true},
+      {"<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>", true}},
+     SYSTEM_TURN, false, "<|start_header_id|>assistant<|end_header_id|>\n\n", ""},
+    {"mistral", "<s>", {{"", "", false}, {"[INST] ", "[/INST]", false}, {" ", "</s>", true}}, SYSTEM_IN_LAST_USER, true, "", ""},         // v0.3 and later
+    {"mistral-v0.2", "<s>", {{"", "", false}, {"[INST] ", " [/INST]", false}, {"", "</s>", false}}, SYSTEM_REFUSED, true, "", ""},
+    {"phi3", "", {{"<|system|>\n", "<|end|>\n", false}, {"<|user|>\n", "<|end|>\n", false}, {"<|assistant|>\n", "<|end|>\n", false}},
+     SYSTEM_TURN, false, "<|assistant|>\n", "<|endoftext|>"},
+};
+#define N_TEMPLATES ((int)(sizeof templates / sizeof *templates))
+
+const char* chat_template_name(int i) { return i >= 0 && i < N_TEMPLATES ? templates[i].name : NULL; }
+
+static const Template* find_template(const char* name, ErrorBuffer error) {
+    char names[256] = "";
+    for (int i = 0; i < N_TEMPLATES; i++) {
+        if (!strcmp(templates[i].name, name)) return &templates[i];
+        snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", i ? ", " : "", templates[i].name);
+    }
+    tok_error(error, "the chat template %.60s is not known; there are: %s", name, names);
+    return NULL;
+}
+
+static bool find_role(const char* name, Role* role) {
+    for (int r = 0; r < ROLES; r++)
+        if (!strcmp(role_names[r], name)) { *role = (Role)r; return true; }
+    return false;
+}
+
+// The roles of all messages, if the template takes them in this order.
+static bool check_roles(const Template* t, const ChatMessage* messages, int n, Role* roles, ErrorBuffer error) {
+    int turns = 0;
+    for (int i = 0; i < n; i++) {
+        if (!find_role(messages[i].role, &roles[i])) return tok_error(error, "message %d: the role %.60s is neither system, user nor assistant", i + 1, messages[i].role);
+        if (roles[i] == ROLE_SYSTEM && t->system == SYSTEM_TURN) continue;
+        if (roles[i] == ROLE_SYSTEM && t->system == SYSTEM_REFUSED) return tok_error(error, "message %d: the chat template %s has no place for a system message", i + 1, t->name);
+        if (roles[i] == ROLE_SYSTEM && i) return tok_error(error, "message %d: the chat template %s takes a system message in first place only", i + 1, t->name);
+        if (roles[i] == ROLE_SYSTEM) continue;
+        if (t->alternate && roles[i] != (turns++ % 2 ? ROLE_ASSISTANT : ROLE_USER))
+            return tok_error(error, "message %d: user and assistant must alternate in the chat template %s, the user first", i + 1, t->name);
+    }
+    return true;
+}
+
+// White space of Python's str.strip: Unicode's and four separators more.
+static bool is_stripped(int32_t c) { return is_white_space(c) || (c >= 0x1C && c <= 0x1F); }
+
+static void put(char** out, const char* text, size_t n) { memcpy(arraddnptr(*out, n), text, n); }
+
+static void put_content(char** out, const char* text, bool trim) {
+    size_t start = 0, end = strlen(text);
+    int32_t c;
+    while (trim && start < end) {
+        int n = utf8_decode(text + start, (int64_t)(end - start), &c);
+        if (!is_stripped(c)) break;
+        start += (size_t)n;
+    }
+    while (trim && end > start) {
+        size_t last = end - 1;
+        while (last > start && end - last < 4 && ((unsigned char)text[last] & 0xC0) == 0x80) last--;
+        if (utf8_decode(text + last, (int64_t)(end - last), &c) != (int)(end - last) || !is_stripped(c)) break;
+        end = last;
+    }
+    put(out, text + start, end - start);
+}
+
+char* chat_render(const char* name, const ChatMessage* messages, int n, bool ask_reply, char* error, size_t error_size) {
+    const ErrorBuffer buffer = {error, error_size};
+    const Template* t = find_template(name, buffer);
+    Role* roles = malloc((size_t)(n > 0 ? n : 1) * sizeof *roles);
+    if (!t || !roles || !check_roles(t, messages, n, roles, buffer)) {
+        if (!roles) tok_error(buffer, "not enough memory for %d messages", n);
+        free(roles);
+        return NULL;
+    }
+    char* text = NULL;
+    put(&text, t->begin, strlen(t->begin));
+    for (int i = 0; i < n; i++) {
+        if (roles[i] == ROLE_SYSTEM && t->system == SYSTEM_IN_LAST_USER) continue;
+        const char* before = t->turn[roles[i]].before;
+        put(&text, before, strlen(before));
+        if (t->system == SYSTEM_IN_LAST_USER && roles[0] == ROLE_SYSTEM && roles[i] == ROLE_USER && i == n - 1) {
+            put_content(&text, messages[0].content, false);
+            put(&text, "\n\n", 2);
+        }
+        put_content(&text, messages[i].content, t->turn[roles[i]].trim);
+        put(&text, t->turn[roles[i]].after, strlen(t->turn[roles[i]].after));
+    }
+    const char* last = ask_reply ? t->prompt : t->end;
+    put(&text, last, strlen(last));
+    char* out = strndup(text ? text : "", (size_t)arrlen(text));
+    arrfree(text);
+    free(roles);
+    if (!out) tok_error(buffer, "not enough memory for a conversation of %d messages", n);
+    return out;
+}
