@@ -17,8 +17,7 @@ static void print_line(const char* kind, const char* format, va_list args) {
     if (error_rank) sleep(1);
     fprintf(stderr, "%s: ", program_name);
     if (error_rank) fprintf(stderr, "rank %d: ", error_rank);
-    fprintf(stderr, "%s%s
-", kind, line);
+    fprintf(stderr, "%s%s\n", kind, line);
 }
 void fatal(const char* format, ...) {
     va_list args;

@@ -19,7 +19,7 @@ sources=$(ls seal/*.c tokenizer/*.c | grep -vE 'seal/error.c|_main.c')
 targets=$(cd dev/fuzz && ls *.c | grep -vE '^(survive|replay)\.c$')
 
 compile() {  # SOURCE OBJECT: where the source or a header is newer
-    if [ ! "$2" -nt "$1" ] || [ -n "$(find seal tokenizer dev/fuzz -name '*.h' -newer "$2" -print -quit)" ]; then $compiler $flags -c "$1" -o "$2"; fi
+    if [ ! "$2" -nt "$1" ] || [ -n "$(find seal tokenizer dev/fuzz -name '*.h' -newer "$2" -print -quit)" ]; then rm -f "$2"; $compiler $flags -c "$1" -o "$2"; fi
 }
 objects= jobs=0
 for source in $sources dev/fuzz/survive.c dev/fuzz/replay.c $(printf 'dev/fuzz/%s ' $targets); do
@@ -32,7 +32,7 @@ for source in $sources dev/fuzz/survive.c dev/fuzz/replay.c $(printf 'dev/fuzz/%
     if [ $((jobs % 2)) -eq 0 ]; then wait; fi  # two at a time
 done
 wait
-for object in $objects; do [ -e "$object" ] || { echo "dev/fuzz/build.sh: $object was not made" >&2; exit 1; }; done
+for object in $objects $(for t in $targets; do echo "$out/dev_fuzz_${t%.c}.o"; done); do [ -e "$object" ] || { echo "dev/fuzz/build.sh: $object was not made" >&2; exit 1; }; done
 rm -f "$out/host.a"
 ar rcs "$out/host.a" $objects
 for target in $targets; do

@@ -9,7 +9,8 @@ static void body(void* directory) {
     memset(&second, 0, sizeof second);
     model_config_read(&first, directory);
     MUST(first.L > 0 && first.NH > 0 && first.C == first.NH * first.HS && first.Vp >= first.V);
-    char* text = model_config_json(&first);
+    free(model_config_json(&first, directory, "float32"));
+    char* text = model_config_json(&first, NULL, NULL);
     fuzz_file("config.json", (const uint8_t*)text, strlen(text));
     free(text);
     model_config_read(&second, directory);
