@@ -3,14 +3,16 @@
 # whose labels nobody tells the trainer, D_safe and held-out sets from other rows (real_small.recipe). For each method: AUC of its scores against the labels, the
 # unsafe rows among the best TOP, held-out losses after fine-tuning on what it kept, time and memory.
 #   dev/reproduce/real_small.sh            DATA=../shared/data OUT=out/real SEED=1 TOP=0.8 METHODS="…" BUILD=build/cpu-fp32
+# Its tokenizer is trained on the base model's texts (PYTHON=venv/bin/python, dev/reference/README.md): at this size GPT-2's vocabulary would be nine tenths of the
+# model. TOKENIZER=DIR takes one that is there instead.
 # It resumes: every step that is whole is skipped, a run that was cut goes on from its checkpoint. Under 1 GB of memory; an hour or so on two cores.
-# On a GPU: BUILD=build/cuda-bf16 ROWS=all MODEL="--layers 12 --width 768 --heads 12 --positions 1024" RUN="--batch 64 --tokens auto".
+# On a GPU, at full width: TOKENIZER=DIR_OF_GPT2 BUILD=build/cuda-bf16 ROWS=all MODEL="--layers 12 --width 768 --heads 12 --positions 1024" RUN="--batch 64 --tokens auto".
 set -eu
 cd "$(dirname "$0")/../.."
 BUILD=${BUILD:-build/cpu-fp32} DATA=${DATA:-../shared/data} OUT=${OUT:-out/real} SEED=${SEED:-1} TOP=${TOP:-0.8} ROWS=${ROWS:-}
 : "${METHODS:=standard random safe-loss seal-2 seal-1 seal-2-sgd seal-2-centred seal-2-mean}"
-: "${MODEL:=--layers 4 --width 128 --heads 4 --positions 192}"
-: "${RUN:=--batch 32 --tokens 1536}"
+: "${MODEL:=--layers 4 --width 128 --heads 4 --positions 256}"
+: "${RUN:=--batch 32 --tokens 2048}"
 : "${BASE:=--lr 2e-3 --schedule linear --warmup 50 --epochs 4}"
 : "${SELECTOR:=--lr 5e-4 --gamma linear:0,0.03 --epochs 3}"
 : "${SCORER:=--lr 5e-4 --epochs 2}"
@@ -53,10 +55,11 @@ if [ ! -e "$OUT/data/tune.jsonl" ]; then
     "$BUILD/mix" build --recipe "$OUT/recipe" --from "$DATA" --out "$OUT/data" --seed "$SEED"
 fi
 if [ ! -e "$OUT/init/config.json" ]; then
-    mkdir -p "$OUT/tokenizer"
-    gunzip -c "$DATA/tokenizers/gpt2/encoder.json.gz" >"$OUT/tokenizer/encoder.json"
-    cp "$DATA/tokenizers/gpt2/vocab.bpe" "$OUT/tokenizer/"
-    "$BUILD/train_seal" init --family gpt2 $MODEL --tokenizer "$OUT/tokenizer" --seed "$SEED" --out "$OUT/init" --quiet
+    if [ -z "${TOKENIZER:-}" ]; then
+        "${PYTHON:-python3}" dev/reference/train_tokenizer.py --vocab 4096 --out "$OUT/tokenizer" "$OUT/data/base.jsonl"
+        TOKENIZER=$OUT/tokenizer
+    fi
+    "$BUILD/train_seal" init --family gpt2 $MODEL --tokenizer "$TOKENIZER" --seed "$SEED" --out "$OUT/init" --quiet
 fi
 train "$OUT/base" sft --model "$OUT/init" --tune "$OUT/data/base.jsonl" --valid "$OUT/data/valid_benign.jsonl" $BASE
 heldout "$OUT/base"
