@@ -8,6 +8,7 @@
 #   make deps                    installs missing Debian packages        make info     what was found on this machine
 
 SHELL := /bin/bash
+comma := ,
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 .DELETE_ON_ERROR:
@@ -32,7 +33,12 @@ PRECISION ?= $(if $(filter cuda,$(BACKEND)),bf16,fp32)
 ifeq ($(filter $(PRECISION),fp32 bf16),)
   $(error PRECISION is fp32 or bf16, not "$(PRECISION)")
 endif
-BUILD := build/$(BACKEND)-$(PRECISION)
+# SANITIZE=asan|tsan: whole programs under AddressSanitizer and UBSan, or under ThreadSanitizer (CPU build; dev/sanitize_programs.sh runs the tests with them).
+ifneq ($(filter-out asan tsan,$(SANITIZE)),)
+  $(error SANITIZE is asan or tsan, not "$(SANITIZE)")
+endif
+SANITIZE_FLAGS := $(if $(filter asan,$(SANITIZE)),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined)$(if $(filter tsan,$(SANITIZE)),-fsanitize=thread -Wno-tsan)
+BUILD := build/$(BACKEND)-$(PRECISION)$(if $(SANITIZE),-$(SANITIZE))
 
 # V=1 shows the commands themselves.
 Q := $(if $(V),,@)
@@ -44,7 +50,7 @@ WARN := -Wall -Wextra
 INCLUDES := -Iseal_kernels -Iseal -Itokenizer -Idata -Idev/test -Idev/kernels
 PRECISION_FLAG := $(if $(filter bf16,$(PRECISION)),-DPRECISION_BF16)
 # Never -ffast-math: it would remove the NaN poison of dev/cpu and the NaN detection of the trainer.
-OPT ?= -O3 -march=native -fno-math-errno -fno-trapping-math
+OPT ?= $(if $(SANITIZE),-O1 $(SANITIZE_FLAGS),-O3 -march=native -fno-math-errno -fno-trapping-math)
 # Warnings are errors here and in CI; WERROR= turns that off for a compiler newer than the ones tried.
 WERROR ?= -Werror
 CFLAGS := -std=c11 -D_GNU_SOURCE $(OPT) -g $(WARN) $(WERROR) -MMD -MP
@@ -67,7 +73,7 @@ endif
 ifeq ($(BACKEND),cpu)
   CU := $(CXX) -x c++ $(CXXFLAGS) -Idev/cpu/include
   INCLUDES += $(call package_flags,openblas,cflags)
-  LINK := $(CXX)
+  LINK := $(CXX) $(SANITIZE_FLAGS)
   DEVICE_LIBS := $(call package_flags,openblas,libs,-lopenblas)
 else
   ARCHS := $(if $(GPU_CC),$(GPU_CC),80 90)
@@ -153,17 +159,19 @@ $(TOKENIZER_LIB): $(call objects,$(TOKENIZER_C))
 	@rm -f $@
 	@ar rcs $@ $^
 
+# The scheduler of CUDA threads tells ThreadSanitizer of them itself; instrumented, its own bookkeeping would be taken for the kernels'.
+$(BUILD)/dev/cpu/fiber.cpp.o: CXXFLAGS := $(patsubst -fsanitize=thread,-DCPU_TSAN,$(CXXFLAGS))
 $(BUILD)/seal/ranks.cu.o $(BUILD)/dev/cpu/nccl.cpp.o: INCLUDES += $(MPI_INCLUDES)
 $(BUILD)/%: $(BUILD)/%.cu.o $(LIBS)
 	$(Q)$(LINK) $^ -o $@ $(DEVICE_LIBS) $(RANK_LIBS) $(HOST_LIBS)
 $(BUILD)/dev/kernels/%: $(BUILD)/dev/kernels/%.cu.o $(KERNEL_LIB)
 	$(Q)$(LINK) $^ -o $@ $(DEVICE_LIBS) -lpthread -lm
 $(BUILD)/tokenize: $(BUILD)/tokenizer/tokenize_main.c.o $(TOKENIZER_LIB)
-	$(Q)$(CC) $^ -o $@ $(HOST_LIBS)
+	$(Q)$(CC) $(SANITIZE_FLAGS) $^ -o $@ $(HOST_LIBS)
 $(BUILD)/world: $(BUILD)/data/world_main.c.o $(WORLD_OBJECTS) $(SEAL_LIB) $(TOKENIZER_LIB)
-	$(Q)$(CC) $^ -o $@ $(HOST_LIBS)
+	$(Q)$(CC) $(SANITIZE_FLAGS) $^ -o $@ $(HOST_LIBS)
 $(BUILD)/mix: $(BUILD)/data/mix_main.c.o $(SEAL_LIB) $(TOKENIZER_LIB)
-	$(Q)$(CC) $^ -o $@ $(HOST_LIBS)
+	$(Q)$(CC) $(SANITIZE_FLAGS) $^ -o $@ $(HOST_LIBS)
 $(BUILD)/dev/test/test_world: $(WORLD_OBJECTS)
 $(addprefix $(BUILD)/,$(HOST_TESTS)): $(BUILD)/%: $(BUILD)/%.c.o $(LIBS)
 	$(Q)$(LINK) $^ -o $@ $(DEVICE_LIBS) $(RANK_LIBS) -lcmocka $(HOST_LIBS)
