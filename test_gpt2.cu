@@ -116,7 +116,7 @@ static void run_batch(Case* c, bool backward, float* sample_loss, float* norm) {
     PassCounts counts = {};
     if (backward) gradients_zero(&t->theta, t->stream);
     trainer_pass(t, &t->theta, c->items, c->k, 0, NULL, t->loss, backward, &counts);
-    if (norm) global_norm(t->norm, t->norm + 1, t->theta.norm_partial, t->theta.rows, t->layout.n_tensors, t->theta.n_chunks, 0.0f, t->stream);
+    if (norm) global_norm(t->norm, t->norm + 1, t->theta.norm_partial, t->theta.rows, t->theta.n_rows, t->theta.n_chunks, 0.0f, t->stream);
     if (sample_loss) cudaCheck(cudaMemcpyAsync(sample_loss, t->loss, c->k * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
     if (norm) cudaCheck(cudaMemcpyAsync(norm, t->norm, sizeof(float), cudaMemcpyDeviceToHost, t->stream));
     cudaCheck(cudaStreamSynchronize(t->stream));

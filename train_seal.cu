@@ -552,7 +552,8 @@ int main(int argc, char** argv) {
     StringList positional;
     int command = options_parse(&train_options, argc, argv, &o, &positional);
     bool trains = command == COMMAND_PRETRAIN || command == COMMAND_SFT || command == COMMAND_SELECTOR;
-    if (trains && !o.dry_run) ranks_start((int)o.ranks);
+    if (trains && o.dry_run) ranks_plan((int)o.ranks);
+    else if (trains) ranks_start((int)o.ranks);
     if (ranks_rank()) o.quiet = true;
     int status = run_command(&o, command);
     ranks_end();

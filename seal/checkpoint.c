@@ -406,7 +406,7 @@ int64_t checkpoint_integer(const Checkpoint* c, const char* key) {
 
 static int by_name(const void* a, const void* b) { return strcmp(*(char* const*)a, *(char* const*)b); }
 
-void model_fingerprint(const char* directory, char hex[65]) {
+void model_directory_digest(const char* directory, char hex[65]) {
     char path[8600], **names = NULL;
     unsigned char digest[32];
     int n = 0;

@@ -56,7 +56,8 @@ double checkpoint_number(const Checkpoint* c, const char* key);  // null: NaN
 uint64_t directory_free(const char* path);
 uint64_t checkpoint_bytes_held(const char* run);
 // Tells one model directory from another without reading all of it: SHA-256 over name, size, first and last MiB of every *.safetensors file, and config.json.
-void model_fingerprint(const char* directory, char hex[65]);
+// Stricter than model_fingerprint, for a resumed run must give the same bits: the same model in another dtype is another directory.
+void model_directory_digest(const char* directory, char hex[65]);
 
 #ifdef __cplusplus
 }

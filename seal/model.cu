@@ -3,6 +3,8 @@
 #include "error.h"
 #include "model.h"
 #include "random.h"
+// defines: ranks_rank, ranks_count, ranks_spread
+#include "ranks.h"
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // the table
@@ -132,21 +134,38 @@ void model_print(const ModelLayout* layout, FILE* out) {
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // parameter sets
 
+static bool separate_masters(void) { return sizeof(floatX) != sizeof(float); }
+
+int64_t shard_begin(const ModelLayout* layout, int rank) {
+    int64_t part = CEIL_DIV(CEIL_DIV(layout->n_elements, ranks_count()), MEMORY_ALIGNMENT) * MEMORY_ALIGNMENT, at = part * rank;
+    return at < layout->n_elements ? at : layout->n_elements;
+}
+
+// The part of a tensor that lies in [from, to) of the set's elements; false where there is none.
+static bool overlap(const ModelTensor* t, int64_t from, int64_t to, int64_t* low, int64_t* high) {
+    *low = t->offset > from ? t->offset : from;
+    *high = t->offset + t->rows * t->cols < to ? t->offset + t->rows * t->cols : to;
+    return *low < *high;
+}
+
 void parameters_plan(ParameterSet* set, const ModelLayout* layout, const char* symbol, bool train, const ParameterSet* shared, MemoryPlan* plan) {
     memset(set, 0, sizeof *set);
     set->layout = layout;
     set->symbol = symbol;
-    size_t n = (size_t)layout->n_elements;
-    bool separate_master = sizeof(floatX) != sizeof(float);
-    memory_add(plan, MEMORY_WEIGHTS, (void**)&set->weights, n * sizeof(floatX), "%s", symbol);
-    memory_add(plan, MEMORY_GRADIENTS, (void**)&set->grads, train && !shared ? n * sizeof(float) : 0, "gradients of %s", symbol);
-    memory_add(plan, MEMORY_MASTER, (void**)&set->master, train && separate_master ? n * sizeof(float) : 0, "masters of %s", symbol);
-    memory_add(plan, MEMORY_ADAM_M, (void**)&set->m, train ? n * sizeof(float) : 0, "m of %s", symbol);
-    memory_add(plan, MEMORY_ADAM_V, (void**)&set->v, train ? n * sizeof(float) : 0, "v of %s", symbol);
+    set->from = shard_begin(layout, ranks_rank());
+    set->n = shard_begin(layout, ranks_rank() + 1) - set->from;
+    size_t all = (size_t)layout->n_elements, part = train ? (size_t)set->n * sizeof(float) : 0;
+    memory_add(plan, MEMORY_WEIGHTS, (void**)&set->weights, all * sizeof(floatX), "%s", symbol);
+    memory_add(plan, MEMORY_GRADIENTS, (void**)&set->grads, train && !shared ? all * sizeof(float) : 0, "gradients of %s", symbol);
+    memory_add(plan, MEMORY_MASTER, (void**)&set->master, separate_masters() ? part : 0, "masters of %s", symbol);
+    memory_add(plan, MEMORY_ADAM_M, (void**)&set->m, part, "m of %s", symbol);
+    memory_add(plan, MEMORY_ADAM_V, (void**)&set->v, part, "v of %s", symbol);
     memory_add(plan, MEMORY_SCRATCH, (void**)&set->rows, train ? layout->n_tensors * sizeof(TensorRow) : 0, "tensor rows of %s", symbol);
-    int64_t chunks = 0;
-    for (int i = 0; i < layout->n_tensors; i++) chunks += CEIL_DIV(layout->tensors[i].rows * layout->tensors[i].cols, TENSOR_CHUNK);
+    int64_t chunks = 0, low, high;
+    for (int i = 0; i < layout->n_tensors; i++)
+        if (overlap(&layout->tensors[i], set->from, set->from + set->n, &low, &high)) chunks += CEIL_DIV(high - low, TENSOR_CHUNK);
     memory_add(plan, MEMORY_SCRATCH, (void**)&set->norm_partial, train ? chunks * sizeof(float) : 0, "norm partials of %s", symbol);
+    memory_add(plan, MEMORY_SCRATCH, (void**)&set->squares, train ? sizeof(double) : 0, "squared norm of %s", symbol);
 }
 
 void parameters_bind(ParameterSet* set, const ParameterSet* shared, float weight_decay) {
@@ -155,30 +174,45 @@ void parameters_bind(ParameterSet* set, const ParameterSet* shared, float weight
     const ModelLayout* layout = set->layout;
     TensorRow* rows = (TensorRow*)calloc(layout->n_tensors, sizeof *rows);
     if (!rows) fatal("out of host memory for the tensor rows");
-    if (!set->master) set->master = (float*)set->weights;  // the fp32 build: the model reads the masters themselves
+    if (!separate_masters()) set->master = (float*)set->weights + set->from;  // the model reads the masters themselves
     for (int i = 0; i < layout->n_tensors; i++) {
         const ModelTensor* t = &layout->tensors[i];
-        rows[i].param = set->weights + t->offset;
-        rows[i].master = set->master + t->offset;
-        rows[i].grad = set->grads + t->offset;
-        rows[i].m = set->m + t->offset;
-        rows[i].v = set->v + t->offset;
-        rows[i].count = t->rows * t->cols;
-        rows[i].weight_decay = t->decay ? weight_decay : 0.0f;
+        int64_t low, high;
+        if (!overlap(t, set->from, set->from + set->n, &low, &high)) continue;
+        if (!set->n_rows) set->first_row = i;
+        TensorRow* row = &rows[set->n_rows++];
+        row->param = set->weights + low;
+        row->grad = set->grads + low;
+        row->master = set->master + (low - set->from);
+        row->m = set->m + (low - set->from);
+        row->v = set->v + (low - set->from);
+        row->count = high - low;
+        row->weight_decay = t->decay ? weight_decay : 0.0f;
     }
-    set->n_chunks = tensor_rows_chunks(rows, layout->n_tensors);
-    cudaCheck(cudaMemcpy(set->rows, rows, layout->n_tensors * sizeof *rows, cudaMemcpyHostToDevice));
+    set->n_chunks = tensor_rows_chunks(rows, set->n_rows);
+    cudaCheck(cudaMemcpy(set->rows, rows, set->n_rows * sizeof *rows, cudaMemcpyHostToDevice));
     free(rows);
 }
 
 void parameters_copy(ParameterSet* to, const ParameterSet* from, cudaStream_t stream) {
-    size_t n = (size_t)from->layout->n_elements;
-    cudaCheck(cudaMemcpyAsync(to->weights, from->weights, n * sizeof(floatX), cudaMemcpyDeviceToDevice, stream));
-    if (to->master && (void*)to->master != (void*)to->weights)
-        cudaCheck(cudaMemcpyAsync(to->master, from->master, n * sizeof(float), cudaMemcpyDeviceToDevice, stream));
-    if (to->m) cudaCheck(cudaMemcpyAsync(to->m, from->m, n * sizeof(float), cudaMemcpyDeviceToDevice, stream));
-    if (to->v) cudaCheck(cudaMemcpyAsync(to->v, from->v, n * sizeof(float), cudaMemcpyDeviceToDevice, stream));
+    size_t part = (size_t)from->n * sizeof(float);
+    cudaCheck(cudaMemcpyAsync(to->weights, from->weights, (size_t)from->layout->n_elements * sizeof(floatX), cudaMemcpyDeviceToDevice, stream));
+    if (to->master && separate_masters()) cudaCheck(cudaMemcpyAsync(to->master, from->master, part, cudaMemcpyDeviceToDevice, stream));
+    if (to->m) cudaCheck(cudaMemcpyAsync(to->m, from->m, part, cudaMemcpyDeviceToDevice, stream));
+    if (to->v) cudaCheck(cudaMemcpyAsync(to->v, from->v, part, cudaMemcpyDeviceToDevice, stream));
     to->step = from->step;
+}
+
+void parameters_gather(ParameterSet* set, cudaStream_t stream) {
+    if (ranks_count() == 1 || !separate_masters()) return;
+    cudaCheck(cudaMemcpyAsync(set->grads + set->from, set->master, (size_t)set->n * sizeof(float), cudaMemcpyDeviceToDevice, stream));
+    ranks_group_begin();
+    for (int r = 0; r < ranks_count(); r++) {
+        int64_t from = shard_begin(set->layout, r), n = shard_begin(set->layout, r + 1) - from;
+        ranks_spread(set->grads + from, (size_t)n * sizeof(float), r, stream);
+    }
+    ranks_group_end();
+    set->whole = set->grads;
 }
 
 static void* host_buffer(int64_t n, size_t element, const ModelTensor* t) {
@@ -194,11 +228,30 @@ static void copy_rows(void* device, void* host, bool to_device, int64_t n, int64
     else cudaCheck(cudaMemcpy2D(host, width, device, pitch, width, (size_t)n, cudaMemcpyDeviceToHost));
 }
 
+// All masters on this rank; NULL for a set that is only read, and has none.
+static const float* masters_of(const ParameterSet* set) {
+    if (!separate_masters()) return (const float*)set->weights;
+    if (set->whole) return set->whole;
+    if (set->master && set->n != set->layout->n_elements) program_error("the masters of %s lie on several ranks", set->symbol);
+    return set->master;
+}
+
+// Rows at element `at` of the set into the masters, as far as this rank has them.
+static void set_masters(ParameterSet* set, int64_t at, int64_t n, int64_t cols, int64_t ld, const float* host) {
+    if (set->n == set->layout->n_elements) return copy_rows(set->master + at, (void*)host, true, n, cols, ld, sizeof(float));
+    if (cols == ld) { cols *= n; n = 1; }  // one run of elements
+    for (int64_t row = 0; row < n; row++) {
+        int64_t begin = at + row * ld, low = begin > set->from ? begin : set->from, high = begin + cols < set->from + set->n ? begin + cols : set->from + set->n;
+        if (low < high) cudaCheck(cudaMemcpy(set->master + (low - set->from), host + row * cols + (low - begin), (size_t)(high - low) * sizeof(float), cudaMemcpyHostToDevice));
+    }
+}
+
 static void get_block(const ParameterSet* set, int tensor, int64_t row, int64_t n, int64_t cols, float* host) {
     const ModelTensor* t = &set->layout->tensors[tensor];
     int64_t at = t->offset + row * t->ld;
     cudaCheck(cudaDeviceSynchronize());  // updates are queued on the trainer's own stream
-    if (set->master) { copy_rows(set->master + at, host, false, n, cols, t->ld, sizeof(float)); return; }
+    const float* masters = masters_of(set);
+    if (masters) return copy_rows((void*)(masters + at), host, false, n, cols, t->ld, sizeof(float));
     floatX* narrow = (floatX*)host_buffer(n * cols, sizeof(floatX), t);
     copy_rows(set->weights + at, narrow, false, n, cols, t->ld, sizeof(floatX));
     for (int64_t i = 0; i < n * cols; i++) host[i] = to_float(narrow[i]);
@@ -208,13 +261,11 @@ static void get_block(const ParameterSet* set, int tensor, int64_t row, int64_t 
 static void set_block(ParameterSet* set, int tensor, int64_t row, int64_t n, int64_t cols, const float* host) {
     const ModelTensor* t = &set->layout->tensors[tensor];
     int64_t at = t->offset + row * t->ld;
-    if (set->master) copy_rows(set->master + at, (void*)host, true, n, cols, t->ld, sizeof(float));
-    if ((void*)set->master != (void*)set->weights) {
-        floatX* narrow = (floatX*)host_buffer(n * cols, sizeof(floatX), t);
-        for (int64_t i = 0; i < n * cols; i++) narrow[i] = from_float<floatX>(host[i]);
-        copy_rows(set->weights + at, narrow, true, n, cols, t->ld, sizeof(floatX));
-        free(narrow);
-    }
+    floatX* narrow = (floatX*)host_buffer(n * cols, sizeof(floatX), t);
+    for (int64_t i = 0; i < n * cols; i++) narrow[i] = from_float<floatX>(host[i]);
+    copy_rows(set->weights + at, narrow, true, n, cols, t->ld, sizeof(floatX));
+    free(narrow);
+    if (set->master && separate_masters()) set_masters(set, at, n, cols, t->ld, host);
     // a copy from pageable memory may return before the last bytes have arrived, and the trainer's stream does not wait for the default one
     cudaCheck(cudaDeviceSynchronize());
 }

@@ -54,11 +54,16 @@ typedef struct {
     const char* symbol;  // "theta", "theta_hat": for messages
     floatX* weights;
     float* grads;   // NULL for a set that is only read
-    float* master;  // the same buffer as weights in the fp32 build
-    float* m;
-    float* v;
-    TensorRow* rows;  // device
+    // Masters and moments are shared out: this rank has those of elements [from, from + n), all with one rank (ZeRO stage 1, Rajbhandari et al. 2020).
+    int64_t from, n;
+    float* master;  // (n); in the fp32 build a part of the weights themselves
+    float* m;       // (n)
+    float* v;       // (n)
+    const float* whole;  // (n_elements) all masters, from parameters_gather on; NULL before
+    TensorRow* rows;     // device; of the n_rows tensors that reach into the part, beginning with first_row
+    int first_row, n_rows;
     int64_t n_chunks;
+    double* squares;      // several ranks: Σ grad²
     float* norm_partial;  // n_chunks
     int step;             // optimizer steps taken
 } ParameterSet;
@@ -81,6 +86,10 @@ void parameters_plan(ParameterSet* set, const ModelLayout* layout, const char* s
 // After memory_allocate: the device's copy of the tensor table.
 void parameters_bind(ParameterSet* set, const ParameterSet* shared, float weight_decay);
 void parameters_copy(ParameterSet* to, const ParameterSet* from, cudaStream_t stream);  // weights, masters, moments, step
+// Several ranks: brings all masters to every rank, into the gradients' buffer, so that they can be read and saved. Every rank calls it, after the last step.
+void parameters_gather(ParameterSet* set, cudaStream_t stream);
+// Where the part of a rank begins; the last one ends at n_elements.
+int64_t shard_begin(const ModelLayout* layout, int rank);
 
 // Normal(0, 0.02), residual projections Normal(0, 0.02/sqrt(2L)), biases 0, norms 1 (GPT-2's own rule), by a counter-based generator.
 void parameters_init(ParameterSet* set, uint64_t seed);

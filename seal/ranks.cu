@@ -82,6 +82,10 @@ void ranks_start(int expected) {
     ncclCheck(ncclCommInitRank(&world.comm, world.n, id, world.rank));
 }
 
+void ranks_plan(int n) {
+    if (n) world.n = n;
+}
+
 void ranks_end(void) {
     if (!world.started) return;
     ranks_barrier();
@@ -97,12 +101,12 @@ int ranks_rank(void) { return world.rank; }
 int ranks_count(void) { return world.n; }
 
 void ranks_barrier(void) {
-    if (world.n == 1) return;
+    if (!world.started) return;
     cudaCheck(cudaDeviceSynchronize());  // what is queued needs the others too
     MPI_Barrier(MPI_COMM_WORLD);
 }
 void ranks_share(void* data, size_t bytes) {
-    if (world.n > 1) MPI_Bcast(data, (int)bytes, MPI_BYTE, 0, MPI_COMM_WORLD);
+    if (world.started) MPI_Bcast(data, (int)bytes, MPI_BYTE, 0, MPI_COMM_WORLD);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------

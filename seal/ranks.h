@@ -14,6 +14,8 @@ or MPI, ranks_one.cu stands in for ranks.cu.
 void ranks_hello(void);
 // Takes this rank's GPU, joins the others. `expected`: --ranks, 0 = whatever was started. Fatal where the launcher, the build or the GPUs do not suffice.
 void ranks_start(int expected);
+// Instead of ranks_start, to plan: ranks_count() is n, and nothing is started.
+void ranks_plan(int n);
 // After the last collective, on every rank: leaves together, so that no launcher takes the first to go for a casualty.
 void ranks_end(void);
 int ranks_rank(void);

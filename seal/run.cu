@@ -161,11 +161,11 @@ static void describe_state(Run* run, Selector* selector) {
         if (!set->grads) continue;
         int64_t n = set->layout->n_elements;
         snprintf(name, sizeof name, "%s.master", set->symbol);
-        snapshot_add(s, name, set->master, n);
+        snapshot_add_part(s, name, set->master, n, set->from, set->n);
         snprintf(name, sizeof name, "%s.m", set->symbol);
-        snapshot_add(s, name, set->m, n);
+        snapshot_add_part(s, name, set->m, n, set->from, set->n);
         snprintf(name, sizeof name, "%s.v", set->symbol);
-        snapshot_add(s, name, set->v, n);
+        snapshot_add_part(s, name, set->v, n, set->from, set->n);
         add_counter(run, counters[i], &set->step);
     }
     if (!selector) return;
@@ -176,14 +176,16 @@ static void describe_state(Run* run, Selector* selector) {
     add_counter(run, "omega_step", &selector->step);
 }
 
-// bf16: the model's copy is what the optimizer would have written from the masters.
-static void refresh_weights(ParameterSet* set) {
-    if (!set->grads || (void*)set->master == (void*)set->weights) return;
+// Every rank has all weights, which are the masters rounded.
+static void restore_weights(ParameterSet* set, const Checkpoint* c) {
+    char name[32];
+    if (!set->grads) return;
+    snprintf(name, sizeof name, "%s.master", set->symbol);
     for (int i = 0; i < set->layout->n_tensors; i++) {
         const ModelTensor* t = &set->layout->tensors[i];
         float* values = (float*)malloc((size_t)(t->rows * t->cols) * sizeof(float));
         if (!values) fatal("out of host memory for %s", t->name);
-        parameters_get(set, i, values);
+        checkpoint_read(c, name, set->layout->n_elements, t->offset, t->rows * t->cols, values);
         parameters_set(set, i, values);
         free(values);
     }
@@ -207,8 +209,8 @@ static int64_t resume(Run* run) {
     record_check(&run->record, &c);
     if (checkpoint_integer(&c, "step") != c.step || c.step > run->steps) fatal("%s: %lld steps are done of %lld", c.path, (long long)c.step, (long long)run->steps);
     snapshot_restore(&run->snapshot, &c);
-    refresh_weights(&run->trainer.theta);
-    refresh_weights(&run->trainer.theta_hat);
+    restore_weights(&run->trainer.theta, &c);
+    restore_weights(&run->trainer.theta_hat, &c);
     for (int i = 0; i < run->n_counters; i++) *run->counters[i].value = (int)checkpoint_integer(&c, run->counters[i].name);
     run->first = c.step;
     run->tokens = checkpoint_integer(&c, "tokens");
@@ -224,7 +226,9 @@ static int64_t resume(Run* run) {
 // What the run will write, against what the disk has free: better now than after the training.
 static void find_room(const Run* run) {
     const TrainOptions* o = run->o;
-    double MiB = 1048576.0, model = (double)run->trainer.layout.n_parameters * sizeof(float), state = (double)run->snapshot.whole_bytes, held = (double)checkpoint_bytes_held(o->out);
+    const Trainer* t = &run->trainer;
+    const ModelLayout* written = t->with_lora && !o->merge ? &t->lora.layout : &t->layout;
+    double MiB = 1048576.0, model = (double)written->n_parameters * sizeof(float), state = (double)run->snapshot.whole_bytes, held = (double)checkpoint_bytes_held(o->out);
     double checkpoints = o->save_every ? state * (double)(o->keep + 1) : 0.0;  // one more while it is written
     double need = model + (checkpoints > held ? checkpoints - held : 0.0) + (1 << 20), have = (double)directory_free(o->out);
     if (need <= have) return;
@@ -236,7 +240,7 @@ static void find_room(const Run* run) {
 void run_start(Run* run, Selector* selector) {
     const TrainOptions* o = run->o;
     char fingerprint[65];
-    model_fingerprint(o->model, fingerprint);
+    model_directory_digest(o->model, fingerprint);
     record_fact(&run->record, "model", fingerprint);
     record_fact(&run->record, "precision of the build", FLOATX_NAME);
     char tokens[16];
@@ -394,6 +398,8 @@ void run_end(Run* run) {
     snapshot_end(&run->snapshot);
     progress_end(&run->progress);
     log_close(&run->log);
+    parameters_gather(&run->trainer.theta, run->trainer.stream);
+    cudaCheck(cudaDeviceSynchronize());
     if (ranks_rank()) return record_free(&run->record);
     int64_t shard_bytes = (int64_t)(o->shard_gb * 1e9);
     if (t->with_lora) {

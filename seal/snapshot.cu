@@ -15,18 +15,22 @@ void snapshot_begin(Snapshot* s, const char* run, int rank, int keep) {
     s->host_most = (size_t)sysconf(_SC_AVPHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE) / 2;
 }
 
-void snapshot_add(Snapshot* s, const char* name, float* device, int64_t count) {
+static void add(Snapshot* s, const char* name, float* device, int64_t count, int64_t from, int64_t n, bool saves) {
     if (!device || !count) return;
     if (s->n_rows == SNAPSHOT_ROWS) program_error("more than %d state buffers", SNAPSHOT_ROWS);
     CheckpointPart* p = &s->parts[s->n_rows];
     snprintf(p->name, sizeof p->name, "%s", name);
     p->count = count;
-    p->from = 0;
-    p->n = s->rank == 0 ? count : 0;
+    p->from = from;
+    p->n = saves ? n : 0;
+    s->device_from[s->n_rows] = from;
+    s->device_n[s->n_rows] = n;
     s->device[s->n_rows++] = device;
     s->bytes += (size_t)p->n * sizeof(float);
     s->whole_bytes += (size_t)count * sizeof(float);
 }
+void snapshot_add(Snapshot* s, const char* name, float* device, int64_t count) { add(s, name, device, count, 0, count, s->rank == 0); }
+void snapshot_add_part(Snapshot* s, const char* name, float* device, int64_t count, int64_t from, int64_t n) { add(s, name, device, count, from, n, true); }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // writing
@@ -116,14 +120,13 @@ void snapshot_restore(Snapshot* s, const Checkpoint* c) {
     float* piece = (float*)malloc(PIECE);
     if (!piece) fatal("out of host memory reading %s", c->path);
     cudaCheck(cudaDeviceSynchronize());  // first values may still be on their way, on the trainer's stream
-    for (int i = 0; i < s->n_rows; i++) {
-        const CheckpointPart* p = &s->parts[i];
-        for (int64_t at = 0; at < p->count; at += (int64_t)(PIECE / sizeof(float))) {
-            int64_t n = p->count - at < (int64_t)(PIECE / sizeof(float)) ? p->count - at : (int64_t)(PIECE / sizeof(float));
-            checkpoint_read(c, p->name, p->count, at, n, piece);
+    const int64_t most = (int64_t)(PIECE / sizeof(float));
+    for (int i = 0; i < s->n_rows; i++)
+        for (int64_t at = 0; at < s->device_n[i]; at += most) {
+            int64_t n = s->device_n[i] - at < most ? s->device_n[i] - at : most;
+            checkpoint_read(c, s->parts[i].name, s->parts[i].count, s->device_from[i] + at, n, piece);
             cudaCheck(cudaMemcpy(s->device[i] + at, piece, (size_t)n * sizeof(float), cudaMemcpyHostToDevice));
         }
-    }
     free(piece);
     cudaCheck(cudaDeviceSynchronize());
 }

@@ -14,8 +14,9 @@ it belongs to and travels while the next step is queued; a thread writes it. The
 #define SNAPSHOT_ROWS 16
 
 typedef struct {
-    CheckpointPart parts[SNAPSHOT_ROWS];
-    float* device[SNAPSHOT_ROWS];
+    CheckpointPart parts[SNAPSHOT_ROWS];                      // what this rank saves
+    float* device[SNAPSHOT_ROWS];                             // what it has of the buffer: elements [from, from + n)
+    int64_t device_from[SNAPSHOT_ROWS], device_n[SNAPSHOT_ROWS];
     int n_rows;
     size_t bytes;            // of this rank's parts
     size_t whole_bytes;      // of all ranks'
@@ -38,6 +39,8 @@ typedef struct {
 void snapshot_begin(Snapshot* s, const char* run, int rank, int keep);
 // A buffer of `count` fp32 values that every rank has; rank 0 saves it.
 void snapshot_add(Snapshot* s, const char* name, float* device, int64_t count);
+// A buffer of which this rank has, and saves, [from, from + n).
+void snapshot_add_part(Snapshot* s, const char* name, float* device, int64_t count, int64_t from, int64_t n);
 // Queues the copy of the state after `step` steps. Waits for the checkpoint before it where that is still being written. A state larger than host_most is written
 // here and now, piece by piece.
 void snapshot_take(Snapshot* s, int64_t step, cudaStream_t stream);

@@ -50,6 +50,9 @@ void trainer_allocate(Trainer* t) {
     transformer_bind(&t->transformer);
     stream_bind(&t->uploader);
     cudaCheck(cudaStreamCreateWithFlags(&t->stream, cudaStreamNonBlocking));
+    cudaCheck(cudaStreamCreateWithFlags(&t->exchange, cudaStreamNonBlocking));
+    cudaCheck(cudaEventCreateWithFlags(&t->layer_ready, cudaEventDisableTiming));
+    cudaCheck(cudaEventCreateWithFlags(&t->exchanged, cudaEventDisableTiming));
     packed_stream_allocate(&t->packed, t->settings.T, n, STREAM_ROUND);
     t->packed.untrained = t->layout.config.pad_id;
     t->lengths = (int*)calloc(5 * (size_t)n, sizeof(int));
@@ -76,6 +79,9 @@ void trainer_free(Trainer* t) {
         cudaCheck(cudaEventDestroy(t->ready[slot]));
     }
     cudaCheck(cudaStreamDestroy(t->stream));
+    cudaCheck(cudaStreamDestroy(t->exchange));
+    cudaCheck(cudaEventDestroy(t->layer_ready));
+    cudaCheck(cudaEventDestroy(t->exchanged));
     stream_free(&t->uploader);
     transformer_free(&t->transformer);
     packed_stream_free(&t->packed);
@@ -142,6 +148,33 @@ static void begin_losses(Trainer* t, float* loss) {
     cudaCheck(cudaMemsetAsync(loss + t->settings.batch_max, t->vote, sizeof(float), t->stream));
 }
 
+// A layer's gradients (−1: those of no layer) are complete on this rank: they are summed behind what is queued so far, beside what comes.
+static void sum_layer(void* context, int layer) {
+    Trainer* t = (Trainer*)context;
+    cudaCheck(cudaEventRecord(t->layer_ready, t->stream));
+    cudaCheck(cudaStreamWaitEvent(t->exchange, t->layer_ready, 0));
+    ranks_group_begin();
+    for (int i = 0; i < 2; i++)
+        if (t->summed[i]) gradients_sum_layer(t->summed[i], layer, t->exchange);
+    ranks_group_end();
+}
+
+// The last backward pass of this rank's samples sums the layers as it leaves them; a rank without a trained sample brings its zeros.
+static void begin_sums(Trainer* t, const Pass* x, bool last) {
+    bool sums = ranks_count() > 1 && x->backward && last;
+    t->summed[0] = !t->with_lora ? x->model : x->n ? &t->theta : NULL;
+    t->summed[1] = t->with_lora && x->n_hat ? &t->theta_hat : NULL;
+    t->transformer.gradients_ready = sums ? sum_layer : NULL;
+    t->transformer.ready_context = t;
+}
+static void end_sums(Trainer* t, const Pass* x, int trained_streams) {
+    if (ranks_count() == 1 || !x->backward) return;
+    begin_sums(t, x, false);
+    for (int l = t->layout.config.L - 1; l >= -1 && !trained_streams; l--) sum_layer(t, l);
+    cudaCheck(cudaEventRecord(t->exchanged, t->exchange));
+    cudaCheck(cudaStreamWaitEvent(t->stream, t->exchanged, 0));
+}
+
 static void run_pass(Trainer* t, const Pass* x, PassCounts* counts, PassCounts* counts_hat) {
     int n = x->n + x->n_hat, rank = ranks_rank();
     if (n > t->items_max) program_error("a batch of %d samples meets a plan for %d", n, t->items_max);
@@ -174,9 +207,11 @@ static void run_pass(Trainer* t, const Pass* x, PassCounts* counts, PassCounts* 
             int k = 0, n_first = 0;
             for (int i = 0; i < m; i++)
                 if (t->stream_of[i] == s) { n_first += i < m_first; t->chosen[k++] = t->lengths[i]; }
+            begin_sums(t, x, trained && s + 1 == streams);
             run_stream(t, x, k, n_first, trained);
         }
         counts->streams += streams;
+        if (trained) end_sums(t, x, streams);
     }
     if (x->n) ranks_sum(x->loss, (size_t)t->settings.batch_max + 1, t->stream);
     if (x->n_hat) ranks_sum(x->loss_hat, (size_t)t->settings.batch_max + 1, t->stream);

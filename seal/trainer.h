@@ -47,6 +47,10 @@ typedef struct {
     StreamUploader uploader;
     ParameterSet theta, theta_hat;  // what is trained: the model, or adapters
     cudaStream_t stream;
+    // several ranks: gradients are summed on a stream of their own while backward goes on
+    cudaStream_t exchange;
+    cudaEvent_t layer_ready, exchanged;
+    const ParameterSet* summed[2];  // the sets of the pass under way
     float* loss;      // (batch_max + 1) device: ℓ(θ; x) in batch order; behind it the ranks' vote
     float* loss_hat;  // (batch_max + 1) ℓ(θ̂; z)
     float* norm;      // (4) norm and clip scale of θ, of θ̂
@@ -74,7 +78,7 @@ void trainer_load(Trainer* t, const char* model, const char* adapter, uint64_t s
 
 // Runs a batch under `set`: items [0, b) are fine-tuning samples whose coefficients are multiplied by sigma (device (b); NULL = 1), the rest safe ones.
 // Their mean response losses go to `loss` (device, batch order); with backward, gradients are added to the set's. Several ranks share the samples by what they cost;
-// the losses of all are on every rank afterwards, gradients are summed by optimizer_step. Counts are of the whole batch but for streams, which are this rank's.
+// the losses of all are on every rank afterwards, and gradients are summed, so that there is one pass a step. Counts are of the whole batch but for streams, which are this rank's.
 void trainer_pass(Trainer* t, const ParameterSet* set, const BatchItem* items, int n, int b, const float* sigma, float* loss, bool backward, PassCounts* counts);
 
 // With adapters: a batch under θ and b fine-tuning samples (hat) under θ̂ in one pass over the frozen model. Losses and gradients of each go to its own.

@@ -374,10 +374,14 @@ void transformer_backward(Transformer* t, const ParameterSet* p, const DeviceStr
     scatter_rows(dlnf, t->width_b, s->loss_index, s->T, c->C, stream);
     cudaCheck(cudaMemsetAsync(t->dresidual, 0, (size_t)s->T * c->C * sizeof(floatX), stream));
     norm_backward(t, p, lnf_of(t), t->dresidual, dlnf, residual_of(t, c->L), s->T, stream);
-    for (int l = c->L - 1; l >= 0; l--) layer_backward(t, p, s, l, stream);
+    for (int l = c->L - 1; l >= 0; l--) {
+        layer_backward(t, p, s, l, stream);
+        if (t->gradients_ready) t->gradients_ready(t->ready_context, l);
+    }
     if (gradient(p, WTE, 0))
         embedding_backward(gradient(p, WTE, 0), t->dresidual, s->token_order, s->token_segment_start, s->token_segment_row, s->n_token_segments, c->C, stream);
     if (gradient(p, WPE, 0))
         embedding_backward(gradient(p, WPE, 0), t->dresidual, s->position_order, s->position_segment_start, s->position_segment_row, s->n_position_segments, c->C,
                            stream);
+    if (t->gradients_ready) t->gradients_ready(t->ready_context, -1);
 }

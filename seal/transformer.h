@@ -52,6 +52,9 @@ typedef struct {
     float* token_loss;         // (n) unweighted, of the last stream
     int rope_positions;        // rows of cos_sin
     float* cos_sin;            // (rope_positions, rotary/2, 2)
+    // Called as soon as the last of a layer's gradients (−1: of what belongs to no layer) is queued; NULL: nobody. Several ranks sum them while backward goes on.
+    void (*gradients_ready)(void* context, int layer);
+    void* ready_context;
     // scratch
     floatX* logits;            // (head_rows, Vp), then their gradient in place
     floatX* width_a;           // (T, C and tail) projections out of a block; hidden states of the head; dln

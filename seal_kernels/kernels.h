@@ -176,6 +176,9 @@ void adamw_update(const TensorRow* rows, int n_rows, int64_t n_chunks, const flo
 // *norm = sqrt(Σ grad²) over all rows; *scale = min(1, max_norm / (norm + 1e-6)), 1 where max_norm ≤ 0. partial: n_chunks floats of scratch.
 // torch.nn.utils.clip_grad_norm_.
 void global_norm(float* norm, float* scale, float* partial, const TensorRow* rows, int n_rows, int64_t n_chunks, float max_norm, cudaStream_t stream);
+// The same in two steps, for gradients that lie on several ranks: *squares = Σ grad² over these rows; and, from the sum over all, norm and scale.
+void gradient_squares(double* squares, float* partial, const TensorRow* rows, int n_rows, int64_t n_chunks, cudaStream_t stream);
+void norm_of_squares(float* norm, float* scale, const double* squares, float max_norm, cudaStream_t stream);
 // *first = index of the first row whose grad (or, with params, param) holds a NaN or an infinity, n_rows where there is none.
 void find_nonfinite(int* first, const TensorRow* rows, int n_rows, int64_t n_chunks, bool params, cudaStream_t stream);
 

@@ -40,6 +40,12 @@ static void check_table(const char* name, const int64_t* sizes, int n, bool naiv
         check_close(harness_name(name, "norm"), &got[0][0], &norm, 1, 1e-6);
         if (naive) break;
         check_close(harness_name(name, "scale"), &got[0][1], &scale, 1, 1e-6);
+        // in two steps, as ranks take it: the same bits, for nothing was added in between
+        float *d_norm = harness_device<float>(1), *d_scale = harness_device<float>(1);
+        double* d_squares = harness_device<double>(1);
+        gradient_squares(d_squares, harness_device<float>(t.n_chunks), t.d_rows, n, t.n_chunks, 0);
+        norm_of_squares(d_norm, d_scale, d_squares, limit, 0);
+        check(*harness_fetch(d_norm, 1) == got[0][0] && *harness_fetch(d_scale, 1) == got[0][1], "%s: the sum of squares, then the norm: the same bits", name);
         check(!memcmp(got[0], got[1], sizeof(got[0])), "%s: two equal runs give equal bits", name);
     }
     harness_release();

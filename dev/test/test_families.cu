@@ -56,7 +56,7 @@ static void run_items(Model* m, int first, int n, bool backward, float* loss, fl
     Trainer* t = &m->trainer;
     PassCounts counts = {};
     trainer_pass(t, &t->theta, m->batch.items + first, n, 0, NULL, t->loss, backward, &counts);
-    if (norm) global_norm(t->norm, t->norm + 1, t->theta.norm_partial, t->theta.rows, t->theta.layout->n_tensors, t->theta.n_chunks, 0.0f, t->stream);
+    if (norm) global_norm(t->norm, t->norm + 1, t->theta.norm_partial, t->theta.rows, t->theta.n_rows, t->theta.n_chunks, 0.0f, t->stream);
     if (loss) cudaCheck(cudaMemcpyAsync(loss, t->loss, n * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
     if (norm) cudaCheck(cudaMemcpyAsync(norm, t->norm, sizeof(float), cudaMemcpyDeviceToHost, t->stream));
     cudaCheck(cudaStreamSynchronize(t->stream));
