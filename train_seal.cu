@@ -77,7 +77,7 @@ static int init_command(const TrainOptions* o) {
         ParameterSet theta;
         parameters_plan(&theta, &layout, "theta", false, NULL, &plan);
         memory_allocate(&plan);
-        parameters_init(&theta, (uint64_t)o->seed);
+        parameters_init(&theta, (uint64_t)o->seed, o->quiet);
         parameters_save(&theta, o->out, NULL, (int64_t)(o->shard_gb * 1e9), o->quiet);
         memory_free(&plan);
     }

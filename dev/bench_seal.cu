@@ -108,10 +108,10 @@ int main(int argc, char** argv) {
     trainer_plan(&t, &config, &settings);
     selector_plan(&selector, &adam, (int)v.rows, b, &t.plan);
     trainer_allocate(&t);
-    parameters_init(&t.theta, 1);
+    parameters_init(&t.theta, 1, true);
     if (settings.with_hat) parameters_copy(&t.theta_hat, &t.theta, t.stream);
     selector_bind(&selector, t.stream);
-    BatchItem* items = (BatchItem*)calloc(2 * (size_t)b, sizeof *items);
+    BatchItem* items = (BatchItem*)calloc(3 * (size_t)b, sizeof *items);
     PackSample* drawn = (PackSample*)calloc(2 * (size_t)b, sizeof *drawn);
     int* rows = (int*)calloc((size_t)b, sizeof *rows);
     double *seal_ms = (double*)calloc(4 * (size_t)v.steps, sizeof *seal_ms);

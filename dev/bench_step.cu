@@ -50,7 +50,7 @@ int main(int argc, char** argv) {
     Trainer t;
     trainer_plan(&t, &config, &settings);
     trainer_allocate(&t);
-    parameters_init(&t.theta, 1);
+    parameters_init(&t.theta, 1, true);
     int* tokens = (int*)malloc(v.tokens * sizeof(int));
     BatchItem* items = (BatchItem*)calloc(v.samples, sizeof *items);
     double* ms = (double*)malloc(v.steps * sizeof(double));

@@ -1,6 +1,8 @@
 /* The tensor table and the parameter sets built on it. Adding a tensor is adding a row here and in the families that have it (model_family.c). */
 #include <string.h>
 #include "error.h"
+// defines: Progress
+#include "log.h"
 #include "model.h"
 #include "random.h"
 // defines: ranks_rank, ranks_count, ranks_spread
@@ -303,13 +305,18 @@ static float first_value(const ModelLayout* layout, const ModelTensor* t, int64_
     }
 }
 
-void parameters_init(ParameterSet* set, uint64_t seed) {
+void parameters_init(ParameterSet* set, uint64_t seed, bool quiet) {
     const ModelLayout* layout = set->layout;
+    Progress progress;
+    int64_t done = 0;
+    progress_begin(&progress, "drawing", layout->n_parameters, quiet);
     for (int i = 0; i < layout->n_tensors; i++) {
         const ModelTensor* t = &layout->tensors[i];
         float* values = (float*)host_buffer(t->rows * t->cols, sizeof(float), t);
         for (int64_t e = 0; e < t->rows * t->cols; e++) values[e] = first_value(layout, t, e, seed, (uint64_t)i);
         parameters_set(set, i, values);
         free(values);
+        progress_update(&progress, done += t->file_rows * t->file_cols, "parameters");
     }
+    progress_end(&progress);
 }

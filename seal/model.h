@@ -92,7 +92,7 @@ void parameters_gather(ParameterSet* set, cudaStream_t stream);
 int64_t shard_begin(const ModelLayout* layout, int rank);
 
 // Normal(0, 0.02), residual projections Normal(0, 0.02/sqrt(2L)), biases 0, norms 1 (GPT-2's own rule), by a counter-based generator.
-void parameters_init(ParameterSet* set, uint64_t seed);
+void parameters_init(ParameterSet* set, uint64_t seed, bool quiet);
 // One tensor between host and device as fp32, (rows, cols) as stored here without tails. Reading waits for everything queued on the device.
 void parameters_get(const ParameterSet* set, int tensor, float* host);
 void parameters_set(ParameterSet* set, int tensor, const float* host);

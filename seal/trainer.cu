@@ -98,7 +98,7 @@ void trainer_load(Trainer* t, const char* model, const char* adapter, uint64_t s
     parameters_load(t->with_lora ? &t->base : &t->theta, model, quiet);
     if (!t->with_lora) return;
     if (adapter) peft_load(&t->theta, &t->lora, adapter, model);
-    else parameters_init(&t->theta, seed);
+    else parameters_init(&t->theta, seed, quiet);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------

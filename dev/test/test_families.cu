@@ -260,6 +260,49 @@ static void check_plan(const char* name) {
     close_model(&m);
 }
 
+// Two model directories hold the same tensors: names, shapes, values.
+static bool same_files(const char* a, const char* b, const char* stem) {
+    StModel files[2];
+    bool same = true;
+    int n[2] = {0, 0};
+    st_open_model(&files[0], a, stem);
+    st_open_model(&files[1], b, stem);
+    for (int side = 0; side < 2; side++)
+        for (int i = 0; i < files[side].n_files; i++) n[side] += files[side].files[i].n_tensors;
+    for (int i = 0; i < files[0].n_files; i++)
+        for (int k = 0; k < files[0].files[i].n_tensors; k++) {
+            const StTensor* x = &files[0].files[i].tensors[k];
+            const StReader* file;
+            const StTensor* y = st_model_find(&files[1], x->name, &file);
+            if (!y || y->n_dims != x->n_dims || memcmp(x->shape, y->shape, x->n_dims * sizeof *x->shape)) { same = false; continue; }
+            float *u = (float*)malloc(x->count * sizeof(float)), *v = (float*)malloc(x->count * sizeof(float));
+            st_to_float(&files[0].files[i], x, 0, x->count, u);
+            st_to_float(file, y, 0, y->count, v);
+            for (int64_t e = 0; e < x->count; e++) same &= to_float(from_float<floatX>(u[e])) == to_float(from_float<floatX>(v[e]));
+            free(u);
+            free(v);
+        }
+    st_close_model(&files[0]);
+    st_close_model(&files[1]);
+    return same && n[0] == n[1];
+}
+
+// What transformers and PEFT wrote, read and written again, has the same tensors: what they read of it gives the same logits.
+static void check_written_again(const char* name) {
+    Model m;
+    open_model(&m, name, 256, false);
+    char directory[] = "/tmp/test_families.XXXXXX", command[128];
+    if (!mkdtemp(directory)) { check(0, "mkdtemp"); return; }
+    Trainer* t = &m.trainer;
+    if (t->with_lora) peft_save(&t->theta, &t->lora, directory, m.directory);
+    else parameters_save(&t->theta, directory, m.directory, 0, true);
+    check(same_files(t->with_lora ? m.adapter : m.directory, directory, t->with_lora ? "adapter_model" : "model"), "%s: every tensor %s wrote, read and written again", name,
+          t->with_lora ? "PEFT" : "transformers");
+    snprintf(command, sizeof command, "rm -r %s", directory);
+    if (system(command)) check(0, "%s", command);
+    close_model(&m);
+}
+
 // What is saved, whole and in shards, is what is loaded: equal bits, an equal configuration.
 static void check_save_and_load(const char* name) {
     for (int shards = 0; shards < 2; shards++) {
@@ -350,6 +393,7 @@ static void check_model(const char* name) {
     check_steps(&m);
     close_model(&m);
     check_packing_and_recompute(name);
+    check_written_again(name);
     if (adapter) { check_adapter_saved(name); return; }
     check_neighbours(name);
     check_plan(name);

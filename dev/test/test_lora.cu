@@ -62,7 +62,7 @@ static void open_trainer(Trainer* t, const ModelConfig* c, const LoraSettings* l
     settings.adamw = adamw;
     trainer_plan(t, c, &settings);
     trainer_allocate(t);
-    parameters_init(t->with_lora ? &t->base : &t->theta, 3);
+    parameters_init(t->with_lora ? &t->base : &t->theta, 3, true);
     for (int a = 0; a < (t->with_lora ? 1 + with_hat : 0); a++) {
         ParameterSet* set = a ? &t->theta_hat : &t->theta;
         for (int i = 0; i < set->layout->n_tensors; i++) {
@@ -367,7 +367,7 @@ static void check_frozen(const char* family) {
     size_t n;
     make_items(items, c.V);
     open_trainer(&t, &c, &settings, false, false);
-    parameters_init(&t.theta, 9);  // B zero: the model begins as the base
+    parameters_init(&t.theta, 9, true);  // B zero: the model begins as the base
     floatX* before = weights_without_tails(&t.base, &n);
     for (int step = 0; step < 5; step++) {
         PassCounts counts = {};
