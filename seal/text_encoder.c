@@ -31,11 +31,9 @@ static int64_t encode(void* self, void* scratch, const char* text, size_t n, con
     return got;
 }
 
-// Files of a tokenizer in a model's directory. Those that decide the ids make its digest; the others only travel along.
-static const struct { const char* name; bool decides; } files[] = {
-    {"tokenizer.json", true}, {"tokenizer.model", true}, {"encoder.json", true}, {"vocab.bpe", true}, {"vocab.json", true}, {"merges.txt", true},
-    {"tokenizer_config.json", false}, {"special_tokens_map.json", false}, {"generation_config.json", false},
-};
+// Files of a tokenizer in a model's directory.
+static const char* const files[] = {"tokenizer.json", "tokenizer.model", "tokenizer.model.v3", "encoder.json", "vocab.bpe", "vocab.json", "merges.txt",
+                                    "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"};
 #define N_FILES (sizeof files / sizeof *files)
 static const char* const endings[2] = {"", ".gz"};
 
@@ -48,7 +46,7 @@ void tokenizer_copy(const char* from, const char* to_directory) {
     char path[4200], name[64], error[512];
     if (is_directory(from)) {
         for (size_t i = 0; i < 2 * N_FILES; i++) {
-            snprintf(name, sizeof name, "%s%s", files[i / 2].name, endings[i % 2]);
+            snprintf(name, sizeof name, "%s%s", files[i / 2], endings[i % 2]);
             snprintf(path, sizeof path, "%s/%s", from, name);
             if (file_exists(path)) file_copy(path, to_directory, name);
         }
@@ -67,24 +65,14 @@ void tokenizer_copy(const char* from, const char* to_directory) {
     tokenizer_close(t);
 }
 
-// Of the tokenizer's file, or of those files of a directory that make a tokenizer.
-static void digest(const char* path, char hex[65]) {
-    Text all = {0};
-    if (!is_directory(path)) {
-        file_sha256_hex(path, hex);
-        return;
-    }
-    for (size_t i = 0; i < N_FILES && files[i].decides; i++)
-        for (int gz = 0; gz < 2; gz++) {
-            char file[4200], one[65];
-            snprintf(file, sizeof file, "%s/%s%s", path, files[i].name, endings[gz]);
-            if (!file_exists(file)) continue;
-            file_sha256_hex(file, one);
-            text_add(&all, files[i].name, strlen(files[i].name));
-            text_add(&all, one, 64);
-        }
-    sha256_hex(all.s ? all.s : "", all.n, hex);
-    text_free(&all);
+// Of the tokenizer's file, or of its two.
+static void digest(const Tokenizer* t, char hex[65]) {
+    char both[2][65];
+    file_sha256_hex(tokenizer_file(t, 0), hex);
+    if (!tokenizer_file(t, 1)) return;
+    memcpy(both[0], hex, 65);
+    file_sha256_hex(tokenizer_file(t, 1), both[1]);
+    sha256_hex(both, sizeof both, hex);
 }
 
 void text_encoder_open(TextEncoder* e, const char* path, int32_t eos) {
@@ -96,7 +84,7 @@ void text_encoder_open(TextEncoder* e, const char* path, int32_t eos) {
     const char* piece = eos < 0 ? NULL : tokenizer_piece(t, eos, &length);
     if (!piece) fatal("%s: the tokenizer has no end-of-sequence token", path);
     *e = (TextEncoder){t, begin, finish, encode, tokenizer_vocab_size(t), tokenizer_bos(t), eos, piece, ""};
-    digest(path, e->digest);
+    digest(t, e->digest);
 }
 
 void text_encoder_close(TextEncoder* e) {

@@ -113,56 +113,57 @@ static int64_t merge_short(const MergeTable* m, Symbol* y, int64_t n) {
     return n;
 }
 
-static inline bool before(Candidate a, Candidate b) { return a.rank != b.rank ? a.rank < b.rank : a.at < b.at; }
-
-static void heap_push(Candidate** heap, Candidate c) {
-    arrput(*heap, c);
-    Candidate* h = *heap;
+// The heap holds rank and place in one number, so that the smallest is the lowest rank, leftmost first. Four children a node: they lie in one cache line.
+static void heap_push(uint64_t** heap, uint64_t key) {
+    arrput(*heap, key);
+    uint64_t* h = *heap;
     ptrdiff_t i = arrlen(h) - 1;
-    for (; i > 0 && before(c, h[(i - 1) / 2]); i = (i - 1) / 2) h[i] = h[(i - 1) / 2];
-    h[i] = c;
+    for (; i > 0 && key < h[(i - 1) / 4]; i = (i - 1) / 4) h[i] = h[(i - 1) / 4];
+    h[i] = key;
 }
 
-static Candidate heap_pop(Candidate* h) {
-    Candidate top = h[0], last = arrpop(h);
+static uint64_t heap_pop(uint64_t* h) {
+    uint64_t top = h[0], last = arrpop(h);
     ptrdiff_t n = arrlen(h), i = 0;
-    while (2 * i + 1 < n) {
-        ptrdiff_t child = 2 * i + 1;
-        if (child + 1 < n && before(h[child + 1], h[child])) child++;
-        if (!before(h[child], last)) break;
-        h[i] = h[child];
-        i = child;
+    for (ptrdiff_t first; (first = 4 * i + 1) < n;) {
+        ptrdiff_t least = first, end = first + 4 < n ? first + 4 : n;
+        for (ptrdiff_t k = first + 1; k < end; k++)
+            if (h[k] < h[least]) least = k;
+        if (h[least] >= last) break;
+        h[i] = h[least];
+        i = least;
     }
     if (n) h[i] = last;
     return top;
 }
 
-static void offer(const MergeTable* m, Candidate** heap, const Symbol* y, int32_t at) {
+static void offer(const MergeTable* m, uint64_t** heap, const Symbol* y, int32_t at) {
     if (at < 0 || y[at].next < 0) return;
     const Merge* found = merge_find(m, y[at].id, y[y[at].next].id);
-    if (found) heap_push(heap, (Candidate){found->rank, at, found->id});
+    if (found) heap_push(heap, (uint64_t)found->rank << 32 | (uint32_t)at);
 }
 
-// Symbols in a doubly linked list, candidates in a heap. A candidate is stale when the pair at its place no longer becomes its id: a symbol only ever
-// grows, so an id that fits is the same merge.
-static int64_t merge_long(const MergeTable* m, Symbol* y, int64_t n, Candidate** heap) {
+// Symbols in a doubly linked list, candidates in the heap. A candidate is stale when the pair at its place no longer has its rank: what now stands there has
+// a candidate of its own.
+static int64_t merge_long(const MergeTable* m, Symbol* y, int64_t n, uint64_t** heap) {
     arrsetlen(*heap, 0);
     for (int32_t i = 0; i < n; i++) { y[i].previous = i - 1; y[i].next = i + 1 < n ? i + 1 : -1; }
     for (int32_t i = 0; i + 1 < n; i++) offer(m, heap, y, i);
     while (arrlen(*heap)) {
-        Candidate c = heap_pop(*heap);
-        Symbol* left = &y[c.at];
+        const uint64_t key = heap_pop(*heap);
+        const int32_t at = (int32_t)(uint32_t)key;
+        Symbol* left = &y[at];
         if (left->end < 0 || left->next < 0) continue;  // end −1: swallowed by the symbol to its left
         Symbol* right = &y[left->next];
         const Merge* now = merge_find(m, left->id, right->id);
-        if (!now || now->id != c.id) continue;
-        left->id = c.id;
+        if (!now || now->rank != key >> 32) continue;
+        left->id = now->id;
         left->end = right->end;
         left->next = right->next;
         right->end = -1;
-        if (left->next >= 0) y[left->next].previous = c.at;
+        if (left->next >= 0) y[left->next].previous = at;
         offer(m, heap, y, left->previous);
-        offer(m, heap, y, c.at);
+        offer(m, heap, y, at);
     }
     int64_t kept = 0;
     for (int32_t i = n ? 0 : -1; i >= 0;) {

@@ -65,8 +65,6 @@ static bool check_roles(const Template* t, const ChatMessage* messages, int n, R
 // White space of Python's str.strip: Unicode's and four separators more.
 static bool is_stripped(int32_t c) { return is_white_space(c) || (c >= 0x1C && c <= 0x1F); }
 
-static void put(char** out, const char* text, size_t n) { memcpy(arraddnptr(*out, n), text, n); }
-
 static void put_content(char** out, const char* text, bool trim) {
     size_t start = 0, end = strlen(text);
     int32_t c;
@@ -81,7 +79,7 @@ static void put_content(char** out, const char* text, bool trim) {
         if (utf8_decode(text + last, (int64_t)(end - last), &c) != (int)(end - last) || !is_stripped(c)) break;
         end = last;
     }
-    put(out, text + start, end - start);
+    memcpy(arraddnptr(*out, end - start), text + start, end - start);
 }
 
 char* chat_render(const char* name, const ChatMessage* messages, int n, bool ask_reply, char* error, size_t error_size) {
@@ -94,20 +92,18 @@ char* chat_render(const char* name, const ChatMessage* messages, int n, bool ask
         return NULL;
     }
     char* text = NULL;
-    put(&text, t->begin, strlen(t->begin));
+    put_text(&text, t->begin);
     for (int i = 0; i < n; i++) {
         if (roles[i] == ROLE_SYSTEM && t->system == SYSTEM_IN_LAST_USER) continue;
-        const char* before = t->turn[roles[i]].before;
-        put(&text, before, strlen(before));
+        put_text(&text, t->turn[roles[i]].before);
         if (t->system == SYSTEM_IN_LAST_USER && roles[0] == ROLE_SYSTEM && roles[i] == ROLE_USER && i == n - 1) {
             put_content(&text, messages[0].content, false);
-            put(&text, "\n\n", 2);
+            put_text(&text, "\n\n");
         }
         put_content(&text, messages[i].content, t->turn[roles[i]].trim);
-        put(&text, t->turn[roles[i]].after, strlen(t->turn[roles[i]].after));
+        put_text(&text, t->turn[roles[i]].after);
     }
-    const char* last = ask_reply ? t->prompt : t->end;
-    put(&text, last, strlen(last));
+    put_text(&text, ask_reply ? t->prompt : t->end);
     char* out = strndup(text ? text : "", (size_t)arrlen(text));
     arrfree(text);
     free(roles);

@@ -139,10 +139,12 @@ static bool pretokenize_digits(Loader* l, const cJSON* part) {
 static bool pretokenize_punctuation(Loader* l, const cJSON* part) {
     SplitBehaviour behaviour = SPLIT_ISOLATED;
     char* pattern = NULL;
-    const char *before = "(?![", *behind = "])[\\p{P}$+<=>^`|~]";  // with ASCII's signs that Unicode calls symbols
-    memcpy(arraddnptr(pattern, strlen(before)), before, strlen(before));
+    put_text(&pattern, "(?![");
     put_characters(&pattern, not_punctuation, sizeof not_punctuation / sizeof *not_punctuation);
-    memcpy(arraddnptr(pattern, strlen(behind) + 1), behind, strlen(behind) + 1);
+    put_text(&pattern, "])[\\p{P}$+<=>^`|~");  // with ASCII's signs that Unicode calls symbols
+    put_characters(&pattern, once_punctuation, sizeof once_punctuation / sizeof *once_punctuation);
+    put_text(&pattern, "]");
+    arrput(pattern, 0);
     bool good = load_behaviour(l, part, &behaviour) && put_split(l, pattern, behaviour, false);
     arrfree(pattern);
     return good;

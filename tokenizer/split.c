@@ -27,7 +27,7 @@ static const struct { const char* name; bool negated; const char* inside; const 
 };
 enum { N_CLASSES = sizeof classes / sizeof *classes };
 
-static void put_text(char** out, const char* text) { memcpy(arraddnptr(*out, strlen(text)), text, strlen(text)); }
+void put_text(char** out, const char* text) { memcpy(arraddnptr(*out, strlen(text)), text, strlen(text)); }
 
 void put_characters(char** out, const CharacterRange* ranges, size_t n) {
     for (size_t i = 0; i < n; i++) {

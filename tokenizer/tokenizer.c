@@ -225,6 +225,7 @@ static bool load_pair(Tokenizer* t, const char* path, const char* data, size_t n
     if (!exists(directory, names[first], other, sizeof other) && !exists(directory, names[!first], other, sizeof other))
         return tok_error(error, "%s needs %s (or %s) beside it", path, names[first], names[!first]);
     if (!read_file(other, &text, &n_other, error)) return false;
+    t->file[1] = strdup(other);
     bool good = is_merges ? load_vocab_and_merges(t, other, text, n_other, path, data, error) : load_vocab_and_merges(t, path, data, n, other, text, error);
     free(text);
     return good;
@@ -283,6 +284,7 @@ Tokenizer* tokenizer_open(const char* path, char* error, size_t error_size) {
     }
     Tokenizer* t = empty();
     if (!t) { tok_error(buffer, "%s: not enough memory", path); return NULL; }
+    t->file[0] = strdup(file);
     bool good = read_file(file, &data, &n, buffer) && load_bytes(t, file, data, n, false, buffer) && (!*directory || load_side_files(t, directory, buffer));
     free(data);
     if (good) return t;
@@ -319,6 +321,8 @@ void tokenizer_close(Tokenizer* t) {
         free(t->pretokenize[i].literal);
         regex_free(&t->pretokenize[i].regex);
     }
+    free(t->file[0]);
+    free(t->file[1]);
     arrfree(t->arena);
     arrfree(t->text);
     arrfree(t->raw);
@@ -347,6 +351,7 @@ int32_t tokenizer_bos(const Tokenizer* t) { return t->bos; }
 int32_t tokenizer_eos(const Tokenizer* t) { return t->eos; }
 int32_t tokenizer_unk(const Tokenizer* t) { return t->unk; }
 int32_t tokenizer_id(const Tokenizer* t, const char* piece) { return piece_find(&t->by_text, t->text, t->arena, piece, (uint32_t)strlen(piece)); }
+const char* tokenizer_file(const Tokenizer* t, int i) { return i == 0 || i == 1 ? t->file[i] : NULL; }
 const char* tokenizer_format(const Tokenizer* t) { return t->format; }
 int tokenizer_default_flags(const Tokenizer* t) { return t->default_flags; }
 bool tokenizer_is_special(const Tokenizer* t, int32_t id) { return id >= 0 && id < t->n_vocab && t->special[id]; }

@@ -1,7 +1,7 @@
 /*
 Exact tokenizers: text to token ids and back, id by id as Hugging Face `tokenizers` (tokenizer.json), tiktoken (ranks) and sentencepiece (tokenizer.model)
 do it, with the bytes of the text that every token covers. A Tokenizer never changes once open: any number of threads may use one, each with an Encoding
-of its own. The library knows no tensors, prints nothing and never ends the program; errors are one line in the caller's buffer.
+of its own. The library knows no tensors and prints nothing; errors are one line in the caller's buffer. Only where there is no memory left does it end the program.
 */
 #ifndef TOKENIZER_H
 #define TOKENIZER_H
@@ -66,6 +66,7 @@ int32_t tokenizer_unk(const Tokenizer* t);        // −1: none
 int32_t tokenizer_id(const Tokenizer* t, const char* piece);                       // as written in the tokenizer's file; −1: none
 const char* tokenizer_piece(const Tokenizer* t, int32_t id, int* length);          // as written in the file; NULL: no such id. Zero-terminated
 bool tokenizer_is_special(const Tokenizer* t, int32_t id);
+const char* tokenizer_file(const Tokenizer* t, int i);  // path of the file it was read from, the second (merges) where there are two; else NULL
 const char* tokenizer_format(const Tokenizer* t);  // "tokenizer.json", "tiktoken ranks", "encoder.json + vocab.bpe", "sentencepiece"
 // The flags that make tokenizer_encode do what the format's own library does by default with special-token text (Hugging Face reads it, tiktoken and
 // sentencepiece do not).

@@ -113,6 +113,7 @@ typedef enum { MODEL_BPE, MODEL_WORD_LEVEL } ModelType;
 typedef enum { DECODE_JOIN_SPACES, DECODE_CONCATENATE } DecodeType;
 
 struct Tokenizer {
+    char* file[2];                // that it was read from; NULL: none, or from memory
     const char* format;
     int default_flags;
     // pieces, by id
@@ -152,7 +153,6 @@ struct Tokenizer {
 
 // ---- scratch -----------------------------------------------------------------------------------------------------------------------------------
 typedef struct { int32_t id, start, end, previous, next; } Symbol;
-typedef struct { uint32_t rank; int32_t at, id; } Candidate;       // heap entry
 #define CACHE_KEY 23
 #define CACHE_IDS 9
 #define CACHE_SLOTS (1 << 15)
@@ -165,7 +165,7 @@ struct TokenizerScratch {
     Range *ranges, *ranges_next;  // stb_ds
     Symbol* symbols;              // room for n_symbols
     int64_t n_symbols;
-    Candidate* heap;              // stb_ds
+    uint64_t* heap;               // stb_ds, of long words: rank and place of what may merge
     pcre2_match_data* match;
     pcre2_jit_stack* jit_stack;
     pcre2_match_context* context;
@@ -173,7 +173,8 @@ struct TokenizerScratch {
     int64_t room;                 // of the Encoding's arrays
 };
 
-void put_characters(char** out, const CharacterRange* ranges, size_t n);     // as a regular expression has them between brackets; out is an stb_ds array
+void put_text(char** out, const char* text);                                 // to the end of an stb_ds array
+void put_characters(char** out, const CharacterRange* ranges, size_t n);     // as a regular expression has them between brackets
 bool regex_compile(Regex* r, const char* pattern, ErrorBuffer error);
 void regex_free(Regex* r);
 // The first match in bytes[from, n); 1 found, 0 none, −1 failed (e->error).

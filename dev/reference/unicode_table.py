@@ -80,6 +80,7 @@ def build():
             + table("younger_numbers", "\\p{N} since Unicode 15", numbers - category("N")) + "\n"
             + table("younger_words", "\\w since Unicode 15", word - known_words) + "\n"
             + table("not_punctuation", "\\p{P} now, but not for `tokenizers`' pre-tokeniser Punctuation", newest(r"\p{P}") - punctuation()) + "\n"
+            + table("once_punctuation", "and the other way round", punctuation() - newest(r"\p{P}") - set("$+<=>^`|~")) + "\n"
             + table("not_normalized", "has a class or a decomposition now, but not in Unicode 9, by which `tokenizers` normalises", changes & inert())
             + "\n#endif\n")
 
