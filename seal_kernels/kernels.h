@@ -98,6 +98,33 @@ void attention_forward(floatX* atty, float* lse, const floatX* qkv, const int* c
 void attention_backward(floatX* dqkv, float* delta, const floatX* datty, const floatX* atty, const float* lse, const floatX* qkv, const int* cu_seqlens,
                         const int* tiles, int n_tiles, int T, int NH, int NKV, int HS, int lddq, int ldq, int ldo, float scale, cudaStream_t stream);
 
+// ---- decode_attention.cu: generation -----------------------------------------------------------------------------------------------------
+// The cache of a layer has rows for keys (R, NKV·HS) and for values (R, NKV·HS); a sequence owns consecutive rows, one a position.
+// keys, values [rows[t]] = those of token t of qkv (T, (NH + 2 NKV)·HS; ldq); nothing where rows[t] is negative.
+void cache_store(floatX* keys, floatX* values, const floatX* qkv, const int* rows, int T, int NH, int NKV, int HS, int ldq, cudaStream_t stream);
+// One token a sequence: atty (n, NH·HS; ldo) = softmax(scale · q kᵀ) v over the cache rows first[i] … first[i] + length[i] − 1, the token's own included.
+// longest ≥ every length. A length of 0 gives zeros. scratch: decode_attention_scratch floats.
+void decode_attention(floatX* atty, float* scratch, const floatX* qkv, const floatX* keys, const floatX* values, const int* first, const int* length, int longest,
+                      int n, int NH, int NKV, int HS, int ldq, int ldo, float scale, cudaStream_t stream);
+size_t decode_attention_scratch(int n, int longest, int NH, int HS);  // floats
+
+// ---- sampling.cu: generation --------------------------------------------------------------------------------------------------------------
+// How the next token is drawn; in this order, as transformers' logits processors: tokens that were there before are made less likely (x/penalty where x > 0,
+// x·penalty where not), logits are divided by the temperature, the top_k likeliest are kept (and whatever equals the last of them), of those the smallest set
+// of likeliest tokens whose probability reaches top_p (equals by lower id), and one is drawn by weight.
+typedef struct {
+    bool greedy;                // the likeliest token, the lowest id of equals
+    float temperature, top_p;   // > 0; above 0, 1 and more: all
+    int top_k;                  // 0: all
+    float repetition_penalty;   // > 0; 1: none
+} SampleSettings;
+// tokens (n) = the next token of each row of logits (n, Vp; V of them count), −1 where the row holds a NaN, a +∞ or nothing above −∞. uniform (n), in [0, 1):
+// the row's random number (greedy: may be NULL). seen (slots, SAMPLE_SEEN_WORDS(V)): the tokens each sequence holds as bits; row i reads row slots[i] and adds its token
+// there; may be NULL where repetition_penalty is 1. probabilities (n, Vp) is scratch (greedy: may be NULL).
+void sample_tokens(int* tokens, float* probabilities, const floatX* logits, uint32_t* seen, const int* slots, const float* uniform, SampleSettings settings, int n, int V,
+                   int Vp, cudaStream_t stream);
+#define SAMPLE_SEEN_WORDS(V) (((V) + 31) / 32)
+
 // ---- gelu.cu -----------------------------------------------------------------------------------------------------------------------------
 // out (T, C; ldo) = gelu_tanh(inp (T, C)); dinp (T, C) = dout (T, C; ldo) · gelu'(inp). torch.nn.functional.gelu(approximate="tanh").
 void gelu_forward(floatX* out, const floatX* inp, int T, int C, int ldo, cudaStream_t stream);
