@@ -16,7 +16,10 @@ typedef struct {
     const char *model, *adapter, *out;
     StringList prompts, data;
     const char *prompt_template, *prompt_field, *response_field;
-    bool greedy;
+    bool greedy, resume;
+    const char* name;
+    double temperature, top_p, repetition_penalty;
+    int64_t top_k, seed;
     int64_t max_new_tokens, batch, tokens, max_length, head_rows;
     // report
     const char *labels, *table, *title;

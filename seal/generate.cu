@@ -1,8 +1,13 @@
 /* Prompts to answers. See generate.h. */
+#include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <cjson/cJSON.h>
 // defines: RowReader, Text
 #include "dataset.h"
+// defines: Decoder, Sequence
+#include "decoder.h"
 #include "error.h"
 // defines: AtomicFile
 #include "file.h"
@@ -16,127 +21,119 @@
 // defines: Tokenizer, TokenStream
 #include "tokenizer.h"
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
-// decoding
-
-void generator_open(Generator* g, const char* model, int batch, int T) {
-    ModelConfig config;
-    TrainerSettings settings = {};
-    memset(g, 0, sizeof *g);
-    model_config_read(&config, model);
-    check_head_size(&config);
-    if (T < config.max_positions) T = config.max_positions;
-    settings.T = T;
-    settings.head_rows = batch;
-    settings.batch_max = batch;
-    settings.forward_only = true;
-    trainer_plan(&g->trainer, &config, &settings);
-    trainer_allocate(&g->trainer);
-    parameters_load(&g->trainer.theta, model, true);
-    g->eos = config.eos_id;
-    g->rows = (int*)calloc(2 * (size_t)batch, sizeof(int));
-    g->logits = (float*)malloc((size_t)batch * config.V * sizeof(float));
-    if (!g->rows || !g->logits) fatal("out of host memory for the logits of %d sequences", batch);
-    g->members = g->rows + batch;
-}
-
-void generator_close(Generator* g) {
-    trainer_free(&g->trainer);
-    free(g->rows);
-    free(g->logits);
-    memset(g, 0, sizeof *g);
-}
-
-static int likeliest(const float* logits, int V) {
-    int best = 0;
-    for (int v = 1; v < V; v++)
-        if (logits[v] > logits[best]) best = v;
-    return best;
-}
-
-static void extend(Sequence* s, int token, int eos) {
-    if (token != eos) s->tokens[s->n++] = token;
-    s->done = token == eos || s->n == s->capacity;
-}
-
-int generator_step(Generator* g, Sequence* sequences, int n) {
-    Trainer* t = &g->trainer;
-    const ModelConfig* c = &t->layout.config;
-    int unfinished = 0, left = 0;
-    for (int i = 0; i < n; i++)
-        if (!sequences[i].done) { t->lengths[unfinished] = sequences[i].n; g->members[unfinished++] = i; }
-    int streams = pack_first_fit(t->lengths, unfinished, t->settings.T, t->stream_of);
-    for (int s = 0; s < streams; s++) {
-        int k = 0, at = 0;
-        for (int i = 0; i < unfinished; i++) {
-            if (t->stream_of[i] != s) continue;
-            const Sequence* x = &sequences[g->members[i]];
-            PackSample sample = {x->tokens, NULL, x->n, x->n - 1, 0};
-            t->samples[k] = sample;
-            t->chosen[k] = g->members[i];
-            at += x->n;
-            g->rows[k++] = at - 1;
-        }
-        DeviceStream stream;
-        packed_stream_build(&t->packed, t->samples, k, c->V, c->max_positions);
-        stream_upload(&t->uploader, &stream, &t->packed, NULL, NULL, t->stream);
-        transformer_forward(&t->transformer, &t->theta, &stream, t->stream);
-        transformer_logits(&t->transformer, &t->theta, g->rows, k, g->logits, t->stream);
-        for (int i = 0; i < k; i++) {
-            Sequence* x = &sequences[t->chosen[i]];
-            extend(x, likeliest(g->logits + (size_t)i * c->V, c->V), g->eos);
-            left += !x->done;
-        }
-    }
-    return left;
-}
-
-// ---------------------------------------------------------------------------------------------------------------------------------------
-// prompts in, answers out
+#define STREAM_TOKENS 2048  // of prompts that run together, where nobody says otherwise
 
 typedef struct {
-    char* instruction;   // the prompt without a template
+    char *instruction, *output;  // the prompt without a template; NULL until it is answered
+    int file;                    // that the prompt came from
     Sequence sequence;
+    bool cut;                    // the answer ended at the longest length
 } Task;
 
-typedef struct { Task* tasks; int n, capacity; } TaskList;
+typedef struct {
+    const EvalOptions* o;
+    ModelConfig config;
+    Tokenizer* tokenizer;
+    TextEncoder encoder;
+    DecoderSettings settings;
+    Task* tasks;                 // in the files' order
+    int n, capacity;
+    Task** order;                // those still to be answered, longest prompt first
+    Sequence* sequences;         // (n_open) theirs
+    int n_open;
+    FILE* journal;
+    char journal_path[4200];
+    Decoder decoder;
+    Progress progress;
+    double began;
+    int answered;                // in this run
+} Generation;
+
+static void* need(void* p) {
+    if (!p) fatal("out of host memory for the prompts");
+    return p;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// settings
+
+static void add_end(DecoderSettings* s, int id) {
+    for (int i = 0; i < s->n_ends; i++)
+        if (s->ends[i] == id) return;
+    if (id >= 0 && s->n_ends < DECODER_ENDS) s->ends[s->n_ends++] = id;
+}
+
+// eos_token_id of a JSON file of the model: a number or a list.
+static void add_ends_of(DecoderSettings* s, const char* model, const char* name) {
+    char path[4200];
+    snprintf(path, sizeof path, "%s/%s", model, name);
+    if (!file_exists(path)) return;
+    size_t length;
+    char* text = file_read(path, 1 << 24, &length);
+    cJSON* json = cJSON_ParseWithLength(text, length);
+    if (!json) fatal("%s: is not JSON", path);
+    const cJSON *id = cJSON_GetObjectItemCaseSensitive(json, "eos_token_id"), *item;
+    if (cJSON_IsNumber(id)) add_end(s, id->valueint);
+    else cJSON_ArrayForEach(item, id) if (cJSON_IsNumber(item)) add_end(s, item->valueint);
+    cJSON_Delete(json);
+    free(text);
+}
+
+// Whatever the model's files and its tokenizer call the end of a sequence ends an answer.
+static void find_ends(Generation* g) {
+    add_ends_of(&g->settings, g->o->model, "generation_config.json");
+    add_ends_of(&g->settings, g->o->model, "config.json");
+    add_end(&g->settings, g->encoder.eos);
+}
+
+static SampleSettings sampling(const EvalOptions* o) {
+    SampleSettings s = {};
+    s.greedy = o->greedy;
+    s.temperature = (float)o->temperature;
+    s.top_p = (float)o->top_p;
+    s.top_k = (int)o->top_k;
+    s.repetition_penalty = o->repetition_penalty > 0 ? (float)o->repetition_penalty : o->greedy ? 1.0f : 1.2f;
+    return s;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// prompts
 
 // The template's end is a blank that the answer's first word takes along ("Assistant:" + " Sure"), as in training; it is not the prompt's.
-static void encode_prompt(const TextEncoder* encoder, void* scratch, const char* path, const DataRow* row, const ModelConfig* config, int longest_answer, Sequence* s) {
+static void encode_prompt(Generation* g, void* scratch, const DataRow* row, Sequence* s) {
+    const char *path = g->o->prompts.items[row->file], *error;
     const long long at = row->line, number = row->row;
     const int32_t *ids, *start, *end;
-    const char* error;
+    int longest = g->config.longest, answer = (int)g->o->max_new_tokens;
     size_t length = row->prompt_length;
     while (length && row->prompt[length - 1] == ' ') length--;
-    int64_t n = encoder->encode(encoder->self, scratch, row->prompt, length, &ids, &start, &end, &error);
+    int64_t n = g->encoder.encode(g->encoder.self, scratch, row->prompt, length, &ids, &start, &end, &error);
     if (n < 0) fatal("%s:%lld: row %lld: %s", path, at, number, error);
-    if (n && ids[n - 1] == encoder->eos) n--;
+    if (n && ids[n - 1] == g->encoder.eos) n--;
     if (n < 1) fatal("%s:%lld: row %lld: the prompt has no tokens", path, at, number);
-    if (n >= config->max_positions)
-        fatal("%s:%lld: row %lld: the prompt has %lld tokens, the model reads %d; shorten it", path, at, number, (long long)n, config->max_positions);
+    if (n >= longest) fatal("%s:%lld: row %lld: the prompt has %lld tokens, the model reads %d; shorten it", path, at, number, (long long)n, longest);
     for (int64_t i = 0; i < n; i++)
-        if (ids[i] >= config->V) fatal("%s:%lld: row %lld: token %d, the model has %d", path, at, number, ids[i], config->V);
+        if (ids[i] >= g->config.V) fatal("%s:%lld: row %lld: token %d, the model has %d", path, at, number, ids[i], g->config.V);
     s->n = s->n_prompt = (int)n;
-    s->capacity = n + longest_answer < config->max_positions ? (int)n + longest_answer : config->max_positions;
-    s->tokens = (int32_t*)malloc((size_t)s->capacity * sizeof(int32_t));
-    if (!s->tokens) fatal("out of host memory for %d tokens", s->capacity);
+    s->capacity = n + answer < longest ? (int)n + answer : longest;
+    s->tokens = (int32_t*)need(malloc((size_t)s->capacity * sizeof(int32_t)));
     memcpy(s->tokens, ids, (size_t)n * sizeof(int32_t));
 }
 
-static Task* add_task(TaskList* list) {
-    if (list->n == list->capacity) {
-        list->capacity = list->capacity ? 2 * list->capacity : 256;
-        list->tasks = (Task*)realloc(list->tasks, (size_t)list->capacity * sizeof(Task));
-        if (!list->tasks) fatal("out of host memory for %d prompts", list->capacity);
+static Task* add_task(Generation* g) {
+    if (g->n == g->capacity) {
+        g->capacity = g->capacity ? 2 * g->capacity : 256;
+        g->tasks = (Task*)need(realloc(g->tasks, (size_t)g->capacity * sizeof(Task)));
     }
-    Task* task = &list->tasks[list->n++];
+    Task* task = &g->tasks[g->n];
     memset(task, 0, sizeof *task);
+    task->sequence.number = (uint64_t)g->n++;
     return task;
 }
 
 // Two readers in step: one with the template for the model, one without for the `instruction`.
-static TaskList read_tasks(const EvalOptions* o, const TextEncoder* encoder, const ModelConfig* config) {
-    TaskList list = {};
+static void read_tasks(Generation* g) {
+    const EvalOptions* o = g->o;
     RowOptions options = {}, bare = {};
     DataRow row, plain;
     options.prompt_template = o->prompt_template;
@@ -144,28 +141,134 @@ static TaskList read_tasks(const EvalOptions* o, const TextEncoder* encoder, con
     options.prompts_only = bare.prompts_only = true;
     bare.prompt_template = "{prompt}";
     RowReader *reader = rows_open(&o->prompts, &options), *bare_reader = rows_open(&o->prompts, &bare);
-    void* scratch = encoder->begin(encoder->self);
+    void* scratch = g->encoder.begin(g->encoder.self);
     while (rows_next(reader, &row) && rows_next(bare_reader, &plain)) {
-        const char* path = o->prompts.items[row.file];
-        if (row.state != ROW_OK) fatal("%s:%lld: row %lld: %s", path, (long long)row.line, (long long)row.row, *row.why ? row.why : row_state_name(row.state));
-        Task* task = add_task(&list);
-        task->instruction = strdup(plain.prompt);
-        if (!task->instruction) fatal("out of host memory for %d prompts", list.n);
-        encode_prompt(encoder, scratch, path, &row, config, (int)o->max_new_tokens, &task->sequence);
+        if (row.state != ROW_OK)
+            fatal("%s:%lld: row %lld: %s", o->prompts.items[row.file], (long long)row.line, (long long)row.row, *row.why ? row.why : row_state_name(row.state));
+        Task* task = add_task(g);
+        task->instruction = (char*)need(strdup(plain.prompt));
+        task->file = row.file;
+        encode_prompt(g, scratch, &row, &task->sequence);
     }
-    encoder->finish(encoder->self, scratch);
+    g->encoder.finish(g->encoder.self, scratch);
     rows_close(reader);
     rows_close(bare_reader);
-    if (!list.n) fatal("%s: holds no prompts", o->prompts.items[0]);
-    return list;
+    if (!g->n) fatal("%s: holds no prompts", o->prompts.items[0]);
 }
+
+static int by_length(const void* a, const void* b) {
+    const Sequence *x = &(*(Task* const*)a)->sequence, *y = &(*(Task* const*)b)->sequence;
+    if (x->n != y->n) return y->n - x->n;
+    return (x->number > y->number) - (x->number < y->number);
+}
+
+// The longest prompts go first: what follows is never larger, and the run ends with short ones.
+static void order_tasks(Generation* g) {
+    g->order = (Task**)need(malloc((size_t)g->n * sizeof *g->order));
+    for (int i = 0; i < g->n; i++)
+        if (!g->tasks[i].output) g->order[g->n_open++] = &g->tasks[i];
+    qsort(g->order, (size_t)g->n_open, sizeof *g->order, by_length);
+    g->sequences = (Sequence*)need(malloc(((size_t)g->n_open + 1) * sizeof *g->sequences));
+    for (int i = 0; i < g->n_open; i++) {
+        const Sequence* s = &g->order[i]->sequence;
+        g->sequences[i] = *s;
+        if (s->n_prompt > g->settings.longest_prompt) g->settings.longest_prompt = s->n_prompt;
+        if (s->capacity > g->settings.reach) g->settings.reach = s->capacity;
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// the journal: a line that says which run it belongs to, then one an answer
+
+// The file's size and time stand for its content: reading gigabytes only to compare them would be no resuming.
+static void add_stat(Text* t, const char* directory, const char* name) {
+    char path[4200], line[4400];
+    struct stat info;
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    if (stat(path, &info)) return;
+    int n = snprintf(line, sizeof line, "%s %lld %lld.%ld\n", path, (long long)info.st_size, (long long)info.st_mtim.tv_sec, info.st_mtim.tv_nsec);
+    text_add(t, line, (size_t)n);
+}
+
+// SHA-256 of everything that decides what the answers are.
+static void run_key(const Generation* g, char key[65]) {
+    const EvalOptions* o = g->o;
+    static const char* const files[] = {"config.json", "model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors"};
+    char digest[65], numbers[256];
+    Text t = {};
+    dataset_digest(&o->prompts, digest);
+    SampleSettings s = g->settings.sampling;
+    int n = snprintf(numbers, sizeof numbers, "%d %g %g %d %g %lld %lld\n", s.greedy, s.temperature, s.top_p, s.top_k, s.repetition_penalty, (long long)o->max_new_tokens, (long long)o->seed);
+    text_add(&t, numbers, (size_t)n);
+    const char* const texts[] = {digest, o->prompt_template, o->prompt_field};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) text_add(&t, texts[i] ? texts[i] : "", (texts[i] ? strlen(texts[i]) : 0) + 1);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        add_stat(&t, o->model, files[i]);
+        if (o->adapter) add_stat(&t, o->adapter, files[i]);
+    }
+    sha256_hex(t.s, t.n, key);
+    text_free(&t);
+}
+
+// Takes the answers of an earlier run; returns the bytes of the journal that are whole lines.
+static size_t read_journal(Generation* g, const char* key) {
+    size_t length, at = 0;
+    char* text = file_read(g->journal_path, (size_t)1 << 32, &length);
+    for (bool first = true; at < length; first = false) {
+        const char* end = (const char*)memchr(text + at, '\n', length - at);
+        if (!end) break;  // the run was stopped while it wrote this line
+        cJSON* line = cJSON_ParseWithLength(text + at, (size_t)(end - text) - at);
+        const char* output = cJSON_GetStringValue(cJSON_GetObjectItem(line, "output"));
+        const cJSON* i = cJSON_GetObjectItem(line, "i");
+        if (first) {
+            const char* its = cJSON_GetStringValue(cJSON_GetObjectItem(line, "key"));
+            if (!its || strcmp(its, key)) fatal("%s: belongs to a run with other options, prompts or weights; remove it to start anew", g->journal_path);
+        } else if (!output || !cJSON_IsNumber(i) || i->valuedouble < 0 || i->valuedouble >= g->n) fatal("%s: has a line that is no answer; remove it to start anew", g->journal_path);
+        else {
+            Task* task = &g->tasks[i->valueint];
+            free(task->output);
+            task->output = (char*)need(strdup(output));
+            task->cut = cJSON_IsTrue(cJSON_GetObjectItem(line, "cut"));
+        }
+        cJSON_Delete(line);
+        at = (size_t)(end - text) + 1;
+    }
+    free(text);
+    return at;
+}
+
+static void open_journal(Generation* g) {
+    const EvalOptions* o = g->o;
+    char key[65];
+    run_key(g, key);
+    bool there = file_exists(g->journal_path);
+    if (there && !o->resume) fatal("%s: a run that can go on; give --resume, or remove that file to start anew", g->journal_path);
+    size_t whole = there ? read_journal(g, key) : 0;
+    g->journal = fopen(g->journal_path, "a");
+    if (!g->journal || ftruncate(fileno(g->journal), (off_t)whole)) fatal("%s: cannot be written: %s", g->journal_path, strerror(errno));
+    if (!whole) fprintf(g->journal, "{\"key\":\"%s\"}\n", key);
+    if (fflush(g->journal)) fatal("%s: cannot be written: %s", g->journal_path, strerror(errno));
+}
+
+static void journal_answer(Generation* g, const Task* task) {
+    cJSON* line = cJSON_CreateObject();
+    cJSON_AddNumberToObject(line, "i", (double)(task - g->tasks));
+    cJSON_AddBoolToObject(line, "cut", task->cut);
+    cJSON_AddStringToObject(line, "output", task->output);
+    char* text = (char*)need(cJSON_PrintUnformatted(line));
+    if (fprintf(g->journal, "%s\n", text) < 0 || fflush(g->journal)) fatal("%s: cannot be written: %s", g->journal_path, strerror(errno));
+    cJSON_free(text);
+    cJSON_Delete(line);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// answers
 
 // The answer's text, its leading blank left out.
 static char* answer_text(const Tokenizer* tokenizer, const Sequence* s) {
     Text text = {};
     TokenStream stream = {};
-    char* piece = (char*)malloc((size_t)tokenizer_longest_piece(tokenizer) + 8);
-    if (!piece) fatal("out of host memory for an answer");
+    char* piece = (char*)need(malloc((size_t)tokenizer_longest_piece(tokenizer) + 8));
     text_add(&text, "", 0);
     for (int i = s->n_prompt; i < s->n; i++) {
         int n = tokenizer_stream_push(tokenizer, &stream, s->tokens[i], false, piece);
@@ -178,66 +281,102 @@ static char* answer_text(const Tokenizer* tokenizer, const Sequence* s) {
     return text.s;
 }
 
+static void take_answer(void* context, int i) {
+    Generation* g = (Generation*)context;
+    Task* task = g->order[i];
+    const Sequence* s = &g->sequences[i];
+    task->output = answer_text(g->tokenizer, s);
+    task->cut = !s->ended;
+    journal_answer(g, task);
+    progress_update(&g->progress, ++g->answered, "%lld tokens, %.0f a second", (long long)g->decoder.tokens, (double)g->decoder.tokens / (wall_seconds() - g->began));
+}
+
 // AlpacaEval's file: an array of {instruction, output, generator, dataset}.
-static void write_outputs(const EvalOptions* o, const TaskList* list, const Tokenizer* tokenizer) {
+static void write_outputs(const Generation* g) {
+    const EvalOptions* o = g->o;
     AtomicFile f;
     atomic_open(&f, o->out);
-    for (int i = 0; i < list->n; i++) {
+    for (int i = 0; i < g->n; i++) {
+        const Task* task = &g->tasks[i];
         cJSON* object = cJSON_CreateObject();
-        char* answer = answer_text(tokenizer, &list->tasks[i].sequence);
-        cJSON_AddStringToObject(object, "instruction", list->tasks[i].instruction);
-        cJSON_AddStringToObject(object, "output", answer);
-        cJSON_AddStringToObject(object, "generator", o->model);
-        cJSON_AddStringToObject(object, "dataset", o->prompts.items[0]);
-        char* text = cJSON_PrintUnformatted(object);
-        if (!text) fatal("out of host memory writing %s", o->out);
+        cJSON_AddStringToObject(object, "instruction", task->instruction);
+        cJSON_AddStringToObject(object, "output", task->output);
+        cJSON_AddStringToObject(object, "generator", o->name ? o->name : o->adapter ? o->adapter : o->model);
+        cJSON_AddStringToObject(object, "dataset", o->prompts.items[task->file]);
+        char* text = (char*)need(cJSON_PrintUnformatted(object));
         atomic_printf(&f, "%s%s", i ? ",\n" : "[\n", text);
-        free(text);
-        free(answer);
+        cJSON_free(text);
         cJSON_Delete(object);
     }
     atomic_printf(&f, "\n]\n");
     atomic_commit(&f);
 }
 
+static void answer_all(Generation* g) {
+    const EvalOptions* o = g->o;
+    DecoderSettings* s = &g->settings;
+    s->model = o->model;
+    s->adapter = o->adapter;
+    s->slots = o->batch < g->n_open ? (int)o->batch : g->n_open;
+    s->T = o->tokens > s->longest_prompt ? (int)o->tokens : s->longest_prompt > STREAM_TOKENS || o->tokens ? s->longest_prompt : STREAM_TOKENS;
+    s->seed = (uint64_t)o->seed;
+    s->quiet = o->quiet;
+    decoder_open(&g->decoder, &g->config, s);
+    g->began = wall_seconds();
+    progress_begin(&g->progress, "generate", g->n_open, o->quiet);
+    decoder_run(&g->decoder, g->sequences, g->n_open, take_answer, g);
+    progress_end(&g->progress);
+}
+
+static void print_summary(const Generation* g) {
+    int empty = 0, cut = 0;
+    for (int i = 0; i < g->n; i++) {
+        empty += !*g->tasks[i].output;
+        cut += g->tasks[i].cut;
+    }
+    double seconds = wall_seconds() - g->began;
+    printf("%d prompts", g->n);
+    if (g->n_open < g->n) printf(" (%d answered before)", g->n - g->n_open);
+    if (g->n_open) printf(", %lld tokens in %.1f s (%.0f a second)", (long long)g->decoder.tokens, seconds, (double)g->decoder.tokens / seconds);
+    if (empty) printf(", %d answers empty", empty);
+    if (cut) printf(", %d cut at the longest length", cut);
+    printf("; wrote %s\n", g->o->out);
+}
+
 int generate_command(const EvalOptions* o) {
     char error[512];
-    Generator g;
-    TextEncoder encoder;
-    if (!o->greedy) fatal("generate: only --greedy decoding is there");
-    Tokenizer* tokenizer = tokenizer_open(o->model, error, sizeof error);
-    if (!tokenizer) fatal("%s", error);
-    generator_open(&g, o->model, (int)o->batch, o->tokens ? (int)o->tokens : 2048);
-    text_encoder_open(&encoder, o->model, g.eos);
-    g.eos = encoder.eos;
-    TaskList list = read_tasks(o, &encoder, &g.trainer.layout.config);
-    Sequence* batch = (Sequence*)calloc((size_t)o->batch, sizeof *batch);
-    if (!batch) fatal("out of host memory for %lld sequences", (long long)o->batch);
-    Progress progress;
-    int64_t tokens = 0;
-    double began = wall_seconds();
-    progress_begin(&progress, "generate", list.n, o->quiet);
-    for (int from = 0; from < list.n; from += (int)o->batch) {
-        int n = list.n - from < o->batch ? list.n - from : (int)o->batch;
-        for (int i = 0; i < n; i++) batch[i] = list.tasks[from + i].sequence;
-        while (generator_step(&g, batch, n)) {}
-        for (int i = 0; i < n; i++) {
-            list.tasks[from + i].sequence = batch[i];
-            tokens += batch[i].n - batch[i].n_prompt;
-        }
-        progress_update(&progress, from + n, "prompts");
+    Generation g = {};
+    g.o = o;
+    snprintf(g.journal_path, sizeof g.journal_path, "%s.partial", o->out);
+    if (o->resume && file_exists(o->out) && !file_exists(g.journal_path)) {
+        if (!o->quiet) printf("%s is there; nothing to do\n", o->out);
+        return 0;
     }
-    progress_end(&progress);
-    write_outputs(o, &list, tokenizer);
-    if (!o->quiet) printf("%d prompts, %lld tokens in %.1f s; wrote %s\n", list.n, (long long)tokens, wall_seconds() - began, o->out);
-    for (int i = 0; i < list.n; i++) {
-        free(list.tasks[i].instruction);
-        free(list.tasks[i].sequence.tokens);
+    model_config_read(&g.config, o->model);
+    check_head_size(&g.config);
+    g.tokenizer = tokenizer_open(o->model, error, sizeof error);
+    if (!g.tokenizer) fatal("%s", error);
+    text_encoder_open(&g.encoder, o->model, g.config.eos_id);
+    find_ends(&g);
+    g.settings.sampling = sampling(o);
+    read_tasks(&g);
+    open_journal(&g);
+    order_tasks(&g);
+    if (g.n_open) answer_all(&g);
+    write_outputs(&g);
+    fclose(g.journal);
+    unlink(g.journal_path);
+    if (!o->quiet) print_summary(&g);
+    if (g.n_open) decoder_close(&g.decoder);
+    for (int i = 0; i < g.n; i++) {
+        free(g.tasks[i].instruction);
+        free(g.tasks[i].output);
+        free(g.tasks[i].sequence.tokens);
     }
-    free(list.tasks);
-    free(batch);
-    text_encoder_close(&encoder);
-    tokenizer_close(tokenizer);
-    generator_close(&g);
+    free(g.tasks);
+    free(g.order);
+    free(g.sequences);
+    text_encoder_close(&g.encoder);
+    tokenizer_close(g.tokenizer);
     return 0;
 }

@@ -9,6 +9,7 @@
 static const struct { const char* name; bool zero; } classes[N_MEMORY_CLASSES] = {
     {"weights", true},      {"gradients", true}, {"master weights", true}, {"Adam m", true},   {"Adam v", true},
     {"activations", false}, {"scratch", false},  {"streams", false},       {"selector", true},
+    {"cache", false},
 };
 
 const char* memory_class_name(MemoryClass class_id) { return classes[class_id].name; }

@@ -19,6 +19,7 @@ typedef enum {
     MEMORY_SCRATCH,      // reused across layers, streams and steps
     MEMORY_STREAM,       // token ids, positions, indices of the streams in flight
     MEMORY_SELECTOR,     // ω, its gradient and moments
+    MEMORY_CACHE,        // keys and values of texts that are being generated
     N_MEMORY_CLASSES
 } MemoryClass;
 

@@ -211,6 +211,20 @@ static void linear_backward(const Transformer* t, const ParameterSet* p, const D
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // forward
 
+// The attention of a pass over texts that are being generated: keys and values go to the cache; a pass of one token a sequence reads them from there.
+static void cached_attention(Transformer* t, const DeviceStream* s, int l, cudaStream_t stream) {
+    const ModelConfig* c = &t->layout->config;
+    const KvCache* cache = t->cache;
+    LayerActivations* a = slot_of(t, l);
+    int qkv = qkv_width(c), ldo = site_ld(t, SITE_ATTPROJ);
+    floatX *keys = cache->keys + (size_t)l * cache->rows * c->NKV * c->HS, *values = cache->values + (size_t)l * cache->rows * c->NKV * c->HS;
+    cache_store(keys, values, a->qkv, cache->row, s->T, c->NH, c->NKV, c->HS, qkv, stream);
+    if (cache->n)
+        decode_attention(a->atty, cache->scratch, a->qkv, keys, values, cache->first, cache->length, cache->longest, cache->n, c->NH, c->NKV, c->HS, qkv, ldo, c->attention_scale,
+                         stream);
+    else attention_forward(a->atty, a->lse, a->qkv, s->cu_seqlens, s->tiles, s->n_tiles, s->T, c->NH, c->NKV, c->HS, qkv, ldo, c->attention_scale, stream);
+}
+
 // From ln1 to the attention's output. Where the residual is parallel the MLP's norm reads the same input.
 static void attention_block(Transformer* t, const ParameterSet* p, const DeviceStream* s, int l, cudaStream_t stream) {
     const ModelConfig* c = &t->layout->config;
@@ -218,7 +232,8 @@ static void attention_block(Transformer* t, const ParameterSet* p, const DeviceS
     int T = s->T, qkv = qkv_width(c);
     linear_forward(t, p, s, SITE_QKV, l, a->qkv, qkv, NULL, a->ln1, false, stream);
     if (c->positions == POSITIONS_ROPE) rope_forward(a->qkv, s->positions, t->cos_sin, T, c->NH, c->NKV, c->HS, c->rope.rotary, qkv, stream);
-    attention_forward(a->atty, a->lse, a->qkv, s->cu_seqlens, s->tiles, s->n_tiles, T, c->NH, c->NKV, c->HS, qkv, site_ld(t, SITE_ATTPROJ), c->attention_scale, stream);
+    if (t->cache) cached_attention(t, s, l, stream);
+    else attention_forward(a->atty, a->lse, a->qkv, s->cu_seqlens, s->tiles, s->n_tiles, T, c->NH, c->NKV, c->HS, qkv, site_ld(t, SITE_ATTPROJ), c->attention_scale, stream);
     if (c->parallel_residual) norm_forward(t, p, ln2_of(t, l), residual_of(t, l), T, stream);
 }
 

@@ -31,6 +31,17 @@ typedef struct {
     floatX* fch_act;   // (T, FF; ld of downw)
 } LayerActivations;
 
+// Keys and values of the sequences that are being generated (decoder.h), and which of them a pass reads. All pointers are the device's.
+typedef struct {
+    floatX *keys, *values;      // (L, rows, NKV·HS)
+    int64_t rows;
+    float* scratch;             // of decode_attention
+    const int* row;             // (T) where each token of the pass goes; −1: nowhere
+    int n;                      // 0: the pass is a packed stream, which attends within itself; else one token a sequence, which attends to the sequence's rows
+    const int *first, *length;  // (n) those rows
+    int longest;                // of the lengths
+} KvCache;
+
 typedef enum {
     KEEP_ALL,        // training: every layer keeps its activations
     KEEP_RESIDUALS,  // training with --recompute: only the residual stream is kept, the rest is computed again in backward, bit for bit
@@ -40,6 +51,7 @@ typedef enum {
 typedef struct {
     const ModelLayout* layout;
     const Lora* lora;  // adapters over a frozen model; NULL: the model itself is trained
+    const KvCache* cache;  // forward stores every token's keys and values there; NULL: it does not
     KeepMode keep;
     int T;          // rows planned: no stream may be longer
     int head_rows;  // rows of logits that exist at once

@@ -42,10 +42,11 @@ static inline __device__ float sum8(float8 x) { return ((x.v[0] + x.v[1]) + (x.v
 // Logits v … v + 7 after the penalty; −∞ past the end. seen: the row's bits, or NULL.
 static inline __device__ float8 load_logits(const floatX* row, const uint32_t* seen, float penalty, int v, int V) {
     float8 x = load8(row + v);
+    float inverse = 1.0f / penalty;
     if (seen) {
         uint32_t bits = seen[v / 32] >> v % 32;
         UNROLL for (int e = 0; e < VEC; e++)
-            if (bits >> e & 1) x.v[e] = x.v[e] < 0.0f ? x.v[e] * penalty : x.v[e] / penalty;
+            if (bits >> e & 1) x.v[e] *= x.v[e] < 0.0f ? penalty : inverse;
     }
     UNROLL for (int e = 0; e < VEC; e++) x.v[e] = v + e < V ? x.v[e] : -INFINITY;
     return x;
@@ -174,12 +175,12 @@ static __global__ void __launch_bounds__(THREADS) sample_kernel(SampleArgs args)
     if (s->greedy) {
         if (threadIdx.x == 0) *token = best;
     } else {
-        float* probabilities = args.probabilities + (size_t)blockIdx.x * args.Vp;
+        float *probabilities = args.probabilities + (size_t)blockIdx.x * args.Vp, inverse = 1.0f / s->temperature;
         for (int v = threadIdx.x * VEC; v < args.Vp; v += THREADS * VEC) {
             float8 x = {{0.0f}};
             if (v < args.V) {
                 x = load_logits(row, seen, s->repetition_penalty, v, args.V);
-                UNROLL for (int e = 0; e < VEC; e++) x.v[e] = expf((x.v[e] - top) / s->temperature);
+                UNROLL for (int e = 0; e < VEC; e++) x.v[e] = expf((x.v[e] - top) * inverse);
             }
             store8(probabilities + v, x);
         }

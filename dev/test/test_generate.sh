@@ -25,6 +25,39 @@ printf 'question\ncopy c a\n' >rows.csv
 expect "prompts without answers" "$eval_seal" generate --model run/model --prompts rows.csv --prompt-field question --greedy --out csv.json --quiet
 truth "are answered as well" grep -qF '"instruction":"copy c a","output":"c a"' csv.json
 
+sample=("$eval_seal" generate --model run/model --prompts rows.jsonl --temperature 3 --top-p 0.95 --quiet)
+expect "answers are drawn" "${sample[@]}" --out drawn.json
+"${sample[@]}" --batch 3 --tokens 20 --out drawn3.json
+"${sample[@]}" --seed 43 --out seed43.json
+truth "a prompt has its own random numbers, whatever the batch" cmp drawn.json drawn3.json
+truth "and others with another seed" bash -c '! cmp -s drawn.json seed43.json && ! cmp -s drawn.json out.json'
+
+# a run that is killed goes on: its journal is cut inside a line, as a kill may leave it
+expect "a longer run" "${generate[@]}" --batch 1 --out whole.json --quiet
+for try in 1 2 3 4 5; do
+    rm -f stopped.json*
+    "${generate[@]}" --batch 1 --out stopped.json --quiet & pid=$!
+    until [ "$(cat stopped.json.partial 2>/dev/null | wc -l)" -ge 5 ] || ! kill -0 $pid 2>/dev/null; do :; done
+    kill -9 $pid 2>/dev/null; wait $pid 2>/dev/null
+    [ -e stopped.json.partial ] && break
+done
+truth "a killed run leaves a journal and no result" bash -c 'test -e stopped.json.partial && ! test -e stopped.json'
+truncate -s -7 stopped.json.partial
+refuse "the same run without --resume" "give --resume" "${generate[@]}" --batch 1 --out stopped.json --quiet
+refuse "other options with its journal" "other options, prompts or weights" "${generate[@]}" --max-new-tokens 3 --out stopped.json --resume --quiet
+expect "it goes on" "${generate[@]}" --out stopped.json --resume
+truth "with what was there" grep -q "16 prompts ([0-9]* answered before)" out
+truth "to the same bytes" cmp whole.json stopped.json
+truth "and the journal is gone" test ! -e stopped.json.partial
+expect "once more" "${generate[@]}" --out stopped.json --resume
+truth "there is nothing to do" grep -q "nothing to do" out
+
+for x in a b c d; do for y in a b c d; do echo "{\"prompt\":\"copy $x $y\",\"response\":\"$y\"}"; done; done >second.jsonl
+"$train_seal" sft --model run/model --tune second.jsonl --lora q,v --lr 3e-2 --batch 16 --tokens 256 --epochs 20 --seed 3 --out adapted --quiet
+expect "a model with an adapter answers" "${generate[@]}" --adapter adapted/adapter --name ours --out adapter.json --quiet
+truth "under the name it was given" grep -q '"generator":"ours"' adapter.json
+truth "in its own words" bash -c '! diff -q <(sed s/ours/x/ adapter.json) <(sed s,run/model,x, out.json)'
+refuse "a temperature of zero" "--temperature" "${generate[@]}" --temperature 0 --out x.json
 echo '{"prompt":"copy a a a a a a a a a a a a a a a"}' >long.jsonl
 refuse "a prompt longer than the model reads" "long.jsonl:1: row 0: the prompt has 18 tokens" "$eval_seal" generate --model run/model --prompts long.jsonl --greedy --out x.json --quiet
 echo '{"prompt":""}' >empty.jsonl
