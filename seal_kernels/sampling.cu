@@ -16,8 +16,8 @@ a float, whose order is that of the numbers; every step is one pass over a row t
 #define THREADS 1
 #endif
 #if THREADS > 1
-static inline __device__ float row_sum(float x) { return block_sum(x); }
-static inline __device__ float row_max(float x) { return block_max(x); }
+static __device__ __forceinline__ float row_sum(float x) { return block_sum(x); }
+static __device__ __forceinline__ float row_max(float x) { return block_max(x); }
 #else
 static inline float row_sum(float x) { return x; }
 static inline float row_max(float x) { return x; }
@@ -40,7 +40,7 @@ typedef struct {
 static inline __device__ float sum8(float8 x) { return ((x.v[0] + x.v[1]) + (x.v[2] + x.v[3])) + ((x.v[4] + x.v[5]) + (x.v[6] + x.v[7])); }
 
 // Logits v … v + 7 after the penalty; −∞ past the end. seen: the row's bits, or NULL.
-static inline __device__ float8 load_logits(const floatX* row, const uint32_t* seen, float penalty, int v, int V) {
+static __device__ __forceinline__ float8 load_logits(const floatX* row, const uint32_t* seen, float penalty, int v, int V) {
     float8 x = load8(row + v);
     float inverse = 1.0f / penalty;
     if (seen) {
@@ -53,7 +53,7 @@ static inline __device__ float8 load_logits(const floatX* row, const uint32_t* s
 }
 
 // *best = the lowest id among the row's largest logits; returns that logit, NaN where a NaN is among them.
-static __device__ float row_argmax(int* best, const floatX* row, const uint32_t* seen, float penalty, int V) {
+static __device__ __forceinline__ float row_argmax(int* best, const floatX* row, const uint32_t* seen, float penalty, int V) {
     float highest = -INFINITY, bad = 0.0f;
     int mine = V;
     for (int v = threadIdx.x * VEC; v < V; v += THREADS * VEC) {
@@ -72,7 +72,7 @@ static __device__ float row_argmax(int* best, const floatX* row, const uint32_t*
 }
 
 // Number and sum of the probabilities of at least the one whose bits are `least`.
-static inline __device__ float count_from(const float* probabilities, uint32_t least, int Vp) {
+static __device__ __forceinline__ float count_from(const float* probabilities, uint32_t least, int Vp) {
     float8 n = {{0.0f}};
     float limit = __uint_as_float(least);
     for (int v = threadIdx.x * VEC; v < Vp; v += THREADS * VEC) {
@@ -81,7 +81,7 @@ static inline __device__ float count_from(const float* probabilities, uint32_t l
     }
     return row_sum(sum8(n));
 }
-static inline __device__ float mass_from(const float* probabilities, uint32_t least, int Vp) {
+static __device__ __forceinline__ float mass_from(const float* probabilities, uint32_t least, int Vp) {
     float8 sum = {{0.0f}};
     float limit = __uint_as_float(least);
     for (int v = threadIdx.x * VEC; v < Vp; v += THREADS * VEC) {
@@ -94,7 +94,7 @@ static inline __device__ float mass_from(const float* probabilities, uint32_t le
 #define ONE_BITS 0x3f800000u  // of 1.0f, the largest probability there is
 
 // The bits of the k-th largest probability.
-static __device__ uint32_t least_of_top_k(const float* probabilities, int k, int V, int Vp) {
+static __device__ __forceinline__ uint32_t least_of_top_k(const float* probabilities, int k, int V, int Vp) {
     uint32_t low = 1, high = ONE_BITS;  // an underflowed 0 is never drawn
     if (k <= 0 || k >= V || count_from(probabilities, low, Vp) < k) return low;
     while (low < high) {
@@ -108,7 +108,7 @@ static __device__ uint32_t least_of_top_k(const float* probabilities, int k, int
 }
 
 // The bits of the smallest probability to keep, and how many of those that equal it.
-static __device__ uint32_t least_of_top_p(int* ties, const float* probabilities, float top_p, uint32_t low, int Vp) {
+static __device__ __forceinline__ uint32_t least_of_top_p(int* ties, const float* probabilities, float top_p, uint32_t low, int Vp) {
     uint32_t high = ONE_BITS;
     *ties = INT32_MAX;
     if (top_p >= 1.0f) return low;
@@ -125,7 +125,7 @@ static __device__ uint32_t least_of_top_p(int* ties, const float* probabilities,
 
 // The token at `uniform` of the way through the kept probabilities, in the order of their ids. Every thread has a run of neighbouring ids; all threads walk over
 // the runs' sums alike, and the one in whose run the place lies walks over its ids.
-static __device__ void draw(int* token, const float* probabilities, uint32_t least, int ties, float uniform, int Vp) {
+static __device__ __forceinline__ void draw(int* token, const float* probabilities, uint32_t least, int ties, float uniform, int Vp) {
     SHARED(float, mass, [THREADS]);
     SHARED(int, equal, [THREADS]);
     float limit = __uint_as_float(least), sum = 0.0f, total = 0.0f, before = 0.0f, at = 0.0f;
@@ -160,7 +160,7 @@ static __device__ void draw(int* token, const float* probabilities, uint32_t lea
 }
 
 // One block a row. See kernels.h.
-static __global__ void __launch_bounds__(THREADS) sample_kernel(SampleArgs args) {
+static __global__ void __launch_bounds__(THREADS, 2) sample_kernel(SampleArgs args) {
     const floatX* row = args.logits + (size_t)blockIdx.x * args.Vp;
     const SampleSettings* s = &args.settings;
     int slot = args.seen ? args.slots[blockIdx.x] : 0, best;
