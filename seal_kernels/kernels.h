@@ -121,7 +121,7 @@ typedef struct {
 // tokens (n) = the next token of each row of logits (n, Vp; V of them count), −1 where the row holds a NaN, a +∞ or nothing above −∞. uniform (n), in [0, 1):
 // the row's random number (greedy: may be NULL). seen (slots, SAMPLE_SEEN_WORDS(V)): the tokens each sequence holds as bits; row i reads row slots[i] and adds its token
 // there; may be NULL where repetition_penalty is 1. probabilities (n, Vp) is scratch (greedy: may be NULL).
-void sample_tokens(int* tokens, float* probabilities, const floatX* logits, uint32_t* seen, const int* slots, const float* uniform, SampleSettings settings, int n, int V,
+void draw_tokens(int* tokens, float* probabilities, const floatX* logits, uint32_t* seen, const int* slots, const float* uniform, SampleSettings settings, int n, int V,
                    int Vp, cudaStream_t stream);
 #define SAMPLE_SEEN_WORDS(V) (((V) + 31) / 32)
 

@@ -4,7 +4,7 @@ outside, so a row's token is a function of its logits and one number. No row is 
 a float, whose order is that of the numbers; every step is one pass over a row that lies in the L2 cache. Sums are in a fixed order.
 */
 #include <assert.h>
-// defines: sample_tokens, SampleSettings
+// defines: draw_tokens, SampleSettings
 #include "kernels.h"
 
 // Threads of a row. Under g++ one thread does the work in plain loops over vectors, because others would only wait at the barriers; the sanitizers get several.
@@ -197,9 +197,9 @@ static __global__ void __launch_bounds__(THREADS, 2) sample_kernel(SampleArgs ar
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // launchers
 
-void sample_tokens(int* tokens, float* probabilities, const floatX* logits, uint32_t* seen, const int* slots, const float* uniform, SampleSettings settings, int n, int V,
+void draw_tokens(int* tokens, float* probabilities, const floatX* logits, uint32_t* seen, const int* slots, const float* uniform, SampleSettings settings, int n, int V,
                    int Vp, cudaStream_t stream) {
-    NVTX_RANGE("sample_tokens");
+    NVTX_RANGE("draw_tokens");
     assert(V > 0 && V <= 1 << 24 && Vp >= V && Vp % VEC == 0 && settings.repetition_penalty > 0.0f && (seen || settings.repetition_penalty == 1.0f));
     assert(settings.greedy || (settings.temperature > 0.0f && settings.top_p > 0.0f && probabilities && uniform));
     if (n == 0) return;

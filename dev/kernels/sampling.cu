@@ -7,7 +7,7 @@ seal_kernels, and a double-precision reference that sorts. The distribution of m
 #include <algorithm>
 // defines: harness_*, check
 #include "harness.h"
-// defines: sample_tokens, SampleSettings
+// defines: draw_tokens, SampleSettings
 #include "kernels.h"
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
@@ -74,7 +74,7 @@ static int* run(Problem* p, SampleSettings s) {
     p->d_seen = harness_copy(p->seen, (size_t)p->n * SAMPLE_SEEN_WORDS(p->V));
     harness_poison(p->d_tokens, p->n);
     harness_poison(p->d_probabilities, (size_t)p->n * p->Vp);
-    sample_tokens(p->d_tokens, p->d_probabilities, p->d_logits, p->d_seen, p->d_slots, p->d_uniform, s, p->n, p->V, p->Vp, 0);
+    draw_tokens(p->d_tokens, p->d_probabilities, p->d_logits, p->d_seen, p->d_slots, p->d_uniform, s, p->n, p->V, p->Vp, 0);
     return harness_fetch(p->d_tokens, p->n);
 }
 
@@ -205,7 +205,7 @@ static void check_edges(void) {
         int token = run(&p, e.s)[0];
         check(token == e.expected, "%s (token %d)", e.what, token);
         // without `seen` there is nothing to mark
-        sample_tokens(p.d_tokens, p.d_probabilities, p.d_logits, NULL, NULL, p.d_uniform, e.s, 1, 10, p.Vp, 0);
+        draw_tokens(p.d_tokens, p.d_probabilities, p.d_logits, NULL, NULL, p.d_uniform, e.s, 1, 10, p.Vp, 0);
         check(harness_fetch(p.d_tokens, 1)[0] == e.expected, "%s, no tokens seen", e.what);
         harness_release();
     }
@@ -239,7 +239,7 @@ static void timed_run(void* data, cudaStream_t stream) {
     Problem* p = t->p;
     if (t->naive)
         LAUNCH(naive_kernel, CEIL_DIV(p->n, 32), 32, 0, stream, p->d_tokens, p->d_probabilities, p->d_logits, p->d_uniform, t->s.temperature, t->s.top_p, p->n, p->V, p->Vp);
-    else sample_tokens(p->d_tokens, p->d_probabilities, p->d_logits, p->d_seen, p->d_slots, p->d_uniform, t->s, p->n, p->V, p->Vp, stream);
+    else draw_tokens(p->d_tokens, p->d_probabilities, p->d_logits, p->d_seen, p->d_slots, p->d_uniform, t->s, p->n, p->V, p->Vp, stream);
 }
 
 int main(int argc, char** argv) {
