@@ -96,7 +96,7 @@ damage() {
     truth "$name: the newest checkpoint is passed over in one line" bash -c "test \$(grep -c . err) -eq 1 && grep -q 'step-$newest is passed over' err"
     same_run "$name" plain damaged
 }
-damage "a flipped bit" bash -c "printf '\\x55' | dd of=rank-0.safetensors bs=1 seek=200000 conv=notrunc"
+damage "a flipped bit" bash -c "printf '\\x55' | dd of=rank-0.safetensors bs=1 seek=200000 conv=notrunc status=none"
 damage "a truncated file" truncate -s 100000 rank-0.safetensors
 damage "a changed run.json" sed -i 's/"tokens"/"tokenz"/' run.json
 damage "a missing file" rm rank-0.safetensors
