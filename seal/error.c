@@ -7,6 +7,7 @@
 
 const char* program_name = "seal";
 int error_rank;
+volatile int error_status;
 
 static void print_line(const char* kind, const char* format, va_list args) {
     char line[4096];
@@ -21,6 +22,7 @@ static void print_line(const char* kind, const char* format, va_list args) {
 }
 void fatal(const char* format, ...) {
     va_list args;
+    error_status = 2;
     va_start(args, format);
     print_line("", format, args);
     va_end(args);
@@ -28,6 +30,7 @@ void fatal(const char* format, ...) {
 }
 void program_error(const char* format, ...) {
     va_list args;
+    error_status = 1;
     va_start(args, format);
     print_line("internal error: ", format, args);
     va_end(args);

@@ -101,6 +101,7 @@ static void accept_all(void) {
 // The last line of a rank. The device may be waiting for the one that is gone, so nothing is cleaned up.
 __attribute__((noreturn)) static void stop(int gone) {
     char text[256];
+    if (error_status) _exit(error_status);  // it was about to say what the other has said
     int n = snprintf(text, sizeof text, "%s: rank %d has gone; rank %d stops with it (--resume goes on from the newest checkpoint)\n", program_name, gone, line.rank);
     if (write(STDERR_FILENO, text, (size_t)n) < 0) {}
     _exit(1);

@@ -4,14 +4,13 @@
 #include "error.h"
 #include "snapshot.h"
 
-#define PIECE ((size_t)64 << 20)
-
 void snapshot_begin(Snapshot* s, const char* run, int rank, int keep) {
     memset(s, 0, sizeof *s);
     s->run = run;
     s->rank = rank;
     s->keep = keep;
     s->step = -1;
+    s->piece = (size_t)64 << 20;
     s->host_most = (size_t)sysconf(_SC_AVPHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE) / 2;
 }
 
@@ -37,7 +36,7 @@ void snapshot_add_part(Snapshot* s, const char* name, float* device, int64_t cou
 
 static void allocate(Snapshot* s) {
     if (s->host) return;
-    s->host_bytes = s->bytes <= s->host_most ? s->bytes : PIECE;
+    s->host_bytes = s->bytes <= s->host_most ? s->bytes : s->piece;
     cudaCheck(cudaMallocHost((void**)&s->host, s->host_bytes + 1));  // a rank may have nothing to save
     cudaCheck(cudaEventCreateWithFlags(&s->copied, cudaEventDisableTiming));
 }
@@ -117,10 +116,10 @@ void snapshot_end(Snapshot* s) {
 // reading
 
 void snapshot_restore(Snapshot* s, const Checkpoint* c) {
-    float* piece = (float*)malloc(PIECE);
+    float* piece = (float*)malloc(s->piece);
     if (!piece) fatal("out of host memory reading %s", c->path);
     cudaCheck(cudaDeviceSynchronize());  // first values may still be on their way, on the trainer's stream
-    const int64_t most = (int64_t)(PIECE / sizeof(float));
+    const int64_t most = (int64_t)(s->piece / sizeof(float));
     for (int i = 0; i < s->n_rows; i++)
         for (int64_t at = 0; at < s->device_n[i]; at += most) {
             int64_t n = s->device_n[i] - at < most ? s->device_n[i] - at : most;

@@ -23,6 +23,7 @@ typedef struct {
     const char* run;
     int rank, keep;
     size_t host_most;        // host memory a copy may take
+    size_t piece;            // bytes at a time where it does not fit
     char* host;              // pinned; the whole copy, or a piece of it where host_most is smaller
     size_t host_bytes;
     cudaEvent_t copied;

@@ -45,10 +45,12 @@ expect "sft on two" mpirun -n 2 "${sft[@]}" --out sft2
 same_log "logs the same, validation too" sft1 sft2
 for lora in "--algorithm 1" "--algorithm 2"; do
     expect "adapters, ${lora#--}, on one rank" "${select[@]}" $lora --lora q,v --lora-rank 4 --out lora1
-    expect "on two" mpirun -n 2 "${select[@]}" $lora --lora q,v --lora-rank 4 --out lora2
-    close "learns the same ω" lora1 lora2
-    same_log "and logs the same" lora1 lora2
-    rm -rf lora1 lora2
+    for n in 2 3; do
+        expect "on $n" mpirun -n $n "${select[@]}" $lora --lora q,v --lora-rank 4 --out lora$n
+        close "learns the same ω" lora1 lora$n
+        same_log "and logs the same" lora1 lora$n
+    done
+    rm -rf lora1 lora2 lora3
 done
 bf16=${train_seal/cpu-fp32/cpu-bf16}
 if [ -x "$bf16" ]; then  # masters of their own, a part on each rank
@@ -91,5 +93,10 @@ victim=$(pgrep -P $pid | sed -n 2p)
 kill -KILL "$victim"; start=$SECONDS; wait $pid; status=$?
 truth "a rank that is killed ends the run (status $status, $((SECONDS - start)) s)" test $status -ne 0 -a $((SECONDS - start)) -lt 60
 truth "with a line that says so" grep -q "rank 1 has gone" err
+# what a user gets wrong is said once, not by every rank
+said() { local name=$1 text=$2; shift 2; "$@" >out 2>err; local status=$?; truth "$name (status $status)" test $status -eq 2 -a "$(grep -cF -- "$text" err)" -eq 1; }
+said "a wrong option on three ranks is one line" "--max-length is 99, base reads at most 32" mpirun -n 3 "${sft[@]}" --max-length 99 --out x3
+said "so are numbers that are not finite, with the tensor that broke first, wherever it lies" "the first tensor that is not finite: " \
+    mpirun -n 3 "$train_seal" sft --model base --tune=tune.jsonl --lr 1e6 --clip 0 --batch 16 --epochs 9 --quiet --out x5
 refuse "more ranks than were started" "--ranks is 4 and 1 process was started" "${sft[@]}" --out x4 --ranks 4
 exit $failed
