@@ -12,17 +12,24 @@ costs, what ω costs. The peer of dev/reference/bench_seal_step.py; dev/bench_se
 #include "seal_step.h"
 
 typedef struct {
-    int64_t layers, width, heads, vocab, batch, tokens, steps, warmup, rows, algorithm, seed;
+    int64_t layers, width, heads, kv_heads, ff, vocab, rank, batch, tokens, steps, warmup, rows, algorithm, seed;
     double gamma;
-    const char* lengths;
+    const char *lengths, *family, *lora;
+    bool recompute;
 } Values;
 #define AT(field) offsetof(Values, field)
 static const CommandRow commands[] = {{"step", "times SEAL's step, a step of SFT and the selector's update", NULL}};
 static const OptionRow options[] = {
     {"lengths", OPTION_STRING, AT(lengths), NULL, "FILE", 0, 0, 1, 1, "a sample a line: safe|tune LENGTH PROMPT, in tokens"},
+    {"family", OPTION_CHOICE, AT(family), "gpt2", "gpt2|llama|mistral|gpt_neox|phi3", 0, 0, 1, 0, "model family"},
     {"layers", OPTION_INT, AT(layers), "4", NULL, 1, 200, 1, 0, "layers"},
     {"width", OPTION_INT, AT(width), "256", NULL, 8, 65536, 1, 0, "width"},
     {"heads", OPTION_INT, AT(heads), "4", NULL, 1, 512, 1, 0, "attention heads"},
+    {"kv-heads", OPTION_INT, AT(kv_heads), "0", NULL, 0, 512, 1, 0, "key-value heads; 0: as many"},
+    {"ff", OPTION_INT, AT(ff), "0", NULL, 0, 1048576, 1, 0, "width of the MLP; 0: the family's own multiple"},
+    {"lora", OPTION_STRING, AT(lora), "none", "MODULES", 0, 0, 1, 0, "adapters over a frozen model"},
+    {"rank", OPTION_INT, AT(rank), "16", NULL, 1, 1024, 1, 0, "of the adapters; alpha is the same"},
+    {"recompute", OPTION_FLAG, AT(recompute), NULL, NULL, 0, 0, 1, 0, "compute activations again in backward"},
     {"vocab", OPTION_INT, AT(vocab), "8192", NULL, 1, 1000000, 1, 0, "vocabulary"},
     {"batch", OPTION_INT, AT(batch), "16", NULL, 1, 4096, 1, 0, "safe samples a step, and as many fine-tuning samples"},
     {"tokens", OPTION_INT, AT(tokens), "4096", NULL, 2, 1000000, 1, 0, "tokens of a packed stream"},
@@ -69,20 +76,33 @@ static PackSample* read_samples(const Values* v, const char* wanted, int* n) {
 }
 
 static ModelConfig model_of(const Values* v, int longest) {
-    ModelConfig c = {};
-    snprintf(c.family, sizeof c.family, "gpt2");
+    ModelConfig c;
+    model_config_defaults(&c, v->family);
     c.L = (int)v->layers;
     c.C = (int)v->width;
     c.NH = (int)v->heads;
-    c.FF = 4 * c.C;
+    c.NKV = (int)v->kv_heads;
+    c.FF = (int)v->ff;
     c.V = (int)v->vocab;
     c.max_positions = longest;
-    c.norm_eps = 1e-5f;
-    c.tied_head = true;
-    c.bos_id = c.eos_id = -1;
     model_config_complete(&c, "bench_seal");
     if (!attention_head_size_served(c.HS)) fatal("head size %d has no attention kernel", c.HS);
     return c;
+}
+
+// Random weights without a model's worth of random numbers: one block of them over and over. Adapters begin with B not zero, so that nothing is.
+static void fill(ParameterSet* set) {
+    const int64_t block = 1 << 20;
+    float* values = (float*)malloc(block * sizeof(float));
+    if (!values) fatal("out of host memory");
+    for (int i = 0; i < set->layout->n_tensors; i++) {
+        const ModelTensor* t = &set->layout->tensors[i];
+        int64_t n = block / t->file_cols;
+        for (int64_t e = 0; e < block && (i == 0 || t->cols == 1 || set->layout->tensors[i - 1].cols == 1); e++)
+            values[e] = t->cols > 1 ? 0.02f * (float)random_normal(3, 0, (uint64_t)e) : t->init == INIT_ONE ? 1.0f : 0.0f;
+        for (int64_t row = 0; row < t->file_rows; row += n) parameters_set_rows(set, i, row, t->file_rows - row < n ? t->file_rows - row : n, values);
+    }
+    free(values);
 }
 
 int main(int argc, char** argv) {
@@ -103,12 +123,19 @@ int main(int argc, char** argv) {
     settings.batch_max = 2 * b;
     settings.with_hat = v.algorithm == 1;
     settings.adamw = adamw;
+    settings.recompute = v.recompute;
+    if (strcmp(v.lora, "none")) {
+        snprintf(settings.lora.modules, sizeof settings.lora.modules, "%s", v.lora);
+        settings.lora.rank = (int)v.rank;
+        settings.lora.scale = 1.0f;
+    }
     Trainer t;
     Selector selector;
     trainer_plan(&t, &config, &settings);
     selector_plan(&selector, &adam, (int)v.rows, b, &t.plan);
     trainer_allocate(&t);
-    parameters_init(&t.theta, 1, true);
+    if (t.with_lora) fill(&t.base);
+    fill(&t.theta);
     if (settings.with_hat) parameters_copy(&t.theta_hat, &t.theta, t.stream);
     selector_bind(&selector, t.stream);
     BatchItem* items = (BatchItem*)calloc(3 * (size_t)b, sizeof *items);
@@ -118,6 +145,7 @@ int main(int argc, char** argv) {
     if (!items || !drawn || !rows || !seal_ms) fatal("out of host memory");
     double *sft_ms = seal_ms + v.steps, *omega_ms = sft_ms + v.steps, *ratio = omega_ms + v.steps;
     int64_t tokens = 0;
+    double flops = 0;
     for (int64_t step = -v.warmup; step < v.steps; step++) {
         uint64_t draw = (uint64_t)(step + v.warmup);
         for (int i = 0; i < b; i++) {
@@ -154,12 +182,13 @@ int main(int argc, char** argv) {
         // a token of SEAL's step against one of SFT's, in the same iteration
         ratio[step] = seal / (double)(counts.theta.trained_tokens + counts.theta_hat.trained_tokens) / (sft / (double)plain.trained_tokens);
         tokens += counts.theta.trained_tokens + counts.theta_hat.trained_tokens;
+        flops += trainer_flops(&t, &counts.theta) + trainer_flops(&t, &counts.theta_hat);
     }
     double seal = median(seal_ms, v.steps), omega = median(omega_ms, v.steps);
     printf("{\"what\": \"seal_step\", \"algorithm\": %lld, \"gamma\": %g, \"N\": %lld, \"ms\": %.3f, \"sft_ms\": %.3f, \"omega_ms\": %.4f, \"tokens_per_step\": %.1f, "
-           "\"trained_tokens_per_s\": %.1f, \"token_cost_against_sft\": %.3f, \"omega_share\": %.5f, \"bytes\": %zu, \"precision\": \"%s\"}\n",
+           "\"trained_tokens_per_s\": %.1f, \"token_cost_against_sft\": %.3f, \"omega_share\": %.5f, \"bytes\": %zu, \"tflops\": %.3f, \"family\": \"%s\", \"lora\": \"%s\", \"precision\": \"%s\"}\n",
            (long long)v.algorithm, v.gamma, (long long)v.rows, seal, median(sft_ms, v.steps), omega, (double)tokens / (double)v.steps, 1e3 * (double)tokens / (double)v.steps / seal,
-           median(ratio, v.steps), omega / seal, memory_total(&t.plan), FLOATX_NAME);
+           median(ratio, v.steps), omega / seal, memory_total(&t.plan), flops / (double)v.steps / seal / 1e9, v.family, v.lora, FLOATX_NAME);
     selector_free(&selector);
     trainer_free(&t);
     return 0;

@@ -1,47 +1,10 @@
-/* LoRA: which modules, where their columns and rows lie, and the thin products beside the base's. See lora.h. */
+/* LoRA: where the columns and rows of its modules lie, and the thin products beside the base's. See lora.h. */
 #include <string.h>
 #include "error.h"
 #include "kernels.h"
 #include "lora.h"
 
 #define RANK_ROUND 8  // a column block of the tail must begin on 16 bytes
-
-// ---------------------------------------------------------------------------------------------------------------------------------------
-// modules by name
-
-// True where the comma-separated list holds the word.
-static bool listed(const char* list, const char* word, size_t length) {
-    for (const char* p = list; *p;) {
-        size_t n = strcspn(p, ",");
-        if (n == length && !strncmp(p, word, n)) return true;
-        p += n + (p[n] == ',');
-    }
-    return false;
-}
-// True where the two lists share a word.
-static bool lists_meet(const char* a, const char* b) {
-    for (const char* p = a; *p;) {
-        size_t n = strcspn(p, ",");
-        if (listed(b, p, n)) return true;
-        p += n + (p[n] == ',');
-    }
-    return false;
-}
-
-static bool is_adapted(const LoraSettings* settings, const FamilyTensor* t) { return t->lora && (!strcmp(settings->modules, "all") || lists_meet(settings->modules, t->lora)); }
-
-// Every name asked for must be one of the family's.
-static void check_names(const LoraSettings* settings, const Family* family) {
-    if (!strcmp(settings->modules, "all")) return;
-    char known[128] = "";
-    for (const FamilyTensor* t = family->tensors; t->hf_name; t++)
-        if (t->lora) snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", *known ? "," : "", t->lora);
-    for (const char* p = settings->modules; *p;) {
-        size_t n = strcspn(p, ",");
-        if (!n || !listed(known, p, n)) fatal("--lora %s: \"%.*s\" is no module of a %s model; it has %s", settings->modules, (int)n, p, family->model_type, known);
-        p += n + (p[n] == ',');
-    }
-}
 
 static Site site_of(TensorKind weight) { return weight == QKVW ? SITE_QKV : weight == ATTPROJW ? SITE_ATTPROJ : weight == UPW ? SITE_UP : SITE_DOWN; }
 
@@ -69,9 +32,7 @@ static ModelTensor* add_tensor(ModelLayout* layout, int kind, int layer, int64_t
 // PEFT's name of a matrix of the module whose weight is hf_name.
 static void add_file(ModelLayout* layout, const ModelTensor* t, const FamilyTensor* source, bool b) {
     FileTensor* f = &layout->files[layout->n_files++];
-    const char *number = strstr(source->hf_name, "%d"), *end = strstr(source->hf_name, ".weight");
-    snprintf(f->hf_name, sizeof f->hf_name, "base_model.model.%.*s%d%.*s.lora_%s.weight", (int)(number - source->hf_name), source->hf_name, t->layer,
-             (int)(end - number - 2), number + 2, b ? "B" : "A");
+    lora_tensor_name(source, t->layer, b, f->hf_name, sizeof f->hf_name);
     f->tensor = layout->n_tensors - 1;
     f->rows = t->file_rows;
     f->cols = t->file_cols;
@@ -82,7 +43,7 @@ static void add_file(ModelLayout* layout, const ModelTensor* t, const FamilyTens
 static int site_sources(const Lora* lora, const Family* family, Site site, const FamilyTensor* sources[LORA_MODULES]) {
     int n = 0;
     for (const FamilyTensor* t = family->tensors; t->hf_name; t++)
-        if (is_adapted(&lora->settings, t) && site_of(t->kind) == site) sources[n++] = t;
+        if (lora_adapts(&lora->settings, t) && site_of(t->kind) == site) sources[n++] = t;
     return n;
 }
 
@@ -131,7 +92,7 @@ void lora_open(Lora* lora, const ModelConfig* c, const LoraSettings* settings, i
     lora->settings = *settings;
     lora->n_sets = n_sets;
     lora->rank = (settings->rank + RANK_ROUND - 1) / RANK_ROUND * RANK_ROUND;
-    check_names(settings, family);
+    lora_check_names(settings, family);
     model_layout(&model, c, NULL);
     for (int s = 0; s < N_SITES; s++) {
         const FamilyTensor* sources[LORA_MODULES];
@@ -153,38 +114,6 @@ void lora_open(Lora* lora, const ModelConfig* c, const LoraSettings* settings, i
 void lora_close(Lora* lora) {
     model_layout_free(&lora->layout);
     memset(lora, 0, sizeof *lora);
-}
-
-// ---------------------------------------------------------------------------------------------------------------------------------------
-// PEFT's target_modules
-
-// The last `parts` parts of the module's path: "q_proj", "attn.c_proj".
-static void path_end(const FamilyTensor* t, int parts, char out[64]) {
-    char path[160];
-    snprintf(path, sizeof path, "%.*s", (int)(strstr(t->hf_name, ".weight") - t->hf_name), t->hf_name);
-    char* at = path + strlen(path);
-    while (parts && at > path)
-        if (*--at == '.') parts--;
-    snprintf(out, 64, "%s", *at == '.' ? at + 1 : at);
-}
-
-int lora_targets(const Lora* lora, char names[][64], int most) {
-    const Family* family = family_find(lora->layout.config.family);
-    int n = 0;
-    for (const FamilyTensor* t = family->tensors; t->hf_name && n < most; t++) {
-        if (!is_adapted(&lora->settings, t)) continue;
-        bool unique = true;
-        char other[64];
-        path_end(t, 1, names[n]);
-        for (const FamilyTensor* u = family->tensors; u->hf_name; u++) {
-            if (!u->lora || u == t) continue;
-            path_end(u, 1, other);
-            unique &= strcmp(names[n], other) != 0;
-        }
-        if (!unique) path_end(t, 2, names[n]);
-        n++;
-    }
-    return n;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------

@@ -13,17 +13,12 @@ An adapter is a ParameterSet of its own (fp32 masters and moments), with the tab
 #define SEAL_LORA_H
 
 #include "model.h"
+// defines: LoraSettings
+#include "peft_config.h"
 
 #define LORA_MODULES 3  // most of a fused projection: q, k, v
 #define LORA_SETS 2     // θ, θ̂
 #define LORA_ROUND 64   // of R
-#define LORA_RANK_MOST 1024
-
-typedef struct {
-    char modules[64];  // "q,v", "all"; empty: no adapters, the whole model is trained
-    int rank;
-    float scale;       // α/r
-} LoraSettings;
 
 typedef struct {
     int n;                                        // adapted modules of this projection
@@ -44,9 +39,6 @@ typedef struct {
 // Finds what the names mean for the family and lays out adapters for n_sets sets. An unknown or absent module ends the program with what there is.
 void lora_open(Lora* lora, const ModelConfig* config, const LoraSettings* settings, int n_sets);
 void lora_close(Lora* lora);
-// The names of the adapted modules in the family's files, as PEFT's target_modules: the shortest ends that are no other module's ("q_proj"; GPT-2: "attn.c_proj").
-int lora_targets(const Lora* lora, char names[][64], int most);
-
 // The kinds of an adapter's table: module m of a site, A or B.
 static inline int lora_kind(Site site, int m, bool b) { return (site * LORA_MODULES + m) * 2 + b; }
 

@@ -5,7 +5,7 @@
 // defines: Progress
 #include "log.h"
 #include "losses.h"
-// defines: peft_settings
+// defines: peft_settings (peft_config.h)
 #include "peft.h"
 // defines: check_head_size
 #include "select.h"

@@ -1,96 +1,11 @@
-/* PEFT directories. See peft.h. The names are those of peft.LoraConfig and of its save_pretrained. */
+/* PEFT directories. See peft.h. */
 #include <string.h>
-#include <cjson/cJSON.h>
 #include "error.h"
 #include "file.h"
 #include "peft.h"
 #include "safetensors.h"
 
-#define CONFIG_MOST ((size_t)1 << 20)
 #define BASE_KEY "base_sha256"  // in the metadata of adapter_model.safetensors: model_fingerprint of what it was trained over
-
-// ---------------------------------------------------------------------------------------------------------------------------------------
-// adapter_config.json
-
-// What must be absent, null, false or empty: anything else is mathematics that this trainer does not do.
-static const struct { const char* key; const char* what; } refused[] = {
-    {"use_dora", "DoRA"}, {"rank_pattern", "other ranks for some modules"}, {"alpha_pattern", "another alpha for some modules"}, {"modules_to_save", "other trained modules"},
-    {"layers_to_transform", "adapters on some layers only"}, {"lora_bias", "a bias of the adapter"}, {"megatron_config", "Megatron"}, {"layer_replication", "replicated layers"},
-    {"trainable_token_indices", "trained tokens"}, {"exclude_modules", "excluded modules"}, {"target_parameters", "adapters on single parameters"}, {"use_qalora", "QALoRA"},
-};
-
-static bool is_nothing(const cJSON* item) {
-    return !item || cJSON_IsNull(item) || cJSON_IsFalse(item) || ((cJSON_IsArray(item) || cJSON_IsObject(item)) && !item->child);
-}
-
-static void read_config(const char* path, LoraSettings* settings) {
-    size_t length;
-    char* text = file_read(path, CONFIG_MOST, &length);
-    cJSON* json = cJSON_ParseWithLength(text, length);
-    if (!cJSON_IsObject(json)) fatal("%s: not a JSON object", path);
-    const cJSON *type = cJSON_GetObjectItemCaseSensitive(json, "peft_type"), *bias = cJSON_GetObjectItemCaseSensitive(json, "bias"),
-                *r = cJSON_GetObjectItemCaseSensitive(json, "r"), *alpha = cJSON_GetObjectItemCaseSensitive(json, "lora_alpha");
-    if (!cJSON_IsString(type) || strcmp(type->valuestring, "LORA")) fatal("%s: peft_type is %.40s, want LORA", path, cJSON_IsString(type) ? type->valuestring : "missing");
-    if (bias && (!cJSON_IsString(bias) || strcmp(bias->valuestring, "none"))) fatal("%s: \"bias\" must be \"none\"; biases of the model are not trained beside an adapter", path);
-    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
-        if (!is_nothing(cJSON_GetObjectItemCaseSensitive(json, refused[i].key))) fatal("%s: \"%s\" is set; %s is not served", path, refused[i].key, refused[i].what);
-    if (!cJSON_IsNumber(r) || r->valuedouble < 1 || r->valuedouble > LORA_RANK_MOST || r->valuedouble != (int)r->valuedouble) fatal("%s: \"r\" must be a whole number from 1 to %d", path, LORA_RANK_MOST);
-    if (!cJSON_IsNumber(alpha) || !(alpha->valuedouble > 0 && alpha->valuedouble < 1e9)) fatal("%s: \"lora_alpha\" must be a number above 0", path);
-    settings->rank = (int)r->valuedouble;
-    double divisor = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, "use_rslora")) ? sqrt(r->valuedouble) : r->valuedouble;
-    settings->scale = (float)(alpha->valuedouble / divisor);
-    cJSON_Delete(json);
-    free(text);
-}
-
-// Which modules are adapted is read off the tensors of layer 0: target_modules may be a regular expression.
-void peft_settings(const char* directory, const ModelConfig* config, LoraSettings* settings) {
-    char path[4200];
-    StModel model;
-    memset(settings, 0, sizeof *settings);
-    snprintf(path, sizeof path, "%s/adapter_config.json", directory);
-    read_config(path, settings);
-    st_open_model(&model, directory, "adapter_model");
-    const Family* family = family_find(config->family);
-    for (const FamilyTensor* t = family->tensors; t->hf_name; t++) {
-        const StReader* file;
-        char name[256];
-        if (!t->lora) continue;
-        const char *number = strstr(t->hf_name, "%d"), *end = strstr(t->hf_name, ".weight");
-        snprintf(name, sizeof name, "base_model.model.%.*s0%.*s.lora_A.weight", (int)(number - t->hf_name), t->hf_name, (int)(end - number - 2), number + 2);
-        if (!st_model_find(&model, name, &file)) continue;
-        snprintf(settings->modules + strlen(settings->modules), sizeof settings->modules - strlen(settings->modules), "%s%s", settings->modules[0] ? "," : "", t->lora);
-    }
-    if (!settings->modules[0]) fatal("%s: no adapter of a %s model (its first tensor is %.120s)", directory, config->family, model.files[0].n_tensors ? model.files[0].tensors[0].name : "missing");
-    st_close_model(&model);
-}
-
-static char* config_text(const Lora* lora, const char* base) {
-    char targets[N_SITES * LORA_MODULES][64];
-    int n = lora_targets(lora, targets, N_SITES * LORA_MODULES);
-    bool transposed = false;
-    for (const FamilyTensor* t = family_find(lora->layout.config.family)->tensors; t->hf_name; t++) transposed |= t->lora && t->form == FILE_TRANSPOSED;
-    cJSON* json = cJSON_CreateObject();
-    cJSON_AddStringToObject(json, "peft_type", "LORA");
-    cJSON_AddStringToObject(json, "task_type", "CAUSAL_LM");
-    cJSON_AddStringToObject(json, "base_model_name_or_path", base);
-    cJSON_AddNumberToObject(json, "r", lora->settings.rank);
-    cJSON_AddNumberToObject(json, "lora_alpha", (double)lora->settings.scale * lora->settings.rank);
-    cJSON_AddNumberToObject(json, "lora_dropout", 0.0);
-    cJSON* modules = cJSON_AddArrayToObject(json, "target_modules");
-    for (int i = 0; i < n; i++) cJSON_AddItemToArray(modules, cJSON_CreateString(targets[i]));
-    cJSON_AddStringToObject(json, "bias", "none");
-    cJSON_AddBoolToObject(json, "fan_in_fan_out", transposed);
-    cJSON_AddBoolToObject(json, "inference_mode", true);
-    cJSON_AddBoolToObject(json, "init_lora_weights", true);
-    cJSON_AddBoolToObject(json, "use_rslora", false);
-    cJSON_AddBoolToObject(json, "use_dora", false);
-    cJSON_AddNullToObject(json, "modules_to_save");
-    char* text = cJSON_Print(json);
-    cJSON_Delete(json);
-    if (!text) fatal("out of memory writing adapter_config.json");
-    return text;
-}
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // adapter_model.safetensors
@@ -146,7 +61,7 @@ void peft_save(const ParameterSet* set, const Lora* lora, const char* directory,
         free(rows);
     }
     st_commit(&file);
-    char* config = config_text(lora, base);
+    char* config = peft_config_json(&lora->settings, &lora->layout.config, base);
     snprintf(path, sizeof path, "%s/adapter_config.json", directory);
     file_write(path, config, strlen(config));
     free(config);

@@ -1,13 +1,11 @@
 /*
-Adapters as PEFT directories: adapter_config.json and adapter_model.safetensors. Read to go on training or to evaluate, written at the end of a run, merged into the model.
+The matrices of PEFT directories: adapter_model.safetensors (peft_config.h has the other file). Read to go on training or to evaluate, written at the end of a run, merged into the model.
 */
 #ifndef SEAL_PEFT_H
 #define SEAL_PEFT_H
 
 #include "lora.h"
 
-// Modules, rank and scale of the adapter in a directory; what PEFT can do and this trainer cannot (DoRA, other ranks for some layers, trained biases …) is refused by name.
-void peft_settings(const char* directory, const ModelConfig* config, LoraSettings* settings);
 // The adapter's matrices into a set whose Lora has those settings. `base`: the directory of the model; an adapter that was trained over another one is refused.
 void peft_load(ParameterSet* set, const Lora* lora, const char* directory, const char* base);
 // The set as a PEFT directory, fp32. base: the directory of the model that it belongs to.

@@ -15,6 +15,9 @@
 // A program_error() is a crash.
 bool survive(void (*body)(void* argument), void* argument);
 
+// Unmaps the files of this process's folder that a refused input left mapped; looks once in so many calls, for it reads all maps.
+void fuzz_unmap(void);
+
 // DIRECTORY/name in a folder of this process in memory. Returns the path, which stays valid.
 const char* fuzz_file(const char* name, const uint8_t* data, size_t n);
 const char* fuzz_directory(void);

@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "error.h"
@@ -118,4 +119,16 @@ const char* fuzz_file(const char* name, const uint8_t* data, size_t n) {
     FILE* f = fopen(path, "wb");
     MUST(f && fwrite(data, 1, n, f) == n && fclose(f) == 0);
     return path;
+}
+
+void fuzz_unmap(void) {
+    static int calls;
+    unsigned long from, to;
+    char line[4096];
+    if (++calls % 256) return;
+    FILE* maps = fopen("/proc/self/maps", "r");
+    MUST(maps);
+    while (fgets(line, sizeof line, maps))
+        if (strstr(line, fuzz_directory()) && sscanf(line, "%lx-%lx", &from, &to) == 2) munmap((void*)from, to - from);
+    fclose(maps);
 }

@@ -5,6 +5,8 @@ dense Adam for ω. Prints one JSON line; `trained_tokens_per_s` counts every rea
 samples of the same lengths is to be measured beside it, in the same run on the same machine.
 
     python bench_seal_step.py --layers 4 --width 256 --heads 4 --vocab 8192 --batch 16 --lengths lengths.txt
+    python bench_seal_step.py --family llama --layers 32 --width 4096 --heads 32 --kv-heads 8 --ff 14336 --vocab 128256 --lora q,v --micro-batch 1 --checkpointing \\
+        --device cuda --dtype bf16 --lengths lengths.txt                    the paper's Llama-3-8B: PEFT over a frozen bf16 model
 
 A lengths file holds a sample a line: `safe LENGTH PROMPT` or `tune LENGTH PROMPT`, in tokens; samples are drawn from it in a seeded order. Without one,
 lengths are log-normal; --write-lengths FILE keeps them for the other side.
@@ -76,8 +78,37 @@ def seal_step(model, optimizer, omega, optimizer_omega, safe, tune, args):
     return total
 
 
+def make_model(args):
+    if args.family == "gpt2":
+        if args.lora != "none":
+            fail("--lora is for --family llama here")
+        return gpt2(args.layers, args.width, args.heads, args.vocab, args.max_length, attention=args.attention)
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+    config = LlamaConfig(hidden_size=args.width, num_hidden_layers=args.layers, num_attention_heads=args.heads, num_key_value_heads=args.kv_heads or args.heads,
+                         intermediate_size=args.ff or (args.width * 8 // 3 + 7) // 8 * 8, vocab_size=args.vocab, max_position_embeddings=args.max_length,
+                         attn_implementation=args.attention, use_cache=False)
+    with torch.device(args.device):  # drawn where it will live: a large model on a CPU takes minutes
+        model = LlamaForCausalLM(config)
+    if args.lora == "none":
+        return model.train()
+    if args.dtype == "bf16":
+        model = model.bfloat16()
+    names = dict(q="q_proj", k="k_proj", v="v_proj", o="o_proj", gate="gate_proj", up="up_proj", down="down_proj")
+    targets = list(names.values()) if args.lora == "all" else [names[m] for m in args.lora.split(",")]
+    model = get_peft_model(model, LoraConfig(r=args.rank, lora_alpha=args.rank, target_modules=targets, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM"))
+    if args.checkpointing:
+        model.enable_input_require_grads()  # a frozen embedding would leave the checkpoints without a gradient to pass
+    return model.train()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--family", choices=("gpt2", "llama"), default="gpt2")
+    parser.add_argument("--kv-heads", type=int, default=0)
+    parser.add_argument("--ff", type=int, default=0)
+    parser.add_argument("--lora", default="none", metavar="MODULES", help="of llama: q,v and the like, or all")
+    parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--heads", type=int, default=4)
@@ -94,7 +125,7 @@ def main():
     parser.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa")
     parser.add_argument("--checkpointing", action="store_true", help="recompute activations, as the reference's scripts do")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="bf16: fp32 weights under autocast")
+    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="bf16: fp32 weights under autocast; with --lora the frozen ones in bf16")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=7, help="measured")
     parser.add_argument("--warmup", type=int, default=1)
@@ -114,11 +145,11 @@ def main():
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     rng = random.Random(args.seed)
-    model = gpt2(args.layers, args.width, args.heads, args.vocab, args.max_length, attention=args.attention).to(args.device)
+    model = make_model(args).to(args.device)
     if args.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     omega = torch.nn.Parameter(torch.full((len(sets["tune"]),), 0.1 if args.activation == "softmax" else -1e-4, device=args.device))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, betas=(0.9, 0.95), weight_decay=0.0)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5, betas=(0.9, 0.95), weight_decay=0.0)
     optimizer_omega = torch.optim.Adam([omega], lr=5e-3, betas=(0.9, 0.95))
 
     def draw(kind):
@@ -138,7 +169,7 @@ def main():
             for begin in range(0, args.batch, args.micro_batch):
                 micro = part[begin:begin + args.micro_batch]
                 padded += len(micro) * max(len(t) for t, _ in micro)
-    print(json.dumps(dict(what="seal_step", peer=f"torch {torch.__version__} eager, two passes, micro-batches of {args.micro_batch} padded", algorithm=2,
+    print(json.dumps(dict(what="seal_step", peer=f"torch {torch.__version__} eager, two passes, micro-batches of {args.micro_batch} padded", algorithm=2, family=args.family, lora=args.lora,
                           layers=args.layers, width=args.width, heads=args.heads, vocab=args.vocab, batch=args.batch, gamma=args.gamma,
                           activation=args.activation, attention=args.attention, checkpointing=args.checkpointing, threads=args.threads, device=args.device, dtype=args.dtype, steps=args.steps,
                           lengths=args.lengths or f"log-normal, median {args.median}", N=len(omega), ms=round(1e3 * statistics.median(times), 1),

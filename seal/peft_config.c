@@ -1,0 +1,163 @@
+/* Names of modules, adapter_config.json. See peft_config.h. The keys are those of peft.LoraConfig. */
+#include <cjson/cJSON.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include "error.h"
+#include "file.h"
+#include "peft_config.h"
+#include "safetensors.h"
+
+#define CONFIG_MOST ((size_t)1 << 20)
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// modules by name
+
+// True where the comma-separated list holds the word.
+static bool listed(const char* list, const char* word, size_t length) {
+    for (const char* p = list; *p;) {
+        size_t n = strcspn(p, ",");
+        if (n == length && !strncmp(p, word, n)) return true;
+        p += n + (p[n] == ',');
+    }
+    return false;
+}
+// True where the two lists share a word.
+static bool lists_meet(const char* a, const char* b) {
+    for (const char* p = a; *p;) {
+        size_t n = strcspn(p, ",");
+        if (listed(b, p, n)) return true;
+        p += n + (p[n] == ',');
+    }
+    return false;
+}
+
+bool lora_adapts(const LoraSettings* settings, const FamilyTensor* t) { return t->lora && (!strcmp(settings->modules, "all") || lists_meet(settings->modules, t->lora)); }
+
+void lora_check_names(const LoraSettings* settings, const Family* family) {
+    if (!strcmp(settings->modules, "all")) return;
+    char known[128] = "";
+    for (const FamilyTensor* t = family->tensors; t->hf_name; t++)
+        if (t->lora) snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", *known ? "," : "", t->lora);
+    for (const char* p = settings->modules; *p;) {
+        size_t n = strcspn(p, ",");
+        if (!n || !listed(known, p, n)) fatal("--lora %s: \"%.*s\" is no module of a %s model; it has %s", settings->modules, (int)n, p, family->model_type, known);
+        p += n + (p[n] == ',');
+    }
+}
+
+void lora_tensor_name(const FamilyTensor* t, int layer, bool b, char* name, size_t size) {
+    const char *number = strstr(t->hf_name, "%d"), *end = strstr(t->hf_name, ".weight");
+    snprintf(name, size, "base_model.model.%.*s%d%.*s.lora_%s.weight", (int)(number - t->hf_name), t->hf_name, layer, (int)(end - number - 2), number + 2, b ? "B" : "A");
+}
+
+// The last `parts` parts of the module's path: "q_proj", "attn.c_proj".
+static void path_end(const FamilyTensor* t, int parts, char out[64]) {
+    char path[160];
+    snprintf(path, sizeof path, "%.*s", (int)(strstr(t->hf_name, ".weight") - t->hf_name), t->hf_name);
+    char* at = path + strlen(path);
+    while (parts && at > path)
+        if (*--at == '.') parts--;
+    snprintf(out, 64, "%s", *at == '.' ? at + 1 : at);
+}
+
+// The adapted modules as PEFT's target_modules: the shortest ends of their paths that are no other module's ("q_proj"; GPT-2: "attn.c_proj").
+static int target_names(const LoraSettings* settings, const Family* family, char names[][64]) {
+    int n = 0;
+    for (const FamilyTensor* t = family->tensors; t->hf_name && n < LORA_TARGETS_MOST; t++) {
+        if (!lora_adapts(settings, t)) continue;
+        bool unique = true;
+        char other[64];
+        path_end(t, 1, names[n]);
+        for (const FamilyTensor* u = family->tensors; u->hf_name; u++) {
+            if (!u->lora || u == t) continue;
+            path_end(u, 1, other);
+            unique &= strcmp(names[n], other) != 0;
+        }
+        if (!unique) path_end(t, 2, names[n]);
+        n++;
+    }
+    return n;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// adapter_config.json
+
+// What must be absent, null, false or empty: anything else is mathematics that this trainer does not do.
+static const struct { const char* key; const char* what; } refused[] = {
+    {"use_dora", "DoRA"}, {"rank_pattern", "other ranks for some modules"}, {"alpha_pattern", "another alpha for some modules"}, {"modules_to_save", "other trained modules"},
+    {"layers_to_transform", "adapters on some layers only"}, {"lora_bias", "a bias of the adapter"}, {"megatron_config", "Megatron"}, {"layer_replication", "replicated layers"},
+    {"trainable_token_indices", "trained tokens"}, {"exclude_modules", "excluded modules"}, {"target_parameters", "adapters on single parameters"}, {"use_qalora", "QALoRA"},
+};
+
+static bool is_nothing(const cJSON* item) {
+    return !item || cJSON_IsNull(item) || cJSON_IsFalse(item) || ((cJSON_IsArray(item) || cJSON_IsObject(item)) && !item->child);
+}
+
+static void read_config(const char* path, LoraSettings* settings) {
+    size_t length;
+    char* text = file_read(path, CONFIG_MOST, &length);
+    cJSON* json = cJSON_ParseWithLength(text, length);
+    if (!cJSON_IsObject(json)) fatal("%s: not a JSON object", path);
+    const cJSON *type = cJSON_GetObjectItemCaseSensitive(json, "peft_type"), *bias = cJSON_GetObjectItemCaseSensitive(json, "bias"),
+                *r = cJSON_GetObjectItemCaseSensitive(json, "r"), *alpha = cJSON_GetObjectItemCaseSensitive(json, "lora_alpha");
+    if (!cJSON_IsString(type) || strcmp(type->valuestring, "LORA")) fatal("%s: peft_type is %.40s, want LORA", path, cJSON_IsString(type) ? type->valuestring : "missing");
+    if (bias && (!cJSON_IsString(bias) || strcmp(bias->valuestring, "none"))) fatal("%s: \"bias\" must be \"none\"; biases of the model are not trained beside an adapter", path);
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+        if (!is_nothing(cJSON_GetObjectItemCaseSensitive(json, refused[i].key))) fatal("%s: \"%s\" is set; %s is not served", path, refused[i].key, refused[i].what);
+    if (!cJSON_IsNumber(r) || !(r->valuedouble >= 1 && r->valuedouble <= LORA_RANK_MOST) || r->valuedouble != floor(r->valuedouble))
+        fatal("%s: \"r\" must be a whole number from 1 to %d", path, LORA_RANK_MOST);
+    if (!cJSON_IsNumber(alpha) || !(alpha->valuedouble > 0 && alpha->valuedouble < 1e9)) fatal("%s: \"lora_alpha\" must be a number above 0", path);
+    settings->rank = (int)r->valuedouble;
+    double divisor = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, "use_rslora")) ? sqrt(r->valuedouble) : r->valuedouble;
+    settings->scale = (float)(alpha->valuedouble / divisor);
+    cJSON_Delete(json);
+    free(text);
+}
+
+// Which modules are adapted is read off the tensors of layer 0: target_modules may be a regular expression.
+void peft_settings(const char* directory, const ModelConfig* config, LoraSettings* settings) {
+    char path[4200], name[256];
+    StModel model;
+    memset(settings, 0, sizeof *settings);
+    snprintf(path, sizeof path, "%s/adapter_config.json", directory);
+    read_config(path, settings);
+    st_open_model(&model, directory, "adapter_model");
+    for (const FamilyTensor* t = family_find(config->family)->tensors; t->hf_name; t++) {
+        const StReader* file;
+        if (!t->lora) continue;
+        lora_tensor_name(t, 0, false, name, sizeof name);
+        if (!st_model_find(&model, name, &file)) continue;
+        snprintf(settings->modules + strlen(settings->modules), sizeof settings->modules - strlen(settings->modules), "%s%s", settings->modules[0] ? "," : "", t->lora);
+    }
+    if (!settings->modules[0]) fatal("%s: no adapter of a %s model (its first tensor is %.120s)", directory, config->family, model.files[0].n_tensors ? model.files[0].tensors[0].name : "missing");
+    st_close_model(&model);
+}
+
+char* peft_config_json(const LoraSettings* settings, const ModelConfig* config, const char* base) {
+    char targets[LORA_TARGETS_MOST][64];
+    const Family* family = family_find(config->family);
+    int n = target_names(settings, family, targets);
+    bool transposed = false;
+    for (const FamilyTensor* t = family->tensors; t->hf_name; t++) transposed |= t->lora && t->form == FILE_TRANSPOSED;
+    cJSON* json = cJSON_CreateObject();
+    cJSON_AddStringToObject(json, "peft_type", "LORA");
+    cJSON_AddStringToObject(json, "task_type", "CAUSAL_LM");
+    cJSON_AddStringToObject(json, "base_model_name_or_path", base);
+    cJSON_AddNumberToObject(json, "r", settings->rank);
+    cJSON_AddNumberToObject(json, "lora_alpha", (double)settings->scale * settings->rank);
+    cJSON_AddNumberToObject(json, "lora_dropout", 0.0);
+    cJSON* modules = cJSON_AddArrayToObject(json, "target_modules");
+    for (int i = 0; i < n; i++) cJSON_AddItemToArray(modules, cJSON_CreateString(targets[i]));
+    cJSON_AddStringToObject(json, "bias", "none");
+    cJSON_AddBoolToObject(json, "fan_in_fan_out", transposed);
+    cJSON_AddBoolToObject(json, "inference_mode", true);
+    cJSON_AddBoolToObject(json, "init_lora_weights", true);
+    cJSON_AddBoolToObject(json, "use_rslora", false);
+    cJSON_AddBoolToObject(json, "use_dora", false);
+    cJSON_AddNullToObject(json, "modules_to_save");
+    char* text = cJSON_Print(json);
+    cJSON_Delete(json);
+    if (!text) fatal("out of memory writing adapter_config.json");
+    return text;
+}
