@@ -5,19 +5,20 @@
 
 static bool known(const Tokenizer* t, int32_t id) { return id >= 0 && id < t->n_vocab && t->out[id].at != NO_SPAN; }
 
-// Writes the bytes of one token; returns their number. `started`: whether text came out before.
-static int put_piece(const Tokenizer* t, int32_t id, bool started, char* out) {
+// Writes the bytes of one token; returns their number. `started`: whether the blanks at the beginning are through.
+static int put_piece(const Tokenizer* t, int32_t id, bool* started, char* out) {
     Span piece = t->out[id];
     const char* bytes = t->arena + piece.at;
+    const bool marked = !t->strip_marks || (t->text[id].n >= 3 && !memcmp(t->arena + t->text[id].at, "\xE2\x96\x81", 3));
     int n = 0;
-    if (t->decode == DECODE_JOIN_SPACES && started) out[n++] = ' ';
-    for (int32_t i = 0; i < t->strip_first && !started && piece.n && *bytes == ' '; i++) { bytes++; piece.n--; }
+    if (t->decode == DECODE_JOIN_SPACES && *started) out[n++] = ' ';
+    for (int32_t i = 0; i < t->strip_first && !*started && marked && piece.n && *bytes == ' '; i++) { bytes++; piece.n--; }
     memcpy(out + n, bytes, piece.n);
-    return n + (int)piece.n;
+    n += (int)piece.n;
+    // An empty piece leaves the blank of the next one to be stripped, but is a word of its own where blanks stand between words.
+    if (t->decode == DECODE_JOIN_SPACES || n > 0 || (t->out[id].n > 0 && !t->strip_until_text)) *started = true;
+    return n;
 }
-
-// An empty piece leaves the blank of the next one to be stripped, but is a word of its own where blanks stand between words.
-static bool starts(const Tokenizer* t, int32_t id) { return t->decode == DECODE_JOIN_SPACES || t->out[id].n > 0; }
 
 char* tokenizer_decode(const Tokenizer* t, const int32_t* ids, int64_t n, bool with_special, size_t* length, char* error, size_t error_size) {
     size_t room = 1, at = 0;
@@ -36,8 +37,7 @@ char* tokenizer_decode(const Tokenizer* t, const int32_t* ids, int64_t n, bool w
     bool started = false;
     for (int64_t i = 0; i < n; i++) {
         if (!with_special && t->special[ids[i]]) continue;
-        at += (size_t)put_piece(t, ids[i], started, out + at);
-        started = started || starts(t, ids[i]);
+        at += (size_t)put_piece(t, ids[i], &started, out + at);
     }
     out[at] = 0;
     *length = at;
@@ -64,8 +64,7 @@ int tokenizer_stream_push(const Tokenizer* t, TokenStream* s, int32_t id, bool w
     if (!with_special && t->special[id]) return 0;
     int n = s->n_pending;
     memcpy(out, s->pending, (size_t)n);
-    n += put_piece(t, id, s->started, out + n);
-    s->started = s->started || starts(t, id);
+    n += put_piece(t, id, &s->started, out + n);
     // Hold back the last one to three bytes if they begin a character.
     s->n_pending = 0;
     for (int k = 1; k <= 3 && k <= n; k++)

@@ -154,7 +154,9 @@ static bool finish_model(Model* m) {
     t->format = "sentencepiece";
     t->decode = DECODE_CONCATENATE;
     t->late_fallback = t->fuse_unk = true;
-    t->strip_first = m->step.right ? INT32_MAX : m->step.left;
+    t->strip_first = m->step.left || m->step.right;
+    t->strip_marks = true;
+    t->strip_until_text = m->step.right;
     replace_in_pieces(t, "\xE2\x96\x81", " ");
     uint32_t* rank = ranks_of(m->score, t->n_vocab);
     merges_from_vocabulary(t, rank);

@@ -147,7 +147,9 @@ struct Tokenizer {
     int32_t *prefix, *suffix;     // stb_ds
     // decoding
     DecodeType decode;
-    int32_t strip_first;          // so many blanks go from the beginning of the whole text
+    int32_t strip_first;          // so many blanks go from the beginning of the first piece
+    bool strip_marks;             // sentencepiece: only if they are written U+2581 there
+    bool strip_until_text;        // sentencepiece that removes extra blanks: from every piece, until there is text
     int32_t longest_piece;
 };
 

@@ -5,7 +5,8 @@ Also the conversations that transformers' apply_chat_template renders from the p
   record_tokenizers.py [--check]       --check: makes everything again and compares it with what is committed
 
 Files, all gzip: texts (netstrings); NAME.json, NAME.model, pair/ (tokenizers of our own; pair is gpt2_style in its older format); NAME.tokens. The last holds, per text, numbers as
-little-endian base 128: how many tokens + 1 (0: the reference takes no such text), then for every token its id, start − the end before (zigzag), end − start.
+little-endian base 128: how many tokens + 1 (0: the reference takes no such text), then for every token its id, start − the end before (zigzag), end − start,
+then the CRC-32 of what the ids decode to (0: of bytes that are not UTF-8, which a string cannot hold).
 chat: per conversation netstrings template, ask_reply, expected text, then role and content of every message, then an empty role.
 """
 import argparse
@@ -16,6 +17,7 @@ import json
 import os
 import random
 import sys
+import zlib
 
 import sentencepiece
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -195,7 +197,9 @@ def tokens_file(reference, texts):
     """Texts that the reference cannot be asked for (not UTF-8; `mended` pieces) get 0."""
     askable = [i for i, t in enumerate(texts) if reference.bytes_too or is_utf8(t)]
     asked = [texts[i] if reference.bytes_too and not is_utf8(texts[i]) else texts[i].decode() for i in askable]
-    answers = dict(zip(askable, reference.encode(asked)))
+    answers = reference.encode(asked)
+    decoded = dict(zip(askable, reference.decode([list(a[0]) for a in answers])))
+    answers = dict(zip(askable, answers))
     out = []
     for i in range(len(texts)):
         if i not in answers:
@@ -208,6 +212,9 @@ def tokens_file(reference, texts):
             gap = start - before
             out.append(varint(one) + varint(2 * gap if gap >= 0 else -2 * gap - 1) + varint(end - start))
             before = end
+        back = decoded[i] if isinstance(decoded[i], bytes) else decoded[i].encode()
+        replaced = b"\xef\xbf\xbd" in back and b"\xef\xbf\xbd" not in texts[i]
+        out.append(varint(0 if replaced else zlib.crc32(back)))
     return b"".join(out)
 
 
