@@ -38,10 +38,9 @@ void buffer_put(TextBuffer* b, const char* bytes, int32_t n, int32_t from, int32
     for (int32_t i = 0; i < n; i++) { f[i] = from; e[i] = to; }
 }
 
-// What is put in front of the character at `start` comes from that character.
+// What is put in front of the character at `start` comes from that character, in `tokenizers`; from its first byte, so that offsets stay in order.
 void put_in_front(TextBuffer* b, const char* bytes, int32_t n, const Text* t, int32_t start) {
-    int32_t c, length = utf8_decode(t->bytes + start, t->n - start, &c);
-    buffer_put(b, bytes, n, origin_from(t, start), origin_to(t, start + length - 1));
+    buffer_put(b, bytes, n, origin_from(t, start), origin_to(t, start));
 }
 
 // An empty buffer that `text` does not live in. Normalisers and pre-tokenisers have two each, because the parts of one normalised text are pre-tokenised

@@ -3,12 +3,13 @@
 dev/test/tokenizer_stress.txt and on random strings. Prints a Markdown table; status 1 if anything differs.
   check_tokenizers.py [--random N] [--only WORD]      N random strings per tokenizer [100000]; TOKENIZE=program
 Texts are cut into their characters' bytes the same way on both sides: see tokenizer_reference.py. Where a text is not UTF-8 only sentencepiece, which takes
-bytes, can say what is right; for the others such texts must come back from decoding as they were.
+bytes, can say what is right; for the others such texts must come back from decoding as they were (or as U+FFFD where the vocabulary has no such byte).
 """
 import argparse
 import hashlib
 import os
 import sys
+import unicodedata
 
 import tokenizer_reference as ref
 
@@ -94,9 +95,14 @@ def is_utf8(data):
 
 
 def same_bytes(text, decoded):
-    """Decoded, up to what stands in front (BOS), what added tokens strip and what NFC composes: the bytes that are not UTF-8 must all be there."""
+    """Decoded, up to what stands in front (BOS), what added tokens strip and what NFC composes: the bytes that are not UTF-8 must all be there, or, where the
+    vocabulary lacks such a byte, U+FFFD."""
     strip = lambda b: bytes(c for c in b if c >= 0x80)
-    return strip(text) in (strip(decoded), strip(decoded.replace("é".encode(), "e\u0301".encode())))
+    composed = strip(decoded.replace("é".encode(), "e\u0301".encode()))
+    if strip(text) in (strip(decoded), composed):
+        return True
+    known = lambda b: "".join(c for c in unicodedata.normalize("NFC", b.decode("utf-8", "replace")) if ord(c) >= 0x80 and c != "\ufffd")
+    return known(text) == known(decoded) and "\ufffd" in decoded.decode("utf-8", "replace")
 
 
 def pieces_of(reference):

@@ -173,6 +173,13 @@ def pt():
     put("pt", "list", saved([1, 2, "three"]))
 
 
+def texts():
+    samples = [b"The cat sat.\n\n  12 345", "caf\u00e9 e\u0301\u0323 \uac00\u11a8 \ufb01".encode(), "\u4f60\u597d \U0001f469\u200d\U0001f4bb".encode(), b"<s>a</s> <|endoftext|>  <l> x", b"\xff\xc3( \xe2\x82",
+               b"a" * 70 + b" " * 20 + b"=" * 9, b"\0\x01\x1b[0m", "\u2581 \u2581\u2581a".encode()]
+    for i in range(12):
+        put("texts", f"tokenizer_{i}", bytes([i]) + samples[i % len(samples)])
+
+
 def options():
     put("options", "selector", "selector\n--model\nd\n--safe=s.jsonl\n--tune\nt.jsonl\n--tune\nu.jsonl\n--out\nr\n--algorithm\n1\n--gamma-scales-omega\non\n--lr\n1e-5\n--recompute\n")
     put("options", "typo", "sft\n--modle\nd\n")
@@ -182,6 +189,6 @@ def options():
 
 
 if __name__ == "__main__":
-    for make in (tokenizer_json, vocab_merges, tiktoken, sentencepiece_models, safetensors, model_config, rows, pt, options):
+    for make in (tokenizer_json, vocab_merges, tiktoken, sentencepiece_models, safetensors, model_config, rows, pt, options, texts):
         make()
     print(f"{sum(len(files) for _, _, files in os.walk(SEEDS))} seeds, {sum(os.path.getsize(os.path.join(d, f)) for d, _, files in os.walk(SEEDS) for f in files)} bytes")
