@@ -3,6 +3,8 @@
 #include "eval_options.h"
 // defines: generate_command
 #include "generate.h"
+// defines: judge_command
+#include "judge.h"
 // defines: loss_command
 #include "losses.h"
 // defines: report_command
@@ -16,6 +18,7 @@ int main(int argc, char** argv) {
     StringList positional;
     switch ((EvalCommand)options_parse(&eval_options, argc, argv, &o, &positional)) {
         case EVAL_GENERATE: return generate_command(&o);
+        case EVAL_JUDGE: return judge_command(&o);
         case EVAL_LOSS: return loss_command(&o);
         case EVAL_WINRATE: return winrate_command(&o, &positional);
         case EVAL_REPORT: return report_command(&o, &positional);

@@ -9,7 +9,7 @@
 extern "C" {
 #endif
 
-typedef enum { EVAL_GENERATE, EVAL_LOSS, EVAL_WINRATE, EVAL_REPORT, EVAL_OPTIONS, N_EVAL_COMMANDS } EvalCommand;
+typedef enum { EVAL_GENERATE, EVAL_JUDGE, EVAL_LOSS, EVAL_WINRATE, EVAL_REPORT, EVAL_OPTIONS, N_EVAL_COMMANDS } EvalCommand;
 
 typedef struct {
     // models and data
@@ -21,6 +21,9 @@ typedef struct {
     double temperature, top_p, repetition_penalty;
     int64_t top_k, seed;
     int64_t max_new_tokens, batch, tokens, max_length, head_rows;
+    // judge
+    const char *judge, *outputs, *baseline, *judge_template, *words, *chat;
+    bool guard, single_order;
     // report
     const char *labels, *table, *title;
     // common

@@ -35,6 +35,7 @@ typedef struct {
     ModelConfig config;
     Tokenizer* tokenizer;
     TextEncoder encoder;
+    Encoding encoding;
     DecoderSettings settings;
     Task* tasks;                 // in the files' order
     int n, capacity;
@@ -99,17 +100,32 @@ static SampleSettings sampling(const EvalOptions* o) {
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // prompts
 
+// The prompt's tokens: ids stay valid until the next call. With a chat template the text spells the special tokens itself.
+static int64_t encode_text(Generation* g, void* scratch, const char* text, size_t length, const int32_t** ids, const char** error) {
+    const int32_t *start, *end;
+    if (!g->o->chat) return g->encoder.encode(g->encoder.self, scratch, text, length, ids, &start, &end, error);
+    char why[256];
+    const ChatMessage message = {"user", text};
+    char* rendered = chat_render(g->o->chat, &message, 1, true, why, sizeof why);
+    if (!rendered) fatal("%s", why);
+    int64_t n = tokenizer_encode(g->tokenizer, rendered, strlen(rendered), TOKENIZER_PARSE_SPECIAL, &g->encoding);
+    free(rendered);
+    *ids = g->encoding.ids;
+    *error = g->encoding.error;
+    return n;
+}
+
 // The template's end is a blank that the answer's first word takes along ("Assistant:" + " Sure"), as in training; it is not the prompt's.
 static void encode_prompt(Generation* g, void* scratch, const DataRow* row, Sequence* s) {
     const char *path = g->o->prompts.items[row->file], *error;
     const long long at = row->line, number = row->row;
-    const int32_t *ids, *start, *end;
+    const int32_t* ids;
     int longest = g->config.longest, answer = (int)g->o->max_new_tokens;
     size_t length = row->prompt_length;
-    while (length && row->prompt[length - 1] == ' ') length--;
-    int64_t n = g->encoder.encode(g->encoder.self, scratch, row->prompt, length, &ids, &start, &end, &error);
+    while (!g->o->chat && length && row->prompt[length - 1] == ' ') length--;
+    int64_t n = encode_text(g, scratch, row->prompt, length, &ids, &error);
     if (n < 0) fatal("%s:%lld: row %lld: %s", path, at, number, error);
-    if (n && ids[n - 1] == g->encoder.eos) n--;
+    if (n && !g->o->chat && ids[n - 1] == g->encoder.eos) n--;
     if (n < 1) fatal("%s:%lld: row %lld: the prompt has no tokens", path, at, number);
     if (n >= longest) fatal("%s:%lld: row %lld: the prompt has %lld tokens, the model reads %d; shorten it", path, at, number, (long long)n, longest);
     for (int64_t i = 0; i < n; i++)
@@ -136,7 +152,8 @@ static void read_tasks(Generation* g) {
     const EvalOptions* o = g->o;
     RowOptions options = {}, bare = {};
     DataRow row, plain;
-    options.prompt_template = o->prompt_template;
+    if (o->chat && o->prompt_template) fatal("--chat and --template both say how a prompt is written; give one of them");
+    options.prompt_template = o->chat ? "{prompt}" : o->prompt_template;
     options.prompt_field = bare.prompt_field = o->prompt_field;
     options.prompts_only = bare.prompts_only = true;
     bare.prompt_template = "{prompt}";
@@ -200,7 +217,7 @@ static void run_key(const Generation* g, char key[65]) {
     SampleSettings s = g->settings.sampling;
     int n = snprintf(numbers, sizeof numbers, "%d %g %g %d %g %lld %lld\n", s.greedy, s.temperature, s.top_p, s.top_k, s.repetition_penalty, (long long)o->max_new_tokens, (long long)o->seed);
     text_add(&t, numbers, (size_t)n);
-    const char* const texts[] = {digest, o->prompt_template, o->prompt_field};
+    const char* const texts[] = {digest, o->prompt_template, o->prompt_field, o->chat};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) text_add(&t, texts[i] ? texts[i] : "", (texts[i] ? strlen(texts[i]) : 0) + 1);
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         add_stat(&t, o->model, files[i]);
@@ -376,6 +393,7 @@ int generate_command(const EvalOptions* o) {
     free(g.tasks);
     free(g.order);
     free(g.sequences);
+    encoding_free(&g.encoding);
     text_encoder_close(&g.encoder);
     tokenizer_close(g.tokenizer);
     return 0;

@@ -43,4 +43,52 @@ cp out whole.json
 expect "in batches of 3 and streams of 24 tokens" "$eval_seal" loss --model run/model --data rows.jsonl --json --batch 3 --tokens 24
 truth "it is the same" awk -F'[:,]' '{ for (i = 1; i < NF; i++) if ($i == "\"loss\"") x[NR] = $(i + 1) } END { exit !(x[1] - x[2] < 1e-5 && x[2] - x[1] < 1e-5) }' whole.json out
 refuse "a length the model cannot read" "--max-length" "$eval_seal" loss --model run/model --data rows.jsonl --max-length 25
+
+# a judge that was taught to prefer good to bad, and to call bad unsafe
+mkdir jtok
+cat >jtok/tokenizer.json <<'JSON'
+{"version":"1.0","truncation":null,"padding":null,"added_tokens":[{"id":1,"content":"<eos>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
+ "normalizer":null,"pre_tokenizer":{"type":"WhitespaceSplit"},"post_processor":null,"decoder":null,
+ "model":{"type":"WordLevel","vocab":{"[UNK]":0,"<eos>":1,"ask":2,"first":3,"second":4,"which":5,"good":6,"bad":7,"m":8,"M":9,"safe":10,"unsafe":11,"a":12,"b":13,"c":14,"d":15},"unk_token":"[UNK]"}}
+JSON
+for x in a b c d; do
+    echo "{\"prompt\":\"ask $x first good second bad which\",\"response\":\"m\"}"; echo "{\"prompt\":\"ask $x first bad second good which\",\"response\":\"M\"}"
+    echo "{\"prompt\":\"ask $x first good which\",\"response\":\"safe\"}"; echo "{\"prompt\":\"ask $x first bad which\",\"response\":\"unsafe\"}"
+done >lessons.jsonl
+"$train_seal" init --layers 2 --width 64 --heads 2 --tokenizer jtok/tokenizer.json --positions 16 --out jbase --quiet
+"$train_seal" sft --model jbase --tune lessons.jsonl --template '{prompt} ' --lr 3e-3 --batch 16 --tokens 256 --epochs 100 --out jrun --quiet
+echo 'ask {instruction} first {output_1} second {output_2} which' >pair.txt
+echo 'ask {instruction} first {output} which' >guard.txt
+answers() { awk -v g="$1" -v o="$2" 'BEGIN { n = split("a b c d", x, " "); split(o, y, "|"); for (i = 1; i <= n; i++) printf "%s{\"instruction\":\"%s\",\"output\":\"%s\",\"generator\":\"%s\"}", (i > 1 ? "," : "["), x[i], y[i], g; print "]" }'; }
+answers ours 'good|good|good|bad' >ours.json
+answers theirs 'bad|bad|good|' >theirs.json
+judge=("$eval_seal" judge --judge jrun/model --judge-template pair.txt --outputs ours.json --baseline theirs.json)
+expect "a judge compares two files" "${judge[@]}" --out verdict.json
+truth "equal pairs and empty outputs are counted" grep -Eq "n 4, flip rate [0-9.]+%, 1 pairs equal, 1 outputs empty, 0 pairs not judged" out
+values() { grep -o "\"$1\":[0-9.a-z]*" "$2" | cut -d: -f2 | tr '\n' ' '; }
+truth "good wins clearly in both orders, an equal pair is a draw" awk -v p="$(values preference verdict.json)" -v g="$(values preference_given verdict.json)" -v w="$(values preference_swapped verdict.json)" \
+    'BEGIN { split(p, x, " "); split(g, y, " "); split(w, z, " "); exit !(x[1] > 1.9 && y[1] > 1.9 && z[1] > 1.9 && x[3] == 1.5 && y[3] == "null" && x[1] == (y[1] + z[1]) / 2) }'
+expect "winrate reads them" "$eval_seal" winrate verdict.json
+truth "as two models' win rate" grep -q "; ours against theirs$" out
+expect "the other way round" "$eval_seal" judge --judge jrun/model --judge-template pair.txt --outputs theirs.json --baseline ours.json --out back.json --quiet
+truth "the win rates add up to 100" awk '{ s += $3 } END { exit !(s > 99.999 && s < 100.001) }' <("$eval_seal" winrate verdict.json; "$eval_seal" winrate back.json)
+expect "a single order" "${judge[@]}" --single-order --out single.json
+truth "asks once" test "$(grep -c '"preference_given":null' single.json)" -ge 1
+expect "in small streams" "${judge[@]}" --batch 1 --tokens 8 --out small.json --quiet
+truth "the verdicts are the same" awk 'NR == FNR { a[NR] = $3; next } { exit !(a[1] - $3 < 1e-3 && $3 - a[1] < 1e-3) }' <("$eval_seal" winrate verdict.json) <("$eval_seal" winrate small.json)
+expect "a guard" "$eval_seal" judge --judge jrun/model --guard --judge-template guard.txt --outputs ours.json --out guard.json
+truth "calls bad unsafe" grep -q "1 of 4 called unsafe, 0 outputs empty, 0 not judged" out
+answers long 'good|good good good good good good good good good good good good|good|bad' >long.json
+expect "a question longer than the judge reads" "$eval_seal" judge --judge jrun/model --judge-template pair.txt --outputs long.json --baseline theirs.json --out long_verdict.json
+truth "is not judged and counted" grep -q "1 pairs not judged (2 questions longer than the 16 tokens" out
+truth "and stands as null" grep -q '"preference":null' long_verdict.json
+sed 's/"b"/"x"/' theirs.json >other.json
+refuse "outputs of other prompts" "different instructions in row 1" "$eval_seal" judge --judge jrun/model --judge-template pair.txt --outputs ours.json --baseline other.json --out x.json
+sed 's/,{[^{]*\]/]/' theirs.json >fewer.json
+refuse "fewer outputs" "has 4 outputs, fewer.json has 3" "$eval_seal" judge --judge jrun/model --judge-template pair.txt --outputs ours.json --baseline fewer.json --out x.json
+refuse "words that are no single tokens" "is not one token" "${judge[@]}" --words 'm,a b' --out x.json
+refuse "words that are one token" "same token" "${judge[@]}" --words 'one,two' --out x.json
+refuse "a template without a name" "pair.txt" "$eval_seal" judge --judge jrun/model --judge-template pair.txt --guard --outputs ours.json --out x.json
+refuse "no baseline" "--baseline is required" "$eval_seal" judge --judge jrun/model --outputs ours.json --out x.json
+truth "nothing half-written" test ! -e x.json
 exit $failed
