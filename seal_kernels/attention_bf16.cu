@@ -35,12 +35,23 @@ Forward: 4 warps of 32 queries. Backward: 4 warps of 16 queries (dq) or 16 keys 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // pieces of the kernels
 
-// dst (ROWS, HS; HS + PAD) = rows of src (ld), asynchronously; rows from n on are zeros, so that they add nothing to any product
+// dst (N_ROWS, HS; HS + PAD) = rows of src (ld), asynchronously; rows from n on are zeros, so that they add nothing to any product. A thread keeps its
+// column and goes down by a fixed number of rows, so that a whole tile costs it an address and a copy a row.
 template <int HS, int N_ROWS>
 static inline __device__ void load_tile(floatX* dst, const floatX* src, int ld, int n) {
-    NO_UNROLL for (int x = threadIdx.x; x < N_ROWS * (HS / VEC); x += THREADS) {
-        int row = x / (HS / VEC), d = x % (HS / VEC) * VEC;
-        cp_async_16(dst + row * (HS + PAD) + d, src + (size_t)(row < n ? row : 0) * ld + d, row < n);
+    constexpr int VECS = HS / VEC, STEP = THREADS / VECS;  // the threads past STEP · VECS have nothing to do
+    int row = threadIdx.x / VECS, d = threadIdx.x % VECS * VEC;
+    if (THREADS % VECS != 0 && row >= STEP) return;
+    dst += row * (HS + PAD) + d;
+    src += row * (int64_t)ld + d;
+    if (n >= N_ROWS) {
+        UNROLL for (int r = 0; r < N_ROWS; r += STEP)
+            if (r + STEP <= N_ROWS || row < N_ROWS - r) cp_async_16(dst + r * (HS + PAD), src + r * (int64_t)ld);
+    } else {
+        NO_UNROLL for (int r = 0; r + row < N_ROWS; r += STEP) {
+            bool valid = r + row < n;
+            cp_async_16(dst + r * (HS + PAD), valid ? src + r * (int64_t)ld : src - row * (int64_t)ld, valid);
+        }
     }
 }
 
