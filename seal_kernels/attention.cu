@@ -6,6 +6,8 @@ row sums of datty ∘ atty which backward needs. The kernels themselves are in a
 #include <assert.h>
 // defines: AttentionArgs, attention_forward_served, attention_backward_served; kernels.h: attention_tiles, attention_forward …
 #include "attention.h"
+// defines: quad_sum
+#include "ptx.h"
 
 bool attention_head_size_served(int HS) { return HS == 32 || HS == 64 || HS == 80 || HS == 96 || HS == 128; }
 
@@ -36,22 +38,20 @@ int attention_tiles(int* tiles, const int* cu_seqlens, int n_seq) {
 // kernels
 
 // delta (NH, T) = rowsum(datty ∘ atty), FlashAttention-2's D: what the softmax backward subtracts from every dP of a row.
-// One thread a (token, head): HS products summed in eight fixed partial sums. Neighbouring threads read neighbouring heads of a row, so every
-// byte of a cache line is used, by this thread's next load or the neighbour's.
+// Four lanes a (token, head): together they read 32 neighbouring elements, whole sectors of memory, and their sums meet at the end.
 static __global__ void attention_delta_kernel(AttentionArgs args, int HS) {
-    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= (size_t)args.T * args.NH) return;
-    int t = (int)(i / args.NH), head = (int)(i % args.NH);
-    const floatX* dout = args.datty + (size_t)t * args.ldo + head * HS;
-    const floatX* out = args.atty + (size_t)t * args.ldo + head * HS;
-    float partial[VEC] = {0.0f};
-    for (int d = 0; d < HS; d += VEC) {
-        float8 a = load8(dout + d), b = load8(out + d);
-        UNROLL for (int k = 0; k < VEC; k++) partial[k] += a.v[k] * b.v[k];
+    unsigned i = (blockIdx.x * blockDim.x + threadIdx.x) / 4, t = i / args.NH, head = i % args.NH;
+    float8 sum = {{0.0f}};
+    if (t < (unsigned)args.T) {
+        size_t at = (size_t)t * args.ldo + head * HS;
+        UNROLL for (int d = threadIdx.x % 4 * VEC; d < HS; d += 4 * VEC) {
+            float8 a = load8(args.datty + at + d), b = load8(args.atty + at + d);
+            for (int k = 0; k < VEC; k++) sum.v[k] += a.v[k] * b.v[k];
+        }
     }
-    float sum = 0.0f;
-    UNROLL for (int k = 0; k < VEC; k++) sum += partial[k];
-    args.delta[(size_t)head * args.T + t] = sum;
+    float total[1] = {((sum.v[0] + sum.v[4]) + (sum.v[2] + sum.v[6])) + ((sum.v[1] + sum.v[5]) + (sum.v[3] + sum.v[7]))};
+    quad_sum(total);
+    if (t < (unsigned)args.T && threadIdx.x % 4 == 0) args.delta[(size_t)head * args.T + t] = total[0];
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
@@ -59,7 +59,7 @@ static __global__ void attention_delta_kernel(AttentionArgs args, int HS) {
 
 static void check_arguments(const AttentionArgs& args, int HS) {  // bugs of the caller; the user's head size is refused before
     assert(attention_head_size_served(HS) && args.NH % args.NKV == 0);
-    assert(args.ldq % VEC == 0 && args.ldo % VEC == 0 && args.lddq % VEC == 0);
+    assert((int64_t)args.T * args.NH < INT32_MAX / 4 && args.ldq % VEC == 0 && args.ldo % VEC == 0 && args.lddq % VEC == 0);
     (void)args, (void)HS;
 }
 
@@ -79,6 +79,6 @@ void attention_backward(floatX* dqkv, float* delta, const floatX* datty, const f
     AttentionArgs args = {qkv, atty, datty, lse, delta, cu_seqlens, tiles, n_tiles, T, NH, NKV, ldq, ldo, lddq, scale};
     check_arguments(args, HS);
     const int block = 128;
-    LAUNCH(attention_delta_kernel, (unsigned)CEIL_DIV((int64_t)T * NH, block), block, 0, stream, args, HS);
+    LAUNCH(attention_delta_kernel, (unsigned)CEIL_DIV((int64_t)T * NH * 4, block), block, 0, stream, args, HS);
     attention_backward_served(dqkv, args, HS, stream);
 }

@@ -18,6 +18,10 @@ Forward: 4 warps of 32 queries. Backward: 4 warps of 16 queries (dq) or 16 keys 
 #define FORWARD_ROWS (2 * TILE)  // queries a forward block owns: two tiles, because 32 rows a warp halve the traffic of shared memory
 #define PAD 8                    // elements; a row of HS + 8 shifts by 16 bytes against the banks, so the 8 rows of an ldmatrix do not collide
 
+// Forward subtracts a maximum from the scores that may lie behind the true one by this many powers of two: sums of 2^8 are as exact as sums of 1, and
+// the accumulators need to be scaled down again at a sample's first keys and hardly ever later (FlashAttention-4).
+#define LAZY 8.0f
+
 // Accumulators of 16 rows × 8 columns (NT of them side by side): lane holds rows lane/4 and lane/4 + 8, columns 2·(lane%4) and + 1, in the order
 // {row, column} {row, column + 1} {row + 8, column} {row + 8, column + 1}.
 #define NT_SCORES (TILE / 8)
@@ -115,7 +119,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_forward_
     load_tile<HS, TILE>(k, keys, args.ldq, block.length);
     cp_async_commit();
 
-    float acc[MT][HS / 8][4], m[2 * MT], l[2 * MT];  // running maximum and this lane's share of the sum: rows lane/4 + 8i of the warp
+    float acc[MT][HS / 8][4], m[2 * MT], l[2 * MT];  // maximum, up to LAZY, and this lane's share of the sum: rows lane/4 + 8i of the warp
     zero(acc);
     UNROLL for (int i = 0; i < 2 * MT; i++) { m[i] = -INFINITY; l[i] = 0.0f; }
     for (int t = 0; t < n_tiles; t++) {
@@ -136,24 +140,30 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_forward_
                     if (key > query) s[i][n][e] = -INFINITY;
                 }
             }
-            float highest[2 * MT], shrink[2 * MT];
+            float highest[2 * MT];
+            bool grown = false;
             UNROLL for (int i = 0; i < 2 * MT; i++) {
                 highest[i] = m[i];
                 UNROLL for (int n = 0; n < NT_SCORES; n++)
                     highest[i] = fmaxf(highest[i], fmaxf(s[i / 2][n][i % 2 * 2], s[i / 2][n][i % 2 * 2 + 1]));
             }
             quad_max(highest);
-            UNROLL for (int i = 0; i < 2 * MT; i++) {
-                shrink[i] = exp2_approx((m[i] - highest[i]) * scale_log2);
-                m[i] = highest[i];
-                l[i] *= shrink[i];
+            UNROLL for (int i = 0; i < 2 * MT; i++) grown |= (highest[i] - m[i]) * scale_log2 > LAZY;
+            if (__any_sync(0xffffffffu, grown)) {
+                UNROLL for (int i = 0; i < 2 * MT; i++) {
+                    float shrink = exp2_approx((m[i] - highest[i]) * scale_log2);
+                    m[i] = highest[i];
+                    l[i] *= shrink;
+                    UNROLL for (int n = 0; n < HS / 8; n++) {
+                        acc[i / 2][n][i % 2 * 2] *= shrink;
+                        acc[i / 2][n][i % 2 * 2 + 1] *= shrink;
+                    }
+                }
             }
             UNROLL for (int i = 0; i < MT; i++) UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) {
                 s[i][n][e] = exp2_approx(s[i][n][e] * scale_log2 - m[2 * i + e / 2] * scale_log2);
                 l[2 * i + e / 2] += s[i][n][e];
             }
-            UNROLL for (int i = 0; i < MT; i++) UNROLL for (int n = 0; n < HS / 8; n++) UNROLL for (int e = 0; e < 4; e++)
-                acc[i][n][e] *= shrink[2 * i + e / 2];
             UNROLL for (int i = 0; i < MT; i++) accumulators_to_a(p[i], s[i]);
         }
         cp_async_wait<0>();
@@ -251,80 +261,96 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dq_kerne
     store_rows<HS>(dqkv + (first_row + warp_row) * args.lddq + block.head * HS, args.lddq, acc[0], shared + warp_row * LD, min(16, n_q - warp_row));
 }
 
-template <int HS> static constexpr size_t dkdv_shared() { return sizeof(floatX) * 6 * TILE * (HS + PAD) + sizeof(float) * 4 * TILE; }
+template <int HS> static constexpr size_t dkdv_shared(int stages) { return sizeof(floatX) * (2 + 2 * stages) * TILE * (HS + PAD) + sizeof(float) * 2 * stages * TILE; }
+
+// Queries and dO of tile t and one head to stage (2 · TILE, HS; LD), their lse and delta to statistics (2, TILE). Zeros past the sample's end: P is 1
+// there, but it meets rows of zeros in dO, and dS is 0.
+template <int HS>
+static inline __device__ void load_queries(floatX* stage, float* statistics, const AttentionArgs& args, const AttentionBlock& block, int head, int t) {
+    int n = block.length - t * TILE, i = threadIdx.x % TILE;
+    size_t row = (size_t)block.start + t * TILE;
+    load_tile<HS, TILE>(stage, args.qkv + row * args.ldq + head * HS, args.ldq, n);
+    load_tile<HS, TILE>(stage + TILE * (HS + PAD), args.datty + row * args.ldo + head * HS, args.ldo, n);
+    const float* source = (threadIdx.x < TILE ? args.lse : args.delta) + (size_t)head * args.T + row;
+    cp_async_4(statistics + threadIdx.x, i < n ? source + i : source, i < n);
+}
 
 // dv = Pᵀ dO and dk = scale · dSᵀ Q for TILE rows of one key-value head, summed over the query heads that read it and over all later queries.
 // Scores are computed transposed, keys down and queries across: Pᵀ and dSᵀ are then left operands in the registers of the warp that owns the keys.
+// n_stages 2 loads a step's queries while the one before is computed; 1 is for GPUs whose blocks may have no more than 99 KiB of shared memory.
 template <int HS>
-static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dkdv_kernel(floatX* dqkv, AttentionArgs args) {
-    // queries taken at once: with 128 accumulators for dk and dv, two score tiles of 64 columns would spill
-    constexpr int LD = HS + PAD, STAGE = 2 * TILE * LD, SPAN = HS > 96 ? 32 : TILE;
+static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dkdv_kernel(floatX* dqkv, AttentionArgs args, int n_stages) {
+    constexpr int LD = HS + PAD, STAGE = 2 * TILE * LD;
     EXTERN_SHARED(floatX, k);                 // (TILE, HS; LD)
     floatX* v = k + TILE * LD;                // (TILE, HS; LD)
-    floatX* stages = v + TILE * LD;           // two stages of queries and dO (TILE, HS; LD each)
-    float* statistics = reinterpret_cast<float*>(stages + 2 * STAGE);  // two stages of lse and delta (TILE each)
+    floatX* stages = v + TILE * LD;           // n_stages of queries and dO (TILE, HS; LD each)
+    float* statistics = reinterpret_cast<float*>(stages + n_stages * STAGE);  // n_stages of lse and delta (TILE each)
+    SHARED(AttentionBlock, owned, [1]);       // read again in every step: the accumulators leave no register for it to stay in
 
     AttentionBlock block = attention_block(args, args.NKV);
+    // keys of the first tile are seen by all queries: mirrored, so that the longest blocks start first
+    block.tile = CEIL_DIV(block.length, TILE) - 1 - block.tile;
+    if (threadIdx.x == 0) owned[0] = block;
     int lane = threadIdx.x % WARP_SIZE, warp_row = threadIdx.x / WARP_SIZE * 16;
-    int n_tiles = CEIL_DIV(block.length, TILE), heads = args.NH / args.NKV;
-    int tile = n_tiles - 1 - block.tile;  // keys of the first tile are seen by all queries: mirrored, so that the longest blocks start first
-    int n_k = min(TILE, block.length - tile * TILE), steps = heads * (n_tiles - tile);
-    size_t first_row = (size_t)block.start + tile * TILE;
-    const floatX* keys = args.qkv + first_row * args.ldq + (args.NH + block.head) * HS;
+    const floatX* keys = args.qkv + ((size_t)block.start + block.tile * TILE) * args.ldq;
     float scale_log2 = args.scale * LOG2E;
 
-    load_tile<HS, TILE>(k, keys, args.ldq, n_k);
-    load_tile<HS, TILE>(v, keys + args.NKV * HS, args.ldq, n_k);
+    load_tile<HS, TILE>(k, keys + (args.NH + block.head) * HS, args.ldq, block.length - block.tile * TILE);
+    load_tile<HS, TILE>(v, keys + (args.NH + args.NKV + block.head) * HS, args.ldq, block.length - block.tile * TILE);
+    int head = block.head * (args.NH / args.NKV), left = args.NH / args.NKV, t = block.tile, stage = 0;  // of this step
+    load_queries<HS>(stages, statistics, args, block, head, t);
+    cp_async_commit();
     float dk[1][HS / 8][4], dv[1][HS / 8][4];
     zero(dk);
     zero(dv);
-    float statistic = 0.0f;  // on its way from global memory to the next stage: 4-byte rows of any alignment are no matter for cp.async
-    for (int step = -1; step < steps; step++) {
-        if (step >= 0) statistics[step % 2 * 2 * TILE + threadIdx.x] = statistic;
-        cp_async_wait<0>();
-        __syncthreads();  // the stage of this step is there, and everybody has left the other one
-        if (step + 1 < steps) {
-            int head = block.head * heads + (step + 1) / (n_tiles - tile), t = tile + (step + 1) % (n_tiles - tile), n = block.length - t * TILE;
-            size_t row = (size_t)block.start + t * TILE;
-            floatX* next = stages + (step + 1) % 2 * STAGE;
-            load_tile<HS, TILE>(next, args.qkv + row * args.ldq + head * HS, args.ldq, n);
-            load_tile<HS, TILE>(next + TILE * LD, args.datty + row * args.ldo + head * HS, args.ldo, n);
-            // zeros past the end: their P is 1, but it meets rows of zeros in dO, and dS is 0
-            const float* source = (threadIdx.x < TILE ? args.lse : args.delta) + (size_t)head * args.T + row;
-            statistic = (int)threadIdx.x % TILE < n ? source[threadIdx.x % TILE] : 0.0f;
-        }
-        cp_async_commit();
-        if (step < 0 || warp_row >= n_k) continue;
-
-        const floatX* q = stages + step % 2 * STAGE;
+    while (left > 0) {
+        const floatX* q = stages + stage * STAGE;
         const floatX* dout = q + TILE * LD;
-        const float* lse = statistics + step % 2 * 2 * TILE;
+        const float* lse = statistics + stage * 2 * TILE;
         const float* delta = lse + TILE;
-        bool diagonal = step % (n_tiles - tile) == 0;
-        NO_UNROLL for (int i0 = 0; i0 < TILE; i0 += SPAN) {
-            float s[1][SPAN / 8][4], dp[1][SPAN / 8][4];
-            uint32_t fragments[1][SPAN / 16][4];
-            scores<HS>(s, k + warp_row * LD, q + i0 * LD);
-            scores<HS>(dp, v + warp_row * LD, dout + i0 * LD);
-            UNROLL for (int n = 0; n < SPAN / 8; n++) UNROLL for (int e = 0; e < 4; e++) {
-                int query = i0 + n * 8 + lane % 4 * 2 + e % 2, key = warp_row + lane / 4 + e / 2 * 8;
+        cp_async_wait<0>();
+        __syncthreads();  // this stage is there, and everybody has left the other one
+        block = owned[0];
+        bool diagonal = t == block.tile, busy = warp_row < block.length - block.tile * TILE;
+        if (++t * TILE >= block.length) {  // the next step's
+            t = block.tile;
+            head++;
+            left--;
+        }
+        stage ^= n_stages - 1;
+        if (n_stages == 2 && left > 0) load_queries<HS>(stages + stage * STAGE, statistics + stage * 2 * TILE, args, block, head, t);
+        cp_async_commit();
+        if (busy) {
+            float s[1][NT_SCORES][4], dp[1][NT_SCORES][4];
+            uint32_t fragments[1][TILE / 16][4];
+            scores<HS>(s, k + warp_row * LD, q);
+            UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) {
+                int query = n * 8 + lane % 4 * 2 + e % 2, key = warp_row + lane / 4 + e / 2 * 8;
                 float p = exp2_approx(s[0][n][e] * scale_log2 - lse[query] * LOG2E);
                 s[0][n][e] = diagonal && key > query ? 0.0f : p;
-                dp[0][n][e] = s[0][n][e] * (dp[0][n][e] - delta[query]);
             }
             accumulators_to_a(fragments[0], s[0]);
-            mma_tile_kn(dv, fragments, dout + i0 * LD, LD);
-            accumulators_to_a(fragments[0], dp[0]);
-            mma_tile_kn(dk, fragments, q + i0 * LD, LD);
+            mma_tile_kn(dv, fragments, dout, LD);
+            scores<HS>(dp, v + warp_row * LD, dout);
+            UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) s[0][n][e] *= dp[0][n][e] - delta[n * 8 + lane % 4 * 2 + e % 2];
+            accumulators_to_a(fragments[0], s[0]);
+            mma_tile_kn(dk, fragments, q, LD);
+        }
+        if (n_stages == 1 && left > 0) {
+            __syncthreads();  // everybody has left the stage
+            load_queries<HS>(stages, statistics, args, block, head, t);
+            cp_async_commit();
         }
     }
 
-    if (warp_row >= n_k) return;
-    UNROLL for (int n = 0; n < HS / 8; n++) UNROLL for (int e = 0; e < 4; e++) dk[0][n][e] *= args.scale;
-    floatX* out = dqkv + (first_row + warp_row) * args.lddq + (args.NH + block.head) * HS;
-    int n = min(16, n_k - warp_row);
-    store_rows<HS>(out, args.lddq, dk[0], k + warp_row * LD, n);  // its own rows of k and v, which no other warp reads
-    store_rows<HS>(out + args.NKV * HS, args.lddq, dv[0], v + warp_row * LD, n);
+    block = owned[0];
+    int n = min(16, block.length - block.tile * TILE - warp_row);
+    if (n <= 0) return;
+    UNROLL for (int i = 0; i < HS / 8; i++) UNROLL for (int e = 0; e < 4; e++) dk[0][i][e] *= args.scale;
+    floatX* out = dqkv + ((size_t)block.start + block.tile * TILE + warp_row) * args.lddq;
+    // its own rows of k and v, which no other warp reads
+    store_rows<HS>(out + (args.NH + block.head) * HS, args.lddq, dk[0], k + warp_row * LD, n);
+    store_rows<HS>(out + (args.NH + args.NKV + block.head) * HS, args.lddq, dv[0], v + warp_row * LD, n);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
@@ -340,14 +366,14 @@ static void forward(floatX* atty, float* lse, const AttentionArgs& args, cudaStr
 
 template <int HS>
 static void backward(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream) {
-    static bool ready = false;
-    if (!ready) {
+    static int n_stages = 0;  // 0: not ready yet
+    if (n_stages == 0) {
+        n_stages = dkdv_shared<HS>(2) <= (size_t)most_shared() ? 2 : 1;
         allow_shared(attention_dq_kernel<HS>, dq_shared<HS>());
-        allow_shared(attention_dkdv_kernel<HS>, dkdv_shared<HS>());
+        allow_shared(attention_dkdv_kernel<HS>, dkdv_shared<HS>(n_stages));
     }
-    ready = true;
     LAUNCH((attention_dq_kernel<HS>), args.n_tiles * args.NH, THREADS, dq_shared<HS>(), stream, dqkv, args);
-    LAUNCH((attention_dkdv_kernel<HS>), args.n_tiles * args.NKV, THREADS, dkdv_shared<HS>(), stream, dqkv, args);
+    LAUNCH((attention_dkdv_kernel<HS>), args.n_tiles * args.NKV, THREADS, dkdv_shared<HS>(n_stages), stream, dqkv, args, n_stages);
 }
 
 void attention_forward_served(floatX* atty, float* lse, const AttentionArgs& args, int HS, cudaStream_t stream) {

@@ -45,7 +45,7 @@ void cpu_mma_work(void** lanes, uint32_t, void*) {
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // cp.async: each thread's copies in flight, in order; commit closes a group
 
-struct Flight { char* to; const char* from; bool valid; int group; };
+struct Flight { char* to; const char* from; int bytes; bool valid; int group; };
 struct Flights { std::vector<Flight> copies; size_t landed; int group; };
 static __thread std::vector<Flights>* flights;
 static __thread bool flying;
@@ -63,20 +63,22 @@ void cpu_async_begin_block(void) {
     for (Flights& f : *flights) { f.copies.clear(); f.landed = 0; f.group = 0; }
     flying = false;
 }
-void cp_async_16(void* shared, const void* global, bool valid) {
-    cpu_check_aligned(shared, 16);
-    if (valid) cpu_check_aligned(global, 16);
-    memset(shared, 0xff, 16);
+static void take_off(void* shared, const void* global, int bytes, bool valid) {
+    cpu_check_aligned(shared, bytes);
+    if (valid) cpu_check_aligned(global, bytes);
+    memset(shared, 0xff, bytes);
     Flights& f = mine();
-    f.copies.push_back({(char*)shared, (const char*)global, valid, f.group});
+    f.copies.push_back({(char*)shared, (const char*)global, bytes, valid, f.group});
 }
+void cp_async_16(void* shared, const void* global, bool valid) { take_off(shared, global, 16, valid); }
+void cp_async_4(void* shared, const void* global, bool valid) { take_off(shared, global, 4, valid); }
 void cp_async_commit(void) { mine().group++; }
 void cpu_async_wait(int groups_left) {
     Flights& f = mine();
     while (f.landed < f.copies.size() && f.copies[f.landed].group < f.group - groups_left) {
         const Flight& c = f.copies[f.landed++];
-        if (c.valid) memcpy(c.to, c.from, 16);
-        else memset(c.to, 0, 16);
+        if (c.valid) memcpy(c.to, c.from, c.bytes);
+        else memset(c.to, 0, c.bytes);
     }
     if (f.landed == f.copies.size()) { f.copies.clear(); f.landed = 0; }
 }

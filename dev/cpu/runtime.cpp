@@ -311,12 +311,15 @@ cudaError_t cudaMemset(void* p, int value, size_t bytes) {
 // launches
 
 #define SHARED_LIMIT_DEFAULT (48 * 1024)
-#define SHARED_LIMIT (227 * 1024)
+static int shared_most(void) {  // CPU_SHARED_KIB: a smaller device, for kernels that then do with less; else an H100's
+    const char* text = getenv("CPU_SHARED_KIB");
+    return (text ? atoi(text) : 227) * 1024;
+}
 static std::map<const void*, size_t> shared_limits;
 
 cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute attribute, int value) {
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
-    if (value < 0 || value > SHARED_LIMIT) return failed(cudaErrorInvalidValue);
+    if (value < 0 || value > shared_most()) return failed(cudaErrorInvalidValue);
     shared_limits[function] = value;
     return cudaSuccess;
 }
@@ -354,7 +357,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
     snprintf(p->name, sizeof p->name, "CPU (%d threads)", cpu_threads());
     p->totalGlobalMem = memory_limit();
     p->sharedMemPerBlock = SHARED_LIMIT_DEFAULT;
-    p->sharedMemPerBlockOptin = SHARED_LIMIT;
+    p->sharedMemPerBlockOptin = shared_most();
     p->major = 8;
     p->multiProcessorCount = cpu_threads();
     p->maxThreadsPerBlock = 1024;
@@ -364,7 +367,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     switch (attribute) {
         case cudaDevAttrMultiProcessorCount: *value = cpu_threads(); break;
-        case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = SHARED_LIMIT; break;
+        case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = shared_most(); break;
         case cudaDevAttrComputeCapabilityMajor: *value = 8; break;
         case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
         default: return failed(cudaErrorInvalidValue);

@@ -17,6 +17,11 @@ precision reference fed the same rounded inputs.
 #endif
 
 #define MAX_HS 128
+#ifdef PRECISION_BF16
+#define STEEPNESS 0.5f  // 2^200 over 300 tokens
+#else
+#define STEEPNESS 0.05f  // a score of 150 would have no five digits left for its exponential
+#endif
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // naive kernels: a thread owns a row, keeps its accumulators in local memory and reads every key of its sample from global memory
@@ -158,7 +163,7 @@ static void poison_outputs(Problem* p) {
     cudaCheck(cudaMemset(p->d_delta, 0xff, sizeof(float) * p->NH * p->T));
 }
 
-static Problem problem_create(const int* lengths, int n_seq, int NH, int NKV, int HS) {
+static Problem problem_create(const int* lengths, int n_seq, int NH, int NKV, int HS, bool steep) {
     Problem p;
     p.n_seq = n_seq, p.NH = NH, p.NKV = NKV, p.HS = HS, p.scale = 1.0f / sqrtf((float)HS);
     p.cu_seqlens = (int*)calloc(n_seq + 1, sizeof(int));
@@ -167,7 +172,12 @@ static Problem problem_create(const int* lengths, int n_seq, int NH, int NKV, in
     p.ldq = qkv_width(&p) + 8, p.ldo = out_width(&p) + 16, p.lddq = qkv_width(&p) + 24;
     p.qkv = (float*)malloc(sizeof(float) * p.T * qkv_width(&p));
     p.dout = (float*)malloc(sizeof(float) * p.T * out_width(&p));
-    for (int i = 0; i < p.T * qkv_width(&p); i++) p.qkv[i] = to_float(from_float<floatX>(harness_random()));
+    for (int i = 0; i < p.T * qkv_width(&p); i++) {
+        float x = harness_random();
+        int row = i / qkv_width(&p), column = i % qkv_width(&p);
+        if (steep && column < (NH + NKV) * HS && column % HS == 0) x = column < NH * HS ? sqrtf((float)HS) : STEEPNESS * row;
+        p.qkv[i] = to_float(from_float<floatX>(x));
+    }
     for (int i = 0; i < p.T * out_width(&p); i++) p.dout[i] = to_float(from_float<floatX>(harness_random()));
     p.d_qkv = upload_rows(p.qkv, p.T, qkv_width(&p), p.ldq);
     p.d_datty = upload_rows(p.dout, p.T, out_width(&p), p.ldo);
@@ -416,26 +426,29 @@ typedef struct {
     const char* name;
     int HS, NH, NKV, n_seq, lengths[12], repeat;  // repeat > 1: that many samples, of the given lengths in turn
     bool small, naive, differences;
+    bool steep;  // scores grow by STEEPNESS a token: forward has to scale its sums down again and again, or they overflow
 } Case;
 
 static const Case cases[] = {
-    {"grouped-32", 32, 3, 1, 3, {9, 1, 70}, 1, true, true, true},
-    {"grouped-80", 80, 2, 1, 2, {3, 66}, 1, true, false, false},
-    {"edges-64", 64, 2, 2, 8, {63, 64, 65, 1, 127, 128, 129, 2}, 1, false, true, true},
-    {"edges-128", 128, 3, 1, 4, {65, 191, 1, 64}, 1, false, false, true},
-    {"edges-96", 96, 3, 1, 3, {129, 17, 63}, 1, false, false, true},
-    {"edges-80", 80, 4, 2, 3, {65, 128, 33}, 1, false, false, true},
-    {"edges-32", 32, 6, 2, 4, {127, 1, 192, 31}, 1, false, false, true},
-    {"long-64", 64, 1, 1, 1, {517}, 1, false, false, false},
-    {"many-64", 64, 4, 2, 3, {1, 13, 7}, 60, false, false, false},
-    {"singles-64", 64, 3, 1, 1, {1}, 5, false, false, false},
+    {"grouped-32", 32, 3, 1, 3, {9, 1, 70}, 1, true, true, true, false},
+    {"grouped-80", 80, 2, 1, 2, {3, 66}, 1, true, false, false, false},
+    {"edges-64", 64, 2, 2, 8, {63, 64, 65, 1, 127, 128, 129, 2}, 1, false, true, true, false},
+    {"edges-128", 128, 3, 1, 4, {65, 191, 1, 64}, 1, false, false, true, false},
+    {"edges-96", 96, 3, 1, 3, {129, 17, 63}, 1, false, false, true, false},
+    {"edges-80", 80, 4, 2, 3, {65, 128, 33}, 1, false, false, true, false},
+    {"edges-32", 32, 6, 2, 4, {127, 1, 192, 31}, 1, false, false, true, false},
+    {"long-64", 64, 1, 1, 1, {517}, 1, false, false, false, false},
+    {"steep-128", 128, 2, 1, 2, {300, 70}, 1, false, false, false, true},
+    {"steep-32", 32, 2, 1, 1, {200}, 1, true, false, false, true},
+    {"many-64", 64, 4, 2, 3, {1, 13, 7}, 60, false, false, false, false},
+    {"singles-64", 64, 3, 1, 1, {1}, 5, false, false, false, false},
 };
 
 static void check_case(const Case* c) {
     int n_seq = c->repeat > 1 ? c->repeat : c->n_seq;
     int* lengths = (int*)malloc(sizeof(int) * n_seq);
     for (int s = 0; s < n_seq; s++) lengths[s] = c->lengths[s % c->n_seq];
-    Problem p = problem_create(lengths, n_seq, c->NH, c->NKV, c->HS);
+    Problem p = problem_create(lengths, n_seq, c->NH, c->NKV, c->HS, c->steep);
     Reference reference = reference_create(&p);
     Result first = run(&p, winner_forward, winner_backward), second = run(&p, winner_forward, winner_backward);
     check_result(c->name, &p, &first, &reference);
@@ -535,7 +548,7 @@ static void report(const char* name, Problem* p, AttentionPass pass, double flop
 static void benchmark(int samples, int length, int NH, int NKV, int HS) {
     int* lengths = (int*)malloc(sizeof(int) * samples);
     for (int s = 0; s < samples; s++) lengths[s] = length;
-    Problem p = problem_create(lengths, samples, NH, NKV, HS);
+    Problem p = problem_create(lengths, samples, NH, NKV, HS, false);
     double forward = 4.0 * HS * NH * samples * (0.5 * length * (length + 1.0));  // two products, the lower triangle only
     double ceiling = measure_ceiling();
     printf("attention " FLOATX_NAME ", %d samples of %d tokens, %d heads, %d key-value heads, head size %d, causal; backward counted as 2.5 forward\n",

@@ -7,6 +7,7 @@
 
 // cp.async lands late: the target is NaN until the wait that covers its group.
 void cp_async_16(void* shared, const void* global, bool valid);
+void cp_async_4(void* shared, const void* global, bool valid);
 static inline void cp_async_16(void* shared, const void* global) { cp_async_16(shared, global, true); }
 void cp_async_commit(void);
 void cpu_async_wait(int groups_left);
