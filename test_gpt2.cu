@@ -3,75 +3,29 @@ GPT-2, the whole model, against states recorded from PyTorch (dev/reference/reco
 needs no reference: packing changes nothing, neighbours do not see each other, recomputation and repetition give the same bits.
 fp32: max|a−b| ≤ 1e-5·max|b| per tensor. bf16: cosine ≥ 0.999 and norm within 1% per tensor, the reference having run on bf16-rounded weights.
 */
-#include <string.h>
-#include "check.h"
-#include "error.h"
-#include "kernels.h"
-#include "safetensors.h"
-#include "trainer.h"
-
-#ifdef PRECISION_BF16
-static bool bf16 = true;
-#else
-static bool bf16 = false;
-#endif
+// defines: Golden, GoldenBatch, golden_get, golden_settings, check …
+#include "golden.h"
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // one recorded model
 
 typedef struct {
     char name[64];
-    StReader states, narrow;  // fp32 arithmetic on the file's weights; on their bf16 roundings
-    bool has_narrow_gradients;
-    int k, T;                 // samples, tokens
-    int *tokens, *cu_seqlens, *prompt_len, *targets;
-    float *sample_weight, adamw[6];
-    uint8_t* bears_loss;      // (T)
+    Golden golden;
+    GoldenBatch batch;
     Trainer trainer;
-    BatchItem* items;         // (k)
 } Case;
 
 static void open_case(Case* c, const char* name, int tokens_per_stream, bool recompute) {
-    char path[512], directory[256];
+    char directory[256];
     memset(c, 0, sizeof *c);
     snprintf(c->name, sizeof c->name, "%s", name);
     snprintf(directory, sizeof directory, "dev/reference/golden/%s", name);
-    snprintf(path, sizeof path, "%s/states.safetensors", directory);
-    st_open(&c->states, path);
-    snprintf(path, sizeof path, "%s/states_bf16.safetensors", directory);
-    st_open(&c->narrow, path);
-    c->has_narrow_gradients = st_find(&c->narrow, "logits") != NULL;
-    c->k = (int)st_need(&c->states, "prompt_len")->count;
-    c->T = (int)st_need(&c->states, "tokens")->count;
-    c->tokens = (int*)malloc(c->T * sizeof(int));
-    c->targets = (int*)malloc(c->T * sizeof(int));
-    c->cu_seqlens = (int*)malloc((c->k + 1) * sizeof(int));
-    c->prompt_len = (int*)malloc(c->k * sizeof(int));
-    c->sample_weight = (float*)malloc(c->k * sizeof(float));
-    c->bears_loss = (uint8_t*)calloc(c->T, 1);
-    c->items = (BatchItem*)calloc(c->k, sizeof *c->items);
-    st_copy(&c->states, "tokens", ST_I32, c->T, c->tokens);
-    st_copy(&c->states, "targets", ST_I32, c->T, c->targets);
-    st_copy(&c->states, "cu_seqlens", ST_I32, c->k + 1, c->cu_seqlens);
-    st_copy(&c->states, "prompt_len", ST_I32, c->k, c->prompt_len);
-    st_copy(&c->states, "sample_weight", ST_F32, c->k, c->sample_weight);
-    st_copy(&c->states, "adamw", ST_F32, 6, c->adamw);
-    for (int s = 0; s < c->k; s++) {
-        int from = c->cu_seqlens[s], length = c->cu_seqlens[s + 1] - from, n_loss = 0;
-        for (int j = 1; j < length; j++) n_loss += c->bears_loss[from + j] = j >= c->prompt_len[s];
-        PackSample sample = {c->tokens + from, c->bears_loss + from, length, n_loss, 0};
-        c->items[s].sample = sample;
-        c->items[s].coefficient = c->sample_weight[s];
-    }
+    golden_open(&c->golden, directory);
+    golden_batch(&c->batch, &c->golden);
     ModelConfig config;
     model_config_read(&config, directory);
-    TrainerSettings settings = {};
-    settings.T = tokens_per_stream;
-    settings.head_rows = 48;  // several chunks, the last one short
-    settings.batch_max = c->k;
-    settings.recompute = recompute;
-    AdamwSettings adamw = {c->adamw[1], c->adamw[2], c->adamw[3], c->adamw[4], c->adamw[5]};
-    settings.adamw = adamw;
+    TrainerSettings settings = golden_settings(&c->batch, tokens_per_stream, recompute);
     trainer_plan(&c->trainer, &config, &settings);
     trainer_allocate(&c->trainer);
     parameters_load(&c->trainer.theta, directory, true);
@@ -79,29 +33,11 @@ static void open_case(Case* c, const char* name, int tokens_per_stream, bool rec
 
 static void close_case(Case* c) {
     trainer_free(&c->trainer);
-    st_close(&c->states);
-    st_close(&c->narrow);
-    free(c->tokens);
-    free(c->targets);
-    free(c->cu_seqlens);
-    free(c->prompt_len);
-    free(c->sample_weight);
-    free(c->bears_loss);
-    free(c->items);
+    golden_batch_free(&c->batch);
+    golden_close(&c->golden);
 }
 
-// The reference for this precision, as double.
-static double* reference(const Case* c, const char* name, int64_t* count) {
-    const StReader* file = bf16 && st_find(&c->narrow, name) ? &c->narrow : &c->states;
-    const StTensor* t = st_need(file, name);
-    float* narrow = (float*)malloc(t->count * sizeof(float));
-    double* wide = (double*)malloc(t->count * sizeof(double));
-    st_to_float(file, t, 0, t->count, narrow);
-    for (int64_t i = 0; i < t->count; i++) wide[i] = narrow[i];
-    free(narrow);
-    if (count) *count = t->count;
-    return wide;
-}
+static double* reference(const Case* c, const char* name, int64_t* count) { return golden_get(&c->golden, name, count); }
 
 static void compare(const char* name, const float* a, const double* b, int64_t n) {
     if (bf16) check_cosine(name, a, b, n);
@@ -115,55 +51,45 @@ static void run_batch(Case* c, bool backward, float* sample_loss, float* norm) {
     Trainer* t = &c->trainer;
     PassCounts counts = {};
     if (backward) gradients_zero(&t->theta, t->stream);
-    trainer_pass(t, &t->theta, c->items, c->k, 0, NULL, t->loss, backward, &counts);
+    trainer_pass(t, &t->theta, c->batch.items, c->batch.k, 0, NULL, t->loss, backward, &counts);
     if (norm) global_norm(t->norm, t->norm + 1, t->theta.norm_partial, t->theta.rows, t->theta.n_rows, t->theta.n_chunks, 0.0f, t->stream);
-    if (sample_loss) cudaCheck(cudaMemcpyAsync(sample_loss, t->loss, c->k * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
+    if (sample_loss) cudaCheck(cudaMemcpyAsync(sample_loss, t->loss, c->batch.k * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
     if (norm) cudaCheck(cudaMemcpyAsync(norm, t->norm, sizeof(float), cudaMemcpyDeviceToHost, t->stream));
     cudaCheck(cudaStreamSynchronize(t->stream));
 }
 
 static void check_logits_and_losses(Case* c) {
     Trainer* t = &c->trainer;
-    char name[128];
     int V = t->layout.config.V;
-    PackSample* samples = (PackSample*)malloc(c->k * sizeof *samples);
-    int* rows = (int*)malloc(c->T * sizeof(int));
-    float* logits = (float*)malloc((size_t)c->T * V * sizeof(float));
-    for (int s = 0; s < c->k; s++) samples[s] = c->items[s].sample;
-    for (int i = 0; i < c->T; i++) rows[i] = i;
+    PackSample* samples = (PackSample*)malloc(c->batch.k * sizeof *samples);
+    int* rows = (int*)malloc(c->batch.T * sizeof(int));
+    float* logits = (float*)malloc((size_t)c->batch.T * V * sizeof(float));
+    for (int s = 0; s < c->batch.k; s++) samples[s] = c->batch.items[s].sample;
+    for (int i = 0; i < c->batch.T; i++) rows[i] = i;
     DeviceStream stream;
-    packed_stream_build(&t->packed, samples, c->k, V, t->layout.config.max_positions);
+    packed_stream_build(&t->packed, samples, c->batch.k, V, t->layout.config.max_positions);
     stream_upload(&t->uploader, &stream, &t->packed, NULL, NULL, t->stream);
     transformer_forward(&t->transformer, &t->theta, &stream, t->stream);
-    transformer_logits(&t->transformer, &t->theta, rows, c->T, logits, t->stream);
-    double* expected = reference(c, "logits", NULL);
-    snprintf(name, sizeof name, "%s logits", c->name);
-    compare(name, logits, expected, (int64_t)c->T * V);
-    free(expected);
+    transformer_logits(&t->transformer, &t->theta, rows, c->batch.T, logits, t->stream);
+    golden_compare(&c->golden, "logits", logits, (int64_t)c->batch.T * V, "%s logits", c->name);
 
     // token losses lie in t->token_loss in the order of the loss-bearing rows
     transformer_loss(&t->transformer, &t->theta, &stream, t->loss, NULL, false, t->stream);
-    float* token_loss = (float*)malloc(c->T * sizeof(float));
-    float* nll = (float*)calloc(c->T, sizeof(float));
+    float* token_loss = (float*)malloc(c->batch.T * sizeof(float));
+    float* nll = (float*)calloc(c->batch.T, sizeof(float));
     cudaCheck(cudaMemcpyAsync(token_loss, t->transformer.token_loss, t->packed.n_loss * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
     cudaCheck(cudaStreamSynchronize(t->stream));
     for (int i = 0; i < t->packed.n_loss; i++) nll[t->packed.loss_rows[i]] = token_loss[i];
-    expected = reference(c, "nll", NULL);
-    snprintf(name, sizeof name, "%s loss of every token", c->name);
-    compare(name, nll, expected, c->T);
-    free(expected);
+    golden_compare(&c->golden, "nll", nll, c->batch.T, "%s loss of every token", c->name);
     bool targets_agree = true;
-    for (int i = 0; i < c->T; i++) {
+    for (int i = 0; i < c->batch.T; i++) {
         int at = t->packed.loss_index[i];
-        targets_agree &= c->targets[i] == (at < 0 ? -1 : t->packed.targets[at]);
+        targets_agree &= c->batch.targets[i] == (at < 0 ? -1 : t->packed.targets[at]);
     }
     check(targets_agree, "%s: loss-bearing rows and targets are the reference's", c->name);
-    float* sample_loss = (float*)malloc(c->k * sizeof(float));
+    float* sample_loss = (float*)malloc(c->batch.k * sizeof(float));
     run_batch(c, false, sample_loss, NULL);
-    expected = reference(c, "sample_loss", NULL);
-    snprintf(name, sizeof name, "%s loss of every sample", c->name);
-    compare(name, sample_loss, expected, c->k);
-    free(expected);
+    golden_compare(&c->golden, "sample_loss", sample_loss, c->batch.k, "%s loss of every sample", c->name);
     free(sample_loss);
     free(samples);
     free(rows);
@@ -226,9 +152,9 @@ static void check_steps(Case* c) {
     for (int step = 0; step < 10; step++) {
         run_batch(c, true, sample_loss, &norm[step]);
         double sum = 0;
-        for (int s = 0; s < c->k; s++) sum += (double)c->sample_weight[s] * sample_loss[s];
+        for (int s = 0; s < c->batch.k; s++) sum += (double)c->batch.sample_weight[s] * sample_loss[s];
         loss[step] = (float)sum;
-        optimizer_step(&t->theta, &t->settings.adamw, c->adamw[0], t->norm, t->norm + 1, t->stream);
+        optimizer_step(&t->theta, &t->settings.adamw, c->batch.adamw[0], t->norm, t->norm + 1, t->stream);
     }
     double* expected = reference(c, "step_loss", NULL);
     for (int step = 0; step < 10; step++)
@@ -239,7 +165,7 @@ static void check_steps(Case* c) {
     for (int step = 0; step < 10; step++)
         check(fabs(norm[step] - expected[step]) <= (bf16 ? step ? 2e-2 : 1e-2 : 1e-5) * fabs(expected[step]), "%s step %d: gradient norm %.6f, recorded %.6f", c->name, step + 1, norm[step], expected[step]);
     free(expected);
-    if (bf16 || !st_find(&c->states, "after.transformer.wte.weight")) return;
+    if (bf16 || !st_find(&c->golden.states, "after.transformer.wte.weight")) return;
     for (int i = 0; i < t->layout.n_tensors; i++) {
         const ModelTensor* tensor = &t->layout.tensors[i];
         const FileTensor* file = &t->layout.files[i];
@@ -281,7 +207,7 @@ static void check_packing_and_recompute(const char* model) {
     float* g_one = all_gradients(&one.trainer);
     run_batch(&one, true, loss_twice, NULL);
     float* g_twice = all_gradients(&one.trainer);
-    check(!memcmp(g_one, g_twice, n * sizeof(float)) && !memcmp(loss_one, loss_twice, one.k * sizeof(float)), "%s: two equal runs give equal bits", model);
+    check(!memcmp(g_one, g_twice, n * sizeof(float)) && !memcmp(loss_one, loss_twice, one.batch.k * sizeof(float)), "%s: two equal runs give equal bits", model);
     run_batch(&many, true, loss_many, NULL);
     float* g_many = all_gradients(&many.trainer);
     double* wide = (double*)malloc(n * sizeof(double));
@@ -289,12 +215,12 @@ static void check_packing_and_recompute(const char* model) {
     char name[128];
     snprintf(name, sizeof name, "%s: gradients of several streams equal one stream's", model);
     compare(name, g_many, wide, n);
-    for (int s = 0; s < one.k; s++) wide[s] = loss_one[s];
+    for (int s = 0; s < one.batch.k; s++) wide[s] = loss_one[s];
     snprintf(name, sizeof name, "%s: losses of several streams equal one stream's", model);
-    compare(name, loss_many, wide, one.k);
+    compare(name, loss_many, wide, one.batch.k);
     run_batch(&again, true, loss_again, NULL);
     float* g_again = all_gradients(&again.trainer);
-    check(!memcmp(g_one, g_again, n * sizeof(float)) && !memcmp(loss_one, loss_again, one.k * sizeof(float)), "%s: recomputed activations give equal bits", model);
+    check(!memcmp(g_one, g_again, n * sizeof(float)) && !memcmp(loss_one, loss_again, one.batch.k * sizeof(float)), "%s: recomputed activations give equal bits", model);
     check(again.trainer.plan.bytes[MEMORY_ACTIVATIONS] < one.trainer.plan.bytes[MEMORY_ACTIVATIONS] || one.trainer.layout.config.L == 1, "%s: recomputing keeps less", model);
     free(g_one);
     free(g_twice);
@@ -329,14 +255,14 @@ static void check_neighbours(const char* model) {
     open_case(&c, model, 512, false);
     float before[64], after[64];
     run_batch(&c, false, before, NULL);
-    int victim = 2, V = c.trainer.layout.config.V, from = c.cu_seqlens[victim], to = c.cu_seqlens[victim + 1];
-    for (int i = from; i < to; i++) c.tokens[i] = (c.tokens[i] + 7) % V;
+    int victim = 2, V = c.trainer.layout.config.V, from = c.batch.cu_seqlens[victim], to = c.batch.cu_seqlens[victim + 1];
+    for (int i = from; i < to; i++) c.batch.tokens[i] = (c.batch.tokens[i] + 7) % V;
     run_batch(&c, false, after, NULL);
     int same = 0;
-    for (int s = 0; s < c.k; s++)
+    for (int s = 0; s < c.batch.k; s++)
         if (s != victim) same += before[s] == after[s];
-    check(same == c.k - 1, "%s: neighbours of a changed sample keep their bits", model);
-    check(c.items[victim].sample.n_loss == 0 || before[victim] != after[victim], "%s: the changed sample's loss changes", model);
+    check(same == c.batch.k - 1, "%s: neighbours of a changed sample keep their bits", model);
+    check(c.batch.items[victim].sample.n_loss == 0 || before[victim] != after[victim], "%s: the changed sample's loss changes", model);
     close_case(&c);
 }
 
@@ -359,7 +285,7 @@ static void check_save_and_load(const char* model) {
           "%s: config.json survives saving", model);
     parameters_load(&b.trainer.theta, directory, true);
     run_batch(&b, false, loss_b, NULL);
-    check(!memcmp(loss_a, loss_b, a.k * sizeof(float)), "%s: a saved and loaded model gives equal bits", model);
+    check(!memcmp(loss_a, loss_b, a.batch.k * sizeof(float)), "%s: a saved and loaded model gives equal bits", model);
     const char* files[] = {"config.json", "model.safetensors"};
     for (int i = 0; i < 2; i++) {
         snprintf(path, sizeof path, "%s/%s", directory, files[i]);

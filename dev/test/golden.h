@@ -1,5 +1,5 @@
 /*
-A recorded model of dev/reference/golden and the trainer that is held against it: what test_families.cu and its like share. A batch of the record runs
+A recorded model of dev/reference/golden and the trainer that is held against it: what test_gpt2.cu and test_families.cu share. A batch of the record runs
 through the trainer's own passes; logits, losses, gradients and optimizer steps are compared with what PyTorch computed.
 fp32: max|a−b| ≤ 1e-5·max|b| per tensor. bf16: cosine ≥ 0.999 and norm within 1% per tensor, the reference having run on bf16-rounded weights.
 */

@@ -394,8 +394,8 @@ static void check_model(const char* name) {
     close_model(&m);
     check_packing_and_recompute(name);
     check_written_again(name);
-    if (adapter) { check_adapter_saved(name); return; }
     check_neighbours(name);
+    if (adapter) { check_adapter_saved(name); return; }
     check_plan(name);
     check_save_and_load(name);
 }
