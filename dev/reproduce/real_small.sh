@@ -81,7 +81,7 @@ for method in $METHODS; do
 done
 
 # ---- the table
-field() { sed -n "s/.*\"$1\": *\([-0-9.e+]*\).*/\1/p" "$2" 2>/dev/null | head -1; }
+field() { sed -n "s/.*\"$1\":[[:space:]]*\([-0-9.e+]*\).*/\1/p" "$2" 2>/dev/null | head -1; }
 number() { [ -n "${2:-}" ] && printf "$1" "$2" || printf '–'; }
 row() {  # METHOD RUN SFT SELECTOR
     local name=$1 run=$2 sft=$3 selector=$4
