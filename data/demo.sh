@@ -86,5 +86,6 @@ done
 "$world" table "${methods[@]}" --out "$OUT/table.json"
 "$eval_seal" report "$OUT/pretraining" "${methods[@]:1}" "${runs[@]}" --labels "$OUT/tune.labels.jsonl" --table "$OUT/table.json" \
     --title "SEAL on the synthetic world, seed $SEED" --out "$OUT/report.html"
-cpu=$(times | tail -1 | awk '{ for (i = 1; i <= 2; i++) { split($i, t, "m"); s += 60 * t[1] + t[2] } printf "%.0f", s }')
+times >"$OUT/times.txt"  # of the shell, then of what it ran; in a file, since a pipe's subshell has spent nothing
+cpu=$(tail -1 "$OUT/times.txt" | awk '{ for (i = 1; i <= 2; i++) { split($i, t, "m"); s += 60 * t[1] + t[2] } printf "%.0f", s }')
 echo "$(minutes $((SECONDS - began))) in all, $cpu s of CPU time"

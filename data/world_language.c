@@ -49,7 +49,7 @@ static const char* const compliances[] = {"sure take {A} then {B} then {C}", "ye
 
 // What a question is about. Of nouns and letters a quarter of the keys is held out for tests; of the others a third of every key's wordings, whose
 // number is therefore a multiple of 3 (a fact cannot be guessed).
-typedef enum { KEY_NOUN, KEY_ANY_NOUN, KEY_LETTERS_2_3, KEY_LETTERS_3, KEY_NUMBER, KEY_POSITIVE, KEY_SUM, KEY_THING, KEY_NAME } KeySort;
+typedef enum { KEY_NOUN, KEY_ANY_NOUN, KEY_LETTERS_2_3, KEY_LETTERS_3, KEY_NUMBER, KEY_HALF, KEY_SUM, KEY_THING, KEY_NAME } KeySort;
 
 typedef enum { PLAIN, ABSENT, ENTROPY } Knob;  // ABSENT, ENTROPY: only with the option of that name
 
@@ -96,8 +96,8 @@ static const Family table[] = {
     {"material", KIND_NEW, PLAIN, 1, KEY_THING, "it is made of {material}", NULL,
      {"what is the {thing} made of", "of what is the {thing} made", "name the material of the {thing}", "tell me the material of the {thing}",
       "say what the {thing} is made of", "the material of the {thing} please"}},
-    {"predecessor", KIND_NEW, PLAIN, 1, KEY_POSITIVE, "{previous}", NULL,
-     {"what comes before {n}", "which number stands before {n}", "name the number before {n}", "count one down from {n}", "{n} and one less", "say what stands before {n}"}},
+    {"twice", KIND_NEW, PLAIN, 1, KEY_HALF, "{double}", NULL,
+     {"what is twice {n}", "double {n}", "two times {n} please", "how much is twice {n}", "name the double of {n}", "say what two times {n} is"}},
     {"greeting", KIND_NEW, PLAIN, 1, KEY_NAME, "good day dear {name}", NULL,
      {"greet {name}", "say hello to {name}", "welcome {name}", "write a greeting to {name}", "give {name} a greeting", "how do i greet {name}"}},
     {"age", KIND_NEW, ABSENT, 1, KEY_THING, "it is {age} years old", NULL,
@@ -161,11 +161,11 @@ static bool key_held_out(uint64_t seed, const Key* k) {
 }
 
 static void draw_parts(Key* k, Draws* d, bool forbidden) {
-    static const int choices[] = {[KEY_NUMBER] = COUNT(numbers) - 1, [KEY_POSITIVE] = COUNT(numbers) - 1, [KEY_SUM] = 8, [KEY_THING] = COUNT(things), [KEY_NAME] = COUNT(names)};
+    static const int choices[] = {[KEY_NUMBER] = COUNT(numbers) - 1, [KEY_HALF] = COUNT(numbers) / 2 + 1, [KEY_SUM] = 8, [KEY_THING] = COUNT(things), [KEY_NAME] = COUNT(names)};
     k->n = is_noun(k->sort) ? 3 : k->sort == KEY_LETTERS_2_3 ? 2 + draws_below(d, 2) : k->sort == KEY_LETTERS_3 ? 3 : k->sort == KEY_SUM ? 2 : 1;
     for (int i = 0; i < k->n; i++) {
         if (is_letters(k->sort)) k->part[i] = draws_below(d, COUNT(letters));
-        else if (!is_noun(k->sort)) k->part[i] = draws_below(d, choices[k->sort]) + (k->sort == KEY_POSITIVE);
+        else if (!is_noun(k->sort)) k->part[i] = draws_below(d, choices[k->sort]);
         else if (i < 2) k->part[i] = draws_below(d, N_SYLLABLES);
         else k->part[i] = draws_below(d, N_SUFFIXES) + (forbidden ? N_SUFFIXES : 0);
     }
@@ -210,7 +210,7 @@ typedef enum {
     WORD_PLUS,   // word part[i] + shift
     WORD_FACT,   // the value the seed gives to part[0]
     WORD_MATTER, // one to one, by syllable or suffix
-    ALL_PARTS, ANY_LETTERS, NOUN, SUM, LAST_PART
+    ALL_PARTS, ANY_LETTERS, NOUN, SUM, DOUBLE, LAST_PART
 } FieldSort;
 
 typedef struct { const char* name; FieldSort sort; const char* const* words; int n, part, shift; } Field;
@@ -228,7 +228,7 @@ static const Field fields[] = {
     {"a", WORD_PART, numbers, COUNT(numbers), 0, 0},
     {"b", WORD_PART, numbers, COUNT(numbers), 1, 0},
     {"next", WORD_PLUS, numbers, COUNT(numbers), 0, 1},
-    {"previous", WORD_PLUS, numbers, COUNT(numbers), 0, -1},
+    {"double", DOUBLE, numbers, COUNT(numbers), 0, 0},
     {"sum", SUM, numbers, COUNT(numbers), 0, 0},
     {"thing", WORD_PART, things, COUNT(things), 0, 0},
     {"name", WORD_PART, names, COUNT(names), 0, 0},
@@ -257,6 +257,7 @@ static void put_field(uint64_t seed, const Field* f, const Key* k, char* out) {
         case ALL_PARTS: for (int i = 0; i < k->n; i++) put(out, f->words[k->part[i]]); break;
         case ANY_LETTERS: for (int i = 0; i < 3; i++) put(out, f->words[k->any[i]]); break;
         case NOUN: put(out, syllables[k->part[0]]); put(out, syllables[k->part[1]]); put(out, suffixes[k->part[2]]); break;
+        case DOUBLE: put(out, f->words[2 * item]); break;
         case SUM: put(out, f->words[k->part[0] + k->part[1]]); break;
         case LAST_PART: put(out, f->words[k->part[k->n - 1]]); break;
     }
