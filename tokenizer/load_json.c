@@ -64,21 +64,21 @@ static bool normalize_strip(Loader* l, const cJSON* part) {
     return true;
 }
 
-// {"String": …} or {"Regex": …}: one of *literal and *regex.
-static bool load_pattern(Loader* l, const cJSON* part, const char* what, char** literal, Regex* regex) {
+// {"String": …} or {"Regex": …}
+static bool load_pattern(Loader* l, const cJSON* part, const char* what, Pattern* out) {
     const cJSON* pattern = item(part, "pattern");
     const char *string = cJSON_IsString(pattern) ? pattern->valuestring : string_or(pattern, "String", NULL), *expression = string_or(pattern, "Regex", NULL);
     char why[400] = "";
-    if (string) { *literal = strdup(string); return true; }
+    if (string) { out->literal = strdup(string); return true; }
     if (!expression) return tok_error(l->error, "%s: %s has no pattern (String or Regex)", l->file, what);
-    return regex_compile(regex, expression, (ErrorBuffer){why, sizeof why}) || tok_error(l->error, "%s: %s", l->file, why);
+    return pattern_compile(out, expression, (ErrorBuffer){why, sizeof why}) || tok_error(l->error, "%s: %s", l->file, why);
 }
 
 static bool normalize_replace(Loader* l, const cJSON* part) {
     const char* content = string_or(part, "content", NULL);
     if (!content) return tok_error(l->error, "%s: the normalizer Replace has no text `content`", l->file);
     Normalize step = {.type = NORMALIZE_REPLACE, .content = strdup(content)};
-    bool good = load_pattern(l, part, "the normalizer Replace", &step.pattern, &step.regex);
+    bool good = load_pattern(l, part, "the normalizer Replace", &step.pattern);
     arrput(l->t->normalize, step);
     return good;
 }
@@ -102,7 +102,7 @@ static bool load_pretokenizer(Loader* l, const cJSON* part);
 static bool put_split(Loader* l, const char* pattern, SplitBehaviour behaviour, bool invert) {
     Pretokenize step = {.type = PRETOKENIZE_SPLIT, .behaviour = behaviour, .invert = invert};
     char why[400] = "";
-    bool good = regex_compile(&step.regex, pattern, (ErrorBuffer){why, sizeof why}) || tok_error(l->error, "%s: %s", l->file, why);
+    bool good = pattern_compile(&step.pattern, pattern, (ErrorBuffer){why, sizeof why}) || tok_error(l->error, "%s: %s", l->file, why);
     arrput(l->t->pretokenize, step);
     return good;
 }
@@ -127,7 +127,7 @@ static bool pretokenize_byte_level(Loader* l, const cJSON* part) {
 static bool pretokenize_split(Loader* l, const cJSON* part) {
     Pretokenize step = {.type = PRETOKENIZE_SPLIT, .invert = bool_or(part, "invert", false)};
     if (!load_behaviour(l, part, &step.behaviour)) return false;
-    bool good = load_pattern(l, part, "the pre_tokenizer Split", &step.literal, &step.regex);
+    bool good = load_pattern(l, part, "the pre_tokenizer Split", &step.pattern);
     arrput(l->t->pretokenize, step);
     return good;
 }
@@ -173,7 +173,7 @@ static bool pretokenize_metaspace(Loader* l, const cJSON* part) {
     const char* replacement = string_or(part, "replacement", "\xE2\x96\x81");
     if (!*replacement) return tok_error(l->error, "%s: the pre_tokenizer Metaspace has an empty replacement", l->file);
     if (!load_scheme(l, part, &step.scheme)) return false;
-    step.literal = strdup(replacement);
+    step.pattern.literal = strdup(replacement);
     arrput(l->t->pretokenize, step);
     return true;
 }

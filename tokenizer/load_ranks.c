@@ -77,7 +77,7 @@ static int base64_decode(const char** p, char* out, int room) {
 
 static bool put_split(Tokenizer* t, const char* pattern, ErrorBuffer error) {
     Pretokenize step = {.type = PRETOKENIZE_SPLIT, .behaviour = SPLIT_ISOLATED};
-    bool good = regex_compile(&step.regex, pattern, error);
+    bool good = pattern_compile(&step.pattern, pattern, error);
     arrput(t->pretokenize, step);
     return good;
 }
@@ -94,10 +94,10 @@ static bool put_special(Tokenizer* t, int32_t id, const char* content, const cha
 
 bool load_tiktoken(Tokenizer* t, const char* name, const char* data, size_t n, ErrorBuffer error) {
     const char *p = data, *end = data + n;
-    char piece[4096];
+    char piece[MAX_PIECE];
     for (int64_t line = 1; p < end; line++) {
         int length = base64_decode(&p, piece, sizeof piece);
-        if (length <= 0) return tok_error(error, "%s:%lld: not a line of base64, a blank and a rank", name, (long long)line);
+        if (length <= 0) return tok_error(error, "%s:%lld: not a line of base64 (up to %d bytes), a blank and a rank", name, (long long)line, MAX_PIECE);
         char* behind;
         long long rank = strtoll(p, &behind, 10);
         if (behind == p || (*behind != '\n' && *behind != '\r' && behind != end)) return tok_error(error, "%s:%lld: the rank is not a number", name, (long long)line);

@@ -69,6 +69,7 @@ static bool read_piece(Model* m, Wire w) {
     int32_t id = t->n_vocab;
     const char* bytes = (const char*)text.bytes.at;
     size_t n = field_length(&text);
+    if (n > MAX_PIECE) return tok_error(m->error, "%s: piece %d is of %zu bytes, more than %d", m->file, id, n, MAX_PIECE);
     if (w.bad || !n || !isfinite(score)) return tok_error(m->error, "%s: piece %d is damaged", m->file, id);
     if (type == UNUSED || type < NORMAL || type > BYTE) return tok_error(m->error, "%s: piece %d is of type %d, which is not supported", m->file, id, (int)type);
     if (!tokenizer_set_piece(t, id, bytes, n, m->file, m->error)) return false;

@@ -42,6 +42,9 @@ static bool respell(const char* pattern, char** out, ErrorBuffer error) {
     bool inside = false;
     for (const char* p = pattern; *p; p++) {
         if (*p == '[' && inside && p[1] != ':') return tok_error(error, "the regular expression %.200s nests brackets, which is not supported", pattern);
+        if (*p == '[' && inside)  // [:alpha:]
+            while (p[1] && (p[0] != ':' || p[1] != ']')) arrput(*out, *p++);
+        if (*p == ':' && p[1] == ']' && inside) { put_text(out, ":]"); p++; continue; }
         if (*p == '[' || *p == ']') inside = *p == '[';
         if (*p != '\\' || !p[1]) { arrput(*out, *p); continue; }
         int c = 0;
@@ -62,36 +65,46 @@ static bool respell(const char* pattern, char** out, ErrorBuffer error) {
     return true;
 }
 
-bool regex_compile(Regex* r, const char* pattern, ErrorBuffer error) {
+bool pattern_compile(Pattern* p, const char* regex, ErrorBuffer error) {
     char* spelled = NULL;
     int code;
     PCRE2_SIZE at;
-    bool good = respell(pattern, &spelled, error);
+    bool good = respell(regex, &spelled, error);
     if (good) {
-        r->code = pcre2_compile((PCRE2_SPTR)spelled, (PCRE2_SIZE)arrlen(spelled), PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &code, &at, NULL);
-        if (r->code) {
-            r->jit = pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE) == 0;
+        p->code = pcre2_compile((PCRE2_SPTR)spelled, (PCRE2_SIZE)arrlen(spelled), PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &code, &at, NULL);
+        if (p->code) {
+            p->jit = pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE) == 0;
         } else {
             PCRE2_UCHAR why[128];
             pcre2_get_error_message(code, why, sizeof why);
-            good = tok_error(error, "the regular expression %.200s cannot be compiled: %s", pattern, (char*)why);
+            good = tok_error(error, "the regular expression %.200s cannot be compiled: %s", regex, (char*)why);
         }
     }
     arrfree(spelled);
     return good;
 }
 
-void regex_free(Regex* r) {
-    pcre2_code_free(r->code);
-    r->code = NULL;
+void pattern_free(Pattern* p) {
+    free(p->literal);
+    pcre2_code_free(p->code);
+    *p = (Pattern){0};
+}
+
+static int literal_search(const char* literal, const char* bytes, int32_t n, int32_t from, Range* found) {
+    size_t length = strlen(literal);
+    const char* at = from < n && length ? memmem(bytes + from, (size_t)(n - from), literal, length) : NULL;
+    if (!at) return 0;
+    *found = (Range){(int32_t)(at - bytes), (int32_t)(at - bytes + (ptrdiff_t)length)};
+    return 1;
 }
 
 // Bytes that are not UTF-8 must not reach PCRE2, which would have to check every text, every time: the callers cut them out first (utf8_stretch).
-int regex_search(const Regex* r, const char* bytes, int32_t n, int32_t from, Range* found, Encoding* e) {
+int pattern_search(const Pattern* p, const char* bytes, int32_t n, int32_t from, Range* found, Encoding* e) {
     struct TokenizerScratch* s = e->scratch;
+    if (p->literal) return literal_search(p->literal, bytes, n, from, found);
     while (from < n) {
-        int result = r->jit ? pcre2_jit_match(r->code, (PCRE2_SPTR)bytes, (PCRE2_SIZE)n, (PCRE2_SIZE)from, 0, s->match, s->context)
-                            : pcre2_match(r->code, (PCRE2_SPTR)bytes, (PCRE2_SIZE)n, (PCRE2_SIZE)from, PCRE2_NO_UTF_CHECK, s->match, s->context);
+        int result = p->jit ? pcre2_jit_match(p->code, (PCRE2_SPTR)bytes, (PCRE2_SIZE)n, (PCRE2_SIZE)from, 0, s->match, s->context)
+                            : pcre2_match(p->code, (PCRE2_SPTR)bytes, (PCRE2_SIZE)n, (PCRE2_SIZE)from, PCRE2_NO_UTF_CHECK, s->match, s->context);
         if (result == PCRE2_ERROR_NOMATCH) return 0;
         if (result < 0) {
             PCRE2_UCHAR why[128];
@@ -129,15 +142,6 @@ static void put_stretch(Range** out, ptrdiff_t first, SplitBehaviour behaviour, 
     else put_range(out, stretch.start, stretch.end);
 }
 
-static int search(const Pretokenize* step, const char* bytes, int32_t n, int32_t from, Range* found, Encoding* e) {
-    if (!step->literal) return regex_search(&step->regex, bytes, n, from, found, e);
-    size_t length = strlen(step->literal);
-    const char* at = from < n && length ? memmem(bytes + from, (size_t)(n - from), step->literal, length) : NULL;
-    if (!at) return 0;
-    *found = (Range){(int32_t)(at - bytes), (int32_t)(at - bytes + (ptrdiff_t)length)};
-    return 1;
-}
-
 // Splits `range`, a stretch of valid UTF-8. The pattern sees this range alone, as in `tokenizers`.
 static bool split_valid(const Pretokenize* step, const Text* text, Range range, Range** out, Encoding* e) {
     const char* bytes = text->bytes + range.start;
@@ -146,7 +150,7 @@ static bool split_valid(const Pretokenize* step, const Text* text, Range range, 
     bool previous = false;
     while (from < n) {
         Range found;
-        int result = search(step, bytes, n, from, &found, e);
+        int result = pattern_search(&step->pattern, bytes, n, from, &found, e);
         if (result < 0) return false;
         if (!result) found = (Range){n, n};
         if (step->behaviour == SPLIT_ISOLATED) {
@@ -196,7 +200,7 @@ static void prefix_space(Text* text, Encoding* e) {
 static void metaspace(const Pretokenize* step, Text* text, Encoding* e) {
     struct TokenizerScratch* s = e->scratch;
     TextBuffer* b = buffer_other(text, e);
-    const char* mark = step->literal;
+    const char* mark = step->pattern.literal;
     int32_t n_mark = (int32_t)strlen(mark);
     arrsetlen(s->ranges_next, 0);
     for (ptrdiff_t i = 0; i < arrlen(s->ranges); i++) {

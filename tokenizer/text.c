@@ -126,15 +126,21 @@ static void form_push(Form* f, FormChar x) {
     }
 }
 
+// Few marks are put in place one by one; many, which no language has, class by class, or they would take the square of their number.
 static void form_sort(Form* f) {
+    enum { FEW = 32 };
     FormChar* p = f->pending;
-    for (ptrdiff_t i = 1; i < arrlen(p); i++)  // stable, and short
+    const ptrdiff_t n = arrlen(p);
+    for (ptrdiff_t i = 1; i < n && n <= FEW; i++)
         for (ptrdiff_t k = i; k > 0 && p[k - 1].class > p[k].class; k--) {
             FormChar swap = p[k];
             p[k] = p[k - 1];
             p[k - 1] = swap;
         }
-    for (ptrdiff_t i = 0; i < arrlen(p); i++) form_push(f, p[i]);
+    for (ptrdiff_t i = 0; i < n && n <= FEW; i++) form_push(f, p[i]);
+    for (int class = 0; class < 256 && n > FEW; class++)
+        for (ptrdiff_t i = 0; i < n; i++)
+            if (p[i].class == class) form_push(f, p[i]);
     arrsetlen(f->pending, 0);
 }
 
@@ -221,44 +227,26 @@ static void prepend(Text* text, const char* content, Encoding* e) {
     *text = buffer_text(b);
 }
 
-// The next match of a Replace at or after `from`; none: {n, n}. A regular expression sees valid UTF-8 only.
-static bool next_replaced(const Normalize* step, const Text* text, int32_t from, Range* found, Encoding* e) {
-    *found = (Range){text->n, text->n};
-    if (step->pattern) {
-        size_t n = strlen(step->pattern);
-        const char* at = from < text->n && n ? memmem(text->bytes + from, (size_t)(text->n - from), step->pattern, n) : NULL;
-        if (at) *found = (Range){(int32_t)(at - text->bytes), (int32_t)(at - text->bytes) + (int32_t)n};
-        return true;
-    }
-    while (from < text->n) {
-        bool valid;
-        int32_t end = utf8_stretch(text->bytes, text->n, from, &valid), start = from;
-        Range inside;
-        int result = valid ? regex_search(&step->regex, text->bytes + start, end - start, 0, &inside, e) : 0;
-        if (result < 0) return false;
-        if (result) {
-            *found = (Range){start + inside.start, start + inside.end};
-            return true;
-        }
-        from = end;
-    }
-    return true;
-}
-
-// What takes a match's place comes from the match's last character, as in `tokenizers`.
+// A regular expression sees valid UTF-8 only, stretch by stretch. What takes a match's place comes from the match's last character, as in `tokenizers`.
 static bool replace(const Normalize* step, Text* text, Encoding* e) {
-    int32_t i = 0, n_content = (int32_t)strlen(step->content);
+    const int32_t n_content = (int32_t)strlen(step->content);
+    int32_t copied = 0;
     TextBuffer* b = NULL;
-    for (Range found;; i = found.end) {
-        if (!next_replaced(step, text, i, &found, e)) return false;
-        if (found.start >= text->n) break;
-        if (!b) b = buffer_other(text, e);
-        buffer_copy(b, text, i, found.start);
-        int32_t last = character_before(text->bytes, found.end, found.start);
-        buffer_put(b, step->content, n_content, origin_from(text, last), origin_to(text, found.end - 1));
+    for (int32_t at = 0, end; at < text->n; at = end) {
+        bool valid = true;
+        end = step->pattern.literal ? text->n : utf8_stretch(text->bytes, text->n, at, &valid);
+        Range found = {0, 0};
+        for (int result = 0; valid && (result = pattern_search(&step->pattern, text->bytes + at, end - at, found.end, &found, e)) != 0;) {
+            if (result < 0) return false;
+            if (!b) b = buffer_other(text, e);
+            buffer_copy(b, text, copied, at + found.start);
+            int32_t last = character_before(text->bytes, at + found.end, at + found.start);
+            buffer_put(b, step->content, n_content, origin_from(text, last), origin_to(text, at + found.end - 1));
+            copied = at + found.end;
+        }
     }
     if (!b) return true;
-    buffer_copy(b, text, i, text->n);
+    buffer_copy(b, text, copied, text->n);
     *text = buffer_text(b);
     return true;
 }

@@ -313,14 +313,10 @@ Tokenizer* tokenizer_open_memory(const char* name, const void* data, size_t n, c
 void tokenizer_close(Tokenizer* t) {
     if (!t) return;
     for (ptrdiff_t i = 0; i < arrlen(t->normalize); i++) {
-        free(t->normalize[i].pattern);
+        pattern_free(&t->normalize[i].pattern);
         free(t->normalize[i].content);
-        regex_free(&t->normalize[i].regex);
     }
-    for (ptrdiff_t i = 0; i < arrlen(t->pretokenize); i++) {
-        free(t->pretokenize[i].literal);
-        regex_free(&t->pretokenize[i].regex);
-    }
+    for (ptrdiff_t i = 0; i < arrlen(t->pretokenize); i++) pattern_free(&t->pretokenize[i].pattern);
     free(t->file[0]);
     free(t->file[1]);
     arrfree(t->arena);

@@ -5,7 +5,8 @@ loader per file format and walked by one encoder.
   split.c         regular expressions and pre-tokenisers
   table.c bpe.c   piece and merge tables; merging; the word cache
   encode.c        the pipeline: added tokens, normalise, split, merge, post-process       decode.c   the way back
-  load_*.c        the formats
+  load_*.c        the formats             unicode_table.h   characters about which libraries disagree (generated)
+  chat.c          chat templates, on their own
 */
 #ifndef TOKENIZER_INTERNAL_H
 #define TOKENIZER_INTERNAL_H
@@ -25,6 +26,7 @@ loader per file format and walked by one encoder.
 #ifndef MAX_VOCAB                 // the fuzz targets take less, or one large id would cost them 400 MB
 #define MAX_VOCAB (1 << 24)      // a larger id is a damaged file
 #endif
+#define MAX_PIECE 4096           // bytes of a piece whose parts are looked for one by one
 #define MAX_FILE (1u << 30)      // bytes of a tokenizer's file, unpacked
 #define NO_SPAN UINT32_MAX
 
@@ -80,13 +82,13 @@ static inline int32_t origin_from(const Text* t, int32_t i) { return t->from ? t
 static inline int32_t origin_to(const Text* t, int32_t i) { return t->from ? t->to[i] : t->base + i + 1; }
 
 // ---- steps -------------------------------------------------------------------------------------------------------------------------------------
-typedef struct { pcre2_code* code; bool jit; } Regex;
+typedef struct { char* literal; pcre2_code* code; bool jit; } Pattern;  // a text as it stands, or (NULL) a regular expression
 typedef enum { NORMALIZE_NFC, NORMALIZE_NFD, NORMALIZE_NFKC, NORMALIZE_NFKD, NORMALIZE_LOWERCASE, NORMALIZE_PREPEND, NORMALIZE_REPLACE,
                NORMALIZE_STRIP, NORMALIZE_SENTENCEPIECE } NormalizeType;
 typedef struct {
     NormalizeType type;
-    char *pattern, *content;      // REPLACE: pattern (NULL: the regex) → content; PREPEND: content; SENTENCEPIECE: unused
-    Regex regex;
+    Pattern pattern;              // REPLACE: pattern → content
+    char* content;                // REPLACE, PREPEND
     bool left, right;             // STRIP: which sides; SENTENCEPIECE: left = add_dummy_prefix, right = remove_extra_whitespaces
     bool escape;                  // SENTENCEPIECE: spaces become U+2581
 } Normalize;
@@ -96,8 +98,7 @@ typedef enum { PRETOKENIZE_SPLIT, PRETOKENIZE_PREFIX_SPACE, PRETOKENIZE_METASPAC
 typedef enum { PREPEND_ALWAYS, PREPEND_FIRST, PREPEND_NEVER } PrependScheme;
 typedef struct {
     PretokenizeType type;
-    char* literal;                // SPLIT: this text, or (NULL) the regex; METASPACE: what stands for a space
-    Regex regex;
+    Pattern pattern;              // SPLIT; METASPACE: the text that stands for a space
     SplitBehaviour behaviour;
     bool invert;
     PrependScheme scheme;
@@ -177,10 +178,10 @@ struct TokenizerScratch {
 
 void put_text(char** out, const char* text);                                 // to the end of an stb_ds array
 void put_characters(char** out, const CharacterRange* ranges, size_t n);     // as a regular expression has them between brackets
-bool regex_compile(Regex* r, const char* pattern, ErrorBuffer error);
-void regex_free(Regex* r);
-// The first match in bytes[from, n); 1 found, 0 none, −1 failed (e->error).
-int regex_search(const Regex* r, const char* bytes, int32_t n, int32_t from, Range* found, Encoding* e);
+bool pattern_compile(Pattern* p, const char* regex, ErrorBuffer error);
+void pattern_free(Pattern* p);
+// The first match in bytes[from, n) that is not empty; 1 found, 0 none, −1 failed (e->error). A regular expression wants valid UTF-8.
+int pattern_search(const Pattern* p, const char* bytes, int32_t n, int32_t from, Range* found, Encoding* e);
 
 bool normalize_text(const Tokenizer* t, Text* text, Encoding* e);
 bool pretokenize_text(const Tokenizer* t, Text* text, Encoding* e);          // leaves the words in scratch->ranges
