@@ -38,7 +38,7 @@ typedef struct {
     Encoding encoding;
     DecoderSettings settings;
     Task* tasks;                 // in the files' order
-    int n, capacity;
+    int n, capacity, skipped;    // skipped: prompts longer than the model reads
     Task** order;                // those still to be answered, longest prompt first
     Sequence* sequences;         // (n_open) theirs
     int n_open;
@@ -115,8 +115,8 @@ static int64_t encode_text(Generation* g, void* scratch, const char* text, size_
     return n;
 }
 
-// The template's end is a blank that the answer's first word takes along ("Assistant:" + " Sure"), as in training; it is not the prompt's.
-static void encode_prompt(Generation* g, void* scratch, const DataRow* row, Sequence* s) {
+// The template's end is a blank that the answer's first word takes along ("Assistant:" + " Sure"), as in training; it is not the prompt's. False: too long, and to be skipped.
+static bool encode_prompt(Generation* g, void* scratch, const DataRow* row, Sequence* s) {
     const char *path = g->o->prompts.items[row->file], *error;
     const long long at = row->line, number = row->row;
     const int32_t* ids;
@@ -127,13 +127,15 @@ static void encode_prompt(Generation* g, void* scratch, const DataRow* row, Sequ
     if (n < 0) fatal("%s:%lld: row %lld: %s", path, at, number, error);
     if (n && !g->o->chat && ids[n - 1] == g->encoder.eos) n--;
     if (n < 1) fatal("%s:%lld: row %lld: the prompt has no tokens", path, at, number);
-    if (n >= longest) fatal("%s:%lld: row %lld: the prompt has %lld tokens, the model reads %d; shorten it", path, at, number, (long long)n, longest);
+    if (n >= longest && g->o->skip_long) return false;
+    if (n >= longest) fatal("%s:%lld: row %lld: the prompt has %lld tokens, the model reads %d; shorten it, or give --skip-long", path, at, number, (long long)n, longest);
     for (int64_t i = 0; i < n; i++)
         if (ids[i] >= g->config.V) fatal("%s:%lld: row %lld: token %d, the model has %d", path, at, number, ids[i], g->config.V);
     s->n = s->n_prompt = (int)n;
     s->capacity = n + answer < longest ? (int)n + answer : longest;
     s->tokens = (int32_t*)need(malloc((size_t)s->capacity * sizeof(int32_t)));
     memcpy(s->tokens, ids, (size_t)n * sizeof(int32_t));
+    return true;
 }
 
 static Task* add_task(Generation* g) {
@@ -165,7 +167,9 @@ static void read_tasks(Generation* g) {
         Task* task = add_task(g);
         task->instruction = (char*)need(strdup(plain.prompt));
         task->file = row.file;
-        encode_prompt(g, scratch, &row, &task->sequence);
+        if (encode_prompt(g, scratch, &row, &task->sequence)) continue;
+        task->output = (char*)need(strdup(""));  // it keeps its place, so that two models' outputs stay aligned
+        g->skipped++;
     }
     g->encoder.finish(g->encoder.self, scratch);
     rows_close(reader);
@@ -353,7 +357,8 @@ static void print_summary(const Generation* g) {
     }
     double seconds = wall_seconds() - g->began;
     printf("%d prompts", g->n);
-    if (g->n_open < g->n) printf(" (%d answered before)", g->n - g->n_open);
+    if (g->n_open < g->n - g->skipped) printf(" (%d answered before)", g->n - g->skipped - g->n_open);
+    if (g->skipped) printf(" (%d longer than the model reads: empty)", g->skipped);
     if (g->n_open) printf(", %lld tokens in %.1f s (%.0f a second)", (long long)g->decoder.tokens, seconds, (double)g->decoder.tokens / seconds);
     if (empty) printf(", %d answers empty", empty);
     if (cut) printf(", %d cut at the longest length", cut);

@@ -2,6 +2,8 @@
 #include <string.h>
 #include <cjson/cJSON.h>
 #include "error.h"
+// defines: AtomicFile
+#include "file.h"
 // defines: Progress
 #include "log.h"
 #include "losses.h"
@@ -77,6 +79,14 @@ static void print_json(const EvalOptions* o, const TokenSet* set, const LossSumm
     cJSON_Delete(object);
 }
 
+// A line a row: {"row":12,"loss":1.25}.
+static void write_rows(const EvalOptions* o, const TokenSet* set, const float* loss) {
+    AtomicFile f;
+    atomic_open(&f, o->out);
+    for (int i = 0; i < set->n; i++) atomic_printf(&f, "{\"row\":%lld,\"loss\":%.9g}\n", (long long)set->rows[i], (double)loss[i]);
+    atomic_commit(&f);
+}
+
 int loss_command(const EvalOptions* o) {
     ModelConfig config;
     TokenSet set = {};
@@ -103,6 +113,7 @@ int loss_command(const EvalOptions* o) {
     float* loss = response_losses(o->model, o->adapter, &config, &settings, &set, options.quiet);
     LossSummary s = summarise(&set, loss);
     if (!isfinite(s.mean)) fatal("%s: the loss on %s is not a finite number; is the model damaged?", o->model, o->data.items[0]);
+    if (o->out) write_rows(o, &set, loss);
     if (o->json) print_json(o, &set, &s);
     else printf("loss %.6f (standard error %.6f) over %d samples; by token %.6f over %lld tokens, perplexity %.4f\n", s.mean, s.standard_error, set.n, s.token_mean,
                 (long long)s.tokens, exp(s.token_mean));

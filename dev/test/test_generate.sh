@@ -60,6 +60,10 @@ truth "in its own words" bash -c '! diff -q <(sed s/ours/x/ adapter.json) <(sed 
 refuse "a temperature of zero" "--temperature" "${generate[@]}" --temperature 0 --out x.json
 echo '{"prompt":"copy a a a a a a a a a a a a a a a"}' >long.jsonl
 refuse "a prompt longer than the model reads" "long.jsonl:1: row 0: the prompt has 18 tokens" "$eval_seal" generate --model run/model --prompts long.jsonl --greedy --out x.json --quiet
+cat rows.jsonl long.jsonl >mixed.jsonl
+expect "the same among others, skipped" "$eval_seal" generate --model run/model --prompts mixed.jsonl --greedy --skip-long --out mixed.json
+truth "is counted" grep -q "17 prompts (1 longer than the model reads: empty)" out
+truth "and keeps its place" bash -c 'tail -2 mixed.json | grep -q "\"output\":\"\"" && test "$(grep -c instruction mixed.json)" -eq 17'
 echo '{"prompt":""}' >empty.jsonl
 refuse "an empty prompt" "empty.jsonl:1" "$eval_seal" generate --model run/model --prompts empty.jsonl --greedy --out x.json --quiet
 refuse "a missing model" "nowhere" "$eval_seal" generate --model nowhere --prompts rows.jsonl --greedy --out x.json
