@@ -174,7 +174,7 @@ static void check_steps(Model* m) {
 // what needs no reference
 
 static void compare_with(const char* name, const char* what, const float* a, const float* b, int64_t n) {
-    double* wide = (double*)malloc(n * sizeof(double));
+    double* wide = (double*)calloc(n, sizeof(double));
     char text[256];
     for (int64_t i = 0; i < n; i++) wide[i] = b[i];
     snprintf(text, sizeof text, "%s: %s", name, what);
