@@ -210,7 +210,7 @@ static void check_packing_and_recompute(const char* model) {
     check(!memcmp(g_one, g_twice, n * sizeof(float)) && !memcmp(loss_one, loss_twice, one.batch.k * sizeof(float)), "%s: two equal runs give equal bits", model);
     run_batch(&many, true, loss_many, NULL);
     float* g_many = all_gradients(&many.trainer);
-    double* wide = (double*)malloc(n * sizeof(double));
+    double* wide = (double*)calloc(n, sizeof(double));
     for (int64_t i = 0; i < n; i++) wide[i] = g_one[i];
     char name[128];
     snprintf(name, sizeof name, "%s: gradients of several streams equal one stream's", model);
