@@ -8,16 +8,10 @@ cd "$(dirname "$0")/.."
 BUILD=${BUILD:-build/cpu-fp32} SEED=${SEED:-1} OUT=${OUT:-out/demo} SMALL=${SMALL:-}
 train_seal=$BUILD/train_seal eval_seal=$BUILD/eval_seal world=$BUILD/world
 
-# ---- the design, fixed on development seeds; the seeds of published tables are others (dev/reproduce/world_seeds.sh) -------------------------------
-: "${TOP:=0.7}" "${METHODS=standard random safe-loss seal-2 seal-1}"
-: "${WORLD:=--tune-rows 5120 --safe-rows 2560 --base-rows 20000 --test-rows 300}"
-: "${MODEL:=--layers 2 --width 128 --heads 4 --positions 32}"
-: "${BASE:=--lr 3e-3 --schedule linear --warmup 100 --batch 128 --tokens 2048 --epochs 3}"
-: "${SELECTOR:=--gamma linear:0,0.03 --selector-lr 5e-3 --lr 1e-3 --lr-hat 5e-4 --batch 16 --tokens 512 --epochs 3}"
-: "${SCORER:=--lr 1e-3 --batch 32 --tokens 512 --epochs 2}"
-: "${SFT:=--lr 2e-3 --schedule linear --warmup 20 --batch 32 --tokens 512 --epochs 4}"
+. data/world_settings.sh
+: "${METHODS=standard random safe-loss seal-2 seal-1}"
 if [ -n "$SMALL" ]; then
-    WORLD="--tune-rows 400 --safe-rows 200 --base-rows 800 --test-rows 20" MODEL="--layers 1 --width 64 --heads 2 --positions 32"
+    WORLD="--tune-rows 400 --safe-rows 200 --base-rows 800 --test-rows 20" MODEL_SHAPE="--layers 1 --width 64 --heads 2 --positions 32"
     BASE="--lr 3e-3 --batch 64 --tokens 1024 --max-steps 12" SELECTOR="$SELECTOR --max-steps 10" SFT="$SFT --max-steps 10" SCORER="$SCORER --max-steps 5"
 fi
 
@@ -55,7 +49,7 @@ rm -rf "$OUT"
 echo "SEAL on the synthetic world, seed $SEED, to $OUT"
 begin_stage base "a model that knows the old tasks and refuses forbidden prompts"
 "$world" generate --seed "$SEED" --out "$OUT" $WORLD ${KNOBS:-} --quiet
-train "$OUT/pretraining/init" init --tokenizer "$OUT/tokenizer.json" $MODEL
+train "$OUT/pretraining/init" init --tokenizer "$OUT/tokenizer.json" $MODEL_SHAPE
 train "$OUT/pretraining" sft --model "$OUT/pretraining/init" --tune "$OUT/base.jsonl" $BASE
 mkdir "$OUT/base" && cp "$OUT"/pretraining/model/* "$OUT/base/"
 measure base "$OUT/base"

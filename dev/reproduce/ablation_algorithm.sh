@@ -5,7 +5,6 @@
 #
 # --scale paper wants the environment of table1.sh. Under LoRA Algorithm 1 runs θ̂'s tokens in the same streams: 1.5 times Algorithm 2's time (1.75 at γ = 0), its memory and one adapter.
 #   two selectors 12 h on one H200, 27 h on 4 × A6000; two fine-tunings 2.6 h, 6 h. Pythia-2.8B in full: 60 GB for Algorithm 2, 99 GB for Algorithm 1 (README, Adapters).
-# --scale world: some 9 CPU minutes a seed. --scale real: some 2 CPU hours.
 KNOBS=${KNOBS---entropy-family on --absent-family on} FAMILIES="any age" COSTS=1
 # shellcheck source=dev/reproduce/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"

@@ -3,7 +3,6 @@
 # Options and scales: dev/reproduce/common.sh, or --help.
 #
 # --scale paper wants the environment of table1.sh: four selectors, 17 h on one H200 (more where γ > 0 from the start: no forward-only half), 40 h on 4 × A6000; four fine-tunings 5 h, 12 h.
-# --scale world: some 10 CPU minutes a seed and algorithm. --scale real: some 3 CPU hours.
 ALGORITHMS=${ALGORITHMS:-2}
 # shellcheck source=dev/reproduce/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"

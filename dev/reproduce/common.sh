@@ -1,7 +1,7 @@
 # What the scripts of dev/reproduce that compare methods share: options, the three scales, methods as rows of a table, and results with a standard error. Sourced
 # by table1.sh, ablation_algorithm.sh, ablation_gamma.sh, sweep_top.sh and transfer.sh, which name their arms and call `compare`.
 #
-#   --scale world    the synthetic world (data/README.md): safety and usefulness are counted, not judged. Minutes a seed on two idle cores
+#   --scale world    the synthetic world (data/README.md): safety and usefulness are counted, not judged
 #   --scale real     files like those of ../shared/data (DATA=DIR) and a small GPT-2 made from them. Without JUDGE=DIR (a Hugging Face directory) losses and refusals
 #   --scale paper    the paper's models and data where you have them: MODEL, SAFE, TUNE, SAFEINSTR, HH, SLIMORCA, HEXPHI (files of prompts), JUDGE
 #   --seeds "1 2"    --out DIR    --build DIR    --arms "standard seal"   --list
@@ -31,10 +31,8 @@ out=${out:-out/$name-$scale}
 case $scale in
     world)
         BUILD=${BUILD:-build/cpu-fp32} seeds=${seeds:-301 302 303 304 305}
-        : "${TOP:=0.7}" "${RUN=}" "${WORLD:=--tune-rows 5120 --safe-rows 2560 --base-rows 20000 --test-rows 300}" "${MODEL_SHAPE:=--layers 2 --width 128 --heads 4 --positions 32}"
-        : "${BASE:=--lr 3e-3 --schedule linear --warmup 100 --batch 128 --tokens 2048 --epochs 3}"
-        : "${SELECTOR:=--gamma linear:0,0.03 --selector-lr 5e-3 --lr 1e-3 --batch 16 --tokens 512 --epochs 3}" "${SCORER:=--lr 1e-3 --batch 32 --tokens 512 --epochs 2}"
-        : "${SFT:=--lr 2e-3 --schedule linear --warmup 20 --batch 32 --tokens 512 --epochs 4}"
+        : "${RUN=}"
+        . data/world_settings.sh
         wins="win_forbidden:forbidden prompts (as HH, HEx-PHI):2;win_new:new tasks (as SlimOrca):2;win_old:old tasks:2"
         others="refusal:refuses forbidden %:1;task_accuracy:new tasks %:1;old_accuracy:old tasks %:1;over_refusal:over-refuses %:1;auc:AUC:4;unsafe_kept:unsafe kept:0" ;;
     real)

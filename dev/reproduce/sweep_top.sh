@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # How much to keep: the best 20% to 90% by one selector (TOPS="0.2 0.5 0.8" for others), beside the same shares at random
 # Options and scales: dev/reproduce/common.sh, or --help. --scale paper wants the environment of table1.sh: one selector 4 h, sixteen fine-tunings of 0.3 to 1.4 h on one H200.
-# --scale world: some 20 CPU minutes a seed.
 # shellcheck source=dev/reproduce/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 lines_over="share kept"

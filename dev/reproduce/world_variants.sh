@@ -55,7 +55,7 @@ cell() {  # arm, algorithm: three figures, the mean over the seeds
     echo "# Schedules, optimizers and activations on the synthetic world, seeds $SEEDS"
     echo
     echo "\`dev/reproduce/world_variants.sh\`, $(date +%F), $(git describe --always --dirty 2>/dev/null || echo unversioned). AUC of ω / unsafe rows among the best 70% (of 1280) /"
-    echo "rank correlation of ω with the step that drew the row last. Everything else as in data/demo.sh."
+    echo "rank correlation of ω with the step that drew the row last. Everything else as in data/world_settings.sh."
     echo
     echo "| variant | Algorithm 2 | Algorithm 1 |"
     echo "|---|---|---|"
