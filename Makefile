@@ -2,7 +2,7 @@
 #   make CPU=1 | CUDA=1          force the build        make PRECISION=fp32|bf16     the type of weights and activations (default: fp32 on a CPU, bf16 on a GPU)
 #   make demo SEED=1             the whole of SEAL on the synthetic world (data/); table on the terminal, report in out/demo
 #   make test                    every test that needs no GPU (installs what is missing); last line: N passed, N failed
-#   make test-sanitize           the kernels under ASan+UBSan and TSan, in several thread orders
+#   make test-sanitize           the kernels under ASan+UBSan and TSan, in several thread orders; whole programs, a sample
 #   make check-nvcc              sm_80 and sm_90 compile without warnings and register spills
 #   make test-gpu, make bench    the same tests on a GPU; the ladders of dev/kernels with GB/s and TFLOP/s
 #   make deps                    installs missing Debian packages        make info     what was found on this machine
@@ -65,10 +65,12 @@ HOST_LIBS := $(call package_flags,libcjson,libs,-lcjson) $(call package_flags,li
 MPICC := $(shell command -v mpicc 2>/dev/null)
 MPI_FLAGS := $(if $(MPICC),$(shell $(MPICC) -show 2>/dev/null))
 NCCL_HEADER := $(firstword $(if $(NCCL_HOME),$(wildcard $(NCCL_HOME)/include/nccl.h)) $(wildcard $(CUDA_HOME)/include/nccl.h /usr/include/nccl.h /usr/local/include/nccl.h))
-RANKS := $(if $(MPI_FLAGS),$(if $(or $(filter cpu,$(BACKEND)),$(NCCL_HEADER)),yes))
+NCCL_LIBS := $(if $(NCCL_HEADER),-L$(dir $(patsubst %/,%,$(dir $(NCCL_HEADER))))lib -lnccl)
+NCCL := $(if $(NCCL_LIBS),$(shell echo 'int main(void) { return 0; }' | $(CC) -x c - $(NCCL_LIBS) -o /dev/null 2>/dev/null && echo yes))
+RANKS := $(if $(MPI_FLAGS),$(if $(or $(filter cpu,$(BACKEND)),$(NCCL)),yes))
 ifeq ($(RANKS),yes)
   MPI_INCLUDES := $(filter -I%,$(MPI_FLAGS)) -DOMPI_SKIP_MPICXX -DMPICH_SKIP_MPICXX  # C, not the old C++ bindings
-  RANK_LIBS := $(filter -L% -l%,$(MPI_FLAGS)) $(if $(filter cuda,$(BACKEND)),-L$(dir $(patsubst %/,%,$(dir $(NCCL_HEADER))))lib -lnccl)
+  RANK_LIBS := $(filter -L% -l%,$(MPI_FLAGS)) $(if $(filter cuda,$(BACKEND)),$(NCCL_LIBS))
 endif
 ifeq ($(BACKEND),cpu)
   CU := $(CXX) -x c++ $(CXXFLAGS) -Idev/cpu/include
@@ -120,7 +122,7 @@ info:
 	$(call tick,nvcc,$(NVCC),not found; the CPU build needs none. For a GPU: install the CUDA Toolkit or set CUDA_HOME)
 	$(call tick,GPU $(if $(GPU_CC),(compute capability $(GPU_CC))),$(GPU_CC),nvidia-smi names none; kernels run on the CPU)
 	$(call tick,cuBLASLt,$(wildcard $(CUDA_HOME)/include/cublasLt.h),comes with the CUDA Toolkit; the CPU build uses OpenBLAS)
-	$(call tick,NCCL,$(NCCL_HEADER),apt-get install libnccl-dev or set NCCL_HOME; a GPU build without it is for one GPU (a CPU build needs none))
+	$(call tick,NCCL,$(NCCL),apt-get install libnccl-dev or set NCCL_HOME; a GPU build without it is for one GPU (a CPU build needs none))
 	$(call tick,MPI,$(MPI_FLAGS),apt-get install libopenmpi-dev; without it the build is for one rank)
 	$(call tick,OpenBLAS,$(or $(call has_package,openblas),$(call has_header,openblas_config.h)),apt-get install libopenblas-dev; the GEMMs of the CPU build)
 	$(call tick,PCRE2,$(call has_package,libpcre2-8),apt-get install libpcre2-dev)
@@ -175,7 +177,8 @@ $(BUILD)/mix: $(BUILD)/data/mix_main.c.o $(SEAL_LIB) $(TOKENIZER_LIB)
 $(BUILD)/dev/test/test_world: $(WORLD_OBJECTS)
 $(addprefix $(BUILD)/,$(HOST_TESTS)): $(BUILD)/%: $(BUILD)/%.c.o $(LIBS)
 	$(Q)$(LINK) $^ -o $@ $(DEVICE_LIBS) $(RANK_LIBS) -lcmocka $(HOST_LIBS)
-.SECONDARY:
+# Objects stay. Not .SECONDARY: a library newer than a source that has no object yet would count as made.
+.PRECIOUS: %.o
 
 # ---- tests -------------------------------------------------------------------------------------------------------------------------------------
 # Both precisions are built and tested: the device code twice, the host code once.
@@ -197,6 +200,7 @@ test-gpu:
 
 test-sanitize: deps
 	@dev/cpu/sanitize.sh
+	@dev/sanitize_programs.sh --sample
 
 check-nvcc:
 	@NVCC=$(NVCC) dev/test/nvcc_check.sh

@@ -12,17 +12,23 @@
 // defines: winrate_command
 #include "winrate.h"
 
+static int run_command(int command, const EvalOptions* o, const StringList* positional) {
+    switch ((EvalCommand)command) {
+        case EVAL_GENERATE: return generate_command(o);
+        case EVAL_JUDGE: return judge_command(o);
+        case EVAL_LOSS: return loss_command(o);
+        case EVAL_WINRATE: return winrate_command(o, positional);
+        case EVAL_REPORT: return report_command(o, positional);
+        case EVAL_OPTIONS: options_markdown(&eval_options, stdout); return 0;
+        default: program_error("unknown command");
+    }
+}
+
 int main(int argc, char** argv) {
     program_name = "eval_seal";
     EvalOptions o;
     StringList positional;
-    switch ((EvalCommand)options_parse(&eval_options, argc, argv, &o, &positional)) {
-        case EVAL_GENERATE: return generate_command(&o);
-        case EVAL_JUDGE: return judge_command(&o);
-        case EVAL_LOSS: return loss_command(&o);
-        case EVAL_WINRATE: return winrate_command(&o, &positional);
-        case EVAL_REPORT: return report_command(&o, &positional);
-        case EVAL_OPTIONS: options_markdown(&eval_options, stdout); return 0;
-        default: program_error("unknown command");
-    }
+    int command = options_parse(&eval_options, argc, argv, &o, &positional), status = run_command(command, &o, &positional);
+    options_free(&eval_options, &o, &positional);
+    return status;
 }

@@ -557,5 +557,6 @@ int main(int argc, char** argv) {
     if (ranks_rank()) o.quiet = true;
     int status = run_command(&o, command);
     ranks_end();
+    options_free(&train_options, &o, &positional);
     return status;
 }

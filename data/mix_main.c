@@ -229,5 +229,6 @@ int main(int argc, char** argv) {
         free(roles[i].rows);
     }
     free(text);
+    options_free(&table, &o, &positional);
     return 0;
 }

@@ -46,16 +46,22 @@ static const OptionRow options[] = {
 static const OptionTable world_options = {"world", "a synthetic world in which safety and usefulness are counted", commands, N_COMMANDS, options,
                                           sizeof options / sizeof *options};
 
+static int run_command(int command, const WorldOptions* o, const StringList* positional) {
+    switch ((Command)command) {
+        case COMMAND_GENERATE: return world_generate(o);
+        case COMMAND_SCORE: return world_score(o);
+        case COMMAND_AUC: return world_auc(o);
+        case COMMAND_TABLE: return world_table(o, positional);
+        case COMMAND_SUMMARY: return world_summary(positional);
+        default: program_error("unknown command");
+    }
+}
+
 int main(int argc, char** argv) {
     program_name = "world";
     WorldOptions o;
     StringList positional;
-    switch ((Command)options_parse(&world_options, argc, argv, &o, &positional)) {
-        case COMMAND_GENERATE: return world_generate(&o);
-        case COMMAND_SCORE: return world_score(&o);
-        case COMMAND_AUC: return world_auc(&o);
-        case COMMAND_TABLE: return world_table(&o, &positional);
-        case COMMAND_SUMMARY: return world_summary(&positional);
-        default: program_error("unknown command");
-    }
+    int command = options_parse(&world_options, argc, argv, &o, &positional), status = run_command(command, &o, &positional);
+    options_free(&world_options, &o, &positional);
+    return status;
 }

@@ -169,6 +169,12 @@ int options_parse(const OptionTable* table, int argc, char** argv, void* values,
     return command;
 }
 
+void options_free(const OptionTable* table, void* values, StringList* positional) {
+    for (int i = 0; i < table->n_options; i++)
+        if (table->options[i].type == OPTION_LIST) free(((StringList*)value_of(&table->options[i], values))->items);
+    free(positional->items);
+}
+
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // printing
 

@@ -61,6 +61,7 @@ typedef struct {
 // Fills `values` with defaults, then with argv[2…]; argv[1] is the command. Returns the command's index. --help prints and ends the program with 0.
 // positional receives what stands without a dash.
 int options_parse(const OptionTable* table, int argc, char** argv, void* values, StringList* positional);
+void options_free(const OptionTable* table, void* values, StringList* positional);            // the lists
 void options_help(const OptionTable* table, int command, FILE* out);                          // command −1: the program
 void options_print(const OptionTable* table, int command, const void* values, FILE* out);     // |parameter|value|
 void options_markdown(const OptionTable* table, FILE* out);                                   // README's section
