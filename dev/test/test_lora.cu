@@ -9,6 +9,8 @@ recomputation bit for bit, and the memory plans of the models that people train.
 #include "kernels.h"
 #include "peft.h"
 #include "random.h"
+// defines: seal_step, Selector
+#include "seal_step.h"
 #include "trainer.h"
 
 #ifdef PRECISION_BF16
@@ -400,6 +402,75 @@ static void check_frozen(const char* family) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
+// a step of SEAL
+
+// Algorithm 1 in one pass, as seal_step runs it with adapters, against the equations one after the other: θ̂'s pass and update, θ's, then ω's. γ 0 in the first step,
+// where the fine-tuning samples run forward only under θ while θ̂ learns from them.
+static void check_seal_step(const char* family) {
+    enum { N = 12, B = 2, M = 2, STEPS = 3 };
+    ModelConfig c = tiny(family);
+    LoraSettings settings = lora_settings("all", 4, 6.0f);
+    SelectorSettings adam = {SELECTOR_SOFTMAX, SELECTOR_ADAM, 0.9f, 0.95f, 1e-4f, 10.0f, 0.1f, 0.0f};
+    BatchItem samples[SAMPLES], items[2 * B + M];
+    make_items(samples, c.V);
+    PackSample tune[B] = {samples[0].sample, samples[1].sample}, safe[M] = {samples[2].sample, samples[3].sample};
+    Trainer t[2];
+    Selector s[2];
+    float omega[2][N], loss[2][STEPS][B + M], loss_hat[2][STEPS][B], norm[2][STEPS];
+    for (int way = 0; way < 2; way++) {
+        open_trainer(&t[way], &c, &settings, true, false);
+        MemoryPlan plan = {};
+        selector_plan(&s[way], &adam, N, B, &plan);
+        memory_allocate(&plan);
+        selector_bind(&s[way], t[way].stream);
+        parameters_copy(&t[way].theta_hat, &t[way].theta, t[way].stream);
+        for (int step = 0; step < STEPS; step++) {
+            Trainer* x = &t[way];
+            int rows[B] = {(2 * step) % N, (2 * step + 5) % N};
+            float gamma = 0.3f * (float)step;
+            if (way == 0) {
+                SealBatch batch = {tune, rows, B, safe, M, gamma, 1e-3f, 2e-3f, 5e-3f, 1.0f};
+                SealCounts counts;
+                seal_step(x, &s[way], 1, &batch, items, &counts);
+            } else {
+                PassCounts counts = {};
+                selector_begin(&s[way], rows, B, x->stream);
+                for (int i = 0; i < B; i++) { items[i].sample = tune[i]; items[i].coefficient = 1.0f / B; }
+                gradients_zero(&x->theta_hat, x->stream);
+                trainer_pass(x, &x->theta_hat, items, B, B, s[way].sigma, x->loss_hat, true, &counts);
+                optimizer_step(&x->theta_hat, &x->settings.adamw, 2e-3f, x->norm + 2, x->norm + 3, x->stream);
+                for (int i = 0; i < B; i++) items[i].coefficient = gamma / B;
+                for (int j = 0; j < M; j++) { items[B + j].sample = safe[j]; items[B + j].coefficient = (1.0f - gamma) / M; }
+                gradients_zero(&x->theta, x->stream);
+                trainer_pass(x, &x->theta, items, B + M, B, s[way].sigma, x->loss, true, &counts);
+                optimizer_step(&x->theta, &x->settings.adamw, 1e-3f, x->norm, x->norm + 1, x->stream);
+                selector_end(&s[way], x->loss, x->loss_hat, step == 0, B, 5e-3f, 1.0f, x->stream);
+            }
+            trainer_bring_back(x, 0);
+            StepResult r = trainer_result(x, 0);
+            memcpy(loss[way][step], r.loss, sizeof loss[way][step]);
+            memcpy(loss_hat[way][step], r.loss_hat, sizeof loss_hat[way][step]);
+            norm[way][step] = r.norm + r.norm_hat;
+        }
+        cudaCheck(cudaMemcpy(omega[way], s[way].omega, sizeof omega[way], cudaMemcpyDeviceToHost));
+        selector_free(&s[way]);
+        memory_free(&plan);
+        trainer_free(&t[way]);
+    }
+    double worst_loss = 0, worst_omega = 0, worst_norm = 0, sum = 0;
+    for (int step = 0; step < STEPS; step++) {
+        for (int i = 0; i < B + M; i++) sum += loss[0][step][i] + loss_hat[0][step][i % B] + norm[0][step];
+        for (int i = 0; i < B + M; i++) worst_loss = fmax(worst_loss, fabs(loss[0][step][i] / loss[1][step][i] - 1));
+        for (int i = 0; i < B; i++) worst_loss = fmax(worst_loss, fabs(loss_hat[0][step][i] / loss_hat[1][step][i] - 1));
+        worst_norm = fmax(worst_norm, fabs(norm[0][step] / norm[1][step] - 1));
+    }
+    for (int i = 0; i < N; i++) worst_omega = fmax(worst_omega, fabs(omega[0][i] - omega[1][i]));
+    check(isfinite(sum) && worst_loss <= (bf16 ? 1e-2 : 1e-5), "%s: Algorithm 1 in one pass: losses within %.1e of separate passes", family, worst_loss);
+    check(worst_norm <= (bf16 ? 2e-2 : 1e-5), "%s: gradient norms within %.1e", family, worst_norm);
+    check(worst_omega <= (bf16 ? 5e-3 : 1e-5) && fabs(omega[1][0] - 0.1) > 1e-3, "%s: omega within %.1e (it moved by %.1e)", family, worst_omega, fabs(omega[1][0] - 0.1));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------------
 // memory
 
 static size_t planned(const ModelConfig* c, const char* modules, int algorithm, int T, bool recompute) {
@@ -472,6 +543,7 @@ int main(void) {
     for (int f = 0; f < 5; f++) {
         check_one_pass(families[f]);
         check_frozen(families[f]);
+        check_seal_step(families[f]);
     }
     check_memory();
     check_allocated();
