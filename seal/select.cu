@@ -19,7 +19,7 @@
 #include "trainer.h"
 
 void check_head_size(const ModelConfig* c) {
-    if (!attention_head_size_served(c->HS)) fatal("head size %d (width %d, %d heads) has no attention kernel; served are 32, 64, 80, 96, 128", c->HS, c->C, c->NH);
+    if (!attention_head_size_served(c->HS)) fatal("head size %d (width %d, %d heads) has no attention kernel here; served are 32, 64, 80, 96, 128 and, where a block may have 132 KiB of shared memory (A100, H100), 256", c->HS, c->C, c->NH);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------

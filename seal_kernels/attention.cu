@@ -9,7 +9,10 @@ row sums of datty ∘ atty which backward needs. The kernels themselves are in a
 // defines: quad_sum
 #include "ptx.h"
 
-bool attention_head_size_served(int HS) { return HS == 32 || HS == 64 || HS == 80 || HS == 96 || HS == 128; }
+bool attention_head_size_served(int HS) {
+    size_t bytes = attention_shared_bytes(HS);
+    return bytes > 0 && bytes <= (size_t)most_shared();
+}
 
 // Tile t of a sample sees t + 1 tiles of keys, so "longest first" is "highest t first": the last blocks to start are the shortest, and the GPU
 // does not end on one straggler.
@@ -58,7 +61,7 @@ static __global__ void attention_delta_kernel(AttentionArgs args, int HS) {
 // launchers
 
 static void check_arguments(const AttentionArgs& args, int HS) {  // bugs of the caller; the user's head size is refused before
-    assert(attention_head_size_served(HS) && args.NH % args.NKV == 0);
+    assert(attention_shared_bytes(HS) > 0 && args.NH % args.NKV == 0);
     assert((int64_t)args.T * args.NH < INT32_MAX / 4 && args.ldq % VEC == 0 && args.ldo % VEC == 0 && args.lddq % VEC == 0);
     (void)args, (void)HS;
 }

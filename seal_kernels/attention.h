@@ -42,7 +42,9 @@ static inline __device__ AttentionBlock attention_block(const AttentionArgs& arg
     return block;
 }
 
-// attention_fp32.cu or attention_bf16.cu, whichever floatX is: the head sizes of attention_head_size_served. Backward expects args.delta filled.
+// attention_fp32.cu or attention_bf16.cu, whichever floatX is. Shared memory that a block needs at the least, 0: no kernel serves the head size.
+size_t attention_shared_bytes(int HS);
+// Backward expects args.delta filled.
 void attention_forward_served(floatX* atty, float* lse, const AttentionArgs& args, int HS, cudaStream_t stream);
 void attention_backward_served(floatX* dqkv, const AttentionArgs& args, int HS, cudaStream_t stream);
 

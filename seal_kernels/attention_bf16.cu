@@ -15,7 +15,10 @@ Forward: 4 warps of 32 queries. Backward: 4 warps of 16 queries (dq) or 16 keys 
 #define WARPS 4
 #define THREADS (WARPS * WARP_SIZE)
 #define BLOCKS(HS) ((HS) == 32 ? 3 : 2)  // an SM's registers hold these many blocks; asking for more would spill
-#define FORWARD_ROWS (2 * TILE)  // queries a forward block owns: two tiles, because 32 rows a warp halve the traffic of shared memory
+// What accumulators of 16 rows of 256 elements leave no room for (Pythia-1B's heads):
+#define FORWARD_ROWS(HS) ((HS) > 128 ? TILE : 2 * TILE)  // queries a forward block owns: two tiles, because 32 rows a warp halve the traffic of shared memory
+#define RESIDENT(HS) ((HS) > 128)                        // dq: queries and dO stay in shared memory instead of registers, keys and values have one stage
+#define WIDTH(HS) ((HS) > 128 ? 128 : (HS))              // columns of dk and dv a block owns
 #define PAD 8                    // elements; a row of HS + 8 shifts by 16 bytes against the banks, so the 8 rows of an ldmatrix do not collide
 
 // Forward subtracts a maximum from the scores that may lie behind the true one by this many powers of two: sums of 2^8 are as exact as sums of 1, and
@@ -76,20 +79,20 @@ static inline __device__ void scores(float (&c)[MT][NT][4], const floatX* a, con
     }
 }
 
-// 16 rows (n of them real) of dst (ld) = c, through the warp's own 16 rows of shared memory, so that global memory sees 16-byte stores
-template <int HS>
-static inline __device__ void store_rows(floatX* dst, int ld, const float (&c)[HS / 8][4], floatX* shared, int n) {
+// 16 rows (n of them real) and N columns of dst (ld) = c, through the warp's own 16 rows of shared memory, so that global memory sees 16-byte stores
+template <int HS, int N>
+static inline __device__ void store_rows(floatX* dst, int ld, const float (&c)[N / 8][4], floatX* shared, int n) {
     constexpr int LD = HS + PAD;
     int lane = threadIdx.x % WARP_SIZE;
-    uint32_t packed[HS / 16][4];
+    uint32_t packed[N / 16][4];
     accumulators_to_a(packed, c);
     __syncwarp();  // the last reads of these rows as operands are over
-    UNROLL for (int k = 0; k < HS / 16; k++)
+    UNROLL for (int k = 0; k < N / 16; k++)
         UNROLL for (int e = 0; e < 4; e++)
             *reinterpret_cast<uint32_t*>(shared + (lane / 4 + e % 2 * 8) * LD + k * 16 + e / 2 * 8 + lane % 4 * 2) = packed[k][e];
     __syncwarp();
-    for (int x = lane; x < n * (HS / VEC); x += WARP_SIZE) {
-        int row = x / (HS / VEC), d = x % (HS / VEC) * VEC;
+    for (int x = lane; x < n * (N / VEC); x += WARP_SIZE) {
+        int row = x / (N / VEC), d = x % (N / VEC) * VEC;
         store8(dst + (size_t)row * ld + d, load8(shared + row * LD + d));
     }
 }
@@ -97,25 +100,25 @@ static inline __device__ void store_rows(floatX* dst, int ld, const float (&c)[H
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // kernels
 
-template <int HS> static constexpr size_t forward_shared() { return sizeof(floatX) * (FORWARD_ROWS + 2 * TILE) * (HS + PAD); }
+template <int HS> static constexpr size_t forward_shared() { return sizeof(floatX) * (FORWARD_ROWS(HS) + 2 * TILE) * (HS + PAD); }
 
 template <int HS>
 static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_forward_kernel(floatX* atty, float* lse, AttentionArgs args) {
-    constexpr int LD = HS + PAD, MT = FORWARD_ROWS / WARPS / 16;
-    EXTERN_SHARED(floatX, q);                 // (FORWARD_ROWS, HS; LD)
-    floatX* k = q + FORWARD_ROWS * LD;        // (TILE, HS; LD)
+    constexpr int LD = HS + PAD, ROWS = FORWARD_ROWS(HS), MT = ROWS / WARPS / 16;
+    EXTERN_SHARED(floatX, q);                 // (ROWS, HS; LD)
+    floatX* k = q + ROWS * LD;                // (TILE, HS; LD)
     floatX* v = k + TILE * LD;                // (TILE, HS; LD)
 
     AttentionBlock block = attention_block(args, args.NH);
-    if (block.tile % 2) return;  // the block of the even tile before owns these rows
+    if (block.tile % (ROWS / TILE)) return;  // the block of the even tile before owns these rows
     int lane = threadIdx.x % WARP_SIZE;
-    int row0 = block.tile * TILE, warp_row = threadIdx.x / WARP_SIZE * (MT * 16), n_q = min(FORWARD_ROWS, block.length - row0);
+    int row0 = block.tile * TILE, warp_row = threadIdx.x / WARP_SIZE * (MT * 16), n_q = min(ROWS, block.length - row0);
     int n_tiles = CEIL_DIV(row0 + n_q, TILE);
     const floatX* keys = args.qkv + (size_t)block.start * args.ldq + (args.NH + block.head / (args.NH / args.NKV)) * HS;
     const floatX* values = keys + args.NKV * HS;
     float scale_log2 = args.scale * LOG2E;  // softmax in powers of two: its scale and exp's in one multiplication
 
-    load_tile<HS, FORWARD_ROWS>(q, args.qkv + (size_t)(block.start + row0) * args.ldq + block.head * HS, args.ldq, n_q);
+    load_tile<HS, ROWS>(q, args.qkv + (size_t)(block.start + row0) * args.ldq + block.head * HS, args.ldq, n_q);
     load_tile<HS, TILE>(k, keys, args.ldq, block.length);
     cp_async_commit();
 
@@ -186,11 +189,19 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_forward_
         if (lane % 4 == 0 && warp_row + row < n_q) lse[(size_t)block.head * args.T + first_row + row] = m[i] * args.scale + logf(l[i]);
     }
     UNROLL for (int i = 0; i < MT; i++)
-        store_rows<HS>(atty + (first_row + i * 16) * args.ldo + block.head * HS, args.ldo, acc[i], q + (warp_row + i * 16) * LD,
+        store_rows<HS, HS>(atty + (first_row + i * 16) * args.ldo + block.head * HS, args.ldo, acc[i], q + (warp_row + i * 16) * LD,
                        min(16, n_q - warp_row - i * 16));
 }
 
 template <int HS> static constexpr size_t dq_shared() { return sizeof(floatX) * 4 * TILE * (HS + PAD); }
+
+// Keys and values of tile t, of the head that a query head reads, to stage (2 · TILE, HS; LD)
+template <int HS>
+static inline __device__ void load_keys(floatX* stage, const AttentionArgs& args, const AttentionBlock& block, int t) {
+    const floatX* keys = args.qkv + ((size_t)block.start + t * TILE) * args.ldq + (args.NH + block.head / (args.NH / args.NKV)) * HS;
+    load_tile<HS, TILE>(stage, keys, args.ldq, block.length - t * TILE);
+    load_tile<HS, TILE>(stage + TILE * (HS + PAD), keys + args.NKV * HS, args.ldq, block.length - t * TILE);
+}
 
 // dq (TILE rows of one query head) = scale · Σ over keys of dS K, dS = P ∘ (dP − delta), dP = dO Vᵀ
 template <int HS>
@@ -202,15 +213,12 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dq_kerne
     int lane = threadIdx.x % WARP_SIZE;
     int row0 = block.tile * TILE, warp_row = threadIdx.x / WARP_SIZE * 16, n_q = min(TILE, block.length - row0);
     size_t first_row = (size_t)block.start + row0;
-    const floatX* keys = args.qkv + (size_t)block.start * args.ldq + (args.NH + block.head / (args.NH / args.NKV)) * HS;
-    const floatX* values = keys + args.NKV * HS;
     float scale_log2 = args.scale * LOG2E;
 
-    // Queries and dO pass through the second stage into registers, where they stay.
+    // Queries and dO pass through the second stage into registers, where they stay; or they stay in that stage.
     load_tile<HS, TILE>(shared + STAGE, args.qkv + first_row * args.ldq + block.head * HS, args.ldq, n_q);
     load_tile<HS, TILE>(shared + STAGE + TILE * LD, args.datty + first_row * args.ldo + block.head * HS, args.ldo, n_q);
-    load_tile<HS, TILE>(shared, keys, args.ldq, block.length);
-    load_tile<HS, TILE>(shared + TILE * LD, values, args.ldq, block.length);
+    load_keys<HS>(shared, args, block, 0);
     cp_async_commit();
     float lse[2], delta[2];
     UNROLL for (int i = 0; i < 2; i++) {
@@ -222,43 +230,51 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dq_kerne
     cp_async_wait<0>();
     __syncthreads();
     uint32_t q[1][HS / 16][4], dout[1][HS / 16][4];
-    load_a_fragments(q[0], shared + STAGE + warp_row * LD, LD);
-    load_a_fragments(dout[0], shared + STAGE + (TILE + warp_row) * LD, LD);
+    if constexpr (!RESIDENT(HS)) {
+        load_a_fragments(q[0], shared + STAGE + warp_row * LD, LD);
+        load_a_fragments(dout[0], shared + STAGE + (TILE + warp_row) * LD, LD);
+    }
 
     float acc[1][HS / 8][4];
     zero(acc);
     for (int t = 0; t <= block.tile; t++) {
-        const floatX* k = shared + t % 2 * STAGE;
+        const floatX* k = shared + (RESIDENT(HS) ? 0 : t % 2 * STAGE);
         const floatX* v = k + TILE * LD;
         cp_async_wait<0>();
         __syncthreads();  // this stage is there, and everybody has left the other one
-        if (t < block.tile) {
-            floatX* next = shared + (t + 1) % 2 * STAGE;
-            size_t at = (size_t)(t + 1) * TILE * args.ldq;
-            load_tile<HS, TILE>(next, keys + at, args.ldq, block.length - (t + 1) * TILE);
-            load_tile<HS, TILE>(next + TILE * LD, values + at, args.ldq, block.length - (t + 1) * TILE);
-        }
+        if (!RESIDENT(HS) && t < block.tile) load_keys<HS>(shared + (t + 1) % 2 * STAGE, args, block, t + 1);
         cp_async_commit();
-        if (warp_row >= n_q) continue;
-        float s[1][NT_SCORES][4], dp[1][NT_SCORES][4];
-        zero(s);
-        zero(dp);
-        mma_tile_nk(s, q, k, LD);
-        mma_tile_nk(dp, dout, v, LD);
-        UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) {
-            float p = exp2_approx(s[0][n][e] * scale_log2 - lse[e / 2]);
-            int key = n * 8 + lane % 4 * 2 + e % 2, query = warp_row + lane / 4 + e / 2 * 8;
-            dp[0][n][e] = t == block.tile && key > query ? 0.0f : p * (dp[0][n][e] - delta[e / 2]);
+        if (warp_row < n_q) {
+            float s[1][NT_SCORES][4], dp[1][NT_SCORES][4];
+            if constexpr (RESIDENT(HS)) {
+                scores<HS>(s, shared + STAGE + warp_row * LD, k);
+                scores<HS>(dp, shared + STAGE + (TILE + warp_row) * LD, v);
+            } else {
+                zero(s);
+                zero(dp);
+                mma_tile_nk(s, q, k, LD);
+                mma_tile_nk(dp, dout, v, LD);
+            }
+            UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) {
+                float p = exp2_approx(s[0][n][e] * scale_log2 - lse[e / 2]);
+                int key = n * 8 + lane % 4 * 2 + e % 2, query = warp_row + lane / 4 + e / 2 * 8;
+                dp[0][n][e] = t == block.tile && key > query ? 0.0f : p * (dp[0][n][e] - delta[e / 2]);
+            }
+            uint32_t ds[1][TILE / 16][4];
+            accumulators_to_a(ds[0], dp[0]);
+            mma_tile_kn(acc, ds, k, LD);
         }
-        uint32_t ds[1][TILE / 16][4];
-        accumulators_to_a(ds[0], dp[0]);
-        mma_tile_kn(acc, ds, k, LD);
+        if (RESIDENT(HS) && t < block.tile) {
+            __syncthreads();  // everybody has left the stage
+            load_keys<HS>(shared, args, block, t + 1);
+            cp_async_commit();
+        }
     }
 
     __syncthreads();  // the stages become the way out
     if (warp_row >= n_q) return;
     UNROLL for (int n = 0; n < HS / 8; n++) UNROLL for (int e = 0; e < 4; e++) acc[0][n][e] *= args.scale;
-    store_rows<HS>(dqkv + (first_row + warp_row) * args.lddq + block.head * HS, args.lddq, acc[0], shared + warp_row * LD, min(16, n_q - warp_row));
+    store_rows<HS, HS>(dqkv + (first_row + warp_row) * args.lddq + block.head * HS, args.lddq, acc[0], shared + warp_row * LD, min(16, n_q - warp_row));
 }
 
 template <int HS> static constexpr size_t dkdv_shared(int stages) { return sizeof(floatX) * (2 + 2 * stages) * TILE * (HS + PAD) + sizeof(float) * 2 * stages * TILE; }
@@ -277,10 +293,10 @@ static inline __device__ void load_queries(floatX* stage, float* statistics, con
 
 // dv = Pᵀ dO and dk = scale · dSᵀ Q for TILE rows of one key-value head, summed over the query heads that read it and over all later queries.
 // Scores are computed transposed, keys down and queries across: Pᵀ and dSᵀ are then left operands in the registers of the warp that owns the keys.
-// n_stages 2 loads a step's queries while the one before is computed; 1 is for GPUs whose blocks may have no more than 99 KiB of shared memory.
+// blockIdx.y says which WIDTH columns of the head. n_stages 2 loads a step's queries while the one before is computed; 1 is for GPUs whose blocks may have no more than 99 KiB of shared memory.
 template <int HS>
 static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dkdv_kernel(floatX* dqkv, AttentionArgs args, int n_stages) {
-    constexpr int LD = HS + PAD, STAGE = 2 * TILE * LD;
+    constexpr int LD = HS + PAD, STAGE = 2 * TILE * LD, WIDTH = WIDTH(HS);
     EXTERN_SHARED(floatX, k);                 // (TILE, HS; LD)
     floatX* v = k + TILE * LD;                // (TILE, HS; LD)
     floatX* stages = v + TILE * LD;           // n_stages of queries and dO (TILE, HS; LD each)
@@ -300,7 +316,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dkdv_ker
     int head = block.head * (args.NH / args.NKV), left = args.NH / args.NKV, t = block.tile, stage = 0;  // of this step
     load_queries<HS>(stages, statistics, args, block, head, t);
     cp_async_commit();
-    float dk[1][HS / 8][4], dv[1][HS / 8][4];
+    float dk[1][WIDTH / 8][4], dv[1][WIDTH / 8][4];
     zero(dk);
     zero(dv);
     while (left > 0) {
@@ -330,11 +346,11 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dkdv_ker
                 s[0][n][e] = diagonal && key > query ? 0.0f : p;
             }
             accumulators_to_a(fragments[0], s[0]);
-            mma_tile_kn(dv, fragments, dout, LD);
+            mma_tile_kn(dv, fragments, dout + blockIdx.y * WIDTH, LD);
             scores<HS>(dp, v + warp_row * LD, dout);
             UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) s[0][n][e] *= dp[0][n][e] - delta[n * 8 + lane % 4 * 2 + e % 2];
             accumulators_to_a(fragments[0], s[0]);
-            mma_tile_kn(dk, fragments, q, LD);
+            mma_tile_kn(dk, fragments, q + blockIdx.y * WIDTH, LD);
         }
         if (n_stages == 1 && left > 0) {
             __syncthreads();  // everybody has left the stage
@@ -346,11 +362,11 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dkdv_ker
     block = owned[0];
     int n = min(16, block.length - block.tile * TILE - warp_row);
     if (n <= 0) return;
-    UNROLL for (int i = 0; i < HS / 8; i++) UNROLL for (int e = 0; e < 4; e++) dk[0][i][e] *= args.scale;
-    floatX* out = dqkv + ((size_t)block.start + block.tile * TILE + warp_row) * args.lddq;
+    UNROLL for (int i = 0; i < WIDTH / 8; i++) UNROLL for (int e = 0; e < 4; e++) dk[0][i][e] *= args.scale;
+    floatX* out = dqkv + ((size_t)block.start + block.tile * TILE + warp_row) * args.lddq + blockIdx.y * WIDTH;
     // its own rows of k and v, which no other warp reads
-    store_rows<HS>(out + (args.NH + block.head) * HS, args.lddq, dk[0], k + warp_row * LD, n);
-    store_rows<HS>(out + (args.NH + args.NKV + block.head) * HS, args.lddq, dv[0], v + warp_row * LD, n);
+    store_rows<HS, WIDTH>(out + (args.NH + block.head) * HS, args.lddq, dk[0], k + warp_row * LD, n);
+    store_rows<HS, WIDTH>(out + (args.NH + args.NKV + block.head) * HS, args.lddq, dv[0], v + warp_row * LD, n);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
@@ -373,7 +389,23 @@ static void backward(floatX* dqkv, const AttentionArgs& args, cudaStream_t strea
         allow_shared(attention_dkdv_kernel<HS>, dkdv_shared<HS>(n_stages));
     }
     LAUNCH((attention_dq_kernel<HS>), args.n_tiles * args.NH, THREADS, dq_shared<HS>(), stream, dqkv, args);
-    LAUNCH((attention_dkdv_kernel<HS>), args.n_tiles * args.NKV, THREADS, dkdv_shared<HS>(n_stages), stream, dqkv, args, n_stages);
+    LAUNCH((attention_dkdv_kernel<HS>), dim3(args.n_tiles * args.NKV, HS / WIDTH(HS)), THREADS, dkdv_shared<HS>(n_stages), stream, dqkv, args, n_stages);
+}
+
+template <int HS> static size_t shared_bytes(void) {
+    size_t dq = dq_shared<HS>(), dkdv = dkdv_shared<HS>(1), backward = dq > dkdv ? dq : dkdv;
+    return forward_shared<HS>() > backward ? forward_shared<HS>() : backward;
+}
+size_t attention_shared_bytes(int HS) {
+    switch (HS) {
+        case 32: return shared_bytes<32>();
+        case 64: return shared_bytes<64>();
+        case 80: return shared_bytes<80>();
+        case 96: return shared_bytes<96>();
+        case 128: return shared_bytes<128>();
+        case 256: return shared_bytes<256>();
+    }
+    return 0;
 }
 
 void attention_forward_served(floatX* atty, float* lse, const AttentionArgs& args, int HS, cudaStream_t stream) {
@@ -383,6 +415,7 @@ void attention_forward_served(floatX* atty, float* lse, const AttentionArgs& arg
         case 80: forward<80>(atty, lse, args, stream); break;
         case 96: forward<96>(atty, lse, args, stream); break;
         case 128: forward<128>(atty, lse, args, stream); break;
+        case 256: forward<256>(atty, lse, args, stream); break;
     }
 }
 
@@ -393,6 +426,7 @@ void attention_backward_served(floatX* dqkv, const AttentionArgs& args, int HS, 
         case 80: backward<80>(dqkv, args, stream); break;
         case 96: backward<96>(dqkv, args, stream); break;
         case 128: backward<128>(dqkv, args, stream); break;
+        case 256: backward<256>(dqkv, args, stream); break;
     }
 }
 #endif

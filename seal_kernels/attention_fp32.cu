@@ -9,6 +9,8 @@ ever crosses a lane, a row past the sample's end can hold anything, and on the C
 #ifndef PRECISION_BF16
 
 #define TILE ATTENTION_TILE
+#define SPAN(HS) ((HS) > 128 ? TILE / 2 : TILE)  // keys (in dk, dv: queries) of one step: at head size 256 no more fit into shared memory
+#define WIDTH(HS) ((HS) > 128 ? 128 : (HS))      // columns of dk and dv a block owns: more would take more threads than there are registers for
 #define COLS 8  // a thread's register tile is COLS × ROWS
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
@@ -140,42 +142,41 @@ static inline __device__ void zero_tile(Rows (&acc)[COLS]) { UNROLL for (int c =
 // kernels. A thread has the rows `group` of the block's tile and up to two tasks with them, picked by `column`: COLS columns of the score tile
 // and COLS elements of the result. The scores, softmaxed, pass through shared memory from the first task to the second.
 
-static constexpr int scores_columns = TILE / COLS;
-template <int HS> static constexpr int block_threads(int results) {  // a whole number of warps
-    return CEIL_DIV(GROUPS * (results * HS / COLS > scores_columns ? results * HS / COLS : scores_columns), WARP_SIZE) * WARP_SIZE;
+#define SCORES(HS) (SPAN(HS) / COLS)  // columns of threads that compute scores
+template <int HS> static constexpr int block_threads(int results) {  // of so many columns; a whole number of warps
+    return CEIL_DIV(GROUPS * (results / COLS > SCORES(HS) ? results / COLS : SCORES(HS)), WARP_SIZE) * WARP_SIZE;
 }
 
 template <int HS> static constexpr size_t forward_shared() {
-    return sizeof(float) * (HS * TILE + 2 * TILE * (HS + 4) + TILE * TILE + scores_columns * TILE);
+    return sizeof(float) * (HS * TILE + 2 * SPAN(HS) * (HS + 4) + SPAN(HS) * TILE + SCORES(HS) * TILE);
 }
 
 template <int HS>
-static __global__ void __launch_bounds__(block_threads<HS>(1)) attention_forward_kernel(float* atty, float* lse, AttentionArgs args) {
-    constexpr int LD = HS + 4;
+static __global__ void __launch_bounds__(block_threads<HS>(HS)) attention_forward_kernel(float* atty, float* lse, AttentionArgs args) {
+    constexpr int LD = HS + 4, SPAN = SPAN(HS), SCORES = SCORES(HS);
     EXTERN_SHARED(float, qT);                 // (HS, TILE)
-    float* k = qT + HS * TILE;                // (TILE, HS; LD)
-    float* v = k + TILE * LD;                 // (TILE, HS; LD)
-    float* pT = v + TILE * LD;                // (TILE keys, TILE queries)
-    float* partial = pT + TILE * TILE;        // (scores_columns, TILE): each task's row maxima, at the end its row sums
+    float* k = qT + HS * TILE;                // (SPAN, HS; LD)
+    float* v = k + SPAN * LD;                 // (SPAN, HS; LD)
+    float* pT = v + SPAN * LD;                // (SPAN keys, TILE queries)
+    float* partial = pT + SPAN * TILE;        // (SCORES, TILE): each task's row maxima, at the end its row sums
 
     AttentionBlock block = attention_block(args, args.NH);
-    int kv_head = block.head / (args.NH / args.NKV);
-    int n_q = min(TILE, block.length - block.tile * TILE);
+    int kv_head = block.head / (args.NH / args.NKV), row0 = block.tile * TILE, n_q = min(TILE, block.length - row0);
     int group = threadIdx.x % GROUPS, column = threadIdx.x / GROUPS, i0 = group * ROWS, c0 = column * COLS;
-    size_t first_row = (size_t)block.start + block.tile * TILE;
+    size_t first_row = (size_t)block.start + row0;
     const float* keys = args.qkv + (size_t)block.start * args.ldq + (args.NH + kv_head) * HS;
     float scale_log2 = args.scale * LOG2E;  // softmax in powers of two: one multiplication less an element
 
     load_transposed<HS>(qT, args.qkv + first_row * args.ldq + block.head * HS, args.ldq, n_q);
     Rows m = rows_fill(-INFINITY), l = rows_fill(0.0f), acc[COLS], s[COLS];
     zero_tile(acc);
-    for (int t = 0; t <= block.tile; t++) {
-        int n_k = min(TILE, block.length - t * TILE);
-        int seen = i0 >= n_q ? 0 : t < block.tile ? n_k : min(n_k, i0 + ROWS);  // keys of this tile which some row of the group sees
-        bool scores = column < scores_columns && c0 < seen;
-        __syncthreads();  // the readers of the last tile are done
-        load_rows<HS>(k, keys + (size_t)t * TILE * args.ldq, args.ldq, n_k);
-        load_rows<HS>(v, keys + (size_t)t * TILE * args.ldq + args.NKV * HS, args.ldq, n_k);
+    for (int k0 = 0; k0 < row0 + n_q; k0 += SPAN) {
+        int n_k = min(SPAN, block.length - k0);
+        int seen = i0 >= n_q ? 0 : max(0, min(n_k, row0 + i0 + ROWS - k0));  // keys of this step which some row of the group sees
+        bool scores = column < SCORES && c0 < seen;
+        __syncthreads();  // the readers of the last step are done
+        load_rows<HS>(k, keys + (size_t)k0 * args.ldq, args.ldq, n_k);
+        load_rows<HS>(v, keys + (size_t)k0 * args.ldq + args.NKV * HS, args.ldq, n_k);
         __syncthreads();
         if (scores) {
             zero_tile(s);
@@ -184,7 +185,7 @@ static __global__ void __launch_bounds__(block_threads<HS>(1)) attention_forward
             UNROLL for (int c = 0; c < COLS; c++) {
                 s[c] = scale_log2 * s[c];
                 // the mask also covers keys past the sample's end: no row of the sample comes after them
-                if (t == block.tile) s[c] = rows_keep(s[c], c0 + c - i0, ROWS, -INFINITY);
+                if (k0 >= row0) s[c] = rows_keep(s[c], k0 - row0 + c0 + c - i0, ROWS, -INFINITY);
                 highest = rows_max(highest, s[c]);
             }
             rows_store(partial + column * TILE + i0, highest);
@@ -208,10 +209,10 @@ static __global__ void __launch_bounds__(block_threads<HS>(1)) attention_forward
         }
     }
 
-    if (column < scores_columns) rows_store(partial + column * TILE + i0, l);
+    if (column < SCORES) rows_store(partial + column * TILE + i0, l);
     __syncthreads();
     Rows total = rows_fill(0.0f);
-    for (int c = 0; c < scores_columns; c++) total = total + rows_load(partial + c * TILE + i0);
+    for (int c = 0; c < SCORES; c++) total = total + rows_load(partial + c * TILE + i0);
     int n = min(ROWS, n_q - i0);
     if (c0 < HS && n > 0) store_tile(atty + (first_row + i0) * args.ldo + block.head * HS + c0, args.ldo, acc, rows_inverse(total), n);
     if (column == 0) {
@@ -223,23 +224,22 @@ static __global__ void __launch_bounds__(block_threads<HS>(1)) attention_forward
     }
 }
 
-template <int HS> static constexpr size_t dq_shared() { return sizeof(float) * (2 * HS * TILE + 2 * TILE * (HS + 4) + TILE * TILE); }
+template <int HS> static constexpr size_t dq_shared() { return sizeof(float) * (2 * HS * TILE + 2 * SPAN(HS) * (HS + 4) + SPAN(HS) * TILE); }
 
 // dq (TILE rows of one query head) = scale · Σ over keys of dS K, dS = P ∘ (dP − delta), dP = dO Vᵀ
 template <int HS>
-static __global__ void __launch_bounds__(block_threads<HS>(1)) attention_dq_kernel(float* dqkv, AttentionArgs args) {
-    constexpr int LD = HS + 4;
+static __global__ void __launch_bounds__(block_threads<HS>(HS)) attention_dq_kernel(float* dqkv, AttentionArgs args) {
+    constexpr int LD = HS + 4, SPAN = SPAN(HS);
     EXTERN_SHARED(float, qT);                 // (HS, TILE)
     float* doutT = qT + HS * TILE;            // (HS, TILE)
-    float* k = doutT + HS * TILE;             // (TILE, HS; LD)
-    float* v = k + TILE * LD;                 // (TILE, HS; LD)
-    float* dsT = v + TILE * LD;               // (TILE keys, TILE queries)
+    float* k = doutT + HS * TILE;             // (SPAN, HS; LD)
+    float* v = k + SPAN * LD;                 // (SPAN, HS; LD)
+    float* dsT = v + SPAN * LD;               // (SPAN keys, TILE queries)
 
     AttentionBlock block = attention_block(args, args.NH);
-    int kv_head = block.head / (args.NH / args.NKV);
-    int n_q = min(TILE, block.length - block.tile * TILE);
+    int kv_head = block.head / (args.NH / args.NKV), row0 = block.tile * TILE, n_q = min(TILE, block.length - row0);
     int group = threadIdx.x % GROUPS, column = threadIdx.x / GROUPS, i0 = group * ROWS, c0 = column * COLS, n = n_q - i0;
-    size_t first_row = (size_t)block.start + block.tile * TILE;
+    size_t first_row = (size_t)block.start + row0;
     const float* keys = args.qkv + (size_t)block.start * args.ldq + (args.NH + kv_head) * HS;
     float scale_log2 = args.scale * LOG2E;
 
@@ -249,21 +249,21 @@ static __global__ void __launch_bounds__(block_threads<HS>(1)) attention_dq_kern
     Rows lse = LOG2E * load_statistics(args.lse + statistics, n), delta = load_statistics(args.delta + statistics, n);
     Rows acc[COLS], s[COLS], dp[COLS];
     zero_tile(acc);
-    for (int t = 0; t <= block.tile; t++) {
-        int n_k = min(TILE, block.length - t * TILE);
-        int seen = n <= 0 ? 0 : t < block.tile ? n_k : min(n_k, i0 + ROWS);
+    for (int k0 = 0; k0 < row0 + n_q; k0 += SPAN) {
+        int n_k = min(SPAN, block.length - k0);
+        int seen = n <= 0 ? 0 : max(0, min(n_k, row0 + i0 + ROWS - k0));
         __syncthreads();
-        load_rows<HS>(k, keys + (size_t)t * TILE * args.ldq, args.ldq, n_k);
-        load_rows<HS>(v, keys + (size_t)t * TILE * args.ldq + args.NKV * HS, args.ldq, n_k);
+        load_rows<HS>(k, keys + (size_t)k0 * args.ldq, args.ldq, n_k);
+        load_rows<HS>(v, keys + (size_t)k0 * args.ldq + args.NKV * HS, args.ldq, n_k);
         __syncthreads();
-        if (column < scores_columns && c0 < seen) {
+        if (column < SCORES(HS) && c0 < seen) {
             zero_tile(s);
             zero_tile(dp);
             tile_product<LD, 1>(s, k + c0 * LD, qT + i0, 0, HS);
             tile_product<LD, 1>(dp, v + c0 * LD, doutT + i0, 0, HS);
             UNROLL for (int c = 0; c < COLS; c++) {
                 Rows ds = rows_exp2(scale_log2 * s[c] - lse) * (dp[c] - delta);
-                if (t == block.tile) ds = rows_keep(ds, c0 + c - i0, ROWS, 0.0f);
+                if (k0 >= row0) ds = rows_keep(ds, k0 - row0 + c0 + c - i0, ROWS, 0.0f);
                 rows_store(dsT + (c0 + c) * TILE + i0, ds);
             }
         }
@@ -275,31 +275,31 @@ static __global__ void __launch_bounds__(block_threads<HS>(1)) attention_dq_kern
 }
 
 template <int HS> static constexpr size_t dkdv_shared() {
-    return sizeof(float) * (2 * HS * TILE + 2 * TILE * (HS + 4) + 2 * TILE * TILE + 2 * TILE);
+    return sizeof(float) * (2 * HS * TILE + 2 * SPAN(HS) * (HS + 4) + 2 * SPAN(HS) * TILE + 2 * SPAN(HS));
 }
 
 // dv = Pᵀ dO and dk = scale · dSᵀ Q for TILE rows of one key-value head, summed over the query heads that read it and over all later queries.
-// The rows along the vectors are keys here. Half of the columns hold dv, the other half dk.
+// The rows along the vectors are keys here. Half of the columns hold dv, the other half dk: WIDTH of them each, the blockIdx.y-th of the head.
 template <int HS>
-static __global__ void __launch_bounds__(block_threads<HS>(2)) attention_dkdv_kernel(float* dqkv, AttentionArgs args) {
-    constexpr int LD = HS + 4;
+static __global__ void __launch_bounds__(block_threads<HS>(2 * WIDTH(HS))) attention_dkdv_kernel(float* dqkv, AttentionArgs args) {
+    constexpr int LD = HS + 4, SPAN = SPAN(HS), WIDTH = WIDTH(HS);
     EXTERN_SHARED(float, kT);                 // (HS, TILE)
     float* vT = kT + HS * TILE;               // (HS, TILE)
-    float* q = vT + HS * TILE;                // (TILE, HS; LD)
-    float* dout = q + TILE * LD;              // (TILE, HS; LD)
-    float* p = dout + TILE * LD;              // (TILE queries, TILE keys)
-    float* ds = p + TILE * TILE;              // (TILE queries, TILE keys)
-    float* lse = ds + TILE * TILE;            // (TILE)
-    float* delta = lse + TILE;                // (TILE)
+    float* q = vT + HS * TILE;                // (SPAN, HS; LD)
+    float* dout = q + SPAN * LD;              // (SPAN, HS; LD)
+    float* p = dout + SPAN * LD;              // (SPAN queries, TILE keys)
+    float* ds = p + SPAN * TILE;              // (SPAN queries, TILE keys)
+    float* lse = ds + SPAN * TILE;            // (SPAN)
+    float* delta = lse + SPAN;                // (SPAN)
 
     AttentionBlock block = attention_block(args, args.NKV);
-    int n_tiles = CEIL_DIV(block.length, TILE), heads = args.NH / args.NKV;
-    int tile = n_tiles - 1 - block.tile;  // keys of the first tile are seen by all queries: mirrored, so that the longest blocks start first
-    int n_k = min(TILE, block.length - tile * TILE);
+    int heads = args.NH / args.NKV;
+    // keys of the first tile are seen by all queries: mirrored, so that the longest blocks start first
+    int key0 = (CEIL_DIV(block.length, TILE) - 1 - block.tile) * TILE, n_k = min(TILE, block.length - key0), spans = CEIL_DIV(block.length - key0, SPAN);
     int group = threadIdx.x % GROUPS, column = threadIdx.x / GROUPS, j0 = group * ROWS, c0 = column * COLS, n = n_k - j0;
-    int d0 = c0 % HS;
-    bool is_dk = c0 >= HS;
-    size_t first_row = (size_t)block.start + tile * TILE;
+    int d0 = c0 % WIDTH + blockIdx.y * WIDTH;
+    bool is_dk = c0 >= WIDTH;
+    size_t first_row = (size_t)block.start + key0;
     const float* keys = args.qkv + first_row * args.ldq + (args.NH + block.head) * HS;
     float scale_log2 = args.scale * LOG2E;
 
@@ -307,10 +307,10 @@ static __global__ void __launch_bounds__(block_threads<HS>(2)) attention_dkdv_ke
     load_transposed<HS>(vT, keys + args.NKV * HS, args.ldq, n_k);
     Rows acc[COLS], s[COLS], dp[COLS];
     zero_tile(acc);
-    for (int step = 0; step < heads * (n_tiles - tile); step++) {
-        int head = block.head * heads + step / (n_tiles - tile), t = tile + step % (n_tiles - tile);
-        int n_q = min(TILE, block.length - t * TILE), first = t == tile ? j0 : 0;  // queries before `first` see no key of this group
-        size_t row = (size_t)block.start + t * TILE;
+    for (int step = 0; step < heads * spans; step++) {
+        int head = block.head * heads + step / spans, q0 = key0 + step % spans * SPAN;
+        int n_q = min(SPAN, block.length - q0), first = max(0, key0 + j0 - q0);  // queries before `first` see no key of this group
+        size_t row = (size_t)block.start + q0;
         __syncthreads();
         load_rows<HS>(q, args.qkv + row * args.ldq + head * HS, args.ldq, n_q);
         load_rows<HS>(dout, args.datty + row * args.ldo + head * HS, args.ldo, n_q);
@@ -319,22 +319,22 @@ static __global__ void __launch_bounds__(block_threads<HS>(2)) attention_dkdv_ke
             delta[i] = args.delta[(size_t)head * args.T + row + i];
         }
         __syncthreads();
-        if (column < scores_columns && n > 0 && c0 < n_q && c0 + COLS > first) {
+        if (column < SCORES(HS) && n > 0 && c0 < n_q && c0 + COLS > first) {
             zero_tile(s);
             zero_tile(dp);
             tile_product<LD, 1>(s, q + c0 * LD, kT + j0, 0, HS);
             tile_product<LD, 1>(dp, dout + c0 * LD, vT + j0, 0, HS);
             UNROLL for (int c = 0; c < COLS; c++) {
                 Rows probability = rows_exp2(scale_log2 * s[c] - rows_fill(lse[c0 + c]));
-                if (t == tile) probability = rows_keep(probability, 0, c0 + c - j0, 0.0f);
+                if (q0 < key0 + TILE) probability = rows_keep(probability, 0, q0 - key0 + c0 + c - j0, 0.0f);
                 rows_store(p + (c0 + c) * TILE + j0, probability);
                 rows_store(ds + (c0 + c) * TILE + j0, probability * (dp[c] - rows_fill(delta[c0 + c])));
             }
         }
         __syncthreads();
-        if (c0 < 2 * HS && n > 0) tile_product<1, LD>(acc, (is_dk ? q : dout) + d0, (is_dk ? ds : p) + j0, first, n_q);
+        if (c0 < 2 * WIDTH && n > 0) tile_product<1, LD>(acc, (is_dk ? q : dout) + d0, (is_dk ? ds : p) + j0, first, n_q);
     }
-    if (c0 < 2 * HS && n > 0)
+    if (c0 < 2 * WIDTH && n > 0)
         store_tile(dqkv + (first_row + j0) * args.lddq + (args.NH + (is_dk ? 0 : args.NKV) + block.head) * HS + d0, args.lddq, acc,
                    rows_fill(is_dk ? args.scale : 1.0f), min(ROWS, n));
 }
@@ -347,7 +347,7 @@ static void forward(floatX* atty, float* lse, const AttentionArgs& args, cudaStr
     static bool ready = false;  // once an instance: the attribute belongs to the kernel, not to the launch
     if (!ready) allow_shared(attention_forward_kernel<HS>, forward_shared<HS>());
     ready = true;
-    LAUNCH((attention_forward_kernel<HS>), args.n_tiles * args.NH, block_threads<HS>(1), forward_shared<HS>(), stream, atty, lse, args);
+    LAUNCH((attention_forward_kernel<HS>), args.n_tiles * args.NH, block_threads<HS>(HS), forward_shared<HS>(), stream, atty, lse, args);
 }
 
 template <int HS>
@@ -358,8 +358,24 @@ static void backward(floatX* dqkv, const AttentionArgs& args, cudaStream_t strea
         allow_shared(attention_dkdv_kernel<HS>, dkdv_shared<HS>());
     }
     ready = true;
-    LAUNCH((attention_dq_kernel<HS>), args.n_tiles * args.NH, block_threads<HS>(1), dq_shared<HS>(), stream, dqkv, args);
-    LAUNCH((attention_dkdv_kernel<HS>), args.n_tiles * args.NKV, block_threads<HS>(2), dkdv_shared<HS>(), stream, dqkv, args);
+    LAUNCH((attention_dq_kernel<HS>), args.n_tiles * args.NH, block_threads<HS>(HS), dq_shared<HS>(), stream, dqkv, args);
+    LAUNCH((attention_dkdv_kernel<HS>), dim3(args.n_tiles * args.NKV, HS / WIDTH(HS)), block_threads<HS>(2 * WIDTH(HS)), dkdv_shared<HS>(), stream, dqkv, args);
+}
+
+template <int HS> static size_t shared_bytes(void) {
+    size_t dq = dq_shared<HS>(), dkdv = dkdv_shared<HS>(), backward = dq > dkdv ? dq : dkdv;
+    return forward_shared<HS>() > backward ? forward_shared<HS>() : backward;
+}
+size_t attention_shared_bytes(int HS) {
+    switch (HS) {
+        case 32: return shared_bytes<32>();
+        case 64: return shared_bytes<64>();
+        case 80: return shared_bytes<80>();
+        case 96: return shared_bytes<96>();
+        case 128: return shared_bytes<128>();
+        case 256: return shared_bytes<256>();
+    }
+    return 0;
 }
 
 void attention_forward_served(floatX* atty, float* lse, const AttentionArgs& args, int HS, cudaStream_t stream) {
@@ -369,6 +385,7 @@ void attention_forward_served(floatX* atty, float* lse, const AttentionArgs& arg
         case 80: forward<80>(atty, lse, args, stream); break;
         case 96: forward<96>(atty, lse, args, stream); break;
         case 128: forward<128>(atty, lse, args, stream); break;
+        case 256: forward<256>(atty, lse, args, stream); break;
     }
 }
 
@@ -379,6 +396,7 @@ void attention_backward_served(floatX* dqkv, const AttentionArgs& args, int HS, 
         case 80: backward<80>(dqkv, args, stream); break;
         case 96: backward<96>(dqkv, args, stream); break;
         case 128: backward<128>(dqkv, args, stream); break;
+        case 256: backward<256>(dqkv, args, stream); break;
     }
 }
 #endif

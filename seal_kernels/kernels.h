@@ -86,7 +86,8 @@ void rope_backward(floatX* dqkv, const int* positions, const float* cos_sin, int
 
 // ---- attention.cu ------------------------------------------------------------------------------------------------------------------------
 // Causal attention within each sample of the packed stream. qkv (T, (NH + 2 NKV)·HS; ldq): a row holds all query heads, then keys, then values.
-// Query head h reads key-value head h / (NH / NKV). HS one of 32, 64, 80, 96, 128 (attention_head_size_served).
+// Query head h reads key-value head h / (NH / NKV). HS one of 32, 64, 80, 96, 128, 256
+// (attention_head_size_served: in bf16 256 needs blocks of 132 KiB of shared memory, A100's and H100's; in fp32 what a GPU gives may end at 64).
 // The work is cut into tiles of ATTENTION_TILE rows of one sample: tiles (n_tiles, 2) = {sample, tile within the sample}.
 #define ATTENTION_TILE 64
 bool attention_head_size_served(int HS);
