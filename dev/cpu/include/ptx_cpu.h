@@ -83,7 +83,12 @@ struct cpu_product { float (*c)[4]; const uint32_t (*a)[4]; const __nv_bfloat16*
 template <int NT, int KT, bool NK> static void cpu_product_work(void** lanes, uint32_t, void*) {
     const int N = 8 * NT, K = 16 * KT;
     alignas(64) float A[16][16 * KT], C[16][8 * NT];
-    alignas(64) static __thread float B[16 * KT][8 * NT];  // as much as a fiber's whole stack at head size 256; nothing waits in here
+    // At head size 256 as much as a fiber's whole stack, so it is the OS thread's: nothing waits in here. To ThreadSanitizer fibers are threads, with larger stacks.
+#ifdef __SANITIZE_THREAD__
+    alignas(64) float B[16 * KT][8 * NT];
+#else
+    alignas(64) static __thread float B[16 * KT][8 * NT];
+#endif
     const cpu_product* first = (const cpu_product*)lanes[0];
     const __nv_bfloat16* b = first->b;
     int ldb = first->ldb;
