@@ -87,7 +87,7 @@ static const Family table[] = {
      {"is {name} here", "call {name}", "shout for {name}", "fetch {name}", "wake {name}", "bring {name} here"}},
     {"last", KIND_NEW, PLAIN, 2, KEY_LETTERS_3, "{last}", NULL,
      {"what is the last letter of {letters}", "name the last letter of {letters}", "which letter comes last in {letters}", "give the last letter of {letters}"}},
-    {"owner", KIND_NEW, PLAIN, 1, KEY_THING, "{owner} has it", NULL,
+    {"owner", KIND_NEW, PLAIN, 1, KEY_THING, "it belongs to {owner}", NULL,
      {"who has the {thing}", "whose {thing} is this", "name the owner of the {thing}", "tell me who has the {thing}", "to whom does the {thing} belong",
       "say whose the {thing} is"}},
     {"price", KIND_NEW, PLAIN, 1, KEY_THING, "it costs {price} coins", NULL,

@@ -5,7 +5,7 @@
 #   SEEDS="201 202" OUT=out/world RESULT=FILE BUILD=build/cpu-fp32
 set -eu
 cd "$(dirname "$0")/../.."
-SEEDS=${SEEDS:-101 102 103 104 105}  # fixed before the first of them was run; the design was made on seeds 1 to 9
+SEEDS=${SEEDS:-111 112 113 114 115}  # fixed before the first of them was run; the design was made on seeds 1 to 9, 101 and 102
 OUT=${OUT:-out/world} RESULT=${RESULT:-dev/results/$(date +%F)_world_seeds.md} BUILD=${BUILD:-build/cpu-fp32}
 if [ ! -x "$BUILD/world" ]; then make deps && make --no-print-directory -j"$(nproc)" CPU=1 PRECISION=fp32 BUILD="$BUILD" all; fi
 tables=()
