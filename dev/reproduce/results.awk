@@ -37,6 +37,7 @@ function print_table(c, a, line, rule, p, i, published, n) {
         show[c] = wanted[c]
         for (a = 1; a <= n_arms; a++) if ((a SUBSEP name[c]) in count) show[c] = 1
     }
+    for (a = 1; a <= n_arms; a++) if (paper[a] != "") any_published = 1
     line = "| method |"; rule = "|---|"
     for (c = 1; c <= n_columns; c++) if (show[c]) { line = line " " (c <= n_wins ? "win rate, " : "") heading[c] " |"; rule = rule "---:|" }
     print line; print rule
@@ -44,12 +45,14 @@ function print_table(c, a, line, rule, p, i, published, n) {
         line = "| " title[a] " |"
         for (c = 1; c <= n_columns; c++) if (show[c]) line = line " " cell(a, c) " |"
         print line
+        if (!any_published) continue
         split(paper[a], published, " ")
         line = "| — the paper's |"
         for (c = 1; c <= n_columns; c++) if (show[c]) line = line " " (c <= 3 && published[c] != "" ? published[c] : "–") " |"
         print line
         delete published
     }
+    if (!any_published) print "\nThe paper has no such table: no figure of its stands beside these."
 }
 function print_json(a, m, key, first, i, published) {
     printf "["
