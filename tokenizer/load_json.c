@@ -206,6 +206,9 @@ static bool post_nothing(Loader* l, const cJSON* part) {
     return true;
 }
 
+// An id that the vocabulary gives a text: it may have holes.
+static bool is_token(const Tokenizer* t, int64_t id) { return id >= 0 && id < t->n_vocab && tokenizer_piece(t, (int32_t)id, NULL); }
+
 // The ids around Sequence A. A processor further down a Sequence wraps what is already there.
 static bool post_template(Loader* l, const cJSON* part) {
     Tokenizer* t = l->t;
@@ -221,7 +224,7 @@ static bool post_template(Loader* l, const cJSON* part) {
         cJSON_ArrayForEach(v, ids) {
             int64_t id;
             if (!good) break;
-            if (!whole(v, &id) || id >= t->n_vocab) good = tok_error(l->error, "%s: the post_processor's token %.60s has an id outside the vocabulary", l->file, name);
+            if (!whole(v, &id) || !is_token(t, id)) good = tok_error(l->error, "%s: the post_processor's token %.60s has an id outside the vocabulary", l->file, name);
             else if (behind) arrput(t->suffix, (int32_t)id);
             else arrput(before, (int32_t)id);
         }
@@ -235,8 +238,8 @@ static bool post_template(Loader* l, const cJSON* part) {
 // RobertaProcessing and BertProcessing: ["</s>", 2] behind, ["<s>", 0] in front.
 static bool post_cls_sep(Loader* l, const cJSON* part) {
     int64_t cls, sep;
-    if (!whole(cJSON_GetArrayItem(item(part, "cls"), 1), &cls) || !whole(cJSON_GetArrayItem(item(part, "sep"), 1), &sep) || cls >= l->t->n_vocab || sep >= l->t->n_vocab)
-        return tok_error(l->error, "%s: the post_processor's cls or sep is not a pair of token and id", l->file);
+    if (!whole(cJSON_GetArrayItem(item(part, "cls"), 1), &cls) || !whole(cJSON_GetArrayItem(item(part, "sep"), 1), &sep) || !is_token(l->t, cls) || !is_token(l->t, sep))
+        return tok_error(l->error, "%s: the post_processor's cls or sep is not a pair of a token and its id", l->file);
     arrins(l->t->prefix, 0, (int32_t)cls);
     arrput(l->t->suffix, (int32_t)sep);
     return true;
@@ -471,7 +474,7 @@ static int32_t end_token(const Tokenizer* t, const cJSON* root, const char* name
     snprintf(with_id, sizeof with_id, "%s_id", name);
     v = item(root, with_id);
     if (cJSON_IsArray(v)) v = v->child;  // several ends: the first is the document's
-    return v && whole(v, &id) && id < t->n_vocab ? (int32_t)id : -1;
+    return v && whole(v, &id) && is_token(t, id) ? (int32_t)id : -1;
 }
 
 bool load_side_files(Tokenizer* t, const char* directory, ErrorBuffer error) {
