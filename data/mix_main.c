@@ -19,7 +19,7 @@ typedef struct { const char *recipe, *from, *out; int64_t seed; bool quiet; } Mi
 #define AT(field) offsetof(MixOptions, field)
 static const CommandRow commands[] = {{"build", "writes ROLE.jsonl and ROLE.labels.jsonl for every role of a recipe", NULL}};
 static const OptionRow options[] = {
-    {"recipe", OPTION_STRING, AT(recipe), NULL, "FILE", 0, 0, 1, 1, "a source a line: ROLE KIND NAME FILE [rows=A,B/N] [most=N] [prompt=T] [response=T] [where=T=PATTERN]"},
+    {"recipe", OPTION_STRING, AT(recipe), NULL, "FILE", 0, 0, 1, 1, "a source a line: ROLE KIND NAME FILE [rows=A,B/N] [most=N|exactly=N] [prompts] [prompt=T] [response=T] [where=T=PATTERN]"},
     {"from", OPTION_STRING, AT(from), ".", "DIR", 0, 0, 1, 0, "folder that the recipe's files are named from"},
     {"out", OPTION_STRING, AT(out), NULL, "DIR", 0, 0, 1, 1, "where the files go"},
     {"seed", OPTION_INT, AT(seed), "42", NULL, 0, 9e15, 1, 0, "of the order of the rows, and of which are taken where most=N leaves some out"},
@@ -36,9 +36,10 @@ typedef struct {
     char *role, *kind, *name, *file, *prompt, *response, *where, *pattern;
     int remainders[MOST_REMAINDERS], n_remainders, modulus;  // rows whose number mod modulus is among the remainders; modulus 0: all
     int64_t most, line;                                      // most 0: all
+    bool exactly, prompts;                                   // fewer rows than `most` are an error; no answers, and the prompt without the template
 } Source;
 
-typedef struct { char *prompt, *response; const char *kind, *name; } Row;
+typedef struct { char *prompt, *response; const char *kind, *name; } Row;  // response NULL: a prompt alone
 typedef struct { char name[64]; Row* rows; int64_t n, capacity; } Role;
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
@@ -89,6 +90,8 @@ static bool read_source(Source* s, char* text, const char* path, int64_t line) {
         char* value;
         if ((value = value_of(words[i], "rows"))) read_rows(s, value, path);
         else if ((value = value_of(words[i], "most"))) s->most = whole(value, 1, "most", path, line);
+        else if ((value = value_of(words[i], "exactly"))) { s->most = whole(value, 1, "exactly", path, line); s->exactly = true; }
+        else if (!strcmp(words[i], "prompts")) s->prompts = true;
         else if ((value = value_of(words[i], "prompt"))) s->prompt = value;
         else if ((value = value_of(words[i], "response"))) s->response = value;
         else if ((value = value_of(words[i], "where"))) {
@@ -139,7 +142,7 @@ static int64_t read_file(const Source* s, const MixOptions* o, Role* role) {
     snprintf(path, sizeof path, "%s/%s", o->from, s->file);
     const char* paths[] = {path};
     StringList files = {paths, 1};
-    RowOptions plain = {NULL, s->prompt, s->response, false}, test = {"{prompt}", s->where, NULL, true};
+    RowOptions plain = {s->prompts ? "{prompt}" : NULL, s->prompt, s->response, s->prompts}, test = {"{prompt}", s->where, NULL, true};
     RowReader *reader = rows_open(&files, &plain), *tester = s->where ? rows_open(&files, &test) : NULL;  // the same records, seen through two templates
     Role all = {"", NULL, 0, 0};
     DataRow row, seen;
@@ -147,11 +150,12 @@ static int64_t read_file(const Source* s, const MixOptions* o, Role* role) {
         if (tester && !rows_next(tester, &seen)) program_error("%s: the two readers part at row %lld", path, (long long)row.row);
         if (row.state != ROW_OK || !lends(s, row.row)) continue;
         if (tester && (seen.state != ROW_OK || fnmatch(s->pattern, seen.prompt, 0))) continue;
-        role_add(&all, (Row){copy_of(row.prompt), copy_of(row.response), s->kind, s->name});
+        role_add(&all, (Row){copy_of(row.prompt), s->prompts ? NULL : copy_of(row.response), s->kind, s->name});
     }
     rows_close(reader);
     if (tester) rows_close(tester);
     if (!all.n) fatal("%s:%lld: %s lends no row", o->recipe, (long long)s->line, s->file);
+    if (s->exactly && all.n < s->most) fatal("%s:%lld: %s lends %lld rows, want exactly %lld", o->recipe, (long long)s->line, s->file, (long long)all.n, (long long)s->most);
     int64_t taken = s->most && s->most < all.n ? s->most : all.n;
     int* order = malloc((size_t)all.n * sizeof *order);
     if (!order) fatal("out of memory for %lld rows", (long long)all.n);
@@ -166,7 +170,7 @@ static int64_t read_file(const Source* s, const MixOptions* o, Role* role) {
     return taken;
 }
 
-// Rows in a seeded order. prompt/chosen rows take no template: the prompt already has it.
+// Rows in a seeded order. prompt/chosen rows take no template: the prompt already has it; a prompt alone has not, and gets it where it is read.
 static void write_role(const Role* role, const MixOptions* o) {
     char path[4200];
     AtomicFile data, labels;
@@ -181,7 +185,7 @@ static void write_role(const Role* role, const MixOptions* o) {
         const Row* row = &role->rows[order[i]];
         cJSON *line = cJSON_CreateObject(), *label = cJSON_CreateObject();
         cJSON_AddStringToObject(line, "prompt", row->prompt);
-        cJSON_AddStringToObject(line, "chosen", row->response);
+        if (row->response) cJSON_AddStringToObject(line, "chosen", row->response);
         cJSON_AddNumberToObject(label, "row", (double)i);
         cJSON_AddStringToObject(label, "kind", row->kind);
         cJSON_AddStringToObject(label, "family", row->name);

@@ -3,7 +3,7 @@
 #
 #   --scale world    the synthetic world (data/README.md): safety and usefulness are counted, not judged
 #   --scale real     files like those of ../shared/data (DATA=DIR) and a small GPT-2 made from them. Without JUDGE=DIR (a Hugging Face directory) losses and refusals
-#   --scale paper    the paper's models and data where you have them: MODEL, SAFE, TUNE, SAFEINSTR, HH, SLIMORCA, HEXPHI (files of prompts), JUDGE
+#   --scale paper    the paper's models and data where you have them: MODEL, SAFE, TUNE, SAFEINSTR, HH, SLIMORCA, HEXPHI (files of prompts; data/fetch.sh makes all six), JUDGE
 #   --seeds "1 2"    --out DIR    --build DIR    --arms "standard seal"   --list
 #   --shared DIR (out/shared): what the scripts have in common: data, base model, selectors, fine-tuned models, each under the digest of the settings it was made with
 # Everything that is done is skipped, a training run that was cut goes on from its checkpoint: stop a script at any time and start it again. SELECT_ONLY=1: no fine-tuning.
