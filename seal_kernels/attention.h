@@ -1,6 +1,6 @@
 /*
-What the two precisions of attention share: the arguments every kernel takes, and the part of the work a block owns. Private to attention*.cu;
-the public functions are in kernels.h.
+What the two precisions of attention share: the arguments every kernel takes, and the part of the work a block owns. Private to attention*.cu and
+decode_attention.cu; the public functions are in kernels.h.
 */
 #ifndef SEAL_ATTENTION_H
 #define SEAL_ATTENTION_H
@@ -47,5 +47,16 @@ size_t attention_shared_bytes(int HS);
 // Backward expects args.delta filled.
 void attention_forward_served(floatX* atty, float* lse, const AttentionArgs& args, int HS, cudaStream_t stream);
 void attention_backward_served(floatX* dqkv, const AttentionArgs& args, int HS, cudaStream_t stream);
+
+// FUNCTION<HS>(…) for the sizes of a head that there are kernels for. A new size is a case here and a decision about WIDTH; another HS calls nothing.
+#define AT_HEAD_SIZE(HS, FUNCTION, ...)              \
+    switch (HS) {                                    \
+        case 32: FUNCTION<32>(__VA_ARGS__); break;   \
+        case 64: FUNCTION<64>(__VA_ARGS__); break;   \
+        case 80: FUNCTION<80>(__VA_ARGS__); break;   \
+        case 96: FUNCTION<96>(__VA_ARGS__); break;   \
+        case 128: FUNCTION<128>(__VA_ARGS__); break; \
+        case 256: FUNCTION<256>(__VA_ARGS__); break; \
+    }
 
 #endif

@@ -3,7 +3,7 @@ Causal variable-length attention in fp32, forward and backward: plain tiled kern
 COLS scalars and ROWS neighbouring rows kept in registers, so the rows run along a vector: queries in forward and dq, keys in dk and dv. No sum
 ever crosses a lane, a row past the sample's end can hold anything, and on the CPU a lane group is one AVX-512 register.
 */
-// defines: AttentionArgs, AttentionBlock, attention_block, attention_forward_served, attention_backward_served
+// defines: AttentionArgs, AttentionBlock, attention_block, AT_HEAD_SIZE, attention_forward_served, attention_backward_served
 #include "attention.h"
 
 #ifndef PRECISION_BF16
@@ -362,41 +362,15 @@ static void backward(floatX* dqkv, const AttentionArgs& args, cudaStream_t strea
     LAUNCH((attention_dkdv_kernel<HS>), dim3(args.n_tiles * args.NKV, HS / WIDTH(HS)), block_threads<HS>(2 * WIDTH(HS)), dkdv_shared<HS>(), stream, dqkv, args);
 }
 
-template <int HS> static size_t shared_bytes(void) {
+template <int HS> static void shared_bytes(size_t* bytes) {
     size_t dq = dq_shared<HS>(), dkdv = dkdv_shared<HS>(), backward = dq > dkdv ? dq : dkdv;
-    return forward_shared<HS>() > backward ? forward_shared<HS>() : backward;
+    *bytes = forward_shared<HS>() > backward ? forward_shared<HS>() : backward;
 }
 size_t attention_shared_bytes(int HS) {
-    switch (HS) {
-        case 32: return shared_bytes<32>();
-        case 64: return shared_bytes<64>();
-        case 80: return shared_bytes<80>();
-        case 96: return shared_bytes<96>();
-        case 128: return shared_bytes<128>();
-        case 256: return shared_bytes<256>();
-    }
-    return 0;
+    size_t bytes = 0;
+    AT_HEAD_SIZE(HS, shared_bytes, &bytes)
+    return bytes;
 }
-
-void attention_forward_served(floatX* atty, float* lse, const AttentionArgs& args, int HS, cudaStream_t stream) {
-    switch (HS) {
-        case 32: forward<32>(atty, lse, args, stream); break;
-        case 64: forward<64>(atty, lse, args, stream); break;
-        case 80: forward<80>(atty, lse, args, stream); break;
-        case 96: forward<96>(atty, lse, args, stream); break;
-        case 128: forward<128>(atty, lse, args, stream); break;
-        case 256: forward<256>(atty, lse, args, stream); break;
-    }
-}
-
-void attention_backward_served(floatX* dqkv, const AttentionArgs& args, int HS, cudaStream_t stream) {
-    switch (HS) {
-        case 32: backward<32>(dqkv, args, stream); break;
-        case 64: backward<64>(dqkv, args, stream); break;
-        case 80: backward<80>(dqkv, args, stream); break;
-        case 96: backward<96>(dqkv, args, stream); break;
-        case 128: backward<128>(dqkv, args, stream); break;
-        case 256: backward<256>(dqkv, args, stream); break;
-    }
-}
+void attention_forward_served(floatX* atty, float* lse, const AttentionArgs& args, int HS, cudaStream_t stream) { AT_HEAD_SIZE(HS, forward, atty, lse, args, stream) }
+void attention_backward_served(floatX* dqkv, const AttentionArgs& args, int HS, cudaStream_t stream) { AT_HEAD_SIZE(HS, backward, dqkv, args, stream) }
 #endif

@@ -5,6 +5,8 @@ positions, so that few long sequences fill the GPU as well; the pieces' results 
 alone, so a sequence gives the same bits in any company.
 */
 #include <assert.h>
+// defines: AT_HEAD_SIZE
+#include "attention.h"
 // defines: cache_store, decode_attention, decode_attention_scratch
 #include "kernels.h"
 // defines: exp2_approx
@@ -12,7 +14,6 @@ alone, so a sequence gives the same bits in any company.
 
 #define DECODE_PIECE 256
 #define TILE 32  // positions looked at before the running maximum is corrected
-#define LOG2E 1.4426950408889634f
 
 // A team of threads shares a tile: a warp. Under g++ one thread does a warp's work in plain loops, which is 20 times faster than 32 threads that wait for each
 // other; the sanitizers get the warp.
@@ -27,13 +28,14 @@ static inline float team_max(float x) { return x; }
 static inline float team_sum(float x) { return x; }
 static inline void team_sync(void) {}
 #endif
-// Teams of a block take turns at a piece's tiles. An fp32 tile is twice as large in shared memory.
+// Teams of a block take turns at a piece's tiles, which lie in the 48 KiB of shared memory that any block may have. An fp32 tile is twice as large, one of heads
+// of 256 elements twice as large again.
 #ifndef __CUDACC__
-#define TEAMS 1
+#define N_TEAMS(HS) 1
 #elif defined(PRECISION_BF16)
-#define TEAMS 4
+#define N_TEAMS(HS) (HS > 128 ? 2 : 4)
 #else
-#define TEAMS 2
+#define N_TEAMS(HS) (HS > 128 ? 1 : 2)
 #endif
 
 typedef struct {
@@ -71,8 +73,9 @@ static __device__ void copy_keys(floatX* tile, const floatX* keys, int ldc, int 
 // Block (sequence and group of HEADS query heads, piece). A team keeps a running maximum and sum of every head. Scores: each thread has KEYS keys of a tile.
 // Output: a value's row is LANES vectors, of which a thread has COLS; a warp reads PARTS rows at a time, and the parts are added at the end.
 template <int HS, int HEADS>
-static __global__ void __launch_bounds__(TEAMS* TEAM) decode_attention_kernel(DecodeArgs args) {
+static __global__ void __launch_bounds__(N_TEAMS(HS) * TEAM) decode_attention_kernel(DecodeArgs args) {
     enum {
+        TEAMS = N_TEAMS(HS),
         LD = HS + 16 / sizeof(floatX),  // the odd 16 bytes spread a column over all banks
         KEYS = TILE / TEAM, LANES = HS / VEC, PARTS = TEAM > LANES ? TEAM / LANES : 1, COLS = TEAM > LANES ? 1 : LANES / TEAM,
         KEY_SPACE = TEAM > 1 ? TILE * LD : 0, OUT_SPACE = PARTS * HEADS * HS * sizeof(float) / sizeof(floatX),
@@ -210,10 +213,10 @@ static void launch(const DecodeArgs& args, cudaStream_t stream) {
     int group = args.NH / args.NKV;
     if (group == 1) {
         dim3 grid(args.n * args.NKV, args.pieces);
-        LAUNCH((decode_attention_kernel<HS, 1>), grid, TEAMS * TEAM, 0, stream, args);
+        LAUNCH((decode_attention_kernel<HS, 1>), grid, N_TEAMS(HS) * TEAM, 0, stream, args);
     } else {
         dim3 grid(args.n * args.NKV * CEIL_DIV(group, 4), args.pieces);
-        LAUNCH((decode_attention_kernel<HS, 4>), grid, TEAMS * TEAM, 0, stream, args);
+        LAUNCH((decode_attention_kernel<HS, 4>), grid, N_TEAMS(HS) * TEAM, 0, stream, args);
     }
 }
 
@@ -223,12 +226,6 @@ void decode_attention(floatX* atty, float* scratch, const floatX* qkv, const flo
     assert(attention_head_size_served(HS) && NH % NKV == 0 && n_pieces(longest) <= 65535);
     if (n == 0) return;
     DecodeArgs args = {qkv, keys, values, first, length, scratch, n, NH, NKV, n_pieces(longest), ldq, ldo, scale};
-    switch (HS) {
-        case 32: launch<32>(args, stream); break;
-        case 64: launch<64>(args, stream); break;
-        case 80: launch<80>(args, stream); break;
-        case 96: launch<96>(args, stream); break;
-        default: launch<128>(args, stream);
-    }
+    AT_HEAD_SIZE(HS, launch, args, stream)
     LAUNCH(join_pieces_kernel, CEIL_DIV((unsigned)((size_t)n * NH * HS), BLOCK), BLOCK, 0, stream, atty, scratch, length, n, NH, HS, args.pieces, ldo);
 }

@@ -17,7 +17,7 @@ static __global__ void naive_kernel(floatX* atty, const floatX* qkv, const float
     int i = blockIdx.x * blockDim.x + threadIdx.x, sequence = i / NH, head = i % NH, kv = head / (NH / NKV);
     if (sequence >= n) return;
     const floatX* q = qkv + (size_t)sequence * ldq + head * HS;
-    float out[128] = {0.0f}, highest = -INFINITY, sum = 0.0f;
+    float out[256] = {0.0f}, highest = -INFINITY, sum = 0.0f;
     for (int j = 0; j < length[sequence]; j++) {
         size_t row = ((size_t)(first[sequence] + j) * NKV + kv) * HS;
         float score = 0.0f;
@@ -117,6 +117,7 @@ static const Case cases[] = {
     {"grouped-32", 32, 4, 2, 4, {1, 33, 0, 7}, true},     {"single-64", 64, 2, 2, 3, {31, 32, 65}, true},
     {"pieces-64", 64, 3, 1, 5, {255, 256, 257, 1, 600}, false}, {"grouped-80", 80, 6, 1, 3, {64, 1, 300}, false},
     {"grouped-96", 96, 3, 3, 2, {97, 511}, false},        {"grouped-128", 128, 8, 2, 4, {129, 32, 2, 770}, false},
+    {"grouped-256", 256, 5, 1, 3, {3, 65, 300}, false},    {"single-256", 256, 2, 2, 2, {33, 257}, false},
 };
 
 static void check_case(const Case* c) {
@@ -173,7 +174,7 @@ int main(int argc, char** argv) {
     int n = 8, length = 512, NH = 12, NKV = 12, HS = 64;  // GPT-2
 #endif
     const HarnessOption options[] = {{"--sequences", &n, 1, "sequences"}, {"--length", &length, 1, "tokens before each new one"}, {"--heads", &NH, 1, "query heads"},
-                                     {"--kv-heads", &NKV, 1, "key-value heads"}, {"--head-size", &HS, 1, "32, 64, 80, 96, 128"}};
+                                     {"--kv-heads", &NKV, 1, "key-value heads"}, {"--head-size", &HS, 1, "32, 64, 80, 96, 128, 256"}};
     harness_options(argc, argv, options, 5);
     if (harness_check) {
         for (const Case& c : cases)
@@ -183,7 +184,7 @@ int main(int argc, char** argv) {
         return check_report();
     }
     if (!attention_head_size_served(HS) || NH % NKV) {
-        fprintf(stderr, "decode_attention: --head-size is 32, 64, 80, 96 or 128, and --heads a multiple of --kv-heads\n");
+        fprintf(stderr, "decode_attention: --head-size is 32, 64, 80, 96, 128 or 256, and --heads a multiple of --kv-heads\n");
         return 2;
     }
     int* lengths = harness_host<int>(n);
