@@ -65,6 +65,7 @@ typedef struct {
     const char* prompt_field;    // "{instruction}\n{input}", or a field's bare name; NULL: by layout
     const char* response_field;
     bool prompts_only;           // a response need not be there (test prompts)
+    bool turns;                  // the prompt as its turns, for a chat template: of each "user", "assistant" or "system", a zero, the text, a zero
 } RowOptions;
 #define TEMPLATE_DEFAULT "Human: {prompt}\nAssistant: "
 

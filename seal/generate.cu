@@ -36,6 +36,7 @@ typedef struct {
     Tokenizer* tokenizer;
     TextEncoder encoder;
     Encoding encoding;
+    char why[256];               // a conversation has no place in the chat template
     DecoderSettings settings;
     Task* tasks;                 // in the files' order
     int n, capacity, skipped;    // skipped: prompts longer than the model reads
@@ -80,8 +81,14 @@ static void add_ends_of(DecoderSettings* s, const char* model, const char* name)
     free(text);
 }
 
-// Whatever the model's files and its tokenizer call the end of a sequence ends an answer.
+// Whatever the model's files and its tokenizer call the end of a sequence ends an answer, and with a chat template the end of a turn, which config.json may not name.
 static void find_ends(Generation* g) {
+    char error[256];
+    int32_t turn_end;
+    if (g->o->chat) {
+        if (!chat_fits(g->tokenizer, g->o->chat, &turn_end, error, sizeof error)) fatal("%s: --chat %s: %s", g->o->model, g->o->chat, error);
+        add_end(&g->settings, turn_end);
+    }
     add_ends_of(&g->settings, g->o->model, "generation_config.json");
     add_ends_of(&g->settings, g->o->model, "config.json");
     add_end(&g->settings, g->encoder.eos);
@@ -100,32 +107,45 @@ static SampleSettings sampling(const EvalOptions* o) {
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // prompts
 
-// The prompt's tokens: ids stay valid until the next call. With a chat template the text spells the special tokens itself.
-static int64_t encode_text(Generation* g, void* scratch, const char* text, size_t length, const int32_t** ids, const char** error) {
-    const int32_t *start, *end;
-    if (!g->o->chat) return g->encoder.encode(g->encoder.self, scratch, text, length, ids, &start, &end, error);
-    char why[256];
-    const ChatMessage message = {"user", text};
-    char* rendered = chat_render(g->o->chat, &message, 1, true, why, sizeof why);
-    if (!rendered) fatal("%s", why);
+// A conversation's tokens by the chat template, whose text spells the special tokens itself. The row's prompt holds role and text of every turn.
+static int64_t encode_chat(Generation* g, const DataRow* row, const int32_t** ids, const char** error) {
+    int turns = 0;
+    ChatMessage* messages = (ChatMessage*)need(malloc((row->prompt_length / 2 + 1) * sizeof *messages));
+    for (const char *at = row->prompt, *end = at + row->prompt_length; at < end; turns++) {
+        messages[turns].role = at;
+        at += strlen(at) + 1;
+        messages[turns].content = at;
+        at += strlen(at) + 1;
+    }
+    char* rendered = chat_render(g->o->chat, messages, turns, true, g->why, sizeof g->why);
+    free(messages);
+    *error = g->why;
+    if (!rendered) return -1;
     int64_t n = tokenizer_encode(g->tokenizer, rendered, strlen(rendered), TOKENIZER_PARSE_SPECIAL, &g->encoding);
     free(rendered);
     *ids = g->encoding.ids;
-    *error = g->encoding.error;
+    if (n < 0) *error = g->encoding.error;
     return n;
 }
 
-// The template's end is a blank that the answer's first word takes along ("Assistant:" + " Sure"), as in training; it is not the prompt's. False: too long, and to be skipped.
+// The prompt's tokens: ids stay valid until the next call. The plain template's end is a blank that the answer's first word takes along ("Assistant:" + " Sure"),
+// as in training; it is not the prompt's.
+static int64_t encode_plain(Generation* g, void* scratch, const DataRow* row, const int32_t** ids, const char** error) {
+    const int32_t *start, *end;
+    size_t length = row->prompt_length;
+    while (length && row->prompt[length - 1] == ' ') length--;
+    int64_t n = g->encoder.encode(g->encoder.self, scratch, row->prompt, length, ids, &start, &end, error);
+    return n > 0 && (*ids)[n - 1] == g->encoder.eos ? n - 1 : n;
+}
+
+// False: too long, and to be skipped.
 static bool encode_prompt(Generation* g, void* scratch, const DataRow* row, Sequence* s) {
     const char *path = g->o->prompts.items[row->file], *error;
     const long long at = row->line, number = row->row;
     const int32_t* ids;
     int longest = g->config.longest, answer = (int)g->o->max_new_tokens;
-    size_t length = row->prompt_length;
-    while (!g->o->chat && length && row->prompt[length - 1] == ' ') length--;
-    int64_t n = encode_text(g, scratch, row->prompt, length, &ids, &error);
+    int64_t n = g->o->chat ? encode_chat(g, row, &ids, &error) : encode_plain(g, scratch, row, &ids, &error);
     if (n < 0) fatal("%s:%lld: row %lld: %s", path, at, number, error);
-    if (n && !g->o->chat && ids[n - 1] == g->encoder.eos) n--;
     if (n < 1) fatal("%s:%lld: row %lld: the prompt has no tokens", path, at, number);
     if (n >= longest && g->o->skip_long) return false;
     if (n >= longest) fatal("%s:%lld: row %lld: the prompt has %lld tokens, the model reads %d; shorten it, or give --skip-long", path, at, number, (long long)n, longest);
@@ -154,8 +174,8 @@ static void read_tasks(Generation* g) {
     const EvalOptions* o = g->o;
     RowOptions options = {}, bare = {};
     DataRow row, plain;
-    if (o->chat && o->prompt_template) fatal("--chat and --template both say how a prompt is written; give one of them");
-    options.prompt_template = o->chat ? "{prompt}" : o->prompt_template;
+    options.prompt_template = o->prompt_template;
+    options.turns = o->chat != NULL;
     options.prompt_field = bare.prompt_field = o->prompt_field;
     options.prompts_only = bare.prompts_only = true;
     bare.prompt_template = "{prompt}";
@@ -374,6 +394,7 @@ int generate_command(const EvalOptions* o) {
         if (!o->quiet) printf("%s is there; nothing to do\n", o->out);
         return 0;
     }
+    if (o->chat && o->prompt_template) fatal("--chat and --template both say how a prompt is written; give one of them");
     model_config_read(&g.config, o->model);
     check_head_size(&g.config);
     g.tokenizer = tokenizer_open(o->model, error, sizeof error);

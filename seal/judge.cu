@@ -424,6 +424,8 @@ int judge_command(const EvalOptions* o) {
     check_head_size(&j.config);
     j.tokenizer = tokenizer_open(o->judge, error, sizeof error);
     if (!j.tokenizer) fatal("%s", error);
+    int32_t turn_end;
+    if (o->chat && !chat_fits(j.tokenizer, o->chat, &turn_end, error, sizeof error)) fatal("%s: --chat %s: %s", o->judge, o->chat, error);
     if (o->guard) judge_safety(&j);
     else judge_pairs(&j);
     if (j.trainer.stream) trainer_free(&j.trainer);

@@ -162,9 +162,14 @@ void row_options_check(const RowOptions* options) {
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // turns
 
-// A turn of the prompt: a user's through the template, any other's as text and a line end (the reference's rendering).
+// A turn of the prompt: a user's through the template, any other's as text and a line end (the reference's rendering); or each with its role.
 static void add_turn(Speaker speaker, const char* text, size_t n, const RowOptions* options, Text* out) {
-    if (speaker == USER) add_templated(options->prompt_template, text, n, out);
+    if (options->turns) {
+        const char* role = speaker == USER ? "user" : speaker == ASSISTANT ? "assistant" : "system";
+        text_add(out, role, strlen(role) + 1);
+        text_add(out, text, n);
+        text_add(out, "", 1);
+    } else if (speaker == USER) add_templated(options->prompt_template, text, n, out);
     else {
         text_add(out, text, n);
         text_add(out, "\n", 1);
@@ -268,7 +273,8 @@ static bool extract_fields(const Layout* l, const cJSON* fields, const RowOption
     const char* name = options->response_field ? options->response_field : l ? l->response : NULL;
     if (good && name && (!options->prompts_only || named(fields, name))) good = add_fields(fields, name, row, response);
     if (good && !raw.n) row->state = ROW_EMPTY_PROMPT;
-    if (!l || l->templated || options->prompt_field) add_templated(options->prompt_template, raw.s, raw.n, prompt);
+    if (options->turns) add_turn(USER, raw.s, raw.n, options, prompt);
+    else if (!l || l->templated || options->prompt_field) add_templated(options->prompt_template, raw.s, raw.n, prompt);
     else text_add(prompt, raw.s, raw.n);
     text_free(&raw);
     return good;

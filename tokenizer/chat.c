@@ -15,17 +15,19 @@ typedef struct {
     SystemPlace system;
     bool alternate;                                         // user and assistant must take turns, the user first
     const char *prompt, *end;                               // behind the last turn: where a reply is asked for, and where not
+    const char* special[6];                                 // what it spells that must be one token; the end of the assistant's turn first
 } Template;
 
 static const Template templates[] = {
     {"llama3", "<|begin_of_text|>",
      {{"<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>", true}, {"<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>", true},
       {"<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>", true}},
-     SYSTEM_TURN, false, "<|start_header_id|>assistant<|end_header_id|>\n\n", ""},
-    {"mistral", "<s>", {{"", "", false}, {"[INST] ", "[/INST]", false}, {" ", "</s>", true}}, SYSTEM_IN_LAST_USER, true, "", ""},         // v0.3 and later
-    {"mistral-v0.2", "<s>", {{"", "", false}, {"[INST] ", " [/INST]", false}, {"", "</s>", false}}, SYSTEM_REFUSED, true, "", ""},
+     SYSTEM_TURN, false, "<|start_header_id|>assistant<|end_header_id|>\n\n", "", {"<|eot_id|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>"}},
+    {"mistral", "<s>", {{"", "", false}, {"[INST] ", "[/INST]", false}, {" ", "</s>", true}}, SYSTEM_IN_LAST_USER, true, "", "",          // v0.3 and later
+     {"</s>", "<s>", "[INST]", "[/INST]"}},
+    {"mistral-v0.2", "<s>", {{"", "", false}, {"[INST] ", " [/INST]", false}, {"", "</s>", false}}, SYSTEM_REFUSED, true, "", "", {"</s>", "<s>"}},
     {"phi3", "", {{"<|system|>\n", "<|end|>\n", false}, {"<|user|>\n", "<|end|>\n", false}, {"<|assistant|>\n", "<|end|>\n", false}},
-     SYSTEM_TURN, false, "<|assistant|>\n", "<|endoftext|>"},
+     SYSTEM_TURN, false, "<|assistant|>\n", "<|endoftext|>", {"<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|endoftext|>"}},
 };
 #define N_TEMPLATES ((int)(sizeof templates / sizeof *templates))
 
@@ -39,6 +41,26 @@ static const Template* find_template(const char* name, ErrorBuffer error) {
     }
     tok_error(error, "the chat template %.60s is not known; there are: %s", name, names);
     return NULL;
+}
+
+// The id that a text becomes where it is one token; −1: it falls into pieces, or is a piece among others only by chance.
+static int32_t one_token(const Tokenizer* t, const char* text, Encoding* e) {
+    int64_t n = tokenizer_encode(t, text, strlen(text), TOKENIZER_PARSE_SPECIAL, e);
+    return n == 1 && e->ids[0] == tokenizer_id(t, text) ? e->ids[0] : -1;
+}
+
+bool chat_fits(const Tokenizer* t, const char* name, int32_t* turn_end, char* error, size_t error_size) {
+    const ErrorBuffer buffer = {error, error_size};
+    const Template* template = find_template(name, buffer);
+    Encoding e = {0};
+    bool fits = template != NULL;
+    for (int i = 0; fits && i < (int)(sizeof template->special / sizeof *template->special) && template->special[i]; i++) {
+        int32_t id = one_token(t, template->special[i], &e);
+        if (!i) *turn_end = id;
+        if (id < 0) fits = tok_error(buffer, "the tokenizer has no token %s, which the chat template %s is written with; it is another model's template", template->special[i], name);
+    }
+    encoding_free(&e);
+    return fits;
 }
 
 static bool find_role(const char* name, Role* role) {

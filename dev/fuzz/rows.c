@@ -17,7 +17,7 @@ static void body(void* path) {
     while (rows_next(r, &row)) {
         MUST(row.id == rows++ && (row.row == 0 || row.offset >= end));
         end = row.offset + row.length;
-        MUST(row.prompt && strlen(row.prompt) == row.prompt_length && row.response && strlen(row.response) == row.response_length);
+        MUST(row.prompt && (options.turns || strlen(row.prompt) == row.prompt_length) && row.response && strlen(row.response) == row.response_length);
         MUST(row.state != ROW_OK || options.prompts_only || row.response_length);
         row_report_add(&report, &row, path);
         rows_progress(r, &done, &total);
@@ -38,9 +38,10 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t n) {
         {.prompt_field = "{instruction}\\n{input}", .response_field = "output"},
         {.prompt_field = "messages.0.content", .response_field = "messages.1.content"},
         {.response_field = "rejected"},
+        {.prompts_only = true, .turns = true},
     };
     if (n < 2) return -1;
-    options = choices[data[1] % 6];
+    options = choices[data[1] % 7];
     survive(body, (void*)fuzz_file(names[data[0] % 6], data + 2, n - 2));
     return 0;
 }
