@@ -142,7 +142,8 @@ static int64_t read_file(const Source* s, const MixOptions* o, Role* role) {
     snprintf(path, sizeof path, "%s/%s", o->from, s->file);
     const char* paths[] = {path};
     StringList files = {paths, 1};
-    RowOptions plain = {s->prompts ? "{prompt}" : NULL, s->prompt, s->response, s->prompts}, test = {"{prompt}", s->where, NULL, true};
+    RowOptions plain = {.prompt_template = s->prompts ? "{prompt}" : NULL, .prompt_field = s->prompt, .response_field = s->response, .prompts_only = s->prompts};
+    RowOptions test = {.prompt_template = "{prompt}", .prompt_field = s->where, .prompts_only = true};
     RowReader *reader = rows_open(&files, &plain), *tester = s->where ? rows_open(&files, &test) : NULL;  // the same records, seen through two templates
     Role all = {"", NULL, 0, 0};
     DataRow row, seen;
