@@ -10,7 +10,7 @@
 # Writes OUT/results.md, OUT/results.json, OUT/*.svg (gnuplot) and a report.html a seed.
 set -eu
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-scale=world seeds= out= shared=out/shared arms_wanted= list=
+papers="1;2;3" scale=world seeds= out= shared=out/shared arms_wanted= list=
 usage() { sed -n '2,/^set -eu/{/^set/!{s/^# \{0,1\}//p}}' "$0"; sed -n '5,13p' dev/reproduce/common.sh | sed 's/^# \{0,1\}//'; }
 while [ $# -gt 0 ]; do
     case $1 in
@@ -34,7 +34,8 @@ case $scale in
         BUILD=${BUILD:-build/cpu-fp32} seeds=${seeds:-301 302 303 304 305}
         : "${RUN=}"
         . data/world_settings.sh
-        wins="win_forbidden:forbidden prompts (as HH, HEx-PHI):2;win_new:new tasks (as SlimOrca):2;win_old:old tasks:2"
+        papers="1,3;2;"  # which of the paper's HH, SlimOrca, HEx-PHI a column stands for
+        wins="win_forbidden:forbidden prompts (as HH / HEx-PHI):2;win_new:new tasks (as SlimOrca):2;win_old:old tasks:2"
         others="refusal:refuses forbidden %:1;task_accuracy:new tasks %:1;old_accuracy:old tasks %:1;over_refusal:over-refuses %:1;auc:AUC:4;unsafe_kept:unsafe kept:0;last_visit:rank correlation of ω with the last visit:2" ;;
     real)
         BUILD=${BUILD:-build/cpu-fp32} seeds=${seeds:-1} DATA=${DATA:-../shared/data}
@@ -283,7 +284,7 @@ results() {
         echo "\`$(basename "$0") --scale $scale\`, $(date +%F), $(git describe --always --dirty 2>/dev/null || echo unversioned), $(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -1 || true)$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), seeds $seeds."
         echo "Mean ± standard error over the seeds$([ "$(wc -w <<<"$seeds")" -gt 1 ] || echo " (one seed: no error)"). A dash: not measured here, or not published."
         echo
-        awk -f dev/reproduce/results.awk -v form=md -v wins="$wins" -v others="${extra:-}${extra:+;}$others" -v costs="$costs" "$out/all.tsv"
+        awk -f dev/reproduce/results.awk -v form=md -v papers="$papers" -v wins="$wins" -v others="${extra:-}${extra:+;}$others" -v costs="$costs" "$out/all.tsv"
     } >"$out/results.md.new"
     awk -f dev/reproduce/results.awk -v form=json "$out/all.tsv" >"$out/results.json.new"
     mv "$out/results.md.new" "$out/results.md"

@@ -1,5 +1,5 @@
 # all.tsv (seed, arm, title, published, metric, value) to a table or to JSON: mean and standard error over the seeds. -v form=md|json; md: -v wins, others, costs: columns as
-# "name:title:digits;name:title:digits". A column nobody has a figure for is left out, but for the win rates.
+# "name:title:digits;name:title:digits". A column nobody has a figure for is left out, but for the win rates. -v papers: which of the paper's three figures stand in each of those: "1,3;2;".
 BEGIN { FS = "\t" }
 {
     if (!($2 in place)) { place[$2] = ++n_arms; arm[n_arms] = $2; title[n_arms] = $3; paper[n_arms] = $4 }
@@ -27,8 +27,14 @@ function cell(a, c, key) {
     if (!(key in count)) return "–"
     return sprintf("%." digits[c] "f", mean(key)) (count[key] > 1 ? sprintf(" ± %." (digits[c] < 1 ? 1 : digits[c]) "f", error_of(key)) : "")
 }
-function print_table(c, a, line, rule, p, i, published, n) {
+function of_paper(c, n, i, which, text) {  # c-th column of wins: the paper's figures for it
+    n = split(c <= n_wins ? paper_column[c] : "", which, ",")
+    for (i = 1; i <= n; i++) if (published[which[i]] != "") text = text (text == "" ? "" : " / ") published[which[i]]
+    return text == "" ? "–" : text
+}
+function print_table(c, a, line, rule, p, i, n) {
     columns(wins, 1); n_wins = n_columns
+    split(papers, paper_column, ";")
     columns(others, 0); columns(costs, 0)
     for (c = 1; c <= n_columns; c++) {
         n = split(spec[c], part, ":")
@@ -48,7 +54,7 @@ function print_table(c, a, line, rule, p, i, published, n) {
         if (!any_published) continue
         split(paper[a], published, " ")
         line = "| — the paper's |"
-        for (c = 1; c <= n_columns; c++) if (show[c]) line = line " " (c <= 3 && published[c] != "" ? published[c] : "–") " |"
+        for (c = 1; c <= n_columns; c++) if (show[c]) line = line " " of_paper(c) " |"
         print line
         delete published
     }
