@@ -7,7 +7,7 @@
 #   --seeds "1 2"    --out DIR    --build DIR    --arms "standard seal"   --list
 #   --shared DIR (out/shared): what the scripts have in common: data, base model, selectors, fine-tuned models, each under the digest of the settings it was made with
 # Everything that is done is skipped, a training run that was cut goes on from its checkpoint: stop a script at any time and start it again. SELECT_ONLY=1: no fine-tuning.
-# Writes OUT/results.md, OUT/results.json, OUT/*.svg (gnuplot) and a report.html a seed.
+# Writes OUT/results.md, OUT/results.json, OUT/*.svg (gnuplot; omega_ARM.svg: ω by label) and a report.html a seed.
 set -eu
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 papers="1;2;3" scale=world seeds= out= shared=out/shared arms_wanted= list=
@@ -262,11 +262,24 @@ compare() {  # runs every arm of every seed, then writes the results
     done
     results
 }
-report() {  # a page about the seed: curves, ω by label
+report() {  # a page about the seed: curves, ω by label; the latter as pictures too, from the first seed that has them
     local -a runs=() with=()
+    local r known= of row arm
+    for row in "${ARMS[@]}"; do  # every set of scores once
+        arm=$(field_of "$row" 1) r=$out/$seed/$(field_of "$row" 1)
+        [ -e "$r/selector.safetensors" ] && [[ $arm != random* ]] || continue
+        of=$(digest <"$r/selector.safetensors")
+        [[ $known == *"$of"* ]] || { known+=" $of"; runs+=("$r"); }
+    done
+    local -a scores=(${runs[@]+"${runs[@]}"})
     for r in "$out/$seed"/*/selection "$out/$seed"/*/trained/sft; do [ -e "$r/summary.json" ] && runs+=("$r"); done
     [ -n "$labels" ] && with=(--labels "$labels")
-    [ ${#runs[@]} -eq 0 ] || logged "$out/$seed/report.log" "$eval_seal" report "${runs[@]}" ${with[@]+"${with[@]}"} --title "$name, $scale, seed $seed" --out "$out/$seed/report.html"
+    [ ${#runs[@]} -gt 0 ] || return 0
+    logged "$out/$seed/report.log" "$eval_seal" report "${runs[@]}" ${with[@]+"${with[@]}"} --title "$name, $scale, seed $seed" --out "$out/$seed/report.html"
+    for r in ${scores[@]+"${scores[@]}"}; do
+        arm=$(basename "$r")
+        [ -e "$out/omega_$arm.svg" ] || dev/report_picture.sh "$out/$seed/report.html" "Distribution of ω" "$arm" >"$out/omega_$arm.svg"
+    done
 }
 
 # ---- results -----------------------------------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ truth "it has seven methods and the paper's rows" bash -c "grep -c 'the paper' '
 truth "with mean and standard error" grep -Eq '^\| SEAL \(Algorithm 2\) \| [0-9.]+ ± [0-9.]+ \|' "$work/table1/results.md"
 truth "and as JSON" grep -q '"method":"seal-safeinstr","title":"SEAL + SafeInstr","metrics":{.*"published":{"hh":67.19,"slimorca":53.91,"hexphi":77.28}' "$work/table1/results.json"
 if command -v gnuplot >/dev/null; then truth "and as pictures" grep -q '</svg>' "$work/table1/radar.svg" "$work/table1/win_new.svg"; fi
+truth "and ω by label" grep -q "</svg>" "$work/table1/omega_seal.svg"
 truth "SEAL and SEAL + SafeInstr share a selector" bash -c "ls -d '$work'/shared/world-*/1/selectors/* | wc -l | grep -qx 1"
 cp "$work/table1/results.md" "$work/first.md"
 rm -r "$work/table1/2/seal/metrics.tsv" "$work/table1/2/seal/trained/sft/summary.json" "$work/table1/2/seal/trained/answers.json"
