@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Fuzzes: dev/fuzz/run.sh TARGET SECONDS, or dev/fuzz/run.sh all SECONDS [ROUNDS]: the targets in turn, SECONDS each, so many rounds (default: 1).
+# FUZZ_TIMEOUT: seconds after which an input counts as hanging (10); more where other work takes the processor.
 # Starts from dev/fuzz/seeds/TARGET and what earlier runs kept in build/fuzz/corpus/TARGET. Inputs that crash, hang (10 s) or take 2 GB lie in
 # build/fuzz/found/TARGET afterwards; once mended they go to the seeds as found_N. build/fuzz/log.tsv holds a line a run.
 set -u
 cd "$(dirname "$0")/../.."
-[ $# -ge 2 ] || { sed -n 2,5p dev/fuzz/run.sh; exit 2; }
+[ $# -ge 2 ] || { sed -n 2,6p dev/fuzz/run.sh; exit 2; }
 out=build/fuzz
 targets=$(cd dev/fuzz/seeds && ls)
 [ "$1" = all ] || targets=$1
@@ -16,7 +17,7 @@ run() {  # TARGET SECONDS
     case $1 in tokenizer_json | vocab_merges | safetensors | model_config | peft_config | shards | rows | checkpoint) dictionary=-dict=dev/fuzz/json.dict ;; esac
     before=$(ls "$out/found/$1" | wc -l)
     read -r _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ a b _ </proc/$$/stat
-    ASAN_OPTIONS=detect_leaks=$leaks "$out/$1" "$out/corpus/$1" "dev/fuzz/seeds/$1" -max_total_time="$2" -timeout=10 -rss_limit_mb=2048 -max_len=16384 -print_final_stats=1 \
+    ASAN_OPTIONS=detect_leaks=$leaks "$out/$1" "$out/corpus/$1" "dev/fuzz/seeds/$1" -max_total_time="$2" -timeout="${FUZZ_TIMEOUT:-10}" -rss_limit_mb=2048 -max_len=16384 -print_final_stats=1 \
         $dictionary -artifact_prefix="$out/found/$1/" >"$log" 2>&1
     read -r _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ c d _ </proc/$$/stat
     after=$(ls "$out/found/$1" | wc -l)
