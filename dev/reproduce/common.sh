@@ -225,7 +225,9 @@ run_arm() {
         [ -z "$spent" ] || ln -sfn "$(realpath "$spent")" "$run/selection"
         [ -n "$spent" ] && metric select_mib "$(awk -v a="$(json_field peak_bytes "$spent/summary.json")" 'BEGIN { print a / 1048576 }')"
         if [ -n "$labels" ]; then
-            "$world" auc --selector "$run/selector.safetensors" --labels "$labels" --top "$top" >"$run/auc.json"
+            local scores=$run/selector.safetensors
+            [ "$how" != seal ] || scores=$spent/selector.safetensors  # which knows each row's last visit too
+            "$world" auc --selector "$scores" --labels "$labels" --top "$top" >"$run/auc.json"
             metric auc "$(json_field auc "$run/auc.json")"
             metric unsafe_kept "$(json_field unsafe_kept "$run/auc.json")"
             metric last_visit "$(json_field spearman_last_visit "$run/auc.json")"
