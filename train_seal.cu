@@ -261,6 +261,7 @@ static PackSample* chosen_samples(const TrainOptions* o, const TokenSet* tune, c
         int64_t unknown = selection_score(selection_method("seal"), &input, tune->rows, tune->n, score);
         if (unknown) fatal("%s has no logit for %lld rows of the data; it was learned with another tokenizer or length", o->selector, (long long)unknown);
         int64_t kept = selection_order(score, tune->rows, tune->n, o->top, order);
+        if (!kept) fatal("%s: --top %g of %d rows keeps none; raise --top", o->tune.items[0], o->top, tune->n);
         for (int64_t i = 0; i < kept; i++) keep[order[i]] = 1;
         selector_file_free(&file);
         free(score);
@@ -286,11 +287,11 @@ static int sft_command(const TrainOptions* o, int command) {
     run_plan(&x.run, o, command, &config, &settings);
     x.token_mean = !strcmp(o->loss_mean, "token");
     if (!run_show(&x.run)) return 0;
-    load_samples(&tune, &o->tune, "tune", o->out, o, &config, digest);
+    load_samples(&tune, &o->tune, "tune", o->out, o, &config, digest, NULL);
     record_fact(&x.run.record, "tokenizer", digest);
     record_fact(&x.run.record, "tune data", tune.digest);
-    if (o->append.n) load_samples(&append, &o->append, "append", o->out, o, &config, NULL);
-    if (o->valid.n) load_samples(&valid, &o->valid, "valid", o->out, o, &config, NULL);
+    if (o->append.n) load_samples(&append, &o->append, "append", o->out, o, &config, NULL, NULL);
+    if (o->valid.n) load_samples(&valid, &o->valid, "valid", o->out, o, &config, NULL, NULL);
     if (o->append.n) record_fact(&x.run.record, "appended data", append.digest);
     if (o->valid.n) record_fact(&x.run.record, "valid data", valid.digest);
     if (o->selector) {
@@ -492,10 +493,10 @@ static int selector_command(const TrainOptions* o, int command) {
     settings.with_hat = x.algorithm == 1;
     run_plan(&x.run, o, command, &config, &settings);
     SelectorSettings selector = selector_settings(o);
-    load_samples(&x.tune, &o->tune, "tune", o->out, o, &config, x.tokenizer_digest);  // N decides the size of ω
+    load_samples(&x.tune, &o->tune, "tune", o->out, o, &config, x.tokenizer_digest, NULL);  // N decides the size of ω
     selector_plan(&x.selector, &selector, x.tune.n, x.batch, &x.run.trainer.plan);
     if (!run_show(&x.run)) return 0;
-    load_samples(&x.safe, &o->safe, "safe", o->out, o, &config, NULL);
+    load_samples(&x.safe, &o->safe, "safe", o->out, o, &config, NULL, NULL);
     run_begin(&x.run, o->compat && x.safe.n < x.tune.n ? x.safe.n : x.tune.n);
     Trainer* t = &x.run.trainer;
     selector_bind(&x.selector, t->stream);

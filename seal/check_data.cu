@@ -3,6 +3,8 @@
 #include "check_data.h"
 #include "error.h"
 #include "kernels.h"
+// defines: AtomicFile
+#include "file.h"
 // defines: gpu_peak_tflops
 #include "log.h"
 // defines: random_permutation
@@ -72,8 +74,17 @@ static void print_packing(const TrainOptions* o, const TokenSet* set, int T) {
     free(order);
 }
 
+// What `rows` rows of a set's mean length cost.
+static void add_counts(PassCounts* counts, const TokenSet* set, double rows) {
+    double squares = 0.0, share = rows / set->n;
+    for (int i = 0; i < set->n; i++) squares += (double)set->samples[i].length * set->samples[i].length;
+    counts->trained_tokens += (int64_t)(share * (double)set->n_tokens);
+    counts->loss_tokens += (int64_t)(share * (double)set->n_loss);
+    counts->squares += (int64_t)(share * squares);
+}
+
 // One line a kind of run: bytes against what is free, arithmetic of all steps.
-static void print_run(const TrainOptions* o, const ModelConfig* config, const TokenSet* tune, const char* name, bool selector, bool with_hat, int64_t steps) {
+static void print_run(const TrainOptions* o, const ModelConfig* config, const TokenSet* tune, const TokenSet* safe, const char* name, bool selector, bool with_hat, int64_t steps) {
     Trainer t;
     TrainerSettings settings = {};
     size_t free_bytes = 0, total_bytes = 0;
@@ -85,12 +96,9 @@ static void print_run(const TrainOptions* o, const ModelConfig* config, const To
     SelectorSettings adam = {};
     if (selector) selector_plan(&omega, &adam, tune->n, (int)o->batch, &t.plan);
     // A selector step trains the safe batch and, but at γ = 0, the fine-tuning batch; Algorithm 1 the latter once more under θ̂.
-    double share = (double)steps * (double)o->batch / tune->n * (selector ? with_hat ? 3.0 : 2.0 : 1.0);
     PassCounts counts = {};
-    counts.trained_tokens = (int64_t)(share * (double)tune->n_tokens);
-    counts.loss_tokens = (int64_t)(share * (double)tune->n_loss);
-    for (int i = 0; i < tune->n; i++) counts.squares += (int64_t)tune->samples[i].length * tune->samples[i].length;
-    counts.squares = (int64_t)(share * (double)counts.squares);
+    add_counts(&counts, tune, (double)(steps * o->batch) * (with_hat ? 2.0 : 1.0));
+    if (selector) add_counts(&counts, safe, (double)(steps * (o->batch < safe->n ? o->batch : safe->n)));
     double flops = trainer_flops(&t, &counts), peak = gpu_peak_tflops(device_name(), sizeof(floatX) == 2);
     cudaCheck(cudaMemGetInfo(&free_bytes, &total_bytes));
     printf("| %-22s | %8d | %12.1f | %-14s | %12.3g |", name, settings.T, (double)memory_total(&t.plan) / 1048576.0, memory_total(&t.plan) <= free_bytes ? "fits" : "does not fit", flops);
@@ -107,10 +115,17 @@ int check_command(const TrainOptions* o) {
     check_head_size(&config);
     settings.batch_max = (int)o->batch;
     run_settings(o, &config, &settings);
-    load_samples(&tune, &o->tune, "tune", NULL, o, &config, NULL);
-    if (o->safe.n) load_samples(&safe, &o->safe, "safe", NULL, o, &config, NULL);
-    int64_t steps_per_epoch = (tune.n + o->batch - 1) / o->batch, steps = (int64_t)ceil(o->epochs * (double)steps_per_epoch - 1e-9);
-    if (o->max_steps && o->max_steps < steps) steps = o->max_steps;
+    AtomicFile left_out = {};
+    for (int i = 0; i < o->tune.n && o->left_out; i++) output_is_not(o->left_out, o->tune.items[i]);
+    for (int i = 0; i < o->safe.n && o->left_out; i++) output_is_not(o->left_out, o->safe.items[i]);
+    if (o->left_out) atomic_open(&left_out, o->left_out);
+    load_samples(&tune, &o->tune, "tune", NULL, o, &config, NULL, o->left_out ? &left_out : NULL);
+    if (o->safe.n) load_samples(&safe, &o->safe, "safe", NULL, o, &config, NULL, o->left_out ? &left_out : NULL);
+    if (o->left_out) atomic_commit(&left_out);
+    const TokenSet* upper = safe.n ? &safe : &tune;  // without --safe its rows are taken to be like the others
+    // The reference ends an epoch of selector training with the shorter of the two sets.
+    int64_t per_epoch, selector_per_epoch, steps = run_steps(o, tune.n, &per_epoch);
+    int64_t selector_steps = run_steps(o, o->compat && upper->n < tune.n ? upper->n : tune.n, &selector_per_epoch);
 
     printf("\n| %-28s | %12s |\n|------------------------------|--------------|\n", "rows", "number");
     print_rows(&tune, "D_tune");
@@ -118,12 +133,14 @@ int check_command(const TrainOptions* o) {
     print_lengths(&tune, "D_tune");
     if (safe.n) print_lengths(&safe, "D_safe");
     print_packing(o, &tune, settings.T);
-    printf("%lld steps of %lld rows (%lld an epoch), on %s\n\n", (long long)steps, (long long)o->batch, (long long)steps_per_epoch, device_name());
+    printf("%lld steps of %lld rows (%lld an epoch), on %s\n", (long long)steps, (long long)o->batch, (long long)per_epoch, device_name());
+    if (selector_steps != steps) printf("%lld steps of a selector (%lld an epoch): the epoch ends with D_safe\n", (long long)selector_steps, (long long)selector_per_epoch);
+    putchar('\n');
     printf("| %-22s | %8s | %12s | %-14s | %12s | %9s |\n", "run", "tokens", "MiB", "", "FLOP at most", "hours");
     printf("|------------------------|----------|--------------|----------------|--------------|-----------|\n");
-    print_run(o, &config, &tune, "sft on all rows", false, false, steps);
-    print_run(o, &config, &tune, "selector, Algorithm 2", true, false, steps);
-    print_run(o, &config, &tune, "selector, Algorithm 1", true, true, steps);
+    print_run(o, &config, &tune, upper, "sft on all rows", false, false, steps);
+    print_run(o, &config, &tune, upper, "selector, Algorithm 2", true, false, selector_steps);
+    print_run(o, &config, &tune, upper, "selector, Algorithm 1", true, true, selector_steps);
     printf("hours: at %.0f%% of the GPU's dense peak; –: its peak is not known here\n", 100.0 * LIKELY_SHARE);
     tokens_free(&tune);
     if (o->safe.n) tokens_free(&safe);

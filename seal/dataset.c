@@ -501,11 +501,13 @@ void rows_close(RowReader* r) {
 static const char* const state_names[ROW_STATES] = {"usable", "malformed", "with an empty prompt", "with an empty response", "with too long a prompt"};
 const char* row_state_name(RowState state) { return state_names[state]; }
 
-void row_report_add(RowReport* report, const DataRow* row, const char* path) {
+void row_report_add(RowReport* report, const DataRow* row, const char* path, AtomicFile* all) {
+    char name[sizeof report->named[0]] = "";
     report->count[row->state]++;
-    if (row->state == ROW_OK || report->n_named == ROW_REPORT_NAMED) return;
-    snprintf(report->named[report->n_named++], sizeof report->named[0], "%s:%lld, row %lld: %s", path, (long long)row->line, (long long)row->row,
-             *row->why ? row->why : state_names[row->state]);
+    if (row->state == ROW_OK || (report->n_named == ROW_REPORT_NAMED && !all)) return;
+    snprintf(name, sizeof name, "%s:%lld, row %lld: %s", path, (long long)row->line, (long long)row->row, *row->why ? row->why : state_names[row->state]);
+    if (all) atomic_printf(all, "%s\n", name);
+    if (report->n_named < ROW_REPORT_NAMED) memcpy(report->named[report->n_named++], name, sizeof name);
 }
 
 int64_t row_report_bad(const RowReport* report) {
@@ -526,5 +528,5 @@ void row_report_print(const RowReport* report, FILE* out) {
         }
     fputc('\n', out);
     for (int i = 0; i < report->n_named; i++) fprintf(out, "  %s\n", report->named[i]);
-    if (bad > report->n_named) fprintf(out, "  and %lld more\n", (long long)(bad - report->n_named));
+    if (bad > report->n_named) fprintf(out, "  and %lld more (train_seal check --left-out FILE lists all)\n", (long long)(bad - report->n_named));
 }

@@ -12,6 +12,8 @@ dropped from the numbering, because a selector's score belongs to a row.
 #include <stdio.h>
 // defines: StringList
 #include "options.h"
+// defines: AtomicFile
+#include "file.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -106,7 +108,7 @@ typedef struct {
     int n_named;
     char named[ROW_REPORT_NAMED][512];  // the first bad rows: file:line, row, why
 } RowReport;
-void row_report_add(RowReport* report, const DataRow* row, const char* path);
+void row_report_add(RowReport* report, const DataRow* row, const char* path, AtomicFile* all);  // all: gets a line a bad row; NULL: only the first are named
 int64_t row_report_bad(const RowReport* report);
 // "3 of 100 rows are left out: 2 malformed, 1 empty response", then the first ten by name. Nothing where no row is bad.
 void row_report_print(const RowReport* report, FILE* out);

@@ -319,7 +319,7 @@ static void read_chunk(Pass* p, Chunk* chunk) {
     atomic_store(&chunk->next, 0);
     while (chunk->n < CHUNK_ROWS && chunk->text.n < CHUNK_BYTES && rows_next(p->reader, &row)) {
         p->n_rows++;
-        row_report_add(&p->report, &row, p->files->items[row.file]);
+        row_report_add(&p->report, &row, p->files->items[row.file], NULL);
         if (row.state != ROW_OK) continue;
         Job* job = &chunk->jobs[chunk->n++];
         *job = (Job){.id = row.id, .at = chunk->text.n};

@@ -58,6 +58,12 @@ void directory_probe(const char* path) {
     if (!good) fatal("%s: results cannot be written there: %s", path, strerror(error));
 }
 
+void output_is_not(const char* path, const char* input) {
+    struct stat out, in;
+    if (input && !stat(path, &out) && !stat(input, &in) && out.st_dev == in.st_dev && out.st_ino == in.st_ino)
+        fatal("%s: is %s, which is read; it would be overwritten", path, input);
+}
+
 void file_map(MappedFile* map, const char* path) {
     memset(map, 0, sizeof *map);
     snprintf(map->path, sizeof map->path, "%s", path);
@@ -134,6 +140,16 @@ void atomic_abandon(AtomicFile* f) {
     unlink(f->temporary);
     forget(f->temporary);
     f->stream = NULL;
+}
+void output_probe(const char* path) {
+    AtomicFile f;
+    struct stat info;
+    char block[65536] = {0};
+    if (!stat(path, &info) && S_ISDIR(info.st_mode)) fatal("%s: is a directory, want the name of a file", path);
+    atomic_open(&f, path);
+    atomic_write(&f, block, sizeof block);
+    if (fflush(f.stream) || fsync(fileno(f.stream))) fatal("%s: cannot be written: %s", path, strerror(errno));
+    atomic_abandon(&f);
 }
 void directory_clean(const char* path) {
     char name[4600];

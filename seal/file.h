@@ -17,6 +17,10 @@ bool file_exists(const char* path);
 void directory_make(const char* path);  // with its parents; existing is fine
 // Proves before hours of work that results can be written there: makes the directory, writes a file, syncs and removes it.
 void directory_probe(const char* path);
+// The same for a single result: writes a file beside `path`, syncs and removes it.
+void output_probe(const char* path);
+// A result that would take the place of a file it is made from is an error, whatever names or links lead there. NULL and a missing file are fine.
+void output_is_not(const char* path, const char* input);
 
 typedef struct { const uint8_t* data; size_t length; char path[4096]; } MappedFile;
 void file_map(MappedFile* map, const char* path);  // read only; an empty file maps to NULL, 0

@@ -285,7 +285,8 @@ static bool name_fields(const cJSON* fields, DataRow* row) {
     size_t n = 0;
     const cJSON* item;
     cJSON_ArrayForEach(item, fields)
-        if (n < sizeof names - 1) n += (size_t)snprintf(names + n, sizeof names - n, "%s%.30s", n ? ", " : "", item->string ? item->string : "");
+        if (n < sizeof names - 1)  // a list may be turns; a number or an object is no text
+            n += (size_t)snprintf(names + n, sizeof names - n, "%s%.30s%s", n ? ", " : "", item->string ? item->string : "", is_text(item) || cJSON_IsArray(item) ? "" : " (not a text)");
     return bad(row, "fits no layout; its fields: %s", *names ? names : "none");
 }
 

@@ -93,6 +93,8 @@ int loss_command(const EvalOptions* o) {
     TextEncoder encoder;
     TokenOptions options = {};
     TrainerSettings settings = {};
+    for (int i = 0; i < o->data.n && o->out; i++) output_is_not(o->out, o->data.items[i]);
+    if (o->out) output_probe(o->out);
     model_config_read(&config, o->model);
     check_head_size(&config);
     model_config_check_length(&config, o->max_length, "--max-length", o->model);

@@ -121,13 +121,18 @@ static void prepare_output(const char* out) {
     directory_clean(model);
 }
 
+int64_t run_steps(const TrainOptions* o, int64_t samples, int64_t* per_epoch) {
+    *per_epoch = o->compat ? samples / o->batch : (samples + o->batch - 1) / o->batch;
+    if (!*per_epoch) fatal("%lld samples do not fill one batch of %lld", (long long)samples, (long long)o->batch);
+    int64_t steps = (int64_t)ceil(o->epochs * (double)*per_epoch - 1e-9);
+    if (o->max_steps && o->max_steps < steps) steps = o->max_steps;
+    if (!steps) fatal("--epochs %g makes no step", o->epochs);
+    return steps;
+}
+
 void run_begin(Run* run, int64_t samples) {
     const TrainOptions* o = run->o;
-    run->steps_per_epoch = o->compat ? samples / o->batch : (samples + o->batch - 1) / o->batch;
-    if (!run->steps_per_epoch) fatal("%lld samples do not fill one batch of %lld", (long long)samples, (long long)o->batch);
-    run->steps = (int64_t)ceil(o->epochs * (double)run->steps_per_epoch - 1e-9);
-    if (o->max_steps && o->max_steps < run->steps) run->steps = o->max_steps;
-    if (!run->steps) fatal("--epochs %g makes no step", o->epochs);
+    run->steps = run_steps(o, samples, &run->steps_per_epoch);
     if (!ranks_rank()) prepare_output(o->out);
     trainer_allocate(&run->trainer);
     trainer_load(&run->trainer, o->model, o->adapter, (uint64_t)o->seed, o->quiet);
@@ -224,13 +229,14 @@ static int64_t resume(Run* run) {
 }
 
 // What the run will write, against what the disk has free: better now than after the training.
-static void find_room(const Run* run) {
+static void find_room(const Run* run, const Selector* selector) {
     const TrainOptions* o = run->o;
     const Trainer* t = &run->trainer;
     const ModelLayout* written = t->with_lora && !o->merge ? &t->lora.layout : &t->layout;
     double MiB = 1048576.0, model = (double)written->n_parameters * sizeof(float), state = (double)run->snapshot.whole_bytes, held = (double)checkpoint_bytes_held(o->out);
     double checkpoints = o->save_every ? state * (double)(o->keep + 1) : 0.0;  // one more while it is written
-    double need = model + (checkpoints > held ? checkpoints - held : 0.0) + (1 << 20), have = (double)directory_free(o->out);
+    double rest = 512.0 * (double)run->steps + (selector ? 28.0 * (double)selector->N : 0.0);  // log.jsonl, selector.safetensors
+    double need = model + rest + (checkpoints > held ? checkpoints - held : 0.0) + (1 << 20), have = (double)directory_free(o->out);
     if (need <= have) return;
     if (!checkpoints) fatal("%s: %.1f MiB are free, the run writes a model of %.1f MiB; make room, or choose another --out", o->out, have / MiB, model / MiB);
     fatal("%s: %.1f MiB are free, the run writes a model of %.1f MiB and holds %lld checkpoints of %.1f MiB; make room, choose another --out or lower --keep", o->out, have / MiB,
@@ -248,7 +254,7 @@ void run_start(Run* run, Selector* selector) {
     record_fact(&run->record, "length of a stream", tokens);  // --tokens auto may find another on another day
     snapshot_begin(&run->snapshot, o->out, ranks_rank(), (int)o->keep);
     describe_state(run, selector);
-    if (!ranks_rank()) find_room(run);
+    if (!ranks_rank()) find_room(run, selector);
     run->began = wall_seconds();
     int64_t log_bytes = o->resume ? resume(run) : 0;
     log_open(&run->log, ranks_rank() ? NULL : o->out, log_bytes);

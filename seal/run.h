@@ -54,6 +54,8 @@ void run_settings(const TrainOptions* o, const ModelConfig* config, TrainerSetti
 void run_plan(Run* run, const TrainOptions* o, int command, ModelConfig* config, TrainerSettings* settings);
 // Prints the options and the plan; false where that was all (--dry-run).
 bool run_show(Run* run);
+// Steps of a run with so many samples an epoch, by the options.
+int64_t run_steps(const TrainOptions* o, int64_t samples, int64_t* per_epoch);
 // Counts the steps of `samples` an epoch, proves that RUN can be written, allocates, loads the model.
 void run_begin(Run* run, int64_t samples);
 // Last before the loop, once all state has its first value and the data's digests are facts of run->record: finds room on the disk, goes on from the newest checkpoint

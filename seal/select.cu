@@ -39,8 +39,8 @@ static TokenOptions token_options(const TrainOptions* o, const ModelConfig* conf
 }
 
 // Tokenises a list of files; the cache lies next to the run under `kind`.
-void load_samples(TokenSet* set, const StringList* files, const char* kind, const char* run, const TrainOptions* o, const ModelConfig* config,
-                         char tokenizer_digest[65]) {
+void load_samples(TokenSet* set, const StringList* files, const char* kind, const char* run, const TrainOptions* o, const ModelConfig* config, char tokenizer_digest[65],
+                  AtomicFile* left_out) {
     char cache[4200];
     TextEncoder encoder;
     if (run) {
@@ -48,6 +48,7 @@ void load_samples(TokenSet* set, const StringList* files, const char* kind, cons
         directory_make(run);
     }
     TokenOptions options = token_options(o, config, run ? cache : NULL);
+    options.left_out = left_out;
     text_encoder_open(&encoder, o->model, config->eos_id);
     if (ranks_rank()) ranks_barrier();  // rank 0 tokenises and leaves the cache, the others read it
     tokens_load(set, files, &encoder, &options);
@@ -59,6 +60,8 @@ void load_samples(TokenSet* set, const StringList* files, const char* kind, cons
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // select: the filtered data, for any trainer
+
+#define EXPLAINED 10  // rows from either end that --explain shows
 
 // The rows that may be kept and what each is worth.
 typedef struct {
@@ -112,16 +115,21 @@ static void read_selector(Candidates* c, const TrainOptions* o) {
     keep_rows(c, c->selector.rows, c->selector.hashes, c->selector.n);
 }
 
+static void open_model(const TrainOptions* o, ModelConfig* config, TrainerSettings* settings, TokenSet* set) {
+    memset(settings, 0, sizeof *settings);
+    model_config_read(config, o->model);
+    check_head_size(config);
+    load_samples(set, &o->tune, "tune", NULL, o, config, NULL, NULL);
+    settings->batch_max = (int)o->batch;
+    run_settings(o, config, settings);
+}
+
 static void ask_model(Candidates* c, const TrainOptions* o) {
     if (!o->model) fatal("select: method %s needs --model", o->method);
     ModelConfig config;
     TokenSet set = {};
-    TrainerSettings settings = {};
-    model_config_read(&config, o->model);
-    check_head_size(&config);
-    load_samples(&set, &o->tune, "tune", NULL, o, &config, NULL);
-    settings.batch_max = (int)o->batch;
-    run_settings(o, &config, &settings);
+    TrainerSettings settings;
+    open_model(o, &config, &settings, &set);
     c->loss = response_losses(o->model, o->adapter, &config, &settings, &set, o->quiet);
     keep_rows(c, set.rows, set.hashes, set.n);
     c->given = (double*)need(malloc((size_t)c->n * sizeof(double)), c->n);
@@ -174,13 +182,46 @@ static void write_scores(const Candidates* c, const TrainOptions* o) {
     free(file.logits);
 }
 
-static void explain(const Candidates* c, const TrainOptions* o, const RowOptions* rows, const int64_t* order, int64_t kept) {
+// The losses under --model of the rows that --explain shows, of whatever method; a row whose prompt it cannot read has none.
+static void measure_shown(Candidates* c, const TrainOptions* o, const int64_t* order) {
+    ModelConfig config;
+    TokenSet set = {};
+    TrainerSettings settings;
+    open_model(o, &config, &settings, &set);
+    PackSample samples[2 * EXPLAINED];
+    int64_t index[2 * EXPLAINED];
+    TokenSet shown = {};
+    shown.samples = samples;
+    c->loss = (float*)need(malloc((size_t)c->n * sizeof(float)), c->n);
+    for (int64_t i = 0; i < c->n; i++) c->loss[i] = NAN;
+    for (int64_t place = 0; place < c->n; place++) {
+        if (place == EXPLAINED && c->n > 2 * EXPLAINED) place = c->n - EXPLAINED;
+        int64_t i = order[place], low = 0, high = set.n;  // rows ascend
+        while (low < high) {
+            int64_t middle = (low + high) / 2;
+            if (set.rows[middle] < c->rows[i]) low = middle + 1;
+            else high = middle;
+        }
+        if (low == set.n || set.rows[low] != c->rows[i]) continue;
+        samples[shown.n] = set.samples[low];
+        index[shown.n++] = i;
+    }
+    if (shown.n) {
+        float* loss = response_losses(o->model, o->adapter, &config, &settings, &shown, o->quiet);
+        for (int k = 0; k < shown.n; k++) c->loss[index[k]] = loss[k];
+        free(loss);
+    }
+    tokens_free(&set);
+}
+
+static void explain(Candidates* c, const TrainOptions* o, const RowOptions* rows, const int64_t* order, int64_t kept) {
     double* sigma = NULL;
+    if (o->model && !c->loss) measure_shown(c, o, order);
     if (c->selector.n) {
         sigma = (double*)need(malloc((size_t)c->n * sizeof(double)), c->n);
         selector_weights(c->selector.logits, c->n, !strcmp(c->selector.activation, "sigmoid"), sigma);
     }
-    Explanation explanation = {c->rows, c->score, order, sigma, c->loss, c->n, kept, 10};
+    Explanation explanation = {c->rows, c->score, order, sigma, c->loss, c->n, kept, EXPLAINED};
     selection_explain(&explanation, &o->tune, rows, stdout);
     free(sigma);
 }
@@ -192,6 +233,14 @@ int select_command(const TrainOptions* o) {
     row_options.prompt_field = o->prompt_field;
     row_options.response_field = o->response_field;
     Candidates c = {};
+    selection_check_output(&o->tune, o->out);
+    output_is_not(o->out, o->selector);
+    for (int i = 0; i < o->target.n; i++) output_is_not(o->out, o->target.items[i]);
+    if (o->scores) {
+        for (int i = 0; i < o->tune.n; i++) output_is_not(o->scores, o->tune.items[i]);
+        output_is_not(o->scores, o->selector);
+        output_probe(o->scores);
+    }
     find_usable(&c, &o->tune, &row_options);
     switch (method->source) {
         case SCORE_FROM_SELECTOR: read_selector(&c, o); break;
@@ -205,6 +254,7 @@ int select_command(const TrainOptions* o) {
     uint8_t* keep = (uint8_t*)need(calloc((size_t)c.n_rows, 1), c.n_rows);
     int64_t without = selection_score(method, &input, c.rows, c.n, c.score);
     int64_t kept = selection_order(c.score, c.rows, c.n, o->top, order);
+    if (!kept) fatal("%s: --top %g of %lld rows keeps none; raise --top", o->tune.items[0], o->top, (long long)c.n);
     if (kept > c.n - without)
         fatal("%s: --top %g asks for %lld rows, %lld may be kept; lower --top or --min-words", o->tune.items[0], o->top, (long long)kept, (long long)(c.n - without));
     for (int64_t i = 0; i < kept; i++) keep[c.rows[order[i]]] = 1;

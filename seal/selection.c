@@ -241,16 +241,28 @@ static DataFormat output_format(const char* out) {
     fatal("--out %s: a data file ends in .jsonl, .json or .csv", out);
 }
 
-static void begin_input(Output* o, RecordReader* r, const char* path) {
+// Whether the file's rows fit the output's format; the first header of a .csv is all files' header.
+static void check_input(Output* o, const RecordReader* r, const char* path) {
     size_t n;
     const char* header = records_header(r, &n);
     if ((records_format(r) == FORMAT_CSV) != (o->format == FORMAT_CSV))
         fatal("%s: rows are written as they stand, so a .csv becomes a .csv and the others .jsonl or .json; --out is %s", path, o->file.path);
     if (o->format != FORMAT_CSV) return;
-    if (!o->header.s) {
-        text_add(&o->header, header, n);
-        atomic_write(&o->file, header, n);
-    } else if (o->header.n != n || memcmp(o->header.s, header, n)) fatal("%s: its header differs from the first file's; they cannot become one .csv", path);
+    if (!o->header.s) text_add(&o->header, header, n);
+    else if (o->header.n != n || memcmp(o->header.s, header, n)) fatal("%s: its header differs from the first file's; they cannot become one .csv", path);
+}
+
+void selection_check_output(const StringList* files, const char* out) {
+    Output o = {.format = output_format(out)};
+    snprintf(o.file.path, sizeof o.file.path, "%s", out);
+    for (int f = 0; f < files->n; f++) {
+        RecordReader* r = records_open(files->items[f]);
+        check_input(&o, r, files->items[f]);
+        records_close(r);
+        output_is_not(out, files->items[f]);
+    }
+    text_free(&o.header);
+    output_probe(out);
 }
 
 // A record of an array may be laid out over lines; as a line of its own it loses the line ends between its tokens. One inside a string (which JSON forbids
@@ -287,7 +299,8 @@ int64_t selection_write(const StringList* files, const uint8_t* keep, int64_t n_
     for (int f = 0; f < files->n; f++) {
         RecordReader* r = records_open(files->items[f]);
         DataRecord record;
-        begin_input(&o, r, files->items[f]);
+        check_input(&o, r, files->items[f]);
+        if (f == 0) atomic_write(&o.file, o.header.s, o.header.n);
         for (; records_next(r, &record); id++) {
             if (id >= n_rows) fatal("%s: has more rows than it had when they were scored", files->items[f]);
             if (keep[id]) write_record(&o, &record, records_format(r));
@@ -386,7 +399,8 @@ void selection_explain(const Explanation* e, const StringList* files, const RowO
         if (s->place >= e->kept && (i == 0 || shown[i - 1].place < e->kept)) fprintf(out, "-------- rows from here on are left out\n");
         fprintf(out, "%8lld %8s  %12.6g", (long long)s->place + 1, s->where, e->score[index]);
         if (e->sigma) fprintf(out, " %11.6g", e->sigma[index]);
-        if (e->loss) fprintf(out, " %11.6g", (double)e->loss[index]);
+        if (e->loss && isnan(e->loss[index])) fprintf(out, " %11s", "–");
+        else if (e->loss) fprintf(out, " %11.6g", (double)e->loss[index]);
         fputs("  ", out);
         int used = print_excerpt(s->text, s->prompt, 39, out);  // 80 characters of a row at most
         fputs(" → ", out);

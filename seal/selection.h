@@ -67,6 +67,8 @@ int64_t selection_order(const double* score, const int64_t* rows, int64_t n, dou
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // results
 
+// Proves before hours of scoring that selection_write can write the files' rows to `out`: its format, the headers of .csv, the disk; none of them is `out`.
+void selection_check_output(const StringList* files, const char* out);
 // The rows with keep[id], byte for byte, in the files' order. Output .jsonl or .json takes either kind of input, .csv takes csv files of one header.
 // Returns the number of rows written. keep has n_rows entries.
 int64_t selection_write(const StringList* files, const uint8_t* keep, int64_t n_rows, const char* out);
@@ -76,7 +78,7 @@ typedef struct {
     const double* score;           // (n)
     const int64_t* order;          // (n) of selection_order
     const double* sigma;           // (n) weight; NULL: no column
-    const float* loss;             // (n); NULL: no column
+    const float* loss;             // (n) NaN: not known; NULL: no column
     int64_t n, kept;
     int show;                      // rows from either end
 } Explanation;

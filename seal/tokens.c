@@ -195,7 +195,7 @@ static void read_rows(Builder* b, TokenSet* set, const StringList* files, const 
         run_chunk(&c);
         for (int i = 0; i < c.n_jobs; i++) {
             Job* job = &c.jobs[i];
-            row_report_add(&set->report, &job->row, files->items[job->row.file]);
+            row_report_add(&set->report, &job->row, files->items[job->row.file], o->left_out);
             if (job->row.state != ROW_OK) continue;
             check_ids(job, e, o, files);
             builder_add(b, job);

@@ -41,6 +41,7 @@ typedef struct {
     bool compat, quiet;
     int threads;            // 0: all cores
     const char* cache;      // file; NULL: none
+    AtomicFile* left_out;   // gets a line a bad row, all of them; NULL: none. Not with a cache, which knows the first ten only
 } TokenOptions;
 
 typedef struct {

@@ -31,6 +31,7 @@ typedef struct {
     double top;
     int64_t min_words;
     bool explain, noise;
+    const char* left_out;
     const char *prompt_template, *prompt_field, *response_field, *loss_mean;
     // the selector
     int64_t algorithm;

@@ -19,7 +19,7 @@ static void body(void* path) {
         end = row.offset + row.length;
         MUST(row.prompt && (options.turns || strlen(row.prompt) == row.prompt_length) && row.response && strlen(row.response) == row.response_length);
         MUST(row.state != ROW_OK || options.prompts_only || row.response_length);
-        row_report_add(&report, &row, path);
+        row_report_add(&report, &row, path, NULL);
         rows_progress(r, &done, &total);
     }
     MUST(rows % 2 == 0);  // the same file twice

@@ -140,7 +140,7 @@ static void test_offsets(void) {
         good &= row.id == id && row.offset + row.length <= strlen(texts[row.file]);
         braces &= row.state == ROW_MALFORMED || (bytes[0] == '{' && bytes[row.length - 1] == '}');
         lines_good &= id < 8 && row.line == lines[id];
-        row_report_add(&report, &row, paths[row.file]);
+        row_report_add(&report, &row, paths[row.file], NULL);
         id++;
     }
     check(good && id == 8, "ids run on over files");
@@ -156,7 +156,7 @@ static void test_offsets(void) {
     check(!strcmp(all, again), "digest while reading equals dataset_digest");
     check(!strcmp(one, plain), "a .gz has the digest of its content");
     RowReport many = {0};
-    for (int i = 0; i < 25; i++) row_report_add(&many, &(DataRow){.row = i, .state = i < 5 ? ROW_OK : ROW_EMPTY_RESPONSE}, "f");
+    for (int i = 0; i < 25; i++) row_report_add(&many, &(DataRow){.row = i, .state = i < 5 ? ROW_OK : ROW_EMPTY_RESPONSE}, "f", NULL);
     FILE* out = tmpfile();
     row_report_print(&many, out);
     char said[4096] = "";

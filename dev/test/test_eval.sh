@@ -83,6 +83,10 @@ expect "a question longer than the judge reads" "$eval_seal" judge --judge jrun/
 truth "is not judged and counted" grep -q "1 pairs not judged (2 questions longer than the 16 tokens" out
 truth "and stands as null" grep -q '"preference":null' long_verdict.json
 sed 's/"b"/"x"/' theirs.json >other.json
+refuse "a verdict in the outputs' place" "would be overwritten" "${judge[@]}" --out ours.json
+refuse "a verdict that cannot be written" "nowhere/x.json" "${judge[@]}" --out nowhere/x.json
+refuse "losses in the data's place" "would be overwritten" "$eval_seal" loss --model run/model --data rows.jsonl --out rows.jsonl
+refuse "answers in the prompts' place" "would be overwritten" "$eval_seal" generate --model run/model --prompts rows.jsonl --out rows.jsonl
 refuse "outputs of other prompts" "different instructions in row 1" "$eval_seal" judge --judge jrun/model --judge-template pair.txt --outputs ours.json --baseline other.json --out x.json
 sed 's/,{[^{]*\]/]/' theirs.json >fewer.json
 refuse "fewer outputs" "has 4 outputs, fewer.json has 3" "$eval_seal" judge --judge jrun/model --judge-template pair.txt --outputs ours.json --baseline fewer.json --out x.json

@@ -69,6 +69,30 @@ truth "holds a whole batch" grep -q "^streams of 2048 tokens" out
 CPU_MEMORY_MIB=40 expect "less memory" "${auto[@]}"
 truth "means shorter streams that fit" awk '/^streams of/ { t = $3 } /^\| total/ { mib = $4 } END { exit !(t >= 256 && t < 2048 && mib <= 38 && mib > 34) }' out
 
+expect "--explain shows losses under a model" "$train_seal" select --tune tune.jsonl --selector sel2/selector.safetensors --model aligned/model --explain --top 0.7 --out x.jsonl --quiet
+truth "beside rank, score and weight" bash -c 'grep -q "rank.*row.*score.*weight.*loss" out && test "$(grep -cE "^ +[0-9]+ +[0-9]+ +[-0-9.e]+ +[0-9.]+ +[0-9.]+  Human" out)" -eq 20'
+shown=$(awk '$1 == 1 { print $2, $5 }' out)
+expect "losses of every row" "$(dirname "$train_seal")/eval_seal" loss --model aligned/model --data tune.jsonl --out loss.rows --quiet
+truth "the loss shown is the row's" awk -F'[:,}]' -v shown="$shown" '{ split(shown, s, " "); if ($2 == s[1]) { d = $4 - s[2]; found = d < 1e-4 && d > -1e-4 } } END { exit !found }' loss.rows
+# 30 rows without a response: ten are named, --left-out names all, one line each
+{ for i in $(seq 30); do echo '{"prompt":"copy a","response":""}'; done; echo '{"prompt":"copy a","response":5}'; cat tune.jsonl; } >many_bad.jsonl
+expect "check writes all rows that are left out" "$train_seal" check --model base --tune many_bad.jsonl --batch 16 --left-out left_out
+truth "with their places and why" bash -c 'test "$(wc -l <left_out)" -eq 31 && grep -qx "many_bad.jsonl:30, row 29: with an empty response" left_out && grep -q ":31, row 30: .*response (not a text)" left_out'
+expect "check --compat" "$train_seal" check --model base --tune tune.jsonl --safe safe.jsonl --compat --batch 64 --epochs 2
+truth "tells the steps of the reference's epochs" bash -c 'grep -q "^12 steps of 64 rows (6 an epoch)" out && grep -q "^6 steps of a selector (3 an epoch)" out'
+
+cp tune.jsonl source.jsonl && ln -s source.jsonl link.jsonl
+refuse "a selection in its source's place" "would be overwritten" "$train_seal" select --method random --tune source.jsonl --top 0.5 --out link.jsonl
+truth "the source is whole" cmp source.jsonl tune.jsonl
+refuse "scores in the selector's place" "would be overwritten" "$train_seal" select --tune tune.jsonl --selector sel2/selector.safetensors --scores sel2/selector.safetensors --out x.jsonl
+refuse "a share that keeps no row" "keeps none" "$train_seal" select --method random --tune tune.jsonl --top 0.001 --out x2.jsonl
+refuse "such a share in sft" "keeps none" "$train_seal" sft --model base --tune tune.jsonl --selector sel2/selector.safetensors --top 0.001 --out x --quiet
+# one line only: nothing was tokenised or measured before
+refuse "a place that cannot be written, before the scoring" "nowhere/x.jsonl" "$train_seal" select --method safe-loss --model base --tune tune.jsonl --out nowhere/x.jsonl
+truth "nothing was measured" test ! -s out
+refuse "a format that does not fit, before the scoring" "a .csv becomes a .csv" "$train_seal" select --method safe-loss --model base --tune tune.jsonl --out x.csv
+truth "nothing was measured" test ! -s out
+truth "nothing half-written" bash -c 'test ! -e x2.jsonl && test -z "$(ls ./*.tmp.* 2>/dev/null)"'
 refuse "a selector on another file" "selector" "$train_seal" select --tune safe.jsonl --selector sel2/selector.safetensors --out x.jsonl
 cp tune.jsonl other.jsonl && sed -i '7s/prompt":"/prompt":"a /' other.jsonl
 refuse "a selector on a changed file" "other.jsonl" "$train_seal" select --tune other.jsonl --selector sel2/selector.safetensors --out x.jsonl
