@@ -7,6 +7,8 @@
 // defines: directory_make
 #include "file.h"
 #include "kernels.h"
+// defines: Progress
+#include "log.h"
 // defines: response_losses
 #include "losses.h"
 // defines: run_settings
@@ -79,12 +81,21 @@ static void* need(void* p, int64_t n) {
     return p;
 }
 
-// The rows that have a prompt and a response.
-static void find_usable(Candidates* c, const StringList* files, const RowOptions* options) {
+// The rows that have a prompt and a response; `tell`: names the others.
+static void find_usable(Candidates* c, const StringList* files, const RowOptions* options, bool tell, bool quiet) {
     RowReader* reader = rows_open(files, options);
+    RowReport report = {};
+    Progress progress;
     DataRow row;
+    int64_t done, total;
+    rows_progress(reader, &done, &total);
+    progress_begin(&progress, "reading", total, quiet);
     while (rows_next(reader, &row)) {
-        c->n_rows++;
+        row_report_add(&report, &row, files->items[row.file], NULL);
+        if (++c->n_rows % 1024 == 0) {
+            rows_progress(reader, &done, &total);
+            progress_update(&progress, done, "%lld rows", (long long)c->n_rows);
+        }
         if (row.state != ROW_OK) continue;
         if (c->n == c->most) {
             c->most = c->most ? 2 * c->most : 1024;
@@ -94,8 +105,10 @@ static void find_usable(Candidates* c, const StringList* files, const RowOptions
         c->hashes[c->n] = row_hash(row.prompt, row.prompt_length, row.response, row.response_length);
         c->rows[c->n++] = row.id;
     }
+    progress_end(&progress);
     rows_digest(reader, c->digest);
     rows_close(reader);
+    if (tell && !quiet) row_report_print(&report, stderr);
     if (!c->n) fatal("%s: no row has a prompt and a response", files->items[0]);
 }
 
@@ -241,7 +254,7 @@ int select_command(const TrainOptions* o) {
         output_is_not(o->scores, o->selector);
         output_probe(o->scores);
     }
-    find_usable(&c, &o->tune, &row_options);
+    find_usable(&c, &o->tune, &row_options, method->source == SCORE_FROM_SELECTOR || method->source == SCORE_FROM_SEED, o->quiet);  // a model or DSIR names them itself
     switch (method->source) {
         case SCORE_FROM_SELECTOR: read_selector(&c, o); break;
         case SCORE_FROM_SEED: break;
@@ -260,7 +273,7 @@ int select_command(const TrainOptions* o) {
     for (int64_t i = 0; i < kept; i++) keep[c.rows[order[i]]] = 1;
     if (o->explain) explain(&c, o, &row_options, order, kept);
     if (o->scores) write_scores(&c, o);
-    int64_t written = selection_write(&o->tune, keep, c.n_rows, o->out);
+    int64_t written = selection_write(&o->tune, keep, c.n_rows, o->out, o->quiet);
     if (!o->quiet) printf("%lld of %lld rows (%lld scored) by %s to %s\n", (long long)written, (long long)c.n_rows, (long long)c.n, method->name, o->out);
     if (c.selector.n) selector_file_free(&c.selector);
     free(c.rows);

@@ -5,6 +5,8 @@
 #include <string.h>
 #include "error.h"
 #include "file.h"
+// defines: Progress
+#include "log.h"
 #include "pt_reader.h"
 #include "random.h"
 #include "safetensors.h"
@@ -291,9 +293,11 @@ static void write_record(Output* o, const DataRecord* record, DataFormat input) 
     o->written++;
 }
 
-int64_t selection_write(const StringList* files, const uint8_t* keep, int64_t n_rows, const char* out) {
+int64_t selection_write(const StringList* files, const uint8_t* keep, int64_t n_rows, const char* out, bool quiet) {
     Output o = {.format = output_format(out)};
+    Progress progress;
     int64_t id = 0;
+    progress_begin(&progress, "writing", n_rows, quiet);
     atomic_open(&o.file, out);
     if (o.format == FORMAT_JSON) atomic_printf(&o.file, "[");
     for (int f = 0; f < files->n; f++) {
@@ -304,9 +308,11 @@ int64_t selection_write(const StringList* files, const uint8_t* keep, int64_t n_
         for (; records_next(r, &record); id++) {
             if (id >= n_rows) fatal("%s: has more rows than it had when they were scored", files->items[f]);
             if (keep[id]) write_record(&o, &record, records_format(r));
+            if (id % 1024 == 0) progress_update(&progress, id, "%lld kept", (long long)o.written);
         }
         records_close(r);
     }
+    progress_end(&progress);
     if (id != n_rows) fatal("%s: has %lld rows, %lld when they were scored", files->items[0], (long long)id, (long long)n_rows);
     if (o.format == FORMAT_JSON) atomic_printf(&o.file, "\n]\n");
     atomic_commit(&o.file);

@@ -70,8 +70,8 @@ int64_t selection_order(const double* score, const int64_t* rows, int64_t n, dou
 // Proves before hours of scoring that selection_write can write the files' rows to `out`: its format, the headers of .csv, the disk; none of them is `out`.
 void selection_check_output(const StringList* files, const char* out);
 // The rows with keep[id], byte for byte, in the files' order. Output .jsonl or .json takes either kind of input, .csv takes csv files of one header.
-// Returns the number of rows written. keep has n_rows entries.
-int64_t selection_write(const StringList* files, const uint8_t* keep, int64_t n_rows, const char* out);
+// Returns the number of rows written. keep has n_rows entries. quiet: no progress.
+int64_t selection_write(const StringList* files, const uint8_t* keep, int64_t n_rows, const char* out, bool quiet);
 
 typedef struct {
     const int64_t* rows;           // (n) ids of the candidates, ascending

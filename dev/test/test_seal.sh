@@ -42,6 +42,8 @@ for algorithm in 1 2; do
     truth "gives the same bytes" cmp sel$algorithm/selector.safetensors again$algorithm/selector.safetensors
 done
 truth "at gamma 0 fine-tuning samples run forward only" grep -q '"forward_tokens":[1-9]' sel2/log.jsonl
+expect "with --compat" "$train_seal" selector --model aligned/model --tune tune.jsonl --safe safe.jsonl --compat --epochs 2 --batch 64 --tokens 256 --quiet --out compat
+truth "an epoch ends with the shorter set, whole batches only" bash -c 'test "$(wc -l <compat/log.jsonl)" -eq 7 && grep -q "\"step\":6,\"epoch\":2,\"gamma\":0.03," compat/log.jsonl'
 for optimizer in sgd centred mean; do
     expect "the selector's optimizer $optimizer runs" "$train_seal" selector --model aligned/model --tune tune.jsonl --safe safe.jsonl --selector-optimizer $optimizer --selector-lr 10 --lr 1e-3 --epochs 3 \
         "${common[@]}" --out sel_$optimizer
@@ -78,6 +80,8 @@ truth "the loss shown is the row's" awk -F'[:,}]' -v shown="$shown" '{ split(sho
 { for i in $(seq 30); do echo '{"prompt":"copy a","response":""}'; done; echo '{"prompt":"copy a","response":5}'; cat tune.jsonl; } >many_bad.jsonl
 expect "check writes all rows that are left out" "$train_seal" check --model base --tune many_bad.jsonl --batch 16 --left-out left_out
 truth "with their places and why" bash -c 'test "$(wc -l <left_out)" -eq 31 && grep -qx "many_bad.jsonl:30, row 29: with an empty response" left_out && grep -q ":31, row 30: .*response (not a text)" left_out'
+expect "select names them too" "$train_seal" select --method random --tune many_bad.jsonl --top 0.5 --out x.jsonl
+truth "ten of them, and counts the rest" bash -c 'grep -q "^31 of 431 rows are left out: 1 malformed, 30 with an empty response" err && grep -q "and 21 more" err && test "$(wc -l <err)" -eq 12 && grep -q "^200 of 431 rows (400 scored)" out'
 expect "check --compat" "$train_seal" check --model base --tune tune.jsonl --safe safe.jsonl --compat --batch 64 --epochs 2
 truth "tells the steps of the reference's epochs" bash -c 'grep -q "^12 steps of 64 rows (6 an epoch)" out && grep -q "^6 steps of a selector (3 an epoch)" out'
 

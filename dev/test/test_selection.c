@@ -285,31 +285,31 @@ static void write_rows(const void* context) {
     const Write* w = context;
     const char* paths[2] = {w->in, w->in2};
     static const uint8_t keep[8] = {1, 1, 1, 1, 1, 1, 1, 1};
-    selection_write(&(StringList){paths, w->in2 ? 2 : 1}, keep, w->n_rows, w->out);
+    selection_write(&(StringList){paths, w->in2 ? 2 : 1}, keep, w->n_rows, w->out, true);
 }
 
 static void test_write(void) {
     const uint8_t keep[6] = {0, 1, 0, 1, 1, 0};
     const char *a = put("a.jsonl", "{\"a\":0}\n\n{ \"a\" : 1.0 }  \r\nbad\n{\"a\":\"\\u00e9\xc3\xa9\"}"), *lines = in_directory("out.jsonl");
     const char* two[2] = {a, put("b.json", "[{\"b\":\n [0,\"x\ny\"]},\n\n {\"b\":1}]")};
-    check(selection_write(&(StringList){&a, 1}, keep, 4, lines) == 2, "rows written are counted");
+    check(selection_write(&(StringList){&a, 1}, keep, 4, lines, true) == 2, "rows written are counted");
     expect_file("jsonl lines as they were, their line ends too", lines, "{ \"a\" : 1.0 }  \r\n{\"a\":\"\\u00e9\xc3\xa9\"}\n");
-    selection_write(&(StringList){two, 2}, keep, 6, lines);
+    selection_write(&(StringList){two, 2}, keep, 6, lines, true);
     expect_file("an array's record over several lines becomes one line", lines, "{ \"a\" : 1.0 }  \r\n{\"a\":\"\\u00e9\xc3\xa9\"}\n{\"b\": [0,\"x\\ny\"]}\n");
     const char* array = in_directory("out.json");
     const char* b = in_directory("b.json");
-    selection_write(&(StringList){&b, 1}, (const uint8_t[]){1, 1}, 2, array);
+    selection_write(&(StringList){&b, 1}, (const uint8_t[]){1, 1}, 2, array, true);
     expect_file("an array stays an array of the records' bytes", array, "[\n{\"b\":\n [0,\"x\ny\"]},\n{\"b\":1}\n]\n");
-    selection_write(&(StringList){&b, 1}, (const uint8_t[]){0, 0}, 2, array);
+    selection_write(&(StringList){&b, 1}, (const uint8_t[]){0, 0}, 2, array, true);
     expect_file("nothing kept is an empty array", array, "[\n]\n");
     const char* csv = put("c.csv", "p,\"r\"\r\n1,\"a\n\"\"b\"\r\n2,x\n3,y\r\n");
-    selection_write(&(StringList){&csv, 1}, (const uint8_t[]){1, 0, 1}, 3, in_directory("out.csv"));
+    selection_write(&(StringList){&csv, 1}, (const uint8_t[]){1, 0, 1}, 3, in_directory("out.csv"), true);
     expect_file("csv keeps its header and quoting", in_directory("out.csv"), "p,\"r\"\r\n1,\"a\n\"\"b\"\r\n3,y\r\n");
     gzFile gz = gzopen(in_directory("d.jsonl.gz"), "wb");
     gzputs(gz, "{\"a\":0}\n{\"a\":1}\n");
     gzclose(gz);
     const char* d = in_directory("d.jsonl.gz");
-    selection_write(&(StringList){&d, 1}, keep, 2, in_directory("d.jsonl"));
+    selection_write(&(StringList){&d, 1}, keep, 2, in_directory("d.jsonl"), true);
     expect_file("a .gz comes out unpacked", in_directory("d.jsonl"), "{\"a\":1}\n");
     check(refuses(write_rows, &(Write){in_directory("c.csv"), NULL, in_directory("x.jsonl"), 3}, "a .csv becomes a .csv"), "a csv is not written as jsonl");
     check(refuses(write_rows, &(Write){in_directory("c.csv"), put("e.csv", "q,r\n1,2\n"), in_directory("x.csv"), 4}, "its header differs"), "two csv headers are refused");
