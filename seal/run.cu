@@ -359,8 +359,14 @@ static int name_rows(char* text, size_t size, const BatchItem* items, const floa
 void stop_on_nonfinite(Run* run, const StepNote* note, const BatchItem* items, const float* losses, double loss, float norm) {
     if (isfinite(loss) && isfinite(norm)) return;
     Trainer* t = &run->trainer;
-    const char* tensor = first_nonfinite(&t->theta, false, t->stream);
-    if (!tensor) tensor = first_nonfinite(&t->theta, true, t->stream);
+    const char *tensor = NULL, *of = "";
+    const ParameterSet* sets[] = {&t->theta, &t->theta_hat};
+    for (int i = 0; i < 4 && !tensor; i++) {  // gradients, then weights
+        if (!sets[i / 2]->grads) continue;
+        tensor = first_nonfinite(sets[i / 2], i % 2 != 0, t->stream);
+        of = i < 2 ? "" : " of theta_hat";
+    }
+    if (isnan(norm)) norm = NAN;  // without a sign
     int b = run->command == COMMAND_SELECTOR ? note->b : note->n;  // the rest are safe samples
     bool some = false;
     for (int i = 0; i < note->n; i++) some |= !isfinite(losses[i]);
@@ -368,8 +374,8 @@ void stop_on_nonfinite(Run* run, const StepNote* note, const BatchItem* items, c
     int n_tune = name_rows(tune, sizeof tune, items, losses, 0, b, !some), n_safe = name_rows(safe, sizeof safe, items, losses, b, note->n, !some);
     if (n_tune) snprintf(rows, sizeof rows, "rows%s of --tune", tune);
     if (n_safe) snprintf(rows + strlen(rows), sizeof rows - strlen(rows), "%srows%s of --safe", n_tune ? ", " : "", safe);
-    fatal("step %lld: loss %g, gradient norm %g; %s: %s; the first tensor that is not finite: %s; lower --lr or look at these rows", (long long)note->step + 1, loss, norm,
-          some ? "not finite" : "the batch", rows, tensor ? tensor : "none, only the loss");
+    fatal("step %lld: loss %g, gradient norm %g; %s: %s; the first tensor that is not finite: %s%s; lower --lr or look at these rows", (long long)note->step + 1, loss, norm,
+          some ? "not finite" : "the batch", rows, tensor ? tensor : "none, only the loss", tensor ? of : "");
 }
 
 // What a table needs of a run. A loss that the command does not have is left out; one that was never measured is null.

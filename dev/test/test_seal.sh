@@ -106,6 +106,7 @@ echo '{"prompt":"copy a","response":""}' >empty.jsonl
 refuse "a run that diverges" "of --tune" "$train_seal" sft --model base --tune tune.jsonl --lr 1e6 --clip 0 --epochs 3 --batch 16 --tokens 256 --out x --quiet
 truth "the step, rows and the tensor are named" grep -qE "step [0-9]+: loss .*: rows [0-9]+.* of --tune; the first tensor that is not finite: [a-z]" err
 refuse "a selector that diverges" "of --safe" "$train_seal" selector --model base --tune tune.jsonl --safe safe.jsonl --gamma fixed:0.5 --lr 1e6 --clip 0 --batch 16 --tokens 256 --out x --quiet
+refuse "a theta_hat that diverges" "of theta_hat" "$train_seal" selector --model base --tune tune.jsonl --safe safe.jsonl --algorithm 1 --lr-hat 1e6 --clip 0 --batch 16 --tokens 256 --out x --quiet
 refuse "a file without a usable row" "empty.jsonl" "$train_seal" sft --model base --tune empty.jsonl --out x --quiet
 refuse "a gamma schedule that is none" "want linear:START,STEP" "$train_seal" selector --model base --tune tune.jsonl --safe safe.jsonl --gamma up --out x
 refuse "an algorithm that is none" "want 1 to 2" "$train_seal" selector --model base --tune tune.jsonl --safe safe.jsonl --algorithm 3 --out x
