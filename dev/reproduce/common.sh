@@ -59,6 +59,7 @@ train_seal=$BUILD/train_seal eval_seal=$BUILD/eval_seal world=$BUILD/world mix=$
 for p in train_seal eval_seal world mix; do [ -x "$BUILD/$p" ] || { echo "$0: $BUILD/$p is missing; make first, or --build DIR" >&2; exit 2; }; done
 
 # ---- what is shared is named by the settings that make it --------------------------------------------------------------------------------------------
+[ "$scale" = world ] || KNOBS=
 digest() { sha256sum | cut -c1-12; }
 shared=$shared/$scale-$(for v in WORLD KNOBS DATA RECIPE SAFEINSTR_ROWS TEST_ROWS TOKENIZER VOCAB MODEL_SHAPE RUN BASE MODEL TUNE SAFE GENERATE HH SLIMORCA HEXPHI; do echo "$v=${!v:-}"; done | digest)
 
