@@ -25,7 +25,7 @@ static const OptionRow options[] = {
     {"seed", OPTION_INT, AT(seed), "42", NULL, 0, 9e15, 1, 0, "of the order of the rows, and of which are taken where most=N leaves some out"},
     {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, 1, 0, "print nothing"},
 };
-static const OptionTable table = {"mix", "mixes data files into safe, fine-tuning and held-out sets", commands, 1, options, sizeof options / sizeof *options};
+static const OptionTable table = {"mix", "mixes data files into safe, fine-tuning and held-out sets", commands, 1, options, sizeof options / sizeof *options, NULL, 0};
 
 #define MOST_ROLES 16
 #define MOST_WORDS 12

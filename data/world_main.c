@@ -44,7 +44,7 @@ static const OptionRow options[] = {
 };
 
 static const OptionTable world_options = {"world", "a synthetic world in which safety and usefulness are counted", commands, N_COMMANDS, options,
-                                          sizeof options / sizeof *options};
+                                          sizeof options / sizeof *options, NULL, 0};
 
 static int run_command(int command, const WorldOptions* o, const StringList* positional) {
     switch ((Command)command) {

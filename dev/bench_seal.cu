@@ -40,7 +40,7 @@ static const OptionRow options[] = {
     {"warmup", OPTION_INT, AT(warmup), "2", NULL, 0, 1000, 1, 0, "steps before them"},
     {"seed", OPTION_INT, AT(seed), "42", NULL, 0, 9e15, 1, 0, "of tokens and draws"},
 };
-static const OptionTable table = {"bench_seal", "benchmark of SEAL's step", commands, 1, options, sizeof options / sizeof *options};
+static const OptionTable table = {"bench_seal", "benchmark of SEAL's step", commands, 1, options, sizeof options / sizeof *options, NULL, 0};
 
 static double median(double* x, int64_t n) {  // sorts x
     for (int64_t i = 1; i < n; i++)

@@ -18,7 +18,7 @@ static const OptionRow options[] = {
     {"tokens", OPTION_INT, AT(tokens), "1024", NULL, 2, 1000000, 1, 0, "tokens of a step"}, {"samples", OPTION_INT, AT(samples), "1", NULL, 1, 100000, 1, 0, "samples they are cut into"},
     {"steps", OPTION_INT, AT(steps), "15", NULL, 1, 100000, 1, 0, "steps timed"},
 };
-static const OptionTable table = {"bench_step", "benchmark of a training step", commands, 1, options, sizeof options / sizeof *options};
+static const OptionTable table = {"bench_step", "benchmark of a training step", commands, 1, options, sizeof options / sizeof *options, NULL, 0};
 
 static int by_value(const void* a, const void* b) { double x = *(const double*)a, y = *(const double*)b; return (x > y) - (x < y); }
 

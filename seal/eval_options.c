@@ -55,4 +55,4 @@ static const OptionRow options[] = {
     {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, GENERATE | JUDGE | LOSS | REPORT, 0, "no progress, no tables"},
 };
 
-const OptionTable eval_options = {"eval_seal", "generates and measures", commands, N_EVAL_COMMANDS, options, sizeof options / sizeof *options};
+const OptionTable eval_options = {"eval_seal", "generates and measures", commands, N_EVAL_COMMANDS, options, sizeof options / sizeof *options, NULL, 0};

@@ -165,6 +165,12 @@ int options_parse(const OptionTable* table, int argc, char** argv, void* values,
     }
     for (int i = 0; i < table->n_options; i++)
         if ((table->options[i].required >> command & 1) && !given[i]) fatal("%s: --%s is required", argv[1], table->options[i].name);
+    for (int i = 0; i < table->n_needs; i++) {
+        const OptionNeed* need = &table->needs[i];
+        if (!(need->commands >> command & 1)) continue;
+        if (given[find_row(table, command, need->option, strlen(need->option)) - table->options] && !given[find_row(table, command, need->needs, strlen(need->needs)) - table->options])
+            fatal("%s: --%s does nothing without --%s", argv[1], need->option, need->needs);
+    }
     free(given);
     return command;
 }

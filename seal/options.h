@@ -49,6 +49,12 @@ typedef struct {
     const char* positional;  // what stands without a dash, e.g. "FILE"; NULL: nothing may
 } CommandRow;
 
+// Given without the other one, an option that does nothing alone is refused.
+typedef struct {
+    const char *option, *needs;
+    uint32_t commands;  // bit c: so in command c
+} OptionNeed;
+
 typedef struct {
     const char* program;
     const char* summary;
@@ -56,6 +62,8 @@ typedef struct {
     int n_commands;
     const OptionRow* options;
     int n_options;
+    const OptionNeed* needs;  // NULL: none
+    int n_needs;
 } OptionTable;
 
 // Fills `values` with defaults, then with argv[2…]; argv[1] is the command. Returns the command's index. --help prints and ends the program with 0.

@@ -95,5 +95,9 @@ static const OptionRow options[] = {
     {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, INIT | TRAINS | SELECT | CHECK, 0, "no progress, no tables"},
 };
 
+static const OptionNeed needs[] = {
+    {"top", "selector", SFT},
+};
+
 const OptionTable train_options = {"train_seal", "trains language models with SEAL, bilevel data selection", commands, N_TRAIN_COMMANDS, options,
-                                   sizeof options / sizeof *options};
+                                   sizeof options / sizeof *options, needs, sizeof needs / sizeof *needs};

@@ -251,7 +251,7 @@ static const OptionRow some_options[] = {
     {"kind", OPTION_CHOICE, offsetof(Values, kind), "big", "big|small", 0, 0, 3, 0, "a kind"},
     {"file", OPTION_LIST, offsetof(Values, files), NULL, "FILE", 0, 0, 3, 0, "files"},
 };
-static const OptionTable some = {"program", "does", some_commands, 2, some_options, sizeof some_options / sizeof *some_options};
+static const OptionTable some = {"program", "does", some_commands, 2, some_options, sizeof some_options / sizeof *some_options, NULL, 0};
 static int parse_words(const char* words, Values* v, StringList* rest) {
     static char copy[512];
     char* argv[32];

@@ -90,6 +90,7 @@ refuse "a selection in its source's place" "would be overwritten" "$train_seal" 
 truth "the source is whole" cmp source.jsonl tune.jsonl
 refuse "scores in the selector's place" "would be overwritten" "$train_seal" select --tune tune.jsonl --selector sel2/selector.safetensors --scores sel2/selector.safetensors --out x.jsonl
 refuse "a share that keeps no row" "keeps none" "$train_seal" select --method random --tune tune.jsonl --top 0.001 --out x2.jsonl
+refuse "a share without a selector" "sft: --top does nothing without --selector" "$train_seal" sft --model base --tune tune.jsonl --top 0.8 --out x
 refuse "such a share in sft" "keeps none" "$train_seal" sft --model base --tune tune.jsonl --selector sel2/selector.safetensors --top 0.001 --out x --quiet
 # one line only: nothing was tokenised or measured before
 refuse "a place that cannot be written, before the scoring" "nowhere/x.jsonl" "$train_seal" select --method safe-loss --model base --tune tune.jsonl --out nowhere/x.jsonl
