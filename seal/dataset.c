@@ -32,6 +32,25 @@ void text_add(Text* t, const void* bytes, size_t n) {
     t->s[t->n] = 0;
 }
 
+// Length of the character that bytes begin with, or minus the length of what is none: a proper beginning goes as one (Unicode, table 3-7).
+static int utf8_width(const unsigned char* u, size_t n) {
+    if (u[0] < 0x80) return u[0] ? 1 : -1;
+    int width = u[0] >= 0xF0 ? 4 : u[0] >= 0xE0 ? 3 : 2, k = 1;
+    if (u[0] < 0xC2 || u[0] > 0xF4) return -1;
+    unsigned char low = u[0] == 0xE0 ? 0xA0 : u[0] == 0xF0 ? 0x90 : 0x80, high = u[0] == 0xED ? 0x9F : u[0] == 0xF4 ? 0x8F : 0xBF;
+    for (; k < width && (size_t)k < n && u[k] >= low && u[k] <= high; k++) low = 0x80, high = 0xBF;
+    return k == width ? width : -k;
+}
+
+void text_add_utf8(Text* t, const char* bytes, size_t n) {
+    text_add(t, "", 0);
+    for (size_t i = 0; i < n;) {
+        int width = utf8_width((const unsigned char*)bytes + i, n - i);
+        text_add(t, width > 0 ? bytes + i : "\xEF\xBF\xBD", width > 0 ? (size_t)width : 3);
+        i += (size_t)abs(width);
+    }
+}
+
 void text_free(Text* t) {
     free(t->s);
     *t = (Text){0};

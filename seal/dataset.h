@@ -24,6 +24,8 @@ extern "C" {
 
 typedef struct { char* s; size_t n, capacity; } Text;  // s[n] is 0 once anything was added
 void text_add(Text* t, const void* bytes, size_t n);
+// The bytes as UTF-8 that a C string holds: U+FFFD for a zero, and for what is no character, as Python's decode(errors="replace") has it.
+void text_add_utf8(Text* t, const char* bytes, size_t n);
 void text_free(Text* t);
 
 // ---------------------------------------------------------------------------------------------------------------------------------------

@@ -81,7 +81,8 @@ static void add_ends_of(DecoderSettings* s, const char* model, const char* name)
     free(text);
 }
 
-// Whatever the model's files and its tokenizer call the end of a sequence ends an answer, and with a chat template the end of a turn, which config.json may not name.
+// Whatever the model's files and its tokenizer call the end of a sequence ends an answer (config.json may name the end of a text, the tokenizer that of a turn), and
+// with a chat template the end of a turn, which neither may name.
 static void find_ends(Generation* g) {
     char error[256];
     int32_t turn_end;
@@ -92,6 +93,7 @@ static void find_ends(Generation* g) {
     add_ends_of(&g->settings, g->o->model, "generation_config.json");
     add_ends_of(&g->settings, g->o->model, "config.json");
     add_end(&g->settings, g->encoder.eos);
+    add_end(&g->settings, tokenizer_eos(g->tokenizer));
 }
 
 static SampleSettings sampling(const EvalOptions* o) {
@@ -185,7 +187,9 @@ static void read_tasks(Generation* g) {
         if (row.state != ROW_OK)
             fatal("%s:%lld: row %lld: %s", o->prompts.items[row.file], (long long)row.line, (long long)row.row, *row.why ? row.why : row_state_name(row.state));
         Task* task = add_task(g);
-        task->instruction = (char*)need(strdup(plain.prompt));
+        Text instruction = {};
+        text_add_utf8(&instruction, plain.prompt, plain.prompt_length);
+        task->instruction = instruction.s;
         task->file = row.file;
         if (encode_prompt(g, scratch, &row, &task->sequence)) continue;
         task->output = (char*)need(strdup(""));  // it keeps its place, so that two models' outputs stay aligned
@@ -234,7 +238,8 @@ static void add_stat(Text* t, const char* directory, const char* name) {
 // SHA-256 of everything that decides what the answers are.
 static void run_key(const Generation* g, char key[65]) {
     const EvalOptions* o = g->o;
-    static const char* const files[] = {"config.json", "model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors"};
+    static const char* const files[] = {"config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json", "tokenizer.model",
+                                        "adapter_config.json", "adapter_model.safetensors"};
     char digest[65], numbers[256];
     Text t = {};
     dataset_digest(&o->prompts, digest);
@@ -305,21 +310,23 @@ static void journal_answer(Generation* g, const Task* task) {
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // answers
 
-// The answer's text, its leading blank left out.
+// The answer's text, its leading blank left out. Tokens may be pieces of characters, and a model may say pieces that make none; a padded vocabulary has tokens
+// that no text has. Each comes out as U+FFFD, so that the result is JSON whatever was said.
 static char* answer_text(const Tokenizer* tokenizer, const Sequence* s) {
-    Text text = {};
+    Text text = {}, clean = {};
     TokenStream stream = {};
     char* piece = (char*)need(malloc((size_t)tokenizer_longest_piece(tokenizer) + 8));
     text_add(&text, "", 0);
     for (int i = s->n_prompt; i < s->n; i++) {
         int n = tokenizer_stream_push(tokenizer, &stream, s->tokens[i], false, piece);
-        if (n < 0) fatal("the model said token %d, which its tokenizer does not know", s->tokens[i]);
-        text_add(&text, piece, (size_t)n);
+        text_add(&text, n < 0 ? "\xFF" : piece, n < 0 ? 1 : (size_t)n);
     }
     text_add(&text, piece, (size_t)tokenizer_stream_end(&stream, piece));
     free(piece);
-    if (text.s[0] == ' ') memmove(text.s, text.s + 1, text.n);
-    return text.s;
+    bool blank = text.s[0] == ' ';
+    text_add_utf8(&clean, text.s + blank, text.n - blank);
+    text_free(&text);
+    return clean.s;
 }
 
 static void take_answer(void* context, int i) {

@@ -146,18 +146,30 @@ static int word_token(Judge* j, Text* text, const int32_t* tokens, int n, const 
     return got > n && !memcmp(j->encoding.ids, tokens, (size_t)n * sizeof(int32_t)) ? j->encoding.ids[n] : -1;
 }
 
+// Both words written the same way: whether one position behind the question tells them apart.
+static bool words_fit(Judge* j, Text* text, const int32_t* tokens, int n, const char* before, int id[2], int more[2]) {
+    for (int w = 0; w < 2; w++) id[w] = word_token(j, text, tokens, n, before, j->words[w], &more[w]);
+    return id[0] >= 0 && id[1] >= 0 && id[0] != id[1] && (j->o->guard || (more[0] == 1 && more[1] == 1));
+}
+
 // One position decides, so the words must be one token each behind the question (of a guard's, the first tells them apart), the same tokens behind every question.
+// Behind a word, as behind "Better answer:", a judge leaves a blank, which most vocabularies have in a token with the word: "m" alone is what nobody would say there.
+// Behind white space, as chat templates end, there is none. The other way of writing is taken only where both words need it.
 static void find_words(Judge* j, Text* text, const int32_t* tokens, int n) {
-    for (int w = 0; w < 2; w++) {
-        int more, id = word_token(j, text, tokens, n, "", j->words[w], &more);
-        if (!j->o->chat && (id < 0 || more > 1)) id = word_token(j, text, tokens, n, " ", j->words[w], &more);  // a chat template says how an answer begins, others leave a blank
-        if (id < 0 || (more > 1 && !j->o->guard))
-            fatal("%s: \"%s\" is not one token behind the question (but %d); choose other --words, or another end of %s", j->o->judge, j->words[w], more, j->template_path);
-        if (j->word_id[w] >= 0 && j->word_id[w] != id)
-            fatal("%s: behind the outputs' own texts \"%s\" is not the same token everywhere; end it in words of its own", j->template_path, j->words[w]);
-        j->word_id[w] = id;
+    static const char* const blanks[] = {" ", ""};
+    int id[2], more[2], apart = text->n && strchr(" \n\t", text->s[text->n - 1]) ? 1 : 0;
+    if (!words_fit(j, text, tokens, n, blanks[apart], id, more) && !words_fit(j, text, tokens, n, blanks[!apart], id, more)) {
+        words_fit(j, text, tokens, n, blanks[apart], id, more);
+        for (int w = 0; w < 2; w++)
+            if (id[w] < 0 || (more[w] > 1 && !j->o->guard))
+                fatal("%s: \"%s\" is not one token behind the question (but %d); choose other --words, or another end of %s", j->o->judge, j->words[w], more[w], j->template_path);
+        fatal("%s: \"%s\" and \"%s\" begin with the same token; one position cannot tell them apart", j->o->judge, j->words[0], j->words[1]);
     }
-    if (j->word_id[0] == j->word_id[1]) fatal("%s: \"%s\" and \"%s\" begin with the same token; one position cannot tell them apart", j->o->judge, j->words[0], j->words[1]);
+    for (int w = 0; w < 2; w++) {
+        if (j->word_id[w] >= 0 && j->word_id[w] != id[w])
+            fatal("%s: behind the outputs' own texts \"%s\" is not the same token everywhere; end it in words of its own", j->template_path, j->words[w]);
+        j->word_id[w] = id[w];
+    }
 }
 
 // Adds a question; returns its number.

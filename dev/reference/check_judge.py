@@ -30,10 +30,11 @@ def main(judge, template, annotations, words="m,M"):
             else:
                 text, rest = text + rest[0], rest[1:]
         ids = tokenizer.encode(text).ids
-        behind = []
-        for word in words.split(","):
-            with_word = next(x for blank in ("", " ") if len(x := tokenizer.encode(text + blank + word).ids) == len(ids) + 1 and x[:-1] == ids)
-            behind.append(with_word[-1])
+        for blank in (" ", ""):  # both words in one way of writing, with a blank if that can be
+            encoded = [tokenizer.encode(text + blank + word).ids for word in words.split(",")]
+            if all(len(x) == len(ids) + 1 and x[:-1] == ids for x in encoded):
+                break
+        behind = [x[-1] for x in encoded]
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([ids])).logits[0, -1].double()
         return 1.0 / (1.0 + math.exp(float(logits[behind[0]] - logits[behind[1]])))

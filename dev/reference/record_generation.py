@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-NAMES = ["gpt2_tiny", "gpt2_hs80"] + [os.path.join("families", f) for f in ("llama", "llama_tied", "mistral", "gpt_neox", "gpt_neox_sequential", "phi3")]
+NAMES = ["gpt2_tiny", "gpt2_hs80"] + [os.path.join("families", f) for f in ("gpt2", "llama", "llama_tied", "mistral", "gpt_neox", "gpt_neox_sequential", "phi3")]
 LENGTHS, NEW, PENALTY = [1, 3, 40, 9, 20], 16, 1.3
 
 

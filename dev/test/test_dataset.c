@@ -397,10 +397,31 @@ static void test_token_refusals(void) {
     check(refuses(load_tokens, put("vocab.jsonl", "{\"prompt\":\"a\",\"response\":\"b c\"}"), "the model's vocabulary has 300"), "a token outside the model's vocabulary is an error");
 }
 
+// What Python's bytes.decode("utf-8", "replace") makes of them.
+static void test_utf8(void) {
+    const struct { const char *bytes, *want, *what; size_t n; } cases[] = {
+        {"a\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80z", "a\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80z", "characters of one to four bytes stay", 11},
+        {"a\xF0\x9F\x98z", "a\xEF\xBF\xBDz", "a character without its end is one mark", 5},
+        {"\xE2\x82", "\xEF\xBF\xBD", "so is one at the text's end", 2},
+        {"\xD0x\xFF\x80", "\xEF\xBF\xBDx\xEF\xBF\xBD\xEF\xBF\xBD", "bytes that begin nothing are one mark each", 4},
+        {"\xED\xA0\x80", "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD", "a surrogate is three", 3},
+        {"\xC0\xAF\xE0\x80\xF4\x90", "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD", "overlong and too large ones are a mark a byte", 6},
+        {"a\0b", "a\xEF\xBF\xBD" "b", "a zero does not end the text", 3},
+        {"", "", "nothing is an empty text", 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Text t = {0};
+        text_add_utf8(&t, cases[i].bytes, cases[i].n);
+        check(t.n == strlen(cases[i].want) && !strcmp(t.s, cases[i].want), "UTF-8: %s", cases[i].what);
+        text_free(&t);
+    }
+}
+
 int main(void) {
     program_name = "test_dataset";
     strcpy(directory, "/tmp/test_dataset_XXXXXX");
     if (!mkdtemp(directory)) return 1;
+    test_utf8();
     test_formats();
     test_layouts();
     test_offsets();

@@ -14,8 +14,8 @@ fp32: the same tokens. bf16: the same up to the first place where the record's l
 
 typedef struct { const char *name, *directory; } Case;
 static const Case cases[] = {
-    {"gpt2_tiny", "gpt2_tiny"}, {"gpt2_hs80", "gpt2_hs80"}, {"llama", "families/llama"}, {"llama_tied", "families/llama_tied"}, {"mistral", "families/mistral"},
-    {"gpt_neox", "families/gpt_neox"}, {"gpt_neox_sequential", "families/gpt_neox_sequential"}, {"phi3", "families/phi3"},
+    {"gpt2_tiny", "gpt2_tiny"}, {"gpt2_hs80", "gpt2_hs80"}, {"gpt2", "families/gpt2"}, {"llama", "families/llama"}, {"llama_tied", "families/llama_tied"},
+    {"mistral", "families/mistral"}, {"gpt_neox", "families/gpt_neox"}, {"gpt_neox_sequential", "families/gpt_neox_sequential"}, {"phi3", "families/phi3"},
 };
 #define N_CASES ((int)(sizeof cases / sizeof *cases))
 
@@ -130,7 +130,7 @@ static void check_case(const Case* c) {
     int32_t* again = run(&m, NULL, 3, m.longest, penalised, 1, -1);
     check_recorded(&m, "repetition penalty", "penalised", again);
     free(again);
-    if (st_find(&m.record, "adapted")) {
+    if (!strncmp(c->directory, "families/", 9)) {
         again = run(&m, m.adapter, 2, m.longest, greedy, 1, -1);
         check_recorded(&m, "adapter", "adapted", again);
         free(again);

@@ -44,21 +44,21 @@ expect "in batches of 3 and streams of 24 tokens" "$eval_seal" loss --model run/
 truth "it is the same" awk -F'[:,]' '{ for (i = 1; i < NF; i++) if ($i == "\"loss\"") x[NR] = $(i + 1) } END { exit !(x[1] - x[2] < 1e-5 && x[2] - x[1] < 1e-5) }' whole.json out
 refuse "a length the model cannot read" "--max-length" "$eval_seal" loss --model run/model --data rows.jsonl --max-length 25
 
-# a judge that was taught to prefer good to bad, and to call bad unsafe
+# a judge that was taught to prefer good to bad, and to call bad unsafe; its words are tokens with a blank before them and, others that it never learned, without one
 mkdir jtok
 cat >jtok/tokenizer.json <<'JSON'
 {"version":"1.0","truncation":null,"padding":null,"added_tokens":[{"id":1,"content":"<eos>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
- "normalizer":null,"pre_tokenizer":{"type":"WhitespaceSplit"},"post_processor":null,"decoder":null,
- "model":{"type":"WordLevel","vocab":{"[UNK]":0,"<eos>":1,"ask":2,"first":3,"second":4,"which":5,"good":6,"bad":7,"m":8,"M":9,"safe":10,"unsafe":11,"a":12,"b":13,"c":14,"d":15},"unk_token":"[UNK]"}}
+ "normalizer":null,"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true},"post_processor":null,"decoder":{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true},
+ "model":{"type":"WordLevel","vocab":{"[UNK]":0,"<eos>":1,"ask":2,"Ġfirst":3,"Ġsecond":4,"Ġwhich":5,"Ġgood":6,"Ġbad":7,"Ġm":8,"ĠM":9,"Ġsafe":10,"Ġunsafe":11,"Ġa":12,"Ġb":13,"Ġc":14,"Ġd":15,":":16,"m":17,"M":18,"safe":19,"unsafe":20,"Ġ":21},"unk_token":"[UNK]"}}
 JSON
 for x in a b c d; do
-    echo "{\"prompt\":\"ask $x first good second bad which\",\"response\":\"m\"}"; echo "{\"prompt\":\"ask $x first bad second good which\",\"response\":\"M\"}"
-    echo "{\"prompt\":\"ask $x first good which\",\"response\":\"safe\"}"; echo "{\"prompt\":\"ask $x first bad which\",\"response\":\"unsafe\"}"
+    echo "{\"prompt\":\"ask $x first good second bad which:\",\"response\":\"m\"}"; echo "{\"prompt\":\"ask $x first bad second good which:\",\"response\":\"M\"}"
+    echo "{\"prompt\":\"ask $x first good which:\",\"response\":\"safe\"}"; echo "{\"prompt\":\"ask $x first bad which:\",\"response\":\"unsafe\"}"
 done >lessons.jsonl
 "$train_seal" init --layers 2 --width 64 --heads 2 --tokenizer jtok/tokenizer.json --positions 16 --out jbase --quiet
 "$train_seal" sft --model jbase --tune lessons.jsonl --template '{prompt} ' --lr 3e-3 --batch 16 --tokens 256 --epochs 100 --out jrun --quiet
-echo 'ask {instruction} first {output_1} second {output_2} which' >pair.txt
-echo 'ask {instruction} first {output} which' >guard.txt
+echo 'ask {instruction} first {output_1} second {output_2} which:' >pair.txt
+echo 'ask {instruction} first {output} which:' >guard.txt
 answers() { awk -v g="$1" -v o="$2" 'BEGIN { n = split("a b c d", x, " "); split(o, y, "|"); for (i = 1; i <= n; i++) printf "%s{\"instruction\":\"%s\",\"output\":\"%s\",\"generator\":\"%s\"}", (i > 1 ? "," : "["), x[i], y[i], g; print "]" }'; }
 answers ours 'good|good|good|bad' >ours.json
 answers theirs 'bad|bad|good|' >theirs.json
@@ -78,6 +78,7 @@ expect "in small streams" "${judge[@]}" --batch 1 --tokens 8 --out small.json --
 truth "the verdicts are the same" awk 'NR == FNR { a[NR] = $3; next } { exit !(a[1] - $3 < 1e-3 && $3 - a[1] < 1e-3) }' <("$eval_seal" winrate verdict.json) <("$eval_seal" winrate small.json)
 expect "a guard" "$eval_seal" judge --judge jrun/model --guard --judge-template guard.txt --outputs ours.json --out guard.json
 truth "calls bad unsafe" grep -q "1 of 4 called unsafe, 0 outputs empty, 0 not judged" out
+truth "with the words it was taught" awk -v p="$(values unsafe guard.json)" 'BEGIN { split(p, x, " "); exit !(x[1] < 0.1 && x[2] < 0.1 && x[3] < 0.1 && x[4] > 0.9) }'
 answers long 'good|good good good good good good good good good good good good|good|bad' >long.json
 expect "a question longer than the judge reads" "$eval_seal" judge --judge jrun/model --judge-template pair.txt --outputs long.json --baseline theirs.json --out long_verdict.json
 truth "is not judged and counted" grep -q "1 pairs not judged (2 questions longer than the 16 tokens" out

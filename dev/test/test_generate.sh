@@ -3,6 +3,7 @@
 set -u
 . "$(dirname "$0")/cli.sh"
 eval_seal=$(dirname "$train_seal")/eval_seal
+byte_level=$PWD/dev/reference/golden/tokenizers/gpt2_style.json.gz
 cd "$work" || exit 1
 mkdir tok
 cat >tok/tokenizer.json <<'JSON'
@@ -57,6 +58,15 @@ for x in a b c d; do for y in a b c d; do echo "{\"prompt\":\"copy $x $y\",\"res
 expect "a model with an adapter answers" "${generate[@]}" --adapter adapted/adapter --name ours --out adapter.json --quiet
 truth "under the name it was given" grep -q '"generator":"ours"' adapter.json
 truth "in its own words" bash -c '! diff -q <(sed s/ours/x/ adapter.json) <(sed s,run/model,x, out.json)'
+cp -r run/model turns
+sed -i 's/"eos_token_id":[^,}]*/"eos_token_id": 0/' turns/config.json
+echo '{"eos_token":"<eos>"}' >turns/tokenizer_config.json
+expect "a model whose config.json names another end than its tokenizer" "$eval_seal" generate --model turns --prompts rows.jsonl --greedy --max-new-tokens 6 --name run/model --out turns.json
+truth "ends its answers at the tokenizer's" bash -c '! grep -q cut out && cmp out.json turns.json'
+"$train_seal" init --layers 1 --width 64 --heads 2 --tokenizer "$byte_level" --out bytes --quiet
+expect "a model that says any bytes" "$eval_seal" generate --model bytes --prompts rows.jsonl --top-p 1 --max-new-tokens 60 --out bytes.json --quiet
+truth "writes UTF-8" iconv -f utf-8 -t utf-8 bytes.json
+truth "with a mark where they are no characters" grep -q $'\xEF\xBF\xBD' bytes.json
 refuse "a temperature of zero" "--temperature" "${generate[@]}" --temperature 0 --out x.json
 echo '{"prompt":"copy a a a a a a a a a a a a a a a"}' >long.jsonl
 refuse "a prompt longer than the model reads" "long.jsonl:1: row 0: the prompt has 18 tokens" "$eval_seal" generate --model run/model --prompts long.jsonl --greedy --out x.json --quiet
