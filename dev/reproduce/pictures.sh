@@ -29,9 +29,10 @@ for metric in $(cut -f5 "$data" | awk '!seen[$0]++'); do
             plots+="${plots:+, }'$work/$line.line' using 1:2:3 with yerrorlines lc rgb '#${colours[$((i++))]}' lw 2 pt 7 ps 0.6 title '$line'"
         done
         [ -n "$plots" ] || continue
-        gnuplot 2>/dev/null -e "set terminal svg size 560,360 font 'sans,12'; set output '$out/$metric.svg'; $style; set key top left; set xlabel '$axis'; set ylabel '$label'; set offsets 0.03,0.03,0,0; plot $plots"
+        gnuplot 2>/dev/null -e "set terminal svg noenhanced size 560,360 font 'sans,12'; set output '$out/$metric.svg'; $style; set key top left; set xlabel '$axis'; set ylabel '$label'; set autoscale xfix; set offsets 0.03,0.03,0,0; set yrange [0:*<104]; plot $plots"
     else
-        gnuplot 2>/dev/null -e "set terminal svg size 620,380 font 'sans,12'; set output '$out/$metric.svg'; set datafile separator '\t'; $style; set ylabel '$label'; set boxwidth 0.7; set xtics rotate by -25; plot '$work/$metric.tsv' using 0:2:xtic(1) with boxes lc rgb '#${colours[0]}', '' using 0:2:3 with yerrorbars lc rgb '#333333' pt 0 lw 1.5"
+        bars=$(wc -l <"$work/$metric.tsv")
+        gnuplot 2>/dev/null -e "set terminal svg noenhanced size $((260 + 70 * bars)),400 font 'sans,12'; set output '$out/$metric.svg'; set datafile separator '\t'; $style; set ylabel '$label'; set boxwidth 0.7; set xrange [-0.6:$bars - 0.4]; set yrange [0:*<104]; set xtics rotate by -25; plot '$work/$metric.tsv' using 0:2:3:xtic(1) with boxerrorbars lc rgb '#${colours[0]}' lw 1.5"
     fi
 done
 [ -z "$axis" ] && [ ${#wins[@]} -ge 3 ] || exit 0
@@ -39,18 +40,11 @@ done
 paste "$work/${wins[0]}.tsv" "$work/${wins[1]}.tsv" "$work/${wins[2]}.tsv" | awk -F'\t' '{ print $1 "\t" $2 "\t" $6 "\t" $10 }' >"$work/radar.tsv"
 low=$(awk -F'\t' 'NR == 1 { l = $2 } { for (i = 2; i <= 4; i++) if ($i < l) l = $i } END { print int(l / 5) * 5 - 5 }' "$work/radar.tsv")
 high=$(awk -F'\t' '{ for (i = 2; i <= 4; i++) if ($i > h) h = $i } END { print int(h / 5) * 5 + 5 }' "$work/radar.tsv")
-rows=$(wc -l <"$work/radar.tsv")
 {
-    echo "set terminal svg size 620,520 font 'sans,12'; set output '$out/radar.svg'; set datafile separator '\t'; set spiderplot; set style spiderplot fs transparent solid 0.05 border lw 2; set key outside"
-    for i in 1 2 3; do echo "set paxis $i range [$low:$high]; set paxis $i label '$(title_of "${wins[$((i - 1))]}")'"; done
-    echo "set paxis 1 tics 10; set grid spider lc rgb '#dddddd'"
-    for ((r = 1; r <= rows; r++)); do awk -F'\t' -v r=$r 'NR == r { print "$row" r " << EOD\n" $2 "\t" $3 "\t" $4 "\nEOD"; print "title" r " = \"" $1 "\"" }' "$work/radar.tsv"; done
-    printf 'plot '
-    for ((r = 1; r <= rows; r++)); do
-        printf '%s' "$([ $r -gt 1 ] && echo 'newspiderplot, ')"
-        for c in 1 2 3; do printf '%s' "\$row$r using $c lc rgb '#${colours[$(((r - 1) % 8))]}' title $([ $c = 1 ] && echo "title$r" || echo "''")"; [ $c -lt 3 ] && printf ', '; done
-        [ $r -lt "$rows" ] && printf ', '
-    done
+    echo "set terminal svg noenhanced size 640,460 font 'sans,12'; set output '$out/radar.svg'; set datafile separator '\t'; set spiderplot; set style spiderplot fs transparent solid 0.05 border lw 2; set key outside"
+    echo 'set for [i=1:3] paxis i range ['"$low:$high"']; set paxis 1 tics 10; set grid spider lc rgb "#dddddd"'
+    for ((i = 1; i <= ${#colours[@]}; i++)); do echo "set linetype $i lc rgb '#${colours[$((i - 1))]}'"; done
+    for i in 1 2 3; do printf '%s' "$([ $i = 1 ] && echo "plot '$work/radar.tsv' using 2:key(1)" || echo ", '' using $((i + 1))") title \"$(title_of "${wins[$((i - 1))]}" | sed 's/ (/\\n(/')\""; done
     echo
 } >"$work/radar.gp"
 gnuplot "$work/radar.gp" 2>"$work/err" || { echo "pictures: the radar: $(head -2 "$work/err" | tail -1)" >&2; exit 1; }
