@@ -32,7 +32,7 @@ for metric in $(cut -f5 "$data" | awk '!seen[$0]++'); do
         gnuplot 2>/dev/null -e "set terminal svg noenhanced size 560,360 font 'sans,12'; set output '$out/$metric.svg'; $style; set key top left; set xlabel '$axis'; set ylabel '$label'; set autoscale xfix; set offsets 0.03,0.03,0,0; set yrange [0:*<104]; plot $plots"
     else
         bars=$(wc -l <"$work/$metric.tsv")
-        gnuplot 2>/dev/null -e "set terminal svg noenhanced size $((260 + 70 * bars)),400 font 'sans,12'; set output '$out/$metric.svg'; set datafile separator '\t'; $style; set ylabel '$label'; set boxwidth 0.7; set xrange [-0.6:$bars - 0.4]; set yrange [0:*<104]; set xtics rotate by -25; plot '$work/$metric.tsv' using 0:2:3:xtic(1) with boxerrorbars lc rgb '#${colours[0]}' lw 1.5"
+        gnuplot 2>/dev/null -e "set terminal svg noenhanced size $((260 + 70 * bars)),400 font 'sans,12'; set output '$out/$metric.svg'; set datafile separator '\t'; $style; set ylabel '$label'; set boxwidth 0.7; set xrange [-0.6:$bars - 0.4]; set yrange [0:*<104]; set xtics rotate by -25; plot '$work/$metric.tsv' using 0:2:3:xtic(1) with boxerrorbars lc rgb '#${colours[0]}' lw 1.5 title '$label'"
     fi
 done
 [ -z "$axis" ] && [ ${#wins[@]} -ge 3 ] || exit 0
