@@ -50,7 +50,7 @@ WARN := -Wall -Wextra
 INCLUDES := -Iseal_kernels -Iseal -Itokenizer -Idata -Idev/test -Idev/kernels
 PRECISION_FLAG := $(if $(filter bf16,$(PRECISION)),-DPRECISION_BF16)
 # Never -ffast-math: it would remove the NaN poison of dev/cpu and the NaN detection of the trainer.
-OPT ?= $(if $(SANITIZE),-O1 $(SANITIZE_FLAGS),-O3 -march=native -fno-math-errno -fno-trapping-math)
+OPT ?= $(if $(SANITIZE),-O1 -Wno-psabi $(SANITIZE_FLAGS),-O3 -march=native -fno-math-errno -fno-trapping-math)
 # Warnings are errors here and in CI; WERROR= turns that off for a compiler newer than the ones tried.
 WERROR ?= -Werror
 CFLAGS := -std=c11 -D_GNU_SOURCE $(OPT) -g $(WARN) $(WERROR) -MMD -MP

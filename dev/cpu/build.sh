@@ -9,13 +9,13 @@ warnings="-Wall -Wextra -Werror"
 flags_of() {
     case $1 in
         plain) echo "-O3 -march=native -fno-math-errno -fno-trapping-math -g" ;;
-        ucontext) echo "-O1 -g -DCPU_UCONTEXT" ;;
-        asan) echo "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined" ;;
-        tsan) echo "-O1 -g -fsanitize=thread -Wno-tsan" ;;  # fences are not modelled, which is all that the warning says
+        ucontext) echo "-O1 -g -Wno-psabi -DCPU_UCONTEXT" ;;
+        asan) echo "-O1 -g -Wno-psabi -fsanitize=address,undefined -fno-sanitize-recover=undefined" ;;
+        tsan) echo "-O1 -g -Wno-psabi -fsanitize=thread -Wno-tsan" ;;  # fences are not modelled, which is all that the warning says
     esac
 }
 # The scheduler's bookkeeping is the shim's, not the kernel's: fiber.cpp stays without instrumentation under TSan.
-flags_of_file() { if [ "$1" = tsan ] && [ "$2" = dev/cpu/fiber.cpp ]; then echo "-O1 -g -DCPU_TSAN"; else flags_of "$1"; fi; }
+flags_of_file() { if [ "$1" = tsan ] && [ "$2" = dev/cpu/fiber.cpp ]; then echo "-O1 -g -Wno-psabi -DCPU_TSAN"; else flags_of "$1"; fi; }
 
 build_object() {
     local object=$2/$1/$3.o
