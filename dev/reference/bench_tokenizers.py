@@ -8,7 +8,6 @@ import argparse
 import os
 import re
 import statistics
-import subprocess
 import sys
 import time
 
@@ -20,7 +19,8 @@ import tokenizer_reference as ref
 def ours(path, data, threads):
     """Seconds that encoding took, without reading and printing."""
     program = os.environ.get("TOKENIZE", os.path.join(ref.ROOT, "tokenize"))
-    done = subprocess.run([program, "--tokenizer", path, "--batch", "--special", "--time", "--threads", str(threads)], input=data, capture_output=True, check=True)
+    done = ref.run_on(data, [program, "--tokenizer", path, "--batch", "--special", "--time", "--threads", str(threads)])
+    done.check_returncode()
     texts, tokens, seconds = re.match(rb"(\d+) texts, (\d+) tokens, ([0-9.]+) s", done.stderr).groups()
     return float(seconds), int(texts), int(tokens)
 
@@ -56,7 +56,8 @@ def samples(path, texts, n=112000, tokens=400):
     """n texts of about so many tokens, cut and joined from the real ones."""
     joined = "\n\n".join(texts)
     size = int(tokens * 4.3)
-    parts = [joined[i * 997 % (len(joined) - size):][:size] for i in range(n)]
+    starts = (i * 997 % (len(joined) - size) for i in range(n))
+    parts = [joined[a:a + size] for a in starts]
     return ref.netstrings(parts)
 
 

@@ -318,9 +318,17 @@ def netstrings(texts):
     return b"".join(b"%d:%s," % (len(b), b) for b in (t if isinstance(t, bytes) else t.encode() for t in texts))
 
 
+def run_on(data, command):
+    """The program with the bytes as its stdin, from a file: subprocess feeds a pipe 512 bytes at a time."""
+    with tempfile.TemporaryFile() as f:
+        f.write(data)
+        f.seek(0)
+        return subprocess.run(command, stdin=f, capture_output=True)
+
+
 def run_tokenize(path, arguments, data):
     program = os.environ.get("TOKENIZE", os.path.join(ROOT, "tokenize"))
-    done = subprocess.run([program, "--tokenizer", path, *arguments], input=data, capture_output=True)
+    done = run_on(data, [program, "--tokenizer", path, *arguments])
     if done.returncode:
         raise SystemExit(f"tokenize: status {done.returncode}: {done.stderr.decode('utf-8', 'replace')}")
     return done.stdout
