@@ -61,7 +61,8 @@ for p in train_seal eval_seal world mix; do [ -x "$BUILD/$p" ] || { echo "$0: $B
 # ---- what is shared is named by the settings that make it --------------------------------------------------------------------------------------------
 [ "$scale" = world ] || KNOBS=
 digest() { sha256sum | cut -c1-12; }
-shared=$shared/$scale-$(for v in WORLD KNOBS DATA RECIPE SAFEINSTR_ROWS TEST_ROWS TOKENIZER VOCAB MODEL_SHAPE RUN BASE MODEL TUNE SAFE GENERATE HH SLIMORCA HEXPHI; do echo "$v=${!v:-}"; done | digest)
+BUILT=$(basename "$BUILD")  # precision and device
+shared=$shared/$scale-$(for v in BUILT WORLD KNOBS DATA RECIPE SAFEINSTR_ROWS TEST_ROWS TOKENIZER VOCAB MODEL_SHAPE RUN BASE MODEL TUNE SAFE GENERATE HH SLIMORCA HEXPHI; do echo "$v=${!v:-}"; done | digest)
 
 # ---- steps -------------------------------------------------------------------------------------------------------------------------------------------
 began=$SECONDS
@@ -142,8 +143,9 @@ win_rate() {  # SET: against Standard SFT, by the judge
     [ -n "${JUDGE:-}" ] || return 0
     if [ "$arm" = standard ]; then metric "win_$set" 50; return; fi
     [ -e "$standard" ] || { echo "$0: win rates are against Standard SFT; run the arm standard first" >&2; exit 2; }
-    [ -e "$trained/verdict_$set.json" ] || logged "$trained/verdict_$set.log" "$eval_seal" judge --judge "$JUDGE" ${JUDGE_OPTIONS:-} --outputs "$trained/answers_$set.json" --baseline "$standard" --out "$trained/verdict_$set.json"
-    metric "win_$set" "$("$eval_seal" winrate --json "$trained/verdict_$set.json" | sed 's/.*"win_rate":\([0-9.]*\).*/\1/')"
+    local verdict; verdict=$trained/verdict_${set}_$(digest <<<"$JUDGE ${JUDGE_OPTIONS:-}")  # another judge has a verdict of its own
+    [ -e "$verdict.json" ] || logged "$verdict.log" "$eval_seal" judge --judge "$JUDGE" ${JUDGE_OPTIONS:-} --outputs "$trained/answers_$set.json" --baseline "$standard" --out "$verdict.json"
+    metric "win_$set" "$("$eval_seal" winrate --json "$verdict.json" | sed 's/.*"win_rate":\([0-9.]*\).*/\1/')"
 }
 measure_world() {
     answer "$trained/answers.json" "$work/test.jsonl" --greedy --max-new-tokens 12 --batch 128
@@ -251,6 +253,9 @@ compare() {  # runs every arm of every seed, then writes the results
     local row
     if [ -n "$list" ]; then for row in "${ARMS[@]}"; do printf '%-16s %s\n' "$(field_of "$row" 1)" "$(field_of "$row" 2)"; done; exit 0; fi
     mkdir -p "$out"
+    local settings; settings=$(for v in shared TOP SELECTOR SCORER SFT JUDGE JUDGE_OPTIONS SELECT_ONLY; do echo "$v=${!v:-}"; done)
+    [ ! -e "$out/settings" ] || [ "$(cat "$out/settings")" = "$settings" ] || { echo "$0: $out holds results of other settings ($out/settings); choose another --out, or remove it" >&2; exit 2; }
+    echo "$settings" >"$out/settings"
     for seed in $seeds; do
         work=$shared/$seed
         "prepare_$scale"

@@ -10,7 +10,6 @@ BEGIN { FS = "\t" }
     values[key, count[key]] = $6
     seeds[key] = seeds[key] (count[key] > 1 ? "," : "") $1
     sum[key] += $6
-    squares[key] += $6 * $6
 }
 function mean(key) { return sum[key] / count[key] }
 function error_of(key, n, m, v, i) {

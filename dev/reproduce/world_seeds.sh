@@ -20,7 +20,7 @@ kept=0
 {
     echo "# The synthetic world, seeds $SEEDS"
     echo
-    echo "\`dev/reproduce/world_seeds.sh\`, $(date +%F), $(git describe --always --dirty 2>/dev/null || echo unversioned), $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(nproc) cores${CPU_THREADS:+, CPU_THREADS=$CPU_THREADS, two seeds at a time}."
+    echo "\`dev/reproduce/world_seeds.sh\`, $(date +%F), $(git describe --always --dirty 2>/dev/null || echo unversioned), $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(nproc) cores${CPU_THREADS:+, CPU_THREADS=$CPU_THREADS}."
     echo "Mean ± standard deviation over the seeds, in brackets every seed. Settings: data/world_settings.sh. Whole runs: $(for seed in $SEEDS; do tail -1 "$OUT/$seed.txt"; done | sed 's/ in all,//' | paste -sd ';')."
     echo
     "$BUILD/world" summary "${tables[@]}" || kept=$?
