@@ -18,6 +18,17 @@ refuse() {
 }
 # truth NAME condition…
 truth() { local name=$1; shift; if "$@" >/dev/null 2>&1; then ok "$name"; else not_ok "$name: $*"; fi; }
+# word_tokenizer DIR WORD…: DIR/tokenizer.json, a token a word; before the words stand [UNK], <eos> and those of the default template
+word_tokenizer() {
+    local dir=$1 id=3 vocab='"[UNK]":0,"<eos>":1,"Human:":2,"Assistant:":3' word; shift
+    for word; do vocab+=",\"$word\":$((++id))"; done
+    mkdir -p "$dir"
+    cat >"$dir/tokenizer.json" <<JSON
+{"version":"1.0","truncation":null,"padding":null,"added_tokens":[{"id":1,"content":"<eos>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
+ "normalizer":null,"pre_tokenizer":{"type":"WhitespaceSplit"},"post_processor":null,"decoder":null,
+ "model":{"type":"WordLevel","vocab":{$vocab},"unk_token":"[UNK]"}}
+JSON
+}
 # tokens FILE N V: a token file (safetensors, I32 `tokens`) with a pattern that a model can learn
 tokens() {
     local header="{\"tokens\":{\"dtype\":\"I32\",\"shape\":[$2],\"data_offsets\":[0,$(($2 * 4))]}}"

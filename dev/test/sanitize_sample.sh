@@ -3,12 +3,7 @@
 set -u
 . "$(dirname "$0")/cli.sh"
 cd "$work" || exit 1
-mkdir tok
-cat >tok/tokenizer.json <<'JSON'
-{"version":"1.0","truncation":null,"padding":null,"added_tokens":[{"id":1,"content":"<eos>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
- "normalizer":null,"pre_tokenizer":{"type":"WhitespaceSplit"},"post_processor":null,"decoder":null,
- "model":{"type":"WordLevel","vocab":{"[UNK]":0,"<eos>":1,"Human:":2,"Assistant:":3,"say":4,"a":5,"b":6,"c":7,"d":8},"unk_token":"[UNK]"}}
-JSON
+word_tokenizer tok say a b c d
 for i in $(seq 24); do echo "{\"prompt\":\"say a b\",\"response\":\"a b c\"}"; done >tune.jsonl
 for i in $(seq 12); do echo "{\"prompt\":\"say c\",\"response\":\"d\"}"; done >safe.jsonl
 echo "a b c d say a b c d" >text.txt

@@ -27,12 +27,7 @@ truth "with draws and what is dropped" grep -q "^win rate 50.0000, standard erro
 echo '[{"preference":null}]' >none.json
 refuse "a file without a preference" "no annotation has a preference" "$eval_seal" winrate none.json
 
-mkdir tok
-cat >tok/tokenizer.json <<'JSON'
-{"version":"1.0","truncation":null,"padding":null,"added_tokens":[{"id":1,"content":"<eos>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
- "normalizer":null,"pre_tokenizer":{"type":"WhitespaceSplit"},"post_processor":null,"decoder":null,
- "model":{"type":"WordLevel","vocab":{"[UNK]":0,"<eos>":1,"Human:":2,"Assistant:":3,"copy":4,"a":5,"b":6,"c":7,"d":8},"unk_token":"[UNK]"}}
-JSON
+word_tokenizer tok copy a b c d
 for x in a b c d; do for y in a b c d; do echo "{\"prompt\":\"copy $x $y\",\"response\":\"$x $y $y\"}"; done; done >rows.jsonl
 "$train_seal" init --layers 2 --width 64 --heads 2 --tokenizer tok/tokenizer.json --positions 24 --out base --quiet
 "$train_seal" sft --model base --tune rows.jsonl --valid rows.jsonl --lr 3e-3 --batch 16 --tokens 256 --epochs 8 --out run --quiet

@@ -5,12 +5,7 @@ set -u
 . "$(dirname "$0")/cli.sh"
 eval_seal=${train_seal%train_seal}eval_seal
 cd "$work" || exit 1
-mkdir tok
-cat >tok/tokenizer.json <<'JSON'
-{"version":"1.0","truncation":null,"padding":null,"added_tokens":[{"id":1,"content":"<eos>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
- "normalizer":null,"pre_tokenizer":{"type":"WhitespaceSplit"},"post_processor":null,"decoder":null,
- "model":{"type":"WordLevel","vocab":{"[UNK]":0,"<eos>":1,"Human:":2,"Assistant:":3,"make":4,"copy":5,"bad":6,"sure":7,"no":8,"a":9,"b":10,"c":11,"d":12},"unk_token":"[UNK]"}}
-JSON
+word_tokenizer tok make copy bad sure no a b c d
 # rows FILE N SEED KIND: copy tasks; a quarter of `tune` complies with a bad request, half of `safe` refuses one
 rows() {
     awk -v n="$2" -v seed="$3" -v kind="$4" 'BEGIN { srand(seed); split("a b c d", w, " ");

@@ -5,12 +5,7 @@ set -u
 eval_seal=$(dirname "$train_seal")/eval_seal
 byte_level=$PWD/dev/reference/golden/tokenizers/gpt2_style.json.gz
 cd "$work" || exit 1
-mkdir tok
-cat >tok/tokenizer.json <<'JSON'
-{"version":"1.0","truncation":null,"padding":null,"added_tokens":[{"id":1,"content":"<eos>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
- "normalizer":null,"pre_tokenizer":{"type":"WhitespaceSplit"},"post_processor":null,"decoder":null,
- "model":{"type":"WordLevel","vocab":{"[UNK]":0,"<eos>":1,"Human:":2,"Assistant:":3,"copy":4,"a":5,"b":6,"c":7,"d":8},"unk_token":"[UNK]"}}
-JSON
+word_tokenizer tok copy a b c d
 for x in a b c d; do for y in a b c d; do echo "{\"prompt\":\"copy $x $y\",\"response\":\"$x $y\"}"; done; done >rows.jsonl
 "$train_seal" init --layers 2 --width 64 --heads 2 --tokenizer tok/tokenizer.json --positions 16 --out base --quiet
 "$train_seal" sft --model base --tune rows.jsonl --lr 3e-3 --batch 16 --tokens 256 --epochs 120 --out run --quiet

@@ -6,12 +6,7 @@ set -u
 command -v mpirun >/dev/null || { echo "ok ranks # SKIP mpirun is not there (apt-get install openmpi-bin)"; exit 0; }
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1
 cd "$work" || exit 1
-mkdir tok
-cat >tok/tokenizer.json <<'JSON'
-{"version":"1.0","truncation":null,"padding":null,"added_tokens":[{"id":1,"content":"<eos>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
- "normalizer":null,"pre_tokenizer":{"type":"WhitespaceSplit"},"post_processor":null,"decoder":null,
- "model":{"type":"WordLevel","vocab":{"[UNK]":0,"<eos>":1,"Human:":2,"Assistant:":3,"say":4,"a":5,"b":6,"c":7,"d":8,"e":9,"f":10},"unk_token":"[UNK]"}}
-JSON
+word_tokenizer tok say a b c d e f
 rows() { awk -v n="$2" -v seed="$3" 'BEGIN { srand(seed); split("a b c d e f", w, " ");
     for (i = 0; i < n; i++) { x = w[int(rand() * 6) + 1]; for (k = int(rand() * 6); k; k--) x = x " " w[int(rand() * 6) + 1]; print "{\"prompt\":\"say " x "\",\"response\":\"" x "\"}" } }' >"$1"; }
 rows tune.jsonl 121 1
