@@ -178,7 +178,7 @@ $(BUILD)/dev/test/test_world: $(WORLD_OBJECTS)
 $(addprefix $(BUILD)/,$(HOST_TESTS)): $(BUILD)/%: $(BUILD)/%.c.o $(LIBS)
 	$(Q)$(LINK) $^ -o $@ $(DEVICE_LIBS) $(RANK_LIBS) -lcmocka $(HOST_LIBS)
 # Objects stay. Not .SECONDARY: a library newer than a source that has no object yet would count as made.
-.PRECIOUS: %.o
+.PRECIOUS: $(BUILD)/%.cu.o $(BUILD)/%.cpp.o $(BUILD)/%.c.o
 
 # ---- tests -------------------------------------------------------------------------------------------------------------------------------------
 # Both precisions are built and tested: the device code twice, the host code once.
