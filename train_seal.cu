@@ -271,7 +271,10 @@ static PackSample* chosen_samples(const TrainOptions* o, const TokenSet* tune, c
     for (int i = 0; i < tune->n; i++)
         if (keep[i]) samples[(*n)++] = tune->samples[i];
     if (!o->quiet) printf("%d of %d samples kept", *n, tune->n);
-    for (int i = 0; i < append->n; i++) samples[(*n)++] = append->samples[i];
+    for (int i = 0; i < append->n; i++) {
+        samples[*n] = append->samples[i];
+        samples[(*n)++].row += tune->n_rows;  // its rows count on behind those of --tune
+    }
     if (!o->quiet) printf(", %d appended\n", append->n);
     free(keep);
     return samples;

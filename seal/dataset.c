@@ -374,6 +374,15 @@ void dataset_digest(const StringList* files, char hex[65]) {
     free(digests);
 }
 
+int64_t dataset_rows(const char* path) {
+    DataRecord record;
+    int64_t n = 0;
+    RecordReader* r = records_open(path);
+    while (records_next(r, &record)) n++;
+    records_close(r);
+    return n;
+}
+
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // rows of several files
 

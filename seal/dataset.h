@@ -57,6 +57,8 @@ void records_close(RecordReader* r);
 
 // Digest of several files: one file's own, of several the SHA-256 of their digests in order.
 void dataset_digest(const StringList* files, char hex[65]);
+// Records of a file, by reading it again: for messages that name a row of several files.
+int64_t dataset_rows(const char* path);
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // rows: prompt and response

@@ -55,4 +55,15 @@ static const OptionRow options[] = {
     {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, GENERATE | JUDGE | LOSS | REPORT, 0, "no progress, no tables"},
 };
 
-const OptionTable eval_options = {"eval_seal", "generates and measures", commands, N_EVAL_COMMANDS, options, sizeof options / sizeof *options, NULL, 0};
+static const OptionRule rules[] = {
+    {"temperature", BESIDE, "greedy", GENERATE},
+    {"top-p", BESIDE, "greedy", GENERATE},
+    {"top-k", BESIDE, "greedy", GENERATE},
+    {"template", BESIDE, "chat", GENERATE},
+    {"baseline", BESIDE, "guard", JUDGE},
+    {"words", BESIDE, "guard", JUDGE},
+    {"single-order", BESIDE, "guard", JUDGE},
+};
+
+const OptionTable eval_options = {"eval_seal", "generates and measures", commands, N_EVAL_COMMANDS, options, sizeof options / sizeof *options,
+                                  rules, sizeof rules / sizeof *rules};

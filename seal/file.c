@@ -29,6 +29,16 @@ char* file_read(const char* path, size_t most, size_t* length) {
 }
 
 bool file_exists(const char* path) { return access(path, F_OK) == 0; }
+const char* beside_program(const char* path) {
+    static char text[8192];
+    ssize_t n = readlink("/proc/self/exe", text, 4095);
+    for (; n > 0; n--)  // build/cpu-fp32 and its parents
+        if (text[n - 1] == '/') {
+            snprintf(text + n, 4096, "%s", path);
+            if (file_exists(text)) return text;
+        }
+    return path;
+}
 
 void directory_make(const char* path) {
     char part[4096];

@@ -14,6 +14,7 @@ extern "C" {
 // The whole file, a zero byte behind it; to be freed. Larger than `most` bytes is an error.
 char* file_read(const char* path, size_t most, size_t* length);
 bool file_exists(const char* path);
+const char* beside_program(const char* path);  // a file that comes with the program: in the program's folder or one above; `path` itself where there is none. A static text
 void directory_make(const char* path);  // with its parents; existing is fine
 // Proves before hours of work that results can be written there: makes the directory, writes a file, syncs and removes it.
 void directory_probe(const char* path);

@@ -402,7 +402,6 @@ int generate_command(const EvalOptions* o) {
         return 0;
     }
     for (int i = 0; i < o->prompts.n; i++) output_is_not(o->out, o->prompts.items[i]);
-    if (o->chat && o->prompt_template) fatal("--chat and --template both say how a prompt is written; give one of them");
     model_config_read(&g.config, o->model);
     check_head_size(&g.config);
     g.tokenizer = tokenizer_open(o->model, error, sizeof error);

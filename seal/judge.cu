@@ -429,12 +429,11 @@ int judge_command(const EvalOptions* o) {
     j.o = o;
     j.word_id[0] = j.word_id[1] = -1;
     if (!o->guard && !o->baseline) fatal("judge: --baseline is required, or --guard for outputs that stand alone");
-    if (o->guard && o->baseline) fatal("judge: --guard looks at each output alone; leave --baseline out");
     output_is_not(o->out, o->outputs);
     output_is_not(o->out, o->baseline);
     output_probe(o->out);
     split_words(&j, o->guard ? "safe,unsafe" : o->words);
-    j.template_path = o->judge_template ? o->judge_template : o->guard ? "data/guard.txt" : "data/judge.txt";
+    j.template_path = o->judge_template ? o->judge_template : beside_program(o->guard ? "data/guard.txt" : "data/judge.txt");
     model_config_read(&j.config, o->judge);
     check_head_size(&j.config);
     j.tokenizer = tokenizer_open(o->judge, error, sizeof error);

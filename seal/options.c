@@ -127,6 +127,10 @@ static int find_command(const OptionTable* table, const char* name) {
     fatal("unknown command \"%s\"; see %s --help", name, table->program);
 }
 
+static bool is_given(const OptionTable* table, int command, const char* name, const bool* given) {
+    return given[find_row(table, command, name, strlen(name)) - table->options];
+}
+
 int options_parse(const OptionTable* table, int argc, char** argv, void* values, StringList* positional) {
     *positional = (StringList){NULL, 0};
     if (argc < 2 || !strcmp(argv[1], "--help")) {
@@ -165,11 +169,12 @@ int options_parse(const OptionTable* table, int argc, char** argv, void* values,
     }
     for (int i = 0; i < table->n_options; i++)
         if ((table->options[i].required >> command & 1) && !given[i]) fatal("%s: --%s is required", argv[1], table->options[i].name);
-    for (int i = 0; i < table->n_needs; i++) {
-        const OptionNeed* need = &table->needs[i];
-        if (!(need->commands >> command & 1)) continue;
-        if (given[find_row(table, command, need->option, strlen(need->option)) - table->options] && !given[find_row(table, command, need->needs, strlen(need->needs)) - table->options])
-            fatal("%s: --%s does nothing without --%s", argv[1], need->option, need->needs);
+    for (int i = 0; i < table->n_rules; i++) {
+        const OptionRule* rule = &table->rules[i];
+        if (!(rule->commands >> command & 1) || !is_given(table, command, rule->option, given)) continue;
+        bool other = is_given(table, command, rule->other, given);
+        if (rule->how == WITHOUT && !other) fatal("%s: --%s does nothing without --%s", argv[1], rule->option, rule->other);
+        if (rule->how == BESIDE && other) fatal("%s: --%s does nothing beside --%s; give one of them", argv[1], rule->option, rule->other);
     }
     free(given);
     return command;

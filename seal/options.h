@@ -49,11 +49,13 @@ typedef struct {
     const char* positional;  // what stands without a dash, e.g. "FILE"; NULL: nothing may
 } CommandRow;
 
-// Given without the other one, an option that does nothing alone is refused.
+// What is refused: an option that does nothing without another, or nothing beside another.
 typedef struct {
-    const char *option, *needs;
+    const char* option;
+    enum { WITHOUT, BESIDE } how;
+    const char* other;
     uint32_t commands;  // bit c: so in command c
-} OptionNeed;
+} OptionRule;
 
 typedef struct {
     const char* program;
@@ -62,8 +64,8 @@ typedef struct {
     int n_commands;
     const OptionRow* options;
     int n_options;
-    const OptionNeed* needs;  // NULL: none
-    int n_needs;
+    const OptionRule* rules;
+    int n_rules;
 } OptionTable;
 
 // Fills `values` with defaults, then with argv[2…]; argv[1] is the command. Returns the command's index. --help prints and ends the program with 0.

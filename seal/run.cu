@@ -343,17 +343,23 @@ void run_step_end(Run* run, const StepNote* note, double loss, float norm) {
     else progress_update(&run->progress, note->step + 1, "loss %.4f, %.0f tokens/s", loss, speed);
 }
 
-// " 4, 17 and 5 more": rows of items [from, to) whose loss is not finite, or of all where `all`. Returns how many there are.
-static int name_rows(char* text, size_t size, const BatchItem* items, const float* losses, int from, int to, bool all) {
+// Appends "rows 4, 17 and 5 more of --tune": the rows of items [from, to) whose loss is not finite, or all where `all`. Rows of several files are told by file.
+static void name_rows(char* text, size_t size, const char* what, const char* option, const StringList* files, const BatchItem* items, const float* losses, int from, int to, bool all) {
     const int most = 8;
+    char *p = text + strlen(text), *end = text + size;
     int n = 0;
-    *text = 0;
     for (int i = from; i < to; i++) {
         if (!all && isfinite(losses[i])) continue;
-        if (n++ < most) snprintf(text + strlen(text), size - strlen(text), "%s %lld", n > 1 ? "," : "", (long long)items[i].sample.row);
+        if (n++ >= most) continue;
+        int64_t row = items[i].sample.row, rows;
+        int f = 0;
+        while (f + 1 < files->n && row >= (rows = dataset_rows(files->items[f]))) row -= rows, f++;
+        if (n == 1) p += snprintf(p, end - p, "%s%s", p > text ? ", " : "", what);
+        p += snprintf(p, end - p, "%s %lld", n > 1 ? "," : "", (long long)row);
+        if (files->n > 1) p += snprintf(p, end - p, " of %.100s", files->items[f]);
     }
-    if (n > most) snprintf(text + strlen(text), size - strlen(text), " and %d more", n - most);
-    return n;
+    if (n > most) p += snprintf(p, end - p, " and %d more", n - most);
+    if (n && files->n == 1) snprintf(p, end - p, " of --%s", option);
 }
 
 void stop_on_nonfinite(Run* run, const StepNote* note, const BatchItem* items, const float* losses, double loss, float norm) {
@@ -370,10 +376,14 @@ void stop_on_nonfinite(Run* run, const StepNote* note, const BatchItem* items, c
     int b = run->command == COMMAND_SELECTOR ? note->b : note->n;  // the rest are safe samples
     bool some = false;
     for (int i = 0; i < note->n; i++) some |= !isfinite(losses[i]);
-    char tune[256], safe[256], rows[600] = "";
-    int n_tune = name_rows(tune, sizeof tune, items, losses, 0, b, !some), n_safe = name_rows(safe, sizeof safe, items, losses, b, note->n, !some);
-    if (n_tune) snprintf(rows, sizeof rows, "rows%s of --tune", tune);
-    if (n_safe) snprintf(rows + strlen(rows), sizeof rows - strlen(rows), "%srows%s of --safe", n_tune ? ", " : "", safe);
+    const StringList *tune = &run->o->tune, *append = &run->o->append;
+    bool windows = run->command == COMMAND_PRETRAIN;  // they count over all files joined
+    StringList trained = {(const char**)calloc((size_t)(tune->n + append->n), sizeof(char*)), windows ? 1 : tune->n + append->n};
+    if (!trained.items) fatal("out of host memory");
+    for (int f = 0; f < trained.n; f++) trained.items[f] = f < tune->n ? tune->items[f] : append->items[f - tune->n];
+    char rows[3000] = "";
+    name_rows(rows, sizeof rows, windows ? "windows" : "rows", "tune", &trained, items, losses, 0, b, !some);
+    name_rows(rows, sizeof rows, "rows", "safe", &run->o->safe, items, losses, b, note->n, !some);
     fatal("step %lld: loss %g, gradient norm %g; %s: %s; the first tensor that is not finite: %s%s; lower --lr or look at these rows", (long long)note->step + 1, loss, norm,
           some ? "not finite" : "the batch", rows, tensor ? tensor : "none, only the loss", tensor ? of : "");
 }

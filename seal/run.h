@@ -70,7 +70,7 @@ __attribute__((noreturn)) void run_leave(Run* run, int64_t step);
 // The fields that every step logs, and the progress line.
 void run_step_end(Run* run, const StepNote* note, double loss, float norm);
 // A loss or norm that is not finite ends the run: the message names the step, the rows and the first tensor that broke. items and losses (note->n) are the
-// step's, fine-tuning samples first.
+// step's, fine-tuning samples first; their rows count over the files of --tune, then of --append.
 void stop_on_nonfinite(Run* run, const StepNote* note, const BatchItem* items, const float* losses, double loss, float norm);
 // One of the step's losses into the log, kept for the summary.
 void run_log_loss(Run* run, RunLoss which, double value);

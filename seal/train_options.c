@@ -95,9 +95,13 @@ static const OptionRow options[] = {
     {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, INIT | TRAINS | SELECT | CHECK, 0, "no progress, no tables"},
 };
 
-static const OptionNeed needs[] = {
-    {"top", "selector", SFT},
+static const OptionRule rules[] = {
+    {"top", WITHOUT, "selector", SFT},
+    {"lora-rank", BESIDE, "adapter", TRAINS | CHECK},
+    {"lora-alpha", BESIDE, "adapter", TRAINS | CHECK},
+    {"lora-rank", WITHOUT, "lora", TRAINS | CHECK},
+    {"lora-alpha", WITHOUT, "lora", TRAINS | CHECK},
 };
 
 const OptionTable train_options = {"train_seal", "trains language models with SEAL, bilevel data selection", commands, N_TRAIN_COMMANDS, options,
-                                   sizeof options / sizeof *options, needs, sizeof needs / sizeof *needs};
+                                   sizeof options / sizeof *options, rules, sizeof rules / sizeof *rules};

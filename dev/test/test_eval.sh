@@ -87,6 +87,10 @@ refuse "outputs of other prompts" "different instructions in row 1" "$eval_seal"
 sed 's/,{[^{]*\]/]/' theirs.json >fewer.json
 refuse "fewer outputs" "has 4 outputs, fewer.json has 3" "$eval_seal" judge --judge jrun/model --judge-template pair.txt --outputs ours.json --baseline fewer.json --out x.json
 refuse "words that are no single tokens" "is not one token" "${judge[@]}" --words 'm,a b' --out x.json
+expect "the question that comes with the program is found from any folder" "$eval_seal" judge --judge jrun/model --outputs ours.json --baseline theirs.json --out long.json
+truth "and is longer than this judge reads" grep -q "questions longer than the 16 tokens" out
+refuse "a guard beside a baseline" "judge: --baseline does nothing beside --guard" "${judge[@]}" --guard --out x.json
+refuse "words beside a guard" "judge: --words does nothing beside --guard" "$eval_seal" judge --judge jrun/model --guard --words a,b --outputs ours.json --out x.json
 refuse "words that are one token" "same token" "${judge[@]}" --words 'one,two' --out x.json
 refuse "a template without a name" "pair.txt" "$eval_seal" judge --judge jrun/model --judge-template pair.txt --guard --outputs ours.json --out x.json
 refuse "no baseline" "--baseline is required" "$eval_seal" judge --judge jrun/model --outputs ours.json --out x.json

@@ -101,6 +101,10 @@ refuse "seal without a selector" "needs --selector" "$train_seal" select --tune 
 echo '{"prompt":"copy a","response":""}' >empty.jsonl
 refuse "a run that diverges" "of --tune" "$train_seal" sft --model base --tune tune.jsonl --lr 1e6 --clip 0 --epochs 3 --batch 16 --tokens 256 --out x --quiet
 truth "the step, rows and the tensor are named" grep -qE "step [0-9]+: loss .*: rows [0-9]+.* of --tune; the first tensor that is not finite: [a-z]" err
+refuse "a run over several files that diverges" "step" "$train_seal" sft --model base --tune tune.jsonl --append safe.jsonl --lr 1e6 --clip 0 --epochs 3 --batch 600 --tokens 256 --out x --quiet
+truth "the rows are told by file" grep -qE "rows [0-9]+ of (tune|safe).jsonl, [0-9]+ of (tune|safe).jsonl, .* and [0-9]+ more; the first tensor" err
+refuse "a rank without adapters" "sft: --lora-rank does nothing without --lora" "$train_seal" sft --model base --tune tune.jsonl --lora-rank 4 --out x
+refuse "a rank beside the adapter's own" "sft: --lora-rank does nothing beside --adapter" "$train_seal" sft --model base --tune tune.jsonl --adapter a --lora-rank 4 --out x
 refuse "a selector that diverges" "of --safe" "$train_seal" selector --model base --tune tune.jsonl --safe safe.jsonl --gamma fixed:0.5 --lr 1e6 --clip 0 --batch 16 --tokens 256 --out x --quiet
 refuse "a theta_hat that diverges" "of theta_hat" "$train_seal" selector --model base --tune tune.jsonl --safe safe.jsonl --algorithm 1 --lr-hat 1e6 --clip 0 --batch 16 --tokens 256 --out x --quiet
 refuse "a file without a usable row" "empty.jsonl" "$train_seal" sft --model base --tune empty.jsonl --out x --quiet
