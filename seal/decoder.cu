@@ -45,6 +45,7 @@ void decoder_open(Decoder* d, const ModelConfig* config, const DecoderSettings* 
     memory_add(&t->plan, MEMORY_SCRATCH, (void**)&d->seen, penalty ? slots * words * sizeof(uint32_t) : 0, "tokens seen");
     memory_add(&t->plan, MEMORY_STREAM, (void**)&d->arrays, (size_t)N_ARRAYS * d->rows_most * sizeof(int), "arrays of a pass");
     memory_add(&t->plan, MEMORY_STREAM, (void**)&d->next, (size_t)slots * sizeof(int), "tokens drawn");
+    if (settings->dry_run) trainer_dry_run(t);
     if (!settings->quiet) memory_print(&t->plan, stdout);
     trainer_allocate(t);
     trainer_load(t, settings->model, settings->adapter, 0, settings->quiet);

@@ -28,7 +28,7 @@ typedef struct {
     SampleSettings sampling;
     uint64_t seed;
     int ends[DECODER_ENDS], n_ends;  // tokens that end a sequence
-    bool quiet;
+    bool quiet, dry_run;             // dry_run: decoder_open prints the memory plan and ends the program
 } DecoderSettings;
 
 typedef struct {

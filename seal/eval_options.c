@@ -52,6 +52,7 @@ static const OptionRow options[] = {
     {"labels", OPTION_STRING, AT(labels), NULL, "FILE", 0, 0, REPORT, 0, "true kinds of the fine-tuning rows: {\"row\":0,\"kind\":\"unsafe\"} a line"},
     {"table", OPTION_STRING, AT(table), NULL, "FILE", 0, 0, REPORT, 0, "table.json: a list of objects, one a method, with refusal and task_accuracy"},
     {"title", OPTION_STRING, AT(title), "SEAL: report", "TEXT", 0, 0, REPORT, 0, "of the page"},
+    {"dry-run", OPTION_FLAG, AT(dry_run), NULL, NULL, 0, 0, GENERATE | JUDGE | LOSS, 0, "print the memory plan and stop"},
     {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, GENERATE | JUDGE | LOSS | REPORT, 0, "no progress, no tables"},
 };
 

@@ -27,7 +27,7 @@ typedef struct {
     // report
     const char *labels, *table, *title;
     // common
-    bool quiet, json;
+    bool quiet, dry_run, json;
 } EvalOptions;
 
 extern const OptionTable eval_options;

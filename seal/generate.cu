@@ -369,6 +369,7 @@ static void answer_all(Generation* g) {
     s->T = o->tokens > s->longest_prompt ? (int)o->tokens : s->longest_prompt > STREAM_TOKENS || o->tokens ? s->longest_prompt : STREAM_TOKENS;
     s->seed = (uint64_t)o->seed;
     s->quiet = o->quiet;
+    s->dry_run = o->dry_run;
     decoder_open(&g->decoder, &g->config, s);
     g->began = wall_seconds();
     progress_begin(&g->progress, "generate", g->n_open, o->quiet);
@@ -410,9 +411,10 @@ int generate_command(const EvalOptions* o) {
     find_ends(&g);
     g.settings.sampling = sampling(o);
     read_tasks(&g);
-    open_journal(&g);
+    if (!o->dry_run) open_journal(&g);
     order_tasks(&g);
     if (g.n_open) answer_all(&g);
+    else if (o->dry_run) fatal("no prompt is left that the model reads; there is nothing to plan");
     write_outputs(&g);
     fclose(g.journal);
     unlink(g.journal_path);

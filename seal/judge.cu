@@ -226,6 +226,7 @@ static void open_model(Judge* j) {
     settings.forward_only = true;
     if (o->adapter) peft_settings(o->adapter, &j->config, &settings.lora);
     trainer_plan(&j->trainer, &j->config, &settings);
+    if (o->dry_run) trainer_dry_run(&j->trainer);
     trainer_allocate(&j->trainer);
     trainer_load(&j->trainer, o->judge, o->adapter, 0, o->quiet);
     if (j->trainer.with_lora) lora_publish(&j->trainer.lora, &j->trainer.base, j->trainer.stream);
@@ -329,7 +330,7 @@ static void judge_pairs(Judge* j) {
         if (!coin) pairs[i].given = ask(j, pair_names, given, 3);
         if (!o->single_order || coin) pairs[i].swapped = ask(j, pair_names, swapped, 3);
     }
-    if (j->n) {
+    if (j->n || o->dry_run) {
         open_model(j);
         answer_all(j);
     }

@@ -12,13 +12,14 @@
 // defines: check_head_size
 #include "select.h"
 
-float* response_losses(const char* model, const char* adapter, const ModelConfig* config, const TrainerSettings* settings, const TokenSet* set, bool quiet) {
+float* response_losses(const char* model, const char* adapter, const ModelConfig* config, const TrainerSettings* settings, const TokenSet* set, bool quiet, bool dry_run) {
     Trainer t;
     TrainerSettings forward = *settings;
     int batch = settings->batch_max;
     forward.forward_only = true;
     if (adapter) peft_settings(adapter, config, &forward.lora);
     trainer_plan(&t, config, &forward);
+    if (dry_run) trainer_dry_run(&t);
     trainer_allocate(&t);
     trainer_load(&t, model, adapter, 0, quiet);
     BatchItem* items = (BatchItem*)calloc((size_t)batch, sizeof *items);
@@ -112,7 +113,7 @@ int loss_command(const EvalOptions* o) {
     settings.T = o->tokens > set.longest ? (int)o->tokens : set.longest > 2048 || o->tokens ? set.longest : 2048;
     settings.head_rows = (int)o->head_rows;
     settings.batch_max = (int)o->batch;
-    float* loss = response_losses(o->model, o->adapter, &config, &settings, &set, options.quiet);
+    float* loss = response_losses(o->model, o->adapter, &config, &settings, &set, options.quiet, o->dry_run);
     LossSummary s = summarise(&set, loss);
     if (!isfinite(s.mean)) fatal("%s: the loss on %s is not a finite number; is the model damaged?", o->model, o->data.items[0]);
     if (o->out) write_rows(o, &set, loss);

@@ -143,7 +143,7 @@ static void ask_model(Candidates* c, const TrainOptions* o) {
     TokenSet set = {};
     TrainerSettings settings;
     open_model(o, &config, &settings, &set);
-    c->loss = response_losses(o->model, o->adapter, &config, &settings, &set, o->quiet);
+    c->loss = response_losses(o->model, o->adapter, &config, &settings, &set, o->quiet, o->dry_run);
     keep_rows(c, set.rows, set.hashes, set.n);
     c->given = (double*)need(malloc((size_t)c->n * sizeof(double)), c->n);
     for (int64_t i = 0; i < c->n; i++) c->given[i] = -(double)c->loss[i];
@@ -220,7 +220,7 @@ static void measure_shown(Candidates* c, const TrainOptions* o, const int64_t* o
         index[shown.n++] = i;
     }
     if (shown.n) {
-        float* loss = response_losses(o->model, o->adapter, &config, &settings, &shown, o->quiet);
+        float* loss = response_losses(o->model, o->adapter, &config, &settings, &shown, o->quiet, o->dry_run);
         for (int k = 0; k < shown.n; k++) c->loss[index[k]] = loss[k];
         free(loss);
     }
@@ -253,6 +253,10 @@ int select_command(const TrainOptions* o) {
         for (int i = 0; i < o->tune.n; i++) output_is_not(o->scores, o->tune.items[i]);
         output_is_not(o->scores, o->selector);
         output_probe(o->scores);
+    }
+    if (o->dry_run && method->source != SCORE_FROM_MODEL && !(o->explain && o->model)) {
+        printf("method %s asks no model: nothing goes to the device\n", method->name);
+        return 0;
     }
     find_usable(&c, &o->tune, &row_options, method->source == SCORE_FROM_SELECTOR || method->source == SCORE_FROM_SEED, o->quiet);  // a model or DSIR names them itself
     switch (method->source) {

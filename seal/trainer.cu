@@ -40,6 +40,12 @@ void trainer_plan_free(Trainer* t) {
     memset(t, 0, sizeof *t);
 }
 
+void trainer_dry_run(const Trainer* t) {
+    printf("streams of %d tokens\n", t->settings.T);
+    memory_print(&t->plan, stdout);
+    exit(fflush(stdout) ? 1 : 0);
+}
+
 void trainer_allocate(Trainer* t) {
     int n = t->items_max;
     memory_allocate(&t->plan);

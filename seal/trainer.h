@@ -70,6 +70,7 @@ typedef struct {
 // Plans everything but what the caller adds to trainer->plan itself (the selector); trainer_allocate then allocates.
 void trainer_plan(Trainer* t, const ModelConfig* config, const TrainerSettings* settings);
 void trainer_plan_free(Trainer* t);  // of a trainer that was only planned
+__attribute__((noreturn)) void trainer_dry_run(const Trainer* t);  // --dry-run: prints the planned memory and ends the program
 void trainer_allocate(Trainer* t);
 void trainer_free(Trainer* t);
 

@@ -91,6 +91,10 @@ expect "the question that comes with the program is found from any folder" "$eva
 truth "and is longer than this judge reads" grep -q "questions longer than the 16 tokens" out
 refuse "a guard beside a baseline" "judge: --baseline does nothing beside --guard" "${judge[@]}" --guard --out x.json
 refuse "words beside a guard" "judge: --words does nothing beside --guard" "$eval_seal" judge --judge jrun/model --guard --words a,b --outputs ours.json --out x.json
+expect "the judge's memory plan" "${judge[@]}" --dry-run --out dry.json
+truth "names classes and writes nothing" bash -c 'grep -q "weights" out && test ! -e dry.json'
+expect "the memory plan of losses" "$eval_seal" loss --model run/model --data rows.jsonl --dry-run --out dry.jsonl
+truth "names classes and writes nothing" bash -c 'grep -q "weights" out && test ! -e dry.jsonl'
 refuse "words that are one token" "same token" "${judge[@]}" --words 'one,two' --out x.json
 refuse "a template without a name" "pair.txt" "$eval_seal" judge --judge jrun/model --judge-template pair.txt --guard --outputs ours.json --out x.json
 refuse "no baseline" "--baseline is required" "$eval_seal" judge --judge jrun/model --outputs ours.json --out x.json

@@ -72,6 +72,8 @@ truth "and keeps its place" bash -c 'tail -2 mixed.json | grep -q "\"output\":\"
 echo '{"prompt":""}' >empty.jsonl
 refuse "an empty prompt" "empty.jsonl:1" "$eval_seal" generate --model run/model --prompts empty.jsonl --greedy --out x.json --quiet
 refuse "a temperature that greedy decoding has no use for" "generate: --temperature does nothing beside --greedy" "$eval_seal" generate --model run/model --prompts rows.jsonl --greedy --temperature 0.7 --out x.json
+expect "the memory plan" "${generate[@]}" --dry-run --out dry.json
+truth "names classes and writes nothing" bash -c 'grep -q "cache" out && test ! -e dry.json && test ! -e dry.json.partial'
 refuse "a missing model" "nowhere" "$eval_seal" generate --model nowhere --prompts rows.jsonl --greedy --out x.json
 truth "nothing half-written" test ! -e x.json
 exit $failed

@@ -97,6 +97,10 @@ refuse "a selector on another file" "selector" "$train_seal" select --tune safe.
 cp tune.jsonl other.jsonl && sed -i '7s/prompt":"/prompt":"a /' other.jsonl
 refuse "a selector on a changed file" "other.jsonl" "$train_seal" select --tune other.jsonl --selector sel2/selector.safetensors --out x.jsonl
 refuse "a selector on a changed file in sft" "other.jsonl" "$train_seal" sft --model base --tune other.jsonl --selector sel2/selector.safetensors --out x --quiet
+expect "the memory plan of a selection" "$train_seal" select --method safe-loss --model base --tune tune.jsonl --dry-run --out dry.jsonl
+truth "names classes and writes nothing" bash -c 'grep -q "weights" out && test ! -e dry.jsonl'
+expect "the plan of a selection without a model" "$train_seal" select --method random --tune tune.jsonl --dry-run --out dry.jsonl
+truth "is empty" bash -c 'grep -q "nothing goes to the device" out && test ! -e dry.jsonl'
 refuse "seal without a selector" "needs --selector" "$train_seal" select --tune tune.jsonl --out x.jsonl
 echo '{"prompt":"copy a","response":""}' >empty.jsonl
 refuse "a run that diverges" "of --tune" "$train_seal" sft --model base --tune tune.jsonl --lr 1e6 --clip 0 --epochs 3 --batch 16 --tokens 256 --out x --quiet
