@@ -64,5 +64,5 @@ void gamma_parse(GammaSchedule* g, const char* text) {
 double gamma_at(const GammaSchedule* g, int epoch, int64_t step, int64_t steps) {
     When w = {epoch, steps > 1 ? (double)step / (double)(steps - 1) : 0.0};
     double x = gammas[g->kind].at(g, w);
-    return x < 0.0 ? 0.0 : x > 1.0 ? 1.0 : x;
+    return x > 1.0 ? 1.0 : x > 0.0 ? x : 0.0;  // so is what numbers beyond all reason leave undefined
 }

@@ -2,6 +2,7 @@
 # Builds the fuzz targets under ASan and UBSan.
 #   dev/fuzz/build.sh            with libFuzzer, into build/fuzz (clang; Debian: clang, libclang-rt-14-dev)
 #   dev/fuzz/build.sh --replay   without a fuzzer, into build/fuzz-replay (gcc): programs that run the files named
+#   dev/fuzz/build.sh --coverage the same, into build/fuzz-coverage (clang), counting the lines they run: see coverage.sh
 set -eu
 cd "$(dirname "$0")/../.."
 packages="libcjson libcrypto zlib libpcre2-8 libutf8proc"
@@ -10,6 +11,8 @@ flags="$flags -DBUFFER_BYTES=64 -DMAX_VOCAB=65536"  # tiny buffers of the reader
 libs="$(pkg-config --libs $packages 2>/dev/null || echo -lcjson -lcrypto -lz -lpcre2-8 -lutf8proc) -lpthread -lm"
 if [ "${1:-}" = --replay ]; then
     out=build/fuzz-replay compiler=${CC:-gcc} link=
+elif [ "${1:-}" = --coverage ]; then
+    out=build/fuzz-coverage compiler=${CLANG:-clang} flags="$flags -fprofile-instr-generate -fcoverage-mapping" link=-fprofile-instr-generate
 else
     command -v clang >/dev/null || { echo "dev/fuzz/build.sh: clang is needed (apt-get install clang libclang-rt-14-dev); --replay does without" >&2; exit 2; }
     out=build/fuzz compiler=${CLANG:-clang} flags="$flags -fsanitize=fuzzer-no-link -DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION -Wno-string-plus-int" link=-fsanitize=fuzzer
@@ -37,5 +40,5 @@ rm -f "$out/host.a"
 ar rcs "$out/host.a" $objects
 for target in $targets; do
     target=${target%.c}
-    $compiler $flags $link "$out/dev_fuzz_$target.o" $([ -n "$link" ] || echo "$out/dev_fuzz_replay.o") "$out/host.a" -o "$out/$target" $libs
+    $compiler $flags $link "$out/dev_fuzz_$target.o" $([ "$link" = -fsanitize=fuzzer ] || echo "$out/dev_fuzz_replay.o") "$out/host.a" -o "$out/$target" $libs
 done

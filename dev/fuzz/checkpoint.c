@@ -1,7 +1,6 @@
 /* seal/checkpoint.c and run_record.c. Input: a byte of mode, two bytes n, run.json (n bytes), rank-0.safetensors. Mode 1: the sums that a writer would have left, so
    that what lies behind them is reached; mode 0: rank-0.sha256 takes the place of the tensors. */
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include "checkpoint.h"
 #include "fuzz.h"
@@ -20,16 +19,6 @@ static void body(void* run) {
     checkpoint_read(&c, "theta.m", 64, 0, 64, values);
     checkpoint_read(&c, "theta.m", 64, 13, 5, values);
     checkpoint_close(&c);
-}
-
-// Files that were mapped when body() ended early.
-static void unmap_all(void) {
-    char line[512], path[256];
-    unsigned long from, to;
-    FILE* maps = fopen("/proc/self/maps", "r");
-    while (maps && fgets(line, sizeof line, maps))
-        if (sscanf(line, "%lx-%lx %*s %*s %*s %*s %255s", &from, &to, path) == 3 && !strncmp(path, fuzz_directory(), strlen(fuzz_directory()))) munmap((void*)from, to - from);
-    if (maps) fclose(maps);
 }
 
 static void put(const char* name, const void* data, size_t n) {
@@ -64,6 +53,6 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t n) {
     record.options = (char*)"{\"lr\":1e-05,\"batch\":64,\"tune\":[\"a\",\"b\"],\"quiet\":true}";
     record_fact(&record, "tune data", "0123456789abcdef");
     snprintf(path, sizeof path, "%s/run", fuzz_directory());
-    if (!survive(body, path)) unmap_all();
+    if (!survive(body, path)) fuzz_unmap();
     return 0;
 }

@@ -68,6 +68,8 @@ static void test_schedules(void) {
     check(gamma_at(&g, 1, 0, 1) == 0.2 && gamma_at(&g, 5, 0, 1) == 0.3, "gamma list, the last value stays");
     gamma_parse(&g, "ramp:0.1,-0.3");
     check(gamma_at(&g, 0, 0, 5) == 0.1 && fabs(gamma_at(&g, 0, 1, 5) - 0.0) < 1e-12 && gamma_at(&g, 0, 4, 5) == 0.0, "gamma ramp, clamped to 0");
+    gamma_parse(&g, "geometric:0,1e308");
+    check(gamma_at(&g, 2, 0, 1) == 0.0, "gamma is never NaN");
     check(refuses(parse_gamma, "linear:0", "want linear:START,STEP"), "gamma with too few values is refused");
     check(refuses(parse_gamma, "linear:0,x", "does not begin with a number"), "gamma that is no number is refused");
     check(refuses(parse_gamma, "sudden:1", "--gamma is"), "an unknown gamma schedule is refused");
