@@ -117,8 +117,7 @@ static void describe(Plan* plan) {
         set(plan->product, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, TYPE_X);
         set(plan->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, aligned);
     }
-    if (has_aux(key->operation)) {
-        set(plan->product, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE, TYPE_X);
+    if (has_aux(key->operation)) {  // of D's type, as long as nobody names one: a named one is for fp8, and cublasLtMatmul may refuse it
         set(plan->product, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, (int64_t)key->m);
         set(plan->product, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, aligned);
     }
@@ -135,9 +134,12 @@ static void choose_algorithm(Plan* plan) {
     cublasLtMatmulHeuristicResult_t result;
     size_t workspace = MATMUL_WORKSPACE_BYTES;
     uint32_t alignment = ALIGNMENT;
+    // A product whose k is split may round the parts to D's type before it adds them up: in bf16 they are to be added in fp32.
+    uint32_t sums = operations[plan->key.operation].type_d == CUDA_R_32F ? CUBLASLT_REDUCTION_SCHEME_MASK : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     int found = 0;
     cublasCheck(cublasLtMatmulPreferenceCreate(&preference));
     cublasCheck(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof(workspace)));
+    cublasCheck(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &sums, sizeof(sums)));
     for (size_t i = 0; i < sizeof(alignments) / sizeof(alignments[0]); i++)
         cublasCheck(cublasLtMatmulPreferenceSetAttribute(preference, alignments[i], &alignment, sizeof(alignment)));
     cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(lt.handle, plan->product, plan->a, plan->b, plan->d, plan->d, preference, 1, &result, &found);

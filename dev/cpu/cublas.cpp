@@ -24,7 +24,7 @@ struct cpu_lt_desc {
     const void* bias;
     void* aux;
     int64_t aux_ld;
-    int bias_type, aux_type;  // −1: as D
+    int bias_type;  // −1: as D
 };
 
 static size_t size_of(int type) { return type == CUDA_R_16BF ? 2 : 4; }
@@ -40,7 +40,7 @@ cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
 cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) { delete handle; return CUBLAS_STATUS_SUCCESS; }
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* desc, cublasComputeType_t compute, cudaDataType_t scale) {
     if (compute != CUBLAS_COMPUTE_32F || scale != CUDA_R_32F) return CUBLAS_STATUS_NOT_SUPPORTED;
-    *desc = new cpu_lt_desc{CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, NULL, NULL, 0, -1, -1};
+    *desc = new cpu_lt_desc{CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, NULL, NULL, 0, -1};
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t desc) { delete desc; return CUBLAS_STATUS_SUCCESS; }
@@ -49,7 +49,7 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d, cublasLtMa
         {CUBLASLT_MATMUL_DESC_TRANSA, &d->ta, sizeof d->ta}, {CUBLASLT_MATMUL_DESC_TRANSB, &d->tb, sizeof d->tb},
         {CUBLASLT_MATMUL_DESC_EPILOGUE, &d->epilogue, sizeof d->epilogue}, {CUBLASLT_MATMUL_DESC_BIAS_POINTER, &d->bias, sizeof d->bias},
         {CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &d->aux, sizeof d->aux}, {CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &d->aux_ld, sizeof d->aux_ld},
-        {CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &d->bias_type, sizeof d->bias_type}, {CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE, &d->aux_type, sizeof d->aux_type},
+        {CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &d->bias_type, sizeof d->bias_type},
     };
     for (auto& row : table)
         if (row.attribute == attribute) {
@@ -78,10 +78,7 @@ static cublasStatus_t check(const cpu_lt_desc* m, const cpu_lt_layout* a, const 
     int64_t Kb = m->tb == CUBLAS_OP_N ? b->rows : b->cols, N = m->tb == CUBLAS_OP_N ? b->cols : b->rows;
     if (K != Kb || d->rows != M || d->cols != N || c->rows != M || c->cols != N) return CUBLAS_STATUS_INVALID_VALUE;
     if (a->type != b->type || c->type != d->type || (a->type == CUDA_R_32F && d->type != CUDA_R_32F)) return CUBLAS_STATUS_NOT_SUPPORTED;
-    if (has_aux(m->epilogue)) {
-        int type = m->aux_type < 0 ? d->type : m->aux_type;
-        if (m->aux_ld < M || m->aux_ld % 8 || type != d->type) return CUBLAS_STATUS_INVALID_VALUE;
-    }
+    if (has_aux(m->epilogue) && (m->aux_ld < M || m->aux_ld % 8)) return CUBLAS_STATUS_INVALID_VALUE;
     if (m->epilogue != CUBLASLT_EPILOGUE_DEFAULT && !has_bias(m->epilogue) && !has_gelu(m->epilogue)) return CUBLAS_STATUS_NOT_SUPPORTED;
     return CUBLAS_STATUS_SUCCESS;
 }
