@@ -65,7 +65,8 @@ HOST_LIBS := $(call package_flags,libcjson,libs,-lcjson) $(call package_flags,li
 MPICC := $(shell command -v mpicc 2>/dev/null)
 MPI_FLAGS := $(if $(MPICC),$(shell $(MPICC) -show 2>/dev/null))
 NCCL_HEADER := $(firstword $(if $(NCCL_HOME),$(wildcard $(NCCL_HOME)/include/nccl.h)) $(wildcard $(CUDA_HOME)/include/nccl.h /usr/include/nccl.h /usr/local/include/nccl.h))
-NCCL_LIBS := $(if $(NCCL_HEADER),-L$(dir $(patsubst %/,%,$(dir $(NCCL_HEADER))))lib -lnccl)
+NCCL_ROOT := $(dir $(patsubst %/,%,$(dir $(NCCL_HEADER))))
+NCCL_LIBS := $(if $(NCCL_HEADER),-L$(NCCL_ROOT)lib -L$(NCCL_ROOT)lib64 -lnccl)
 NCCL := $(if $(NCCL_LIBS),$(shell echo 'int main(void) { return 0; }' | $(CC) -x c - $(NCCL_LIBS) -o /dev/null 2>/dev/null && echo yes))
 RANKS := $(if $(MPI_FLAGS),$(if $(or $(filter cpu,$(BACKEND)),$(NCCL)),yes))
 ifeq ($(RANKS),yes)
@@ -81,7 +82,8 @@ else
   ARCHS := $(if $(GPU_CC),$(GPU_CC),80 90)
   CU := $(NVCC) -std=c++17 -O3 -g -lineinfo -Xcompiler -Wall,-Wextra,-Wno-unused-parameter -Werror all-warnings -MMD -MP \
         $(foreach a,$(ARCHS),-gencode arch=compute_$(a),code=sm_$(a))
-  LINK := $(NVCC) -Xcompiler -Wall
+  # A toolkit outside the system's list of libraries is found again when a program starts.
+  LINK := $(NVCC) -Xcompiler -Wall -Xlinker -rpath,$(abspath $(dir $(NVCC))../lib64)
   DEVICE_LIBS := -lcublasLt -lcublas -lcudart
   ifeq ($(NVCC),)
     $(error CUDA=1 needs nvcc: install the CUDA Toolkit or set CUDA_HOME)
