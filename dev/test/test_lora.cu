@@ -104,6 +104,7 @@ static floatX* upload(const float* host, int rows, int width, int ld) {  // tail
     for (size_t i = 0; i < (size_t)rows * ld; i++) padded[i] = from_float<floatX>(host && (int)(i % ld) < width ? host[i / ld * width + i % ld] : NAN);
     cudaCheck(cudaMalloc((void**)&device, (size_t)rows * ld * sizeof(floatX)));
     cudaCheck(cudaMemcpy(device, padded, (size_t)rows * ld * sizeof(floatX), cudaMemcpyHostToDevice));
+    cudaCheck(cudaDeviceSynchronize());  // the trainer's stream does not wait for the default one
     free(padded);
     return device;
 }
