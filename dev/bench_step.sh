@@ -18,4 +18,4 @@ for round in 1 2 3; do
 done 2> >(sed 's/^/  /' >&2)
 median() { printf '%s\n' "$@" | sort -g | sed -n 2p; }
 a=$(median "${ours[@]}") b=$(median "${theirs[@]}")
-echo "ours $a ms, PyTorch eager $b ms, ratio $(echo "scale=3; $a / $b" | bc)"
+echo "ours $a ms, PyTorch eager $b ms, ratio $(awk "BEGIN { printf \"%.3f\", $a / $b }")"
