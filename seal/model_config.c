@@ -35,7 +35,7 @@ static void read_key(ModelConfig* c, const cJSON* json, const ConfigKey* k, cons
     if (!item || (required && cJSON_IsNull(item))) {
         if (required) fatal("%s: \"%s\" is missing", path, k->key);
         put_field(c, k, k->fallback);
-    } else if (cJSON_IsNull(item)) put_field(c, k, 0);
+    } else if (cJSON_IsNull(item)) put_field(c, k, k->type == KEY_FLOAT ? k->fallback : 0);
     else if (k->type == KEY_BOOL) {
         if (!cJSON_IsBool(item)) fatal("%s: \"%s\" is neither true nor false", path, k->key);
         put_field(c, k, cJSON_IsTrue(item));
@@ -43,6 +43,8 @@ static void read_key(ModelConfig* c, const cJSON* json, const ConfigKey* k, cons
 }
 
 static void check_fixed(const cJSON* json, const Family* family, const char* path) {
+    const cJSON* quantised = cJSON_GetObjectItemCaseSensitive(json, "quantization_config");
+    if (quantised && !cJSON_IsNull(quantised)) fatal("%s: \"quantization_config\" is set; quantised weights are not served, take the model in bf16, fp16 or fp32", path);
     for (const FixedKey* f = family->fixed; f->key; f++) {
         const cJSON* item = cJSON_GetObjectItemCaseSensitive(json, f->key);
         if (!item || cJSON_IsNull(item)) continue;
@@ -70,20 +72,21 @@ static int padding_id(const cJSON* json, const char* path, int V) {
     return id < 0 ? V + id : id;
 }
 
-static double scaling_number(const cJSON* scaling, const char* key, const char* path, double low, double fallback) {
+// A number of the object that says how positions turn a head: "rope_scaling", or "rope_parameters" (scaling->string is which).
+static double scaling_number(const cJSON* scaling, const char* key, const char* path, double low, double high, double fallback) {
     const cJSON* item = cJSON_GetObjectItemCaseSensitive(scaling, key);
     if (!item || cJSON_IsNull(item)) {
-        if (fallback == REQUIRED) fatal("%s: \"rope_scaling\" has no \"%s\"", path, key);
+        if (fallback == REQUIRED) fatal("%s: \"%s\" has no \"%s\"", path, scaling->string, key);
         return fallback;
     }
-    return number(item, key, path, low, 1e9, false);
+    return number(item, key, path, low, high, false);
 }
 
 // factor (ROPE_MOST), zero behind its numbers: model_config_complete compares how many there are with what a head turns in.
 static void read_factors(float* factor, const cJSON* scaling, const char* key, const char* path) {
     const cJSON* factors = cJSON_GetObjectItemCaseSensitive(scaling, key);
     int n = 0;
-    if (!cJSON_IsArray(factors)) fatal("%s: \"rope_scaling\" has no \"%s\"", path, key);
+    if (!cJSON_IsArray(factors)) fatal("%s: \"%s\" has no \"%s\"", path, scaling->string, key);
     for (const cJSON* x = factors->child; x; x = x->next) {
         if (n == ROPE_MOST) fatal("%s: \"%s\" has more than %d numbers", path, key, ROPE_MOST);
         factor[n++] = (float)number(x, key, path, 1e-6, 1e6, false);
@@ -94,34 +97,60 @@ static void read_long_rope(ModelConfig* c, const cJSON* scaling, const char* pat
     RopeConfig* r = &c->rope;
     read_factors(r->short_factor, scaling, "short_factor", path);
     read_factors(r->long_factor, scaling, "long_factor", path);
-    if (!r->original_positions) r->original_positions = c->max_positions;
-    double factor = (double)c->max_positions / r->original_positions;
+    double factor = scaling_number(scaling, "factor", path, 0, 1e9, 1);  // of a model that does not say what it was first trained on
+    if (!r->original_positions) r->original_positions = (int)scaling_number(scaling, "original_max_position_embeddings", path, 1, 1e9, 0);
+    if (r->original_positions) factor = (double)c->max_positions / r->original_positions;
+    else r->original_positions = c->max_positions;
     double derived = factor <= 1.0 ? 1.0 : sqrt(1.0 + log(factor) / log((double)r->original_positions));
-    r->attention_factor = (float)scaling_number(scaling, "attention_factor", path, 0, derived);
+    r->attention_factor = (float)scaling_number(scaling, "attention_factor", path, 0, 1e9, derived);
 }
 
-static void read_rope_scaling(ModelConfig* c, const cJSON* json, const char* path) {
+// Whether the family's config.json can name the field.
+static bool has_key(const Family* f, size_t offset) {
+    for (int table = 0; table < 2 && f->keys[table]; table++)
+        for (const ConfigKey* k = f->keys[table]; k->key; k++)
+            if (k->offset == offset) return true;
+    return false;
+}
+
+// transformers 5 writes one object, "rope_parameters", where "rope_theta", "rope_scaling" and the fraction of a head that turns stood apart. As there, an older
+// "rope_scaling" beside it is the one that counts.
+static void read_rope(ModelConfig* c, const cJSON* json, const char* path) {
+    static const char* const keys[] = {"rope_scaling", "rope_parameters"};
     RopeConfig* r = &c->rope;
-    const cJSON* scaling = cJSON_GetObjectItemCaseSensitive(json, "rope_scaling");
-    if (c->positions != POSITIONS_ROPE || !scaling || cJSON_IsNull(scaling)) return;
+    const cJSON* scaling = NULL;
+    if (c->positions != POSITIONS_ROPE) return;
+    for (int i = 0; i < 2 && !scaling; i++) {
+        scaling = cJSON_GetObjectItemCaseSensitive(json, keys[i]);
+        if (scaling && !cJSON_IsNull(scaling) && !cJSON_IsObject(scaling)) fatal("%s: \"%s\" is not an object", path, keys[i]);
+        if (scaling && !scaling->child) scaling = NULL;
+    }
+    const cJSON* fraction = cJSON_GetObjectItemCaseSensitive(json, "partial_rotary_factor");
+    r->base = (float)scaling_number(scaling, "rope_theta", path, 1, 1e12, r->base);
+    r->fraction = (float)scaling_number(scaling, "partial_rotary_factor", path, 0, 1, r->fraction);
+    if (!has_key(family_find(c->family), offsetof(ModelConfig, rope.fraction)) && (r->fraction != 1.0f || (cJSON_IsNumber(fraction) && fraction->valuedouble != 1.0)))
+        fatal("%s: \"partial_rotary_factor\" must be 1; a %s model turns whole heads", path, c->family);
+    if (!scaling) return;
+    for (const cJSON* item = scaling->child; item; item = item->next)
+        if (cJSON_IsObject(item)) fatal("%s: \"%s\" has positions of their own for some layers, \"%.40s\"; that is not served", path, scaling->string, item->string);
     const cJSON* type = cJSON_GetObjectItemCaseSensitive(scaling, "rope_type");
     if (!type) type = cJSON_GetObjectItemCaseSensitive(scaling, "type");
-    const char* name = cJSON_IsString(type) ? type->valuestring : "";
+    const char* name = cJSON_IsString(type) ? type->valuestring : !type && !strcmp(scaling->string, "rope_parameters") ? "default" : "";
     if (!strcmp(name, "default")) return;
     if (!strcmp(name, "linear")) {
         r->scaling = ROPE_LINEAR;
-        r->factor = (float)scaling_number(scaling, "factor", path, 1, REQUIRED);
+        r->factor = (float)scaling_number(scaling, "factor", path, 1, 1e9, REQUIRED);
     } else if (!strcmp(name, "llama3")) {
         r->scaling = ROPE_LLAMA3;
-        r->factor = (float)scaling_number(scaling, "factor", path, 1, REQUIRED);
-        r->low_frequency = (float)scaling_number(scaling, "low_freq_factor", path, 1e-6, REQUIRED);
-        r->high_frequency = (float)scaling_number(scaling, "high_freq_factor", path, 1e-6, REQUIRED);
-        r->original_positions = (int)scaling_number(scaling, "original_max_position_embeddings", path, 1, REQUIRED);
+        r->factor = (float)scaling_number(scaling, "factor", path, 1, 1e9, REQUIRED);
+        r->low_frequency = (float)scaling_number(scaling, "low_freq_factor", path, 1e-6, 1e9, REQUIRED);
+        r->high_frequency = (float)scaling_number(scaling, "high_freq_factor", path, 1e-6, 1e9, REQUIRED);
+        r->original_positions = (int)scaling_number(scaling, "original_max_position_embeddings", path, 1, 1e9, REQUIRED);
         if (r->high_frequency <= r->low_frequency) fatal("%s: \"high_freq_factor\" must be above \"low_freq_factor\"", path);
     } else if (!strcmp(name, "longrope") || !strcmp(name, "su")) {
         r->scaling = ROPE_LONG;
         read_long_rope(c, scaling, path);
-    } else fatal("%s: rope_scaling \"%.40s\" is not served; served are: default, linear, llama3, longrope", path, name);
+    } else fatal("%s: %s \"%.40s\" is not served; served are: default, linear, llama3, longrope", path, scaling->string, name);
 }
 
 static cJSON* parse_config(const char* directory, char path[4096]) {
@@ -161,7 +190,7 @@ void model_config_read(ModelConfig* c, const char* directory) {
     c->eos_id = token_id(json, "eos_token_id", path, c->V);
     c->pad_id = f->untrained_padding ? padding_id(json, path, c->V) : -1;
     c->positions = f->positions;
-    read_rope_scaling(c, json, path);
+    read_rope(c, json, path);
     cJSON_Delete(json);
     model_config_complete(c, path);
 }
@@ -183,14 +212,6 @@ static void complete_rope(ModelConfig* c, const char* where) {
         if (n != r->rotary / 2) fatal("%s: \"%s\" has %d numbers, a head turns in %d", where, lists[i].key, n, r->rotary / 2);
     }
     if (r->original_positions < c->longest) c->longest = r->original_positions;
-}
-
-// Whether the family's config.json can name the field.
-static bool has_key(const Family* f, size_t offset) {
-    for (int table = 0; table < 2 && f->keys[table]; table++)
-        for (const ConfigKey* k = f->keys[table]; k->key; k++)
-            if (k->offset == offset) return true;
-    return false;
 }
 
 void model_config_complete(ModelConfig* c, const char* where) {
@@ -302,6 +323,7 @@ char* model_config_json(const ModelConfig* c, const char* from, const char* dtyp
     }
     restore_floats(json);
     restore_floats(cJSON_GetObjectItemCaseSensitive(json, "rope_scaling"));
+    restore_floats(cJSON_GetObjectItemCaseSensitive(json, "rope_parameters"));
     char* text = cJSON_Print(json);
     cJSON_Delete(json);
     if (!text) fatal("out of memory writing config.json");

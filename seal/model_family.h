@@ -22,7 +22,7 @@ typedef enum {
     N_TENSOR_KINDS
 } TensorKind;
 
-// A key of config.json and the field of ModelConfig that holds it. null is 0 ("none": no window, as many key-value heads as heads).
+// A key of config.json and the field of ModelConfig that holds it. null is 0 ("none": no window, as many key-value heads as heads), and the fallback of a float.
 typedef struct {
     const char* key;
     enum { KEY_INT, KEY_FLOAT, KEY_BOOL } type;
