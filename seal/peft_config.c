@@ -1,6 +1,7 @@
 /* Names of modules, adapter_config.json. See peft_config.h. The keys are those of peft.LoraConfig. */
 #include <cjson/cJSON.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "error.h"
@@ -88,10 +89,33 @@ static const struct { const char* key; const char* what; } refused[] = {
     {"use_dora", "DoRA"}, {"rank_pattern", "other ranks for some modules"}, {"alpha_pattern", "another alpha for some modules"}, {"modules_to_save", "other trained modules"},
     {"layers_to_transform", "adapters on some layers only"}, {"lora_bias", "a bias of the adapter"}, {"megatron_config", "Megatron"}, {"layer_replication", "replicated layers"},
     {"trainable_token_indices", "trained tokens"}, {"exclude_modules", "excluded modules"}, {"target_parameters", "adapters on single parameters"}, {"use_qalora", "QALoRA"},
+    {"alora_invocation_tokens", "an adapter that waits for its tokens"}, {"arrow_config", "routed adapters"}, {"use_bdlora", "a block-diagonal adapter"},
 };
+
+// What may be set and changes nothing of a finished adapter: read below, seen in its tensors, or of how it began.
+static const char* const harmless[] = {"r", "lora_alpha", "use_rslora", "bias", "peft_type", "init_lora_weights", "target_modules", "layers_pattern", "fan_in_fan_out", "inference_mode", "task_type", "auto_mapping",
+    "base_model_name_or_path", "revision", "lora_dropout", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "runtime_config", "ensure_weight_tying", "peft_version"};
 
 static bool is_nothing(const cJSON* item) {
     return !item || cJSON_IsNull(item) || cJSON_IsFalse(item) || ((cJSON_IsArray(item) || cJSON_IsObject(item)) && !item->child);
+}
+
+// A later PEFT's keys. A switch that is on or a group of settings may be other mathematics; a number or a word alone switches nothing on.
+static void refuse_unknown(const cJSON* json, const char* path) {
+    for (const cJSON* item = json->child; item; item = item->next) {
+        bool known = is_nothing(item) || cJSON_IsNumber(item) || cJSON_IsString(item);
+        for (size_t i = 0; i < sizeof harmless / sizeof *harmless && !known; i++) known = !strcmp(item->string, harmless[i]);
+        if (!known) fatal("%s: \"%.60s\" is set, which this trainer does not know; take it out if it changes nothing", path, item->string);
+    }
+}
+
+// PEFT takes a part of the model's weights away where an adapter began as that part: its matrices alone say nothing.
+static bool leaves_the_base(const cJSON* init) {
+    static const char* const words[] = {"gaussian", "eva", "orthogonal"};
+    if (!init || cJSON_IsNull(init) || cJSON_IsBool(init)) return true;
+    for (size_t i = 0; cJSON_IsString(init) && i < sizeof words / sizeof *words; i++)
+        if (!strcmp(init->valuestring, words[i])) return true;
+    return false;
 }
 
 static void read_config(const char* path, LoraSettings* settings) {
@@ -105,11 +129,19 @@ static void read_config(const char* path, LoraSettings* settings) {
     if (bias && (!cJSON_IsString(bias) || strcmp(bias->valuestring, "none"))) fatal("%s: \"bias\" must be \"none\"; biases of the model are not trained beside an adapter", path);
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
         if (!is_nothing(cJSON_GetObjectItemCaseSensitive(json, refused[i].key))) fatal("%s: \"%s\" is set; %s is not served", path, refused[i].key, refused[i].what);
+    refuse_unknown(json, path);
+    const cJSON *init = cJSON_GetObjectItemCaseSensitive(json, "init_lora_weights"), *rslora = cJSON_GetObjectItemCaseSensitive(json, "use_rslora"),
+                *dropout = cJSON_GetObjectItemCaseSensitive(json, "lora_dropout");
+    if (!leaves_the_base(init))
+        fatal("%s: \"init_lora_weights\" is %.40s, which changes the model's own weights; let PEFT convert the adapter (path_initial_model_for_weight_conversion)", path,
+              cJSON_IsString(init) ? init->valuestring : "no word that is known");
+    if (!is_nothing(rslora) && !cJSON_IsTrue(rslora)) fatal("%s: \"use_rslora\" is neither true nor false", path);
     if (!cJSON_IsNumber(r) || !(r->valuedouble >= 1 && r->valuedouble <= LORA_RANK_MOST) || r->valuedouble != floor(r->valuedouble))
         fatal("%s: \"r\" must be a whole number from 1 to %d", path, LORA_RANK_MOST);
     if (!cJSON_IsNumber(alpha) || !(alpha->valuedouble > 0 && alpha->valuedouble < 1e9)) fatal("%s: \"lora_alpha\" must be a number above 0", path);
     settings->rank = (int)r->valuedouble;
-    double divisor = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, "use_rslora")) ? sqrt(r->valuedouble) : r->valuedouble;
+    settings->dropout = cJSON_IsNumber(dropout) ? (float)dropout->valuedouble : 0.0f;
+    double divisor = cJSON_IsTrue(rslora) ? sqrt(r->valuedouble) : r->valuedouble;
     settings->scale = (float)(alpha->valuedouble / divisor);
     cJSON_Delete(json);
     free(text);
@@ -134,6 +166,16 @@ void peft_settings(const char* directory, const ModelConfig* config, LoraSetting
     st_close_model(&model);
 }
 
+// α, as short as it gives the same scale back: 16, not 16.000000476837158, which is the nearest float to 16/12 twelve times.
+static cJSON* alpha_item(const LoraSettings* settings) {
+    char text[40];
+    for (int digits = 6; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, (double)settings->scale * settings->rank);
+        if ((float)(strtod(text, NULL) / settings->rank) == settings->scale) break;
+    }
+    return cJSON_CreateRaw(text);
+}
+
 char* peft_config_json(const LoraSettings* settings, const ModelConfig* config, const char* base) {
     char targets[LORA_TARGETS_MOST][64];
     const Family* family = family_find(config->family);
@@ -145,7 +187,7 @@ char* peft_config_json(const LoraSettings* settings, const ModelConfig* config, 
     cJSON_AddStringToObject(json, "task_type", "CAUSAL_LM");
     cJSON_AddStringToObject(json, "base_model_name_or_path", base);
     cJSON_AddNumberToObject(json, "r", settings->rank);
-    cJSON_AddNumberToObject(json, "lora_alpha", (double)settings->scale * settings->rank);
+    cJSON_AddItemToObject(json, "lora_alpha", alpha_item(settings));
     cJSON_AddNumberToObject(json, "lora_dropout", 0.0);
     cJSON* modules = cJSON_AddArrayToObject(json, "target_modules");
     for (int i = 0; i < n; i++) cJSON_AddItemToArray(modules, cJSON_CreateString(targets[i]));

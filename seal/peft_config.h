@@ -18,6 +18,7 @@ typedef struct {
     char modules[64];  // "q,v", "all"; empty: no adapters, the whole model is trained
     int rank;
     float scale;       // α/r
+    float dropout;     // what an adapter that was read had in training; nothing is dropped out here
 } LoraSettings;
 
 // True where the settings adapt the weight of this row of the family's table.

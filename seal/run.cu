@@ -32,6 +32,7 @@ static LoraSettings lora_settings(const TrainOptions* o, const ModelConfig* conf
     bool named = strcmp(o->lora, "none") != 0;
     if (o->adapter && named) fatal("--adapter brings its own modules, rank and alpha; leave --lora out");
     if (o->adapter) peft_settings(o->adapter, config, &s);
+    if (s.dropout > 0 && !ranks_rank()) warning("%s/adapter_config.json: lora_dropout is %g; the adapter goes on without dropout", o->adapter, s.dropout);
     if (o->merge && !o->adapter && !named) fatal("--merge adds an adapter to the model; there is none without --lora or --adapter");
     if (!named) return s;
     if (strlen(o->lora) >= sizeof s.modules || !*o->lora) fatal("--lora %.80s: want some of q,k,v,o,gate,up,down, or all", o->lora);

@@ -33,7 +33,7 @@ static int64_t encode(void* self, void* scratch, const char* text, size_t n, con
 
 // Files of a tokenizer in a model's directory.
 static const char* const files[] = {"tokenizer.json", "tokenizer.model", "tokenizer.model.v3", "encoder.json", "vocab.bpe", "vocab.json", "merges.txt",
-                                    "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"};
+                                    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "generation_config.json"};
 #define N_FILES (sizeof files / sizeof *files)
 static const char* const endings[2] = {"", ".gz"};
 

@@ -1,6 +1,6 @@
 /*
 Model directories without a device: config.json of each family and what it may not say, tables of rotary positions against transformers' own, files in shards and
-the lies an index may tell.
+the lies an index may tell, adapter_config.json and what it may not ask.
 */
 #include <math.h>
 #include <stdlib.h>
@@ -8,6 +8,8 @@ the lies an index may tell.
 #include "error.h"
 #include "file.h"
 #include "model_config.h"
+// defines: peft_settings, peft_config_json
+#include "peft_config.h"
 // defines: refuses
 #include "refuses.h"
 #include "safetensors.h"
@@ -29,6 +31,11 @@ static void test_configs(void) {
         {"key-value heads that do not divide", "{" LLAMA ",\"num_key_value_heads\":3}", "do not share 3 key-value heads"},
         {"a scaling of positions that is not served", "{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4.0}}", "rope_scaling \"yarn\" is not served"},
         {"a scaling without its factor", "{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"llama3\"}}", "has no \"factor\""},
+        {"a scaling in one object with the base", "{" LLAMA ",\"rope_parameters\":{\"rope_type\":\"yarn\",\"rope_theta\":500000.0}}", "rope_parameters \"yarn\" is not served"},
+        {"positions by the kind of a layer", "{" LLAMA ",\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"default\"}}}", "positions of their own for some layers, \"full_attention\""},
+        {"a scaling that is no object", "{" LLAMA ",\"rope_scaling\":\"linear\"}", "\"rope_scaling\" is not an object"},
+        {"a part of a head where heads turn whole", "{" LLAMA ",\"partial_rotary_factor\":0.5}", "a llama model turns whole heads"},
+        {"quantised weights", "{" LLAMA ",\"quantization_config\":{\"quant_method\":\"awq\"}}", "\"quantization_config\" is set"},
         {"too few short factors", "{" PHI3 ",\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1,1],\"long_factor\":[1,1]}}", "\"short_factor\" has 2 numbers, a head turns in 16"},
         {"a head that turns by an odd number", "{" PHI3 ",\"partial_rotary_factor\":0.1}", "3 of a head's 32 elements"},
         {"a bias that is neither true nor false", "{" LLAMA ",\"attention_bias\":1}", "neither true nor false"},
@@ -89,13 +96,27 @@ static void check_turns(const char* name, const ModelConfig* c, const Turn* turn
     free(table);
 }
 
+// A Llama 3.1 as transformers 4 and 5 write it; the base stands in the object that transformers 5 writes.
+static void check_llama3(const char* version, const char* positions) {
+    ModelConfig c;
+    char text[1024];
+    snprintf(text, sizeof text, "{" LLAMA ",\"head_dim\":128,%s,\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,\"original_max_position_embeddings\":8192}}", positions);
+    write_file("config.json", text);
+    model_config_read(&c, directory);
+    check_turns(version, &c, llama3, sizeof llama3 / sizeof *llama3, 8192);
+}
+
 static void test_rope(void) {
     ModelConfig c;
     char text[4096] = "{" PHI3 ",\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[";
-    write_file("config.json", "{" LLAMA ",\"head_dim\":128,\"rope_theta\":500000.0,\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,"
-                              "\"original_max_position_embeddings\":8192}}");
+    check_llama3("Llama 3.1", "\"rope_theta\":500000.0,\"rope_scaling\":{\"attention_factor\":null");
+    check_llama3("Llama 3.1 by transformers 5", "\"rope_parameters\":{\"rope_theta\":500000.0");
+    check_llama3("rope_scaling beside rope_parameters", "\"rope_theta\":500000.0,\"rope_parameters\":{\"rope_theta\":1e6,\"rope_type\":\"default\"},\"rope_scaling\":{\"type\":\"llama3\"");
+    write_file("config.json", "{" PHI3 ",\"rope_parameters\":{\"rope_theta\":250000,\"partial_rotary_factor\":0.5}}");
     model_config_read(&c, directory);
-    check_turns("Llama 3.1", &c, llama3, sizeof llama3 / sizeof *llama3, 8192);
+    char* kept = model_config_json(&c, directory, "float32");
+    check(c.rope.base == 250000 && c.rope.rotary == 16 && c.rope.scaling == ROPE_PLAIN && strstr(kept, "250000.0"), "rope_parameters: base and the part of a head that turns; a base stays a float");
+    free(kept);
     for (int i = 0; i < 96; i++)
         snprintf(text + strlen(text), sizeof text - strlen(text), "%s%.2f", i == 48 ? "],\"long_factor\":[" : i ? "," : "", 1.0 + 0.05 * (i % 48));
     strcat(text, "]},\"original_max_position_embeddings\":4096}");
@@ -109,6 +130,15 @@ static void test_rope(void) {
     model_config_read(&c, directory);
     check(c.longest == 4096, "a longrope model reads what its short factors serve");
     check_turns("Phi-3's short factors", &c, longrope, sizeof longrope / sizeof *longrope, 4096);
+    char *scaling = strstr(wide, "rope_scaling"), *outside = strstr(wide, "},\"original_max");
+    memmove(scaling + 15, scaling + 12, strlen(scaling + 12) + 1);
+    memcpy(scaling, "rope_parameters", 15);
+    outside[3] = ' ';  // the object ends behind them instead
+    strcpy(strrchr(wide, '}'), "}}");
+    write_file("config.json", wide);
+    model_config_read(&c, directory);
+    check(c.longest == 4096, "what a model was first trained on may stand in rope_parameters");
+    check_turns("Phi-3 by transformers 5", &c, longrope, sizeof longrope / sizeof *longrope, 4096);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
@@ -160,6 +190,49 @@ static void test_shards(void) {
     check(refuses(open_model, directory, "as well"), "a tensor in two files is refused");
 }
 
+// ---------------------------------------------------------------------------------------------------------------------------------------
+
+static ModelConfig llama;
+static void read_adapter(const void* path) { LoraSettings s; peft_settings(path, &llama, &s); }
+
+static void test_adapters(void) {
+    char text[1024];
+    LoraSettings s;
+    model_config_defaults(&llama, "llama");
+    write_shard("adapter_model.safetensors", "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", 1);
+    static const struct { const char *json, *expected; } bad[] = {
+        {"\"use_dora\":true", "DoRA is not served"},
+        {"\"rank_pattern\":{\"q_proj\":8}", "other ranks for some modules"},
+        {"\"layers_to_transform\":0", "adapters on some layers only"},
+        {"\"modules_to_save\":[\"lm_head\"]", "other trained modules"},
+        {"\"alora_invocation_tokens\":[1,2]", "\"alora_invocation_tokens\" is set"},
+        {"\"init_lora_weights\":\"pissa_niter_4\"", "\"init_lora_weights\" is pissa_niter_4, which changes the model's own weights"},
+        {"\"init_lora_weights\":{}", "no word that is known"},
+        {"\"use_rslora\":\"yes\"", "neither true nor false"},
+        {"\"use_what_comes\":true", "\"use_what_comes\" is set, which this trainer does not know"},
+        {"\"what_comes\":{\"size\":1}", "\"what_comes\" is set"},
+        {"\"bias\":\"lora_only\"", "\"bias\" must be \"none\""},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        snprintf(text, sizeof text, "{\"peft_type\":\"LORA\",\"r\":12,\"lora_alpha\":16,%s}", bad[i].json);
+        write_file("adapter_config.json", text);
+        check(refuses(read_adapter, directory, bad[i].expected), "adapter_config.json: %s is refused", bad[i].json);
+    }
+    // as PEFT writes it, with what says nothing of a finished adapter
+    write_file("adapter_config.json", "{\"peft_type\":\"LORA\",\"task_type\":\"CAUSAL_LM\",\"auto_mapping\":{\"base_model_class\":\"LlamaForCausalLM\"},\"bias\":\"none\",\"fan_in_fan_out\":false,\"inference_mode\":true,"
+               "\"init_lora_weights\":\"gaussian\",\"layers_pattern\":null,\"loftq_config\":{},\"lora_alpha\":16,\"lora_bias\":false,\"lora_dropout\":0.05,\"megatron_core\":\"megatron.core\",\"peft_version\":\"0.20.0\","
+               "\"qalora_group_size\":16,\"r\":12,\"rank_pattern\":{},\"revision\":\"main\",\"target_modules\":\"all-linear\",\"use_dora\":false,\"use_rslora\":false}");
+    peft_settings(directory, &llama, &s);
+    check(s.rank == 12 && s.scale == 16.0f / 12.0f && s.dropout == 0.05f && !strcmp(s.modules, "q"), "an adapter_config.json of PEFT: rank, scale, dropout; its modules are those of the tensors");
+    char* written = peft_config_json(&s, &llama, "base");
+    check(strstr(written, "\"lora_alpha\":\t16,") && strstr(written, "[\"q_proj\"]"), "16/12 is written as alpha 16, not as what a float makes of it");
+    free(written);
+    s.scale = 2.5f / 12.0f;
+    written = peft_config_json(&s, &llama, "base");
+    check(strstr(written, "\"lora_alpha\":\t2.5,") != NULL, "2.5 as 2.5");
+    free(written);
+}
+
 int main(void) {
     program_name = "test_models";
     snprintf(directory, sizeof directory, "/tmp/test_models.XXXXXX");
@@ -167,6 +240,7 @@ int main(void) {
     test_configs();
     test_rope();
     test_shards();
+    test_adapters();
     char command[128];
     snprintf(command, sizeof command, "rm -rf %s", directory);
     if (system(command)) return 1;
