@@ -9,13 +9,15 @@ const char* program_name = "seal";
 int error_rank;
 volatile int error_status;
 
+#define PATIENCE_SECONDS 10  // until a launcher has ended the others, on a busy machine too
+
 static void print_line(const char* kind, const char* format, va_list args) {
     char line[4096];
     vsnprintf(line, sizeof line, format, args);
     for (char* c = line; *c; c++)
         if ((unsigned char)*c < ' ' || *c == 127) *c = ' ';  // a name or a value from the user's side may hold anything; the message stays one line
     fflush(stdout);
-    if (error_rank) sleep(1);
+    if (error_rank && error_status) sleep(PATIENCE_SECONDS);
     fprintf(stderr, "%s: ", program_name);
     if (error_rank) fprintf(stderr, "rank %d: ", error_rank);
     fprintf(stderr, "%s%s\n", kind, line);

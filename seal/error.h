@@ -7,7 +7,7 @@ extern "C" {
 #endif
 
 extern const char* program_name;  // set by main; begins every message
-extern int error_rank;            // of several processes in company: one above 0 waits a second, for what rank 0 has to say is mostly the same
+extern int error_rank;            // of several processes in company: one above 0 waits before its error, for rank 0 mostly has the same to say, and ends it
 extern volatile int error_status; // what this process is about to end with, 0 while it has no error
 
 // "program: what, where, what to do" on stderr; status 2. For files, options and data that are wrong.

@@ -98,10 +98,19 @@ static void accept_all(void) {
     line.listener = -1;
 }
 
-// The last line of a rank. The device may be waiting for the one that is gone, so nothing is cleaned up.
-__attribute__((noreturn)) static void stop(int gone) {
+// A rank that ends by an error of its own, and has said which, says its status: the others leave with it and add nothing.
+static void last_word(void) {
+    int32_t word = -error_status;
+    for (int r = 0; line.running && word && r < line.n; r++)
+        if (line.sockets[r] >= 0) transfer(line.sockets[r], &word, sizeof word, 1);
+}
+
+// The end of a rank that hears of another's: its number where it has gone without a word, −status where it has said why. The device may be waiting for the one that is gone,
+// so nothing is cleaned up.
+__attribute__((noreturn)) static void stop(int32_t gone) {
     char text[256];
     if (error_status) _exit(error_status);  // it was about to say what the other has said
+    if (gone < 0) _exit(-gone);
     int n = snprintf(text, sizeof text, "%s: rank %d has gone; rank %d stops with it (--resume goes on from the newest checkpoint)\n", program_name, gone, line.rank);
     if (write(STDERR_FILENO, text, (size_t)n) < 0) {}
     _exit(1);
@@ -125,12 +134,13 @@ static void* watch_all(void* unused) {
     for (;;) {
         while (poll(p, (nfds_t)line.n, -1) < 0) {}
         if (p[0].revents) { free(p); return NULL; }
-        for (int r = 1; r < line.n; r++) {  // a rank sends nothing after its hello: whatever comes is its end
+        for (int r = 1; r < line.n; r++) {  // a rank sends nothing after its hello but its last word: whatever comes is its end
             if (!p[r].revents) continue;
-            int32_t gone = r;
+            int32_t gone;
+            if (!transfer(line.sockets[r], &gone, sizeof gone, 0) || gone >= 0) gone = r;
             for (int s = 1; s < line.n; s++)
                 if (s != r) transfer(line.sockets[s], &gone, sizeof gone, 1);
-            stop(r);
+            stop(gone);
         }
     }
 }
@@ -153,6 +163,7 @@ void lifeline_start(const LifelineAddress* a, int rank, int n) {
     }
     if (pthread_create(&line.thread, NULL, rank == 0 ? watch_all : watch_hub, NULL)) fatal("no thread can be started to watch the other ranks");
     line.running = 1;
+    atexit(last_word);
 }
 
 void lifeline_unwatch(void) {

@@ -1,7 +1,7 @@
 /*
 When a rank dies, the others would wait for it for ever inside a collective. So every rank holds a TCP connection to rank 0, and a thread watches it: the system
 closes the connection of a process that ends, however it ends, and keepalives tell of a machine that is gone. A rank that loses sight of another says
-which and stops.
+which and stops. One that ends by an error of its own says so to the others, and they leave with its status in silence: a mistake is one line, however many ranks there are.
 */
 #ifndef SEAL_LIFELINE_H
 #define SEAL_LIFELINE_H

@@ -89,7 +89,12 @@ kill -KILL "$victim"; start=$SECONDS; wait $pid; status=$?
 truth "a rank that is killed ends the run (status $status, $((SECONDS - start)) s)" test $status -ne 0 -a $((SECONDS - start)) -lt 60
 truth "with a line that says so" grep -q "rank 1 has gone" err
 # what a user gets wrong is said once, not by every rank
-said() { local name=$1 text=$2; shift 2; "$@" >out 2>err; local status=$?; truth "$name (status $status)" test $status -eq 2 -a "$(grep -cF -- "$text" err)" -eq 1; }
+said() {
+    local name=$1 text=$2; shift 2; "$@" >out 2>err; local status=$?
+    truth "$name (status $status)" test $status -eq 2 -a "$(grep -cF -- "$text" err)" -eq 1 -a "$(grep -c '^train_seal: ' err)" -eq 1
+}
+said "an option that is none on three ranks is one line" "unknown option --none" mpirun -n 3 "${sft[@]}" --none --out x3
+said "a file that is not there, which rank 0 may meet first" "nothere.jsonl: cannot be read" mpirun -n 3 "${sft[@]/tune.jsonl/nothere.jsonl}" --out x3
 said "a wrong option on three ranks is one line" "--max-length is 99, base reads at most 32" mpirun -n 3 "${sft[@]}" --max-length 99 --out x3
 said "so are numbers that are not finite, with the tensor that broke first, wherever it lies" "the first tensor that is not finite: " \
     mpirun -n 3 "$train_seal" sft --model base --tune=tune.jsonl --lr 1e6 --clip 0 --batch 16 --epochs 9 --quiet --out x5
