@@ -249,6 +249,13 @@ void run_start(Run* run, Selector* selector) {
     char fingerprint[65];
     model_directory_digest(o->model, fingerprint);
     record_fact(&run->record, "model", fingerprint);
+    if (o->adapter) {
+        char scale[32];
+        model_directory_digest(o->adapter, fingerprint);
+        record_fact(&run->record, "adapter", fingerprint);
+        snprintf(scale, sizeof scale, "%.9g", run->trainer.settings.lora.scale);
+        record_fact(&run->record, "adapter's alpha over rank", scale);
+    }
     record_fact(&run->record, "precision of the build", FLOATX_NAME);
     char tokens[16];
     snprintf(tokens, sizeof tokens, "%d", run->trainer.settings.T);

@@ -76,6 +76,13 @@ done 2>/dev/null
 truth "a run of adapters stops with a checkpoint" test $status -eq 75
 expect "and goes on" "${run[@]}" --resume
 truth "to the same bytes" cmp resumed/adapter/adapter_model.safetensors from_whole/adapter/adapter_model.safetensors
+# A run that goes on from an adapter belongs to the adapter, wherever it lies.
+further=("$train_seal" sft --tune tune.jsonl --model whole --lr 1e-2 --save-every 2 "${common[@]}" --out further)
+expect "an adapter is trained further" "${further[@]}" --adapter from_whole/adapter
+rm -r further/summary.json further/checkpoint/step-6 && cp -r from_whole/adapter elsewhere && cp -r from_whole/adapter doubled && sed -i 's/"lora_alpha":.*/"lora_alpha": 32,/' doubled/adapter_config.json
+refuse "the run with another scale" "the adapter's alpha over rank is \"2\" here, \"1\" there" "${further[@]}" --resume --adapter doubled
+refuse "the run with another adapter" "the adapter" "${further[@]}" --resume --adapter further/adapter
+expect "the same adapter under another name is the same run" "${further[@]}" --resume --adapter elsewhere
 if command -v mpirun >/dev/null; then
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1
     # Open MPI's mpirun has an option --tune of its own: --tune=FILE is ours alone
