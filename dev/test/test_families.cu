@@ -1,7 +1,7 @@
 /*
 A tiny model of every family against states recorded from transformers (dev/reference/record_families.py): logits, losses, every gradient, five AdamW
 steps. And what needs no reference: packing changes nothing, neighbours do not see each other, positions restart at every sample, recomputation and
-repetition give the same bits, a saved model is read back as it was.
+repetition give the same bits, a saved model is read back as it was, and loading takes no second copy of it.
 Each model runs whole and under two adapters recorded from PEFT.
   test_families [NAME…]    names of dev/reference/golden/families, or of an adapter there: llama/lora_qv
 */
@@ -384,6 +384,58 @@ static void check_adapter_saved(const char* name) {
     close_model(&b);
 }
 
+// A number of /proc/self/status in bytes; −1 where there is none.
+static int64_t process_bytes(const char* key) {
+    char line[256];
+    long long kb = -1024;
+    FILE* f = fopen("/proc/self/status", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (!strncmp(line, key, strlen(key))) sscanf(line + strlen(key), ": %lld", &kb);
+    if (f) fclose(f);
+    return kb < 0 ? -1 : kb * 1024;
+}
+static bool forget_the_peak(void) {
+    FILE* f = fopen("/proc/self/clear_refs", "w");
+    bool good = f && fputs("5", f) >= 0;
+    return f && !fclose(f) && good;
+}
+
+// A model moves block by block: while it is loaded the host holds some blocks and the tensor under way, not a second copy.
+static void check_loading(void) {
+    ModelConfig c;
+    ModelLayout layout;
+    MemoryPlan plan = {};
+    ParameterSet set;
+    char directory[] = "/tmp/test_families.XXXXXX", command[128];
+    model_config_defaults(&c, "llama");
+    c.L = 8;
+    c.C = 512;
+    c.NH = 8;
+    c.V = 2048;
+    c.max_positions = 64;
+    model_config_complete(&c, "loading");
+    model_layout(&layout, &c, NULL);
+    parameters_plan(&set, &layout, "theta", false, NULL, &plan);
+    memory_allocate(&plan);
+    for (int i = 0; i < layout.n_tensors; i++) {
+        float* zeros = (float*)calloc(layout.tensors[i].rows * layout.tensors[i].cols, sizeof(float));
+        parameters_set(&set, i, zeros);
+        free(zeros);
+    }
+    if (!mkdtemp(directory)) { check(0, "mkdtemp"); return; }
+    parameters_save(&set, directory, NULL, 0, true);
+    bool measured = forget_the_peak();
+    int64_t before = process_bytes("VmRSS");
+    parameters_load(&set, directory, true);
+    double more = (double)(process_bytes("VmHWM") - before) / 1048576, file = (double)layout.n_parameters * sizeof(float) / 1048576;
+    if (measured && before > 0) check(more <= 0.4 * file, "loading %.0f MiB takes %.0f MiB of the host beside the weights", file, more);
+    else check_skip("loading takes no second copy", "/proc does not tell");
+    snprintf(command, sizeof command, "rm -r %s", directory);
+    if (system(command)) check(0, "%s", command);
+    memory_free(&plan);
+    model_layout_free(&layout);
+}
+
 static void check_model(const char* name) {
     Model m;
     open_model(&m, name, 256, false);
@@ -411,5 +463,6 @@ int main(int argc, char** argv) {
             snprintf(name, sizeof name, "%s%s", families[i], adapters[a]);
             check_model(name);
         }
+    if (argc == 1) check_loading();
     return check_report();
 }
