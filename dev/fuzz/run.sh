@@ -1,12 +1,19 @@
 #!/usr/bin/env bash
 # Fuzzes: dev/fuzz/run.sh TARGET SECONDS, or dev/fuzz/run.sh all SECONDS [ROUNDS]: the targets in turn, SECONDS each, so many rounds (default: 1).
+#         dev/fuzz/run.sh table: what the log says of all runs so far, as Markdown.
 # FUZZ_TIMEOUT: seconds after which an input counts as hanging (10); more where other work takes the processor.
 # Starts from dev/fuzz/seeds/TARGET and what earlier runs kept in build/fuzz/corpus/TARGET. Inputs that crash, hang (10 s) or take 2 GB lie in
 # build/fuzz/found/TARGET afterwards; once mended they go to the seeds as found_N. build/fuzz/log.tsv holds a line a run.
 set -u
 cd "$(dirname "$0")/../.."
-[ $# -ge 2 ] || { sed -n 2,6p dev/fuzz/run.sh; exit 2; }
 out=build/fuzz
+if [ "${1:-}" = table ]; then
+    printf '| target | CPU s | executions | edges | inputs kept | stops |\n|---|---:|---:|---:|---:|---:|\n'
+    awk -F'\t' '{ s[$2] += $3; n[$2] += $4; if ($5 + 0 > e[$2]) e[$2] = $5; k[$2] = $7; f[$2] += $8 }
+                END { for (t in s) printf "| %s | %d | %d | %d | %d | %d |\n", t, s[t], n[t], e[t], k[t], f[t] }' "$out/log.tsv" | sort
+    exit
+fi
+[ $# -ge 2 ] || { sed -n 2,7p dev/fuzz/run.sh; exit 2; }
 targets=$(cd dev/fuzz/seeds && ls)
 [ "$1" = all ] || targets=$1
 
