@@ -80,8 +80,9 @@ ifeq ($(BACKEND),cpu)
   DEVICE_LIBS := $(call package_flags,openblas,libs,-lopenblas)
 else
   ARCHS := $(if $(GPU_CC),$(GPU_CC),80 90)
+  # Code for each, and PTX of the last, which the driver makes code of for GPUs that came later.
   CU := $(NVCC) -std=c++17 -O3 -g -lineinfo -Xcompiler -Wall,-Wextra,-Wno-unused-parameter -Werror all-warnings -MMD -MP \
-        $(foreach a,$(ARCHS),-gencode arch=compute_$(a),code=sm_$(a))
+        $(foreach a,$(ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_$(lastword $(ARCHS)),code=compute_$(lastword $(ARCHS))
   # A toolkit outside the system's list of libraries is found again when a program starts.
   LINK := $(NVCC) -Xcompiler -Wall -Xlinker -rpath,$(abspath $(dir $(NVCC))../lib64)
   DEVICE_LIBS := -lcublasLt -lcublas -lcudart

@@ -109,6 +109,12 @@ void ranks_share(void* data, size_t bytes) {
     if (world.started) MPI_Bcast(data, (int)bytes, MPI_BYTE, 0, MPI_COMM_WORLD);
 }
 
+size_t ranks_least_size(size_t x) {
+    unsigned long long least = x;
+    if (world.started) MPI_Allreduce(MPI_IN_PLACE, &least, 1, MPI_UNSIGNED_LONG_LONG, MPI_MIN, MPI_COMM_WORLD);
+    return (size_t)least;
+}
+
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // device
 

@@ -24,6 +24,7 @@ int ranks_count(void);
 // Host, at the ends of a run only: wait for all; rank 0's bytes to all.
 void ranks_barrier(void);
 void ranks_share(void* data, size_t bytes);
+size_t ranks_least_size(size_t x);  // the smallest of all ranks' numbers
 
 // Device, queued on `stream`; every rank makes the same calls in the same order. With one rank they do nothing.
 void ranks_sum(float* x, size_t n, cudaStream_t stream);            // on all ranks, the same bits everywhere

@@ -17,6 +17,7 @@ int ranks_rank(void) { return 0; }
 int ranks_count(void) { return planned; }
 void ranks_barrier(void) {}
 void ranks_share(void*, size_t) {}
+size_t ranks_least_size(size_t x) { return x; }
 void ranks_sum(float*, size_t, cudaStream_t) {}
 void ranks_sum_double(double*, size_t, cudaStream_t) {}
 void ranks_least(int*, size_t, cudaStream_t) {}

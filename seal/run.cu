@@ -47,6 +47,7 @@ static LoraSettings lora_settings(const TrainOptions* o, const ModelConfig* conf
 static int tokens_that_fit(const ModelConfig* config, TrainerSettings settings, int longest) {
     size_t free_bytes = 0, total_bytes = 0;
     cudaCheck(cudaMemGetInfo(&free_bytes, &total_bytes));
+    free_bytes = ranks_least_size(free_bytes);  // the same streams on all
     int64_t most = (int64_t)settings.batch_max * longest, low = longest, high = most < AUTO_TOKENS_MOST ? most : AUTO_TOKENS_MOST;
     while (low < high) {
         int64_t middle = (low + high + 1) / 2;

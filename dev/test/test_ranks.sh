@@ -35,6 +35,9 @@ for algorithm in 1 2; do
         same_log "and logs the same" one$algorithm r$n$algorithm
     done
 done
+auto=("$train_seal" sft --model base --tune=tune.jsonl --batch 16 --tokens auto --out auto)
+expect "ranks whose GPUs have different memory free" mpirun -n 1 -x CPU_MEMORY_MIB=1000 "${auto[@]}" : -n 1 -x CPU_MEMORY_MIB=38 "${auto[@]}"
+truth "take the streams that fit the smaller" awk '/^streams of/ { t = $3 } END { exit !(t > 32 && t < 512) }' out
 expect "sft on one rank" "${sft[@]}" --out sft1
 expect "sft on two" mpirun -n 2 "${sft[@]}" --out sft2
 same_log "logs the same, validation too" sft1 sft2
