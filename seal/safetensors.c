@@ -81,7 +81,9 @@ void st_open(StReader* r, const char* path) {
     sh_new_strdup(map);
     for (const cJSON* entry = json->child; entry; entry = entry->next) {
         if (!strcmp(entry->string, "__metadata__")) {
+            if (!cJSON_IsObject(entry) || r->metadata) fatal("%s: __metadata__ is no object, or stands there twice", path);
             r->metadata = calloc(2 * (size_t)cJSON_GetArraySize(entry) + 1, sizeof *r->metadata);
+            if (!r->metadata) fatal("%s: out of memory", path);
             for (const cJSON* m = entry->child; m; m = m->next) {
                 if (!cJSON_IsString(m)) fatal("%s: metadata \"%.80s\" is not a string", path, m->string ? m->string : "");
                 r->metadata[2 * r->n_metadata] = strdup(m->string);
