@@ -13,9 +13,9 @@ static int argc;
 static union { TrainOptions train; EvalOptions eval; } values;
 static StringList positional;
 
+static FILE* null;  // opened before survive(), which would close it with all else that a refused input opened
+
 static void read_values(const OptionTable* table) {
-    static FILE* null;
-    if (!null) null = fopen("/dev/null", "w");
     int command = options_parse(table, argc, argv, &values, &positional);
     MUST(command >= 0 && command < table->n_commands);
     options_print(table, command, &values, null);
@@ -57,6 +57,7 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t n) {
     for (char* line = strtok(text, "\n"); line && argc < MOST; line = strtok(NULL, "\n")) argv[argc++] = line;
     argv[argc] = NULL;
     memset(&values, 0, sizeof values);
+    if (!null) null = fopen("/dev/null", "w");
     bool help = argc < 2;  // --help ends the process
     for (int i = 1; i < argc; i++) help |= !strcmp(argv[i], "--help");
     if (!help) survive(is_eval(argv[1]) ? eval_body : train_body, NULL);

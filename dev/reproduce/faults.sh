@@ -9,12 +9,7 @@ cd "$(dirname "$0")/../.."
 kills=${1:-200}
 RANDOM=${SEED:-1}
 cd "$work" || exit 1
-mkdir tok
-cat >tok/tokenizer.json <<'JSON'
-{"version":"1.0","truncation":null,"padding":null,"added_tokens":[{"id":1,"content":"<eos>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
- "normalizer":null,"pre_tokenizer":{"type":"WhitespaceSplit"},"post_processor":null,"decoder":null,
- "model":{"type":"WordLevel","vocab":{"[UNK]":0,"<eos>":1,"Human:":2,"Assistant:":3,"say":4,"a":5,"b":6,"c":7,"d":8,"e":9,"f":10},"unk_token":"[UNK]"}}
-JSON
+word_tokenizer tok say a b c d e f
 rows() { awk -v n="$2" -v seed="$3" 'BEGIN { srand(seed); split("a b c d e f", w, " ");
     for (i = 0; i < n; i++) { x = w[int(rand() * 6) + 1] " " w[int(rand() * 6) + 1]; print "{\"prompt\":\"say " x "\",\"response\":\"" x "\"}" } }' >"$1"; }
 rows tune.jsonl 121 1
