@@ -356,19 +356,26 @@ void run_step_end(Run* run, const StepNote* note, double loss, float norm) {
 static void name_rows(char* text, size_t size, const char* what, const char* option, const StringList* files, const BatchItem* items, const float* losses, int from, int to, bool all) {
     const int most = 8;
     char *p = text + strlen(text), *end = text + size;
-    int n = 0;
+    int64_t* rows = (int64_t*)calloc((size_t)files->n + 1, sizeof *rows);  // of each file
+    int n = 0, counted = 0;
+    if (!rows) fatal("out of host memory");
     for (int i = from; i < to; i++) {
         if (!all && isfinite(losses[i])) continue;
         if (n++ >= most) continue;
-        int64_t row = items[i].sample.row, rows;
+        int64_t row = items[i].sample.row;
         int f = 0;
-        while (f + 1 < files->n && row >= (rows = dataset_rows(files->items[f]))) row -= rows, f++;
+        for (; f + 1 < files->n; f++) {
+            if (counted == f) rows[counted++] = dataset_rows(files->items[f]);  // a file is read once, and only as far as a row lies behind it
+            if (row < rows[f]) break;
+            row -= rows[f];
+        }
         if (n == 1) p += snprintf(p, end - p, "%s%s", p > text ? ", " : "", what);
         p += snprintf(p, end - p, "%s %lld", n > 1 ? "," : "", (long long)row);
         if (files->n > 1) p += snprintf(p, end - p, " of %.100s", files->items[f]);
     }
     if (n > most) p += snprintf(p, end - p, " and %d more", n - most);
     if (n && files->n == 1) snprintf(p, end - p, " of --%s", option);
+    free(rows);
 }
 
 void stop_on_nonfinite(Run* run, const StepNote* note, const BatchItem* items, const float* losses, double loss, float norm) {
