@@ -101,7 +101,7 @@ static void put_content(char** out, const char* text, bool trim) {
         if (utf8_decode(text + last, (int64_t)(end - last), &c) != (int)(end - last) || !is_stripped(c)) break;
         end = last;
     }
-    memcpy(arraddnptr(*out, end - start), text + start, end - start);
+    if (end > start) memcpy(arraddnptr(*out, end - start), text + start, end - start);
 }
 
 char* chat_render(const char* name, const ChatMessage* messages, int n, bool ask_reply, char* error, size_t error_size) {

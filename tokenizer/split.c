@@ -27,7 +27,10 @@ static const struct { const char* name; bool negated; const char* inside; const 
 };
 enum { N_CLASSES = sizeof classes / sizeof *classes };
 
-void put_text(char** out, const char* text) { memcpy(arraddnptr(*out, strlen(text)), text, strlen(text)); }
+void put_text(char** out, const char* text) {
+    size_t n = strlen(text);
+    if (n > 0) memcpy(arraddnptr(*out, n), text, n);  // of nothing, stb_ds makes no array
+}
 
 void put_characters(char** out, const CharacterRange* ranges, size_t n) {
     for (size_t i = 0; i < n; i++) {
