@@ -1,9 +1,5 @@
 /* Prompts to answers. See generate.h. */
-#include <errno.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-#include <cjson/cJSON.h>
 // defines: RowReader, Text
 #include "dataset.h"
 // defines: Decoder, Sequence
@@ -12,6 +8,7 @@
 // defines: AtomicFile
 #include "file.h"
 #include "generate.h"
+#include "journal.h"
 // defines: Progress
 #include "log.h"
 // defines: check_head_size
@@ -43,8 +40,7 @@ typedef struct {
     Task** order;                // those still to be answered, longest prompt first
     Sequence* sequences;         // (n_open) theirs
     int n_open;
-    FILE* journal;
-    char journal_path[4200];
+    Journal journal;
     Decoder decoder;
     Progress progress;
     double began;
@@ -223,88 +219,44 @@ static void order_tasks(Generation* g) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
-// the journal: a line that says which run it belongs to, then one an answer
+// the journal: a line an answer
 
-// The file's size and time stand for its content: reading gigabytes only to compare them would be no resuming.
-static void add_stat(Text* t, const char* directory, const char* name) {
-    char path[4200], line[4400];
-    struct stat info;
-    snprintf(path, sizeof path, "%s/%s", directory, name);
-    if (stat(path, &info)) return;
-    int n = snprintf(line, sizeof line, "%s %lld %lld.%ld\n", path, (long long)info.st_size, (long long)info.st_mtim.tv_sec, info.st_mtim.tv_nsec);
-    text_add(t, line, (size_t)n);
+static bool take_journalled(void* context, const cJSON* item) {
+    Generation* g = (Generation*)context;
+    const char* output = cJSON_GetStringValue(cJSON_GetObjectItem(item, "output"));
+    const cJSON* i = cJSON_GetObjectItem(item, "i");
+    if (!output || !cJSON_IsNumber(i) || !(i->valuedouble >= 0 && i->valuedouble < g->n)) return false;
+    Task* task = &g->tasks[i->valueint];
+    free(task->output);
+    task->output = (char*)need(strdup(output));
+    task->cut = cJSON_IsTrue(cJSON_GetObjectItem(item, "cut"));
+    return true;
 }
 
-// SHA-256 of everything that decides what the answers are.
-static void run_key(const Generation* g, char key[65]) {
+// Everything that decides what the answers are; not how many prompts run together.
+static void open_journal(Generation* g) {
     const EvalOptions* o = g->o;
-    static const char* const files[] = {"config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json", "tokenizer.model",
-                                        "adapter_config.json", "adapter_model.safetensors"};
     char digest[65], numbers[256];
     Text t = {};
     dataset_digest(&o->prompts, digest);
     SampleSettings s = g->settings.sampling;
-    int n = snprintf(numbers, sizeof numbers, "%d %g %g %d %g %lld %lld\n", s.greedy, s.temperature, s.top_p, s.top_k, s.repetition_penalty, (long long)o->max_new_tokens, (long long)o->seed);
+    int n = snprintf(numbers, sizeof numbers, "generate %d %g %g %d %g %lld %lld\n", s.greedy, s.temperature, s.top_p, s.top_k, s.repetition_penalty, (long long)o->max_new_tokens, (long long)o->seed);
     text_add(&t, numbers, (size_t)n);
     const char* const texts[] = {digest, o->prompt_template, o->prompt_field, o->chat};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) text_add(&t, texts[i] ? texts[i] : "", (texts[i] ? strlen(texts[i]) : 0) + 1);
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        add_stat(&t, o->model, files[i]);
-        if (o->adapter) add_stat(&t, o->adapter, files[i]);
-    }
-    sha256_hex(t.s, t.n, key);
+    journal_add_model(&t, o->model);
+    journal_add_model(&t, o->adapter);
+    journal_open(&g->journal, o->out, &t, o->resume, take_journalled, g);
     text_free(&t);
 }
 
-// Takes the answers of an earlier run; returns the bytes of the journal that are whole lines.
-static size_t read_journal(Generation* g, const char* key) {
-    size_t length, at = 0;
-    char* text = file_read(g->journal_path, (size_t)1 << 32, &length);
-    for (bool first = true; at < length; first = false) {
-        const char* end = (const char*)memchr(text + at, '\n', length - at);
-        if (!end) break;  // the run was stopped while it wrote this line
-        cJSON* line = cJSON_ParseWithLength(text + at, (size_t)(end - text) - at);
-        const char* output = cJSON_GetStringValue(cJSON_GetObjectItem(line, "output"));
-        const cJSON* i = cJSON_GetObjectItem(line, "i");
-        if (first) {
-            const char* its = cJSON_GetStringValue(cJSON_GetObjectItem(line, "key"));
-            if (!its || strcmp(its, key)) fatal("%s: belongs to a run with other options, prompts or weights; remove it to start anew", g->journal_path);
-        } else if (!output || !cJSON_IsNumber(i) || i->valuedouble < 0 || i->valuedouble >= g->n) fatal("%s: has a line that is no answer; remove it to start anew", g->journal_path);
-        else {
-            Task* task = &g->tasks[i->valueint];
-            free(task->output);
-            task->output = (char*)need(strdup(output));
-            task->cut = cJSON_IsTrue(cJSON_GetObjectItem(line, "cut"));
-        }
-        cJSON_Delete(line);
-        at = (size_t)(end - text) + 1;
-    }
-    free(text);
-    return at;
-}
-
-static void open_journal(Generation* g) {
-    const EvalOptions* o = g->o;
-    char key[65];
-    run_key(g, key);
-    bool there = file_exists(g->journal_path);
-    if (there && !o->resume) fatal("%s: a run that can go on; give --resume, or remove that file to start anew", g->journal_path);
-    size_t whole = there ? read_journal(g, key) : 0;
-    g->journal = fopen(g->journal_path, "a");
-    if (!g->journal || ftruncate(fileno(g->journal), (off_t)whole)) fatal("%s: cannot be written: %s", g->journal_path, strerror(errno));
-    if (!whole) fprintf(g->journal, "{\"key\":\"%s\"}\n", key);
-    if (fflush(g->journal)) fatal("%s: cannot be written: %s", g->journal_path, strerror(errno));
-}
-
 static void journal_answer(Generation* g, const Task* task) {
-    cJSON* line = cJSON_CreateObject();
-    cJSON_AddNumberToObject(line, "i", (double)(task - g->tasks));
-    cJSON_AddBoolToObject(line, "cut", task->cut);
-    cJSON_AddStringToObject(line, "output", task->output);
-    char* text = (char*)need(cJSON_PrintUnformatted(line));
-    if (fprintf(g->journal, "%s\n", text) < 0 || fflush(g->journal)) fatal("%s: cannot be written: %s", g->journal_path, strerror(errno));
-    cJSON_free(text);
-    cJSON_Delete(line);
+    cJSON* item = cJSON_CreateObject();
+    cJSON_AddNumberToObject(item, "i", (double)(task - g->tasks));
+    cJSON_AddBoolToObject(item, "cut", task->cut);
+    cJSON_AddStringToObject(item, "output", task->output);
+    journal_add(&g->journal, item);
+    journal_flush(&g->journal);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
@@ -397,11 +349,7 @@ int generate_command(const EvalOptions* o) {
     char error[512];
     Generation g = {};
     g.o = o;
-    snprintf(g.journal_path, sizeof g.journal_path, "%s.partial", o->out);
-    if (o->resume && file_exists(o->out) && !file_exists(g.journal_path)) {
-        if (!o->quiet) printf("%s is there; nothing to do\n", o->out);
-        return 0;
-    }
+    if (journal_has_ended(o->out, o->resume, o->quiet)) return 0;
     for (int i = 0; i < o->prompts.n; i++) output_is_not(o->out, o->prompts.items[i]);
     model_config_read(&g.config, o->model);
     check_head_size(&g.config);
@@ -416,8 +364,7 @@ int generate_command(const EvalOptions* o) {
     if (g.n_open) answer_all(&g);
     else if (o->dry_run) fatal("no prompt is left that the model reads; there is nothing to plan");
     write_outputs(&g);
-    fclose(g.journal);
-    unlink(g.journal_path);
+    journal_close(&g.journal);
     if (!o->quiet) print_summary(&g);
     if (g.n_open) decoder_close(&g.decoder);
     for (int i = 0; i < g.n; i++) {

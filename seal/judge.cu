@@ -1,11 +1,12 @@
 /* A local model as judge. See judge.h. */
 #include <string.h>
-#include <cjson/cJSON.h>
 // defines: RecordReader, Text
 #include "dataset.h"
 #include "error.h"
 // defines: AtomicFile
 #include "file.h"
+// defines: Journal
+#include "journal.h"
 #include "judge.h"
 // defines: Progress
 #include "log.h"
@@ -88,6 +89,7 @@ typedef struct {
     int n;             // 0: longer than the judge reads
     float logit[2];    // of the two words it may answer
     float log_sum;     // of all
+    bool answered;
 } Question;
 
 typedef struct {
@@ -102,6 +104,7 @@ typedef struct {
     Question* questions;
     int n, capacity, too_long, longest;
     Trainer trainer;
+    Journal journal;
 } Judge;
 
 // The template with texts in place of its names. Texts are not looked through: an output may spell {output_2}.
@@ -215,6 +218,45 @@ static void take_logits(const Judge* j, Question* q, const float* logits) {
     q->log_sum = (float)(highest + log(sum));
     for (int w = 0; w < 2; w++) q->logit[w] = logits[j->word_id[w]];
     if (!isfinite(q->log_sum)) fatal("%s: its logits are not finite; is the model damaged?", j->o->judge);
+    q->answered = true;
+}
+
+// The journal: a line a question.
+static bool take_answer(void* context, const cJSON* item) {
+    const Judge* j = (const Judge*)context;
+    const cJSON *number = cJSON_GetObjectItem(item, "i"), *numbers = cJSON_GetObjectItem(item, "logits");
+    const cJSON *one = cJSON_GetArrayItem(numbers, 0), *two = cJSON_GetArrayItem(numbers, 1), *sum = cJSON_GetArrayItem(numbers, 2);
+    if (!cJSON_IsNumber(number) || !(number->valuedouble >= 0 && number->valuedouble < j->n) || !cJSON_IsNumber(one) || !cJSON_IsNumber(two) || !cJSON_IsNumber(sum)) return false;
+    Question* q = &j->questions[number->valueint];
+    q->logit[0] = (float)one->valuedouble;
+    q->logit[1] = (float)two->valuedouble;
+    q->log_sum = (float)sum->valuedouble;
+    q->answered = true;
+    return true;
+}
+
+static void open_journal(Judge* j) {
+    const EvalOptions* o = j->o;
+    const int numbers[] = {(int)sizeof(floatX), j->trainer.settings.T, (int)o->batch, j->word_id[0], j->word_id[1]};
+    Text t = {};
+    text_add(&t, "judge", 6);
+    text_add(&t, numbers, sizeof numbers);
+    for (int i = 0; i < j->n; i++) {
+        text_add(&t, &j->questions[i].n, sizeof j->questions[i].n);
+        text_add(&t, j->questions[i].tokens, (size_t)j->questions[i].n * sizeof(int32_t));
+    }
+    journal_add_model(&t, o->judge);
+    journal_add_model(&t, o->adapter);
+    journal_open(&j->journal, o->out, &t, o->resume, take_answer, j);
+    text_free(&t);
+}
+
+static void journal_answer(Judge* j, const Question* q) {
+    const float numbers[] = {q->logit[0], q->logit[1], q->log_sum};
+    cJSON* item = cJSON_CreateObject();
+    cJSON_AddNumberToObject(item, "i", (double)(q - j->questions));
+    cJSON_AddItemToObject(item, "logits", cJSON_CreateFloatArray(numbers, 3));
+    journal_add(&j->journal, item);
 }
 
 static void open_model(Judge* j) {
@@ -227,12 +269,13 @@ static void open_model(Judge* j) {
     if (o->adapter) peft_settings(o->adapter, &j->config, &settings.lora);
     trainer_plan(&j->trainer, &j->config, &settings);
     if (o->dry_run) trainer_dry_run(&j->trainer);
+    open_journal(j);
     trainer_allocate(&j->trainer);
     trainer_load(&j->trainer, o->judge, o->adapter, 0, o->quiet);
     if (j->trainer.with_lora) lora_publish(&j->trainer.lora, &j->trainer.base, j->trainer.stream);
 }
 
-// All questions, in streams of as many as fit.
+// All questions, in streams of as many as fit; a stream that an earlier run answered whole is left out, so that the others are packed as they were.
 static void answer_all(Judge* j) {
     Trainer* t = &j->trainer;
     const ParameterSet* model = t->with_lora ? &t->base : &t->theta;
@@ -242,7 +285,7 @@ static void answer_all(Judge* j) {
     Progress progress;
     progress_begin(&progress, "judge", j->n, j->o->quiet);
     for (int next = 0; next < j->n;) {
-        int k = 0, at = 0;
+        int k = 0, at = 0, open = 0;
         for (; next < j->n && k < most && at + j->questions[next].n <= t->settings.T; next++) {
             Question* q = &j->questions[next];
             if (!q->n) continue;
@@ -251,14 +294,19 @@ static void answer_all(Judge* j) {
             at += q->n;
             rows[k] = at - 1;
             asked[k++] = q;
+            open += !q->answered;
         }
-        if (!k) continue;
+        if (!open) continue;
         DeviceStream s;
         packed_stream_build(&t->packed, t->samples, k, j->config.V, j->config.longest);
         stream_upload(&t->uploader, &s, &t->packed, NULL, NULL, t->stream);
         transformer_forward(&t->transformer, model, &s, t->stream);
         transformer_logits(&t->transformer, model, rows, k, logits, t->stream);
-        for (int i = 0; i < k; i++) take_logits(j, asked[i], logits + (size_t)i * j->config.V);
+        for (int i = 0; i < k; i++) {
+            take_logits(j, asked[i], logits + (size_t)i * j->config.V);
+            journal_answer(j, asked[i]);
+        }
+        journal_flush(&j->journal);
         progress_update(&progress, next, "questions");
     }
     progress_end(&progress);
@@ -429,6 +477,7 @@ int judge_command(const EvalOptions* o) {
     Judge j = {};
     j.o = o;
     j.word_id[0] = j.word_id[1] = -1;
+    if (journal_has_ended(o->out, o->resume, o->quiet)) return 0;
     if (!o->guard && !o->baseline) fatal("judge: --baseline is required, or --guard for outputs that stand alone");
     output_is_not(o->out, o->outputs);
     output_is_not(o->out, o->baseline);
@@ -443,6 +492,7 @@ int judge_command(const EvalOptions* o) {
     if (o->chat && !chat_fits(j.tokenizer, o->chat, &turn_end, error, sizeof error)) fatal("%s: --chat %s: %s", o->judge, o->chat, error);
     if (o->guard) judge_safety(&j);
     else judge_pairs(&j);
+    journal_close(&j.journal);
     if (j.trainer.stream) trainer_free(&j.trainer);
     for (int i = 0; i < j.n; i++) free(j.questions[i].tokens);
     free(j.questions);

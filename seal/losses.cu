@@ -12,34 +12,78 @@
 // defines: check_head_size
 #include "select.h"
 
-float* response_losses(const char* model, const char* adapter, const ModelConfig* config, const TrainerSettings* settings, const TokenSet* set, bool quiet, bool dry_run) {
+// ---------------------------------------------------------------------------------------------------------------------------------------
+// the journal: a line a batch of samples, so that a run that goes on packs what is left as the first one would have
+
+typedef struct { float* loss; int n, batch, done; } LossesSoFar;
+
+static bool take_batch(void* context, const cJSON* item) {
+    LossesSoFar* so_far = (LossesSoFar*)context;
+    const cJSON *list = cJSON_GetObjectItem(item, "loss"), *loss;
+    int left = so_far->n - so_far->done, n = left < so_far->batch ? left : so_far->batch;
+    if (cJSON_GetArraySize(list) != n) return false;
+    cJSON_ArrayForEach(loss, list) {
+        if (!cJSON_IsNumber(loss) || !isfinite(loss->valuedouble)) return false;
+        so_far->loss[so_far->done++] = (float)loss->valuedouble;
+    }
+    return n > 0;
+}
+
+static void open_journal(const LossOptions* o, const TrainerSettings* settings, const TokenSet* set, LossesSoFar* so_far) {
+    char numbers[128];
+    Text t = {};
+    text_add(&t, numbers, (size_t)snprintf(numbers, sizeof numbers, "loss %d %d %d %d\n", (int)sizeof(floatX), settings->T, settings->batch_max, settings->head_rows));
+    text_add(&t, set->hashes, (size_t)set->n * sizeof *set->hashes);
+    for (int i = 0; i < set->n; i++) text_add(&t, numbers, (size_t)snprintf(numbers, sizeof numbers, "%d %d\n", set->samples[i].length, set->samples[i].n_loss));
+    journal_add_model(&t, o->model);
+    journal_add_model(&t, o->adapter);
+    journal_open(o->journal, o->out, &t, o->resume, take_batch, so_far);
+    text_free(&t);
+}
+
+static void journal_batch(const LossOptions* o, const float* loss, int n) {
+    cJSON *item = cJSON_CreateObject(), *list = cJSON_AddArrayToObject(item, "loss");
+    for (int i = 0; i < n; i++) {
+        if (!isfinite(loss[i])) {  // JSON has none; whoever asked for the losses says what is wrong
+            cJSON_Delete(item);
+            return;
+        }
+        cJSON_AddItemToArray(list, cJSON_CreateNumber((double)loss[i]));
+    }
+    journal_add(o->journal, item);
+    journal_flush(o->journal);
+}
+
+float* response_losses(const LossOptions* o, const ModelConfig* config, const TrainerSettings* settings, const TokenSet* set) {
     Trainer t;
     TrainerSettings forward = *settings;
     int batch = settings->batch_max;
     forward.forward_only = true;
-    if (adapter) peft_settings(adapter, config, &forward.lora);
+    if (o->adapter) peft_settings(o->adapter, config, &forward.lora);
     trainer_plan(&t, config, &forward);
-    if (dry_run) trainer_dry_run(&t);
-    trainer_allocate(&t);
-    trainer_load(&t, model, adapter, 0, quiet);
+    if (o->dry_run) trainer_dry_run(&t);
     BatchItem* items = (BatchItem*)calloc((size_t)batch, sizeof *items);
-    float* loss = (float*)malloc((size_t)set->n * sizeof(float));
-    if (!items || !loss) fatal("out of host memory for %d losses", set->n);
+    LossesSoFar so_far = {(float*)malloc((size_t)set->n * sizeof(float)), set->n, batch, 0};
+    if (!items || !so_far.loss) fatal("out of host memory for %d losses", set->n);
+    if (o->out) open_journal(o, settings, set, &so_far);
+    trainer_allocate(&t);
+    trainer_load(&t, o->model, o->adapter, 0, o->quiet);
     Progress progress;
-    progress_begin(&progress, "losses", set->n, quiet);
-    for (int from = 0; from < set->n; from += batch) {
+    progress_begin(&progress, "losses", set->n, o->quiet);
+    for (int from = so_far.done; from < set->n; from += batch) {
         int n = set->n - from < batch ? set->n - from : batch;
         PassCounts counts = {};
         for (int i = 0; i < n; i++) items[i].sample = set->samples[from + i];
         trainer_pass(&t, &t.theta, items, n, 0, NULL, t.loss, false, &counts);
         trainer_bring_back(&t, 0);
-        memcpy(loss + from, trainer_result(&t, 0).loss, (size_t)n * sizeof(float));
+        memcpy(so_far.loss + from, trainer_result(&t, 0).loss, (size_t)n * sizeof(float));
+        if (o->out) journal_batch(o, so_far.loss + from, n);
         progress_update(&progress, from + n, "samples");
     }
     progress_end(&progress);
     trainer_free(&t);
     free(items);
-    return loss;
+    return so_far.loss;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
@@ -113,10 +157,13 @@ int loss_command(const EvalOptions* o) {
     settings.T = o->tokens > set.longest ? (int)o->tokens : set.longest > 2048 || o->tokens ? set.longest : 2048;
     settings.head_rows = (int)o->head_rows;
     settings.batch_max = (int)o->batch;
-    float* loss = response_losses(o->model, o->adapter, &config, &settings, &set, options.quiet, o->dry_run);
+    Journal journal = {};
+    const LossOptions how = {o->model, o->adapter, o->out, &journal, o->resume, options.quiet, o->dry_run};
+    float* loss = response_losses(&how, &config, &settings, &set);
     LossSummary s = summarise(&set, loss);
     if (!isfinite(s.mean)) fatal("%s: the loss on %s is not a finite number; is the model damaged?", o->model, o->data.items[0]);
     if (o->out) write_rows(o, &set, loss);
+    journal_close(&journal);
     if (o->json) print_json(o, &set, &s);
     else printf("loss %.6f (standard error %.6f) over %d samples; by token %.6f over %lld tokens, perplexity %.4f\n", s.mean, s.standard_error, set.n, s.token_mean,
                 (long long)s.tokens, exp(s.token_mean));

@@ -3,14 +3,23 @@
 #define SEAL_LOSSES_H
 
 #include "eval_options.h"
+// defines: Journal
+#include "journal.h"
 // defines: TokenSet
 #include "tokens.h"
 // defines: TrainerSettings
 #include "trainer.h"
 
-// Mean loss over each sample's response under the model in a directory, with the adapter of another (NULL: none), (set->n), to be freed. settings: T, head_rows and batch_max count.
-// dry_run: the memory plan is printed and the program ends.
-float* response_losses(const char* model, const char* adapter, const ModelConfig* config, const TrainerSettings* settings, const TokenSet* set, bool quiet, bool dry_run);
+typedef struct {
+    const char *model, *adapter;  // directories; adapter NULL: none
+    const char* out;              // the losses so far are kept in a journal beside it; NULL: nowhere
+    Journal* journal;             // to be closed once the result is written; not NULL with `out`
+    bool resume, quiet;
+    bool dry_run;                 // the memory plan is printed and the program ends
+} LossOptions;
+
+// Mean loss over each sample's response, (set->n), to be freed. settings: T, head_rows and batch_max count.
+float* response_losses(const LossOptions* o, const ModelConfig* config, const TrainerSettings* settings, const TokenSet* set);
 int loss_command(const EvalOptions* o);
 
 #endif

@@ -73,6 +73,7 @@ typedef struct {
     char digest[65];
     SelectorFile selector;     // method seal
     float* loss;               // (n) methods that ask a model
+    Journal journal;           // theirs
     double *given, *score;     // (n)
 } Candidates;
 
@@ -143,7 +144,8 @@ static void ask_model(Candidates* c, const TrainOptions* o) {
     TokenSet set = {};
     TrainerSettings settings;
     open_model(o, &config, &settings, &set);
-    c->loss = response_losses(o->model, o->adapter, &config, &settings, &set, o->quiet, o->dry_run);
+    const LossOptions how = {o->model, o->adapter, o->out, &c->journal, o->resume, o->quiet, o->dry_run};
+    c->loss = response_losses(&how, &config, &settings, &set);
     keep_rows(c, set.rows, set.hashes, set.n);
     c->given = (double*)need(malloc((size_t)c->n * sizeof(double)), c->n);
     for (int64_t i = 0; i < c->n; i++) c->given[i] = -(double)c->loss[i];
@@ -220,7 +222,8 @@ static void measure_shown(Candidates* c, const TrainOptions* o, const int64_t* o
         index[shown.n++] = i;
     }
     if (shown.n) {
-        float* loss = response_losses(o->model, o->adapter, &config, &settings, &shown, o->quiet, o->dry_run);
+        const LossOptions how = {o->model, o->adapter, NULL, NULL, false, o->quiet, o->dry_run};
+        float* loss = response_losses(&how, &config, &settings, &shown);
         for (int k = 0; k < shown.n; k++) c->loss[index[k]] = loss[k];
         free(loss);
     }
@@ -246,6 +249,7 @@ int select_command(const TrainOptions* o) {
     row_options.prompt_field = o->prompt_field;
     row_options.response_field = o->response_field;
     Candidates c = {};
+    if (journal_has_ended(o->out, o->resume, o->quiet)) return 0;
     selection_check_output(&o->tune, o->out);
     output_is_not(o->out, o->selector);
     for (int i = 0; i < o->target.n; i++) output_is_not(o->out, o->target.items[i]);
@@ -279,6 +283,7 @@ int select_command(const TrainOptions* o) {
     if (o->scores) write_scores(&c, o);
     int64_t written = selection_write(&o->tune, keep, c.n_rows, o->out, o->quiet);
     if (!o->quiet) printf("%lld of %lld rows (%lld scored) by %s to %s\n", (long long)written, (long long)c.n_rows, (long long)c.n, method->name, o->out);
+    journal_close(&c.journal);
     if (c.selector.n) selector_file_free(&c.selector);
     free(c.rows);
     free(c.hashes);

@@ -89,7 +89,7 @@ static const OptionRow options[] = {
     {"seed", OPTION_INT, AT(seed), "42", NULL, 0, BIG, INIT | TRAINS | SELECT, 0, "of every random choice"},
     {"save-every", OPTION_INT, AT(save_every), "0", NULL, 0, BIG, TRAINS, 0, "steps between checkpoints; 0: only when SIGTERM or SIGINT asks to leave"},
     {"keep", OPTION_INT, AT(keep), "2", NULL, 1, 1000, TRAINS, 0, "checkpoints that stay; older ones are removed"},
-    {"resume", OPTION_FLAG, AT(resume), NULL, NULL, 0, 0, TRAINS, 0, "go on from the newest checkpoint of --out; begin where there is none"},
+    {"resume", OPTION_FLAG, AT(resume), NULL, NULL, 0, 0, TRAINS | SELECT, 0, "go on from the newest checkpoint of --out (select: with the losses measured so far); begin where there is none"},
     {"ranks", OPTION_INT, AT(ranks), "0", NULL, 0, 4096, TRAINS, 0, "processes, one a GPU, that mpirun or srun starts; with --dry-run: plan for so many; 0: as many as there are"},
     {"dry-run", OPTION_FLAG, AT(dry_run), NULL, NULL, 0, 0, TRAINS | SELECT, 0, "print the memory plan and stop"},
     {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, INIT | TRAINS | SELECT | CHECK, 0, "no progress, no tables"},

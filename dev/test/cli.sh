@@ -18,6 +18,19 @@ refuse() {
 }
 # truth NAME condition…
 truth() { local name=$1; shift; if "$@" >/dev/null 2>&1; then ok "$name"; else not_ok "$name: $*"; fi; }
+# kill_in_midrun OUT LINES command…: kills the command once OUT.partial, its journal, has so many lines, and cuts the last one, as a kill may leave it
+kill_in_midrun() {
+    local out=$1 lines=$2 pid; shift 2
+    for _ in 1 2 3 4 5; do
+        rm -f "$out" "$out.partial"
+        "$@" & pid=$!
+        until [ "$(cat "$out.partial" 2>/dev/null | wc -l)" -ge "$lines" ] || ! kill -0 $pid 2>/dev/null; do :; done
+        kill -9 $pid 2>/dev/null; wait $pid 2>/dev/null
+        [ -e "$out.partial" ] && break
+    done
+    truth "a killed run leaves a journal and no result" test -e "$out.partial" -a ! -e "$out"
+    truncate -s -7 "$out.partial"
+}
 # word_tokenizer DIR WORD…: DIR/tokenizer.json, a token a word; before the words stand [UNK], <eos> and those of the default template
 word_tokenizer() {
     local dir=$1 id=3 vocab='"[UNK]":0,"<eos>":1,"Human:":2,"Assistant:":3' word; shift

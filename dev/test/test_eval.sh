@@ -37,6 +37,15 @@ truth "over the 64 tokens of 16 answers" grep -q '"samples":16,"left_out":0,"tok
 cp out whole.json
 expect "in batches of 3 and streams of 24 tokens" "$eval_seal" loss --model run/model --data rows.jsonl --json --batch 3 --tokens 24
 truth "it is the same" awk -F'[:,]' '{ for (i = 1; i < NF; i++) if ($i == "\"loss\"") x[NR] = $(i + 1) } END { exit !(x[1] - x[2] < 1e-5 && x[2] - x[1] < 1e-5) }' whole.json out
+cat $(yes rows.jsonl | head -20) >many.jsonl
+loss=("$eval_seal" loss --model run/model --data many.jsonl --quiet)
+expect "the loss of many rows" "${loss[@]}" --batch 1 --out whole.jsonl
+cp out whole.txt
+kill_in_midrun stopped.jsonl 20 "${loss[@]}" --batch 1 --out stopped.jsonl >/dev/null
+refuse "another batch with its journal" "other options, data or weights" "${loss[@]}" --batch 2 --out stopped.jsonl --resume
+expect "it goes on" "${loss[@]}" --batch 1 --out stopped.jsonl --resume
+truth "to the same bytes" bash -c 'cmp whole.jsonl stopped.jsonl && cmp whole.txt out && test ! -e stopped.jsonl.partial'
+refuse "--resume where nothing is written" "loss: --resume does nothing without --out" "${loss[@]}" --resume
 refuse "a length the model cannot read" "--max-length" "$eval_seal" loss --model run/model --data rows.jsonl --max-length 25
 
 # a judge that was taught to prefer good to bad, and to call bad unsafe; its words are tokens with a blank before them and, others that it never learned, without one
@@ -71,6 +80,22 @@ expect "a single order" "${judge[@]}" --single-order --out single.json
 truth "asks once" test "$(grep -c '"preference_given":null' single.json)" -ge 1
 expect "in small streams" "${judge[@]}" --batch 1 --tokens 8 --out small.json --quiet
 truth "the verdicts are the same" awk 'NR == FNR { a[NR] = $3; next } { exit !(a[1] - $3 < 1e-3 && $3 - a[1] < 1e-3) }' <("$eval_seal" winrate verdict.json) <("$eval_seal" winrate small.json)
+# many pairs, one at a time, so that a kill finds the judge at work
+many() { local rows; rows=$(sed 's/^\[//; s/\]$//' "$1"); printf '[%s' "$rows"; for _ in $(seq 99); do printf ',%s' "$rows"; done; echo ']'; }
+many ours.json >many_ours.json
+many theirs.json >many_theirs.json
+many=("$eval_seal" judge --judge jrun/model --judge-template pair.txt --outputs many_ours.json --baseline many_theirs.json --quiet)
+expect "many pairs" "${many[@]}" --batch 1 --out whole.json
+kill_in_midrun stopped.json 20 "${many[@]}" --batch 1 --out stopped.json
+refuse "a stopped judge without --resume" "give --resume" "${many[@]}" --batch 1 --out stopped.json
+refuse "another order of asking with its journal" "other options, data or weights" "${many[@]}" --batch 1 --single-order --out stopped.json --resume
+cp stopped.json.partial journal
+sed -i '$d' stopped.json.partial
+echo '{"i":1e9,"logits":[0,0,0]}' >>stopped.json.partial
+refuse "a journal with a question that nobody asked" "no item of this run" "${many[@]}" --batch 1 --out stopped.json --resume
+cp journal stopped.json.partial
+expect "it goes on" "${many[@]}" --batch 1 --out stopped.json --resume
+truth "to the same bytes, and the journal is gone" bash -c 'cmp whole.json stopped.json && test ! -e stopped.json.partial'
 expect "a guard" "$eval_seal" judge --judge jrun/model --guard --judge-template guard.txt --outputs ours.json --out guard.json
 truth "calls bad unsafe" grep -q "1 of 4 called unsafe, 0 outputs empty, 0 not judged" out
 truth "with the words it was taught" awk -v p="$(values unsafe guard.json)" 'BEGIN { split(p, x, " "); exit !(x[1] < 0.1 && x[2] < 0.1 && x[3] < 0.1 && x[4] > 0.9) }'

@@ -28,19 +28,11 @@ expect "answers are drawn" "${sample[@]}" --out drawn.json
 truth "a prompt has its own random numbers, whatever the batch" cmp drawn.json drawn3.json
 truth "and others with another seed" bash -c '! cmp -s drawn.json seed43.json && ! cmp -s drawn.json out.json'
 
-# a run that is killed goes on: its journal is cut inside a line, as a kill may leave it
+# a run that is killed goes on
 expect "a longer run" "${generate[@]}" --batch 1 --out whole.json --quiet
-for try in 1 2 3 4 5; do
-    rm -f stopped.json*
-    "${generate[@]}" --batch 1 --out stopped.json --quiet & pid=$!
-    until [ "$(cat stopped.json.partial 2>/dev/null | wc -l)" -ge 5 ] || ! kill -0 $pid 2>/dev/null; do :; done
-    kill -9 $pid 2>/dev/null; wait $pid 2>/dev/null
-    [ -e stopped.json.partial ] && break
-done
-truth "a killed run leaves a journal and no result" bash -c 'test -e stopped.json.partial && ! test -e stopped.json'
-truncate -s -7 stopped.json.partial
+kill_in_midrun stopped.json 5 "${generate[@]}" --batch 1 --out stopped.json --quiet
 refuse "the same run without --resume" "give --resume" "${generate[@]}" --batch 1 --out stopped.json --quiet
-refuse "other options with its journal" "other options, prompts or weights" "${generate[@]}" --max-new-tokens 3 --out stopped.json --resume --quiet
+refuse "other options with its journal" "other options, data or weights" "${generate[@]}" --max-new-tokens 3 --out stopped.json --resume --quiet
 expect "it goes on" "${generate[@]}" --out stopped.json --resume
 truth "with what was there" grep -q "16 prompts ([0-9]* answered before)" out
 truth "to the same bytes" cmp whole.json stopped.json
