@@ -498,7 +498,10 @@ static int selector_command(const TrainOptions* o, int command) {
     SelectorSettings selector = selector_settings(o);
     load_samples(&x.tune, &o->tune, "tune", o->out, o, &config, x.tokenizer_digest, NULL);  // N decides the size of ω
     selector_plan(&x.selector, &selector, x.tune.n, x.batch, &x.run.trainer.plan);
-    if (!run_show(&x.run)) return 0;
+    if (!run_show(&x.run)) {
+        tokens_free(&x.tune);
+        return 0;
+    }
     load_samples(&x.safe, &o->safe, "safe", o->out, o, &config, NULL, NULL);
     run_begin(&x.run, o->compat && x.safe.n < x.tune.n ? x.safe.n : x.tune.n);
     Trainer* t = &x.run.trainer;

@@ -111,7 +111,10 @@ bool run_show(Run* run) {
         printf("streams of %d tokens\n", run->trainer.settings.T);
         memory_print(&run->trainer.plan, stdout);
     }
-    return !o->dry_run;
+    if (!o->dry_run) return true;
+    trainer_plan_free(&run->trainer);
+    record_free(&run->record);
+    return false;
 }
 
 // RUN can be written, and what a killed process left half-written there is gone.

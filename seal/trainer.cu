@@ -89,15 +89,11 @@ void trainer_free(Trainer* t) {
     cudaCheck(cudaEventDestroy(t->layer_ready));
     cudaCheck(cudaEventDestroy(t->exchanged));
     stream_free(&t->uploader);
-    transformer_free(&t->transformer);
     packed_stream_free(&t->packed);
-    memory_free(&t->plan);
-    model_layout_free(&t->layout);
-    lora_close(&t->lora);
     free(t->lengths);
     free(t->samples);
     free(t->coefficient);
-    memset(t, 0, sizeof *t);
+    trainer_plan_free(t);
 }
 
 void trainer_load(Trainer* t, const char* model, const char* adapter, uint64_t seed, bool quiet) {
