@@ -120,5 +120,6 @@ expect "the same data and model under other names are the same run" "${moved[@]/
 truth "and it ends" test -s again/summary.json
 expect "a run that has ended has nothing to do" "$train_seal" selector --model words --tune tune.jsonl --safe safe.jsonl "${resume[@]}"
 truth "and says so" grep -q "has ended" out
+refuse "a fresh run over it" "again holds a run that has ended" "${select[@]}" --out again
 expect "--resume where there is nothing begins" "${select[@]}" --out fresh --resume
 exit $failed
