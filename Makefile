@@ -3,6 +3,7 @@
 #   make demo SEED=1             the whole of SEAL on the synthetic world (data/); table on the terminal, report in out/demo
 #   make test                    every test that needs no GPU (installs what is missing); last line: N passed, N failed
 #   make test-sanitize           the kernels under ASan+UBSan and TSan, in several thread orders; whole programs, a sample
+#   make test-fuzz               ten seconds of fuzzing for every reader of files (clang)
 #   make check-nvcc              sm_80 and sm_90 compile without warnings and register spills
 #   make test-gpu, make bench    the same tests on a GPU; the ladders of dev/kernels with GB/s and TFLOP/s
 #   make deps                    installs missing Debian packages        make info     what was found on this machine
@@ -113,7 +114,7 @@ HOST_TESTS := $(patsubst %.c,%,$(wildcard dev/test/test_*.c))
 SCRIPT_TESTS := $(wildcard dev/test/test_*.sh)
 SHIM_TESTS := $(wildcard dev/cpu/test_*.sh)
 
-.PHONY: all info deps demo test test-build test-sanitize test-gpu check-nvcc bench clean
+.PHONY: all info deps demo test test-build test-sanitize test-fuzz test-gpu check-nvcc bench clean
 all: info $(addprefix $(BUILD)/,$(PROGRAMS))
 	@for p in $(PROGRAMS); do ln -sf $(BUILD)/$$p $$p; done
 
@@ -206,6 +207,9 @@ test-gpu:
 test-sanitize: deps
 	@dev/cpu/sanitize.sh
 	@dev/sanitize_programs.sh --sample
+
+test-fuzz: deps
+	@dev/fuzz/smoke.sh
 
 check-nvcc:
 	@NVCC=$(NVCC) dev/test/nvcc_check.sh
