@@ -165,10 +165,10 @@ $(TOKENIZER_LIB): $(call objects,$(TOKENIZER_C))
 	@rm -f $@
 	@ar rcs $@ $^
 
-# The scheduler of CUDA threads tells ThreadSanitizer of them itself; instrumented, its own bookkeeping would be taken for the kernels'.
-$(BUILD)/dev/cpu/fiber.cpp.o: CXXFLAGS := $(patsubst -fsanitize=thread,-DCPU_TSAN,$(CXXFLAGS))
-# Whole programs under ThreadSanitizer run their kernels on one thread and are watched for the host's own threads: kernels stay as they are, and fast.
+# Whole programs under ThreadSanitizer run their kernels on one thread and are watched for the host's own threads: kernels, GEMMs and what switches between the threads of a block
+# stay as they are, and fast. dev/cpu/sanitize.sh watches kernels.
 $(call objects,$(KERNEL_SOURCES)): CU := $(filter-out -fsanitize=thread,$(CU))
+$(call objects,dev/cpu/fiber.cpp dev/cpu/ptx.cpp dev/cpu/cublas.cpp): CXXFLAGS := $(filter-out -fsanitize=thread,$(CXXFLAGS))
 $(BUILD)/seal/ranks.cu.o $(BUILD)/dev/cpu/nccl.cpp.o: INCLUDES += $(MPI_INCLUDES)
 $(BUILD)/%: $(BUILD)/%.cu.o $(LIBS)
 	$(Q)$(LINK) $^ -o $@ $(DEVICE_LIBS) $(RANK_LIBS) $(HOST_LIBS)

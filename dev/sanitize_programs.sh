@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Whole programs under sanitizers: train_seal, eval_seal, tokenize, world and mix are built with ASan+UBSan (leaks are errors) and with TSan, and run the end-to-end tests of dev/test,
-# kernels, host threads, files, refusals and all. Under TSan the kernels run on one thread, as in dev/cpu/sanitize.sh; what it watches here is the host's own threads: tokenisers,
+# kernels, host threads, files, refusals and all. Under TSan the kernels run on one thread and unwatched (dev/cpu/sanitize.sh watches them); what it watches here is the host's own threads: tokenisers,
 # the writer of checkpoints, the watch between ranks.
-# usage: dev/sanitize_programs.sh [asan|tsan] [TEST…]     default: both, all tests; TEST is seal for dev/test/test_seal.sh. An hour and a half of one core for all.
+# usage: dev/sanitize_programs.sh [asan|tsan] [TEST…]     default: both, all tests; TEST is seal for dev/test/test_seal.sh. Some forty minutes of one core for all.
 #        dev/sanitize_programs.sh --sample                 what `make test-sanitize` runs
 set -u
 cd "$(dirname "$0")/.."
