@@ -7,7 +7,7 @@
 
 const char* program_name = "seal";
 int error_rank;
-volatile int error_status;
+_Atomic int error_status;
 
 #define PATIENCE_SECONDS 10  // until a launcher has ended the others, on a busy machine too
 

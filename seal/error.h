@@ -8,7 +8,9 @@ extern "C" {
 
 extern const char* program_name;  // set by main; begins every message
 extern int error_rank;            // of several processes in company: one above 0 waits before its error, for rank 0 mostly has the same to say, and ends it
-extern volatile int error_status; // what this process is about to end with, 0 while it has no error
+#ifndef __cplusplus
+extern _Atomic int error_status; // what this process is about to end with, 0 while it has no error; the thread that watches the other ranks reads it
+#endif
 
 // "program: what, where, what to do" on stderr; status 2. For files, options and data that are wrong.
 __attribute__((format(printf, 1, 2), noreturn)) void fatal(const char* format, ...);

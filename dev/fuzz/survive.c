@@ -16,7 +16,7 @@ int __sanitizer_install_malloc_and_free_hooks(void (*on_malloc)(const volatile v
 
 const char* program_name = "fuzz";
 int error_rank;
-volatile int error_status;
+_Atomic int error_status;
 
 // ---- blocks allocated since survive() began ---------------------------------------------------------------------------------------------------
 
