@@ -308,7 +308,7 @@ RecordReader* records_open(const char* path) {
         if (!next_csv(r, &header)) fatal("%s: is empty, want a header line", path);
         if (header.broken) fatal("%s:%lld: header: %s", path, (long long)header.line, header.broken);
         text_add(&r->header, r->record.s, r->record.n);
-        text_add(&r->header, "\r\n" + !header.crlf, 1 + (size_t)header.crlf);
+        text_add(&r->header, header.crlf ? "\r\n" : "\n", 1 + (size_t)header.crlf);
     }
     return r;
 }

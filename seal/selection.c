@@ -289,7 +289,7 @@ static void write_record(Output* o, const DataRecord* record, DataFormat input) 
     if (o->format == FORMAT_JSON) atomic_printf(&o->file, "%s", o->written ? ",\n" : "\n");
     if (o->format == FORMAT_JSONL && input == FORMAT_JSON) write_on_one_line(o, record);
     else atomic_write(&o->file, record->bytes, record->length);
-    if (o->format != FORMAT_JSON) atomic_write(&o->file, "\r\n" + !record->crlf, 1 + (size_t)record->crlf);
+    if (o->format != FORMAT_JSON) atomic_write(&o->file, record->crlf ? "\r\n" : "\n", 1 + (size_t)record->crlf);
     o->written++;
 }
 

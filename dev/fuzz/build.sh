@@ -15,7 +15,7 @@ elif [ "${1:-}" = --coverage ]; then
     out=build/fuzz-coverage compiler=${CLANG:-clang} flags="$flags -fprofile-instr-generate -fcoverage-mapping" link=-fprofile-instr-generate
 else
     command -v clang >/dev/null || { echo "dev/fuzz/build.sh: clang is needed (apt-get install clang libclang-rt-14-dev); --replay does without" >&2; exit 2; }
-    out=build/fuzz compiler=${CLANG:-clang} flags="$flags -fsanitize=fuzzer-no-link -DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION -Wno-string-plus-int" link=-fsanitize=fuzzer
+    out=build/fuzz compiler=${CLANG:-clang} flags="$flags -fsanitize=fuzzer-no-link -DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION" link=-fsanitize=fuzzer
 fi
 mkdir -p "$out"
 sources=$(ls seal/*.c tokenizer/*.c | grep -vE 'seal/error.c|_main.c')
