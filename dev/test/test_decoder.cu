@@ -117,22 +117,6 @@ static void check_recorded(const Model* m, const char* what, const char* tensor,
     free(margin);
 }
 
-// Answers of runs that ran other prompts together. On a CPU they are the same. A GPU may sum a product with more rows in another order, and a choice that is that close may go
-// the other way, after which the answer is another text: most stay.
-static bool as_many_as_must(int same, int k) {
-#ifdef __CUDACC__
-    return 2 * same >= k;
-#else
-    return same == k;
-#endif
-}
-
-static bool same_answers(const Model* m, const int32_t* a, const int32_t* b) {
-    int same = 0;
-    for (int i = 0; i < m->k; i++) same += !memcmp(a + i * NEW, b + i * NEW, NEW * sizeof(int32_t));
-    return as_many_as_must(same, m->k);
-}
-
 static void check_case(const Case* c) {
     const SampleSettings greedy = {true, 1.0f, 1.0f, 0, 1.0f}, drawn = {false, 0.8f, 0.9f, 30, 1.1f};
     Model m;
@@ -140,7 +124,7 @@ static void check_case(const Case* c) {
     size_t bytes = m.k * NEW * sizeof(int32_t);
     int32_t *three = run(&m, NULL, 3, m.longest, greedy, 1, -1), *all = run(&m, NULL, m.k, 256, greedy, 1, -1), *one = run(&m, NULL, 1, 256, greedy, 1, -1);
     check_recorded(&m, "greedy", "greedy", three);
-    check(same_answers(&m, three, all) && same_answers(&m, three, one), "%s: slots and streams change nothing", c->name);
+    check(!memcmp(three, all, bytes) && !memcmp(three, one, bytes), "%s: slots and streams change nothing", c->name);
     SampleSettings penalised = greedy;
     st_copy(&m.record, "penalty", ST_F32, 1, &penalised.repetition_penalty);
     int32_t* again = run(&m, NULL, 3, m.longest, penalised, 1, -1);
@@ -152,19 +136,18 @@ static void check_case(const Case* c) {
         free(again);
     }
     // the end token is the third of the first answer
-    int end = three[2], ended = 0;
+    int end = three[2];
+    bool ends = true;
     again = run(&m, NULL, 2, m.longest, greedy, 1, end);
     for (int i = 0; i < m.k; i++) {
         int j = 0;
-        bool as_before = true;
-        for (; j < NEW && three[i * NEW + j] != end; j++) as_before = as_before && again[i * NEW + j] == three[i * NEW + j];
-        for (; j < NEW; j++) as_before = as_before && again[i * NEW + j] == -1;
-        ended += as_before;
+        for (; j < NEW && three[i * NEW + j] != end; j++) ends = ends && again[i * NEW + j] == three[i * NEW + j];
+        for (; j < NEW; j++) ends = ends && again[i * NEW + j] == -1;
     }
-    check(as_many_as_must(ended, m.k), "%s: an answer ends before its end token", c->name);
+    check(ends, "%s: an answer ends before its end token", c->name);
     free(again);
     int32_t *drawn_one = run(&m, NULL, 1, 256, drawn, 7, -1), *drawn_all = run(&m, NULL, m.k, m.longest, drawn, 7, -1), *other = run(&m, NULL, m.k, 256, drawn, 8, -1);
-    check(same_answers(&m, drawn_one, drawn_all), "%s: a prompt draws its own numbers, whatever the batch", c->name);
+    check(!memcmp(drawn_one, drawn_all, bytes), "%s: a prompt draws its own numbers, whatever the batch", c->name);
     check(memcmp(drawn_one, other, bytes) && memcmp(drawn_one, three, bytes), "%s: another seed draws other tokens", c->name);
     int32_t* lists[] = {three, all, one, drawn_one, drawn_all, other};
     for (int32_t* list : lists) free(list);
