@@ -19,14 +19,16 @@ typedef struct { float* loss; int n, batch, done; } LossesSoFar;
 
 static bool take_batch(void* context, const cJSON* item) {
     LossesSoFar* so_far = (LossesSoFar*)context;
-    const cJSON *list = cJSON_GetObjectItem(item, "loss"), *loss;
+    const cJSON *from = cJSON_GetObjectItem(item, "from"), *list = cJSON_GetObjectItem(item, "loss"), *loss;
     int left = so_far->n - so_far->done, n = left < so_far->batch ? left : so_far->batch;
-    if (cJSON_GetArraySize(list) != n) return false;
+    if (!cJSON_IsNumber(from) || !cJSON_IsArray(list)) return false;
+    if (from->valuedouble != so_far->done) return true;  // one before it is missing (its losses were not finite): measured again from there
+    if (n < 1 || cJSON_GetArraySize(list) != n) return false;
     cJSON_ArrayForEach(loss, list) {
         if (!cJSON_IsNumber(loss) || !isfinite(loss->valuedouble)) return false;
         so_far->loss[so_far->done++] = (float)loss->valuedouble;
     }
-    return n > 0;
+    return true;
 }
 
 static void open_journal(const LossOptions* o, const TrainerSettings* settings, const TokenSet* set, LossesSoFar* so_far) {
@@ -41,15 +43,12 @@ static void open_journal(const LossOptions* o, const TrainerSettings* settings, 
     text_free(&t);
 }
 
-static void journal_batch(const LossOptions* o, const float* loss, int n) {
-    cJSON *item = cJSON_CreateObject(), *list = cJSON_AddArrayToObject(item, "loss");
-    for (int i = 0; i < n; i++) {
-        if (!isfinite(loss[i])) {  // JSON has none; whoever asked for the losses says what is wrong
-            cJSON_Delete(item);
-            return;
-        }
-        cJSON_AddItemToArray(list, cJSON_CreateNumber((double)loss[i]));
-    }
+static void journal_batch(const LossOptions* o, int from, const float* loss, int n) {
+    for (int i = 0; i < n; i++)
+        if (!isfinite(loss[i])) return;  // JSON has none; whoever asked for the losses says what is wrong
+    cJSON* item = cJSON_CreateObject();
+    cJSON_AddNumberToObject(item, "from", from);
+    cJSON_AddItemToObject(item, "loss", cJSON_CreateFloatArray(loss, n));
     journal_add(o->journal, item);
     journal_flush(o->journal);
 }
@@ -77,7 +76,7 @@ float* response_losses(const LossOptions* o, const ModelConfig* config, const Tr
         trainer_pass(&t, &t.theta, items, n, 0, NULL, t.loss, false, &counts);
         trainer_bring_back(&t, 0);
         memcpy(so_far.loss + from, trainer_result(&t, 0).loss, (size_t)n * sizeof(float));
-        if (o->out) journal_batch(o, so_far.loss + from, n);
+        if (o->out) journal_batch(o, from, so_far.loss + from, n);
         progress_update(&progress, from + n, "samples");
     }
     progress_end(&progress);

@@ -85,8 +85,9 @@ static void look_for_an_earlier_run(const TrainOptions* o) {
         exit(0);
     }
     if (o->resume) return;
-    if (checkpoint_any(o->out) && file_exists(summary)) fatal("%s holds a run that has ended, with its checkpoints; remove %s/checkpoint to train anew there", o->out, o->out);
-    if (checkpoint_any(o->out)) fatal("%s/checkpoint holds a run that can go on; give --resume, or remove that folder to start anew", o->out);
+    bool any = checkpoint_any(o->out);
+    if (any && file_exists(summary)) fatal("%s holds a run that has ended, with its checkpoints; remove %s/checkpoint to train anew there", o->out, o->out);
+    if (any) fatal("%s/checkpoint holds a run that can go on; give --resume, or remove that folder to start anew", o->out);
     unlink(summary);
 }
 

@@ -43,7 +43,8 @@ expect "the loss of many rows" "${loss[@]}" --batch 1 --out whole.jsonl
 cp out whole.txt
 kill_in_midrun stopped.jsonl 20 "${loss[@]}" --batch 1 --out stopped.jsonl >/dev/null
 refuse "another batch with its journal" "other options, data or weights" "${loss[@]}" --batch 2 --out stopped.jsonl --resume
-expect "it goes on" "${loss[@]}" --batch 1 --out stopped.jsonl --resume
+sed -i 10d stopped.jsonl.partial  # as a batch leaves none whose losses were not finite
+expect "it goes on before a batch that is missing" "${loss[@]}" --batch 1 --out stopped.jsonl --resume
 truth "to the same bytes" bash -c 'cmp whole.jsonl stopped.jsonl && cmp whole.txt out && test ! -e stopped.jsonl.partial'
 refuse "--resume where nothing is written" "loss: --resume does nothing without --out" "${loss[@]}" --resume
 refuse "a length the model cannot read" "--max-length" "$eval_seal" loss --model run/model --data rows.jsonl --max-length 25
