@@ -138,6 +138,7 @@ static void* watch_all(void* unused) {
             if (!p[r].revents) continue;
             int32_t gone;
             if (!transfer(line.sockets[r], &gone, sizeof gone, 0) || gone >= 0) gone = r;
+            if (error_status) gone = -error_status;  // it may have left at this rank's own last word, which the others have yet to hear
             for (int s = 1; s < line.n; s++)
                 if (s != r) transfer(line.sockets[s], &gone, sizeof gone, 1);
             stop(gone);
