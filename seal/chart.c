@@ -37,11 +37,17 @@ void text_escaped(Text* t, const char* text) {
 enum { WIDTH = 540, HEIGHT = 320, LEFT = 62, RIGHT = WIDTH - 16, BOTTOM = HEIGHT - 46, LEGEND_LINE = 17 };
 typedef struct { double x_low, x_high, y_low, y_high; bool log_y; int top; } Frame;
 
-static double place_x(const Frame* f, double x) { return LEFT + (x - f->x_low) / (f->x_high - f->x_low) * (RIGHT - LEFT); }
+// What lies far outside the axes stays just out of sight: a place is a short number.
+static double place(double from, double share, double extent) { return from + fmin(fmax(share, -10.0), 10.0) * extent; }
+static double place_x(const Frame* f, double x) { return place(LEFT, (x - f->x_low) / (f->x_high - f->x_low), RIGHT - LEFT); }
 static double place_y(const Frame* f, double y) {
     double share = f->log_y ? log(y / f->y_low) / log(f->y_high / f->y_low) : (y - f->y_low) / (f->y_high - f->y_low);
-    return BOTTOM - share * (BOTTOM - f->top);
+    return place(BOTTOM, share, f->top - BOTTOM);
 }
+
+// Values that axes can be made for: their differences and powers of ten stay in a double's range.
+#define MOST_DRAWN 1e100
+static bool drawable(double v) { return fabs(v) <= MOST_DRAWN; }
 
 // 1, 2 or 5 times a power of ten, so that about `most` ticks cover the range.
 static double tick_step(double range, int most) {
@@ -54,20 +60,21 @@ static double tick_step(double range, int most) {
 
 static void extend(double* low, double* high, const double* v, int n) {
     for (int i = 0; i < n; i++) {
-        if (!isfinite(v[i])) continue;
+        if (!drawable(v[i])) continue;
         if (!(v[i] >= *low)) *low = v[i];
         if (!(v[i] <= *high)) *high = v[i];
     }
 }
 
-// The data's range, or what the axes ask for; never empty. `margin`: share of the range left free on either side.
+// The data's range, or what the axes ask for; never so narrow that a tick's step is lost in rounding. `margin`: share of the range left free on either side.
 static void settle(double* low, double* high, double asked_low, double asked_high, double margin) {
     if (isnan(*low)) *low = 0.0, *high = 1.0;
     double room = (*high - *low) * margin;
     *low = isnan(asked_low) ? *low - room : asked_low;
     *high = isnan(asked_high) ? *high + room : asked_high;
-    if (!(*high > *low)) {
-        double around = fabs(*low) > 0.0 ? 0.1 * fabs(*low) : 1.0;
+    double size = fmax(fabs(*low), fabs(*high));
+    if (!(*high - *low > fmax(1e-9 * size, 1 / MOST_DRAWN))) {
+        double around = size > 1 / MOST_DRAWN ? 0.1 * size : 1.0;
         *low -= around;
         *high += around;
     }
@@ -87,11 +94,19 @@ static void draw_y_tick(Text* out, const Frame* f, double value) {
     text_printf(out, "<path d=\"M%d %.1fH%d\" stroke=\"#e3e3e3\"/><text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n", LEFT, y, RIGHT, LEFT - 7, y + 4, text);
 }
 
+// Ticks from *first on, as multiples of the step.
+static int ticks(double low, double high, double step, double* first) {
+    *first = ceil(low / step - 1e-9);
+    return (int)fmin(floor(high / step + 1e-9) - *first + 1.0, 100.0);
+}
+
 static void draw_frame(Text* out, const Frame* f, const ChartAxes* axes) {
-    double step = tick_step(f->x_high - f->x_low, 6);
-    for (double x = ceil(f->x_low / step - 1e-9) * step; x <= f->x_high + 1e-9 * step; x += step) {
+    double first, step = tick_step(f->x_high - f->x_low, 6);
+    int n = ticks(f->x_low, f->x_high, step, &first);
+    for (int i = 0; i < n; i++) {
         char text[32];
-        tick_text(text, sizeof text, fabs(x) < 1e-9 * step ? 0.0 : x);
+        double x = (first + i) * step;
+        tick_text(text, sizeof text, x);
         text_printf(out, "<path d=\"M%.1f %dv5\" stroke=\"#555\"/><text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%s</text>\n", place_x(f, x), BOTTOM, place_x(f, x), BOTTOM + 18, text);
     }
     if (f->log_y) {
@@ -103,7 +118,8 @@ static void draw_frame(Text* out, const Frame* f, const ChartAxes* axes) {
             }
     } else {
         step = tick_step(f->y_high - f->y_low, 5);
-        for (double y = ceil(f->y_low / step - 1e-9) * step; y <= f->y_high + 1e-9 * step; y += step) draw_y_tick(out, f, fabs(y) < 1e-9 * step ? 0.0 : y);
+        n = ticks(f->y_low, f->y_high, step, &first);
+        for (int i = 0; i < n; i++) draw_y_tick(out, f, (first + i) * step);
     }
     text_printf(out, "<path d=\"M%d %dV%dH%d\" fill=\"none\" stroke=\"#555\"/>\n", LEFT, f->top, BOTTOM, RIGHT);
     text_printf(out, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\" fill=\"#222\">", (LEFT + RIGHT) / 2, HEIGHT - 8);
@@ -154,7 +170,7 @@ static void draw_line(Text* out, const Frame* f, const ChartSeries* s) {
     double first = NAN, last = NAN;
     text_printf(out, "<path d=\"");
     for (int i = 0; i < s->n; i++) {
-        if (!isfinite(s->x[i]) || !isfinite(s->y[i]) || (f->log_y && s->y[i] <= 0.0)) { pen_down = false; continue; }
+        if (!drawable(s->x[i]) || !drawable(s->y[i]) || (f->log_y && s->y[i] <= 0.0)) { pen_down = false; continue; }
         if (isnan(first)) first = s->x[i];
         last = s->x[i];
         text_printf(out, "%c%.1f %.1f", pen_down ? 'L' : 'M', place_x(f, s->x[i]), place_y(f, s->y[i]));
@@ -171,7 +187,7 @@ void chart_lines(Text* out, const ChartAxes* axes, const ChartSeries* series, in
         extend(&f.x_low, &f.x_high, series[i].x, series[i].n);
         extend(&f.y_low, &f.y_high, series[i].y, series[i].n);
     }
-    if (!(f.y_low > 0.0)) f.log_y = false;
+    if (!(f.y_low > 1 / MOST_DRAWN)) f.log_y = false;
     settle(&f.x_low, &f.x_high, axes->x_low, axes->x_high, 0.0);
     settle(&f.y_low, &f.y_high, axes->y_low, axes->y_high, f.log_y ? 0.0 : 0.05);
     f.top = draw_legend(NULL, series, n);

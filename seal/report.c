@@ -43,6 +43,7 @@ static const ColumnStyle column_styles[] = {
 
 // Labels in this order and colour; others follow in the order of the file.
 #define MOST_LABELS 16
+#define MOST_ROWS INT32_MAX
 static const struct { const char *label, *colour; } known_labels[] = {
     {"unsafe", "#d55e00"}, {"refusal", "#cc79a7"}, {"old", "#56b4e9"}, {"new", "#009e73"}, {"safe", "#0072b2"}, {"useful", "#009e73"}, {"benign", "#009e73"},
 };
@@ -124,17 +125,18 @@ static cJSON* read_json(const char* path) {
     return json;
 }
 
-static bool in_run(const ReportRun* run, const char* name, char path[4200]) {
+static bool in_run(const ReportRun* run, const char* name, const char* out, char path[4200]) {
     snprintf(path, 4200, "%s/%s", run->path, name);
+    output_is_not(out, path);
     return file_exists(path);
 }
 
-static void read_run(ReportRun* run) {
+static void read_run(ReportRun* run, const char* out) {
     char path[4200];
     bool some = false;
-    if (in_run(run, "log.jsonl", path)) { read_log(run, path); some = true; }
-    if (in_run(run, "summary.json", path)) { run->summary = read_json(path); some = true; }
-    if (in_run(run, "selector.safetensors", path)) { selector_file_read(&run->selector, path); run->has_selector = some = true; }
+    if (in_run(run, "log.jsonl", out, path)) { read_log(run, path); some = true; }
+    if (in_run(run, "summary.json", out, path)) { run->summary = read_json(path); some = true; }
+    if (in_run(run, "selector.safetensors", out, path)) { selector_file_read(&run->selector, path); run->has_selector = some = true; }
     if (!some) fatal("%s: no run: it has no log.jsonl, summary.json or selector.safetensors", run->path);
 }
 
@@ -176,8 +178,8 @@ static Labels read_labels(const char* path) {
         cJSON* object = record.broken ? NULL : cJSON_ParseWithLength(record.bytes, record.length);
         const cJSON *row = get(object, "row"), *name = get(object, "kind") ? get(object, "kind") : get(object, "label");
         if (!cJSON_IsString(name)) fatal("%s:%lld: row %lld has no text \"kind\" or \"label\"", path, (long long)record.line, (long long)record.row);
-        int64_t at = cJSON_IsNumber(row) ? (int64_t)row->valuedouble : record.row;
-        if (at < 0 || at > 1ll << 40) fatal("%s:%lld: row %lld", path, (long long)record.line, (long long)at);
+        int64_t at = cJSON_IsNumber(row) ? (int64_t)fmin(fmax(row->valuedouble, -1.0), MOST_ROWS + 1.0) : record.row;
+        if (at < 0 || at > MOST_ROWS || at > 1000 * record.row + 1000000) fatal("%s:%lld: row %lld, far beyond the number of lines", path, (long long)record.line, (long long)at);
         if (at >= capacity) {
             int64_t grown = at >= 2 * capacity ? at + 1024 : 2 * capacity;
             labels.of_row = need(realloc(labels.of_row, (size_t)grown * sizeof(int)));
@@ -517,16 +519,21 @@ static void put_page(Text* out, const EvalOptions* o, const ReportRun* runs, int
 
 int report_command(const EvalOptions* o, const StringList* paths) {
     if (!paths->n) fatal("report: want the folders of one run or more");
+    output_is_not(o->out, o->table);
+    output_is_not(o->out, o->labels);
     ReportRun* runs = need(calloc((size_t)paths->n, sizeof *runs));
     Labels labels = {0};
     for (int r = 0; r < paths->n; r++) {
         runs[r].path = paths->items[r];
-        read_run(&runs[r]);
+        read_run(&runs[r], o->out);
     }
     name_runs(runs, paths->n);
     if (o->labels) labels = read_labels(o->labels);
     cJSON* table = o->table ? read_json(o->table) : NULL;
+    const cJSON* method;
     if (table && !cJSON_IsArray(table)) fatal("%s: want a list of objects, one a method", o->table);
+    cJSON_ArrayForEach(method, table)
+        if (!cJSON_IsObject(method)) fatal("%s: want a list of objects, one a method", o->table);
     colour_runs(runs, paths->n, table);
     Text page = {0};
     put_page(&page, o, runs, paths->n, &labels, table);

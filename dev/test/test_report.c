@@ -59,6 +59,23 @@ static void test_chart(void) {
     text_free(&out);
 }
 
+// A chart of few ticks, whose places are short numbers, whatever the values.
+static void test_values(void) {
+    static const double cases[][3] = {{0.1, 0.1, 0.1 + 2e-17}, {5e-324, 1.0, 1e-310}, {5e-324, 0.0, 1e-323}, {-1e308, 1e308, 0.0}, {1e300, 1.0, 2.0}, {1e15, 1e15 + 0.25, 1e15},
+                                      {INFINITY, -INFINITY, NAN}, {-5e-324, 5e-324, 0.0}, {1e-90, 1e-95, 1e-99}, {1e100, 1e-100, 1.0}, {0.0, 1e-99, 1e-100}};
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++)
+        for (int log_y = 0; log_y < 2; log_y++) {
+            Text out = {0};
+            double x[] = {1, 2, 3};
+            chart_lines(&out, &(ChartAxes){"t", "x", "y", NAN, NAN, NAN, NAN, log_y}, &(ChartSeries){"s", "#000", false, false, x, cases[c], 3}, 1);
+            chart_lines(&out, &(ChartAxes){"t", "x", "y", NAN, NAN, NAN, NAN, log_y}, &(ChartSeries){"s", "#000", false, false, cases[c], x, 3}, 1);
+            chart_points(&out, &(ChartAxes){"t", "x", "y", 0, 100, 0, 100, false}, (ChartPoint[]){{"p", "#000", cases[c][0], cases[c][1]}}, 1);
+            check(out.n < 100000 && count(out.s, "<text") < 600 && !strstr(out.s, "nan") && !strstr(out.s, "inf"), "%g, %g, %g on a%s axis: %zu bytes", cases[c][0], cases[c][1], cases[c][2],
+                  log_y ? " logarithmic" : "n even", out.n);
+            text_free(&out);
+        }
+}
+
 static void test_page(void) {
     static const char evil[] = "</title><script>alert(1)</script>";
     // a run of 300 steps whose loss is the step: means of 3
@@ -106,10 +123,16 @@ static void make_page(const void* context) {
 }
 
 static void test_refusals(void) {
-    const char *good[] = {in_directory("runs/sel<&>/selector")}, *none[] = {in_directory("runs")};
+    char run[256];
+    snprintf(run, sizeof run, "%s", in_directory("runs/sel<&>/selector"));
+    const char *good[] = {run}, *none[] = {in_directory("runs")};
     check(refuses(make_page, &(Page){none, 1, (EvalOptions){0}}, "no run: it has no log.jsonl"), "a folder that is no run is refused");
     check(refuses(make_page, &(Page){good, 0, (EvalOptions){0}}, "want the folders"), "no folder at all is refused");
     check(refuses(make_page, &(Page){good, 1, {.table = put("object.json", "{}")}}, "want a list of objects"), "a table that is none is refused");
+    check(refuses(make_page, &(Page){good, 1, {.table = put("lists.json", "[[1]]")}}, "want a list of objects"), "so is one of lists");
+    check(refuses(make_page, &(Page){good, 1, {.labels = put("far.jsonl", "{\"row\":4000000000,\"kind\":\"unsafe\"}\n")}}, "far beyond the number of lines"), "a row that would fill the memory is refused");
+    check(refuses(make_page, &(Page){good, 1, {.labels = put("far2.jsonl", "{\"row\":1e300,\"kind\":\"unsafe\"}\n")}}, "far beyond"), "and one beyond all integers");
+    check(refuses(make_page, &(Page){good, 1, {.table = put("page.html", "[]")}}, "it would be overwritten"), "a page does not take the place of its table");
     check(refuses(make_page, &(Page){good, 1, {.labels = put("few.jsonl", "{\"row\":0,\"kind\":\"unsafe\"}\n")}}, "row 1 has no label"), "labels of too few rows are refused");
     check(refuses(make_page, &(Page){good, 1, {.labels = put("bad.jsonl", "{\"row\":0}\n")}}, "bad.jsonl:1: row 0 has no text \"kind\""), "a line without a label is refused");
 }
@@ -119,6 +142,7 @@ int main(void) {
     strcpy(directory, "/tmp/test_report_XXXXXX");
     if (!mkdtemp(directory)) return 1;
     test_chart();
+    test_values();
     test_page();
     test_refusals();
     char command[128];
