@@ -73,6 +73,9 @@ RANKS := $(if $(MPI_FLAGS),$(if $(or $(filter cpu,$(BACKEND)),$(NCCL)),yes))
 ifeq ($(RANKS),yes)
   MPI_INCLUDES := $(filter -I%,$(MPI_FLAGS)) -DOMPI_SKIP_MPICXX -DMPICH_SKIP_MPICXX  # C, not the old C++ bindings
   RANK_LIBS := $(filter -L% -l%,$(MPI_FLAGS)) $(if $(filter cuda,$(BACKEND)),$(NCCL_LIBS))
+  # Libraries outside the system's list are found again when a program starts. nvcc hands a linker's options on in its own way.
+  RANK_FOLDERS := $(wildcard $(patsubst -L%,%,$(filter -L%,$(RANK_LIBS))))
+  RANK_LIBS += $(addprefix $(if $(filter cuda,$(BACKEND)),-Xlinker -rpath$(comma),-Wl$(comma)-rpath$(comma)),$(abspath $(RANK_FOLDERS)))
 endif
 ifeq ($(BACKEND),cpu)
   CU := $(CXX) -x c++ $(CXXFLAGS) -Idev/cpu/include

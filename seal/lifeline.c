@@ -1,5 +1,9 @@
 /* Rank 0 is the hub of a star of TCP connections. See lifeline.h. */
+#include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <ifaddrs.h>
+#include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -15,7 +19,9 @@
 #include "error.h"
 #include "lifeline.h"
 
-#define HELLO_SECONDS 30
+#define HELLO_SECONDS 60    // for all to call
+#define CONNECT_SECONDS 3   // for one address to answer
+#define LOOK_MILLISECONDS 1000
 
 static struct {
     int listener, rank, n;
@@ -23,8 +29,9 @@ static struct {
     int leave[2];  // a byte here ends the thread
     pthread_t thread;
     unsigned char token[16];
+    LifelineBroken broken;
     int running;
-} line = {-1, 0, 0, NULL, {-1, -1}, 0, {0}, 0};
+} line = {-1, 0, 0, NULL, {-1, -1}, 0, {0}, NULL, 0};
 
 // A peer that says nothing for 10 s is asked every 5 s, and is gone after four questions: half a minute.
 static void keep_alive(int fd) {
@@ -47,33 +54,94 @@ static int transfer(int fd, void* data, size_t bytes, int sends) {
     return 1;
 }
 
-void lifeline_listen(LifelineAddress* a, int local_only) {
-    struct sockaddr_in at = {.sin_family = AF_INET};
+// This machine's addresses, as numbers: those that others may reach.
+static void find_addresses(LifelineAddress* a) {
+    struct ifaddrs *all, *x;
+    if (getifaddrs(&all)) fatal("the addresses of this machine cannot be had: %s", strerror(errno));
+    for (x = all; x && a->n_hosts < LIFELINE_HOSTS; x = x->ifa_next) {
+        int family = x->ifa_addr ? x->ifa_addr->sa_family : AF_UNSPEC;
+        if (!(x->ifa_flags & IFF_UP) || x->ifa_flags & IFF_LOOPBACK || (family != AF_INET && family != AF_INET6)) continue;
+        if (family == AF_INET6 && IN6_IS_ADDR_LINKLOCAL(&((struct sockaddr_in6*)(void*)x->ifa_addr)->sin6_addr)) continue;
+        socklen_t size = family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
+        if (!getnameinfo(x->ifa_addr, size, a->hosts[a->n_hosts], sizeof a->hosts[0], NULL, 0, NI_NUMERICHOST)) a->n_hosts++;
+    }
+    freeifaddrs(all);
+    if (!a->n_hosts) fatal("this machine has no address that other machines reach; SEAL_ADDRESS may name one");
+}
+
+// A socket that hears IPv4 and IPv6, or IPv4 alone where there is no other.
+static int listen_anywhere(int* port) {
+    struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_addr = in6addr_any};
+    struct sockaddr_in four = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_ANY)};
+    socklen_t size = sizeof six;
+    int off = 0, fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && !setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) && !bind(fd, (struct sockaddr*)&six, size) && !getsockname(fd, (struct sockaddr*)&six, &size)) {
+        *port = ntohs(six.sin6_port);
+        return fd;
+    }
+    if (fd >= 0) close(fd);
+    size = sizeof four;
+    fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || bind(fd, (struct sockaddr*)&four, size) || getsockname(fd, (struct sockaddr*)&four, &size)) return -1;
+    *port = ntohs(four.sin_port);
+    return fd;
+}
+
+static int listen_here(int* port) {
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof at;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || bind(fd, (struct sockaddr*)&at, size) || getsockname(fd, (struct sockaddr*)&at, &size)) return -1;
+    *port = ntohs(at.sin_port);
+    return fd;
+}
+
+void lifeline_listen(LifelineAddress* a, int local_only) {
+    const char* named = getenv("SEAL_ADDRESS");
     memset(a, 0, sizeof *a);
-    at.sin_addr.s_addr = htonl(local_only ? INADDR_LOOPBACK : INADDR_ANY);
-    line.listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (line.listener < 0 || bind(line.listener, (struct sockaddr*)&at, sizeof at) || listen(line.listener, 1024) || getsockname(line.listener, (struct sockaddr*)&at, &size))
-        fatal("no port can be opened for the other ranks: %s", strerror(errno));
-    a->port = ntohs(at.sin_port);
-    if (local_only) snprintf(a->host, sizeof a->host, "127.0.0.1");
-    else if (gethostname(a->host, sizeof a->host - 1)) fatal("this machine has no name: %s", strerror(errno));
+    line.listener = local_only && !named ? listen_here(&a->port) : listen_anywhere(&a->port);
+    if (line.listener < 0 || listen(line.listener, 1024)) fatal("no port can be opened for the other ranks: %s", strerror(errno));
+    if (named || local_only) {
+        if (snprintf(a->hosts[a->n_hosts++], sizeof a->hosts[0], "%s", named ? named : "127.0.0.1") >= (int)sizeof a->hosts[0]) fatal("SEAL_ADDRESS is too long: %.80s", named);
+    } else find_addresses(a);
     if (getrandom(a->token, sizeof a->token, 0) != (ssize_t)sizeof a->token) fatal("no random bytes: %s", strerror(errno));
 }
 
-static int connect_to(const LifelineAddress* a) {
-    struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM}, *found = NULL;
-    char port[16];
-    snprintf(port, sizeof port, "%d", a->port);
-    int fd = -1, status = getaddrinfo(a->host, port, &hints, &found);
-    if (status) fatal("rank 0's machine, %s, is not found by its name: %s", a->host, gai_strerror(status));
-    for (struct addrinfo* x = found; x && fd < 0; x = x->ai_next) {
-        fd = socket(x->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        if (fd >= 0 && connect(fd, x->ai_addr, x->ai_addrlen)) { close(fd); fd = -1; }
+// A connection to one address, -1 and errno where there is none in CONNECT_SECONDS.
+static int connect_within(const struct addrinfo* to) {
+    int fd = socket(to->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), error = 0;
+    socklen_t size = sizeof error;
+    if (fd < 0) return -1;
+    if (connect(fd, to->ai_addr, to->ai_addrlen)) {
+        struct pollfd p = {fd, POLLOUT, 0};
+        error = errno;
+        if (error == EINPROGRESS && poll(&p, 1, 1000 * CONNECT_SECONDS) <= 0) error = ETIMEDOUT;
+        else if (error == EINPROGRESS && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size)) error = errno;
     }
-    freeaddrinfo(found);
-    if (fd < 0) fatal("rank 0 cannot be reached at %s, port %d: %s", a->host, a->port, strerror(errno));
-    return fd;
+    if (!error && fcntl(fd, F_SETFL, 0)) error = errno;  // blocking from here on
+    if (!error) return fd;
+    close(fd);
+    errno = error;
+    return -1;
+}
+
+// errno, or an answer of getaddrinfo's as text, is told of the last address.
+static int connect_to(const LifelineAddress* a) {
+    char port[16], tried[LIFELINE_HOSTS * 66] = "";
+    const char* why = "";
+    snprintf(port, sizeof port, "%d", a->port);
+    for (int i = 0; i < a->n_hosts; i++) {
+        struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *found = NULL;
+        int fd = -1, status = getaddrinfo(a->hosts[i], port, &hints, &found);
+        if (status) why = gai_strerror(status);
+        for (struct addrinfo* x = found; x && fd < 0; x = x->ai_next)
+            if ((fd = connect_within(x)) < 0) why = strerror(errno);
+        if (found) freeaddrinfo(found);
+        if (fd >= 0) return fd;
+        size_t at = strlen(tried);
+        snprintf(tried + at, sizeof tried - at, "%s%s", i ? ", " : "", a->hosts[i]);
+    }
+    fatal("rank 0 cannot be reached at %s, port %d: %s; SEAL_ADDRESS on rank 0's machine may name another address", tried, a->port, why);
 }
 
 // Rank 0: one connection from every other rank. Strangers are sent away.
@@ -104,6 +172,10 @@ static void last_word(void) {
     for (int r = 0; line.running && word && r < line.n; r++)
         if (line.sockets[r] >= 0) transfer(line.sockets[r], &word, sizeof word, 1);
 }
+void device_failed(void) {
+    error_status = 1;
+    last_word();
+}
 
 // The end of a rank that hears of another's: its number where it has gone without a word, −status where it has said why. The device may be waiting for the one that is gone,
 // so nothing is cleaned up.
@@ -116,11 +188,29 @@ __attribute__((noreturn)) static void stop(int32_t gone) {
     _exit(1);
 }
 
+// Nobody has gone, and yet nothing can go on: this rank says why, and the others leave with it.
+static void look(void) {
+    char why[512], text[1024];
+    if (!line.broken || error_status || !line.broken(why, sizeof why)) return;
+    int n = snprintf(text, sizeof text, "%s: rank %d: %s; all ranks stop (--resume goes on from the newest checkpoint)\n", program_name, line.rank, why);
+    if (write(STDERR_FILENO, text, (size_t)n) < 0) {}
+    device_failed();
+    _exit(1);
+}
+
+// Until a socket has something to say.
+static void wait_for(struct pollfd* p, int n) {
+    for (int ready = 0; ready <= 0;) {
+        ready = poll(p, (nfds_t)n, LOOK_MILLISECONDS);
+        if (ready == 0) look();
+    }
+}
+
 static void* watch_hub(void* unused) {
     (void)unused;
     struct pollfd p[2] = {{line.sockets[0], POLLIN, 0}, {line.leave[0], POLLIN, 0}};
     int32_t gone = 0;
-    while (poll(p, 2, -1) < 0) {}
+    wait_for(p, 2);
     if (p[1].revents) return NULL;
     if (!transfer(line.sockets[0], &gone, sizeof gone, 0)) gone = 0;
     stop(gone);
@@ -132,7 +222,7 @@ static void* watch_all(void* unused) {
     if (!p) return NULL;
     for (int r = 0; r < line.n; r++) { p[r].fd = r ? line.sockets[r] : line.leave[0]; p[r].events = POLLIN; }
     for (;;) {
-        while (poll(p, (nfds_t)line.n, -1) < 0) {}
+        wait_for(p, line.n);
         if (p[0].revents) { free(p); return NULL; }
         for (int r = 1; r < line.n; r++) {  // a rank sends nothing after its hello but its last word: whatever comes is its end
             if (!p[r].revents) continue;
@@ -146,9 +236,10 @@ static void* watch_all(void* unused) {
     }
 }
 
-void lifeline_start(const LifelineAddress* a, int rank, int n) {
+void lifeline_start(const LifelineAddress* a, int rank, int n, LifelineBroken broken) {
     line.rank = rank;
     line.n = n;
+    line.broken = broken;
     memcpy(line.token, a->token, sizeof line.token);
     line.sockets = malloc((size_t)n * sizeof(int));
     if (!line.sockets || pipe(line.leave)) fatal("no connections between ranks: %s", strerror(errno));
@@ -160,7 +251,7 @@ void lifeline_start(const LifelineAddress* a, int rank, int n) {
         memcpy(hello.token, a->token, sizeof hello.token);
         hello.rank = rank;
         keep_alive(line.sockets[0]);
-        if (!transfer(line.sockets[0], &hello, sizeof hello, 1)) fatal("rank 0 at %s does not answer", a->host);
+        if (!transfer(line.sockets[0], &hello, sizeof hello, 1)) fatal("rank 0 does not answer: %s", strerror(errno));
     }
     if (pthread_create(&line.thread, NULL, rank == 0 ? watch_all : watch_hub, NULL)) fatal("no thread can be started to watch the other ranks");
     line.running = 1;

@@ -9,13 +9,15 @@
 
 static struct {
     int rank, n;
-    bool started;      // by a launcher, MPI is up
+    int machine_rank, machine_n;  // among the ranks of this machine
+    bool started;                 // by a launcher, MPI is up
     ncclComm_t comm;
-} world = {0, 1, false, NULL};
+} world = {0, 1, 0, 1, false, NULL};
 
 static void nccl_check(ncclResult_t result, const char* call, const char* file, int line) {
     if (result == ncclSuccess) return;
-    fprintf(stderr, "NCCL error: %s\n  in %s\n  at %s:%d\n", ncclGetErrorString(result), call, file, line);
+    fprintf(stderr, "NCCL error: %s (%s)\n  in %s\n  at %s:%d\n", ncclGetErrorString(result), ncclGetLastError(NULL), call, file, line);
+    device_failed();
     exit(1);
 }
 #define ncclCheck(call) nccl_check(call, #call, __FILE__, __LINE__)
@@ -37,30 +39,46 @@ void ranks_hello(void) {
     error_rank = rank > 0 ? rank : 0;
 }
 
-static void take_gpu(void) {
-    MPI_Comm machine;
-    int local_rank, local_count, gpus = 0;
-    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, world.rank, MPI_INFO_NULL, &machine);
-    MPI_Comm_rank(machine, &local_rank);
-    MPI_Comm_size(machine, &local_count);
-    MPI_Comm_free(&machine);
+// Two ranks on one GPU: a launcher that shows each the same one, or more ranks than GPUs. On the CPU all have the same "device".
+static void look_for_shared_gpus(MPI_Comm machine) {
+#ifdef __CUDACC__
+    char mine[32] = "", *all = (char*)malloc((size_t)world.machine_n * sizeof mine);
+    int device;
+    if (!all) fatal("out of host memory");
+    cudaCheck(cudaGetDevice(&device));
+    cudaCheck(cudaDeviceGetPCIBusId(mine, sizeof mine, device));
+    MPI_Allgather(mine, sizeof mine, MPI_BYTE, all, sizeof mine, MPI_BYTE, machine);
+    for (int r = 0; r < world.machine_rank; r++)
+        if (!strcmp(all + r * sizeof mine, mine)) fatal("%d ranks on a machine, and two of them have GPU %s; one rank a GPU", world.machine_n, mine);
+    free(all);
+#else
+    (void)machine;
+#endif
+}
+
+static void take_gpu(MPI_Comm machine) {
+    int gpus = 0;
     cudaError_t error = cudaGetDeviceCount(&gpus);
     if (error != cudaSuccess) fatal("no GPU can be used: %s", cudaGetErrorString(error));
-    // srun may show each rank its own GPU and no other
-    if (gpus > 1 && local_count > gpus) fatal("%d ranks on a machine with %d GPUs; one rank a GPU", local_count, gpus);
-    cudaCheck(cudaSetDevice(local_rank % gpus));
+    cudaCheck(cudaSetDevice(world.machine_rank % gpus));  // srun may show each rank its own GPU and no other
+    look_for_shared_gpus(machine);
+}
+
+// What has broken between GPUs while nobody asks: the kernels of a collective would wait for ever.
+static bool communicator_broken(char* why, size_t size) {
+    ncclComm_t comm = __atomic_load_n(&world.comm, __ATOMIC_ACQUIRE);
+    ncclResult_t state = ncclSuccess, asked = comm ? ncclCommGetAsyncError(comm, &state) : ncclSuccess;
+    if (asked != ncclSuccess) state = asked;
+    if (state == ncclSuccess || state == ncclInProgress) return false;
+    snprintf(why, size, "NCCL error: %s (%s)", ncclGetErrorString(state), ncclGetLastError(comm));
+    return true;
 }
 
 static void watch_each_other(void) {
     LifelineAddress address;
-    MPI_Comm machine;
-    int local_count;
-    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, world.rank, MPI_INFO_NULL, &machine);
-    MPI_Comm_size(machine, &local_count);
-    MPI_Comm_free(&machine);
-    if (world.rank == 0) lifeline_listen(&address, local_count == world.n);
+    if (world.rank == 0) lifeline_listen(&address, world.machine_n == world.n);
     ranks_share(&address, sizeof address);
-    lifeline_start(&address, world.rank, world.n);
+    lifeline_start(&address, world.rank, world.n, communicator_broken);
 }
 
 void ranks_start(int expected) {
@@ -74,12 +92,21 @@ void ranks_start(int expected) {
     if (expected && expected != world.n) fatal("--ranks is %d and %d %s started; use mpirun -n %d, or --dry-run to plan", expected, world.n, world.n == 1 ? "process was" : "were", expected);
     if (world.n == 1) return;
     error_rank = world.rank;
-    take_gpu();
-    watch_each_other();
+    MPI_Comm machine;
+    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, world.rank, MPI_INFO_NULL, &machine);
+    MPI_Comm_rank(machine, &world.machine_rank);
+    MPI_Comm_size(machine, &world.machine_n);
+    watch_each_other();  // before anything that may fail on one machine alone
+    take_gpu(machine);
+    MPI_Comm_free(&machine);
+    // NVLink's sums in the switch differ from call to call (nccl issue 1497); all else adds in an order that the machines decide.
+    if (!getenv("NCCL_ALGO")) setenv("NCCL_NVLS_ENABLE", "0", 0);
     ncclUniqueId id;
+    ncclComm_t comm;
     if (world.rank == 0) ncclCheck(ncclGetUniqueId(&id));
     ranks_share(&id, sizeof id);
-    ncclCheck(ncclCommInitRank(&world.comm, world.n, id, world.rank));
+    ncclCheck(ncclCommInitRank(&comm, world.n, id, world.rank));
+    __atomic_store_n(&world.comm, comm, __ATOMIC_RELEASE);
 }
 
 void ranks_plan(int n) {
@@ -99,6 +126,7 @@ void ranks_end(void) {
 
 int ranks_rank(void) { return world.rank; }
 int ranks_count(void) { return world.n; }
+int ranks_on_machine(void) { return world.machine_n; }
 
 void ranks_barrier(void) {
     if (!world.started) return;

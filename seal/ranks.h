@@ -20,6 +20,7 @@ void ranks_plan(int n);
 void ranks_end(void);
 int ranks_rank(void);
 int ranks_count(void);
+int ranks_on_machine(void);  // those that share its memory with this one, itself included
 
 // Host, at the ends of a run only: wait for all; rank 0's bytes to all.
 void ranks_barrier(void);

@@ -10,7 +10,7 @@
 // defines: ranks_rank, ranks_count, ranks_share
 #include "ranks.h"
 #include "run.h"
-// defines: check_head_size
+// defines: check_sizes
 #include "select.h"
 
 #define AUTO_TOKENS_MOST (1 << 18)  // of --tokens auto: GEMMs gain nothing beyond
@@ -79,16 +79,29 @@ void run_settings(const TrainOptions* o, const ModelConfig* config, TrainerSetti
 static void look_for_an_earlier_run(const TrainOptions* o) {
     char summary[4200];
     snprintf(summary, sizeof summary, "%s/summary.json", o->out);
-    if (o->resume && file_exists(summary)) {
+    int ended = file_exists(summary);
+    ranks_share(&ended, sizeof ended);  // rank 0 decides, so that all leave or none
+    if (o->resume && ended) {
         if (!o->quiet) printf("%s: this run has ended; nothing to do\n", o->out);
         ranks_end();
         exit(0);
     }
     if (o->resume) return;
     bool any = checkpoint_any(o->out);
-    if (any && file_exists(summary)) fatal("%s holds a run that has ended, with its checkpoints; remove %s/checkpoint to train anew there", o->out, o->out);
+    if (any && ended) fatal("%s holds a run that has ended, with its checkpoints; remove %s/checkpoint to train anew there", o->out, o->out);
     if (any) fatal("%s/checkpoint holds a run that can go on; give --resume, or remove that folder to start anew", o->out);
-    unlink(summary);
+}
+
+// A model or an adapter that is trained on is not written over by what comes of it.
+static void look_at_what_is_read(const Run* run) {
+    const TrainOptions* o = run->o;
+    char path[4200];
+    if (!run->trainer.with_lora || o->merge) {
+        snprintf(path, sizeof path, "%s/model", o->out);
+        output_is_not(path, o->model);
+    }
+    snprintf(path, sizeof path, "%s/adapter", o->out);
+    output_is_not(path, o->adapter);
 }
 
 void run_plan(Run* run, const TrainOptions* o, int command, ModelConfig* config, TrainerSettings* settings) {
@@ -100,9 +113,10 @@ void run_plan(Run* run, const TrainOptions* o, int command, ModelConfig* config,
     run->record.options = options_json(&train_options, command, o);
     if (!o->dry_run) look_for_an_earlier_run(o);
     model_config_read(config, o->model);
-    check_head_size(config);
+    check_sizes(config);
     run_settings(o, config, settings);
     trainer_plan(&run->trainer, config, settings);
+    if (!o->dry_run && !o->resume) look_at_what_is_read(run);  // --resume compares digests
 }
 
 bool run_show(Run* run) {
@@ -128,6 +142,27 @@ static void prepare_output(const char* out) {
     directory_clean(model);
 }
 
+// Nothing stands in the way of this run any more.
+static void take_the_place_of_an_earlier_run(const char* out) {
+    char summary[4200];
+    snprintf(summary, sizeof summary, "%s/summary.json", out);
+    if (!unlink(summary)) warning("%s held a run that had ended; this one takes its place", out);
+}
+
+// RUN lies where all ranks see it: a file of rank 0's is there for the others. Each would read and write parts of its own otherwise, and no checkpoint would ever be whole.
+static void look_from_all(const char* out) {
+    char path[4200];
+    uint64_t name = (uint64_t)(wall_seconds() * 1e6);
+    if (ranks_count() == 1) return;
+    ranks_share(&name, sizeof name);
+    snprintf(path, sizeof path, "%s/.ranks.%llx", out, (unsigned long long)name);
+    if (!ranks_rank()) file_write(path, "", 0);
+    ranks_barrier();
+    if (!file_exists(path)) fatal("%s: rank 0's machine has another folder of this name; --out must lie on a file system that all machines share", out);
+    ranks_barrier();
+    if (!ranks_rank()) unlink(path);
+}
+
 int64_t run_steps(const TrainOptions* o, int64_t samples, int64_t* per_epoch) {
     *per_epoch = o->compat ? samples / o->batch : (samples + o->batch - 1) / o->batch;
     if (!*per_epoch) fatal("%lld samples do not fill one batch of %lld", (long long)samples, (long long)o->batch);
@@ -141,6 +176,7 @@ void run_begin(Run* run, int64_t samples) {
     const TrainOptions* o = run->o;
     run->steps = run_steps(o, samples, &run->steps_per_epoch);
     if (!ranks_rank()) prepare_output(o->out);
+    look_from_all(o->out);
     trainer_allocate(&run->trainer);
     trainer_load(&run->trainer, o->model, o->adapter, (uint64_t)o->seed, o->quiet);
     run->peak_tflops = ranks_count() * gpu_peak_tflops(device_name(), sizeof(floatX) == 2);
@@ -208,7 +244,9 @@ static bool open_newest(Checkpoint* c, const char* out) {
     int64_t step = -1;
     if (!ranks_rank() && checkpoint_open(c, out, -1)) step = c->step;
     ranks_share(&step, sizeof step);
-    return step >= 0 && (!ranks_rank() || checkpoint_open(c, out, step));
+    if (step < 0) return false;
+    if (ranks_rank() && !checkpoint_open(c, out, step)) fatal("%s/checkpoint/step-%lld is not what rank 0 reads there", out, (long long)step);
+    return true;
 }
 
 static int64_t resume(Run* run) {
@@ -241,13 +279,14 @@ static void find_room(const Run* run, const Selector* selector) {
     const Trainer* t = &run->trainer;
     const ModelLayout* written = t->with_lora && !o->merge ? &t->lora.layout : &t->layout;
     double MiB = 1048576.0, model = (double)written->n_parameters * sizeof(float), state = (double)run->snapshot.whole_bytes, held = (double)checkpoint_bytes_held(o->out);
-    double checkpoints = o->save_every ? state * (double)(o->keep + 1) : 0.0;  // one more while it is written
+    int64_t most = o->keep + (ranks_count() > 1 ? 2 : 1);  // one more while it is written, and one that a slower rank has yet to finish
+    double checkpoints = o->save_every ? state * (double)most : 0.0;
     double rest = 512.0 * (double)run->steps + (selector ? 28.0 * (double)selector->N : 0.0);  // log.jsonl, selector.safetensors
     double need = model + rest + (checkpoints > held ? checkpoints - held : 0.0) + (1 << 20), have = (double)directory_free(o->out);
     if (need <= have) return;
     if (!checkpoints) fatal("%s: %.1f MiB are free, the run writes a model of %.1f MiB; make room, or choose another --out", o->out, have / MiB, model / MiB);
     fatal("%s: %.1f MiB are free, the run writes a model of %.1f MiB and holds %lld checkpoints of %.1f MiB; make room, choose another --out or lower --keep", o->out, have / MiB,
-          model / MiB, (long long)o->keep + 1, state / MiB);
+          model / MiB, (long long)most, state / MiB);
 }
 
 void run_start(Run* run, Selector* selector) {
@@ -271,6 +310,7 @@ void run_start(Run* run, Selector* selector) {
     if (!ranks_rank()) find_room(run, selector);
     run->began = wall_seconds();
     int64_t log_bytes = o->resume ? resume(run) : 0;
+    if (!ranks_rank()) take_the_place_of_an_earlier_run(o->out);
     log_open(&run->log, ranks_rank() ? NULL : o->out, log_bytes);
     if (!log_bytes) log_line(&run->log, run->record.options);
     progress_begin(&run->progress, run->record.command, run->steps, o->quiet);
@@ -318,6 +358,9 @@ void run_leave(Run* run, int64_t step) {
     snapshot_wait(&run->snapshot);
     progress_end(&run->progress);
     log_close(&run->log);
+    // A launcher may end the others when the first has left; all have done their work, and leave with their own status.
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGUSR1, SIG_IGN);
     ranks_end();
     if (ranks_rank()) exit(STATUS_STOPPED);
     fprintf(stderr, "%s: %s: stopped after step %lld of %lld; --resume goes on from %s/checkpoint/step-%lld\n", program_name, number == SIGINT ? "SIGINT" : number == SIGTERM ? "SIGTERM" : number == SIGUSR1 ? "SIGUSR1" : "a signal to another rank",

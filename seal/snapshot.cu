@@ -2,6 +2,8 @@
 #include <string.h>
 #include <unistd.h>
 #include "error.h"
+// defines: ranks_on_machine
+#include "ranks.h"
 #include "snapshot.h"
 
 void snapshot_begin(Snapshot* s, const char* run, int rank, int keep) {
@@ -11,7 +13,7 @@ void snapshot_begin(Snapshot* s, const char* run, int rank, int keep) {
     s->keep = keep;
     s->step = -1;
     s->piece = (size_t)64 << 20;
-    s->host_most = (size_t)sysconf(_SC_AVPHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE) / 2;
+    s->host_most = (size_t)sysconf(_SC_AVPHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE) / 2 / (size_t)ranks_on_machine();
 }
 
 static void add(Snapshot* s, const char* name, float* device, int64_t count, int64_t from, int64_t n, bool saves) {
@@ -36,13 +38,23 @@ void snapshot_add_part(Snapshot* s, const char* name, float* device, int64_t cou
 
 static void allocate(Snapshot* s) {
     if (s->host) return;
-    s->host_bytes = s->bytes <= s->host_most ? s->bytes : s->piece;
-    cudaCheck(cudaMallocHost((void**)&s->host, s->host_bytes + 1));  // a rank may have nothing to save
+    s->host_bytes = s->bytes;
+    if (s->bytes > s->host_most || cudaMallocHost((void**)&s->host, s->bytes + 1) != cudaSuccess) {  // a rank may have nothing to save: 1 byte more
+        cudaGetLastError();  // a limit on locked memory is no error: pieces do as well
+        s->host_bytes = s->piece;
+        cudaCheck(cudaMallocHost((void**)&s->host, s->host_bytes));
+    }
     cudaCheck(cudaEventCreateWithFlags(&s->copied, cudaEventDisableTiming));
+}
+
+// Before a checkpoint is written too: another rank may have finished the last one after rank 0 had.
+static void prune(const Snapshot* s) {
+    if (s->rank == 0) checkpoint_prune(s->run, s->keep);
 }
 
 // Too large for the host's memory: the device waits while pieces go through the small buffer.
 static void write_pieces(Snapshot* s, cudaStream_t stream) {
+    prune(s);
     bool good = checkpoint_create(&s->writer, s->run, s->step, s->rank, s->parts, s->n_rows);
     s->begun = true;
     for (int i = 0; i < s->n_rows; i++) {
@@ -75,8 +87,9 @@ void snapshot_take(Snapshot* s, int64_t step, cudaStream_t stream) {
 static void* write_checkpoint(void* argument) {
     Snapshot* s = (Snapshot*)argument;
     CheckpointWriter* w = &s->writer;
+    if (!s->begun) prune(s);
     bool good = s->begun || (checkpoint_create(w, s->run, s->step, s->rank, s->parts, s->n_rows) && checkpoint_write(w, s->host, s->bytes));
-    if (good && checkpoint_commit(w, s->run_json) && s->rank == 0) checkpoint_prune(s->run, s->keep);
+    if (good && checkpoint_commit(w, s->run_json)) prune(s);
     __atomic_store_n(&s->finished, 1, __ATOMIC_RELEASE);
     return NULL;
 }

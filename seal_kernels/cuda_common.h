@@ -33,9 +33,12 @@ template <> inline __host__ __device__ __nv_bfloat16 from_float<__nv_bfloat16>(f
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // errors of the program: print call, file, line and stop (errors of the user are found before a kernel runs)
+// A program may define device_failed: it is called before exit, which a broken device may never come out of.
+extern "C" __attribute__((weak)) void device_failed(void);
 static inline void cuda_check(cudaError_t error, const char* call, const char* file, int line) {
     if (error != cudaSuccess) {
         fprintf(stderr, "CUDA error: %s\n  in %s\n  at %s:%d\n", cudaGetErrorString(error), call, file, line);
+        if (device_failed) device_failed();
         exit(1);
     }
 }

@@ -21,6 +21,7 @@ launch=(mpirun -n "$gpus")
 if [ "$hosts" != "$gpus" ]; then
     launch=(mpirun --hostfile "$hosts" --map-by "ppr:$gpus:node" -n $((gpus * $(grep -c . "$hosts"))))
 fi
+while IFS= read -r name; do launch+=(-x "$name"); done < <(compgen -e | grep -E '^(NCCL_|SEAL_|CUDA_VISIBLE_DEVICES$|LD_LIBRARY_PATH$)')  # other machines know nothing of this shell
 newest() { ls "$out/checkpoint" 2>/dev/null | sed -n 's/^step-//p' | sort -n | tail -1; }
 while :; do
     before=$(newest)

@@ -91,6 +91,11 @@ victim=$(pgrep -P $pid | sed -n 2p)
 kill -KILL "$victim"; start=$SECONDS; wait $pid; status=$?
 truth "a rank that is killed ends the run (status $status, $((SECONDS - start)) s)" test $status -ne 0 -a $((SECONDS - start)) -lt 60
 truth "with a line that says so" grep -q "rank 1 has gone" err
+# all live, and yet nothing goes on: the communicator of one has broken, as behind a cable that was pulled
+timeout 60 mpirun -n 1 "${select[@]/4/400}" --algorithm 2 --out broken : -n 1 -x CPU_NCCL_BREAK=300 "${select[@]/4/400}" --algorithm 2 --out broken >out 2>err; status=$?
+truth "a broken communicator ends the run (status $status)" test $status -ne 0 -a $status -ne 124
+truth "with a line that says so" test "$(grep -c '^train_seal: rank 1: NCCL error: remote process exited' err)" -eq 1
+expect "rank 0's address by name" mpirun -n 2 -x SEAL_ADDRESS=127.0.0.2 "${sft[@]}" --max-steps 2 --out addressed
 # what a user gets wrong is said once, not by every rank
 said() {
     local name=$1 text=$2; shift 2; "$@" >out 2>err; local status=$?
@@ -101,5 +106,8 @@ said "a file that is not there, which rank 0 may meet first" "nothere.jsonl: can
 said "a wrong option on three ranks is one line" "--max-length is 99, base reads at most 32" mpirun -n 3 "${sft[@]}" --max-length 99 --out x3
 said "so are numbers that are not finite, with the tensor that broke first, wherever it lies" "the first tensor that is not finite: " \
     mpirun -n 3 "$train_seal" sft --model base --tune=tune.jsonl --lr 1e6 --clip 0 --batch 16 --epochs 9 --quiet --out x5
+mkdir here there
+for d in here there; do ln -s "$work/base" "$work/tune.jsonl" "$work/safe.jsonl" $d; done
+said "a folder that is another one for each machine" "run: rank 0's machine has another folder of this name" mpirun -n 1 -wdir "$work/here" "${sft[@]}" --out run : -n 1 -wdir "$work/there" "${sft[@]}" --out run
 refuse "more ranks than were started" "--ranks is 4 and 1 process was started" "${sft[@]}" --out x4 --ranks 4
 exit $failed
