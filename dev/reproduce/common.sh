@@ -223,8 +223,8 @@ run_arm() {
     if [ -n "$scored" ]; then
         from=$run/kept.jsonl
         local started=$SECONDS
-        [ -e "$run/scored" ] || { logged "$run/stdout.txt" "$train_seal" select --tune "$tune" --top "$top" --seed "$seed" --out "$run/kept.jsonl" --scores "$run/selector.safetensors" $scored; touch "$run/scored"; }
-        metric select_s "$(awk -v a="$([ -n "$spent" ] && json_field wall_s "$spent/summary.json" || echo 0)" -v b=$((SECONDS - started)) 'BEGIN { print a + b }')"
+        [ -e "$run/scored" ] || { logged "$run/stdout.txt" "$train_seal" select --tune "$tune" --top "$top" --seed "$seed" --out "$run/kept.jsonl" --scores "$run/selector.safetensors" $scored; echo $((SECONDS - started)) >"$run/scored"; }
+        metric select_s "$(awk -v a="$([ -n "$spent" ] && json_field wall_s "$spent/summary.json" || echo 0)" -v b="$(cat "$run/scored")" 'BEGIN { print a + b }')"
         [ -z "$spent" ] || ln -sfn "$(realpath "$spent")" "$run/selection"
         [ -n "$spent" ] && metric select_mib "$(awk -v a="$(json_field peak_bytes "$spent/summary.json")" 'BEGIN { print a / 1048576 }')"
         if [ -n "$labels" ]; then
