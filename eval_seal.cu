@@ -29,6 +29,7 @@ int main(int argc, char** argv) {
     EvalOptions o;
     StringList positional;
     int command = options_parse(&eval_options, argc, argv, &o, &positional), status = run_command(command, &o, &positional);
+    stdout_check();
     options_free(&eval_options, &o, &positional);
     return status;
 }

@@ -24,7 +24,7 @@ kernels do is seal_kernels/kernels.h.
 #include "schedule.h"
 // defines: seal_step
 #include "seal_step.h"
-// defines: select_command, load_samples, check_head_size
+// defines: select_command, load_samples, check_sizes
 #include "select.h"
 // defines: SelectorFile, selection_order
 #include "selection.h"
@@ -37,6 +37,16 @@ kernels do is seal_kernels/kernels.h.
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // init
+
+// Random weights do not take the place of trained ones.
+static void refuse_model(const char* directory) {
+    static const char* const names[] = {"model.safetensors", "model.safetensors.index.json"};
+    for (int i = 0; i < 2; i++) {
+        char path[4200];
+        snprintf(path, sizeof path, "%s/%s", directory, names[i]);
+        if (file_exists(path)) fatal("%s: there is a model already; remove it, or choose another --out", path);
+    }
+}
 
 static int init_command(const TrainOptions* o) {
     ModelConfig config;
@@ -63,7 +73,8 @@ static int init_command(const TrainOptions* o) {
     }
     if (!config.V) fatal("init: --vocab or --tokenizer is required");
     model_config_complete(&config, "init");
-    check_head_size(&config);
+    check_sizes(&config);
+    refuse_model(o->out);
     directory_probe(o->out);
     ModelLayout layout;
     model_layout(&layout, &config, NULL);
@@ -564,6 +575,7 @@ int main(int argc, char** argv) {
     if (ranks_rank()) o.quiet = true;
     int status = run_command(&o, command);
     ranks_end();
+    if (!trains) stdout_check();
     options_free(&train_options, &o, &positional);
     return status;
 }

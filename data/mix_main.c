@@ -9,7 +9,7 @@ them. Every source lends each of its rows to one role at most: roles take rows b
 // defines: RowReader, DataRow
 #include "dataset.h"
 #include "error.h"
-// defines: AtomicFile, directory_make
+// defines: AtomicFile, directory_probe, output_is_not
 #include "file.h"
 #include "options.h"
 // defines: random_permutation
@@ -28,7 +28,9 @@ static const OptionRow options[] = {
 static const OptionTable table = {"mix", "mixes data files into safe, fine-tuning and held-out sets", commands, 1, options, sizeof options / sizeof *options, NULL, 0};
 
 #define MOST_ROLES 16
+#define MOST_SOURCES 256
 #define MOST_WORDS 12
+#define ROLE_LENGTH 63
 #define MOST_REMAINDERS 16
 
 // One line of a recipe.
@@ -40,7 +42,7 @@ typedef struct {
 } Source;
 
 typedef struct { char *prompt, *response; const char *kind, *name; } Row;  // response NULL: a prompt alone
-typedef struct { char name[64]; Row* rows; int64_t n, capacity; } Role;
+typedef struct { char name[ROLE_LENGTH + 1]; Row* rows; int64_t n, capacity; } Role;
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // the recipe
@@ -53,8 +55,17 @@ static char* value_of(char* word, const char* key) {
 static int64_t whole(const char* text, int64_t low, const char* what, const char* path, int64_t line) {
     char* end;
     long long n = strtoll(text, &end, 10);
-    if (end == text || *end || n < low) fatal("%s:%lld: %s is \"%.40s\", want a whole number from %lld", path, (long long)line, what, text, (long long)low);
+    if (end == text || *end || n < low || n > INT32_MAX)
+        fatal("%s:%lld: %s is \"%.40s\", want a whole number from %lld to %d", path, (long long)line, what, text, (long long)low, INT32_MAX);
     return n;
+}
+
+// A role is the name of two files, ROLE.jsonl and ROLE.labels.jsonl.
+static void check_role(const char* name, const char* path, int64_t line) {
+    static const char labels[] = ".labels";
+    size_t n = strlen(name), m = sizeof labels - 1;
+    if (n > ROLE_LENGTH || strchr(name, '/') || *name == '.' || (n >= m && !strcmp(name + n - m, labels)))
+        fatal("%s:%lld: role \"%.80s\": want a file's name of at most %d characters, without / and without %s at its end", path, (long long)line, name, ROLE_LENGTH, labels);
 }
 
 static void read_rows(Source* s, char* text, const char* path) {
@@ -82,6 +93,7 @@ static bool read_source(Source* s, char* text, const char* path, int64_t line) {
     }
     if (!n) return false;
     if (n < 4) fatal("%s:%lld: want ROLE KIND NAME FILE", path, (long long)line);
+    check_role(words[0], path, line);
     s->role = words[0];
     s->kind = words[1];
     s->name = words[2];
@@ -137,9 +149,11 @@ static bool lends(const Source* s, int64_t row) {
     return false;
 }
 
+static void source_path(char path[4200], const Source* s, const MixOptions* o) { snprintf(path, 4200, "%s/%s", o->from, s->file); }
+
 static int64_t read_file(const Source* s, const MixOptions* o, Role* role) {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/%s", o->from, s->file);
+    char path[4200];
+    source_path(path, s, o);
     const char* paths[] = {path};
     StringList files = {paths, 1};
     RowOptions plain = {.prompt_template = s->prompts ? "{prompt}" : NULL, .prompt_field = s->prompt, .response_field = s->response, .prompts_only = s->prompts};
@@ -171,6 +185,20 @@ static int64_t read_file(const Source* s, const MixOptions* o, Role* role) {
     return taken;
 }
 
+static const char* const endings[2] = {".jsonl", ".labels.jsonl"};
+static void role_path(char path[4200], const Role* role, const char* ending, const MixOptions* o) { snprintf(path, 4200, "%s/%s%s", o->out, role->name, ending); }
+
+// No source is written over.
+static void check_outputs(const Role* roles, int n_roles, const Source* sources, int n_sources, const MixOptions* o) {
+    for (int r = 0; r < 2 * n_roles; r++)
+        for (int s = 0; s < n_sources; s++) {
+            char out[4200], in[4200];
+            role_path(out, &roles[r / 2], endings[r % 2], o);
+            source_path(in, &sources[s], o);
+            output_is_not(out, in);
+        }
+}
+
 // Rows in a seeded order. prompt/chosen rows take no template: the prompt already has it; a prompt alone has not, and gets it where it is read.
 static void write_role(const Role* role, const MixOptions* o) {
     char path[4200];
@@ -178,9 +206,9 @@ static void write_role(const Role* role, const MixOptions* o) {
     int* order = malloc((size_t)role->n * sizeof *order);
     if (!order) fatal("out of memory for %lld rows", (long long)role->n);
     random_permutation((uint64_t)o->seed, 1u << 20, order, (int)role->n);
-    snprintf(path, sizeof path, "%s/%s.jsonl", o->out, role->name);
+    role_path(path, role, endings[0], o);
     atomic_open(&data, path);
-    snprintf(path, sizeof path, "%s/%s.labels.jsonl", o->out, role->name);
+    role_path(path, role, endings[1], o);
     atomic_open(&labels, path);
     for (int64_t i = 0; i < role->n; i++) {
         const Row* row = &role->rows[order[i]];
@@ -210,20 +238,24 @@ int main(int argc, char** argv) {
     StringList positional;
     options_parse(&table, argc, argv, &o, &positional);
     Role roles[MOST_ROLES] = {0};
-    int n_roles = 0;
+    Source sources[MOST_SOURCES];
+    int n_roles = 0, n_sources = 0;
     size_t length;
     char* text = file_read(o.recipe, 1 << 20, &length);
     int64_t number = 0;
     for (char *line = text, *next; line; line = next) {
         next = strchr(line, '\n');
         if (next) *next++ = 0;
-        Source s;
-        if (!read_source(&s, line, o.recipe, ++number)) continue;
-        int64_t taken = read_file(&s, &o, role_of(roles, &n_roles, s.role));
-        if (!o.quiet) printf("%-10s %-8s %-20s %7lld rows of %s\n", s.role, s.kind, s.name, (long long)taken, s.file);
+        Source* s = &sources[n_sources];
+        if (n_sources == MOST_SOURCES) fatal("%s: more than %d sources", o.recipe, MOST_SOURCES);
+        if (!read_source(s, line, o.recipe, ++number)) continue;
+        n_sources++;
+        int64_t taken = read_file(s, &o, role_of(roles, &n_roles, s->role));
+        if (!o.quiet) printf("%-10s %-8s %-20s %7lld rows of %s\n", s->role, s->kind, s->name, (long long)taken, s->file);
     }
     if (!n_roles) fatal("%s: names no source", o.recipe);
-    directory_make(o.out);
+    directory_probe(o.out);
+    check_outputs(roles, n_roles, sources, n_sources, &o);
     for (int i = 0; i < n_roles; i++) {
         write_role(&roles[i], &o);
         if (!o.quiet) printf("wrote %s/%s.jsonl, %lld rows\n", o.out, roles[i].name, (long long)roles[i].n);
@@ -234,6 +266,7 @@ int main(int argc, char** argv) {
         free(roles[i].rows);
     }
     free(text);
+    stdout_check();
     options_free(&table, &o, &positional);
     return 0;
 }

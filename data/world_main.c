@@ -62,6 +62,7 @@ int main(int argc, char** argv) {
     WorldOptions o;
     StringList positional;
     int command = options_parse(&world_options, argc, argv, &o, &positional), status = run_command(command, &o, &positional);
+    stdout_check();
     options_free(&world_options, &o, &positional);
     return status;
 }

@@ -26,12 +26,13 @@ static const Column columns[] = {
 };
 #define N_COLUMNS ((int)(sizeof columns / sizeof *columns))
 
-// DIR/NAME as an object; NULL where there is no such file.
-static cJSON* read_object(const char* directory, const char* name) {
+// DIR/NAME as an object, which `out` (may be NULL) must not be; NULL where there is no such file.
+static cJSON* read_object(const char* directory, const char* name, const char* out) {
     char path[4200];
     size_t n;
     snprintf(path, sizeof path, "%s/%s", directory, name);
     if (!file_exists(path)) return NULL;
+    if (out) output_is_not(out, path);
     char* text = file_read(path, 1 << 24, &n);
     cJSON* object = cJSON_ParseWithLength(text, n);
     free(text);
@@ -40,11 +41,11 @@ static cJSON* read_object(const char* directory, const char* name) {
 }
 
 // What the runs of a method took: its selector or scorer, and its fine-tuning.
-static double seconds_of(const char* directory) {
+static double seconds_of(const char* directory, const char* out) {
     static const char* const runs[] = {"summary.json", "selector/summary.json", "scorer/summary.json"};
     double sum = 0.0;
     for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
-        cJSON* summary = read_object(directory, runs[i]);
+        cJSON* summary = read_object(directory, runs[i], out);
         const cJSON* wall = cJSON_GetObjectItemCaseSensitive(summary, "wall_s");
         if (cJSON_IsNumber(wall)) sum += wall->valuedouble;
         cJSON_Delete(summary);
@@ -52,15 +53,15 @@ static double seconds_of(const char* directory) {
     return sum;
 }
 
-static cJSON* method_row(const char* directory) {
+static cJSON* method_row(const char* directory, const char* out) {
     const char* slash = strrchr(directory, '/');
-    cJSON *row = cJSON_CreateObject(), *files[2] = {read_object(directory, "scores.json"), read_object(directory, "auc.json")};
+    cJSON *row = cJSON_CreateObject(), *files[2] = {read_object(directory, "scores.json", out), read_object(directory, "auc.json", out)};
     if (!files[0]) fatal("%s/scores.json: missing; `world score` makes it", directory);
     cJSON_AddStringToObject(row, "method", slash ? slash + 1 : directory);
     for (int c = 0; c < N_COLUMNS; c++) {
         const cJSON* from = columns[c].file ? files[!strcmp(columns[c].file, "auc.json")] : NULL;
         const cJSON* value = cJSON_GetObjectItemCaseSensitive(from, columns[c].name);
-        if (!columns[c].file) cJSON_AddNumberToObject(row, columns[c].name, round(10.0 * seconds_of(directory)) / 10.0);
+        if (!columns[c].file) cJSON_AddNumberToObject(row, columns[c].name, round(10.0 * seconds_of(directory, out)) / 10.0);
         else if (from) cJSON_AddItemToObject(row, columns[c].name, cJSON_IsNumber(value) ? cJSON_CreateNumber(value->valuedouble) : cJSON_CreateNull());
     }
     cJSON_Delete(files[0]);
@@ -90,7 +91,7 @@ static void print_table(const cJSON* table) {
 int world_table(const WorldOptions* o, const StringList* directories) {
     if (!directories->n) fatal("table: want the folders of the methods");
     cJSON* table = cJSON_CreateArray();
-    for (int i = 0; i < directories->n; i++) cJSON_AddItemToArray(table, method_row(directories->items[i]));
+    for (int i = 0; i < directories->n; i++) cJSON_AddItemToArray(table, method_row(directories->items[i], o->out));
     if (o->out) {
         char* text = cJSON_Print(table);
         if (!text) fatal("table: out of memory");

@@ -11,7 +11,7 @@
 #include "random.h"
 // defines: run_settings, device_name
 #include "run.h"
-// defines: load_samples, check_head_size
+// defines: load_samples, check_sizes
 #include "select.h"
 // defines: Selector, selector_plan
 #include "selector.h"
@@ -112,7 +112,7 @@ int check_command(const TrainOptions* o) {
     TokenSet tune = {}, safe = {};
     TrainerSettings settings = {};
     model_config_read(&config, o->model);
-    check_head_size(&config);
+    check_sizes(&config);
     settings.batch_max = (int)o->batch;
     run_settings(o, &config, &settings);
     AtomicFile left_out = {};

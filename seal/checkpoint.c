@@ -181,11 +181,19 @@ static int64_t* list_steps(const char* run, int* n) {
     return steps;
 }
 
+// NULL for what is no regular file, too: a pipe would be waited for.
+static FILE* open_file(const char* path) {
+    struct stat info;
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (fd >= 0 && (fstat(fd, &info) || !S_ISREG(info.st_mode))) { close(fd); fd = -1; }
+    return fd < 0 ? NULL : fdopen(fd, "rb");
+}
+
 // A small file's text, NULL where it cannot be read.
 static char* small_text(const char* directory, const char* name) {
     char path[4400];
     snprintf(path, sizeof path, "%s/%s", directory, name);
-    FILE* f = fopen(path, "rb");
+    FILE* f = open_file(path);
     if (!f) return NULL;
     size_t capacity = 4096, n = 0;
     char* text = malloc(capacity);
@@ -293,7 +301,7 @@ uint64_t directory_free(const char* path) {
 static bool file_digest(const char* path, char hex[65]) {
     unsigned char digest[32];
     size_t size = (size_t)1 << 20, n;
-    FILE* f = fopen(path, "rb");
+    FILE* f = open_file(path);
     EVP_MD_CTX* sha = EVP_MD_CTX_new();
     char* block = malloc(size);
     bool good = f && sha && block && EVP_DigestInit_ex(sha, EVP_sha256(), NULL);

@@ -290,6 +290,7 @@ RecordReader* records_open(const char* path) {
     r->format = format_of(path);
     if (stat(path, &info)) fatal("%s: cannot be read: %s", path, strerror(errno));
     if (S_ISDIR(info.st_mode)) fatal("%s: is a directory, want a data file", path);
+    if (!S_ISREG(info.st_mode)) fatal("%s: not a regular file; data is read more than once", path);
     r->size = info.st_size;
     r->file = gzopen(path, "rb");
     if (!r->file) fatal("%s: cannot be read: %s", path, errno ? strerror(errno) : "out of memory");

@@ -1,7 +1,10 @@
 /* How the programs stop. See error.h. */
+#include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 #include "error.h"
 
@@ -42,6 +45,13 @@ void program_error(const char* format, ...) {
     print_line("internal error: ", format, args);
     va_end(args);
     exit(1);
+}
+void stdout_check(void) {
+    struct pollfd out = {STDOUT_FILENO, 0, 0};
+    int failed = fflush(stdout), number = errno;
+    if (!failed && !ferror(stdout)) return;
+    if (poll(&out, 1, 0) == 1 && out.revents & POLLERR) return;  // who reads a pipe may have seen enough
+    fatal("standard output cannot be written: %s", failed ? strerror(number) : "a part of it is lost");
 }
 void warning(const char* format, ...) {
     va_list args;

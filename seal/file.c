@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <openssl/evp.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,15 +15,24 @@
 #include "error.h"
 #include "file.h"
 
-char* file_read(const char* path, size_t most, size_t* length) {
-    FILE* f = fopen(path, "rb");
+// Not of a pipe, which would be waited for.
+static int open_regular(const char* path, size_t* length) {
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     struct stat info;
-    if (!f || fstat(fileno(f), &info)) fatal("%s: %s", path, strerror(errno));
+    if (fd < 0 || fstat(fd, &info)) fatal("%s: %s", path, strerror(errno));
     if (!S_ISREG(info.st_mode)) fatal("%s: not a regular file", path);
-    if ((size_t)info.st_size > most) fatal("%s: %lld bytes, more than the %zu expected of such a file", path, (long long)info.st_size, most);
-    char* text = malloc((size_t)info.st_size + 1);
-    if (!text) fatal("%s: out of memory for %lld bytes", path, (long long)info.st_size);
-    *length = fread(text, 1, (size_t)info.st_size, f);
+    *length = (size_t)info.st_size;
+    return fd;
+}
+
+char* file_read(const char* path, size_t most, size_t* length) {
+    size_t size;
+    FILE* f = fdopen(open_regular(path, &size), "rb");
+    if (!f) fatal("%s: %s", path, strerror(errno));
+    if (size > most) fatal("%s: %zu bytes, more than the %zu expected of such a file", path, size, most);
+    char* text = malloc(size + 1);
+    if (!text) fatal("%s: out of memory for %zu bytes", path, size);
+    *length = fread(text, 1, size, f);
     if (ferror(f)) fatal("%s: %s", path, strerror(errno));
     fclose(f);
     text[*length] = 0;
@@ -74,30 +85,75 @@ void output_is_not(const char* path, const char* input) {
         fatal("%s: is %s, which is read; it would be overwritten", path, input);
 }
 
+// What is mapped, for the signal that comes when a mapped file was made shorter and a page of it is gone.
+#define MAPS_MOST 256
+static struct { const uint8_t* volatile data; size_t length; char path[512]; } maps[MAPS_MOST];
+static pthread_mutex_t maps_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct sigaction other_bus_errors;
+static void remove_temporaries(void);
+
+static void on_bus_error(int number, siginfo_t* info, void* context) {
+    (void)context;
+    const uint8_t* at = info->si_addr;
+    for (int i = 0; i < MAPS_MOST; i++) {
+        if (!maps[i].data || at < maps[i].data || at >= maps[i].data + maps[i].length) continue;
+        const char* const words[] = {program_name, ": ", maps[i].path, ": was made shorter, or its disk failed, while it was read\n"};
+        for (int w = 0; w < 4; w++)
+            if (write(STDERR_FILENO, words[w], strlen(words[w])) < 0) {}
+        remove_temporaries();
+        _exit(2);
+    }
+    sigaction(number, &other_bus_errors, NULL);  // none of ours: comes again
+}
+
+static void remember_map(const MappedFile* map) {
+    static bool handles;
+    pthread_mutex_lock(&maps_lock);
+    if (!handles) {
+        struct sigaction action = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO};
+        handles = sigaction(SIGBUS, &action, &other_bus_errors) == 0;
+    }
+    for (int i = 0; i < MAPS_MOST; i++) {
+        if (maps[i].data && maps[i].data != map->data) continue;
+        maps[i].length = map->length;
+        snprintf(maps[i].path, sizeof maps[i].path, "%.511s", map->path);
+        maps[i].data = map->data;
+        break;
+    }
+    pthread_mutex_unlock(&maps_lock);
+}
+static void forget_map(const MappedFile* map) {
+    pthread_mutex_lock(&maps_lock);
+    for (int i = 0; i < MAPS_MOST; i++)
+        if (maps[i].data == map->data) maps[i].data = NULL;
+    pthread_mutex_unlock(&maps_lock);
+}
+
 void file_map(MappedFile* map, const char* path) {
     memset(map, 0, sizeof *map);
     snprintf(map->path, sizeof map->path, "%s", path);
-    int fd = open(path, O_RDONLY);
-    struct stat info;
-    if (fd < 0 || fstat(fd, &info)) fatal("%s: %s", path, strerror(errno));
-    if (!S_ISREG(info.st_mode)) fatal("%s: not a regular file", path);
-    map->length = (size_t)info.st_size;
+    int fd = open_regular(path, &map->length);
     if (map->length) {
         void* data = mmap(NULL, map->length, PROT_READ, MAP_PRIVATE, fd, 0);
         if (data == MAP_FAILED) fatal("%s: cannot be mapped: %s", path, strerror(errno));
         map->data = data;
+        remember_map(map);
     }
     close(fd);
 }
 
 void file_unmap(MappedFile* map) {
-    if (map->data) munmap((void*)map->data, map->length);
+    if (map->data) {
+        forget_map(map);
+        munmap((void*)map->data, map->length);
+    }
     memset(map, 0, sizeof *map);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // atomic files
 
+#define TEMPORARY ".seal.tmp."  // and the process's number
 #define OPEN_MAX_FILES 16
 static char open_temporaries[OPEN_MAX_FILES][4200];
 
@@ -119,7 +175,7 @@ static void forget(const char* path) {
 void atomic_open(AtomicFile* f, const char* path) {
     memset(f, 0, sizeof *f);
     if (snprintf(f->path, sizeof f->path, "%s", path) >= (int)sizeof f->path) fatal("%.80s…: the path is too long", path);
-    snprintf(f->temporary, sizeof f->temporary, "%s.tmp.%d", path, (int)getpid());
+    snprintf(f->temporary, sizeof f->temporary, "%s" TEMPORARY "%d", path, (int)getpid());
     f->stream = fopen(f->temporary, "wb");
     if (!f->stream) fatal("%s: cannot be written: %s", path, strerror(errno));
     remember(f->temporary);
@@ -141,7 +197,8 @@ void atomic_commit(AtomicFile* f) {
     char copy[4096];
     snprintf(copy, sizeof copy, "%s", f->path);
     int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY);  // the rename itself must reach the disk
-    if (fd >= 0) { fsync(fd); close(fd); }
+    if (fd >= 0 && fsync(fd) && errno != EINVAL && errno != EROFS) fatal("%s: the disk does not take it: %s", f->path, strerror(errno));  // EINVAL, EROFS: a file system that does not sync folders
+    if (fd >= 0) close(fd);
     f->stream = NULL;
 }
 void atomic_abandon(AtomicFile* f) {
@@ -165,8 +222,11 @@ void directory_clean(const char* path) {
     char name[4600];
     DIR* d = opendir(path);
     for (struct dirent* entry; d && (entry = readdir(d));) {
-        const char* end = strstr(entry->d_name, ".tmp.");
-        if (!end || !end[5] || end[5 + strspn(end + 5, "0123456789")]) continue;
+        const char* end = strstr(entry->d_name, TEMPORARY);
+        char* rest;
+        if (!end) continue;
+        long process = strtol(end + strlen(TEMPORARY), &rest, 10);
+        if (*rest || process < 1 || process > INT32_MAX || (process != getpid() && (kill((pid_t)process, 0) == 0 || errno != ESRCH))) continue;  // its maker may be at work
         snprintf(name, sizeof name, "%s/%s", path, entry->d_name);
         unlink(name);
     }

@@ -24,7 +24,8 @@ void output_probe(const char* path);
 void output_is_not(const char* path, const char* input);
 
 typedef struct { const uint8_t* data; size_t length; char path[4096]; } MappedFile;
-void file_map(MappedFile* map, const char* path);  // read only; an empty file maps to NULL, 0
+// Read only; an empty file maps to NULL, 0. A file that is made shorter while it is mapped ends the program with a line and status 2.
+void file_map(MappedFile* map, const char* path);
 void file_unmap(MappedFile* map);
 
 // A file that appears under its name only when it is whole.

@@ -11,7 +11,7 @@
 #include "journal.h"
 // defines: Progress
 #include "log.h"
-// defines: check_head_size
+// defines: check_sizes
 #include "select.h"
 // defines: TextEncoder
 #include "tokens.h"
@@ -351,8 +351,9 @@ int generate_command(const EvalOptions* o) {
     g.o = o;
     if (journal_has_ended(o->out, o->resume, o->quiet)) return 0;
     for (int i = 0; i < o->prompts.n; i++) output_is_not(o->out, o->prompts.items[i]);
+    if (!o->dry_run) output_probe(o->out);
     model_config_read(&g.config, o->model);
-    check_head_size(&g.config);
+    check_sizes(&g.config);
     g.tokenizer = tokenizer_open(o->model, error, sizeof error);
     if (!g.tokenizer) fatal("%s", error);
     text_encoder_open(&g.encoder, o->model, g.config.eos_id);

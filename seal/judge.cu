@@ -14,7 +14,7 @@
 #include "peft.h"
 // defines: random_bits
 #include "random.h"
-// defines: check_head_size
+// defines: check_sizes
 #include "select.h"
 // defines: Tokenizer, chat_render
 #include "tokenizer.h"
@@ -484,8 +484,9 @@ int judge_command(const EvalOptions* o) {
     output_probe(o->out);
     split_words(&j, o->guard ? "safe,unsafe" : o->words);
     j.template_path = o->judge_template ? o->judge_template : beside_program(o->guard ? "data/guard.txt" : "data/judge.txt");
+    output_is_not(o->out, j.template_path);
     model_config_read(&j.config, o->judge);
-    check_head_size(&j.config);
+    check_sizes(&j.config);
     j.tokenizer = tokenizer_open(o->judge, error, sizeof error);
     if (!j.tokenizer) fatal("%s", error);
     int32_t turn_end;

@@ -9,7 +9,7 @@
 #include "losses.h"
 // defines: peft_settings (peft_config.h)
 #include "peft.h"
-// defines: check_head_size
+// defines: check_sizes
 #include "select.h"
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ int loss_command(const EvalOptions* o) {
     for (int i = 0; i < o->data.n && o->out; i++) output_is_not(o->out, o->data.items[i]);
     if (o->out) output_probe(o->out);
     model_config_read(&config, o->model);
-    check_head_size(&config);
+    check_sizes(&config);
     model_config_check_length(&config, o->max_length, "--max-length", o->model);
     options.rows.prompt_template = o->prompt_template;
     options.rows.prompt_field = o->prompt_field;

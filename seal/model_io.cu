@@ -310,6 +310,8 @@ static void save_model(const ModelLayout* layout, const SaveSource* source, cons
     int shards = split_shards(layout, source, shard_bytes ? shard_bytes : SHARD_BYTES, shard_of);
     directory_make(directory);
     char* config = model_config_json(&layout->config, from, dtype);
+    snprintf(path, sizeof path, "%s/config.json", directory);
+    unlink(path);  // of an earlier model: until the new one is whole, the directory is none
     Progress progress;
     progress_begin(&progress, "saving", layout->n_parameters, quiet);
     int64_t done = 0;

@@ -20,8 +20,10 @@
 #include "selection.h"
 #include "trainer.h"
 
-void check_head_size(const ModelConfig* c) {
+void check_sizes(const ModelConfig* c) {
     if (!attention_head_size_served(c->HS)) fatal("head size %d (width %d, %d heads) has no attention kernel here; served are 32, 64, 80, 96, 128 and, where a block may have 132 KiB of shared memory (A100, H100), 256", c->HS, c->C, c->NH);
+    int most = c->norm == NORM_RMSNORM ? rmsnorm_most_width() : layernorm_most_width();
+    if (c->C > most) fatal("width %d: served are up to %d", c->C, most);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------------
@@ -132,7 +134,7 @@ static void read_selector(Candidates* c, const TrainOptions* o) {
 static void open_model(const TrainOptions* o, ModelConfig* config, TrainerSettings* settings, TokenSet* set) {
     memset(settings, 0, sizeof *settings);
     model_config_read(config, o->model);
-    check_head_size(config);
+    check_sizes(config);
     load_samples(set, &o->tune, "tune", NULL, o, config, NULL, NULL);
     settings->batch_max = (int)o->batch;
     run_settings(o, config, settings);
@@ -252,10 +254,14 @@ int select_command(const TrainOptions* o) {
     if (journal_has_ended(o->out, o->resume, o->quiet)) return 0;
     selection_check_output(&o->tune, o->out);
     output_is_not(o->out, o->selector);
-    for (int i = 0; i < o->target.n; i++) output_is_not(o->out, o->target.items[i]);
+    for (int i = 0; i < o->target.n; i++) {
+        output_is_not(o->out, o->target.items[i]);
+        if (o->scores) output_is_not(o->scores, o->target.items[i]);
+    }
     if (o->scores) {
         for (int i = 0; i < o->tune.n; i++) output_is_not(o->scores, o->tune.items[i]);
         output_is_not(o->scores, o->selector);
+        if (!strcmp(o->scores, o->out)) fatal("%s: is both --out and --scores", o->out);
         output_probe(o->scores);
     }
     if (o->dry_run && method->source != SCORE_FROM_MODEL && !(o->explain && o->model)) {

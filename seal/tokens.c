@@ -162,8 +162,10 @@ static void builder_free(Builder* b) {
     free(b->first);
 }
 
+static int vocabulary(const TextEncoder* e, const TokenOptions* o) { return o->vocab ? o->vocab : e->vocab; }
+
 static void check_ids(const Job* job, const TextEncoder* e, const TokenOptions* o, const StringList* files) {
-    int most = o->vocab ? o->vocab : e->vocab;
+    int most = vocabulary(e, o);
     for (int i = 0; i < job->length; i++)
         if (job->tokens[i] < 0 || job->tokens[i] >= most)
             fatal("%s:%lld, row %lld: the tokenizer gives token %d, the model's vocabulary has %d; tokenizer and model do not belong together",
@@ -242,13 +244,19 @@ static char* report_json(const TokenSet* set, const Builder* b) {
     return text;
 }
 
+// A count, 0 for what is none.
+static int64_t count_of(const cJSON* item) {
+    double x = cJSON_GetNumberValue(item);
+    return x >= 0.0 && x <= 9e15 ? (int64_t)x : 0;
+}
+
 static void report_read(TokenSet* set, const char* text) {
     cJSON *json = cJSON_Parse(text), *item;
     int s = 0;
-    set->n_rows = (int64_t)cJSON_GetNumberValue(cJSON_GetObjectItem(json, "rows"));
-    set->n_cut = (int64_t)cJSON_GetNumberValue(cJSON_GetObjectItem(json, "cut"));
+    set->n_rows = count_of(cJSON_GetObjectItem(json, "rows"));
+    set->n_cut = count_of(cJSON_GetObjectItem(json, "cut"));
     cJSON_ArrayForEach(item, cJSON_GetObjectItem(json, "counts"))
-        if (s < ROW_STATES) set->report.count[s++] = (int64_t)cJSON_GetNumberValue(item);
+        if (s < ROW_STATES) set->report.count[s++] = count_of(item);
     cJSON_ArrayForEach(item, cJSON_GetObjectItem(json, "named"))
         if (set->report.n_named < ROW_REPORT_NAMED && cJSON_IsString(item))
             snprintf(set->report.named[set->report.n_named++], sizeof set->report.named[0], "%s", item->valuestring);
@@ -316,7 +324,8 @@ static const char* member(const cJSON* object, const char* name) {
 }
 
 // What the file says, against what it must say. NULL where it is good; st_open is not used because a damaged cache must not end the program.
-static const char* cache_parse(TokenSet* set, const uint8_t* data, size_t length, const cJSON* header, const char* key, const uint8_t* parts[N_PARTS], int64_t counts[N_PARTS]) {
+static const char* cache_parse(TokenSet* set, const uint8_t* data, size_t length, const cJSON* header, const char* key, int max_length, int vocab, const uint8_t* parts[N_PARTS],
+                               int64_t counts[N_PARTS]) {
     const cJSON* metadata = cJSON_GetObjectItemCaseSensitive(header, "__metadata__");
     char content[65];
     if (strcmp(member(metadata, "format"), "seal tokens")) return "is no cache of tokens";
@@ -334,9 +343,18 @@ static const char* cache_parse(TokenSet* set, const uint8_t* data, size_t length
     }
     int64_t n = counts[0];
     if (n < 1 || n >= INT32_MAX || counts[1] != n || counts[2] != n + 1 || counts[3] != n || at != (double)length) return "is damaged";
-    if (((const int64_t*)(const void*)parts[2])[n] != counts[4]) return "is damaged";
-    snprintf(set->digest, sizeof set->digest, "%s", member(metadata, "digest"));
+    const int64_t *rows = (const void*)parts[0], *offsets = (const void*)parts[2];
+    const int32_t *first = (const void*)parts[3], *tokens = (const void*)parts[4];
+    if (offsets[0] || offsets[n] != counts[4]) return "is damaged";
+    for (int64_t i = 0; i < n; i++) {
+        if (offsets[i + 1] <= offsets[i] || offsets[i + 1] - offsets[i] > max_length) return "is damaged";
+        if (first[i] < 1 || first[i] >= offsets[i + 1] - offsets[i]) return "is damaged";
+    }
+    for (int64_t i = 0; i < counts[4]; i++)
+        if (tokens[i] < 0 || tokens[i] >= vocab) return "is damaged";
     report_read(set, member(metadata, "report"));
+    for (int64_t i = 0; i < n; i++)
+        if (rows[i] <= (i ? rows[i - 1] : -1) || rows[i] >= set->n_rows) return "is damaged";
     return NULL;
 }
 
@@ -360,7 +378,7 @@ static void set_finish(TokenSet* set, int64_t n, const int64_t* rows, const uint
     }
 }
 
-static bool cache_open(TokenSet* set, const char* path, const char* key, int max_length, bool quiet) {
+static bool cache_open(TokenSet* set, const char* path, const char* key, int max_length, int vocab, bool quiet) {
     if (!file_exists(path)) return false;
     MappedFile map;
     file_map(&map, path);
@@ -371,7 +389,7 @@ static bool cache_open(TokenSet* set, const char* path, const char* key, int max
     if (map.length >= 8) memcpy(&size, map.data, 8);
     if (size && size % 8 == 0 && size <= map.length - 8) {
         cJSON* header = cJSON_ParseWithLength((const char*)map.data + 8, size);
-        wrong = cache_parse(set, map.data + 8 + size, map.length - 8 - size, header, key, parts, counts);
+        wrong = cache_parse(set, map.data + 8 + size, map.length - 8 - size, header, key, max_length, vocab, parts, counts);
         cJSON_Delete(header);
     }
     if (wrong) {
@@ -379,8 +397,7 @@ static bool cache_open(TokenSet* set, const char* path, const char* key, int max
         file_unmap(&map);
         return false;
     }
-    set->map = (void*)map.data;
-    set->map_bytes = map.length;
+    set->file = map;
     set_finish(set, counts[0], (const void*)parts[0], (const void*)parts[1], (const void*)parts[2], (const void*)parts[3], (const void*)parts[4], max_length);
     return true;
 }
@@ -405,10 +422,10 @@ static void tokenise(TokenSet* set, const StringList* files, const TextEncoder* 
         cache_write(set, &b, tokens, o->cache, key);
         munmap(tokens, bytes);
         memset(&set->report, 0, sizeof set->report);
-        if (!cache_open(set, o->cache, key, o->max_length, o->quiet)) fatal("%s: was written and cannot be read back", o->cache);
+        if (!cache_open(set, o->cache, key, o->max_length, vocabulary(e, o), o->quiet)) fatal("%s: was written and cannot be read back", o->cache);
     } else {
-        set->map = tokens;
-        set->map_bytes = bytes;
+        set->file.data = tokens;
+        set->file.length = bytes;
         set->n_rows = b.n_rows;
         set->n_cut = b.n_cut;
         set_finish(set, b.n, b.rows, b.hashes, b.offsets, b.first, tokens, o->max_length);
@@ -425,14 +442,14 @@ void tokens_load(TokenSet* set, const StringList* files, const TextEncoder* e, c
     if (o->cache) {
         dataset_digest(files, set->digest);
         cache_key(key, set->digest, e, o);
-        set->cached = cache_open(set, o->cache, key, o->max_length, o->quiet);
+        set->cached = cache_open(set, o->cache, key, o->max_length, vocabulary(e, o), o->quiet);
     }
     if (!set->cached) tokenise(set, files, e, o, key);
     if (!o->quiet) row_report_print(&set->report, stderr);
 }
 
 void tokens_free(TokenSet* set) {
-    if (set->map) munmap(set->map, set->map_bytes);
+    file_unmap(&set->file);
     free(set->samples);
     free(set->rows);
     free(set->hashes);

@@ -7,6 +7,8 @@ if it covers any character of the response (what follows it included); --compat 
 
 // defines: RowOptions, RowReport
 #include "dataset.h"
+// defines: MappedFile
+#include "file.h"
 // defines: PackSample
 #include "packing.h"
 
@@ -55,9 +57,8 @@ typedef struct {
     bool cached;            // came from the cache
     char digest[65];        // dataset_digest of the files
     RowReport report;
-    const int32_t* tokens;  // (n_tokens) in `map`
-    void* map;
-    size_t map_bytes;
+    const int32_t* tokens;  // (n_tokens) in `file`
+    MappedFile file;
     uint8_t* flags;         // (2 max_length) zeros, then ones: every sample's bears_loss points into it
 } TokenSet;
 

@@ -35,10 +35,12 @@ void fused_residual_layernorm_forward(floatX* residual, floatX* normed, float* m
 void layernorm_backward(floatX* dinp, float* dweight, float* dbias, float* scratch, const floatX* dout, const floatX* inp, const floatX* weight,
                         const float* mean, const float* rstd, int T, int C, int ldd, cudaStream_t stream);
 size_t layernorm_scratch(int C);  // floats
+int layernorm_most_width(void);   // C of the widest row that is served
 
 // ---- rmsnorm.cu --------------------------------------------------------------------------------------------------------------------------
 // out (T, C; ldo) = inp · rstd · weight, rstd (T) = 1/sqrt(mean(inp²) + eps) kept for backward. torch.nn.functional.rms_norm, in fp32 throughout.
 void rmsnorm_forward(floatX* out, float* rstd, const floatX* inp, const floatX* weight, int T, int C, int ldo, float eps, cudaStream_t stream);
+int rmsnorm_most_width(void);  // C of the widest row that is served
 // residual (T, C) = inp1 + inp2, rounded to floatX; normed (T, C; ldo) = rmsnorm(residual).
 void fused_residual_rmsnorm_forward(floatX* residual, floatX* normed, float* rstd, const floatX* inp1, const floatX* inp2, const floatX* weight, int T,
                                     int C, int ldo, float eps, cudaStream_t stream);

@@ -145,6 +145,8 @@ template <int WR, int LV, int R> static __global__ void __launch_bounds__(WARPS*
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // launchers
 
+int layernorm_most_width(void) { return most_width(LANE_VECS); }
+
 template <bool FUSED> static void forward(const ForwardArgs& args, cudaStream_t stream) {
     if (args.T == 0) return;
     int warps = row_warps("layernorm", args.C, LANE_VECS), grid = CEIL_DIV(args.T, WARPS / warps), block = WARPS * WARP_SIZE;

@@ -52,12 +52,14 @@ template <int WR, int N, int LV> static inline __device__ void store_column_sums
     }
 }
 
+static inline int most_width(int LV) { return NORM_WARPS * WARP_SIZE * LV * VEC; }
+
 // warps a row: the fewest whose lanes hold it with LV vectors each
 static inline int row_warps(const char* norm, int C, int LV) {
     int warps = 1;
     while (warps * WARP_SIZE * LV * VEC < C) warps *= 2;
     if (C % VEC != 0 || warps > NORM_WARPS) {
-        fprintf(stderr, "%s: width %d is not served (a multiple of %d, at most %d)\n", norm, C, VEC, NORM_WARPS * WARP_SIZE * LV * VEC);
+        fprintf(stderr, "%s: width %d is not served (a multiple of %d, at most %d)\n", norm, C, VEC, most_width(LV));
         exit(1);
     }
     return warps;

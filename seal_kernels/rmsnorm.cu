@@ -105,6 +105,8 @@ template <int WR> static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2) 
 // ---------------------------------------------------------------------------------------------------------------------------------------
 // launchers
 
+int rmsnorm_most_width(void) { return most_width(LANE_VECS); }
+
 template <bool FUSED> static void forward(const ForwardArgs& args, cudaStream_t stream) {
     if (args.T == 0) return;
     int warps = row_warps("rmsnorm", args.C, LANE_VECS), grid = CEIL_DIV(args.T, WARPS / warps), block = WARPS * WARP_SIZE;

@@ -3,6 +3,7 @@ tokenizer.json of Hugging Face `tokenizers`: model (BPE, WordLevel), added token
 from the file's type name to a function that appends steps; a type without a row is an error that names it, never a guess.
 */
 #include <stdlib.h>
+#include <unistd.h>
 // defines: cJSON
 #include <cjson/cJSON.h>
 #include "tokenizer_internal.h"
@@ -484,9 +485,7 @@ bool load_side_files(Tokenizer* t, const char* directory, ErrorBuffer error) {
         char path[4300], *data;
         size_t n;
         snprintf(path, sizeof path, "%s/%s", directory, names[i]);
-        FILE* f = fopen(path, "rb");
-        if (!f) continue;
-        fclose(f);
+        if (access(path, R_OK)) continue;
         if (!read_file(path, &data, &n, error)) return false;
         cJSON* root = cJSON_ParseWithLengthOpts(data, n + 1, NULL, true);
         free(data);

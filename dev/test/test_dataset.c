@@ -2,6 +2,7 @@
 Readers, layouts and tokens: files of every format against rows written by hand, with the damage real files have; the joint tokenisation under a tokenizer
 that merges over the end of the prompt; the cache. What must end the program runs in a child process.
 */
+#include <cjson/cJSON.h>
 #include <string.h>
 #include <unistd.h>
 #include <zlib.h>
@@ -347,6 +348,58 @@ static void test_cache(void) {
     tokens_free(&plain);
 }
 
+// A cache whose numbers are wrong and whose digests are right: every part's first element set to `value`.
+static char* forged(const char* whole, size_t length, const char* part, const void* value, size_t bytes) {
+    uint64_t size;
+    memcpy(&size, whole, 8);
+    cJSON* header = cJSON_ParseWithLength(whole + 8, size);
+    const cJSON* metadata = cJSON_GetObjectItem(header, "__metadata__");
+    const char *key = cJSON_GetObjectItem(metadata, "key")->valuestring, *report = cJSON_GetObjectItem(metadata, "report")->valuestring;
+    size_t from = (size_t)cJSON_GetArrayItem(cJSON_GetObjectItem(cJSON_GetObjectItem(header, part), "data_offsets"), 0)->valuedouble, data = 8 + size;
+    char *copy = malloc(length), digest[65];
+    memcpy(copy, whole, length);
+    memcpy(copy + data + from, value, bytes);
+    Text all = {0};
+    text_add(&all, key, strlen(key));
+    text_add(&all, report, strlen(report));
+    text_add(&all, copy + data, length - data);
+    sha256_hex(all.s, all.n, digest);
+    memcpy(strstr(copy + 8, "\"content\":\"") + 11, digest, 64);
+    text_free(&all);
+    cJSON_Delete(header);
+    return copy;
+}
+
+static void test_forged_cache(void) {
+    const char* path = put("three.jsonl", "{\"prompt\":\"a\",\"response\":\"bc\"}\n{\"prompt\":\"a\",\"response\":\"bcd\"}\n{\"prompt\":\"b\",\"response\":\"b\"}\n");
+    StringList files = {&path, 1};
+    char cache[256];
+    snprintf(cache, sizeof cache, "%s", in_directory("forged.safetensors"));
+    TokenOptions o = {.max_length = 64, .quiet = true, .threads = 1, .cache = cache};
+    TokenSet set;
+    tokens_load(&set, &files, &toy, &o);
+    tokens_free(&set);
+    size_t length;
+    char* whole = file_read(cache, 1 << 24, &length);
+    const int64_t far = -1, two = 2, long_one = 1 << 20;
+    const int32_t zero = 0, none = -(1 << 30), beyond = 1 << 30, first = 64;
+    const struct { const char *part, *what; const void* value; size_t bytes; bool good; } cases[] = {
+        {"first", "its own first value", NULL, 0, true}, {"first", "a response that begins with its sample", &zero, 4, false}, {"first", "a response before its sample", &none, 4, false}, {"first", "one behind it", &first, 4, false},
+        {"offsets", "samples that begin elsewhere", &far, 8, false}, {"offsets", "far away", &long_one, 8, false}, {"tokens", "a token beyond the vocabulary", &beyond, 4, false},
+        {"tokens", "a negative one", &none, 4, false},
+        {"rows", "a negative row", &far, 8, false}, {"rows", "rows that do not ascend", &two, 8, false}, {"rows", "a row beyond the file", &long_one, 8, false},
+    };
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        char* copy = forged(whole, length, cases[c].part, cases[c].value ? cases[c].value : "", cases[c].bytes);
+        file_write(cache, copy, length);
+        free(copy);
+        tokens_load(&set, &files, &toy, &o);
+        check(set.cached == cases[c].good && set.n == 3, "a cache with right digests and %s is %s", cases[c].what, cases[c].good ? "taken" : "made anew");
+        tokens_free(&set);
+    }
+    free(whole);
+}
+
 // The tokenizer library under the same rule: byte-level BPE with the merges "Ġ S" and "u r", so that the prompt's last space joins the response's first word.
 static void test_library(void) {
     Text json = {0};
@@ -429,6 +482,7 @@ int main(void) {
     test_refusals();
     test_tokens();
     test_cache();
+    test_forged_cache();
     test_library();
     test_token_refusals();
     char command[128];

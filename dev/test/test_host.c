@@ -189,6 +189,16 @@ static void half_written(const void* path) {
     atomic_write(&f, "half", 4);
     fatal("stop");
 }
+static void read_what_was_cut(const void* path) {
+    MappedFile map;
+    AtomicFile f;
+    char zeros[8192] = {0};
+    file_write(path, zeros, sizeof zeros);
+    atomic_open(&f, in_directory("begun"));
+    file_map(&map, path);
+    if (truncate(path, 4096)) return;
+    _exit(map.data[0] ? 3 : map.data[5000] ? 4 : 5);  // the first page is still there
+}
 static void test_files(void) {
     const char* path = in_directory("file");
     file_write(path, "hello", 5);
@@ -206,6 +216,8 @@ static void test_files(void) {
     char command[256];
     snprintf(command, sizeof command, "ls %s | grep -c tmp > /dev/null", directory);
     check(system(command) != 0, "no temporary file stays behind");
+    check(refuses(read_what_was_cut, in_directory("cut"), "cut: was made shorter, or its disk failed, while it was read"), "a file that is made shorter while it is mapped ends the program with a line");
+    check(system(command) != 0, "and what it had begun to write goes with it");
     check(refuses(write_unwritable, in_directory("absent/file"), "cannot be written"), "an unwritable path is refused");
     check(refuses(probe, "/proc/nowhere", "/proc/nowhere"), "a directory that cannot be made is found before training");
     directory_make(in_directory("a/b/c"));
