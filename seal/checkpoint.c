@@ -276,6 +276,19 @@ void checkpoint_prune(const char* run, int keep) {
     free(steps);
 }
 
+void checkpoint_discard(const char* run, int64_t step) {
+    char directory[4200], sums[4400];
+    int n;
+    int64_t* steps = list_steps(run, &n);
+    for (int i = 0; i < n; i++) {
+        if (steps[i] <= step) continue;
+        step_directory(directory, run, steps[i]);
+        snprintf(sums, sizeof sums, "%s/rank-0.sha256", directory);
+        unlink(sums);
+    }
+    free(steps);
+}
+
 uint64_t checkpoint_bytes_held(const char* run) {
     char directory[4200];
     uint64_t bytes = 0;

@@ -34,6 +34,8 @@ bool checkpoint_write(CheckpointWriter* w, const void* data, size_t bytes);
 bool checkpoint_commit(CheckpointWriter* w, const char* run_json);  // run_json: rank 0's, NULL elsewhere
 // Removes all but the `keep` newest finished checkpoints, and unfinished ones older than them.
 void checkpoint_prune(const char* run, int keep);
+// What lies behind the step that a run goes on from (-1: all) does not count as finished any more: it is damaged, and the run will write those steps again.
+void checkpoint_discard(const char* run, int64_t step);
 
 // Reading. `json` is run.json.
 typedef struct {

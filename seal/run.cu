@@ -116,7 +116,7 @@ void run_plan(Run* run, const TrainOptions* o, int command, ModelConfig* config,
     check_sizes(config);
     run_settings(o, config, settings);
     trainer_plan(&run->trainer, config, settings);
-    if (!o->dry_run && !o->resume) look_at_what_is_read(run);  // --resume compares digests
+    if (!o->dry_run && !o->resume) look_at_what_is_read(run);
 }
 
 bool run_show(Run* run) {
@@ -150,14 +150,17 @@ static void take_the_place_of_an_earlier_run(const char* out) {
 }
 
 // RUN lies where all ranks see it: a file of rank 0's is there for the others. Each would read and write parts of its own otherwise, and no checkpoint would ever be whole.
+#define LOOK_SECONDS 5
 static void look_from_all(const char* out) {
     char path[4200];
     uint64_t name = (uint64_t)(wall_seconds() * 1e6);
     if (ranks_count() == 1) return;
     ranks_share(&name, sizeof name);
-    snprintf(path, sizeof path, "%s/.ranks.%llx", out, (unsigned long long)name);
+    snprintf(path, sizeof path, "%s/ranks.%llx", out, (unsigned long long)name);
     if (!ranks_rank()) file_write(path, "", 0);
     ranks_barrier();
+    directory_make(out);  // a network file system may remember that there was none
+    for (int tries = 0; !file_exists(path) && tries < LOOK_SECONDS; tries++) sleep(1);
     if (!file_exists(path)) fatal("%s: rank 0's machine has another folder of this name; --out must lie on a file system that all machines share", out);
     ranks_barrier();
     if (!ranks_rank()) unlink(path);
@@ -252,7 +255,10 @@ static bool open_newest(Checkpoint* c, const char* out) {
 static int64_t resume(Run* run) {
     Checkpoint c;
     const TrainOptions* o = run->o;
-    if (!open_newest(&c, o->out)) {
+    bool found = open_newest(&c, o->out);
+    if (!ranks_rank()) checkpoint_discard(o->out, found ? c.step : -1);
+    if (!found) {
+        look_at_what_is_read(run);
         if (!o->quiet) printf("%s holds no checkpoint; the run begins at the beginning\n", o->out);
         return 0;
     }

@@ -111,6 +111,14 @@ static void test_finished(void) {
     check(checkpoint_bytes_held(run) > 2 * sizeof state && checkpoint_bytes_held(run) < 4 * sizeof state, "and what they hold is counted");
     check(checkpoint_open(&c, run, 13) && c.step == 13, "one of several is opened by its step");
     checkpoint_close(&c);
+    // a run that goes on from 13, as 14 is damaged, writes 14 again under other steps first
+    checkpoint_discard(run, 13);
+    check(exists(run, "step-14") && exists(run, "step-13/rank-0.sha256") && !exists(run, "step-14/rank-0.sha256"), "what lies behind the step gone on from does not count any more");
+    write_rank(run, 15, 0, 2, json);
+    checkpoint_prune(run, 1);
+    check(exists(run, "step-13/rank-0.sha256") && exists(run, "step-15"), "and neither displaces a good one nor what is being written");
+    checkpoint_discard(run, -1);
+    check(!checkpoint_any(run), "nothing counts for a run that begins anew");
 }
 
 // A disk that refuses: the limit on the size of a file stands in for it.
