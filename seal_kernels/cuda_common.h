@@ -35,11 +35,14 @@ template <> inline __host__ __device__ __nv_bfloat16 from_float<__nv_bfloat16>(f
 // errors of the program: print call, file, line and stop (errors of the user are found before a kernel runs)
 // A program may define device_failed: it is called before exit, which a broken device may never come out of.
 extern "C" __attribute__((weak)) void device_failed(void);
+[[noreturn]] static inline void device_exit(void) {
+    if (device_failed) device_failed();
+    exit(1);
+}
 static inline void cuda_check(cudaError_t error, const char* call, const char* file, int line) {
     if (error != cudaSuccess) {
         fprintf(stderr, "CUDA error: %s\n  in %s\n  at %s:%d\n", cudaGetErrorString(error), call, file, line);
-        if (device_failed) device_failed();
-        exit(1);
+        device_exit();
     }
 }
 #define cudaCheck(call) cuda_check(call, #call, __FILE__, __LINE__)
@@ -78,7 +81,7 @@ static inline int most_shared(void) {
 template <typename Kernel> static inline void allow_shared(Kernel kernel, size_t bytes) {
     if (bytes > (size_t)most_shared()) {
         fprintf(stderr, "a kernel needs %zu KiB of shared memory a block, this device gives %d KiB\n", (bytes + 1023) / 1024, most_shared() / 1024);
-        exit(1);
+        device_exit();
     }
     cudaCheck(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
 }

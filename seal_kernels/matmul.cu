@@ -85,14 +85,14 @@ static struct {
 static void cublas_check(cublasStatus_t status, const char* call, const char* file, int line) {
     if (status == CUBLAS_STATUS_SUCCESS) return;
     fprintf(stderr, "cuBLASLt error: %s\n  in %s\n  at %s:%d\n", cublasLtGetStatusString(status), call, file, line);
-    exit(1);
+    device_exit();
 }
 #define cublasCheck(call) cublas_check(call, #call, __FILE__, __LINE__)
 
 static void matmul_error(const PlanKey* key, const char* why) {
     fprintf(stderr, "%s " FLOATX_NAME ": %s (m %d, n %d, k %d, row strides %d, %d, %d)\n", operations[key->operation].name, why, key->m, key->n, key->k,
             key->lda, key->ldb, key->ldd);
-    exit(1);
+    device_exit();
 }
 
 template <typename T> static void set(cublasLtMatmulDesc_t product, cublasLtMatmulDescAttributes_t attribute, T value) {

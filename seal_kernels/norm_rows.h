@@ -60,7 +60,7 @@ static inline int row_warps(const char* norm, int C, int LV) {
     while (warps * WARP_SIZE * LV * VEC < C) warps *= 2;
     if (C % VEC != 0 || warps > NORM_WARPS) {
         fprintf(stderr, "%s: width %d is not served (a multiple of %d, at most %d)\n", norm, C, VEC, most_width(LV));
-        exit(1);
+        device_exit();
     }
     return warps;
 }
