@@ -575,7 +575,7 @@ int main(int argc, char** argv) {
     if (ranks_rank()) o.quiet = true;
     int status = run_command(&o, command);
     ranks_end();
-    if (!trains) stdout_check();
+    if (!trains || o.dry_run) stdout_check();
     options_free(&train_options, &o, &positional);
     return status;
 }

@@ -246,10 +246,10 @@ int main(int argc, char** argv) {
     for (char *line = text, *next; line; line = next) {
         next = strchr(line, '\n');
         if (next) *next++ = 0;
-        Source* s = &sources[n_sources];
-        if (n_sources == MOST_SOURCES) fatal("%s: more than %d sources", o.recipe, MOST_SOURCES);
-        if (!read_source(s, line, o.recipe, ++number)) continue;
-        n_sources++;
+        Source source, *s = &sources[n_sources];
+        if (!read_source(&source, line, o.recipe, ++number)) continue;
+        if (n_sources++ == MOST_SOURCES) fatal("%s: more than %d sources", o.recipe, MOST_SOURCES);
+        *s = source;
         int64_t taken = read_file(s, &o, role_of(roles, &n_roles, s->role));
         if (!o.quiet) printf("%-10s %-8s %-20s %7lld rows of %s\n", s->role, s->kind, s->name, (long long)taken, s->file);
     }

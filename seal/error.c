@@ -50,7 +50,7 @@ void stdout_check(void) {
     struct pollfd out = {STDOUT_FILENO, 0, 0};
     int failed = fflush(stdout), number = errno;
     if (!failed && !ferror(stdout)) return;
-    if (poll(&out, 1, 0) == 1 && out.revents & POLLERR) return;  // who reads a pipe may have seen enough
+    if ((failed && number == EPIPE) || (poll(&out, 1, 0) == 1 && out.revents & (POLLERR | POLLHUP))) return;  // who reads a pipe may have seen enough
     fatal("standard output cannot be written: %s", failed ? strerror(number) : "a part of it is lost");
 }
 void warning(const char* format, ...) {

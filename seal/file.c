@@ -85,6 +85,19 @@ void output_is_not(const char* path, const char* input) {
         fatal("%s: is %s, which is read; it would be overwritten", path, input);
 }
 
+bool same_place(const char* a, const char* b) {
+    const char* const paths[2] = {a, b};
+    char copy[2][4096], names[2][4096];
+    struct stat info[2];
+    for (int i = 0; i < 2; i++) {
+        snprintf(copy[i], sizeof copy[i], "%s", paths[i]);
+        snprintf(names[i], sizeof names[i], "%s", basename(copy[i]));
+        snprintf(copy[i], sizeof copy[i], "%s", paths[i]);
+        if (stat(dirname(copy[i]), &info[i])) return false;
+    }
+    return info[0].st_dev == info[1].st_dev && info[0].st_ino == info[1].st_ino && !strcmp(names[0], names[1]);
+}
+
 // What is mapped, for the signal that comes when a mapped file was made shorter and a page of it is gone.
 #define MAPS_MOST 256
 static struct { const uint8_t* volatile data; size_t length; char path[512]; } maps[MAPS_MOST];

@@ -22,6 +22,7 @@ void directory_probe(const char* path);
 void output_probe(const char* path);
 // A result that would take the place of a file it is made from is an error, whatever names or links lead there. NULL and a missing file are fine.
 void output_is_not(const char* path, const char* input);
+bool same_place(const char* a, const char* b);  // the same name in the same directory, whether there is such a file or not
 
 typedef struct { const uint8_t* data; size_t length; char path[4096]; } MappedFile;
 // Read only; an empty file maps to NULL, 0. A file that is made shorter while it is mapped ends the program with a line and status 2.

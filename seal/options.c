@@ -135,6 +135,7 @@ int options_parse(const OptionTable* table, int argc, char** argv, void* values,
     *positional = (StringList){NULL, 0};
     if (argc < 2 || !strcmp(argv[1], "--help")) {
         options_help(table, -1, argc < 2 ? stderr : stdout);
+        stdout_check();
         exit(argc < 2 ? 2 : 0);
     }
     int command = find_command(table, argv[1]);
@@ -146,6 +147,7 @@ int options_parse(const OptionTable* table, int argc, char** argv, void* values,
         const char* arg = argv[i];
         if (!strcmp(arg, "--help")) {
             options_help(table, command, stdout);
+            stdout_check();
             exit(0);
         }
         if (strncmp(arg, "--", 2)) {

@@ -17,8 +17,7 @@ static struct {
 static void nccl_check(ncclResult_t result, const char* call, const char* file, int line) {
     if (result == ncclSuccess) return;
     fprintf(stderr, "NCCL error: %s (%s)\n  in %s\n  at %s:%d\n", ncclGetErrorString(result), ncclGetLastError(NULL), call, file, line);
-    device_failed();
-    exit(1);
+    device_exit();
 }
 #define ncclCheck(call) nccl_check(call, #call, __FILE__, __LINE__)
 

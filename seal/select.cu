@@ -261,7 +261,7 @@ int select_command(const TrainOptions* o) {
     if (o->scores) {
         for (int i = 0; i < o->tune.n; i++) output_is_not(o->scores, o->tune.items[i]);
         output_is_not(o->scores, o->selector);
-        if (!strcmp(o->scores, o->out)) fatal("%s: is both --out and --scores", o->out);
+        if (same_place(o->scores, o->out)) fatal("%s: is both --out and --scores", o->out);
         output_probe(o->scores);
     }
     if (o->dry_run && method->source != SCORE_FROM_MODEL && !(o->explain && o->model)) {

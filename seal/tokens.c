@@ -394,6 +394,7 @@ static bool cache_open(TokenSet* set, const char* path, const char* key, int max
     }
     if (wrong) {
         if (!quiet) warning("%s: %s; tokenising again", path, wrong);
+        memset(&set->report, 0, sizeof set->report);  // of the damaged one
         file_unmap(&map);
         return false;
     }

@@ -11,6 +11,7 @@ arguments=() out=
 while [ $# -gt 0 ]; do  # mpirun takes "--tune FILE" for its own option, wherever it stands; "--tune=FILE" is ours
     case $1 in
         --tune) arguments+=("--tune=$2"); shift ;;
+        --out=*) out=${1#--out=}; arguments+=("$1") ;;
         --out) out=$2; arguments+=(--out "$2"); shift ;;
         *) arguments+=("$1") ;;
     esac

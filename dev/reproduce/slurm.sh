@@ -16,6 +16,7 @@
 set -u
 out= before=
 for word; do
+    case $word in --out=*) out=${word#--out=} ;; esac
     [ "$before" = --out ] && out=$word
     before=$word
 done

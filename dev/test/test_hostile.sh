@@ -37,6 +37,7 @@ refuse "scores over the data" "it would be overwritten" "${select[@]}" --scores 
 cp tune.jsonl target.jsonl; kept tune.jsonl target.jsonl
 refuse "scores over a target" "target.jsonl: is target.jsonl, which is read" "$train_seal" select --method dsir --tune tune.jsonl --target target.jsonl --scores target.jsonl --out x.jsonl
 refuse "scores and rows in one file" "x.jsonl: is both --out and --scores" "${select[@]}" --scores x.jsonl --out x.jsonl
+refuse "by another name too" "is both --out and --scores" "${select[@]}" --scores ./x.jsonl --out x.jsonl
 refuse "answers over the prompts" "it would be overwritten" "$eval_seal" generate --model base --prompts target.jsonl --greedy --out target.jsonl --quiet
 refuse "answers in a folder, before they are made" "base: is a directory" "$eval_seal" generate --model base --prompts target.jsonl --greedy --out base --quiet
 refuse "answers where there is no folder, likewise" "nowhere/x.json" "$eval_seal" generate --model base --prompts target.jsonl --greedy --out nowhere/x.json --quiet
@@ -45,9 +46,11 @@ echo '[{"instruction":"say a b","output":"b"}]' >o.json; kept judge.txt o.json
 refuse "a judgement over its template" "judge.txt: is judge.txt" "$eval_seal" judge --judge base --outputs o.json --baseline o.json --judge-template judge.txt --out judge.txt --quiet
 unharmed "the template"
 expect "a run" "${sft[@]}" --model base --out run
+mkdir run2 && cp -r base run2/model
 kept run/model/model.safetensors run/log.jsonl run/summary.json
 refuse "a model trained in its own place" "run/model: is run/model, which is read" "${sft[@]}" --model run/model --out run
 refuse "by another name too" "which is read" "${sft[@]}" --model ./run/../run/model --out run
+refuse "with --resume too, where there is no checkpoint" "which is read" "${sft[@]}" --model run2/model --out run2 --resume
 refuse "a run of a model that is not there, in an old run's place" "typo" "${sft[@]}" --model typo --out run
 cp -r base short && truncate -s 50000 short/model.safetensors
 refuse "one of a model that is damaged" "truncated" "${sft[@]}" --model short --out run
@@ -86,7 +89,8 @@ kill $other
 # a stdout that takes nothing
 printf '[%s]' '{"preference":1},{"preference":2}' >annotations.json
 expect "a win rate" "$eval_seal" winrate annotations.json
-for command in "$eval_seal winrate annotations.json" "$train_seal check --model base --tune tune.jsonl" "$train_seal options" "$world table method"; do
+for command in "$eval_seal winrate annotations.json" "$train_seal check --model base --tune tune.jsonl" "$train_seal options" "$world table method" "$train_seal --help" "$train_seal sft --help" \
+    "$train_seal sft --dry-run --model base --tune tune.jsonl --out x"; do
     $command >/dev/full 2>err; status=$?
     truth "${command#"$bin/"} on a full disk (status $status)" test $status -eq 2 -a "$(grep -c 'standard output cannot be written' err)" -eq 1
 done
