@@ -92,6 +92,7 @@ void program_error(const char* format, ...) {
 }
 
 void warning(const char* format, ...) { (void)format; }
+void stdout_check(void) {}
 
 // ---- files ------------------------------------------------------------------------------------------------------------------------------------
 
