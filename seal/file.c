@@ -15,13 +15,20 @@
 #include "error.h"
 #include "file.h"
 
-// Not of a pipe, which would be waited for.
-static int open_regular(const char* path, size_t* length) {
-    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+int file_open(const char* path, size_t* length) {
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);  // NONBLOCK: a pipe would be waited for
     struct stat info;
-    if (fd < 0 || fstat(fd, &info)) fatal("%s: %s", path, strerror(errno));
-    if (!S_ISREG(info.st_mode)) fatal("%s: not a regular file", path);
-    *length = (size_t)info.st_size;
+    if (fd < 0) return FILE_MISSING;
+    bool known = !fstat(fd, &info), regular = known && S_ISREG(info.st_mode);
+    if (regular) *length = (size_t)info.st_size;
+    else close(fd);
+    return regular ? fd : known ? FILE_IRREGULAR : FILE_MISSING;
+}
+
+static int open_regular(const char* path, size_t* length) {
+    int fd = file_open(path, length);
+    if (fd == FILE_IRREGULAR) fatal("%s: not a regular file", path);
+    if (fd < 0) fatal("%s: %s", path, strerror(errno));
     return fd;
 }
 

@@ -11,6 +11,9 @@
 extern "C" {
 #endif
 
+// A descriptor to read a regular file from, and its length; below 0 where there is none (errno says why) or it is a folder, a pipe and the like.
+enum { FILE_MISSING = -1, FILE_IRREGULAR = -2 };
+int file_open(const char* path, size_t* length);
 // The whole file, a zero byte behind it; to be freed. Larger than `most` bytes is an error.
 char* file_read(const char* path, size_t most, size_t* length);
 bool file_exists(const char* path);

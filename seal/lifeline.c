@@ -125,7 +125,7 @@ static int connect_within(const struct addrinfo* to) {
     return -1;
 }
 
-// errno, or an answer of getaddrinfo's as text, is told of the last address.
+// Rank 0's addresses in turn; where none answers, the last one's reason is told.
 static int connect_to(const LifelineAddress* a) {
     char port[16], tried[LIFELINE_HOSTS * 66] = "";
     const char* why = "";

@@ -152,18 +152,17 @@ static void take_the_place_of_an_earlier_run(const char* out) {
 // RUN lies where all ranks see it: a file of rank 0's is there for the others. Each would read and write parts of its own otherwise, and no checkpoint would ever be whole.
 #define LOOK_SECONDS 5
 static void look_from_all(const char* out) {
+    AtomicFile seen = {};  // never committed: a temporary file, which goes however the run ends
     char path[4200];
-    uint64_t name = (uint64_t)(wall_seconds() * 1e6);
     if (ranks_count() == 1) return;
-    ranks_share(&name, sizeof name);
-    snprintf(path, sizeof path, "%s/ranks.%llx", out, (unsigned long long)name);
-    if (!ranks_rank()) file_write(path, "", 0);
-    ranks_barrier();
+    snprintf(path, sizeof path, "%s/ranks", out);
+    if (!ranks_rank()) atomic_open(&seen, path);
+    ranks_share(seen.temporary, sizeof seen.temporary);
     directory_make(out);  // a network file system may remember that there was none
-    for (int tries = 0; !file_exists(path) && tries < LOOK_SECONDS; tries++) sleep(1);
-    if (!file_exists(path)) fatal("%s: rank 0's machine has another folder of this name; --out must lie on a file system that all machines share", out);
+    for (int tries = 0; !file_exists(seen.temporary) && tries < LOOK_SECONDS; tries++) sleep(1);
+    if (!file_exists(seen.temporary)) fatal("%s: rank 0's machine has another folder of this name; --out must lie on a file system that all machines share", out);
     ranks_barrier();
-    if (!ranks_rank()) unlink(path);
+    if (!ranks_rank()) atomic_abandon(&seen);
 }
 
 int64_t run_steps(const TrainOptions* o, int64_t samples, int64_t* per_epoch) {
