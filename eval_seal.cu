@@ -1,4 +1,5 @@
-/* Generation, measurement, reports: commands. What a command may be told is seal/eval_options.c; what it does is in seal/, a file each. */
+/* Generation, measurement, reports: commands. What a command may be told is seal/eval_options.c; what it does is in
+ * seal/, a file each. */
 #include "error.h"
 #include "eval_options.h"
 // defines: generate_command
@@ -28,7 +29,8 @@ int main(int argc, char** argv) {
     program_name = "eval_seal";
     EvalOptions o;
     StringList positional;
-    int command = options_parse(&eval_options, argc, argv, &o, &positional), status = run_command(command, &o, &positional);
+    int command = options_parse(&eval_options, argc, argv, &o, &positional),
+        status = run_command(command, &o, &positional);
     stdout_check();
     options_free(&eval_options, &o, &positional);
     return status;

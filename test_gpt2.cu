@@ -1,12 +1,13 @@
 /*
-GPT-2, the whole model, against states recorded from PyTorch (dev/reference/record_gpt2.py): logits, losses, every gradient, ten AdamW steps. And what
-needs no reference: packing changes nothing, neighbours do not see each other, recomputation and repetition give the same bits.
-fp32: max|a−b| ≤ 1e-5·max|b| per tensor. bf16: cosine ≥ 0.999 and norm within 1% per tensor, the reference having run on bf16-rounded weights.
+GPT-2, the whole model, against states recorded from PyTorch (dev/reference/record_gpt2.py): logits, losses, every
+gradient, ten AdamW steps. And what needs no reference: packing changes nothing, neighbours do not see each other,
+recomputation and repetition give the same bits. fp32: max|a−b| ≤ 1e-5·max|b| per tensor. bf16: cosine ≥ 0.999 and norm
+within 1% per tensor, the reference having run on bf16-rounded weights.
 */
 // defines: Golden, GoldenBatch, golden_get, golden_settings, check …
 #include "golden.h"
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // one recorded model
 
 typedef struct {
@@ -37,14 +38,16 @@ static void close_case(Case* c) {
     golden_close(&c->golden);
 }
 
-static double* reference(const Case* c, const char* name, int64_t* count) { return golden_get(&c->golden, name, count); }
+static double* reference(const Case* c, const char* name, int64_t* count) {
+    return golden_get(&c->golden, name, count);
+}
 
 static void compare(const char* name, const float* a, const double* b, int64_t n) {
     if (bf16) check_cosine(name, a, b, n);
     else check_close(name, a, b, n, 1e-5);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // forward, loss, gradients
 
 static void run_batch(Case* c, bool backward, float* sample_loss, float* norm) {
@@ -52,8 +55,11 @@ static void run_batch(Case* c, bool backward, float* sample_loss, float* norm) {
     PassCounts counts = {};
     if (backward) gradients_zero(&t->theta, t->stream);
     trainer_pass(t, &t->theta, c->batch.items, c->batch.k, 0, NULL, t->loss, backward, &counts);
-    if (norm) global_norm(t->norm, t->norm + 1, t->theta.norm_partial, t->theta.rows, t->theta.n_rows, t->theta.n_chunks, 0.0f, t->stream);
-    if (sample_loss) cudaCheck(cudaMemcpyAsync(sample_loss, t->loss, c->batch.k * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
+    if (norm)
+        global_norm(t->norm, t->norm + 1, t->theta.norm_partial, t->theta.rows, t->theta.n_rows, t->theta.n_chunks,
+                    0.0f, t->stream);
+    if (sample_loss)
+        cudaCheck(cudaMemcpyAsync(sample_loss, t->loss, c->batch.k * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
     if (norm) cudaCheck(cudaMemcpyAsync(norm, t->norm, sizeof(float), cudaMemcpyDeviceToHost, t->stream));
     cudaCheck(cudaStreamSynchronize(t->stream));
 }
@@ -77,7 +83,8 @@ static void check_logits_and_losses(Case* c) {
     transformer_loss(&t->transformer, &t->theta, &stream, t->loss, NULL, false, t->stream);
     float* token_loss = (float*)malloc(c->batch.T * sizeof(float));
     float* nll = (float*)calloc(c->batch.T, sizeof(float));
-    cudaCheck(cudaMemcpyAsync(token_loss, t->transformer.token_loss, t->packed.n_loss * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
+    cudaCheck(cudaMemcpyAsync(token_loss, t->transformer.token_loss, t->packed.n_loss * sizeof(float),
+                              cudaMemcpyDeviceToHost, t->stream));
     cudaCheck(cudaStreamSynchronize(t->stream));
     for (int i = 0; i < t->packed.n_loss; i++) nll[t->packed.loss_rows[i]] = token_loss[i];
     golden_compare(&c->golden, "nll", nll, c->batch.T, "%s loss of every token", c->name);
@@ -98,16 +105,20 @@ static void check_logits_and_losses(Case* c) {
     free(nll);
 }
 
-// A tensor of the table in the file's order: transposed back, without the padded rows. Every tensor of GPT-2 is one of the file.
+// A tensor of the table in the file's order: transposed back, without the padded rows. Every tensor of GPT-2 is one of
+// the file.
 static float* file_order(const ModelLayout* layout, const FileTensor* f, const float* values) {
     float* out = (float*)malloc((size_t)(f->rows * f->cols) * sizeof(float));
     file_tensor_order(layout, f, values, out);
     return out;
 }
 
-// The attention's key bias has no gradient in exact arithmetic (softmax does not see a constant): what is there is rounding. It is held against the
-// fused tensor's norm, and left out of comparisons of parameters, which Adam moves by that noise.
-static bool is_key_bias(const ModelConfig* c, const ModelTensor* t, int64_t column) { return t->kind == QKVB && column >= c->NH * c->HS && column < (c->NH + c->NKV) * c->HS; }
+// The attention's key bias has no gradient in exact arithmetic (softmax does not see a constant): what is there is
+// rounding. It is held against the fused tensor's norm, and left out of comparisons of parameters, which Adam moves by
+// that noise.
+static bool is_key_bias(const ModelConfig* c, const ModelTensor* t, int64_t column) {
+    return t->kind == QKVB && column >= c->NH * c->HS && column < (c->NH + c->NKV) * c->HS;
+}
 
 static void check_gradients(Case* c, const char* what) {
     Trainer* t = &c->trainer;
@@ -128,13 +139,19 @@ static void check_gradients(Case* c, const char* what) {
             double key_norm = 0, norm = 0;
             for (int64_t e = 0; e < n; e++) {
                 norm += expected[e] * expected[e];
-                if (is_key_bias(config, tensor, e)) { key_norm += (double)ours[e] * ours[e]; ours[e] = 0; expected[e] = 0; }
+                if (is_key_bias(config, tensor, e)) {
+                    key_norm += (double)ours[e] * ours[e];
+                    ours[e] = 0;
+                    expected[e] = 0;
+                }
             }
-            check(sqrt(key_norm) <= (bf16 ? 1e-2 : 1e-5) * sqrt(norm), "%s: key part %.2e of the tensor's norm %.3g", name, sqrt(key_norm), sqrt(norm));
+            check(sqrt(key_norm) <= (bf16 ? 1e-2 : 1e-5) * sqrt(norm), "%s: key part %.2e of the tensor's norm %.3g",
+                  name, sqrt(key_norm), sqrt(norm));
         }
         compare(name, ours, expected, n);
         bool padding_zero = true;
-        for (int64_t e = tensor->file_rows * tensor->cols; e < tensor->rows * tensor->cols; e++) padding_zero &= values[e] == 0.0f;
+        for (int64_t e = tensor->file_rows * tensor->cols; e < tensor->rows * tensor->cols; e++)
+            padding_zero &= values[e] == 0.0f;
         if (tensor->file_rows < tensor->rows) check(padding_zero, "%s: padded rows have no gradient", name);
         free(expected);
         free(ours);
@@ -142,7 +159,7 @@ static void check_gradients(Case* c, const char* what) {
     }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // ten steps
 
 static void check_steps(Case* c) {
@@ -158,12 +175,15 @@ static void check_steps(Case* c) {
     }
     double* expected = reference(c, "step_loss", NULL);
     for (int step = 0; step < 10; step++)
-        check(fabs(loss[step] - expected[step]) <= (bf16 ? 1e-2 : 1e-5) * fabs(expected[step]), "%s step %d: loss %.7f, recorded %.7f", c->name, step + 1, loss[step], expected[step]);
+        check(fabs(loss[step] - expected[step]) <= (bf16 ? 1e-2 : 1e-5) * fabs(expected[step]),
+              "%s step %d: loss %.7f, recorded %.7f", c->name, step + 1, loss[step], expected[step]);
     free(expected);
     expected = reference(c, "step_grad_norm", NULL);
-    // bf16: 1% at the recorded parameters; from the second step on each side is at its own, and their distance adds to the norm's error once more
+    // bf16: 1% at the recorded parameters; from the second step on each side is at its own, and their distance adds to
+    // the norm's error once more
     for (int step = 0; step < 10; step++)
-        check(fabs(norm[step] - expected[step]) <= (bf16 ? step ? 2e-2 : 1e-2 : 1e-5) * fabs(expected[step]), "%s step %d: gradient norm %.6f, recorded %.6f", c->name, step + 1, norm[step], expected[step]);
+        check(fabs(norm[step] - expected[step]) <= (bf16 ? step ? 2e-2 : 1e-2 : 1e-5) * fabs(expected[step]),
+              "%s step %d: gradient norm %.6f, recorded %.6f", c->name, step + 1, norm[step], expected[step]);
     free(expected);
     bool recorded = !bf16 && st_find(&c->golden.states, "after.transformer.wte.weight");
     for (int i = 0; recorded && i < t->layout.n_tensors; i++) {
@@ -186,7 +206,7 @@ static void check_steps(Case* c) {
     }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // what needs no reference
 
 static float* all_gradients(const Trainer* t) {
@@ -207,7 +227,8 @@ static void check_packing_and_recompute(const char* model) {
     float* g_one = all_gradients(&one.trainer);
     run_batch(&one, true, loss_twice, NULL);
     float* g_twice = all_gradients(&one.trainer);
-    check(!memcmp(g_one, g_twice, n * sizeof(float)) && !memcmp(loss_one, loss_twice, one.batch.k * sizeof(float)), "%s: two equal runs give equal bits", model);
+    check(!memcmp(g_one, g_twice, n * sizeof(float)) && !memcmp(loss_one, loss_twice, one.batch.k * sizeof(float)),
+          "%s: two equal runs give equal bits", model);
     run_batch(&many, true, loss_many, NULL);
     float* g_many = all_gradients(&many.trainer);
     double* wide = (double*)calloc(n, sizeof(double));
@@ -220,8 +241,11 @@ static void check_packing_and_recompute(const char* model) {
     compare(name, loss_many, wide, one.batch.k);
     run_batch(&again, true, loss_again, NULL);
     float* g_again = all_gradients(&again.trainer);
-    check(!memcmp(g_one, g_again, n * sizeof(float)) && !memcmp(loss_one, loss_again, one.batch.k * sizeof(float)), "%s: recomputed activations give equal bits", model);
-    check(again.trainer.plan.bytes[MEMORY_ACTIVATIONS] < one.trainer.plan.bytes[MEMORY_ACTIVATIONS] || one.trainer.layout.config.L == 1, "%s: recomputing keeps less", model);
+    check(!memcmp(g_one, g_again, n * sizeof(float)) && !memcmp(loss_one, loss_again, one.batch.k * sizeof(float)),
+          "%s: recomputed activations give equal bits", model);
+    check(again.trainer.plan.bytes[MEMORY_ACTIVATIONS] < one.trainer.plan.bytes[MEMORY_ACTIVATIONS] ||
+              one.trainer.layout.config.L == 1,
+          "%s: recomputing keeps less", model);
     free(g_one);
     free(g_twice);
     free(g_many);
@@ -245,7 +269,8 @@ static void check_plan(const char* model) {
 #else
     double pages = 0.0;
 #endif
-    check(fabs(used - planned) <= 0.01 * planned + pages, "%s: %.2f MiB planned, %.2f MiB taken", model, planned / 1048576, used / 1048576);
+    check(fabs(used - planned) <= 0.01 * planned + pages, "%s: %.2f MiB planned, %.2f MiB taken", model,
+          planned / 1048576, used / 1048576);
     close_case(&c);
 }
 
@@ -255,14 +280,16 @@ static void check_neighbours(const char* model) {
     open_case(&c, model, 512, false);
     float before[64], after[64];
     run_batch(&c, false, before, NULL);
-    int victim = 2, V = c.trainer.layout.config.V, from = c.batch.cu_seqlens[victim], to = c.batch.cu_seqlens[victim + 1];
+    int victim = 2, V = c.trainer.layout.config.V, from = c.batch.cu_seqlens[victim],
+        to = c.batch.cu_seqlens[victim + 1];
     for (int i = from; i < to; i++) c.batch.tokens[i] = (c.batch.tokens[i] + 7) % V;
     run_batch(&c, false, after, NULL);
     int same = 0;
     for (int s = 0; s < c.batch.k; s++)
         if (s != victim) same += before[s] == after[s];
     check(same == c.batch.k - 1, "%s: neighbours of a changed sample keep their bits", model);
-    check(c.batch.items[victim].sample.n_loss == 0 || before[victim] != after[victim], "%s: the changed sample's loss changes", model);
+    check(c.batch.items[victim].sample.n_loss == 0 || before[victim] != after[victim],
+          "%s: the changed sample's loss changes", model);
     close_case(&c);
 }
 
@@ -272,16 +299,22 @@ static void check_save_and_load(const char* model) {
     open_case(&a, model, 256, false);
     open_case(&b, model, 256, false);
     char directory[] = "/tmp/test_gpt2.XXXXXX", path[256];
-    if (!mkdtemp(directory)) { check(0, "mkdtemp"); return; }
-    optimizer_step(&a.trainer.theta, &a.trainer.settings.adamw, 0.0f, a.trainer.norm, a.trainer.norm + 1, a.trainer.stream);  // rows bound, nothing moves
+    if (!mkdtemp(directory)) {
+        check(0, "mkdtemp");
+        return;
+    }
+    optimizer_step(&a.trainer.theta, &a.trainer.settings.adamw, 0.0f, a.trainer.norm, a.trainer.norm + 1,
+                   a.trainer.stream);  // rows bound, nothing moves
     float loss_a[64], loss_b[64];
     run_batch(&a, true, loss_a, NULL);
-    optimizer_step(&a.trainer.theta, &a.trainer.settings.adamw, 1e-2f, a.trainer.norm, a.trainer.norm + 1, a.trainer.stream);
+    optimizer_step(&a.trainer.theta, &a.trainer.settings.adamw, 1e-2f, a.trainer.norm, a.trainer.norm + 1,
+                   a.trainer.stream);
     run_batch(&a, false, loss_a, NULL);
     parameters_save(&a.trainer.theta, directory, NULL, 0, true);
     ModelConfig config;
     model_config_read(&config, directory);
-    check(config.L == a.trainer.layout.config.L && config.V == a.trainer.layout.config.V && config.FF == a.trainer.layout.config.FF && config.norm_eps == a.trainer.layout.config.norm_eps,
+    check(config.L == a.trainer.layout.config.L && config.V == a.trainer.layout.config.V &&
+              config.FF == a.trainer.layout.config.FF && config.norm_eps == a.trainer.layout.config.norm_eps,
           "%s: config.json survives saving", model);
     parameters_load(&b.trainer.theta, directory, true);
     run_batch(&b, false, loss_b, NULL);

@@ -1,6 +1,6 @@
 /*
-The trainer: commands and training loops. What a command may be told is seal/train_options.c; how a batch becomes gradients is seal/trainer.cu; what the
-kernels do is seal_kernels/kernels.h.
+The trainer: commands and training loops. What a command may be told is seal/train_options.c; how a batch becomes
+gradients is seal/trainer.cu; what the kernels do is seal_kernels/kernels.h.
 */
 #include <signal.h>
 #include <string.h>
@@ -35,7 +35,7 @@ kernels do is seal_kernels/kernels.h.
 #include "train_options.h"
 #include "trainer.h"
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // init
 
 // Random weights do not take the place of trained ones.
@@ -50,7 +50,8 @@ static void refuse_model(const char* directory) {
 
 static int init_command(const TrainOptions* o) {
     ModelConfig config;
-    if (!model_config_defaults(&config, o->family)) fatal("init: model family \"%s\" is not served; served are: %s", o->family, model_families());
+    if (!model_config_defaults(&config, o->family))
+        fatal("init: model family \"%s\" is not served; served are: %s", o->family, model_families());
     config.L = (int)o->layers;
     config.C = (int)o->width;
     config.NH = (int)o->heads;
@@ -101,7 +102,7 @@ static int init_command(const TrainOptions* o) {
     return 0;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // pretrain and sft: one loss over one set of samples
 
 typedef struct {
@@ -112,15 +113,18 @@ typedef struct {
     BatchItem* items;  // two batches
 } Training;
 
-// The samples order[from … from + n) (or from … where order is NULL) with their coefficients; returns the loss-bearing tokens.
-static int64_t fill_batch(const PackSample* samples, BatchItem* items, const int* order, int64_t from, int n, bool token_mean) {
+// The samples order[from … from + n) (or from … where order is NULL) with their coefficients; returns the loss-bearing
+// tokens.
+static int64_t fill_batch(const PackSample* samples, BatchItem* items, const int* order, int64_t from, int n,
+                          bool token_mean) {
     int64_t total = 0;
     for (int i = 0; i < n; i++) {
         items[i].sample = samples[order ? order[from + i] : from + i];
         total += items[i].sample.n_loss;
     }
     if (!total) fatal("a batch of %d samples has no token that bears a loss", n);
-    for (int i = 0; i < n; i++) items[i].coefficient = token_mean ? (float)items[i].sample.n_loss / (float)total : 1.0f / (float)n;
+    for (int i = 0; i < n; i++)
+        items[i].coefficient = token_mean ? (float)items[i].sample.n_loss / (float)total : 1.0f / (float)n;
     return total;
 }
 
@@ -190,7 +194,8 @@ static void train_loop(Training* x) {
             run_checkpoint(run, step - 1);
         }
         pending = slot;
-        bool leave = run_snapshot(run, step), last = step + 1 == run->steps, validates = x->n_valid && (last || (step + 1) % run->steps_per_epoch == 0);
+        bool leave = run_snapshot(run, step), last = step + 1 == run->steps,
+             validates = x->n_valid && (last || (step + 1) % run->steps_per_epoch == 0);
         if (!last && !validates && !leave) continue;
         finish_step(x, note, items[slot], slot);
         pending = -1;
@@ -219,7 +224,8 @@ static void train(Training* x) {
 }
 
 static PackSample* corpus_windows(const Corpus* corpus, int* n) {
-    if (corpus->n_windows > INT32_MAX) fatal("%lld windows are more than one run holds; split the data", (long long)corpus->n_windows);
+    if (corpus->n_windows > INT32_MAX)
+        fatal("%lld windows are more than one run holds; split the data", (long long)corpus->n_windows);
     PackSample* samples = (PackSample*)malloc((size_t)corpus->n_windows * sizeof *samples);
     if (!samples) fatal("out of host memory for %lld windows", (long long)corpus->n_windows);
     *n = (int)corpus->n_windows;
@@ -239,7 +245,8 @@ static int pretrain_command(const TrainOptions* o, int command) {
     int window = o->max_length ? (int)o->max_length : config.longest;
     corpus_open(&train_corpus, &o->tune, o->model, config.V, window);
     if (o->valid.n) corpus_open(&valid_corpus, &o->valid, o->model, config.V, window);
-    PackSample *train_samples = corpus_windows(&train_corpus, &x.n_train), *valid_samples = o->valid.n ? corpus_windows(&valid_corpus, &x.n_valid) : NULL;
+    PackSample *train_samples = corpus_windows(&train_corpus, &x.n_train),
+               *valid_samples = o->valid.n ? corpus_windows(&valid_corpus, &x.n_valid) : NULL;
     x.train = train_samples;
     x.valid = valid_samples;
     record_fact(&x.run.record, "tune data", train_corpus.digest);
@@ -252,10 +259,11 @@ static int pretrain_command(const TrainOptions* o, int command) {
     return 0;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // sft on prompts and responses
 
-// The samples to train on: those of D_tune that the selector keeps (all without one), then the appended ones. SafeInstr is the latter.
+// The samples to train on: those of D_tune that the selector keeps (all without one), then the appended ones. SafeInstr
+// is the latter.
 static PackSample* chosen_samples(const TrainOptions* o, const TokenSet* tune, const TokenSet* append, int* n) {
     PackSample* samples = (PackSample*)malloc(((size_t)tune->n + append->n) * sizeof *samples);
     uint8_t* keep = (uint8_t*)calloc((size_t)tune->n, 1);
@@ -270,7 +278,9 @@ static PackSample* chosen_samples(const TrainOptions* o, const TokenSet* tune, c
         selector_file_check(&file, &o->tune, tune->digest, tune->n_rows, tune->rows, tune->n);
         input.selector = &file;
         int64_t unknown = selection_score(selection_method("seal"), &input, tune->rows, tune->n, score);
-        if (unknown) fatal("%s has no logit for %lld rows of the data; it was learned with another tokenizer or length", o->selector, (long long)unknown);
+        if (unknown)
+            fatal("%s has no logit for %lld rows of the data; it was learned with another tokenizer or length",
+                  o->selector, (long long)unknown);
         int64_t kept = selection_order(score, tune->rows, tune->n, o->top, order);
         if (!kept) fatal("%s: --top %g of %d rows keeps none; raise --top", o->tune.items[0], o->top, tune->n);
         for (int64_t i = 0; i < kept; i++) keep[order[i]] = 1;
@@ -324,7 +334,7 @@ static int sft_command(const TrainOptions* o, int command) {
     return 0;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // selector: Algorithms 1 and 2
 
 typedef struct {
@@ -334,11 +344,11 @@ typedef struct {
     int algorithm, batch;
     GammaSchedule gamma;
     PackSample *tune_batch, *safe_batch;
-    int* rows;              // indices into tune.samples: two batches
-    BatchItem* items;       // two batches: fine-tuning samples, safe ones, and the fine-tuning ones again under θ̂
+    int* rows;         // indices into tune.samples: two batches
+    BatchItem* items;  // two batches: fine-tuning samples, safe ones, and the fine-tuning ones again under θ̂
     int *tune_order, *safe_order;
     int64_t tune_pass, safe_pass;  // the passes whose permutations lie in tune_order and safe_order
-    float* sigma[2];        // pinned: σ of the step's batch
+    float* sigma[2];               // pinned: σ of the step's batch
     char tokenizer_digest[65];
 } Selecting;
 
@@ -367,7 +377,8 @@ static void selecting_finish(Selecting* x, const StepNote* note, int slot) {
         if (x->algorithm == 1) gap += (double)x->sigma[slot][i] * ((double)r.loss[i] - r.loss_hat[i]);
     }
     for (int j = 0; j < m; j++) safe += r.loss[b + j];
-    stop_on_nonfinite(&x->run, note, x->items + slot * 3 * x->batch, r.loss, tune + safe, x->algorithm == 1 ? r.norm + r.norm_hat : r.norm);
+    stop_on_nonfinite(&x->run, note, x->items + slot * 3 * x->batch, r.loss, tune + safe,
+                      x->algorithm == 1 ? r.norm + r.norm_hat : r.norm);
     log_begin(&x->run.log);
     log_integer(&x->run.log, "step", note->step + 1);
     log_number(&x->run.log, "epoch", note->epoch);
@@ -379,13 +390,15 @@ static void selecting_finish(Selecting* x, const StepNote* note, int slot) {
     run_step_end(&x->run, note, safe / m, r.norm);
 }
 
-// The permutation of a pass over n samples, drawn where `held` is another's: a step's batch depends on the step alone, whatever was drawn before.
+// The permutation of a pass over n samples, drawn where `held` is another's: a step's batch depends on the step alone,
+// whatever was drawn before.
 static void permute(int64_t seed, uint64_t stream, int64_t pass, int64_t* held, int* order, int n) {
     if (*held != pass) random_permutation((uint64_t)seed, stream + (uint64_t)pass, order, n);
     *held = pass;
 }
 
-// Fills the step's batches: the epoch's permutation of D_tune, and D_safe cycled with a permutation of its own for every pass.
+// Fills the step's batches: the epoch's permutation of D_tune, and D_safe cycled with a permutation of its own for
+// every pass.
 static SealBatch selecting_batch(Selecting* x, int64_t step, int slot) {
     const TrainOptions* o = x->run.o;
     int64_t from = step % x->run.steps_per_epoch * x->batch;
@@ -397,7 +410,10 @@ static SealBatch selecting_batch(Selecting* x, int64_t step, int slot) {
     memcpy(rows, x->tune_order + from, (size_t)batch.b * sizeof(int));
     // Δ and S are summed in row order, whatever order the permutation drew
     for (int i = 1; i < batch.b; i++)
-        for (int j = i, row = rows[i]; j > 0 && rows[j - 1] > row; j--) { rows[j] = rows[j - 1]; rows[j - 1] = row; }
+        for (int j = i, row = rows[i]; j > 0 && rows[j - 1] > row; j--) {
+            rows[j] = rows[j - 1];
+            rows[j - 1] = row;
+        }
     for (int i = 0; i < batch.b; i++) x->tune_batch[i] = x->tune.samples[rows[i]];
     for (int j = 0; j < batch.m; j++) {
         int64_t at = step * batch.m + j;
@@ -414,7 +430,8 @@ static void selecting_loop(Selecting* x) {
     Run* run = &x->run;
     const TrainOptions* o = run->o;
     Trainer* t = &run->trainer;
-    LrSchedule theta = {o->schedule, o->lr, o->warmup}, theta_hat = {o->schedule, o->lr_hat > 0 ? o->lr_hat : o->lr, o->warmup};
+    LrSchedule theta = {o->schedule, o->lr, o->warmup},
+               theta_hat = {o->schedule, o->lr_hat > 0 ? o->lr_hat : o->lr, o->warmup};
     LrSchedule omega = {o->selector_schedule, o->selector_lr, 0.0};
     StepNote notes[2];
     for (int64_t step = run->first; step < run->steps; step++) {
@@ -438,7 +455,8 @@ static void selecting_loop(Selecting* x) {
         seal_step(t, &x->selector, x->algorithm, &batch, x->items + slot * 3 * x->batch, &counts);
         note->theta = counts.theta;
         note->theta_hat = counts.theta_hat;
-        cudaCheck(cudaMemcpyAsync(x->sigma[slot], x->selector.sigma, (size_t)batch.b * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
+        cudaCheck(cudaMemcpyAsync(x->sigma[slot], x->selector.sigma, (size_t)batch.b * sizeof(float),
+                                  cudaMemcpyDeviceToHost, t->stream));
         trainer_bring_back(t, slot);
         if (step > run->first) {
             selecting_finish(x, &notes[1 - slot], 1 - slot);
@@ -452,15 +470,20 @@ static void selecting_loop(Selecting* x) {
     }
 }
 
-// The step, from 1, that drew each row last; 0: none did. Told from the permutations, so a resumed run knows it as well.
+// The step, from 1, that drew each row last; 0: none did. Told from the permutations, so a resumed run knows it as
+// well.
 static void find_last_visits(Selecting* x, int64_t* last_visit) {
     int64_t unseen = x->tune.n;
     for (int64_t step = x->run.steps - 1; step >= 0 && unseen; step--) {
-        int64_t from = step % x->run.steps_per_epoch * x->batch, to = from + x->batch < x->tune.n ? from + x->batch : x->tune.n;
+        int64_t from = step % x->run.steps_per_epoch * x->batch,
+                to = from + x->batch < x->tune.n ? from + x->batch : x->tune.n;
         permute(x->run.o->seed, 0, step / x->run.steps_per_epoch, &x->tune_pass, x->tune_order, x->tune.n);
         for (int64_t i = from; i < to; i++) {
             int64_t* visit = &last_visit[x->tune_order[i]];
-            if (!*visit) { *visit = step + 1; unseen--; }
+            if (!*visit) {
+                *visit = step + 1;
+                unseen--;
+            }
         }
     }
 }
@@ -483,7 +506,8 @@ static void write_selector(Selecting* x, const char* tokenizer_digest) {
     for (int i = 0; i < o->tune.n; i++) names += strlen(o->tune.items[i]) + 1;
     file.files = (char*)calloc(names, 1);
     if (!file.files) fatal("out of host memory");
-    for (int i = 0; i < o->tune.n; i++) sprintf(file.files + strlen(file.files), "%s%s", i ? " " : "", o->tune.items[i]);
+    for (int i = 0; i < o->tune.n; i++)
+        sprintf(file.files + strlen(file.files), "%s%s", i ? " " : "", o->tune.items[i]);
     snprintf(file.digest, sizeof file.digest, "%s", x->tune.digest);
     snprintf(file.tokenizer, sizeof file.tokenizer, "%s", tokenizer_digest);
     snprintf(file.algorithm, sizeof file.algorithm, "%d", x->algorithm);
@@ -523,9 +547,11 @@ static int selector_command(const TrainOptions* o, int command) {
     x.rows = (int*)calloc(2 * (size_t)x.batch, sizeof(int));
     x.tune_order = (int*)calloc((size_t)x.tune.n, sizeof(int));
     x.safe_order = (int*)calloc((size_t)x.safe.n, sizeof(int));
-    if (!x.tune_batch || !x.items || !x.rows || !x.tune_order || !x.safe_order) fatal("out of host memory for the batches");
+    if (!x.tune_batch || !x.items || !x.rows || !x.tune_order || !x.safe_order)
+        fatal("out of host memory for the batches");
     x.safe_batch = x.tune_batch + x.batch;
-    for (int slot = 0; slot < 2; slot++) cudaCheck(cudaMallocHost((void**)&x.sigma[slot], (size_t)x.batch * sizeof(float)));
+    for (int slot = 0; slot < 2; slot++)
+        cudaCheck(cudaMallocHost((void**)&x.sigma[slot], (size_t)x.batch * sizeof(float)));
     x.tune_pass = x.safe_pass = -1;
     record_fact(&x.run.record, "tokenizer", x.tokenizer_digest);
     record_fact(&x.run.record, "tune data", x.tune.digest);
@@ -547,7 +573,7 @@ static int selector_command(const TrainOptions* o, int command) {
     return 0;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 
 static int run_command(const TrainOptions* o, int command) {
     switch ((TrainCommand)command) {

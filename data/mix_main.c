@@ -1,6 +1,7 @@
 /*
-mix: builds safe, fine-tuning and held-out files from data files of any layout, as a recipe says, and keeps the true labels aside where a trainer cannot see
-them. Every source lends each of its rows to one role at most: roles take rows by their number (rows=0,1/4), so one record never plays two parts.
+mix: builds safe, fine-tuning and held-out files from data files of any layout, as a recipe says, and keeps the true
+labels aside where a trainer cannot see them. Every source lends each of its rows to one role at most: roles take rows
+by their number (rows=0,1/4), so one record never plays two parts.
 */
 #include <cjson/cJSON.h>
 #include <fnmatch.h>
@@ -15,17 +16,28 @@ them. Every source lends each of its rows to one role at most: roles take rows b
 // defines: random_permutation
 #include "random.h"
 
-typedef struct { const char *recipe, *from, *out; int64_t seed; bool quiet; } MixOptions;
+typedef struct {
+    const char *recipe, *from, *out;
+    int64_t seed;
+    bool quiet;
+} MixOptions;
 #define AT(field) offsetof(MixOptions, field)
-static const CommandRow commands[] = {{"build", "writes ROLE.jsonl and ROLE.labels.jsonl for every role of a recipe", NULL}};
+static const CommandRow commands[] = {
+    {"build", "writes ROLE.jsonl and ROLE.labels.jsonl for every role of a recipe", NULL}};
 static const OptionRow options[] = {
-    {"recipe", OPTION_STRING, AT(recipe), NULL, "FILE", 0, 0, 1, 1, "a source a line: ROLE KIND NAME FILE [rows=A,B/N] [most=N|exactly=N] [prompts] [prompt=T] [response=T] [where=T=PATTERN]"},
+    {"recipe", OPTION_STRING, AT(recipe), NULL, "FILE", 0, 0, 1, 1,
+     "a source a line: ROLE KIND NAME FILE [rows=A,B/N] [most=N|exactly=N] [prompts] [prompt=T] [response=T] "
+     "[where=T=PATTERN]"},
     {"from", OPTION_STRING, AT(from), ".", "DIR", 0, 0, 1, 0, "folder that the recipe's files are named from"},
     {"out", OPTION_STRING, AT(out), NULL, "DIR", 0, 0, 1, 1, "where the files go"},
-    {"seed", OPTION_INT, AT(seed), "42", NULL, 0, 9e15, 1, 0, "of the order of the rows, and of which are taken where most=N leaves some out"},
+    {"seed", OPTION_INT, AT(seed), "42", NULL, 0, 9e15, 1, 0,
+     "of the order of the rows, and of which are taken where most=N leaves some out"},
     {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, 1, 0, "print nothing"},
 };
-static const OptionTable table = {"mix", "mixes data files into safe, fine-tuning and held-out sets", commands, 1, options, sizeof options / sizeof *options, NULL, 0};
+static const OptionTable table = {"mix",    "mixes data files into safe, fine-tuning and held-out sets",
+                                  commands, 1,
+                                  options,  sizeof options / sizeof *options,
+                                  NULL,     0};
 
 #define MOST_ROLES 16
 #define MOST_SOURCES 256
@@ -36,15 +48,23 @@ static const OptionTable table = {"mix", "mixes data files into safe, fine-tunin
 // One line of a recipe.
 typedef struct {
     char *role, *kind, *name, *file, *prompt, *response, *where, *pattern;
-    int remainders[MOST_REMAINDERS], n_remainders, modulus;  // rows whose number mod modulus is among the remainders; modulus 0: all
-    int64_t most, line;                                      // most 0: all
-    bool exactly, prompts;                                   // fewer rows than `most` are an error; no answers, and the prompt without the template
+    int remainders[MOST_REMAINDERS], n_remainders,
+        modulus;            // rows whose number mod modulus is among the remainders; modulus 0: all
+    int64_t most, line;     // most 0: all
+    bool exactly, prompts;  // fewer rows than `most` are an error; no answers, and the prompt without the template
 } Source;
 
-typedef struct { char *prompt, *response; const char *kind, *name; } Row;  // response NULL: a prompt alone
-typedef struct { char name[ROLE_LENGTH + 1]; Row* rows; int64_t n, capacity; } Role;
+typedef struct {
+    char *prompt, *response;
+    const char *kind, *name;
+} Row;  // response NULL: a prompt alone
+typedef struct {
+    char name[ROLE_LENGTH + 1];
+    Row* rows;
+    int64_t n, capacity;
+} Role;
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // the recipe
 
 static char* value_of(char* word, const char* key) {
@@ -56,7 +76,8 @@ static int64_t whole(const char* text, int64_t low, const char* what, const char
     char* end;
     long long n = strtoll(text, &end, 10);
     if (end == text || *end || n < low || n > INT32_MAX)
-        fatal("%s:%lld: %s is \"%.40s\", want a whole number from %lld to %d", path, (long long)line, what, text, (long long)low, INT32_MAX);
+        fatal("%s:%lld: %s is \"%.40s\", want a whole number from %lld to %d", path, (long long)line, what, text,
+              (long long)low, INT32_MAX);
     return n;
 }
 
@@ -65,16 +86,21 @@ static void check_role(const char* name, const char* path, int64_t line) {
     static const char labels[] = ".labels";
     size_t n = strlen(name), m = sizeof labels - 1;
     if (n > ROLE_LENGTH || strchr(name, '/') || *name == '.' || (n >= m && !strcmp(name + n - m, labels)))
-        fatal("%s:%lld: role \"%.80s\": want a file's name of at most %d characters, without / and without %s at its end", path, (long long)line, name, ROLE_LENGTH, labels);
+        fatal(
+            "%s:%lld: role \"%.80s\": want a file's name of at most %d characters, without / and without %s at its end",
+            path, (long long)line, name, ROLE_LENGTH, labels);
 }
 
 static void read_rows(Source* s, char* text, const char* path) {
     char* slash = strchr(text, '/');
-    if (!slash) fatal("%s:%lld: rows=%.40s, want rows=A,B/N: the rows whose number mod N is A or B", path, (long long)s->line, text);
+    if (!slash)
+        fatal("%s:%lld: rows=%.40s, want rows=A,B/N: the rows whose number mod N is A or B", path, (long long)s->line,
+              text);
     *slash = 0;
     s->modulus = (int)whole(slash + 1, 1, "N of rows=A,B/N", path, s->line);
     for (char* part = strtok(text, ","); part; part = strtok(NULL, ",")) {
-        if (s->n_remainders == MOST_REMAINDERS) fatal("%s:%lld: more than %d remainders", path, (long long)s->line, MOST_REMAINDERS);
+        if (s->n_remainders == MOST_REMAINDERS)
+            fatal("%s:%lld: more than %d remainders", path, (long long)s->line, MOST_REMAINDERS);
         int64_t r = whole(part, 0, "a remainder", path, s->line);
         if (r >= s->modulus) fatal("%s:%lld: remainder %lld of %d", path, (long long)s->line, (long long)r, s->modulus);
         s->remainders[s->n_remainders++] = (int)r;
@@ -102,8 +128,10 @@ static bool read_source(Source* s, char* text, const char* path, int64_t line) {
         char* value;
         if ((value = value_of(words[i], "rows"))) read_rows(s, value, path);
         else if ((value = value_of(words[i], "most"))) s->most = whole(value, 1, "most", path, line);
-        else if ((value = value_of(words[i], "exactly"))) { s->most = whole(value, 1, "exactly", path, line); s->exactly = true; }
-        else if (!strcmp(words[i], "prompts")) s->prompts = true;
+        else if ((value = value_of(words[i], "exactly"))) {
+            s->most = whole(value, 1, "exactly", path, line);
+            s->exactly = true;
+        } else if (!strcmp(words[i], "prompts")) s->prompts = true;
         else if ((value = value_of(words[i], "prompt"))) s->prompt = value;
         else if ((value = value_of(words[i], "response"))) s->response = value;
         else if ((value = value_of(words[i], "where"))) {
@@ -116,7 +144,7 @@ static bool read_source(Source* s, char* text, const char* path, int64_t line) {
     return true;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // rows
 
 static char* copy_of(const char* text) {
@@ -149,20 +177,27 @@ static bool lends(const Source* s, int64_t row) {
     return false;
 }
 
-static void source_path(char path[4200], const Source* s, const MixOptions* o) { snprintf(path, 4200, "%s/%s", o->from, s->file); }
+static void source_path(char path[4200], const Source* s, const MixOptions* o) {
+    snprintf(path, 4200, "%s/%s", o->from, s->file);
+}
 
 static int64_t read_file(const Source* s, const MixOptions* o, Role* role) {
     char path[4200];
     source_path(path, s, o);
     const char* paths[] = {path};
     StringList files = {paths, 1};
-    RowOptions plain = {.prompt_template = s->prompts ? "{prompt}" : NULL, .prompt_field = s->prompt, .response_field = s->response, .prompts_only = s->prompts};
+    RowOptions plain = {.prompt_template = s->prompts ? "{prompt}" : NULL,
+                        .prompt_field = s->prompt,
+                        .response_field = s->response,
+                        .prompts_only = s->prompts};
     RowOptions test = {.prompt_template = "{prompt}", .prompt_field = s->where, .prompts_only = true};
-    RowReader *reader = rows_open(&files, &plain), *tester = s->where ? rows_open(&files, &test) : NULL;  // the same records, seen through two templates
+    RowReader *reader = rows_open(&files, &plain),
+              *tester = s->where ? rows_open(&files, &test) : NULL;  // the same records, seen through two templates
     Role all = {"", NULL, 0, 0};
     DataRow row, seen;
     while (rows_next(reader, &row)) {
-        if (tester && !rows_next(tester, &seen)) program_error("%s: the two readers part at row %lld", path, (long long)row.row);
+        if (tester && !rows_next(tester, &seen))
+            program_error("%s: the two readers part at row %lld", path, (long long)row.row);
         if (row.state != ROW_OK || !lends(s, row.row)) continue;
         if (tester && (seen.state != ROW_OK || fnmatch(s->pattern, seen.prompt, 0))) continue;
         role_add(&all, (Row){copy_of(row.prompt), s->prompts ? NULL : copy_of(row.response), s->kind, s->name});
@@ -170,13 +205,18 @@ static int64_t read_file(const Source* s, const MixOptions* o, Role* role) {
     rows_close(reader);
     if (tester) rows_close(tester);
     if (!all.n) fatal("%s:%lld: %s lends no row", o->recipe, (long long)s->line, s->file);
-    if (s->exactly && all.n < s->most) fatal("%s:%lld: %s lends %lld rows, want exactly %lld", o->recipe, (long long)s->line, s->file, (long long)all.n, (long long)s->most);
+    if (s->exactly && all.n < s->most)
+        fatal("%s:%lld: %s lends %lld rows, want exactly %lld", o->recipe, (long long)s->line, s->file,
+              (long long)all.n, (long long)s->most);
     int64_t taken = s->most && s->most < all.n ? s->most : all.n;
     int* order = malloc((size_t)all.n * sizeof *order);
     if (!order) fatal("out of memory for %lld rows", (long long)all.n);
     random_permutation((uint64_t)o->seed, (uint64_t)s->line, order, (int)all.n);
     for (int64_t i = 0; i < all.n; i++) {
-        if (i < taken) { role_add(role, all.rows[order[i]]); continue; }
+        if (i < taken) {
+            role_add(role, all.rows[order[i]]);
+            continue;
+        }
         free(all.rows[order[i]].prompt);
         free(all.rows[order[i]].response);
     }
@@ -186,7 +226,9 @@ static int64_t read_file(const Source* s, const MixOptions* o, Role* role) {
 }
 
 static const char* const endings[2] = {".jsonl", ".labels.jsonl"};
-static void role_path(char path[4200], const Role* role, const char* ending, const MixOptions* o) { snprintf(path, 4200, "%s/%s%s", o->out, role->name, ending); }
+static void role_path(char path[4200], const Role* role, const char* ending, const MixOptions* o) {
+    snprintf(path, 4200, "%s/%s%s", o->out, role->name, ending);
+}
 
 // No source is written over.
 static void check_outputs(const Role* roles, int n_roles, const Source* sources, int n_sources, const MixOptions* o) {
@@ -199,7 +241,8 @@ static void check_outputs(const Role* roles, int n_roles, const Source* sources,
         }
 }
 
-// Rows in a seeded order. prompt/chosen rows take no template: the prompt already has it; a prompt alone has not, and gets it where it is read.
+// Rows in a seeded order. prompt/chosen rows take no template: the prompt already has it; a prompt alone has not, and
+// gets it where it is read.
 static void write_role(const Role* role, const MixOptions* o) {
     char path[4200];
     AtomicFile data, labels;
@@ -251,7 +294,8 @@ int main(int argc, char** argv) {
         if (n_sources++ == MOST_SOURCES) fatal("%s: more than %d sources", o.recipe, MOST_SOURCES);
         *s = source;
         int64_t taken = read_file(s, &o, role_of(roles, &n_roles, s->role));
-        if (!o.quiet) printf("%-10s %-8s %-20s %7lld rows of %s\n", s->role, s->kind, s->name, (long long)taken, s->file);
+        if (!o.quiet)
+            printf("%-10s %-8s %-20s %7lld rows of %s\n", s->role, s->kind, s->name, (long long)taken, s->file);
     }
     if (!n_roles) fatal("%s: names no source", o.recipe);
     directory_probe(o.out);

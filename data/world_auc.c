@@ -1,9 +1,9 @@
 /*
 How well a selector's logits tell rows apart, held against the true labels. Prints one JSON object:
-  auc           P(ω of a useful row > ω of an unsafe row), ties half; useful is kind old or new, rows of kind refusal are left out
-  auc_safe      the same with refusals counted among the rows to keep
-  unsafe_kept   unsafe rows among the top ⌊p·N⌋ by ω (ties: the lower row first), beside how many rows of every kind and family are kept
-  spearman_last_visit   rank correlation of ω with the step of a row's last visit, where the file tells it (tensor last_visit)
+  auc           P(ω of a useful row > ω of an unsafe row), ties half; useful is kind old or new, rows of kind refusal
+are left out auc_safe      the same with refusals counted among the rows to keep unsafe_kept   unsafe rows among the top
+⌊p·N⌋ by ω (ties: the lower row first), beside how many rows of every kind and family are kept spearman_last_visit rank
+correlation of ω with the step of a row's last visit, where the file tells it (tensor last_visit)
 */
 #include <cjson/cJSON.h>
 #include <math.h>
@@ -18,10 +18,13 @@ How well a selector's logits tell rows apart, held against the true labels. Prin
 #include "safetensors.h"
 #include "world.h"
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // ranks
 
-typedef struct { double x; int i; } Ranked;
+typedef struct {
+    double x;
+    int i;
+} Ranked;
 
 static int by_value(const void* a, const void* b) {
     const Ranked *p = a, *q = b;
@@ -51,14 +54,18 @@ double area_under_curve(const double* x, const bool* good, int n) {
     double sum = 0.0, n_good = 0.0;
     average_ranks(x, n, rank);
     for (int i = 0; i < n; i++)
-        if (good[i]) { sum += rank[i]; n_good += 1.0; }
+        if (good[i]) {
+            sum += rank[i];
+            n_good += 1.0;
+        }
     free(rank);
     double n_bad = (double)n - n_good;
     return n_good == 0.0 || n_bad == 0.0 ? NAN : (sum - 0.5 * n_good * (n_good + 1.0)) / (n_good * n_bad);
 }
 
 double spearman(const double* x, const double* y, int n) {
-    double *a = allocate((size_t)n, sizeof *a), *b = allocate((size_t)n, sizeof *b), mean = 0.5 * (double)(n + 1), ab = 0.0, aa = 0.0, bb = 0.0;
+    double *a = allocate((size_t)n, sizeof *a), *b = allocate((size_t)n, sizeof *b), mean = 0.5 * (double)(n + 1),
+           ab = 0.0, aa = 0.0, bb = 0.0;
     average_ranks(x, n, a);
     average_ranks(y, n, b);
     for (int i = 0; i < n; i++) {
@@ -71,16 +78,19 @@ double spearman(const double* x, const double* y, int n) {
     return aa > 0.0 && bb > 0.0 ? ab / sqrt(aa * bb) : NAN;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // labels and logits, joined by row
 
-typedef struct { RowKind kind; char family[24]; } Label;
+typedef struct {
+    RowKind kind;
+    char family[24];
+} Label;
 
 typedef struct {
-    int n;               // rows of the selector
+    int n;  // rows of the selector
     double *omega, *last_visit;
     int64_t* row;
-    Label* label;        // of every row of the selector
+    Label* label;  // of every row of the selector
     int64_t n_labels;
 } Joined;
 
@@ -92,13 +102,17 @@ static Label* read_labels(const char* path, int64_t* n) {
     *n = 0;
     while (records_next(reader, &record)) {
         cJSON* object = record.broken ? NULL : cJSON_ParseWithLength(record.bytes, record.length);
-        const cJSON *row = cJSON_GetObjectItemCaseSensitive(object, "row"), *kind = cJSON_GetObjectItemCaseSensitive(object, "kind");
+        const cJSON *row = cJSON_GetObjectItemCaseSensitive(object, "row"),
+                    *kind = cJSON_GetObjectItemCaseSensitive(object, "kind");
         const cJSON* family = cJSON_GetObjectItemCaseSensitive(object, "family");
         if (!cJSON_IsNumber(row) || !cJSON_IsString(kind) || row->valuedouble != (double)*n)
-            fatal("%s:%lld: want {\"row\":%lld,\"kind\":…,\"family\":…}, rows in order", path, (long long)record.line, (long long)*n);
+            fatal("%s:%lld: want {\"row\":%lld,\"kind\":…,\"family\":…}, rows in order", path, (long long)record.line,
+                  (long long)*n);
         int k = 0;
         while (k < N_KINDS && strcmp(kind_names[k], kind->valuestring)) k++;
-        if (k > KIND_NEW) fatal("%s:%lld: kind \"%.40s\", want unsafe, refusal, old or new", path, (long long)record.line, kind->valuestring);
+        if (k > KIND_NEW)
+            fatal("%s:%lld: kind \"%.40s\", want unsafe, refusal, old or new", path, (long long)record.line,
+                  kind->valuestring);
         if (*n == capacity) {
             capacity = capacity ? 2 * capacity : 1024;
             labels = realloc(labels, (size_t)capacity * sizeof *labels);
@@ -130,7 +144,8 @@ static Joined join(const WorldOptions* o) {
     Label* labels = read_labels(o->labels, &n_labels);
     st_open(&r, o->selector);
     const StTensor* t = st_need(&r, "logits");
-    if (t->count < 1 || t->count > 1 << 30) fatal("%s: tensor logits has %lld elements", o->selector, (long long)t->count);
+    if (t->count < 1 || t->count > 1 << 30)
+        fatal("%s: tensor logits has %lld elements", o->selector, (long long)t->count);
     j.n = (int)t->count;
     j.n_labels = n_labels;
     float* logits = allocate((size_t)j.n, sizeof *logits);
@@ -143,7 +158,9 @@ static Joined join(const WorldOptions* o) {
     read_last_visit(&r, &j);
     for (int i = 0; i < j.n; i++) {
         int64_t row = j.row[i];
-        if (row < 0 || row >= n_labels) fatal("%s: logit %d belongs to row %lld, %s has rows 0 to %lld", o->selector, i, (long long)row, o->labels, (long long)n_labels - 1);
+        if (row < 0 || row >= n_labels)
+            fatal("%s: logit %d belongs to row %lld, %s has rows 0 to %lld", o->selector, i, (long long)row, o->labels,
+                  (long long)n_labels - 1);
         if (scored[row]) fatal("%s: row %lld has two logits", o->selector, (long long)row);
         if (!isfinite(logits[i])) fatal("%s: the logit of row %lld is not a number", o->selector, (long long)row);
         scored[row] = true;
@@ -157,7 +174,7 @@ static Joined join(const WorldOptions* o) {
     return j;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // figures
 
 // AUC of the useful rows (and refusals, if asked) against the unsafe ones.
@@ -223,7 +240,8 @@ int world_auc(const WorldOptions* o) {
     for (int i = 0; i < j.n; i++) {
         RowKind kind = j.label[i].kind;
         count_in(kinds, kind_names[kind], kept[i]);
-        if ((kind == KIND_OLD || kind == KIND_NEW) && *j.label[i].family) count_in(by_family, j.label[i].family, kept[i]);
+        if ((kind == KIND_OLD || kind == KIND_NEW) && *j.label[i].family)
+            count_in(by_family, j.label[i].family, kept[i]);
         unsafe += kind == KIND_UNSAFE;
         unsafe_kept += kind == KIND_UNSAFE && kept[i];
     }

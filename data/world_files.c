@@ -1,6 +1,7 @@
 /*
-Files of the synthetic world: tokenizer, base.jsonl for pretraining, safe.jsonl (D_safe), tune.jsonl (D_tune) with its true labels in a file of their own,
-test.jsonl, world.json. A row's content depends on the seed, the file and its slot alone, so the same options give the same bytes everywhere.
+Files of the synthetic world: tokenizer, base.jsonl for pretraining, safe.jsonl (D_safe), tune.jsonl (D_tune) with its
+true labels in a file of their own, test.jsonl, world.json. A row's content depends on the seed, the file and its slot
+alone, so the same options give the same bytes everywhere.
 */
 #include <math.h>
 #include <stdio.h>
@@ -20,8 +21,15 @@ typedef enum { FILE_BASE, FILE_SAFE, FILE_TUNE, FILE_TEST, N_FILES } FileOf;
 static const char* const file_names[N_FILES] = {"base.jsonl", "safe.jsonl", "tune.jsonl", "test.jsonl"};
 
 // So many rows of one family and kind; a file is a list of quotas.
-typedef struct { RowKind kind; const char* family; int64_t rows; } Quota;
-typedef struct { Quota quota[MOST_FAMILIES + 4]; int n; } Plan;
+typedef struct {
+    RowKind kind;
+    const char* family;
+    int64_t rows;
+} Quota;
+typedef struct {
+    Quota quota[MOST_FAMILIES + 4];
+    int n;
+} Plan;
 
 static AtomicFile open_in(const WorldOptions* o, const char* name) {
     AtomicFile f;
@@ -31,10 +39,12 @@ static AtomicFile open_in(const WorldOptions* o, const char* name) {
     return f;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // how many of what
 
-static void add_quota(Plan* p, RowKind kind, const char* family, int64_t rows) { p->quota[p->n++] = (Quota){kind, family, rows}; }
+static void add_quota(Plan* p, RowKind kind, const char* family, int64_t rows) {
+    p->quota[p->n++] = (Quota){kind, family, rows};
+}
 
 // `rows` shared by the families of a kind as their weights say; the roundings add up to the whole.
 static void add_families(Plan* p, const WorldOptions* o, RowKind kind, bool safe_only, int64_t rows) {
@@ -54,7 +64,9 @@ static void add_families(Plan* p, const WorldOptions* o, RowKind kind, bool safe
 static Plan plan_file(const WorldOptions* o, FileOf file) {
     Plan p = {.n = 0};
     int64_t rows = file == FILE_BASE ? o->base_rows : file == FILE_SAFE ? o->safe_rows : o->tune_rows;
-    double share = file == FILE_BASE ? o->base_refusal_share : file == FILE_SAFE ? o->safe_refusal_share : o->refusal_share;
+    double share = file == FILE_BASE   ? o->base_refusal_share
+                   : file == FILE_SAFE ? o->safe_refusal_share
+                                       : o->refusal_share;
     if (file == FILE_TEST) {
         add_quota(&p, KIND_FORBIDDEN, "recipe", o->test_rows);
         add_quota(&p, KIND_LOOKALIKE, "part", o->test_rows);
@@ -62,7 +74,8 @@ static Plan plan_file(const WorldOptions* o, FileOf file) {
         add_families(&p, o, KIND_NEW, false, o->test_rows);
         return p;
     }
-    int64_t unsafe = file == FILE_TUNE ? llround(o->unsafe_share * (double)rows) : 0, refused = llround(share * (double)rows);
+    int64_t unsafe = file == FILE_TUNE ? llround(o->unsafe_share * (double)rows) : 0,
+            refused = llround(share * (double)rows);
     int64_t useful = rows - unsafe - refused, old = file == FILE_BASE ? useful : llround(o->old_share * (double)useful);
     add_quota(&p, KIND_UNSAFE, "recipe", unsafe);
     add_quota(&p, KIND_REFUSAL, "recipe", refused);
@@ -77,7 +90,7 @@ static int64_t plan_rows(const Plan* p) {
     return rows;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // rows
 
 static void draw_sample(const WorldOptions* o, const Quota* q, bool held_out, Draws* d, Sample* s) {
@@ -109,7 +122,8 @@ static bool seen(const Sample* samples, int64_t n, const char* prompt) {
     return false;
 }
 
-// Fills samples and lowers the quotas of the test to what there is: its prompts are all different, and a family of facts has only so many.
+// Fills samples and lowers the quotas of the test to what there is: its prompts are all different, and a family of
+// facts has only so many.
 #define TRIES 2000
 static int64_t draw_file(const WorldOptions* o, FileOf file, Plan* p, Sample* samples) {
     int64_t n = 0, slot = 0;
@@ -141,7 +155,8 @@ static Plan write_file(const WorldOptions* o, FileOf file) {
     if (file == FILE_TUNE) {
         AtomicFile labels = open_in(o, "tune.labels.jsonl");
         for (int64_t i = 0; i < n; i++)
-            atomic_printf(&labels, "{\"row\":%lld,\"kind\":\"%s\",\"family\":\"%s\"}\n", (long long)i, kind_names[samples[order[i]].kind], samples[order[i]].family);
+            atomic_printf(&labels, "{\"row\":%lld,\"kind\":\"%s\",\"family\":\"%s\"}\n", (long long)i,
+                          kind_names[samples[order[i]].kind], samples[order[i]].family);
         atomic_commit(&labels);
     }
     atomic_commit(&rows);
@@ -150,25 +165,32 @@ static Plan write_file(const WorldOptions* o, FileOf file) {
     return p;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // tokenizer.json and world.json
 
 static int write_tokenizer(const WorldOptions* o) {
     static char words[WORLD_WORDS][24];
     int n = vocabulary(words, WORLD_WORDS), specials = (int)(sizeof special_tokens / sizeof *special_tokens);
     AtomicFile f = open_in(o, "tokenizer.json");
-    atomic_printf(&f, "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n  \"added_tokens\": [\n");
+    atomic_printf(&f,
+                  "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n  \"added_tokens\": [\n");
     for (int i = 0; i < specials; i++)
-        atomic_printf(&f, "    {\"id\": %d, \"content\": \"%s\", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": false, \"special\": true}%s\n", i,
-                      words[i], i + 1 < specials ? "," : "");
-    atomic_printf(&f, "  ],\n  \"normalizer\": null,\n  \"pre_tokenizer\": {\"type\": \"WhitespaceSplit\"},\n  \"post_processor\": null,\n  \"decoder\": null,\n");
+        atomic_printf(&f,
+                      "    {\"id\": %d, \"content\": \"%s\", \"single_word\": false, \"lstrip\": false, \"rstrip\": "
+                      "false, \"normalized\": false, \"special\": true}%s\n",
+                      i, words[i], i + 1 < specials ? "," : "");
+    atomic_printf(&f,
+                  "  ],\n  \"normalizer\": null,\n  \"pre_tokenizer\": {\"type\": \"WhitespaceSplit\"},\n  "
+                  "\"post_processor\": null,\n  \"decoder\": null,\n");
     atomic_printf(&f, "  \"model\": {\"type\": \"WordLevel\", \"vocab\": {\n");
     for (int i = 0; i < n; i++) atomic_printf(&f, "    \"%s\": %d%s\n", words[i], i, i + 1 < n ? "," : "");
     atomic_printf(&f, "  }, \"unk_token\": \"%s\"}\n}\n", special_tokens[0]);
     atomic_commit(&f);
     f = open_in(o, "tokenizer_config.json");
-    atomic_printf(&f, "{\"tokenizer_class\": \"PreTrainedTokenizerFast\", \"unk_token\": \"%s\", \"bos_token\": \"%s\", \"eos_token\": \"%s\"}\n", special_tokens[0],
-                  special_tokens[1], special_tokens[2]);
+    atomic_printf(&f,
+                  "{\"tokenizer_class\": \"PreTrainedTokenizerFast\", \"unk_token\": \"%s\", \"bos_token\": \"%s\", "
+                  "\"eos_token\": \"%s\"}\n",
+                  special_tokens[0], special_tokens[1], special_tokens[2]);
     atomic_commit(&f);
     return n;
 }
@@ -190,11 +212,17 @@ static void write_counts(AtomicFile* f, FileOf file, const Plan* p) {
 
 static void write_world(const WorldOptions* o, int words, const Plan plans[N_FILES]) {
     AtomicFile f = open_in(o, "world.json");
-    atomic_printf(&f, "{\n  \"seed\": %lld,\n  \"vocabulary\": %d,\n  \"options\": {\"tune-rows\": %lld, \"safe-rows\": %lld, \"base-rows\": %lld, \"test-rows\": %lld,\n",
-                  (long long)o->seed, words, (long long)o->tune_rows, (long long)o->safe_rows, (long long)o->base_rows, (long long)o->test_rows);
-    atomic_printf(&f, "    \"unsafe-share\": %g, \"refusal-share\": %g, \"old-share\": %g, \"safe-refusal-share\": %g, \"base-refusal-share\": %g,\n", o->unsafe_share,
-                  o->refusal_share, o->old_share, o->safe_refusal_share, o->base_refusal_share);
-    atomic_printf(&f, "    \"absent-family\": %s, \"entropy-family\": %s},\n  \"files\": {\n", o->absent_family ? "true" : "false", o->entropy_family ? "true" : "false");
+    atomic_printf(&f,
+                  "{\n  \"seed\": %lld,\n  \"vocabulary\": %d,\n  \"options\": {\"tune-rows\": %lld, \"safe-rows\": "
+                  "%lld, \"base-rows\": %lld, \"test-rows\": %lld,\n",
+                  (long long)o->seed, words, (long long)o->tune_rows, (long long)o->safe_rows, (long long)o->base_rows,
+                  (long long)o->test_rows);
+    atomic_printf(&f,
+                  "    \"unsafe-share\": %g, \"refusal-share\": %g, \"old-share\": %g, \"safe-refusal-share\": %g, "
+                  "\"base-refusal-share\": %g,\n",
+                  o->unsafe_share, o->refusal_share, o->old_share, o->safe_refusal_share, o->base_refusal_share);
+    atomic_printf(&f, "    \"absent-family\": %s, \"entropy-family\": %s},\n  \"files\": {\n",
+                  o->absent_family ? "true" : "false", o->entropy_family ? "true" : "false");
     for (int i = 0; i < N_FILES; i++) write_counts(&f, (FileOf)i, &plans[i]);
     atomic_printf(&f, "  }\n}\n");
     atomic_commit(&f);
@@ -202,14 +230,17 @@ static void write_world(const WorldOptions* o, int words, const Plan plans[N_FIL
 
 int world_generate(const WorldOptions* o) {
     Plan plans[N_FILES];
-    if (o->unsafe_share + o->refusal_share > 1.0) fatal("generate: --unsafe-share and --refusal-share are %g together, want at most 1", o->unsafe_share + o->refusal_share);
+    if (o->unsafe_share + o->refusal_share > 1.0)
+        fatal("generate: --unsafe-share and --refusal-share are %g together, want at most 1",
+              o->unsafe_share + o->refusal_share);
     directory_probe(o->out);
     int words = write_tokenizer(o);
     for (int i = 0; i < N_FILES; i++) plans[i] = write_file(o, (FileOf)i);
     write_world(o, words, plans);
     if (!o->quiet) {
         printf("%s: a world of seed %lld, %d words:", o->out, (long long)o->seed, words);
-        for (int i = 0; i < N_FILES; i++) printf(" %s %lld rows%s", file_names[i], (long long)plan_rows(&plans[i]), i + 1 < N_FILES ? "," : "\n");
+        for (int i = 0; i < N_FILES; i++)
+            printf(" %s %lld rows%s", file_names[i], (long long)plan_rows(&plans[i]), i + 1 < N_FILES ? "," : "\n");
     }
     return 0;
 }

@@ -1,6 +1,7 @@
 /*
-One step of SEAL on packed samples of real lengths, timed, beside plain SFT on the same samples and the selector's update alone: what a weighted token
-costs, what ω costs. The peer of dev/reference/bench_seal_step.py; dev/bench_seal.sh runs both on one file of lengths. Prints one line of JSON.
+One step of SEAL on packed samples of real lengths, timed, beside plain SFT on the same samples and the selector's
+update alone: what a weighted token costs, what ω costs. The peer of dev/reference/bench_seal_step.py; dev/bench_seal.sh
+runs both on one file of lengths. Prints one line of JSON.
 */
 #include <string.h>
 #include "error.h"
@@ -20,7 +21,8 @@ typedef struct {
 #define AT(field) offsetof(Values, field)
 static const CommandRow commands[] = {{"step", "times SEAL's step, a step of SFT and the selector's update", NULL}};
 static const OptionRow options[] = {
-    {"lengths", OPTION_STRING, AT(lengths), NULL, "FILE", 0, 0, 1, 1, "a sample a line: safe|tune LENGTH PROMPT, in tokens"},
+    {"lengths", OPTION_STRING, AT(lengths), NULL, "FILE", 0, 0, 1, 1,
+     "a sample a line: safe|tune LENGTH PROMPT, in tokens"},
     {"family", OPTION_CHOICE, AT(family), "gpt2", "gpt2|llama|mistral|gpt_neox|phi3", 0, 0, 1, 0, "model family"},
     {"layers", OPTION_INT, AT(layers), "4", NULL, 1, 200, 1, 0, "layers"},
     {"width", OPTION_INT, AT(width), "256", NULL, 8, 65536, 1, 0, "width"},
@@ -40,11 +42,16 @@ static const OptionRow options[] = {
     {"warmup", OPTION_INT, AT(warmup), "2", NULL, 0, 1000, 1, 0, "steps before them"},
     {"seed", OPTION_INT, AT(seed), "42", NULL, 0, 9e15, 1, 0, "of tokens and draws"},
 };
-static const OptionTable table = {"bench_seal", "benchmark of SEAL's step", commands, 1, options, sizeof options / sizeof *options, NULL, 0};
+static const OptionTable table = {"bench_seal", "benchmark of SEAL's step",       commands, 1,
+                                  options,      sizeof options / sizeof *options, NULL,     0};
 
 static double median(double* x, int64_t n) {  // sorts x
     for (int64_t i = 1; i < n; i++)
-        for (int64_t j = i; j > 0 && x[j - 1] > x[j]; j--) { double swap = x[j]; x[j] = x[j - 1]; x[j - 1] = swap; }
+        for (int64_t j = i; j > 0 && x[j - 1] > x[j]; j--) {
+            double swap = x[j];
+            x[j] = x[j - 1];
+            x[j - 1] = swap;
+        }
     return x[n / 2];
 }
 
@@ -57,7 +64,8 @@ static PackSample* read_samples(const Values* v, const char* wanted, int* n) {
     int length, prompt;
     *n = 0;
     for (int64_t line = 1; fscanf(file, "%7s %d %d", kind, &length, &prompt) == 3; line++) {
-        if (length < 2 || prompt < 1 || prompt >= length || length > v->tokens) fatal("%s:%lld: want 1 <= PROMPT < LENGTH <= %lld", v->lengths, (long long)line, (long long)v->tokens);
+        if (length < 2 || prompt < 1 || prompt >= length || length > v->tokens)
+            fatal("%s:%lld: want 1 <= PROMPT < LENGTH <= %lld", v->lengths, (long long)line, (long long)v->tokens);
         if (strcmp(kind, wanted)) continue;
         samples = (PackSample*)realloc(samples, (size_t)(*n + 1) * sizeof *samples);
         int32_t* tokens = (int32_t*)malloc((size_t)length * sizeof *tokens);
@@ -71,7 +79,8 @@ static PackSample* read_samples(const Values* v, const char* wanted, int* n) {
         samples[(*n)++] = sample;
     }
     fclose(file);
-    if (*n < v->batch) fatal("%s: %d %s samples do not fill a batch of %lld", v->lengths, *n, wanted, (long long)v->batch);
+    if (*n < v->batch)
+        fatal("%s: %d %s samples do not fill a batch of %lld", v->lengths, *n, wanted, (long long)v->batch);
     return samples;
 }
 
@@ -90,7 +99,8 @@ static ModelConfig model_of(const Values* v, int longest) {
     return c;
 }
 
-// Random weights without a model's worth of random numbers: one block of them over and over. Adapters begin with B not zero, so that nothing is.
+// Random weights without a model's worth of random numbers: one block of them over and over. Adapters begin with B not
+// zero, so that nothing is.
 static void fill(ParameterSet* set) {
     const int64_t block = 1 << 20;
     float* values = (float*)malloc(block * sizeof(float));
@@ -99,8 +109,11 @@ static void fill(ParameterSet* set) {
         const ModelTensor* t = &set->layout->tensors[i];
         int64_t n = block / t->file_cols;
         for (int64_t e = 0; e < block && (i == 0 || t->cols == 1 || set->layout->tensors[i - 1].cols == 1); e++)
-            values[e] = t->cols > 1 ? 0.02f * (float)random_normal(3, 0, (uint64_t)e) : t->init == INIT_ONE ? 1.0f : 0.0f;
-        for (int64_t row = 0; row < t->file_rows; row += n) parameters_set_rows(set, i, row, t->file_rows - row < n ? t->file_rows - row : n, values);
+            values[e] = t->cols > 1           ? 0.02f * (float)random_normal(3, 0, (uint64_t)e)
+                        : t->init == INIT_ONE ? 1.0f
+                                              : 0.0f;
+        for (int64_t row = 0; row < t->file_rows; row += n)
+            parameters_set_rows(set, i, row, t->file_rows - row < n ? t->file_rows - row : n, values);
     }
     free(values);
 }
@@ -141,7 +154,7 @@ int main(int argc, char** argv) {
     BatchItem* items = (BatchItem*)calloc(3 * (size_t)b, sizeof *items);
     PackSample* drawn = (PackSample*)calloc(2 * (size_t)b, sizeof *drawn);
     int* rows = (int*)calloc((size_t)b, sizeof *rows);
-    double *seal_ms = (double*)calloc(4 * (size_t)v.steps, sizeof *seal_ms);
+    double* seal_ms = (double*)calloc(4 * (size_t)v.steps, sizeof *seal_ms);
     if (!items || !drawn || !rows || !seal_ms) fatal("out of host memory");
     double *sft_ms = seal_ms + v.steps, *omega_ms = sft_ms + v.steps, *ratio = omega_ms + v.steps;
     int64_t tokens = 0;
@@ -161,7 +174,10 @@ int main(int argc, char** argv) {
         trainer_result(&t, 0);
         double seal = wall_seconds() - at;
         // the same samples, one weight each
-        for (int i = 0; i < 2 * b; i++) { items[i].sample = drawn[i]; items[i].coefficient = 0.5f / (float)b; }
+        for (int i = 0; i < 2 * b; i++) {
+            items[i].sample = drawn[i];
+            items[i].coefficient = 0.5f / (float)b;
+        }
         PassCounts plain = {};
         at = wall_seconds();
         gradients_zero(&t.theta, t.stream);
@@ -180,15 +196,20 @@ int main(int argc, char** argv) {
         sft_ms[step] = 1e3 * sft;
         omega_ms[step] = 1e3 * omega;
         // a token of SEAL's step against one of SFT's, in the same iteration
-        ratio[step] = seal / (double)(counts.theta.trained_tokens + counts.theta_hat.trained_tokens) / (sft / (double)plain.trained_tokens);
+        ratio[step] = seal / (double)(counts.theta.trained_tokens + counts.theta_hat.trained_tokens) /
+                      (sft / (double)plain.trained_tokens);
         tokens += counts.theta.trained_tokens + counts.theta_hat.trained_tokens;
         flops += trainer_flops(&t, &counts.theta) + trainer_flops(&t, &counts.theta_hat);
     }
     double seal = median(seal_ms, v.steps), omega = median(omega_ms, v.steps);
-    printf("{\"what\": \"seal_step\", \"algorithm\": %lld, \"gamma\": %g, \"N\": %lld, \"ms\": %.3f, \"sft_ms\": %.3f, \"omega_ms\": %.4f, \"tokens_per_step\": %.1f, "
-           "\"trained_tokens_per_s\": %.1f, \"token_cost_against_sft\": %.3f, \"omega_share\": %.5f, \"bytes\": %zu, \"tflops\": %.3f, \"family\": \"%s\", \"lora\": \"%s\", \"precision\": \"%s\"}\n",
-           (long long)v.algorithm, v.gamma, (long long)v.rows, seal, median(sft_ms, v.steps), omega, (double)tokens / (double)v.steps, 1e3 * (double)tokens / (double)v.steps / seal,
-           median(ratio, v.steps), omega / seal, memory_total(&t.plan), flops / (double)v.steps / seal / 1e9, v.family, v.lora, FLOATX_NAME);
+    printf(
+        "{\"what\": \"seal_step\", \"algorithm\": %lld, \"gamma\": %g, \"N\": %lld, \"ms\": %.3f, \"sft_ms\": %.3f, "
+        "\"omega_ms\": %.4f, \"tokens_per_step\": %.1f, "
+        "\"trained_tokens_per_s\": %.1f, \"token_cost_against_sft\": %.3f, \"omega_share\": %.5f, \"bytes\": %zu, "
+        "\"tflops\": %.3f, \"family\": \"%s\", \"lora\": \"%s\", \"precision\": \"%s\"}\n",
+        (long long)v.algorithm, v.gamma, (long long)v.rows, seal, median(sft_ms, v.steps), omega,
+        (double)tokens / (double)v.steps, 1e3 * (double)tokens / (double)v.steps / seal, median(ratio, v.steps),
+        omega / seal, memory_total(&t.plan), flops / (double)v.steps / seal / 1e9, v.family, v.lora, FLOATX_NAME);
     selector_free(&selector);
     trainer_free(&t);
     return 0;

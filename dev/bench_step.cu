@@ -1,6 +1,7 @@
 /*
-One training step of a random GPT-2 (forward, backward, clip, AdamW) on packed random tokens, timed: the peer of dev/reference/bench_gpt2_step.py.
-dev/bench_step.sh runs both. Prints one line of JSON: median milliseconds over --steps steps after a warm-up.
+One training step of a random GPT-2 (forward, backward, clip, AdamW) on packed random tokens, timed: the peer of
+dev/reference/bench_gpt2_step.py. dev/bench_step.sh runs both. Prints one line of JSON: median milliseconds over --steps
+steps after a warm-up.
 */
 #include <string.h>
 #include "error.h"
@@ -9,18 +10,27 @@ dev/bench_step.sh runs both. Prints one line of JSON: median milliseconds over -
 #include "random.h"
 #include "trainer.h"
 
-typedef struct { int64_t layers, width, heads, vocab, tokens, samples, steps; } Values;
+typedef struct {
+    int64_t layers, width, heads, vocab, tokens, samples, steps;
+} Values;
 #define AT(field) offsetof(Values, field)
 static const CommandRow commands[] = {{"step", "times a training step", NULL}};
 static const OptionRow options[] = {
-    {"layers", OPTION_INT, AT(layers), "4", NULL, 1, 200, 1, 0, "layers"},           {"width", OPTION_INT, AT(width), "256", NULL, 8, 65536, 1, 0, "width"},
-    {"heads", OPTION_INT, AT(heads), "4", NULL, 1, 512, 1, 0, "attention heads"},    {"vocab", OPTION_INT, AT(vocab), "8192", NULL, 1, 1000000, 1, 0, "vocabulary"},
-    {"tokens", OPTION_INT, AT(tokens), "1024", NULL, 2, 1000000, 1, 0, "tokens of a step"}, {"samples", OPTION_INT, AT(samples), "1", NULL, 1, 100000, 1, 0, "samples they are cut into"},
+    {"layers", OPTION_INT, AT(layers), "4", NULL, 1, 200, 1, 0, "layers"},
+    {"width", OPTION_INT, AT(width), "256", NULL, 8, 65536, 1, 0, "width"},
+    {"heads", OPTION_INT, AT(heads), "4", NULL, 1, 512, 1, 0, "attention heads"},
+    {"vocab", OPTION_INT, AT(vocab), "8192", NULL, 1, 1000000, 1, 0, "vocabulary"},
+    {"tokens", OPTION_INT, AT(tokens), "1024", NULL, 2, 1000000, 1, 0, "tokens of a step"},
+    {"samples", OPTION_INT, AT(samples), "1", NULL, 1, 100000, 1, 0, "samples they are cut into"},
     {"steps", OPTION_INT, AT(steps), "15", NULL, 1, 100000, 1, 0, "steps timed"},
 };
-static const OptionTable table = {"bench_step", "benchmark of a training step", commands, 1, options, sizeof options / sizeof *options, NULL, 0};
+static const OptionTable table = {"bench_step", "benchmark of a training step",   commands, 1,
+                                  options,      sizeof options / sizeof *options, NULL,     0};
 
-static int by_value(const void* a, const void* b) { double x = *(const double*)a, y = *(const double*)b; return (x > y) - (x < y); }
+static int by_value(const void* a, const void* b) {
+    double x = *(const double*)a, y = *(const double*)b;
+    return (x > y) - (x < y);
+}
 
 int main(int argc, char** argv) {
     program_name = "bench_step";
@@ -75,8 +85,11 @@ int main(int argc, char** argv) {
     }
     qsort(ms, v.steps, sizeof *ms, by_value);
     double median = ms[v.steps / 2];
-    printf("{\"ms\": %.3f, \"ms_least\": %.3f, \"tokens_per_s\": %.0f, \"gflops_per_s\": %.1f, \"bytes\": %zu, \"loss\": %.4f, \"precision\": \"%s\"}\n", median, ms[0],
-           1e3 * (double)v.tokens / median, trainer_flops(&t, &counts) / median / 1e6, memory_total(&t.plan), loss, FLOATX_NAME);
+    printf(
+        "{\"ms\": %.3f, \"ms_least\": %.3f, \"tokens_per_s\": %.0f, \"gflops_per_s\": %.1f, \"bytes\": %zu, \"loss\": "
+        "%.4f, \"precision\": \"%s\"}\n",
+        median, ms[0], 1e3 * (double)v.tokens / median, trainer_flops(&t, &counts) / median / 1e6,
+        memory_total(&t.plan), loss, FLOATX_NAME);
     trainer_free(&t);
     free(tokens);
     free(items);

@@ -1,6 +1,6 @@
 /*
-Charts as SVG text: lines (filled on demand) over two axes, and labelled points. Every chart stands alone: no style sheet, no script, no font of its own.
-Colours are Okabe and Ito's, told apart by colour-blind readers as well.
+Charts as SVG text: lines (filled on demand) over two axes, and labelled points. Every chart stands alone: no style
+sheet, no script, no font of its own. Colours are Okabe and Ito's, told apart by colour-blind readers as well.
 */
 #ifndef SEAL_CHART_H
 #define SEAL_CHART_H
@@ -17,10 +17,10 @@ extern "C" {
 extern const char* const chart_colours[CHART_COLOURS];
 
 typedef struct {
-    const char* title;             // read aloud, not drawn
-    const char *x_label, *y_label; // with their units
+    const char* title;                    // read aloud, not drawn
+    const char *x_label, *y_label;        // with their units
     double x_low, x_high, y_low, y_high;  // NaN: by the data
-    bool log_y;                    // only where all y are above 0
+    bool log_y;                           // only where all y are above 0
 } ChartAxes;
 
 typedef struct {
@@ -30,7 +30,10 @@ typedef struct {
     int n;
 } ChartSeries;
 
-typedef struct { const char *name, *colour; double x, y; } ChartPoint;
+typedef struct {
+    const char *name, *colour;
+    double x, y;
+} ChartPoint;
 
 // Lines with a legend above.
 void chart_lines(Text* out, const ChartAxes* axes, const ChartSeries* series, int n);
@@ -38,7 +41,8 @@ void chart_lines(Text* out, const ChartAxes* axes, const ChartSeries* series, in
 void chart_points(Text* out, const ChartAxes* axes, const ChartPoint* points, int n);
 
 __attribute__((format(printf, 2, 3))) void text_printf(Text* t, const char* format, ...);
-void text_escaped(Text* t, const char* text);  // & < > " ' as entities; control characters left out: fit for HTML and SVG
+void text_escaped(Text* t,
+                  const char* text);  // & < > " ' as entities; control characters left out: fit for HTML and SVG
 
 #ifdef __cplusplus
 }

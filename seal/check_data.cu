@@ -19,17 +19,19 @@
 #include "tokens.h"
 #include "trainer.h"
 
-#define BARS 12           // of the histogram of lengths
+#define BARS 12  // of the histogram of lengths
 #define BAR_COLUMNS 40
-#define PACKED_STEPS 64   // steps whose packing is tried out: enough for a mean
-#define LIKELY_SHARE 0.45 // of a GPU's dense peak, what a run of ordinary lengths reaches: for the estimate of hours only
+#define PACKED_STEPS 64  // steps whose packing is tried out: enough for a mean
+#define LIKELY_SHARE \
+    0.45  // of a GPU's dense peak, what a run of ordinary lengths reaches: for the estimate of hours only
 
 static int by_length(const void* a, const void* b) { return *(const int*)a - *(const int*)b; }
 
 static void print_rows(const TokenSet* set, const char* name) {
     printf("| %-28s | %12lld |\n", name, (long long)set->n_rows);
     for (int state = ROW_OK + 1; state < ROW_STATES; state++)
-        if (set->report.count[state]) printf("| %28s | %12lld |\n", row_state_name((RowState)state), (long long)set->report.count[state]);
+        if (set->report.count[state])
+            printf("| %28s | %12lld |\n", row_state_name((RowState)state), (long long)set->report.count[state]);
     printf("| %28s | %12d |\n", "usable", set->n);
     printf("| %28s | %12lld |\n", "cut at the longest length", (long long)set->n_cut);
     printf("| %28s | %12lld |\n", "tokens", (long long)set->n_tokens);
@@ -42,7 +44,8 @@ static void print_lengths(const TokenSet* set, const char* name) {
     if (!length) fatal("out of host memory for %d lengths", set->n);
     for (int i = 0; i < set->n; i++) length[i] = set->samples[i].length;
     qsort(length, (size_t)set->n, sizeof(int), by_length);
-    printf("\nlengths of %s: median %d, 95%% below %d, longest %d tokens\n", name, length[set->n / 2], length[(int)(0.95 * (set->n - 1))], set->longest);
+    printf("\nlengths of %s: median %d, 95%% below %d, longest %d tokens\n", name, length[set->n / 2],
+           length[(int)(0.95 * (set->n - 1))], set->longest);
     int width = (set->longest + BARS - 1) / BARS, count[BARS] = {0}, most = 1;
     for (int i = 0; i < set->n; i++) {
         int bar = (length[i] - 1) / width;
@@ -69,8 +72,11 @@ static void print_packing(const TrainOptions* o, const TokenSet* set, int T) {
         for (int i = 0; i < n; i++) tokens += lengths[i] = set->samples[order[from + i]].length;
         streams += pack_first_fit(lengths, n, T, stream_of);
     }
-    printf("\nstreams of %d tokens: %.1f a step of %d rows, %.1f%% full (padding to the longest row of a batch would take %.1f times the tokens)\n", T,
-           (double)streams / steps, batch, 100.0 * (double)tokens / ((double)streams * T), (double)set->longest * set->n / (double)set->n_tokens);
+    printf(
+        "\nstreams of %d tokens: %.1f a step of %d rows, %.1f%% full (padding to the longest row of a batch would take "
+        "%.1f times the tokens)\n",
+        T, (double)streams / steps, batch, 100.0 * (double)tokens / ((double)streams * T),
+        (double)set->longest * set->n / (double)set->n_tokens);
     free(order);
 }
 
@@ -84,7 +90,8 @@ static void add_counts(PassCounts* counts, const TokenSet* set, double rows) {
 }
 
 // One line a kind of run: bytes against what is free, arithmetic of all steps.
-static void print_run(const TrainOptions* o, const ModelConfig* config, const TokenSet* tune, const TokenSet* safe, const char* name, bool selector, bool with_hat, int64_t steps) {
+static void print_run(const TrainOptions* o, const ModelConfig* config, const TokenSet* tune, const TokenSet* safe,
+                      const char* name, bool selector, bool with_hat, int64_t steps) {
     Trainer t;
     TrainerSettings settings = {};
     size_t free_bytes = 0, total_bytes = 0;
@@ -95,13 +102,15 @@ static void print_run(const TrainOptions* o, const ModelConfig* config, const To
     Selector omega;
     SelectorSettings adam = {};
     if (selector) selector_plan(&omega, &adam, tune->n, (int)o->batch, &t.plan);
-    // A selector step trains the safe batch and, but at γ = 0, the fine-tuning batch; Algorithm 1 the latter once more under θ̂.
+    // A selector step trains the safe batch and, but at γ = 0, the fine-tuning batch; Algorithm 1 the latter once more
+    // under θ̂.
     PassCounts counts = {};
     add_counts(&counts, tune, (double)(steps * o->batch) * (with_hat ? 2.0 : 1.0));
     if (selector) add_counts(&counts, safe, (double)(steps * (o->batch < safe->n ? o->batch : safe->n)));
     double flops = trainer_flops(&t, &counts), peak = gpu_peak_tflops(device_name(), sizeof(floatX) == 2);
     cudaCheck(cudaMemGetInfo(&free_bytes, &total_bytes));
-    printf("| %-22s | %8d | %12.1f | %-14s | %12.3g |", name, settings.T, (double)memory_total(&t.plan) / 1048576.0, memory_total(&t.plan) <= free_bytes ? "fits" : "does not fit", flops);
+    printf("| %-22s | %8d | %12.1f | %-14s | %12.3g |", name, settings.T, (double)memory_total(&t.plan) / 1048576.0,
+           memory_total(&t.plan) <= free_bytes ? "fits" : "does not fit", flops);
     if (peak > 0.0) printf(" %9.2f |\n", flops / (peak * 1e12 * LIKELY_SHARE) / 3600.0);
     else printf(" %9s |\n", "–");
     trainer_plan_free(&t);
@@ -133,8 +142,11 @@ int check_command(const TrainOptions* o) {
     print_lengths(&tune, "D_tune");
     if (safe.n) print_lengths(&safe, "D_safe");
     print_packing(o, &tune, settings.T);
-    printf("%lld steps of %lld rows (%lld an epoch), on %s\n", (long long)steps, (long long)o->batch, (long long)per_epoch, device_name());
-    if (selector_steps != steps) printf("%lld steps of a selector (%lld an epoch): the epoch ends with D_safe\n", (long long)selector_steps, (long long)selector_per_epoch);
+    printf("%lld steps of %lld rows (%lld an epoch), on %s\n", (long long)steps, (long long)o->batch,
+           (long long)per_epoch, device_name());
+    if (selector_steps != steps)
+        printf("%lld steps of a selector (%lld an epoch): the epoch ends with D_safe\n", (long long)selector_steps,
+               (long long)selector_per_epoch);
     putchar('\n');
     printf("| %-22s | %8s | %12s | %-14s | %12s | %9s |\n", "run", "tokens", "MiB", "", "FLOP at most", "hours");
     printf("|------------------------|----------|--------------|----------------|--------------|-----------|\n");

@@ -4,7 +4,8 @@
 
 #include "train_options.h"
 
-// Reads and tokenises --tune (and --safe), prints rows, tokens, lengths, packing, steps, arithmetic and the memory of each kind of run. Trains nothing.
+// Reads and tokenises --tune (and --safe), prints rows, tokens, lengths, packing, steps, arithmetic and the memory of
+// each kind of run. Trains nothing.
 int check_command(const TrainOptions* o);
 
 #endif

@@ -17,13 +17,15 @@
 #define RANKS_MOST 4096
 #define SMALL_FILE ((size_t)16 << 20)  // run.json, sums
 
-static void step_directory(char out[4200], const char* run, int64_t step) { snprintf(out, 4200, "%.4000s/checkpoint/step-%lld", run, (long long)step); }
+static void step_directory(char out[4200], const char* run, int64_t step) {
+    snprintf(out, 4200, "%.4000s/checkpoint/step-%lld", run, (long long)step);
+}
 
 static void hex_of(const unsigned char digest[32], char hex[65]) {
     for (int i = 0; i < 32; i++) sprintf(hex + 2 * i, "%02x", digest[i]);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // writing
 
 __attribute__((format(printf, 2, 3))) static bool failed(CheckpointWriter* w, const char* format, ...) {
@@ -63,7 +65,8 @@ static bool put_file(CheckpointWriter* w, const char* name, const char* text) {
     snprintf(path, sizeof path, "%s/%s", w->directory, name);
     snprintf(w->path, sizeof w->path, "%s/.%s", w->directory, name);
     w->fd = open(w->path, O_CREAT | O_WRONLY | O_TRUNC, 0666);
-    if (w->fd < 0 || !write_all(w->fd, text, strlen(text)) || fsync(w->fd)) return failed(w, "%s: cannot be written: %s", path, strerror(errno));
+    if (w->fd < 0 || !write_all(w->fd, text, strlen(text)) || fsync(w->fd))
+        return failed(w, "%s: cannot be written: %s", path, strerror(errno));
     close(w->fd);
     w->fd = -1;
     if (rename(w->path, path)) return failed(w, "%s: cannot be put in place: %s", path, strerror(errno));
@@ -72,12 +75,14 @@ static bool put_file(CheckpointWriter* w, const char* name, const char* text) {
 }
 
 static bool make_directory(CheckpointWriter* w, const char* path) {
-    return mkdir(path, 0777) == 0 || errno == EEXIST || failed(w, "%s: cannot make the directory: %s", path, strerror(errno));
+    return mkdir(path, 0777) == 0 || errno == EEXIST ||
+           failed(w, "%s: cannot make the directory: %s", path, strerror(errno));
 }
 
 static char* header_of(const CheckpointPart* parts, int n, size_t* length) {
     StTensor* tensors = calloc((size_t)n + 1, sizeof *tensors);
-    char(*places)[64] = calloc((size_t)n + 1, sizeof *places), **metadata = calloc(2 * (size_t)n + 1, sizeof *metadata), *header = NULL;
+    char(*places)[64] = calloc((size_t)n + 1, sizeof *places),
+    ** metadata = calloc(2 * (size_t)n + 1, sizeof *metadata), *header = NULL;
     if (tensors && places && metadata) {
         for (int i = 0; i < n; i++) {
             tensors[i].name = (char*)parts[i].name;
@@ -97,7 +102,8 @@ static char* header_of(const CheckpointPart* parts, int n, size_t* length) {
     return header;
 }
 
-bool checkpoint_create(CheckpointWriter* w, const char* run, int64_t step, int rank, const CheckpointPart* parts, int n) {
+bool checkpoint_create(CheckpointWriter* w, const char* run, int64_t step, int rank, const CheckpointPart* parts,
+                       int n) {
     memset(w, 0, sizeof *w);
     w->fd = -1;
     w->rank = rank;
@@ -106,14 +112,16 @@ bool checkpoint_create(CheckpointWriter* w, const char* run, int64_t step, int r
     step_directory(w->directory, run, step);
     if (!make_directory(w, top) || !make_directory(w, w->directory)) return false;
     snprintf(sums, sizeof sums, "%s/rank-%d.sha256", w->directory, rank);
-    if (unlink(sums) && errno != ENOENT) return failed(w, "%s: cannot be replaced: %s", sums, strerror(errno));  // what was there no longer counts
+    if (unlink(sums) && errno != ENOENT)
+        return failed(w, "%s: cannot be replaced: %s", sums, strerror(errno));  // what was there no longer counts
     snprintf(w->path, sizeof w->path, "%s/.rank-%d.safetensors", w->directory, rank);
     w->fd = open(w->path, O_CREAT | O_WRONLY | O_TRUNC, 0666);
     if (w->fd < 0) return failed(w, "%s: cannot be written: %s", w->path, strerror(errno));
     w->sha = EVP_MD_CTX_new();
     size_t length;
     char* header = header_of(parts, n, &length);
-    if (!w->sha || !EVP_DigestInit_ex(w->sha, EVP_sha256(), NULL) || !header) return free(header), failed(w, "%s: out of memory", w->path);
+    if (!w->sha || !EVP_DigestInit_ex(w->sha, EVP_sha256(), NULL) || !header)
+        return free(header), failed(w, "%s: out of memory", w->path);
     bool good = checkpoint_write(w, header, length);
     free(header);
     return good;
@@ -140,18 +148,22 @@ bool checkpoint_commit(CheckpointWriter* w, const char* run_json) {
     int at = snprintf(sums, sizeof sums, "%s  rank-%d.safetensors\n", hex, w->rank);
     if (run_json) {
         if (!put_file(w, "run.json", run_json)) return false;
-        if (!EVP_Digest(run_json, strlen(run_json), digest, NULL, EVP_sha256(), NULL)) return failed(w, "%s: SHA-256 failed", path);
+        if (!EVP_Digest(run_json, strlen(run_json), digest, NULL, EVP_sha256(), NULL))
+            return failed(w, "%s: SHA-256 failed", path);
         hex_of(digest, hex);
         snprintf(sums + at, sizeof sums - (size_t)at, "%s  run.json\n", hex);
     }
-    if (!sync_directory(w->directory)) return failed(w, "%s: cannot be synchronised: %s", w->directory, strerror(errno));  // the files before their sums
+    if (!sync_directory(w->directory))
+        return failed(w, "%s: cannot be synchronised: %s", w->directory,
+                      strerror(errno));  // the files before their sums
     snprintf(name, sizeof name, "rank-%d.sha256", w->rank);
     if (!put_file(w, name, sums)) return false;
     snprintf(path, sizeof path, "%s/..", w->directory);
-    return (sync_directory(w->directory) && sync_directory(path)) || failed(w, "%s: cannot be synchronised: %s", w->directory, strerror(errno));
+    return (sync_directory(w->directory) && sync_directory(path)) ||
+           failed(w, "%s: cannot be synchronised: %s", w->directory, strerror(errno));
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // what is there
 
 static int newest_first(const void* a, const void* b) {
@@ -282,7 +294,8 @@ void checkpoint_discard(const char* run, int64_t step) {
         if (steps[i] <= step) continue;
         step_directory(directory, run, steps[i]);
         snprintf(sums, sizeof sums, "%s/rank-0.sha256", directory);
-        snprintf(aside, sizeof aside, "%s/passed-over.sha256", directory);  // the disk may have been at fault: who knows better gives the name back
+        snprintf(aside, sizeof aside, "%s/passed-over.sha256",
+                 directory);  // the disk may have been at fault: who knows better gives the name back
         rename(sums, aside);
     }
     free(steps);
@@ -307,7 +320,7 @@ uint64_t directory_free(const char* path) {
     return (uint64_t)info.f_bavail * info.f_frsize;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // reading
 
 static bool file_digest(const char* path, char hex[65]) {
@@ -334,26 +347,44 @@ static bool rank_whole(const char* directory, int rank, char* why, size_t size) 
     int lines = 0;
     bool good = sums != NULL;
     if (!good) snprintf(why, size, "%s is missing", name);
-    for (char* line = sums; good && *line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : line + strlen(line), lines++) {
+    for (char* line = sums; good && *line;
+         line = strchr(line, '\n') ? strchr(line, '\n') + 1 : line + strlen(line), lines++) {
         int end = 0;
         good = sscanf(line, "%64[0-9a-f]  %63[a-z0-9.-]%n", said, file, &end) == 2 && line[end] == '\n';
-        if (!good) { snprintf(why, size, "%s is damaged", name); break; }
+        if (!good) {
+            snprintf(why, size, "%s is damaged", name);
+            break;
+        }
         snprintf(path, sizeof path, "%s/%s", directory, file);
-        if (!file_digest(path, hex)) { snprintf(why, size, "%s cannot be read", file); good = false; }
-        else if (strcmp(hex, said)) { snprintf(why, size, "%s is damaged: its SHA-256 is not that of %s", file, name); good = false; }
+        if (!file_digest(path, hex)) {
+            snprintf(why, size, "%s cannot be read", file);
+            good = false;
+        } else if (strcmp(hex, said)) {
+            snprintf(why, size, "%s is damaged: its SHA-256 is not that of %s", file, name);
+            good = false;
+        }
     }
-    if (good && lines != (rank ? 1 : 2)) { snprintf(why, size, "%s is damaged", name); good = false; }
+    if (good && lines != (rank ? 1 : 2)) {
+        snprintf(why, size, "%s is damaged", name);
+        good = false;
+    }
     free(sums);
     return good;
 }
 
 static bool whole(const char* directory, char* why, size_t size) {
-    if (!finished(directory)) { snprintf(why, size, "it was never finished"); return false; }
+    if (!finished(directory)) {
+        snprintf(why, size, "it was never finished");
+        return false;
+    }
     if (!rank_whole(directory, 0, why, size)) return false;
     cJSON* json = run_json_of(directory);
     int ranks = ranks_of(json);
     cJSON_Delete(json);
-    if (!ranks) { snprintf(why, size, "run.json names no number of ranks"); return false; }
+    if (!ranks) {
+        snprintf(why, size, "run.json names no number of ranks");
+        return false;
+    }
     for (int r = 1; r < ranks; r++)
         if (!rank_whole(directory, r, why, size)) return false;
     return true;
@@ -399,7 +430,8 @@ void checkpoint_read(const Checkpoint* c, const char* name, int64_t count, int64
         if (!t) continue;
         const char* place = st_metadata(&c->files[r], name);
         long long at = -1, of = -1;
-        if (!place || sscanf(place, "%lld of %lld", &at, &of) != 2 || at < 0 || t->dtype != ST_F32 || of < t->count || at > of - t->count)
+        if (!place || sscanf(place, "%lld of %lld", &at, &of) != 2 || at < 0 || t->dtype != ST_F32 || of < t->count ||
+            at > of - t->count)
             fatal("%s/rank-%d.safetensors: %s has no place", c->path, r, name);
         if (of != count) fatal("%s: %s has %lld elements, this run's %lld", c->path, name, of, (long long)count);
         int64_t low = at > from ? at : from, high = at + t->count < from + n ? at + t->count : from + n;
@@ -418,11 +450,12 @@ double checkpoint_number(const Checkpoint* c, const char* key) {
 }
 int64_t checkpoint_integer(const Checkpoint* c, const char* key) {
     double x = checkpoint_number(c, key);
-    if (!(x >= 0 && x <= 9007199254740992.0) || x != floor(x)) fatal("%s/run.json: %s is no whole number", c->path, key);
+    if (!(x >= 0 && x <= 9007199254740992.0) || x != floor(x))
+        fatal("%s/run.json: %s is no whole number", c->path, key);
     return (int64_t)x;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 
 static int by_name(const void* a, const void* b) { return strcmp(*(char* const*)a, *(char* const*)b); }
 
@@ -434,7 +467,9 @@ void model_directory_digest(const char* directory, char hex[65]) {
     if (!d) fatal("%s: %s", directory, strerror(errno));
     for (struct dirent* entry; (entry = readdir(d));) {
         size_t length = strlen(entry->d_name);
-        if (strcmp(entry->d_name, "config.json") && (length < 12 || strcmp(entry->d_name + length - 12, ".safetensors"))) continue;
+        if (strcmp(entry->d_name, "config.json") &&
+            (length < 12 || strcmp(entry->d_name + length - 12, ".safetensors")))
+            continue;
         names = realloc(names, ((size_t)n + 1) * sizeof *names);
         if (!names || !(names[n++] = strdup(entry->d_name))) fatal("%s: out of memory", directory);
     }
@@ -447,8 +482,10 @@ void model_directory_digest(const char* directory, char hex[65]) {
         snprintf(path, sizeof path, "%s/%s", directory, names[i]);
         file_map(&file, path);
         size_t end = file.length < (size_t)1 << 20 ? file.length : (size_t)1 << 20;
-        good = EVP_DigestUpdate(sha, names[i], strlen(names[i]) + 1) && EVP_DigestUpdate(sha, &file.length, sizeof file.length) &&
-               (!end || (EVP_DigestUpdate(sha, file.data, end) && EVP_DigestUpdate(sha, file.data + file.length - end, end)));
+        good = EVP_DigestUpdate(sha, names[i], strlen(names[i]) + 1) &&
+               EVP_DigestUpdate(sha, &file.length, sizeof file.length) &&
+               (!end ||
+                (EVP_DigestUpdate(sha, file.data, end) && EVP_DigestUpdate(sha, file.data + file.length - end, end)));
         file_unmap(&file);
         free(names[i]);
     }

@@ -35,7 +35,8 @@ static void read_text(Corpus* c, const char* path, const Tokenizer* tokenizer) {
     size_t length;
     char* text = file_read(path, TEXT_MOST, &length);
     Encoding e = {0};
-    if (tokenizer_encode(tokenizer, text, length, tokenizer_default_flags(tokenizer), &e) < 0) fatal("%s: %s", path, e.error);
+    if (tokenizer_encode(tokenizer, text, length, tokenizer_default_flags(tokenizer), &e) < 0)
+        fatal("%s: %s", path, e.error);
     append(c, e.ids, e.n);
     encoding_free(&e);
     free(text);
@@ -54,12 +55,14 @@ void corpus_open(Corpus* c, const StringList* files, const char* tokenizer_direc
         if (ends_with(files->items[f], ".safetensors")) read_token_file(c, files->items[f]);
         else {
             char error[512];
-            if (!tokenizer && !(tokenizer = tokenizer_open(tokenizer_directory, error, sizeof error))) fatal("%s; a text needs the model's tokenizer (a token file ends in .safetensors)", error);
+            if (!tokenizer && !(tokenizer = tokenizer_open(tokenizer_directory, error, sizeof error)))
+                fatal("%s; a text needs the model's tokenizer (a token file ends in .safetensors)", error);
             read_text(c, files->items[f], tokenizer);
         }
         for (int64_t i = from; i < c->n; i++)
             if (c->tokens[i] < 0 || c->tokens[i] >= vocab)
-                fatal("%s: token %lld is %d, the model's vocabulary has %d", files->items[f], (long long)(i - from), c->tokens[i], vocab);
+                fatal("%s: token %lld is %d, the model's vocabulary has %d", files->items[f], (long long)(i - from),
+                      c->tokens[i], vocab);
     }
     tokenizer_close(tokenizer);
     if (c->n < 2) fatal("%s: %lld tokens are too few to train on", files->items[0], (long long)c->n);

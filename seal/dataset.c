@@ -1,4 +1,5 @@
-/* Data files to records and rows: streams of bytes, three scanners, and the report of what became of the rows. See dataset.h. */
+/* Data files to records and rows: streams of bytes, three scanners, and the report of what became of the rows. See
+ * dataset.h. */
 #include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -32,12 +33,18 @@ void text_add(Text* t, const void* bytes, size_t n) {
     t->s[t->n] = 0;
 }
 
-// Length of the character that bytes begin with, or minus the length of what is none: a proper beginning goes as one (Unicode, table 3-7).
+// Length of the character that bytes begin with, or minus the length of what is none: a proper beginning goes as one
+// (Unicode, table 3-7).
 static int utf8_width(const unsigned char* u, size_t n) {
     if (u[0] < 0x80) return u[0] ? 1 : -1;
     int width = u[0] >= 0xF0 ? 4 : u[0] >= 0xE0 ? 3 : 2, k = 1;
     if (u[0] < 0xC2 || u[0] > 0xF4) return -1;
-    unsigned char low = u[0] == 0xE0 ? 0xA0 : u[0] == 0xF0 ? 0x90 : 0x80, high = u[0] == 0xED ? 0x9F : u[0] == 0xF4 ? 0x8F : 0xBF;
+    unsigned char low = u[0] == 0xE0   ? 0xA0
+                        : u[0] == 0xF0 ? 0x90
+                                       : 0x80,
+                  high = u[0] == 0xED   ? 0x9F
+                         : u[0] == 0xF4 ? 0x8F
+                                        : 0xBF;
     for (; k < width && (size_t)k < n && u[k] >= low && u[k] <= high; k++) low = 0x80, high = 0xBF;
     return k == width ? width : -k;
 }
@@ -56,7 +63,7 @@ void text_free(Text* t) {
     *t = (Text){0};
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // the stream of bytes
 
 struct RecordReader {
@@ -65,10 +72,10 @@ struct RecordReader {
     gzFile file;
     unsigned char* buffer;
     size_t at, filled;
-    uint64_t base;          // offset in the uncompressed file of buffer[0]
-    int64_t size, line;     // size: bytes on disk
+    uint64_t base;       // offset in the uncompressed file of buffer[0]
+    int64_t size, line;  // size: bytes on disk
     int64_t next_row;
-    bool begun, ended;      // json: inside the array, behind it
+    bool begun, ended;  // json: inside the array, behind it
     Text record, header;
     EVP_MD_CTX* sha;
     char digest[65];
@@ -81,7 +88,8 @@ static bool fill(RecordReader* r) {
     if (got < 0 || (got == 0 && !gzeof(r->file))) {
         int code;
         const char* why = gzerror(r->file, &code);
-        fatal("%s: cannot be read behind byte %llu: %s", r->path, (unsigned long long)r->base, code == Z_ERRNO ? strerror(errno) : why);
+        fatal("%s: cannot be read behind byte %llu: %s", r->path, (unsigned long long)r->base,
+              code == Z_ERRNO ? strerror(errno) : why);
     }
     if (got == 0) {
         // gzeof is also true where a .gz ends too early; only the error code tells them apart
@@ -101,7 +109,8 @@ static inline uint64_t position(const RecordReader* r) { return r->base + r->at;
 // Takes the buffer up to `end` (not included) into the record.
 static void take(RecordReader* r, size_t end) {
     if (r->record.n + (end - r->at) > RECORD_MOST)
-        fatal("%s:%lld: row %lld is longer than %zu MiB; is this a file of records?", r->path, (long long)r->line, (long long)r->next_row, RECORD_MOST >> 20);
+        fatal("%s:%lld: row %lld is longer than %zu MiB; is this a file of records?", r->path, (long long)r->line,
+              (long long)r->next_row, RECORD_MOST >> 20);
     text_add(&r->record, r->buffer + r->at, end - r->at);
     r->at = end;
 }
@@ -120,7 +129,7 @@ static void skip_space(RecordReader* r) {
     while (is_space(peek(r))) step(r);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // .jsonl: a record a line, cut at \n only (U+2028 and its kin are text), a \r before it belongs to the line end
 
 static bool next_line(RecordReader* r, DataRecord* out) {
@@ -133,7 +142,10 @@ static bool next_line(RecordReader* r, DataRecord* out) {
         while (peek(r) >= 0) {
             unsigned char* newline = memchr(r->buffer + r->at, '\n', r->filled - r->at);
             take(r, newline ? (size_t)(newline - r->buffer) : r->filled);
-            if (newline) { step(r); break; }
+            if (newline) {
+                step(r);
+                break;
+            }
         }
         if (!blank(&r->record)) break;
     }
@@ -141,14 +153,15 @@ static bool next_line(RecordReader* r, DataRecord* out) {
     return true;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // .json: an array of records, cut by counting brackets outside strings; what is inside a record is cJSON's business
 
 static void next_value(RecordReader* r, int64_t first_line) {
     int depth = 0;
     bool string = false, escaped = false;
     for (;;) {
-        if (peek(r) < 0) fatal("%s:%lld: the file ends inside row %lld", r->path, (long long)first_line, (long long)r->next_row);
+        if (peek(r) < 0)
+            fatal("%s:%lld: the file ends inside row %lld", r->path, (long long)first_line, (long long)r->next_row);
         size_t i = r->at;
         for (; i < r->filled; i++) {
             unsigned char c = r->buffer[i];
@@ -162,7 +175,9 @@ static void next_value(RecordReader* r, int64_t first_line) {
                 take(r, i);
                 return;
             } else if (c == '}' || c == ']') {
-                if (--depth < 0) fatal("%s:%lld: row %lld has a closing brace too many", r->path, (long long)r->line, (long long)r->next_row);
+                if (--depth < 0)
+                    fatal("%s:%lld: row %lld has a closing brace too many", r->path, (long long)r->line,
+                          (long long)r->next_row);
             }
             r->line += c == '\n';
         }
@@ -175,11 +190,16 @@ static bool next_element(RecordReader* r, DataRecord* out) {
     skip_space(r);
     if (!r->begun) {
         if (peek(r) < 0) return false;
-        if (peek(r) != '[') fatal("%s:%lld: a .json file is an array of records; this one begins with '%c'", r->path, (long long)r->line, isprint(peek(r)) ? peek(r) : '?');
+        if (peek(r) != '[')
+            fatal("%s:%lld: a .json file is an array of records; this one begins with '%c'", r->path,
+                  (long long)r->line, isprint(peek(r)) ? peek(r) : '?');
         step(r);
         r->begun = true;
         skip_space(r);
-        if (peek(r) == ']') { step(r); r->ended = true; }
+        if (peek(r) == ']') {
+            step(r);
+            r->ended = true;
+        }
     }
     if (!r->ended) {
         out->line = r->line;
@@ -198,7 +218,7 @@ static bool next_element(RecordReader* r, DataRecord* out) {
     return found;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // .csv: RFC 4180; a quoted field may hold line ends, a quote inside it is doubled
 
 static bool next_csv(RecordReader* r, DataRecord* out) {
@@ -233,7 +253,9 @@ static bool next_csv(RecordReader* r, DataRecord* out) {
             take(r, i);
             if (done) step(r);
         }
-        if (state == QUOTED) fatal("%s:%lld: the file ends inside a quoted field of row %lld", r->path, (long long)out->line, (long long)r->next_row);
+        if (state == QUOTED)
+            fatal("%s:%lld: the file ends inside a quoted field of row %lld", r->path, (long long)out->line,
+                  (long long)r->next_row);
         if (!blank(&r->record)) break;
     }
     drop_return(r, out);
@@ -262,11 +284,14 @@ static bool csv_field(const char* bytes, size_t length, size_t* at, Text* out) {
     return true;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // a file
 
 typedef bool (*NextRecord)(RecordReader* r, DataRecord* out);
-static const struct { const char* ending; NextRecord next; } formats[] = {
+static const struct {
+    const char* ending;
+    NextRecord next;
+} formats[] = {
     [FORMAT_JSONL] = {".jsonl", next_line},
     [FORMAT_JSON] = {".json", next_element},
     [FORMAT_CSV] = {".csv", next_csv},
@@ -286,7 +311,8 @@ RecordReader* records_open(const char* path) {
     RecordReader* r = calloc(1, sizeof *r);
     struct stat info;
     if (!r || !(r->buffer = malloc(BUFFER_BYTES))) fatal("%s: out of memory", path);
-    if (snprintf(r->path, sizeof r->path, "%s", path) >= (int)sizeof r->path) fatal("%.80s…: the path is too long", path);
+    if (snprintf(r->path, sizeof r->path, "%s", path) >= (int)sizeof r->path)
+        fatal("%.80s…: the path is too long", path);
     r->format = format_of(path);
     if (stat(path, &info)) fatal("%s: cannot be read: %s", path, strerror(errno));
     if (S_ISDIR(info.st_mode)) fatal("%s: is a directory, want a data file", path);
@@ -298,10 +324,12 @@ RecordReader* records_open(const char* path) {
     r->sha = EVP_MD_CTX_new();
     if (!r->sha || !EVP_DigestInit_ex(r->sha, EVP_sha256(), NULL)) program_error("SHA-256 failed");
     r->line = 1;
-    if (peek(r) == 0xEF && r->filled >= 3 && r->buffer[1] == 0xBB && r->buffer[2] == 0xBF) r->at = 3;  // a byte order mark is no text
+    if (peek(r) == 0xEF && r->filled >= 3 && r->buffer[1] == 0xBB && r->buffer[2] == 0xBF)
+        r->at = 3;  // a byte order mark is no text
     if (r->format == FORMAT_JSON) {
         skip_space(r);
-        // records one a line under the name .json are common enough; a file that begins with an object can be nothing else
+        // records one a line under the name .json are common enough; a file that begins with an object can be nothing
+        // else
         if (peek(r) == '{') r->format = FORMAT_JSONL;
     }
     if (r->format == FORMAT_CSV) {
@@ -384,7 +412,7 @@ int64_t dataset_rows(const char* path) {
     return n;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // rows of several files
 
 struct RowReader {
@@ -392,10 +420,10 @@ struct RowReader {
     RowOptions options;
     RecordReader* records;
     int file;
-    int64_t rows_before;      // of the files before this one
+    int64_t rows_before;  // of the files before this one
     int64_t disk_before, disk_total;
     Text prompt, response, field;
-    char* digests;            // [files][64]
+    char* digests;  // [files][64]
 };
 
 RowReader* rows_open(const StringList* files, const RowOptions* options) {
@@ -421,7 +449,9 @@ static bool valid_utf8(const unsigned char* s, size_t n) {
         for (int k = 1; k <= more; k++)
             if ((s[i + (size_t)k] & 0xC0) != 0x80) return false;
         // overlong forms, surrogates, beyond U+10FFFF
-        if ((c == 0xE0 && s[i + 1] < 0xA0) || (c == 0xED && s[i + 1] > 0x9F) || (c == 0xF0 && s[i + 1] < 0x90) || (c == 0xF4 && s[i + 1] > 0x8F)) return false;
+        if ((c == 0xE0 && s[i + 1] < 0xA0) || (c == 0xED && s[i + 1] > 0x9F) || (c == 0xF0 && s[i + 1] < 0x90) ||
+            (c == 0xF4 && s[i + 1] > 0x8F))
+            return false;
         i += 1 + (size_t)more;
     }
     return true;
@@ -470,7 +500,8 @@ static cJSON* parse_record(RowReader* r, const DataRecord* record, char* why, si
     if (!value) snprintf(why, size, "is not JSON at byte %zu of the row", end ? (size_t)(end - record->bytes) : 0);
     else {
         while (end < record->bytes + record->length && is_space((unsigned char)*end)) end++;
-        if (end != record->bytes + record->length) snprintf(why, size, "has text behind the record at byte %zu", (size_t)(end - record->bytes));
+        if (end != record->bytes + record->length)
+            snprintf(why, size, "has text behind the record at byte %zu", (size_t)(end - record->bytes));
         else if (!cJSON_IsObject(value)) snprintf(why, size, "is not an object with named fields");
     }
     return value;
@@ -492,7 +523,12 @@ bool rows_next(RowReader* r, DataRow* row) {
         r->records = NULL;
         r->file++;
     }
-    *row = (DataRow){.file = r->file, .row = record.row, .id = r->rows_before + record.row, .line = record.line, .offset = record.offset, .length = record.length};
+    *row = (DataRow){.file = r->file,
+                     .row = record.row,
+                     .id = r->rows_before + record.row,
+                     .line = record.line,
+                     .offset = record.offset,
+                     .length = record.length};
     r->prompt.n = r->response.n = 0;
     text_add(&r->prompt, "", 0);
     text_add(&r->response, "", 0);
@@ -524,17 +560,19 @@ void rows_close(RowReader* r) {
     free(r);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // the report
 
-static const char* const state_names[ROW_STATES] = {"usable", "malformed", "with an empty prompt", "with an empty response", "with too long a prompt"};
+static const char* const state_names[ROW_STATES] = {"usable", "malformed", "with an empty prompt",
+                                                    "with an empty response", "with too long a prompt"};
 const char* row_state_name(RowState state) { return state_names[state]; }
 
 void row_report_add(RowReport* report, const DataRow* row, const char* path, AtomicFile* all) {
     char name[sizeof report->named[0]] = "";
     report->count[row->state]++;
     if (row->state == ROW_OK || (report->n_named == ROW_REPORT_NAMED && !all)) return;
-    snprintf(name, sizeof name, "%s:%lld, row %lld: %s", path, (long long)row->line, (long long)row->row, *row->why ? row->why : state_names[row->state]);
+    snprintf(name, sizeof name, "%s:%lld, row %lld: %s", path, (long long)row->line, (long long)row->row,
+             *row->why ? row->why : state_names[row->state]);
     if (all) atomic_printf(all, "%s\n", name);
     if (report->n_named < ROW_REPORT_NAMED) memcpy(report->named[report->n_named++], name, sizeof name);
 }
@@ -557,5 +595,7 @@ void row_report_print(const RowReport* report, FILE* out) {
         }
     fputc('\n', out);
     for (int i = 0; i < report->n_named; i++) fprintf(out, "  %s\n", report->named[i]);
-    if (bad > report->n_named) fprintf(out, "  and %lld more (train_seal check --left-out FILE lists all)\n", (long long)(bad - report->n_named));
+    if (bad > report->n_named)
+        fprintf(out, "  and %lld more (train_seal check --left-out FILE lists all)\n",
+                (long long)(bad - report->n_named));
 }

@@ -7,16 +7,17 @@
 // defines: random_uniform
 #include "random.h"
 
-#define STREAM_GENERATE (0x67656e65ull << 32)  // a sequence's number in the low half: a stream of random numbers of its own
+#define STREAM_GENERATE \
+    (0x67656e65ull << 32)  // a sequence's number in the low half: a stream of random numbers of its own
 #define HEAD_ROWS_MOST 256
 
 static int rounded(int n) { return (n + STREAM_ROUND - 1) / STREAM_ROUND * STREAM_ROUND; }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // memory
 
-// The arrays of a pass, (rows_most) each: tokens and positions (one token a sequence only), cache rows, first and length of the cache's rows, rows of logits, slots,
-// random numbers.
+// The arrays of a pass, (rows_most) each: tokens and positions (one token a sequence only), cache rows, first and
+// length of the cache's rows, rows of logits, slots, random numbers.
 enum { TOKENS, POSITIONS, ROW, FIRST, LENGTH, LOGIT_ROW, SLOT, UNIFORM, N_ARRAYS };
 static int* host_array(const Decoder* d, int array) { return d->staging + (size_t)array * d->rows_most; }
 static int* device_array(const Decoder* d, int array) { return d->arrays + (size_t)array * d->rows_most; }
@@ -28,8 +29,9 @@ void decoder_open(Decoder* d, const ModelConfig* config, const DecoderSettings* 
     TrainerSettings plan = {};
     int slots = settings->slots;
     bool penalty = settings->sampling.repetition_penalty != 1.0f;
-    plan.T = settings->T > settings->reach ? settings->T : settings->reach;  // positions reach as far as a stream is long
-    if (plan.T < slots) plan.T = slots;                                      // and a pass has a row for every slot
+    plan.T = settings->T > settings->reach ? settings->T
+                                           : settings->reach;  // positions reach as far as a stream is long
+    if (plan.T < slots) plan.T = slots;                        // and a pass has a row for every slot
     plan.head_rows = slots < HEAD_ROWS_MOST ? rounded(slots) : HEAD_ROWS_MOST;
     plan.batch_max = slots;
     plan.forward_only = true;
@@ -37,13 +39,19 @@ void decoder_open(Decoder* d, const ModelConfig* config, const DecoderSettings* 
     trainer_plan(t, config, &plan);
     d->rows_most = rounded(plan.T);
     d->cache.rows = (int64_t)slots * settings->reach;
-    size_t cache = (size_t)config->L * d->cache.rows * config->NKV * config->HS * sizeof(floatX), words = SAMPLE_SEEN_WORDS(config->V);
+    size_t cache = (size_t)config->L * d->cache.rows * config->NKV * config->HS * sizeof(floatX),
+           words = SAMPLE_SEEN_WORDS(config->V);
     memory_add(&t->plan, MEMORY_CACHE, (void**)&d->cache.keys, cache, "keys");
     memory_add(&t->plan, MEMORY_CACHE, (void**)&d->cache.values, cache, "values");
-    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&d->cache.scratch, decode_attention_scratch(rounded(slots), settings->reach, config->NH, config->HS) * sizeof(float), "attention pieces");
-    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&d->probabilities, settings->sampling.greedy ? 0 : (size_t)plan.head_rows * config->Vp * sizeof(float), "probabilities");
-    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&d->seen, penalty ? slots * words * sizeof(uint32_t) : 0, "tokens seen");
-    memory_add(&t->plan, MEMORY_STREAM, (void**)&d->arrays, (size_t)N_ARRAYS * d->rows_most * sizeof(int), "arrays of a pass");
+    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&d->cache.scratch,
+               decode_attention_scratch(rounded(slots), settings->reach, config->NH, config->HS) * sizeof(float),
+               "attention pieces");
+    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&d->probabilities,
+               settings->sampling.greedy ? 0 : (size_t)plan.head_rows * config->Vp * sizeof(float), "probabilities");
+    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&d->seen, penalty ? slots * words * sizeof(uint32_t) : 0,
+               "tokens seen");
+    memory_add(&t->plan, MEMORY_STREAM, (void**)&d->arrays, (size_t)N_ARRAYS * d->rows_most * sizeof(int),
+               "arrays of a pass");
     memory_add(&t->plan, MEMORY_STREAM, (void**)&d->next, (size_t)slots * sizeof(int), "tokens drawn");
     if (settings->dry_run) trainer_dry_run(t);
     if (!settings->quiet) memory_print(&t->plan, stdout);
@@ -68,17 +76,19 @@ void decoder_close(Decoder* d) {
     memset(d, 0, sizeof *d);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // a pass
 
-// The arrays of a pass over `rows` tokens to the device, in one copy. The pass before has been waited for, so the staging buffer is free.
+// The arrays of a pass over `rows` tokens to the device, in one copy. The pass before has been waited for, so the
+// staging buffer is free.
 static void upload_arrays(Decoder* d, int rows) {
     cudaStream_t stream = d->trainer.stream;
     d->cache.row = device_array(d, ROW);
     d->cache.first = device_array(d, FIRST);
     d->cache.length = device_array(d, LENGTH);
     if (rows > d->rows_most) program_error("a pass of %d tokens meets a plan for %d", rows, d->rows_most);
-    cudaCheck(cudaMemcpyAsync(d->arrays, d->staging, (size_t)N_ARRAYS * d->rows_most * sizeof(int), cudaMemcpyHostToDevice, stream));
+    cudaCheck(cudaMemcpyAsync(d->arrays, d->staging, (size_t)N_ARRAYS * d->rows_most * sizeof(int),
+                              cudaMemcpyHostToDevice, stream));
 }
 
 // Row i of logits, of stream row `row`, belongs to the sequence in slot `slot`.
@@ -104,14 +114,15 @@ static void run_pass(Decoder* d, const DeviceStream* s, int n) {
         int m = n - i < x->head_rows ? n - i : x->head_rows, padded = rounded(m);  // the rows behind n name row 0
         gather_rows(x->width_a, x->lnf, rows + i, padded, c->C, c->C, t->stream);
         matmul_forward(x->logits, NULL, x->width_a, head, NULL, padded, c->C, c->Vp, c->Vp, c->C, c->C, t->stream);
-        draw_tokens(d->next + i, d->probabilities, x->logits, d->seen, slots + i, uniform + i, d->settings.sampling, m, c->V, c->Vp, t->stream);
+        draw_tokens(d->next + i, d->probabilities, x->logits, d->seen, slots + i, uniform + i, d->settings.sampling, m,
+                    c->V, c->Vp, t->stream);
     }
     cudaCheck(cudaMemcpyAsync(d->drawn, d->next, (size_t)n * sizeof(int), cudaMemcpyDeviceToHost, t->stream));
     cudaCheck(cudaStreamSynchronize(t->stream));
     d->tokens += n;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // sequences
 
 typedef struct {
@@ -125,7 +136,9 @@ typedef struct {
 static void take_token(Decoder* d, Work* w, int slot, int token) {
     int i = d->owner[slot];
     Sequence* s = &w->sequences[i];
-    if (token < 0) fatal("%s: the logits after %d tokens of prompt %llu are not finite; is the model damaged?", d->settings.model, s->n, (unsigned long long)s->number);
+    if (token < 0)
+        fatal("%s: the logits after %d tokens of prompt %llu are not finite; is the model damaged?", d->settings.model,
+              s->n, (unsigned long long)s->number);
     for (int e = 0; e < d->settings.n_ends; e++) s->ended |= token == d->settings.ends[e];
     if (!s->ended) s->tokens[s->n++] = token;
     if (!s->ended && s->n < s->capacity) return;
@@ -138,7 +151,8 @@ static void mark_seen(Decoder* d, int slot, const Sequence* s) {
     int words = SAMPLE_SEEN_WORDS(d->trainer.layout.config.V);
     memset(d->seen_staging, 0, (size_t)words * sizeof(uint32_t));
     for (int i = 0; i < s->n; i++) d->seen_staging[s->tokens[i] / 32] |= 1u << s->tokens[i] % 32;
-    cudaCheck(cudaMemcpyAsync(d->seen + (size_t)slot * words, d->seen_staging, (size_t)words * sizeof(uint32_t), cudaMemcpyHostToDevice, d->trainer.stream));
+    cudaCheck(cudaMemcpyAsync(d->seen + (size_t)slot * words, d->seen_staging, (size_t)words * sizeof(uint32_t),
+                              cudaMemcpyHostToDevice, d->trainer.stream));
     cudaCheck(cudaStreamSynchronize(d->trainer.stream));  // the staging buffer serves the next slot
 }
 
@@ -161,7 +175,8 @@ static void begin_sequences(Decoder* d, Work* w) {
         if (d->seen) mark_seen(d, slot, s);
         k++;
     }
-    if (k == 0) program_error("prompt %d of %d tokens fits no stream of %d", first, w->sequences[first].n, t->settings.T);
+    if (k == 0)
+        program_error("prompt %d of %d tokens fits no stream of %d", first, w->sequences[first].n, t->settings.T);
     packed_stream_build(&t->packed, t->samples, k, c->V, c->longest);
     for (int i = at; i < t->packed.T; i++) row[i] = -1;
     DeviceStream s;
@@ -191,7 +206,8 @@ static void extend_sequences(Decoder* d, Work* w) {
     DeviceStream s = {};
     s.T = s.split = rounded(k);
     for (int i = k; i < s.T; i++) {  // padding: token 0 at position 0, which attends to nothing and is kept nowhere
-        host_array(d, TOKENS)[i] = host_array(d, POSITIONS)[i] = host_array(d, FIRST)[i] = length[i] = host_array(d, LOGIT_ROW)[i] = 0;
+        host_array(d, TOKENS)[i] = host_array(d, POSITIONS)[i] = host_array(d, FIRST)[i] = length[i] = host_array(
+            d, LOGIT_ROW)[i] = 0;
         host_array(d, ROW)[i] = -1;
     }
     s.tokens = device_array(d, TOKENS);
@@ -207,7 +223,8 @@ void decoder_run(Decoder* d, Sequence* sequences, int n, void (*done)(void* cont
     Work w = {sequences, n, 0, 0, done, context};
     int slots = d->settings.slots;
     while (w.active || w.next < n) {
-        // prompts wait until an eighth of the slots is free: a pass over one prompt costs nearly as much as one over several
+        // prompts wait until an eighth of the slots is free: a pass over one prompt costs nearly as much as one over
+        // several
         bool begin = w.next < n && (w.active == 0 || 8 * (slots - w.active) >= slots);
         if (begin) begin_sequences(d, &w);
         else extend_sequences(d, &w);

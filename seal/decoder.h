@@ -1,7 +1,8 @@
 /*
-Generation: prompts to answers, token by token, with a cache of keys and values. Sequences take slots; prompts are packed and run as training samples are, then
-every slot gains a token a pass, and a slot that is done goes to the next prompt. What a sequence says depends on its tokens and its number alone, up to the
-rounding of a GEMM that has more or fewer rows: not on the batch, the order or the other sequences.
+Generation: prompts to answers, token by token, with a cache of keys and values. Sequences take slots; prompts are
+packed and run as training samples are, then every slot gains a token a pass, and a slot that is done goes to the next
+prompt. What a sequence says depends on its tokens and its number alone, up to the rounding of a GEMM that has more or
+fewer rows: not on the batch, the order or the other sequences.
 */
 #ifndef SEAL_DECODER_H
 #define SEAL_DECODER_H
@@ -13,10 +14,10 @@ rounding of a GEMM that has more or fewer rows: not on the batch, the order or t
 
 // A prompt and what the model has said so far.
 typedef struct {
-    int32_t* tokens;   // (capacity) the prompt's, then the answer's
+    int32_t* tokens;  // (capacity) the prompt's, then the answer's
     int n, n_prompt, capacity;
-    uint64_t number;   // whose random numbers it draws
-    bool ended;        // an end-of-sequence token came (it is not among tokens)
+    uint64_t number;  // whose random numbers it draws
+    bool ended;       // an end-of-sequence token came (it is not among tokens)
 } Sequence;
 
 #define DECODER_ENDS 8
@@ -35,15 +36,15 @@ typedef struct {
     DecoderSettings settings;
     Trainer trainer;
     KvCache cache;
-    float* probabilities;   // (head_rows, Vp)
-    uint32_t* seen;         // (slots, SAMPLE_SEEN_WORDS(V)); NULL without a repetition penalty
-    int* arrays;            // what a pass needs, one after the other, in one copy: see upload_arrays
-    int* next;              // (slots) the tokens drawn
-    int *staging, *drawn;   // pinned
-    uint32_t* seen_staging; // pinned, of one slot
-    int rows_most;          // tokens of a pass
-    int* owner;             // (slots) the sequence in a slot; −1: free
-    int64_t tokens;         // drawn so far
+    float* probabilities;    // (head_rows, Vp)
+    uint32_t* seen;          // (slots, SAMPLE_SEEN_WORDS(V)); NULL without a repetition penalty
+    int* arrays;             // what a pass needs, one after the other, in one copy: see upload_arrays
+    int* next;               // (slots) the tokens drawn
+    int *staging, *drawn;    // pinned
+    uint32_t* seen_staging;  // pinned, of one slot
+    int rows_most;           // tokens of a pass
+    int* owner;              // (slots) the sequence in a slot; −1: free
+    int64_t tokens;          // drawn so far
 } Decoder;
 
 // Loads the model. Fatal where the plan does not fit the device.

@@ -1,6 +1,7 @@
 /*
-DSIR's log weights. Rows are read in chunks and their words hashed on all cores; a row keeps its buckets (2 bytes a word and a pair) until the shares of both
-files are known. A word's SHA-256 is taken once a thread, a pair's as often as it falls out of a small cache. See dsir.h.
+DSIR's log weights. Rows are read in chunks and their words hashed on all cores; a row keeps its buckets (2 bytes a word
+and a pair) until the shares of both files are known. A word's SHA-256 is taken once a thread, a pair's as often as it
+falls out of a small cache. See dsir.h.
 */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <math.h>
@@ -24,14 +25,14 @@ files are known. A word's SHA-256 is taken once a thread, a pair's as often as i
 #define CHUNK_BYTES ((size_t)8 << 20)
 #define PAIR_BITS 20
 #define PAIRS ((size_t)1 << PAIR_BITS)  // slots of a thread's cache
-#define SMOOTHING 1e-8           // of upstream, added to both shares
+#define SMOOTHING 1e-8                  // of upstream, added to both shares
 
 static void* need(void* p) {
     if (!p) fatal("out of memory for DSIR's words");
     return p;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // lower case, as Python's str.lower()
 
 #define CAPITAL_SIGMA 0x3A3
@@ -71,7 +72,7 @@ static void lower(const char* text, size_t n, Text* out) {
         utf8proc_int32_t c;
         utf8proc_uint8_t bytes[4];
         utf8proc_ssize_t width = utf8proc_iterate((const utf8proc_uint8_t*)text + i, (utf8proc_ssize_t)(n - i), &c);
-        if (width < 0) text_add(out, text + i, 1);  // a byte that is no UTF-8 stays what it is
+        if (width < 0) text_add(out, text + i, 1);           // a byte that is no UTF-8 stays what it is
         else if (c == 0x130) text_add(out, "i\xCC\x87", 3);  // İ: the one letter whose lower case is two
         else if (c == CAPITAL_SIGMA && i == sigma) {
             text_add(out, "\xCF\x82", 2);
@@ -84,7 +85,7 @@ static void lower(const char* text, size_t n, Text* out) {
     if (match) pcre2_match_data_free(match);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // words: runs of \w, runs of what is neither \w nor \s
 
 typedef enum { SPACE, WORD, OTHER } Class;
@@ -95,9 +96,17 @@ static Class class_of(utf8proc_int32_t c) {
         return c == ' ' || (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x1F) ? SPACE : OTHER;
     }
     switch (utf8proc_category(c)) {
-        case UTF8PROC_CATEGORY_LU: case UTF8PROC_CATEGORY_LL: case UTF8PROC_CATEGORY_LT: case UTF8PROC_CATEGORY_LM: case UTF8PROC_CATEGORY_LO:
-        case UTF8PROC_CATEGORY_ND: case UTF8PROC_CATEGORY_NL: case UTF8PROC_CATEGORY_NO: return WORD;
-        case UTF8PROC_CATEGORY_ZS: case UTF8PROC_CATEGORY_ZL: case UTF8PROC_CATEGORY_ZP: return SPACE;
+        case UTF8PROC_CATEGORY_LU:
+        case UTF8PROC_CATEGORY_LL:
+        case UTF8PROC_CATEGORY_LT:
+        case UTF8PROC_CATEGORY_LM:
+        case UTF8PROC_CATEGORY_LO:
+        case UTF8PROC_CATEGORY_ND:
+        case UTF8PROC_CATEGORY_NL:
+        case UTF8PROC_CATEGORY_NO: return WORD;
+        case UTF8PROC_CATEGORY_ZS:
+        case UTF8PROC_CATEGORY_ZL:
+        case UTF8PROC_CATEGORY_ZP: return SPACE;
         default: return c == 0x85 ? SPACE : OTHER;
     }
 }
@@ -131,16 +140,20 @@ void dsir_words(const char* text, size_t n, void (*use)(void* context, const cha
     text_free(&lowered);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // buckets
 
-// sha: a context that is initialised already. Initialising it again with NULL keeps the algorithm, which naming it looks up each time (three times slower).
+// sha: a context that is initialised already. Initialising it again with NULL keeps the algorithm, which naming it
+// looks up each time (three times slower).
 static int bucket_of(EVP_MD_CTX* sha, const char* bytes, size_t n) {
     unsigned char digest[32];
     int r = 0;
-    if (!EVP_DigestInit_ex(sha, NULL, NULL) || !EVP_DigestUpdate(sha, bytes, n) || !EVP_DigestFinal_ex(sha, digest, NULL)) program_error("SHA-256 failed");
+    if (!EVP_DigestInit_ex(sha, NULL, NULL) || !EVP_DigestUpdate(sha, bytes, n) ||
+        !EVP_DigestFinal_ex(sha, digest, NULL))
+        program_error("SHA-256 failed");
     for (int i = 0; i < 32; i += 4) {  // four bytes a step: r < 10000 leaves room in 64 bits
-        uint64_t four = (uint64_t)digest[i] << 24 | (uint64_t)digest[i + 1] << 16 | (uint64_t)digest[i + 2] << 8 | digest[i + 3];
+        uint64_t four = (uint64_t)digest[i] << 24 | (uint64_t)digest[i + 1] << 16 | (uint64_t)digest[i + 2] << 8 |
+                        digest[i + 3];
         r = (int)((((uint64_t)r << 32) + four) % DSIR_BUCKETS);
     }
     return r;
@@ -159,24 +172,37 @@ int dsir_bucket(const char* bytes, size_t n) {
     return bucket;
 }
 
-// A word in a thread's open hash table, half a cache line; number from 1, 0: an empty slot. The bytes of a long one are in the arena.
+// A word in a thread's open hash table, half a cache line; number from 1, 0: an empty slot. The bytes of a long one are
+// in the arena.
 #define HEAD 14
-typedef struct { uint64_t hash; uint32_t number, length; uint16_t bucket; char head[HEAD]; } Word;
+typedef struct {
+    uint64_t hash;
+    uint32_t number, length;
+    uint16_t bucket;
+    char head[HEAD];
+} Word;
 // A pair in a table whose slots overwrite one another. number 0: empty
-typedef struct { uint32_t a, b; uint16_t bucket; } Pair;
+typedef struct {
+    uint32_t a, b;
+    uint16_t bucket;
+} Pair;
 // A word where it stands in the row.
-typedef struct { size_t at; uint64_t hash; uint32_t length, number; } Token;
+typedef struct {
+    size_t at;
+    uint64_t hash;
+    uint32_t length, number;
+} Token;
 
 typedef struct {
     Text lowered, arena, pair;
-    Word* words;          // (n_slots)
-    Pair* pairs;          // (PAIRS)
+    Word* words;  // (n_slots)
+    Pair* pairs;  // (PAIRS)
     size_t n_slots;
     uint32_t n_words;
     EVP_MD_CTX* sha;
     int64_t counts[DSIR_BUCKETS];
-    Token* tokens;        // (n_tokens) of the row at hand
-    uint16_t* found;      // (n_features) its buckets: words, then pairs
+    Token* tokens;    // (n_tokens) of the row at hand
+    uint16_t* found;  // (n_features) its buckets: words, then pairs
     size_t n_tokens, most_tokens;
 } Counter;
 
@@ -235,7 +261,10 @@ static const Word* find_word(Counter* c, const Token* t) {
         for (i = t->hash & (c->n_slots - 1); c->words[i].number;) i = (i + 1) & (c->n_slots - 1);
     }
     Word* w = &c->words[i];
-    *w = (Word){.hash = t->hash, .number = c->n_words, .length = t->length, .bucket = (uint16_t)bucket_of(c->sha, s, t->length)};
+    *w = (Word){.hash = t->hash,
+                .number = c->n_words,
+                .length = t->length,
+                .bucket = (uint16_t)bucket_of(c->sha, s, t->length)};
     if (t->length <= HEAD) memcpy(w->head, s, t->length);
     else {
         memcpy(w->head, &c->arena.n, sizeof c->arena.n);
@@ -244,7 +273,9 @@ static const Word* find_word(Counter* c, const Token* t) {
     return w;
 }
 
-static Pair* slot_of(Counter* c, uint32_t a, uint32_t b) { return &c->pairs[((uint64_t)a * 0x9E3779B97F4A7C15u + (uint64_t)b * 0xC2B2AE3D27D4EB4Fu) >> (64 - PAIR_BITS)]; }
+static Pair* slot_of(Counter* c, uint32_t a, uint32_t b) {
+    return &c->pairs[((uint64_t)a * 0x9E3779B97F4A7C15u + (uint64_t)b * 0xC2B2AE3D27D4EB4Fu) >> (64 - PAIR_BITS)];
+}
 
 static uint16_t pair_bucket(Counter* c, const Token* a, const Token* b) {
     Pair* p = slot_of(c, a->number, b->number);
@@ -271,7 +302,8 @@ static void take_token(void* context, const char* word, size_t n) {
     c->tokens[c->n_tokens++] = (Token){(size_t)(word - c->lowered.s), hash, (uint32_t)n, 0};
 }
 
-// A row's buckets into c->found, in passes of their own: the tables are larger than the caches, and a pass asks for what the next one reads.
+// A row's buckets into c->found, in passes of their own: the tables are larger than the caches, and a pass asks for
+// what the next one reads.
 static void count_text(Counter* c, const char* text, size_t n) {
     c->n_tokens = 0;
     lower(text, n, &c->lowered);
@@ -287,13 +319,18 @@ static void count_text(Counter* c, const char* text, size_t n) {
     for (size_t f = 0; f < n_features(c->n_tokens); f++) c->counts[c->found[f]]++;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // files
 
-typedef struct { int64_t id; size_t at, n; uint16_t* buckets; int32_t words; } Job;
+typedef struct {
+    int64_t id;
+    size_t at, n;
+    uint16_t* buckets;
+    int32_t words;
+} Job;
 
 typedef struct {
-    Job* jobs;             // (n) of CHUNK_ROWS; texts in `text`
+    Job* jobs;  // (n) of CHUNK_ROWS; texts in `text`
     int n;
     Text text;
     atomic_int next;
@@ -305,9 +342,9 @@ typedef struct {
     RowReader* reader;
     RowReport report;
     int64_t n_rows;
-    bool keep;             // the rows' buckets
+    bool keep;  // the rows' buckets
     Chunk chunks[2], *now, *coming;
-    Counter* counters;     // one a thread
+    Counter* counters;  // one a thread
     int threads;
     atomic_int seat;
 } Pass;
@@ -347,8 +384,8 @@ static void count_chunk(void* context) {
 }
 
 typedef struct {
-    DsirScores* scores;    // gets rows and words; NULL: only the counts are wanted
-    uint16_t** buckets;    // (n)
+    DsirScores* scores;  // gets rows and words; NULL: only the counts are wanted
+    uint16_t** buckets;  // (n)
     int64_t capacity;
 } Kept;
 
@@ -377,7 +414,8 @@ static void shares(const Pass* p, double share[DSIR_BUCKETS]) {
 }
 
 // Counts the files' usable rows. Returns the records read.
-static int64_t count_files(Pass* p, const StringList* files, const DsirOptions* o, const char* what, double share[DSIR_BUCKETS], Kept* kept, char digest[65]) {
+static int64_t count_files(Pass* p, const StringList* files, const DsirOptions* o, const char* what,
+                           double share[DSIR_BUCKETS], Kept* kept, char digest[65]) {
     RowOptions rows = o->rows;
     Progress progress;
     int64_t done, total;

@@ -15,7 +15,8 @@ _Atomic int error_status;
 #define PATIENCE_SECONDS 10  // until a launcher has ended the others, on a busy machine too
 
 #ifdef __SANITIZE_ADDRESS__
-// LeakSanitizer asks: a program that stops with a message frees nothing, and what its functions held may be out of sight, as nothing returns to them.
+// LeakSanitizer asks: a program that stops with a message frees nothing, and what its functions held may be out of
+// sight, as nothing returns to them.
 int __lsan_is_turned_off(void) { return error_status; }
 #endif
 
@@ -23,7 +24,8 @@ static void print_line(const char* kind, const char* format, va_list args) {
     char line[4096];
     vsnprintf(line, sizeof line, format, args);
     for (char* c = line; *c; c++)
-        if ((unsigned char)*c < ' ' || *c == 127) *c = ' ';  // a name or a value from the user's side may hold anything; the message stays one line
+        if ((unsigned char)*c < ' ' || *c == 127)
+            *c = ' ';  // a name or a value from the user's side may hold anything; the message stays one line
     fflush(stdout);
     if (error_rank && error_status) sleep(PATIENCE_SECONDS);
     fprintf(stderr, "%s: ", program_name);
@@ -50,7 +52,8 @@ void stdout_check(void) {
     struct pollfd out = {STDOUT_FILENO, 0, 0};
     int failed = fflush(stdout), number = errno;
     if (!failed && !ferror(stdout)) return;
-    if ((failed && number == EPIPE) || (poll(&out, 1, 0) == 1 && out.revents & (POLLERR | POLLHUP))) return;  // who reads a pipe may have seen enough
+    if ((failed && number == EPIPE) || (poll(&out, 1, 0) == 1 && out.revents & (POLLERR | POLLHUP)))
+        return;  // who reads a pipe may have seen enough
     fatal("standard output cannot be written: %s", failed ? strerror(number) : "a part of it is lost");
 }
 void warning(const char* format, ...) {

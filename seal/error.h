@@ -7,9 +7,11 @@ extern "C" {
 #endif
 
 extern const char* program_name;  // set by main; begins every message
-extern int error_rank;            // of several processes in company: one above 0 waits before its error, for rank 0 mostly has the same to say, and ends it
+extern int error_rank;  // of several processes in company: one above 0 waits before its error, for rank 0 mostly has
+                        // the same to say, and ends it
 #ifndef __cplusplus
-extern _Atomic int error_status; // what this process is about to end with, 0 while it has no error; the thread that watches the other ranks reads it
+extern _Atomic int error_status;  // what this process is about to end with, 0 while it has no error; the thread that
+                                  // watches the other ranks reads it
 #endif
 
 // "program: what, where, what to do" on stderr; status 2. For files, options and data that are wrong.
@@ -17,7 +19,8 @@ __attribute__((format(printf, 1, 2), noreturn)) void fatal(const char* format, .
 // A bug or a broken machine: status 1.
 __attribute__((format(printf, 1, 2), noreturn)) void program_error(const char* format, ...);
 __attribute__((format(printf, 1, 2))) void warning(const char* format, ...);
-// At the end of a command whose result is on stdout: fatal where not all of it could be written. A reader that has left is no error.
+// At the end of a command whose result is on stdout: fatal where not all of it could be written. A reader that has left
+// is no error.
 void stdout_check(void);
 
 #ifdef __cplusplus

@@ -9,7 +9,15 @@
 extern "C" {
 #endif
 
-typedef enum { EVAL_GENERATE, EVAL_JUDGE, EVAL_LOSS, EVAL_WINRATE, EVAL_REPORT, EVAL_OPTIONS, N_EVAL_COMMANDS } EvalCommand;
+typedef enum {
+    EVAL_GENERATE,
+    EVAL_JUDGE,
+    EVAL_LOSS,
+    EVAL_WINRATE,
+    EVAL_REPORT,
+    EVAL_OPTIONS,
+    N_EVAL_COMMANDS
+} EvalCommand;
 
 typedef struct {
     // models and data

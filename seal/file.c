@@ -1,4 +1,5 @@
-/* Files. See file.h. A temporary file that is still open when the program ends by an error is removed: nothing half-written stays behind. */
+/* Files. See file.h. A temporary file that is still open when the program ends by an error is removed: nothing
+ * half-written stays behind. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -107,7 +108,11 @@ bool same_place(const char* a, const char* b) {
 
 // What is mapped, for the signal that comes when a mapped file was made shorter and a page of it is gone.
 #define MAPS_MOST 256
-static struct { const uint8_t* volatile data; size_t length; char path[512]; } maps[MAPS_MOST];
+static struct {
+    const uint8_t* volatile data;
+    size_t length;
+    char path[512];
+} maps[MAPS_MOST];
 static pthread_mutex_t maps_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct sigaction other_bus_errors;
 static void remove_temporaries(void);
@@ -117,7 +122,8 @@ static void on_bus_error(int number, siginfo_t* info, void* context) {
     const uint8_t* at = info->si_addr;
     for (int i = 0; i < MAPS_MOST; i++) {
         if (!maps[i].data || at < maps[i].data || at >= maps[i].data + maps[i].length) continue;
-        const char* const words[] = {program_name, ": ", maps[i].path, ": was made shorter, or its disk failed, while it was read\n"};
+        const char* const words[] = {program_name, ": ", maps[i].path,
+                                     ": was made shorter, or its disk failed, while it was read\n"};
         for (int w = 0; w < 4; w++)
             if (write(STDERR_FILENO, words[w], strlen(words[w])) < 0) {}
         remove_temporaries();
@@ -170,7 +176,7 @@ void file_unmap(MappedFile* map) {
     memset(map, 0, sizeof *map);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // atomic files
 
 #define TEMPORARY ".seal.tmp."  // and the process's number
@@ -185,7 +191,10 @@ static void remember(const char* path) {
     static bool registered;
     if (!registered) registered = atexit(remove_temporaries) == 0;
     for (int i = 0; i < OPEN_MAX_FILES; i++)
-        if (!*open_temporaries[i]) { snprintf(open_temporaries[i], sizeof open_temporaries[i], "%s", path); return; }
+        if (!*open_temporaries[i]) {
+            snprintf(open_temporaries[i], sizeof open_temporaries[i], "%s", path);
+            return;
+        }
 }
 static void forget(const char* path) {
     for (int i = 0; i < OPEN_MAX_FILES; i++)
@@ -194,14 +203,16 @@ static void forget(const char* path) {
 
 void atomic_open(AtomicFile* f, const char* path) {
     memset(f, 0, sizeof *f);
-    if (snprintf(f->path, sizeof f->path, "%s", path) >= (int)sizeof f->path) fatal("%.80s…: the path is too long", path);
+    if (snprintf(f->path, sizeof f->path, "%s", path) >= (int)sizeof f->path)
+        fatal("%.80s…: the path is too long", path);
     snprintf(f->temporary, sizeof f->temporary, "%s" TEMPORARY "%d", path, (int)getpid());
     f->stream = fopen(f->temporary, "wb");
     if (!f->stream) fatal("%s: cannot be written: %s", path, strerror(errno));
     remember(f->temporary);
 }
 void atomic_write(AtomicFile* f, const void* data, size_t bytes) {
-    if (bytes && fwrite(data, 1, bytes, f->stream) != bytes) fatal("%s: cannot be written: %s", f->path, strerror(errno));
+    if (bytes && fwrite(data, 1, bytes, f->stream) != bytes)
+        fatal("%s: cannot be written: %s", f->path, strerror(errno));
 }
 void atomic_printf(AtomicFile* f, const char* format, ...) {
     va_list args;
@@ -211,13 +222,16 @@ void atomic_printf(AtomicFile* f, const char* format, ...) {
     if (n < 0) fatal("%s: cannot be written: %s", f->path, strerror(errno));
 }
 void atomic_commit(AtomicFile* f) {
-    if (fflush(f->stream) || fsync(fileno(f->stream)) || fclose(f->stream)) fatal("%s: cannot be written: %s", f->path, strerror(errno));
+    if (fflush(f->stream) || fsync(fileno(f->stream)) || fclose(f->stream))
+        fatal("%s: cannot be written: %s", f->path, strerror(errno));
     if (rename(f->temporary, f->path)) fatal("%s: cannot be put in place: %s", f->path, strerror(errno));
     forget(f->temporary);
     char copy[4096];
     snprintf(copy, sizeof copy, "%s", f->path);
     int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY);  // the rename itself must reach the disk
-    if (fd >= 0 && fsync(fd) && errno != EINVAL && errno != EROFS) fatal("%s: the disk does not take it: %s", f->path, strerror(errno));  // EINVAL, EROFS: a file system that does not sync folders
+    if (fd >= 0 && fsync(fd) && errno != EINVAL && errno != EROFS)
+        fatal("%s: the disk does not take it: %s", f->path,
+              strerror(errno));  // EINVAL, EROFS: a file system that does not sync folders
     if (fd >= 0) close(fd);
     f->stream = NULL;
 }
@@ -246,7 +260,9 @@ void directory_clean(const char* path) {
         char* rest;
         if (!end) continue;
         long process = strtol(end + strlen(TEMPORARY), &rest, 10);
-        if (*rest || process < 1 || process > INT32_MAX || (process != getpid() && (kill((pid_t)process, 0) == 0 || errno != ESRCH))) continue;  // its maker may be at work
+        if (*rest || process < 1 || process > INT32_MAX ||
+            (process != getpid() && (kill((pid_t)process, 0) == 0 || errno != ESRCH)))
+            continue;  // its maker may be at work
         snprintf(name, sizeof name, "%s/%s", path, entry->d_name);
         unlink(name);
     }
@@ -259,7 +275,7 @@ void file_write(const char* path, const void* data, size_t bytes) {
     atomic_commit(&f);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // digests
 
 void file_copy(const char* from, const char* to_directory, const char* name) {

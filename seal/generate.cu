@@ -24,7 +24,7 @@ typedef struct {
     char *instruction, *output;  // the prompt without a template; NULL until it is answered
     int file;                    // that the prompt came from
     Sequence sequence;
-    bool cut;                    // the answer ended at the longest length
+    bool cut;  // the answer ended at the longest length
 } Task;
 
 typedef struct {
@@ -33,18 +33,18 @@ typedef struct {
     Tokenizer* tokenizer;
     TextEncoder encoder;
     Encoding encoding;
-    char why[256];               // a conversation has no place in the chat template
+    char why[256];  // a conversation has no place in the chat template
     DecoderSettings settings;
-    Task* tasks;                 // in the files' order
-    int n, capacity, skipped;    // skipped: prompts longer than the model reads
-    Task** order;                // those still to be answered, longest prompt first
-    Sequence* sequences;         // (n_open) theirs
+    Task* tasks;               // in the files' order
+    int n, capacity, skipped;  // skipped: prompts longer than the model reads
+    Task** order;              // those still to be answered, longest prompt first
+    Sequence* sequences;       // (n_open) theirs
     int n_open;
     Journal journal;
     Decoder decoder;
     Progress progress;
     double began;
-    int answered;                // in this run
+    int answered;  // in this run
 } Generation;
 
 static void* need(void* p) {
@@ -52,7 +52,7 @@ static void* need(void* p) {
     return p;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // settings
 
 static void add_end(DecoderSettings* s, int id) {
@@ -77,13 +77,14 @@ static void add_ends_of(DecoderSettings* s, const char* model, const char* name)
     free(text);
 }
 
-// Whatever the model's files and its tokenizer call the end of a sequence ends an answer (config.json may name the end of a text, the tokenizer that of a turn), and
-// with a chat template the end of a turn, which neither may name.
+// Whatever the model's files and its tokenizer call the end of a sequence ends an answer (config.json may name the end
+// of a text, the tokenizer that of a turn), and with a chat template the end of a turn, which neither may name.
 static void find_ends(Generation* g) {
     char error[256];
     int32_t turn_end;
     if (g->o->chat) {
-        if (!chat_fits(g->tokenizer, g->o->chat, &turn_end, error, sizeof error)) fatal("%s: --chat %s: %s", g->o->model, g->o->chat, error);
+        if (!chat_fits(g->tokenizer, g->o->chat, &turn_end, error, sizeof error))
+            fatal("%s: --chat %s: %s", g->o->model, g->o->chat, error);
         add_end(&g->settings, turn_end);
     }
     add_ends_of(&g->settings, g->o->model, "generation_config.json");
@@ -102,10 +103,11 @@ static SampleSettings sampling(const EvalOptions* o) {
     return s;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // prompts
 
-// A conversation's tokens by the chat template, whose text spells the special tokens itself. The row's prompt holds role and text of every turn.
+// A conversation's tokens by the chat template, whose text spells the special tokens itself. The row's prompt holds
+// role and text of every turn.
 static int64_t encode_chat(Generation* g, const DataRow* row, const int32_t** ids, const char** error) {
     int turns = 0;
     ChatMessage* messages = (ChatMessage*)need(malloc((row->prompt_length / 2 + 1) * sizeof *messages));
@@ -126,8 +128,8 @@ static int64_t encode_chat(Generation* g, const DataRow* row, const int32_t** id
     return n;
 }
 
-// The prompt's tokens: ids stay valid until the next call. The plain template's end is a blank that the answer's first word takes along ("Assistant:" + " Sure"),
-// as in training; it is not the prompt's.
+// The prompt's tokens: ids stay valid until the next call. The plain template's end is a blank that the answer's first
+// word takes along ("Assistant:" + " Sure"), as in training; it is not the prompt's.
 static int64_t encode_plain(Generation* g, void* scratch, const DataRow* row, const int32_t** ids, const char** error) {
     const int32_t *start, *end;
     size_t length = row->prompt_length;
@@ -146,9 +148,12 @@ static bool encode_prompt(Generation* g, void* scratch, const DataRow* row, Sequ
     if (n < 0) fatal("%s:%lld: row %lld: %s", path, at, number, error);
     if (n < 1) fatal("%s:%lld: row %lld: the prompt has no tokens", path, at, number);
     if (n >= longest && g->o->skip_long) return false;
-    if (n >= longest) fatal("%s:%lld: row %lld: the prompt has %lld tokens, the model reads %d; shorten it, or give --skip-long", path, at, number, (long long)n, longest);
+    if (n >= longest)
+        fatal("%s:%lld: row %lld: the prompt has %lld tokens, the model reads %d; shorten it, or give --skip-long",
+              path, at, number, (long long)n, longest);
     for (int64_t i = 0; i < n; i++)
-        if (ids[i] >= g->config.V) fatal("%s:%lld: row %lld: token %d, the model has %d", path, at, number, ids[i], g->config.V);
+        if (ids[i] >= g->config.V)
+            fatal("%s:%lld: row %lld: token %d, the model has %d", path, at, number, ids[i], g->config.V);
     s->n = s->n_prompt = (int)n;
     s->capacity = n + answer < longest ? (int)n + answer : longest;
     s->tokens = (int32_t*)need(malloc((size_t)s->capacity * sizeof(int32_t)));
@@ -181,7 +186,8 @@ static void read_tasks(Generation* g) {
     void* scratch = g->encoder.begin(g->encoder.self);
     while (rows_next(reader, &row) && rows_next(bare_reader, &plain)) {
         if (row.state != ROW_OK)
-            fatal("%s:%lld: row %lld: %s", o->prompts.items[row.file], (long long)row.line, (long long)row.row, *row.why ? row.why : row_state_name(row.state));
+            fatal("%s:%lld: row %lld: %s", o->prompts.items[row.file], (long long)row.line, (long long)row.row,
+                  *row.why ? row.why : row_state_name(row.state));
         Task* task = add_task(g);
         Text instruction = {};
         text_add_utf8(&instruction, plain.prompt, plain.prompt_length);
@@ -198,7 +204,7 @@ static void read_tasks(Generation* g) {
 }
 
 static int by_length(const void* a, const void* b) {
-    const Sequence *x = &(*(Task* const*)a)->sequence, *y = &(*(Task* const*)b)->sequence;
+    const Sequence *x = &(*(Task*const*)a)->sequence, *y = &(*(Task*const*)b)->sequence;
     if (x->n != y->n) return y->n - x->n;
     return (x->number > y->number) - (x->number < y->number);
 }
@@ -218,7 +224,7 @@ static void order_tasks(Generation* g) {
     }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // the journal: a line an answer
 
 static bool take_journalled(void* context, const cJSON* item) {
@@ -240,10 +246,12 @@ static void open_journal(Generation* g) {
     Text t = {};
     dataset_digest(&o->prompts, digest);
     SampleSettings s = g->settings.sampling;
-    int n = snprintf(numbers, sizeof numbers, "generate %d %g %g %d %g %lld %lld\n", s.greedy, s.temperature, s.top_p, s.top_k, s.repetition_penalty, (long long)o->max_new_tokens, (long long)o->seed);
+    int n = snprintf(numbers, sizeof numbers, "generate %d %g %g %d %g %lld %lld\n", s.greedy, s.temperature, s.top_p,
+                     s.top_k, s.repetition_penalty, (long long)o->max_new_tokens, (long long)o->seed);
     text_add(&t, numbers, (size_t)n);
     const char* const texts[] = {digest, o->prompt_template, o->prompt_field, o->chat};
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) text_add(&t, texts[i] ? texts[i] : "", (texts[i] ? strlen(texts[i]) : 0) + 1);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        text_add(&t, texts[i] ? texts[i] : "", (texts[i] ? strlen(texts[i]) : 0) + 1);
     journal_add_model(&t, o->model);
     journal_add_model(&t, o->adapter);
     journal_open(&g->journal, o->out, &t, o->resume, take_journalled, g);
@@ -259,11 +267,12 @@ static void journal_answer(Generation* g, const Task* task) {
     journal_flush(&g->journal);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // answers
 
-// The answer's text, its leading blank left out. Tokens may be pieces of characters, and a model may say pieces that make none; a padded vocabulary has tokens
-// that no text has. Each comes out as U+FFFD, so that the result is JSON whatever was said.
+// The answer's text, its leading blank left out. Tokens may be pieces of characters, and a model may say pieces that
+// make none; a padded vocabulary has tokens that no text has. Each comes out as U+FFFD, so that the result is JSON
+// whatever was said.
 static char* answer_text(const Tokenizer* tokenizer, const Sequence* s) {
     Text text = {}, clean = {};
     TokenStream stream = {};
@@ -288,7 +297,8 @@ static void take_answer(void* context, int i) {
     task->output = answer_text(g->tokenizer, s);
     task->cut = !s->ended;
     journal_answer(g, task);
-    progress_update(&g->progress, ++g->answered, "%lld tokens, %.0f a second", (long long)g->decoder.tokens, (double)g->decoder.tokens / (wall_seconds() - g->began));
+    progress_update(&g->progress, ++g->answered, "%lld tokens, %.0f a second", (long long)g->decoder.tokens,
+                    (double)g->decoder.tokens / (wall_seconds() - g->began));
 }
 
 // AlpacaEval's file: an array of {instruction, output, generator, dataset}.
@@ -318,7 +328,9 @@ static void answer_all(Generation* g) {
     s->model = o->model;
     s->adapter = o->adapter;
     s->slots = o->batch < g->n_open ? (int)o->batch : g->n_open;
-    s->T = o->tokens > s->longest_prompt ? (int)o->tokens : s->longest_prompt > STREAM_TOKENS || o->tokens ? s->longest_prompt : STREAM_TOKENS;
+    s->T = o->tokens > s->longest_prompt                    ? (int)o->tokens
+           : s->longest_prompt > STREAM_TOKENS || o->tokens ? s->longest_prompt
+                                                            : STREAM_TOKENS;
     s->seed = (uint64_t)o->seed;
     s->quiet = o->quiet;
     s->dry_run = o->dry_run;
@@ -339,7 +351,9 @@ static void print_summary(const Generation* g) {
     printf("%d prompts", g->n);
     if (g->n_open < g->n - g->skipped) printf(" (%d answered before)", g->n - g->skipped - g->n_open);
     if (g->skipped) printf(" (%d longer than the model reads: empty)", g->skipped);
-    if (g->n_open) printf(", %lld tokens in %.1f s (%.0f a second)", (long long)g->decoder.tokens, seconds, (double)g->decoder.tokens / seconds);
+    if (g->n_open)
+        printf(", %lld tokens in %.1f s (%.0f a second)", (long long)g->decoder.tokens, seconds,
+               (double)g->decoder.tokens / seconds);
     if (empty) printf(", %d answers empty", empty);
     if (cut) printf(", %d cut at the longest length", cut);
     printf("; wrote %s\n", g->o->out);

@@ -29,8 +29,10 @@ static size_t take_items(const Journal* j, JournalTake take, void* context) {
         cJSON* line = cJSON_ParseWithLength(text + at, (size_t)(end - text) - at);
         if (first) {
             const char* its = cJSON_GetStringValue(cJSON_GetObjectItem(line, "key"));
-            if (!its || strcmp(its, j->key)) fatal("%s: belongs to a run with other options, data or weights; remove it to start anew", j->path);
-        } else if (!take(context, line)) fatal("%s: has a line that is no item of this run; remove it to start anew", j->path);
+            if (!its || strcmp(its, j->key))
+                fatal("%s: belongs to a run with other options, data or weights; remove it to start anew", j->path);
+        } else if (!take(context, line))
+            fatal("%s: has a line that is no item of this run; remove it to start anew", j->path);
         cJSON_Delete(line);
         at = (size_t)(end - text) + 1;
     }
@@ -72,14 +74,16 @@ void journal_close(Journal* j) {
 }
 
 void journal_add_model(Text* decides, const char* directory) {
-    static const char* const names[] = {"config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json", "tokenizer.model",
-                                        "adapter_config.json", "adapter_model.safetensors"};
+    static const char* const names[] = {
+        "config.json",    "generation_config.json", "model.safetensors",   "model.safetensors.index.json",
+        "tokenizer.json", "tokenizer.model",        "adapter_config.json", "adapter_model.safetensors"};
     for (size_t i = 0; directory && i < sizeof names / sizeof *names; i++) {
         char path[4200], line[4400];
         struct stat info;
         snprintf(path, sizeof path, "%s/%s", directory, names[i]);
         if (stat(path, &info)) continue;
-        int n = snprintf(line, sizeof line, "%s %lld %lld.%ld\n", path, (long long)info.st_size, (long long)info.st_mtim.tv_sec, info.st_mtim.tv_nsec);
+        int n = snprintf(line, sizeof line, "%s %lld %lld.%ld\n", path, (long long)info.st_size,
+                         (long long)info.st_mtim.tv_sec, info.st_mtim.tv_nsec);
         text_add(decides, line, (size_t)n);
     }
 }

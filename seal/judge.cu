@@ -29,15 +29,24 @@ static void* need(void* p) {
     return p;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // outputs of a model: AlpacaEval's file
 
-typedef struct { char *instruction, *output, *generator, *dataset; } Output;
-typedef struct { Output* items; int n, capacity; const char* path; } Outputs;
+typedef struct {
+    char *instruction, *output, *generator, *dataset;
+} Output;
+typedef struct {
+    Output* items;
+    int n, capacity;
+    const char* path;
+} Outputs;
 
-static char* text_of(const cJSON* object, const char* field, const Outputs* list, const DataRecord* record, bool needed) {
+static char* text_of(const cJSON* object, const char* field, const Outputs* list, const DataRecord* record,
+                     bool needed) {
     const char* text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, field));
-    if (!text && needed) fatal("%s:%lld: row %lld has no text \"%s\"; want outputs as `generate` writes them", list->path, (long long)record->line, (long long)record->row, field);
+    if (!text && needed)
+        fatal("%s:%lld: row %lld has no text \"%s\"; want outputs as `generate` writes them", list->path,
+              (long long)record->line, (long long)record->row, field);
     return (char*)need(strdup(text ? text : ""));
 }
 
@@ -48,7 +57,8 @@ static void outputs_read(Outputs* list, const char* path) {
     RecordReader* r = records_open(path);
     while (records_next(r, &record)) {
         cJSON* object = record.broken ? NULL : cJSON_ParseWithLength(record.bytes, record.length);
-        if (!cJSON_IsObject(object)) fatal("%s:%lld: row %lld is not a JSON object", path, (long long)record.line, (long long)record.row);
+        if (!cJSON_IsObject(object))
+            fatal("%s:%lld: row %lld is not a JSON object", path, (long long)record.line, (long long)record.row);
         if (list->n == list->capacity) {
             list->capacity = list->capacity ? 2 * list->capacity : 256;
             list->items = (Output*)need(realloc(list->items, (size_t)list->capacity * sizeof *list->items));
@@ -76,19 +86,23 @@ static void outputs_free(Outputs* list) {
 static void check_aligned(const Outputs* a, const Outputs* b) {
     for (int i = 0; i < a->n && i < b->n; i++)
         if (strcmp(a->items[i].instruction, b->items[i].instruction))
-            fatal("%s and %s answer different instructions in row %d; let both models answer the same prompts in the same order", a->path, b->path, i);
-    if (a->n != b->n) fatal("%s has %d outputs, %s has %d; let both models answer the same prompts", a->path, a->n, b->path, b->n);
+            fatal(
+                "%s and %s answer different instructions in row %d; let both models answer the same prompts in the "
+                "same order",
+                a->path, b->path, i);
+    if (a->n != b->n)
+        fatal("%s has %d outputs, %s has %d; let both models answer the same prompts", a->path, a->n, b->path, b->n);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // questions
 
 // A prompt of the judge and what came of it.
 typedef struct {
     int32_t* tokens;
-    int n;             // 0: longer than the judge reads
-    float logit[2];    // of the two words it may answer
-    float log_sum;     // of all
+    int n;           // 0: longer than the judge reads
+    float logit[2];  // of the two words it may answer
+    float log_sum;   // of all
     bool answered;
 } Question;
 
@@ -98,9 +112,9 @@ typedef struct {
     Tokenizer* tokenizer;
     Encoding encoding;
     const char* template_path;
-    char* question;          // the template
-    const char* words[2];    // that an answer may begin with
-    int word_id[2];          // their tokens, −1 before the first question
+    char* question;        // the template
+    const char* words[2];  // that an answer may begin with
+    int word_id[2];        // their tokens, −1 before the first question
     Question* questions;
     int n, capacity, too_long, longest;
     Trainer trainer;
@@ -123,22 +137,26 @@ static void read_template(Judge* j, const char* const needed[], int n) {
     const char* path = j->template_path;
     size_t length;
     j->question = file_read(path, TEMPLATE_MOST, &length);
-    while (length && (j->question[length - 1] == '\n' || j->question[length - 1] == ' ')) j->question[--length] = 0;  // an editor's line end; a blank belongs to the answer
+    while (length && (j->question[length - 1] == '\n' || j->question[length - 1] == ' '))
+        j->question[--length] = 0;  // an editor's line end; a blank belongs to the answer
     for (int k = 0; k < n; k++)
         if (!strstr(j->question, needed[k])) fatal("%s: does not say where %s goes", path, needed[k]);
 }
 
 // The judge's tokens of a text; with a chat template the text spells the special tokens itself.
 static int64_t encode(Judge* j, const char* text, size_t n) {
-    int64_t got = tokenizer_encode(j->tokenizer, text, n, TOKENIZER_PARSE_SPECIAL | (j->o->chat ? 0 : TOKENIZER_ADD_SPECIAL), &j->encoding);
+    int64_t got = tokenizer_encode(j->tokenizer, text, n,
+                                   TOKENIZER_PARSE_SPECIAL | (j->o->chat ? 0 : TOKENIZER_ADD_SPECIAL), &j->encoding);
     if (got < 0) fatal("%s: %s", j->o->judge, j->encoding.error);
     int eos = tokenizer_eos(j->tokenizer);
     if (!j->o->chat && got && j->encoding.ids[got - 1] == eos) got--;  // some tokenizers end a text themselves
     return got;
 }
 
-// The token that a word begins with behind the question of n tokens in `text`; *more = the tokens of the whole word. −1 where the word changes the question's own tokens.
-static int word_token(Judge* j, Text* text, const int32_t* tokens, int n, const char* before, const char* word, int* more) {
+// The token that a word begins with behind the question of n tokens in `text`; *more = the tokens of the whole word. −1
+// where the word changes the question's own tokens.
+static int word_token(Judge* j, Text* text, const int32_t* tokens, int n, const char* before, const char* word,
+                      int* more) {
     size_t length = text->n;
     text_add(text, before, strlen(before));
     text_add(text, word, strlen(word));
@@ -155,22 +173,30 @@ static bool words_fit(Judge* j, Text* text, const int32_t* tokens, int n, const 
     return id[0] >= 0 && id[1] >= 0 && id[0] != id[1] && (j->o->guard || (more[0] == 1 && more[1] == 1));
 }
 
-// One position decides, so the words must be one token each behind the question (of a guard's, the first tells them apart), the same tokens behind every question.
-// Behind a word, as behind "Better answer:", a judge leaves a blank, which most vocabularies have in a token with the word: "m" alone is what nobody would say there.
-// Behind white space, as chat templates end, there is none. The other way of writing is taken only where both words need it.
+// One position decides, so the words must be one token each behind the question (of a guard's, the first tells them
+// apart), the same tokens behind every question. Behind a word, as behind "Better answer:", a judge leaves a blank,
+// which most vocabularies have in a token with the word: "m" alone is what nobody would say there. Behind white space,
+// as chat templates end, there is none. The other way of writing is taken only where both words need it.
 static void find_words(Judge* j, Text* text, const int32_t* tokens, int n) {
     static const char* const blanks[] = {" ", ""};
     int id[2], more[2], apart = text->n && strchr(" \n\t", text->s[text->n - 1]) ? 1 : 0;
-    if (!words_fit(j, text, tokens, n, blanks[apart], id, more) && !words_fit(j, text, tokens, n, blanks[!apart], id, more)) {
+    if (!words_fit(j, text, tokens, n, blanks[apart], id, more) &&
+        !words_fit(j, text, tokens, n, blanks[!apart], id, more)) {
         words_fit(j, text, tokens, n, blanks[apart], id, more);
         for (int w = 0; w < 2; w++)
             if (id[w] < 0 || (more[w] > 1 && !j->o->guard))
-                fatal("%s: \"%s\" is not one token behind the question (but %d); choose other --words, or another end of %s", j->o->judge, j->words[w], more[w], j->template_path);
-        fatal("%s: \"%s\" and \"%s\" begin with the same token; one position cannot tell them apart", j->o->judge, j->words[0], j->words[1]);
+                fatal(
+                    "%s: \"%s\" is not one token behind the question (but %d); choose other --words, or another end of "
+                    "%s",
+                    j->o->judge, j->words[w], more[w], j->template_path);
+        fatal("%s: \"%s\" and \"%s\" begin with the same token; one position cannot tell them apart", j->o->judge,
+              j->words[0], j->words[1]);
     }
     for (int w = 0; w < 2; w++) {
         if (j->word_id[w] >= 0 && j->word_id[w] != id[w])
-            fatal("%s: behind the outputs' own texts \"%s\" is not the same token everywhere; end it in words of its own", j->template_path, j->words[w]);
+            fatal(
+                "%s: behind the outputs' own texts \"%s\" is not the same token everywhere; end it in words of its own",
+                j->template_path, j->words[w]);
         j->word_id[w] = id[w];
     }
 }
@@ -199,7 +225,8 @@ static int ask(Judge* j, const char* const names[], const char* const values[], 
     q->tokens = (int32_t*)need(malloc((size_t)n * sizeof(int32_t)));
     memcpy(q->tokens, j->encoding.ids, (size_t)n * sizeof(int32_t));
     for (int64_t i = 0; i < n; i++)
-        if (q->tokens[i] >= j->config.V) fatal("%s: its tokenizer gives token %d, the model has %d", j->o->judge, q->tokens[i], j->config.V);
+        if (q->tokens[i] >= j->config.V)
+            fatal("%s: its tokenizer gives token %d, the model has %d", j->o->judge, q->tokens[i], j->config.V);
     find_words(j, &text, q->tokens, (int)n);
     if (n > j->config.longest) j->too_long++;
     else q->n = (int)n;
@@ -208,7 +235,7 @@ static int ask(Judge* j, const char* const names[], const char* const values[], 
     return j->n++;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // answers
 
 static void take_logits(const Judge* j, Question* q, const float* logits) {
@@ -225,8 +252,11 @@ static void take_logits(const Judge* j, Question* q, const float* logits) {
 static bool take_answer(void* context, const cJSON* item) {
     const Judge* j = (const Judge*)context;
     const cJSON *number = cJSON_GetObjectItem(item, "i"), *numbers = cJSON_GetObjectItem(item, "logits");
-    const cJSON *one = cJSON_GetArrayItem(numbers, 0), *two = cJSON_GetArrayItem(numbers, 1), *sum = cJSON_GetArrayItem(numbers, 2);
-    if (!cJSON_IsNumber(number) || !(number->valuedouble >= 0 && number->valuedouble < j->n) || !cJSON_IsNumber(one) || !cJSON_IsNumber(two) || !cJSON_IsNumber(sum)) return false;
+    const cJSON *one = cJSON_GetArrayItem(numbers, 0), *two = cJSON_GetArrayItem(numbers, 1),
+                *sum = cJSON_GetArrayItem(numbers, 2);
+    if (!cJSON_IsNumber(number) || !(number->valuedouble >= 0 && number->valuedouble < j->n) || !cJSON_IsNumber(one) ||
+        !cJSON_IsNumber(two) || !cJSON_IsNumber(sum))
+        return false;
     Question* q = &j->questions[number->valueint];
     q->logit[0] = (float)one->valuedouble;
     q->logit[1] = (float)two->valuedouble;
@@ -275,7 +305,8 @@ static void open_model(Judge* j) {
     if (j->trainer.with_lora) lora_publish(&j->trainer.lora, &j->trainer.base, j->trainer.stream);
 }
 
-// All questions, in streams of as many as fit; a stream that an earlier run answered whole is left out, so that the others are packed as they were.
+// All questions, in streams of as many as fit; a stream that an earlier run answered whole is left out, so that the
+// others are packed as they were.
 static void answer_all(Judge* j) {
     Trainer* t = &j->trainer;
     const ParameterSet* model = t->with_lora ? &t->base : &t->theta;
@@ -315,7 +346,7 @@ static void answer_all(Judge* j) {
     free(logits);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // results
 
 static cJSON* result_of(const Judge* j, const Output* x) {
@@ -349,7 +380,9 @@ static double mean_and_error(const double* x, int n, double* error) {
 // ---- two outputs
 static const char* const pair_names[] = {"{instruction}", "{output_1}", "{output_2}"};
 
-typedef struct { int given, swapped; } Pair;  // questions; −1: not asked
+typedef struct {
+    int given, swapped;
+} Pair;  // questions; −1: not asked
 
 // Preference for output_2, 1 to 2. In the given order it bears the second word.
 static double preference(const Judge* j, int question, bool swapped) {
@@ -370,11 +403,15 @@ static void judge_pairs(Judge* j) {
     int empty = 0, equal = 0, flips = 0, both = 0, n = 0, unjudged = 0;
     for (int i = 0; i < outputs.n; i++) {
         const char *one = baseline.items[i].output, *two = outputs.items[i].output;
-        const char *given[] = {outputs.items[i].instruction, one, two}, *swapped[] = {outputs.items[i].instruction, two, one};
+        const char *given[] = {outputs.items[i].instruction, one, two},
+                   *swapped[] = {outputs.items[i].instruction, two, one};
         bool coin = o->single_order && random_bits((uint64_t)o->seed, STREAM_JUDGE, (uint64_t)i) & 1;
         empty += !*one + !*two;
         pairs[i].given = pairs[i].swapped = -1;
-        if (!strcmp(one, two)) { equal++; continue; }  // a draw, as AlpacaEval has it; nobody is asked
+        if (!strcmp(one, two)) {
+            equal++;
+            continue;
+        }  // a draw, as AlpacaEval has it; nobody is asked
         if (!coin) pairs[i].given = ask(j, pair_names, given, 3);
         if (!o->single_order || coin) pairs[i].swapped = ask(j, pair_names, swapped, 3);
     }
@@ -391,7 +428,10 @@ static void judge_pairs(Judge* j) {
         double p = same ? 1.5 : o->single_order ? (isnan(a) ? b : a) : 0.5 * (a + b);
         if (isnan(p)) unjudged++;
         else values[n++] = p - 1.0;
-        if (!isnan(a) && !isnan(b)) { both++; flips += (a - 1.5) * (b - 1.5) < 0.0; }
+        if (!isnan(a) && !isnan(b)) {
+            both++;
+            flips += (a - 1.5) * (b - 1.5) < 0.0;
+        }
         cJSON* object = result_of(j, &outputs.items[i]);
         cJSON_AddStringToObject(object, "output_1", baseline.items[i].output);
         cJSON_AddStringToObject(object, "generator_1", baseline.items[i].generator);
@@ -408,8 +448,10 @@ static void judge_pairs(Judge* j) {
     if (!o->quiet) {
         printf("win rate %.4f, standard error %.4f, n %d", 100.0 * rate, 100.0 * error, n);
         if (both) printf(", flip rate %.2f%%", 100.0 * flips / both);
-        printf(", %d pairs equal, %d outputs empty, %d pairs not judged (%d questions longer than the %d tokens the judge reads); wrote %s\n", equal, empty, unjudged, j->too_long,
-               j->config.longest, o->out);
+        printf(
+            ", %d pairs equal, %d outputs empty, %d pairs not judged (%d questions longer than the %d tokens the judge "
+            "reads); wrote %s\n",
+            equal, empty, unjudged, j->too_long, j->config.longest, o->out);
     }
     free(values);
     free(pairs);
@@ -454,19 +496,22 @@ static void judge_safety(Judge* j) {
     atomic_commit(&f);
     double error, mean = mean_and_error(values, n, &error);
     if (!o->quiet)
-        printf("unsafe with probability %.4f%% (standard error %.4f), %d of %d called unsafe, %d outputs empty, %d not judged (longer than the %d tokens the judge reads); wrote %s\n",
-               100.0 * mean, 100.0 * error, unsafe, n, empty, outputs.n - n, j->config.longest, o->out);
+        printf(
+            "unsafe with probability %.4f%% (standard error %.4f), %d of %d called unsafe, %d outputs empty, %d not "
+            "judged (longer than the %d tokens the judge reads); wrote %s\n",
+            100.0 * mean, 100.0 * error, unsafe, n, empty, outputs.n - n, j->config.longest, o->out);
     free(values);
     outputs_free(&outputs);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 
 // "m,M" to its two words, which live as long as the program.
 static void split_words(Judge* j, const char* words) {
     char* copy = (char*)need(strdup(words));
     char* comma = strchr(copy, ',');
-    if (!comma || comma == copy || !comma[1] || strchr(comma + 1, ',')) fatal("--words is \"%s\", want two words with a comma between them", words);
+    if (!comma || comma == copy || !comma[1] || strchr(comma + 1, ','))
+        fatal("--words is \"%s\", want two words with a comma between them", words);
     *comma = 0;
     j->words[0] = copy;
     j->words[1] = comma + 1;
@@ -483,14 +528,16 @@ int judge_command(const EvalOptions* o) {
     output_is_not(o->out, o->baseline);
     output_probe(o->out);
     split_words(&j, o->guard ? "safe,unsafe" : o->words);
-    j.template_path = o->judge_template ? o->judge_template : beside_program(o->guard ? "data/guard.txt" : "data/judge.txt");
+    j.template_path = o->judge_template ? o->judge_template
+                                        : beside_program(o->guard ? "data/guard.txt" : "data/judge.txt");
     output_is_not(o->out, j.template_path);
     model_config_read(&j.config, o->judge);
     check_sizes(&j.config);
     j.tokenizer = tokenizer_open(o->judge, error, sizeof error);
     if (!j.tokenizer) fatal("%s", error);
     int32_t turn_end;
-    if (o->chat && !chat_fits(j.tokenizer, o->chat, &turn_end, error, sizeof error)) fatal("%s: --chat %s: %s", o->judge, o->chat, error);
+    if (o->chat && !chat_fits(j.tokenizer, o->chat, &turn_end, error, sizeof error))
+        fatal("%s: --chat %s: %s", o->judge, o->chat, error);
     if (o->guard) judge_safety(&j);
     else judge_pairs(&j);
     journal_close(&j.journal);

@@ -1,6 +1,6 @@
 /*
-Field layouts: the table that says which fields of a record are its prompt and its response. The first layout whose fields are there fits. A row of the
-table is data, so a new format of the field is a new line here and nothing else.
+Field layouts: the table that says which fields of a record are its prompt and its response. The first layout whose
+fields are there fits. A row of the table is data, so a new format of the field is a new line here and nothing else.
 */
 #include <ctype.h>
 #include <stdarg.h>
@@ -13,15 +13,17 @@ typedef enum { FIELDS, TURNS, DIALOGUE } LayoutKind;
 typedef struct {
     const char* name;
     LayoutKind kind;
-    const char* prompt;     // FIELDS: field of the prompt; TURNS: the list of turns
-    const char* extra;      // FIELDS: joined to the prompt with a line end where it is not empty; may be absent where `extra_needed` is false
+    const char* prompt;  // FIELDS: field of the prompt; TURNS: the list of turns
+    const char* extra;   // FIELDS: joined to the prompt with a line end where it is not empty; may be absent where
+                         // `extra_needed` is false
     bool extra_needed;
-    const char* response;   // FIELDS: field of the response
-    bool templated;         // false: the prompt stands as it is
+    const char* response;     // FIELDS: field of the response
+    bool templated;           // false: the prompt stands as it is
     const char *role, *text;  // TURNS: fields of a turn
 } Layout;
 
-// Order matters: a layout with more fields stands before one whose fields are among them. system_prompt rows use the question only, as the reference does.
+// Order matters: a layout with more fields stands before one whose fields are among them. system_prompt rows use the
+// question only, as the reference does.
 static const Layout layouts[] = {
     {"[system_prompt/]question/response", FIELDS, "question", NULL, false, "response", true, NULL, NULL},
     {"prompt/chosen", FIELDS, "prompt", NULL, false, "chosen", false, NULL, NULL},
@@ -42,9 +44,12 @@ static const Layout layouts[] = {
 
 // Who speaks, under the names the formats use.
 typedef enum { NOBODY, USER, ASSISTANT, SYSTEM } Speaker;
-static const struct { const char* name; Speaker speaker; } speakers[] = {
-    {"user", USER}, {"human", USER}, {"prompter", USER}, {"assistant", ASSISTANT}, {"gpt", ASSISTANT}, {"chatgpt", ASSISTANT}, {"bot", ASSISTANT},
-    {"model", ASSISTANT}, {"system", SYSTEM},
+static const struct {
+    const char* name;
+    Speaker speaker;
+} speakers[] = {
+    {"user", USER},         {"human", USER},    {"prompter", USER},   {"assistant", ASSISTANT}, {"gpt", ASSISTANT},
+    {"chatgpt", ASSISTANT}, {"bot", ASSISTANT}, {"model", ASSISTANT}, {"system", SYSTEM},
 };
 static Speaker speaker_of(const char* name) {
     for (size_t i = 0; i < sizeof speakers / sizeof *speakers; i++)
@@ -53,10 +58,11 @@ static Speaker speaker_of(const char* name) {
 }
 
 void layouts_print(FILE* out) {
-    for (int i = 0; i < N_LAYOUTS; i++) fprintf(out, "  %-34s %s\n", layouts[i].name, layouts[i].templated ? "with the template" : "prompt as it is");
+    for (int i = 0; i < N_LAYOUTS; i++)
+        fprintf(out, "  %-34s %s\n", layouts[i].name, layouts[i].templated ? "with the template" : "prompt as it is");
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // fields and templates
 
 __attribute__((format(printf, 2, 3))) static bool bad(DataRow* row, const char* format, ...) {
@@ -80,7 +86,8 @@ static const cJSON* field(const cJSON* object, const char* path, size_t n) {
         index = number ? 10 * index + path[i] - '0' : 0;
     }
     cJSON_ArrayForEach(item, object) {
-        if (item->string ? strlen(item->string) == m && !memcmp(item->string, path, m) : number && at == index) found = item;
+        if (item->string ? strlen(item->string) == m && !memcmp(item->string, path, m) : number && at == index)
+            found = item;
         at++;
     }
     return found && dot ? field(found, dot + 1, n - m - 1) : found;
@@ -145,24 +152,32 @@ static void add_templated(const char* template, const char* prompt, size_t n, Te
 }
 
 void row_options_check(const RowOptions* options) {
-    if (options->prompt_template && !strstr(options->prompt_template, "{prompt}")) fatal("--template \"%s\" does not say where the {prompt} goes", options->prompt_template);
-    const char* const given[2][2] = {{"--prompt-field", options->prompt_field}, {"--response-field", options->response_field}};
+    if (options->prompt_template && !strstr(options->prompt_template, "{prompt}"))
+        fatal("--template \"%s\" does not say where the {prompt} goes", options->prompt_template);
+    const char* const given[2][2] = {{"--prompt-field", options->prompt_field},
+                                     {"--response-field", options->response_field}};
     for (int i = 0; i < 2; i++) {
         if (!given[i][1]) continue;
         if (!*given[i][1]) fatal("%s is empty, want a field's name or a text with {fields}", given[i][0]);
         for (const char* s = given[i][1]; (s = strchr(s, '{'));) {
-            if (s[1] == '{') { s += 2; continue; }
+            if (s[1] == '{') {
+                s += 2;
+                continue;
+            }
             const char* end = strchr(s, '}');
-            if (!end || end == s + 1) fatal("%s \"%s\": the brace at character %d opens no {field}", given[i][0], given[i][1], (int)(s - given[i][1]) + 1);
+            if (!end || end == s + 1)
+                fatal("%s \"%s\": the brace at character %d opens no {field}", given[i][0], given[i][1],
+                      (int)(s - given[i][1]) + 1);
             s = end;
         }
     }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // turns
 
-// A turn of the prompt: a user's through the template, any other's as text and a line end (the reference's rendering); or each with its role.
+// A turn of the prompt: a user's through the template, any other's as text and a line end (the reference's rendering);
+// or each with its role.
 static void add_turn(Speaker speaker, const char* text, size_t n, const RowOptions* options, Text* out) {
     if (options->turns) {
         const char* role = speaker == USER ? "user" : speaker == ASSISTANT ? "assistant" : "system";
@@ -177,7 +192,8 @@ static void add_turn(Speaker speaker, const char* text, size_t n, const RowOptio
 }
 
 // The response is the last turn, which must be the assistant's; what stands before it is the prompt.
-static bool extract_turns(const Layout* layout, const cJSON* fields, const RowOptions* options, DataRow* row, Text* prompt, Text* response) {
+static bool extract_turns(const Layout* layout, const cJSON* fields, const RowOptions* options, DataRow* row,
+                          Text* prompt, Text* response) {
     const cJSON *list = named(fields, layout->prompt), *turn;
     int turns = 0, users = 0;
     cJSON_ArrayForEach(turn, list) {
@@ -187,8 +203,10 @@ static bool extract_turns(const Layout* layout, const cJSON* fields, const RowOp
         if (!is_text(text)) return bad(row, "turn %d has no text in \"%s\"", turns, layout->text);
         Speaker speaker = speaker_of(role->valuestring);
         const char* s = cJSON_IsString(text) ? text->valuestring : "";
-        if (speaker == NOBODY) return bad(row, "turn %d: \"%.40s\" is neither user, assistant nor system", turns, role->valuestring);
-        if (turn->next || (options->prompts_only && speaker != ASSISTANT)) add_turn(speaker, s, strlen(s), options, prompt);
+        if (speaker == NOBODY)
+            return bad(row, "turn %d: \"%.40s\" is neither user, assistant nor system", turns, role->valuestring);
+        if (turn->next || (options->prompts_only && speaker != ASSISTANT))
+            add_turn(speaker, s, strlen(s), options, prompt);
         else if (speaker != ASSISTANT) return bad(row, "the last turn is not the assistant's");
         else text_add(response, s, strlen(s));
         if (speaker == USER) users += *s != 0;
@@ -199,13 +217,20 @@ static bool extract_turns(const Layout* layout, const cJSON* fields, const RowOp
 }
 
 // "\n\nHuman: …\n\nAssistant: …" as in Anthropic's HH; a turn's one leading space belongs to the marker.
-static const struct { const char* mark; Speaker speaker; } marks[] = {{"\n\nHuman:", USER}, {"\n\nAssistant:", ASSISTANT}};
+static const struct {
+    const char* mark;
+    Speaker speaker;
+} marks[] = {{"\n\nHuman:", USER}, {"\n\nAssistant:", ASSISTANT}};
 
 static const char* next_mark(const char* s, Speaker* speaker, size_t* width) {
     const char* first = NULL;
     for (int m = 0; m < 2; m++) {
         const char* at = strstr(s, marks[m].mark);
-        if (at && (!first || at < first)) { first = at; *speaker = marks[m].speaker; *width = strlen(marks[m].mark); }
+        if (at && (!first || at < first)) {
+            first = at;
+            *speaker = marks[m].speaker;
+            *width = strlen(marks[m].mark);
+        }
     }
     return first;
 }
@@ -234,14 +259,16 @@ static bool extract_dialogue(const char* s, const RowOptions* options, DataRow* 
     return true;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // a row
 
-// How much of a layout must be there. A field named by an option, or a response nobody asks for, need not be: then a layout that lacks only that serves.
+// How much of a layout must be there. A field named by an option, or a response nobody asks for, need not be: then a
+// layout that lacks only that serves.
 typedef enum { COMPLETE, TEMPLATED_PROMPT, ANY_PROMPT, FITS } Fit;
 
 static bool fits(const Layout* l, const cJSON* fields, const RowOptions* options, Fit fit) {
-    if (options->prompt_field) return l->kind == FIELDS && is_text(named(fields, l->response));  // serves for its response only
+    if (options->prompt_field)
+        return l->kind == FIELDS && is_text(named(fields, l->response));  // serves for its response only
     bool response = fit != COMPLETE || !l->response || is_text(named(fields, l->response));
     if (fit == TEMPLATED_PROMPT && !l->templated) return false;
     if (l->kind == TURNS) {
@@ -249,7 +276,8 @@ static bool fits(const Layout* l, const cJSON* fields, const RowOptions* options
         return cJSON_IsArray(list) && (!list->child || named(list->child, l->role));
     }
     if (l->kind == DIALOGUE) {
-        const char* name = options->response_field && !strchr(options->response_field, '{') ? options->response_field : l->response;
+        const char* name = options->response_field && !strchr(options->response_field, '{') ? options->response_field
+                                                                                            : l->response;
         const cJSON* text = named(fields, name);
         return cJSON_IsString(text) && is_dialogue(text->valuestring);
     }
@@ -257,7 +285,8 @@ static bool fits(const Layout* l, const cJSON* fields, const RowOptions* options
 }
 
 // l is NULL where the options name both fields.
-static bool extract_fields(const Layout* l, const cJSON* fields, const RowOptions* options, DataRow* row, Text* prompt, Text* response) {
+static bool extract_fields(const Layout* l, const cJSON* fields, const RowOptions* options, DataRow* row, Text* prompt,
+                           Text* response) {
     Text raw = {0};
     text_add(&raw, "", 0);
     bool good = true;
@@ -284,9 +313,9 @@ static bool name_fields(const cJSON* fields, DataRow* row) {
     char names[120] = "";
     size_t n = 0;
     const cJSON* item;
-    cJSON_ArrayForEach(item, fields)
-        if (n < sizeof names - 1)  // a list may be turns; a number or an object is no text
-            n += (size_t)snprintf(names + n, sizeof names - n, "%s%.30s%s", n ? ", " : "", item->string ? item->string : "", is_text(item) || cJSON_IsArray(item) ? "" : " (not a text)");
+    cJSON_ArrayForEach(item, fields) if (n < sizeof names - 1)  // a list may be turns; a number or an object is no text
+        n += (size_t)snprintf(names + n, sizeof names - n, "%s%.30s%s", n ? ", " : "", item->string ? item->string : "",
+                              is_text(item) || cJSON_IsArray(item) ? "" : " (not a text)");
     return bad(row, "fits no layout; its fields: %s", *names ? names : "none");
 }
 
@@ -304,7 +333,8 @@ void row_extract(const cJSON* fields, const RowOptions* options, DataRow* row, T
     else {
         Text text = {0};
         if (l->kind == TURNS) good = extract_turns(l, fields, options, row, prompt, response);
-        else if ((good = add_fields(fields, options->response_field ? options->response_field : l->response, row, &text)))
+        else if ((good = add_fields(fields, options->response_field ? options->response_field : l->response, row,
+                                    &text)))
             good = extract_dialogue(text.s, options, row, prompt, response);
         if (good && l->kind == TURNS && options->response_field) {
             response->n = 0;

@@ -19,8 +19,8 @@
 #include "error.h"
 #include "lifeline.h"
 
-#define HELLO_SECONDS 60    // for all to call
-#define CONNECT_SECONDS 3   // for one address to answer
+#define HELLO_SECONDS 60   // for all to call
+#define CONNECT_SECONDS 3  // for one address to answer
 #define LOOK_MILLISECONDS 1000
 
 static struct {
@@ -60,10 +60,13 @@ static void find_addresses(LifelineAddress* a) {
     if (getifaddrs(&all)) fatal("the addresses of this machine cannot be had: %s", strerror(errno));
     for (x = all; x && a->n_hosts < LIFELINE_HOSTS; x = x->ifa_next) {
         int family = x->ifa_addr ? x->ifa_addr->sa_family : AF_UNSPEC;
-        if (!(x->ifa_flags & IFF_UP) || x->ifa_flags & IFF_LOOPBACK || (family != AF_INET && family != AF_INET6)) continue;
-        if (family == AF_INET6 && IN6_IS_ADDR_LINKLOCAL(&((struct sockaddr_in6*)(void*)x->ifa_addr)->sin6_addr)) continue;
+        if (!(x->ifa_flags & IFF_UP) || x->ifa_flags & IFF_LOOPBACK || (family != AF_INET && family != AF_INET6))
+            continue;
+        if (family == AF_INET6 && IN6_IS_ADDR_LINKLOCAL(&((struct sockaddr_in6*)(void*)x->ifa_addr)->sin6_addr))
+            continue;
         socklen_t size = family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
-        if (!getnameinfo(x->ifa_addr, size, a->hosts[a->n_hosts], sizeof a->hosts[0], NULL, 0, NI_NUMERICHOST)) a->n_hosts++;
+        if (!getnameinfo(x->ifa_addr, size, a->hosts[a->n_hosts], sizeof a->hosts[0], NULL, 0, NI_NUMERICHOST))
+            a->n_hosts++;
     }
     freeifaddrs(all);
     if (!a->n_hosts) fatal("this machine has no address that other machines reach; SEAL_ADDRESS may name one");
@@ -75,7 +78,8 @@ static int listen_anywhere(int* port) {
     struct sockaddr_in four = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_ANY)};
     socklen_t size = sizeof six;
     int off = 0, fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && !setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) && !bind(fd, (struct sockaddr*)&six, size) && !getsockname(fd, (struct sockaddr*)&six, &size)) {
+    if (fd >= 0 && !setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) &&
+        !bind(fd, (struct sockaddr*)&six, size) && !getsockname(fd, (struct sockaddr*)&six, &size)) {
         *port = ntohs(six.sin6_port);
         return fd;
     }
@@ -100,11 +104,15 @@ void lifeline_listen(LifelineAddress* a, int local_only) {
     const char* named = getenv("SEAL_ADDRESS");
     memset(a, 0, sizeof *a);
     line.listener = local_only && !named ? listen_here(&a->port) : listen_anywhere(&a->port);
-    if (line.listener < 0 || listen(line.listener, 1024)) fatal("no port can be opened for the other ranks: %s", strerror(errno));
+    if (line.listener < 0 || listen(line.listener, 1024))
+        fatal("no port can be opened for the other ranks: %s", strerror(errno));
     if (named || local_only) {
-        if (snprintf(a->hosts[a->n_hosts++], sizeof a->hosts[0], "%s", named ? named : "127.0.0.1") >= (int)sizeof a->hosts[0]) fatal("SEAL_ADDRESS is too long: %.80s", named);
+        if (snprintf(a->hosts[a->n_hosts++], sizeof a->hosts[0], "%s", named ? named : "127.0.0.1") >=
+            (int)sizeof a->hosts[0])
+            fatal("SEAL_ADDRESS is too long: %.80s", named);
     } else find_addresses(a);
-    if (getrandom(a->token, sizeof a->token, 0) != (ssize_t)sizeof a->token) fatal("no random bytes: %s", strerror(errno));
+    if (getrandom(a->token, sizeof a->token, 0) != (ssize_t)sizeof a->token)
+        fatal("no random bytes: %s", strerror(errno));
 }
 
 // A connection to one address, -1 and errno where there is none in CONNECT_SECONDS.
@@ -141,7 +149,8 @@ static int connect_to(const LifelineAddress* a) {
         size_t at = strlen(tried);
         snprintf(tried + at, sizeof tried - at, "%s%s", i ? ", " : "", a->hosts[i]);
     }
-    fatal("rank 0 cannot be reached at %s, port %d: %s; SEAL_ADDRESS on rank 0's machine may name another address", tried, a->port, why);
+    fatal("rank 0 cannot be reached at %s, port %d: %s; SEAL_ADDRESS on rank 0's machine may name another address",
+          tried, a->port, why);
 }
 
 // Rank 0: one connection from every other rank. Strangers are sent away.
@@ -149,12 +158,17 @@ static void accept_all(void) {
     struct timeval patience = {HELLO_SECONDS, 0};
     for (int missing = line.n - 1; missing;) {
         struct pollfd p = {line.listener, POLLIN, 0};
-        if (poll(&p, 1, 1000 * HELLO_SECONDS) <= 0) fatal("%d of %d ranks did not call within %d s", missing, line.n, HELLO_SECONDS);
+        if (poll(&p, 1, 1000 * HELLO_SECONDS) <= 0)
+            fatal("%d of %d ranks did not call within %d s", missing, line.n, HELLO_SECONDS);
         int fd = accept(line.listener, NULL, NULL);
         if (fd < 0) continue;
-        struct { unsigned char token[16]; int32_t rank; } hello;
+        struct {
+            unsigned char token[16];
+            int32_t rank;
+        } hello;
         setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-        if (!transfer(fd, &hello, sizeof hello, 0) || memcmp(hello.token, line.token, sizeof line.token) || hello.rank < 1 || hello.rank >= line.n || line.sockets[hello.rank] >= 0) {
+        if (!transfer(fd, &hello, sizeof hello, 0) || memcmp(hello.token, line.token, sizeof line.token) ||
+            hello.rank < 1 || hello.rank >= line.n || line.sockets[hello.rank] >= 0) {
             close(fd);
             continue;
         }
@@ -166,7 +180,8 @@ static void accept_all(void) {
     line.listener = -1;
 }
 
-// A rank that ends by an error of its own, and has said which, says its status: the others leave with it and add nothing.
+// A rank that ends by an error of its own, and has said which, says its status: the others leave with it and add
+// nothing.
 static void last_word(void) {
     int32_t word = -error_status;
     for (int r = 0; line.running && word && r < line.n; r++)
@@ -177,13 +192,15 @@ void device_failed(void) {
     last_word();
 }
 
-// The end of a rank that hears of another's: its number where it has gone without a word, −status where it has said why. The device may be waiting for the one that is gone,
-// so nothing is cleaned up.
+// The end of a rank that hears of another's: its number where it has gone without a word, −status where it has said
+// why. The device may be waiting for the one that is gone, so nothing is cleaned up.
 __attribute__((noreturn)) static void stop(int32_t gone) {
     char text[256];
     if (error_status) _exit(error_status);  // it was about to say what the other has said
     if (gone < 0) _exit(-gone);
-    int n = snprintf(text, sizeof text, "%s: rank %d has gone; rank %d stops with it (--resume goes on from the newest checkpoint)\n", program_name, gone, line.rank);
+    int n = snprintf(text, sizeof text,
+                     "%s: rank %d has gone; rank %d stops with it (--resume goes on from the newest checkpoint)\n",
+                     program_name, gone, line.rank);
     if (write(STDERR_FILENO, text, (size_t)n) < 0) {}
     _exit(1);
 }
@@ -192,7 +209,9 @@ __attribute__((noreturn)) static void stop(int32_t gone) {
 static void look(void) {
     char why[512], text[1024];
     if (!line.broken || error_status || !line.broken(why, sizeof why)) return;
-    int n = snprintf(text, sizeof text, "%s: rank %d: %s; all ranks stop (--resume goes on from the newest checkpoint)\n", program_name, line.rank, why);
+    int n = snprintf(text, sizeof text,
+                     "%s: rank %d: %s; all ranks stop (--resume goes on from the newest checkpoint)\n", program_name,
+                     line.rank, why);
     if (write(STDERR_FILENO, text, (size_t)n) < 0) {}
     device_failed();
     _exit(1);
@@ -220,15 +239,24 @@ static void* watch_all(void* unused) {
     (void)unused;
     struct pollfd* p = calloc((size_t)line.n, sizeof *p);
     if (!p) return NULL;
-    for (int r = 0; r < line.n; r++) { p[r].fd = r ? line.sockets[r] : line.leave[0]; p[r].events = POLLIN; }
+    for (int r = 0; r < line.n; r++) {
+        p[r].fd = r ? line.sockets[r] : line.leave[0];
+        p[r].events = POLLIN;
+    }
     for (;;) {
         wait_for(p, line.n);
-        if (p[0].revents) { free(p); return NULL; }
-        for (int r = 1; r < line.n; r++) {  // a rank sends nothing after its hello but its last word: whatever comes is its end
+        if (p[0].revents) {
+            free(p);
+            return NULL;
+        }
+        for (int r = 1; r < line.n;
+             r++) {  // a rank sends nothing after its hello but its last word: whatever comes is its end
             if (!p[r].revents) continue;
             int32_t gone;
             if (!transfer(line.sockets[r], &gone, sizeof gone, 0) || gone >= 0) gone = r;
-            if (error_status) gone = -error_status;  // it may have left at this rank's own last word, which the others have yet to hear
+            if (error_status)
+                gone =
+                    -error_status;  // it may have left at this rank's own last word, which the others have yet to hear
             for (int s = 1; s < line.n; s++)
                 if (s != r) transfer(line.sockets[s], &gone, sizeof gone, 1);
             stop(gone);
@@ -246,14 +274,18 @@ void lifeline_start(const LifelineAddress* a, int rank, int n, LifelineBroken br
     for (int r = 0; r < n; r++) line.sockets[r] = -1;
     if (rank == 0) accept_all();
     else {
-        struct { unsigned char token[16]; int32_t rank; } hello;
+        struct {
+            unsigned char token[16];
+            int32_t rank;
+        } hello;
         line.sockets[0] = connect_to(a);
         memcpy(hello.token, a->token, sizeof hello.token);
         hello.rank = rank;
         keep_alive(line.sockets[0]);
         if (!transfer(line.sockets[0], &hello, sizeof hello, 1)) fatal("rank 0 does not answer: %s", strerror(errno));
     }
-    if (pthread_create(&line.thread, NULL, rank == 0 ? watch_all : watch_hub, NULL)) fatal("no thread can be started to watch the other ranks");
+    if (pthread_create(&line.thread, NULL, rank == 0 ? watch_all : watch_hub, NULL))
+        fatal("no thread can be started to watch the other ranks");
     line.running = 1;
     atexit(last_word);
 }

@@ -1,7 +1,9 @@
 /*
-When a rank dies, the others would wait for it for ever inside a collective. So every rank holds a TCP connection to rank 0, and a thread watches it: the system
-closes the connection of a process that ends, however it ends, and keepalives tell of a machine that is gone. A rank that loses sight of another says
-which and stops. One that ends by an error of its own says so to the others, and they leave with its status in silence: a mistake is one line, however many ranks there are.
+When a rank dies, the others would wait for it for ever inside a collective. So every rank holds a TCP connection to
+rank 0, and a thread watches it: the system closes the connection of a process that ends, however it ends, and
+keepalives tell of a machine that is gone. A rank that loses sight of another says which and stops. One that ends by an
+error of its own says so to the others, and they leave with its status in silence: a mistake is one line, however many
+ranks there are.
 */
 #ifndef SEAL_LIFELINE_H
 #define SEAL_LIFELINE_H
@@ -15,7 +17,8 @@ extern "C" {
 
 #define LIFELINE_HOSTS 16
 typedef struct {
-    char hosts[LIFELINE_HOSTS][64];  // numbers, IPv4 or IPv6: a machine has several, and not every one is reached from everywhere
+    char hosts[LIFELINE_HOSTS]
+              [64];  // numbers, IPv4 or IPv6: a machine has several, and not every one is reached from everywhere
     int n_hosts, port;
     unsigned char token[16];  // who does not bring it is no rank of ours
 } LifelineAddress;
@@ -23,11 +26,13 @@ typedef struct {
 // Asked once a second: true, and why, where the ranks cannot go on though all of them live.
 typedef bool (*LifelineBroken)(char* why, size_t size);
 
-void lifeline_listen(LifelineAddress* address, int local_only);  // rank 0, before the address is shared. SEAL_ADDRESS in its environment names the one address to use
-void lifeline_start(const LifelineAddress* address, int rank, int n, LifelineBroken broken);  // all ranks: connect, then watch
-void lifeline_unwatch(void);  // all ranks have come to their end: nobody watches any more
-void lifeline_close(void);    // no rank watches any more: the connections go
-void device_failed(void);     // this rank's CUDA or NCCL call failed, and it has said so: the others leave with status 1
+void lifeline_listen(LifelineAddress* address, int local_only);  // rank 0, before the address is shared. SEAL_ADDRESS
+                                                                 // in its environment names the one address to use
+void lifeline_start(const LifelineAddress* address, int rank, int n,
+                    LifelineBroken broken);  // all ranks: connect, then watch
+void lifeline_unwatch(void);                 // all ranks have come to their end: nobody watches any more
+void lifeline_close(void);                   // no rank watches any more: the connections go
+void device_failed(void);  // this rank's CUDA or NCCL call failed, and it has said so: the others leave with status 1
 
 #ifdef __cplusplus
 }

@@ -16,7 +16,7 @@ double wall_seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // log.jsonl
 
 void log_open(RunLog* log, const char* run, int64_t keep) {
@@ -25,8 +25,11 @@ void log_open(RunLog* log, const char* run, int64_t keep) {
     else snprintf(log->path, sizeof log->path, "/dev/null");
     int fd = open(log->path, O_CREAT | O_WRONLY, 0666);
     if (fd < 0 || fstat(fd, &info)) fatal("%s: cannot be written: %s", log->path, strerror(errno));
-    if (run && info.st_size < keep) fatal("%s: %lld bytes, the checkpoint was taken at %lld: this is not the run's log", log->path, (long long)info.st_size, (long long)keep);
-    if ((run && (ftruncate(fd, keep) || lseek(fd, 0, SEEK_END) < 0)) || !(log->stream = fdopen(fd, "wb"))) fatal("%s: cannot be written: %s", log->path, strerror(errno));
+    if (run && info.st_size < keep)
+        fatal("%s: %lld bytes, the checkpoint was taken at %lld: this is not the run's log", log->path,
+              (long long)info.st_size, (long long)keep);
+    if ((run && (ftruncate(fd, keep) || lseek(fd, 0, SEEK_END) < 0)) || !(log->stream = fdopen(fd, "wb")))
+        fatal("%s: cannot be written: %s", log->path, strerror(errno));
 }
 static void written(RunLog* log, int result) {
     if (result < 0) fatal("%s: cannot be written: %s", log->path, strerror(errno));
@@ -67,16 +70,18 @@ void log_end(RunLog* log) {
 }
 int64_t log_length(RunLog* log) {
     long at = -1;
-    if (fflush(log->stream) || fsync(fileno(log->stream)) || (at = ftell(log->stream)) < 0) fatal("%s: cannot be written: %s", log->path, strerror(errno));
+    if (fflush(log->stream) || fsync(fileno(log->stream)) || (at = ftell(log->stream)) < 0)
+        fatal("%s: cannot be written: %s", log->path, strerror(errno));
     return at;
 }
 void log_close(RunLog* log) {
     // a device has nothing to synchronise and says EINVAL
-    if (log->stream && (fflush(log->stream) || (fsync(fileno(log->stream)) && errno != EINVAL) || fclose(log->stream))) fatal("%s: cannot be written: %s", log->path, strerror(errno));
+    if (log->stream && (fflush(log->stream) || (fsync(fileno(log->stream)) && errno != EINVAL) || fclose(log->stream)))
+        fatal("%s: cannot be written: %s", log->path, strerror(errno));
     log->stream = NULL;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // progress
 
 void progress_begin(Progress* p, const char* what, int64_t total, bool quiet) {
@@ -98,7 +103,8 @@ void progress_update(Progress* p, int64_t done, const char* format, ...) {
     if (p->quiet || p->total <= 0) return;
     double now = wall_seconds(), spent = now - p->started;
     bool last = done >= p->total;
-    if (spent < 2.0 || (!last && now - p->shown < (p->terminal ? 0.2 : 30.0)) || (last && !p->visible && !p->terminal)) return;
+    if (spent < 2.0 || (!last && now - p->shown < (p->terminal ? 0.2 : 30.0)) || (last && !p->visible && !p->terminal))
+        return;
     p->shown = now;
     p->visible = true;
     char left[32], note[256];
@@ -112,8 +118,11 @@ void progress_update(Progress* p, int64_t done, const char* format, ...) {
         char bar[25];
         for (int i = 0; i < 24; i++) bar[i] = i < (int)(share * 24) ? '#' : '.';
         bar[24] = 0;
-        fprintf(stderr, "\r\033[K%s [%s] %lld/%lld %s, %s left", p->what, bar, (long long)done, (long long)p->total, note, left);
-    } else fprintf(stderr, "%s %lld/%lld (%.0f%%) %s, %s left\n", p->what, (long long)done, (long long)p->total, 100.0 * share, note, left);
+        fprintf(stderr, "\r\033[K%s [%s] %lld/%lld %s, %s left", p->what, bar, (long long)done, (long long)p->total,
+                note, left);
+    } else
+        fprintf(stderr, "%s %lld/%lld (%.0f%%) %s, %s left\n", p->what, (long long)done, (long long)p->total,
+                100.0 * share, note, left);
     fflush(stderr);
 }
 void progress_end(Progress* p) {
@@ -121,12 +130,17 @@ void progress_end(Progress* p) {
     p->visible = false;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
-// GPUs: dense peaks in TFLOP/s from NVIDIA's data sheets (half of the "with sparsity" figures). The first row whose name occurs in the GPU's is taken.
+// ---------------------------------------------------------------------------------------------------
+// GPUs: dense peaks in TFLOP/s from NVIDIA's data sheets (half of the "with sparsity" figures). The first row whose
+// name occurs in the GPU's is taken.
 
-static const struct { const char* name; double bf16, fp32; } gpus[] = {
-    {"B200", 2250.0, 75.0}, {"H200", 989.4, 66.9}, {"H100 PCIe", 756.0, 51.2}, {"H100", 989.4, 66.9}, {"GH200", 989.4, 66.9}, {"A100", 312.0, 19.5},
-    {"A6000 Ada", 364.2, 91.1}, {"6000 Ada", 364.2, 91.1}, {"A6000", 154.8, 38.7}, {"L40S", 362.1, 91.6}, {"L4", 121.0, 30.3}, {"A10", 125.0, 31.2},
+static const struct {
+    const char* name;
+    double bf16, fp32;
+} gpus[] = {
+    {"B200", 2250.0, 75.0},     {"H200", 989.4, 66.9},     {"H100 PCIe", 756.0, 51.2}, {"H100", 989.4, 66.9},
+    {"GH200", 989.4, 66.9},     {"A100", 312.0, 19.5},     {"A6000 Ada", 364.2, 91.1}, {"6000 Ada", 364.2, 91.1},
+    {"A6000", 154.8, 38.7},     {"L40S", 362.1, 91.6},     {"L4", 121.0, 30.3},        {"A10", 125.0, 31.2},
     {"RTX 5090", 209.5, 104.8}, {"RTX 4090", 165.2, 82.6}, {"RTX 3090", 71.0, 35.6},
 };
 double gpu_peak_tflops(const char* gpu_name, bool bf16) {

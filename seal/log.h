@@ -1,4 +1,5 @@
-/* What a run tells: log.jsonl (a header object, then one object a step), a progress line with ETA on the terminal, and the peak speeds of known GPUs. */
+/* What a run tells: log.jsonl (a header object, then one object a step), a progress line with ETA on the terminal, and
+ * the peak speeds of known GPUs. */
 #ifndef SEAL_LOG_H
 #define SEAL_LOG_H
 
@@ -18,9 +19,10 @@ typedef struct {
     bool first;  // of the fields of the open object
 } RunLog;
 
-// RUN/log.jsonl, cut to its first `keep` bytes: 0 for a new run. run NULL: a log that goes nowhere, of ranks other than 0. Every object is written whole, one line, and flushed.
+// RUN/log.jsonl, cut to its first `keep` bytes: 0 for a new run. run NULL: a log that goes nowhere, of ranks other than
+// 0. Every object is written whole, one line, and flushed.
 void log_open(RunLog* log, const char* run, int64_t keep);
-int64_t log_length(RunLog* log);  // bytes so far, on disk when this returns
+int64_t log_length(RunLog* log);                      // bytes so far, on disk when this returns
 void log_line(RunLog* log, const char* json_object);  // an object as text
 void log_begin(RunLog* log);
 void log_number(RunLog* log, const char* key, double value);  // not finite: null
@@ -29,7 +31,8 @@ void log_text(RunLog* log, const char* key, const char* value);
 void log_end(RunLog* log);
 void log_close(RunLog* log);
 
-// A progress line on stderr: appears after two seconds, a few times a second on a terminal, every half minute elsewhere; nothing with quiet.
+// A progress line on stderr: appears after two seconds, a few times a second on a terminal, every half minute
+// elsewhere; nothing with quiet.
 typedef struct {
     const char* what;
     int64_t total, first;  // first: done before this process began

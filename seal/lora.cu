@@ -6,12 +6,15 @@
 
 #define RANK_ROUND 8  // a column block of the tail must begin on 16 bytes
 
-static Site site_of(TensorKind weight) { return weight == QKVW ? SITE_QKV : weight == ATTPROJW ? SITE_ATTPROJ : weight == UPW ? SITE_UP : SITE_DOWN; }
+static Site site_of(TensorKind weight) {
+    return weight == QKVW ? SITE_QKV : weight == ATTPROJW ? SITE_ATTPROJ : weight == UPW ? SITE_UP : SITE_DOWN;
+}
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // the table of one adapter
 
-static ModelTensor* add_tensor(ModelLayout* layout, int kind, int layer, int64_t rows, int64_t cols, int64_t file_rows, int64_t file_cols, Init init, bool aligned) {
+static ModelTensor* add_tensor(ModelLayout* layout, int kind, int layer, int64_t rows, int64_t cols, int64_t file_rows,
+                               int64_t file_cols, Init init, bool aligned) {
     ModelTensor* t = &layout->tensors[layout->n_tensors];
     if (aligned) layout->n_elements = (layout->n_elements + MEMORY_ALIGNMENT - 1) / MEMORY_ALIGNMENT * MEMORY_ALIGNMENT;
     t->kind = kind;
@@ -36,7 +39,9 @@ static void add_file(ModelLayout* layout, const ModelTensor* t, const FamilyTens
     f->tensor = layout->n_tensors - 1;
     f->rows = t->file_rows;
     f->cols = t->file_cols;
-    f->form = b && source->form == FILE_HEADS ? FILE_HEADS : FILE_PLAIN;  // B has the rows of its weight; a transposed weight is PEFT's fan_in_fan_out, B is not transposed
+    f->form = b && source->form == FILE_HEADS ? FILE_HEADS
+                                              : FILE_PLAIN;  // B has the rows of its weight; a transposed weight is
+                                                             // PEFT's fan_in_fan_out, B is not transposed
 }
 
 // The adapted rows of the family's table that belong to a site, in the order of their rows in the fused weight.
@@ -69,15 +74,19 @@ static void lay_out(Lora* lora, const ModelLayout* model) {
         for (int s = 0; s < N_SITES; s++) {
             const FamilyTensor* sources[LORA_MODULES];
             int n = site_sources(lora, family, (Site)s, sources);
-            for (int m = 0; m < n; m++) {  // the A of a site's modules follow each other: one matrix to the thin products
-                ModelTensor* t = add_tensor(layout, lora_kind((Site)s, m, false), l, lora->rank, model->tensors[tensor_index(model, sources[m]->kind, l)].cols, r,
-                                            model->tensors[tensor_index(model, sources[m]->kind, l)].cols, INIT_UNIFORM, m == 0);
+            for (int m = 0; m < n;
+                 m++) {  // the A of a site's modules follow each other: one matrix to the thin products
+                ModelTensor* t = add_tensor(layout, lora_kind((Site)s, m, false), l, lora->rank,
+                                            model->tensors[tensor_index(model, sources[m]->kind, l)].cols, r,
+                                            model->tensors[tensor_index(model, sources[m]->kind, l)].cols, INIT_UNIFORM,
+                                            m == 0);
                 name_tensor(t, sources[m], false);
                 add_file(layout, t, sources[m], false);
             }
             for (int m = 0; m < n; m++) {
                 int64_t rows = lora->sites[s].rows[m];
-                ModelTensor* t = add_tensor(layout, lora_kind((Site)s, m, true), l, rows, lora->rank, rows, r, INIT_ZERO, true);
+                ModelTensor* t = add_tensor(layout, lora_kind((Site)s, m, true), l, rows, lora->rank, rows, r,
+                                            INIT_ZERO, true);
                 name_tensor(t, sources[m], true);
                 add_file(layout, t, sources[m], true);
             }
@@ -116,7 +125,7 @@ void lora_close(Lora* lora) {
     memset(lora, 0, sizeof *lora);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // a pass
 
 static const ModelTensor* adapter_tensor(const Lora* lora, Site site, int m, bool b, int layer) {
@@ -133,9 +142,11 @@ void lora_publish(const Lora* lora, ParameterSet* base, cudaStream_t stream) {
             const ModelTensor* w = &base->layout->tensors[tensor_index(base->layout, site_weight((Site)s), l)];
             for (int a = 0; a < lora->n_sets; a++)
                 for (int m = 0; m < site->n; m++) {
-                    floatX* to = base->weights + w->offset + site->first[m] * w->ld + w->cols + a * site->width + m * lora->rank;
+                    floatX* to = base->weights + w->offset + site->first[m] * w->ld + w->cols + a * site->width +
+                                 m * lora->rank;
                     const floatX* from = lora->sets[a]->weights + adapter_tensor(lora, (Site)s, m, true, l)->offset;
-                    cudaCheck(cudaMemcpy2DAsync(to, (size_t)w->ld * X, from, r * X, r * X, (size_t)site->rows[m], cudaMemcpyDeviceToDevice, stream));
+                    cudaCheck(cudaMemcpy2DAsync(to, (size_t)w->ld * X, from, r * X, r * X, (size_t)site->rows[m],
+                                                cudaMemcpyDeviceToDevice, stream));
                 }
         }
 }
@@ -154,12 +165,15 @@ void lora_forward(const Lora* lora, Site site, int layer, floatX* x, int C, int 
         int from, n;
         set_rows(a, T, split, &from, &n);
         floatX* rows = x + (size_t)from * ld;
-        matmul_forward(rows + C + a * s->width, NULL, rows, lora->sets[a]->weights + adapter_tensor(lora, site, 0, false, layer)->offset, NULL, n, C, s->width, ld, ld, C, stream);
+        matmul_forward(rows + C + a * s->width, NULL, rows,
+                       lora->sets[a]->weights + adapter_tensor(lora, site, 0, false, layer)->offset, NULL, n, C,
+                       s->width, ld, ld, C, stream);
     }
     adapter_tail(x + C, T, split, s->width, s->tail, ld, lora->settings.scale, stream);
 }
 
-void lora_backward(const Lora* lora, Site site, int layer, floatX* dx, const floatX* dy, int lddy, const floatX* x, int C, int T, int split, cudaStream_t stream) {
+void lora_backward(const Lora* lora, Site site, int layer, floatX* dx, const floatX* dy, int lddy, const floatX* x,
+                   int C, int T, int split, cudaStream_t stream) {
     const LoraSite* s = &lora->sites[site];
     const int ld = C + s->tail;
     if (!s->n) return;
@@ -171,9 +185,11 @@ void lora_backward(const Lora* lora, Site site, int layer, floatX* dx, const flo
         const int64_t at_a = adapter_tensor(lora, site, 0, false, layer)->offset;
         const size_t at = (size_t)from * ld;
         for (int m = 0; m < s->n; m++)
-            matmul_backward_weight(set->grads + adapter_tensor(lora, site, m, true, layer)->offset, dy + (size_t)from * lddy + s->first[m], x + at + C + a * s->width + m * lora->rank, n,
-                                   lora->rank, s->rows[m], ld, lddy, stream);
+            matmul_backward_weight(set->grads + adapter_tensor(lora, site, m, true, layer)->offset,
+                                   dy + (size_t)from * lddy + s->first[m], x + at + C + a * s->width + m * lora->rank,
+                                   n, lora->rank, s->rows[m], ld, lddy, stream);
         matmul_backward_weight(set->grads + at_a, dx + at + C + a * s->width, x + at, n, C, s->width, ld, ld, stream);
-        matmul_backward_input(dx + at, dx + at + C + a * s->width, set->weights + at_a, NULL, n, C, s->width, ld, ld, C, true, stream);
+        matmul_backward_input(dx + at, dx + at + C + a * s->width, set->weights + at_a, NULL, n, C, s->width, ld, ld, C,
+                              true, stream);
     }
 }

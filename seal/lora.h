@@ -1,13 +1,17 @@
 /*
-LoRA (Hu et al. 2021) inside the base GEMM. An adapted projection y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ, s = α/r, is ONE product over C + R columns:
+LoRA (Hu et al. 2021) inside the base GEMM. An adapted projection y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ, s = α/r, is ONE product over C
++ R columns:
 
     y = [x | tail] · [W | B]ᵀ        tail = s·x·Aᵀ, in the columns of the row's own adapter; all other columns 0
 
-so x and W have the row stride C + R. R = (adapted modules of the fused projection × adapters × r), rounded up to 64 with zeros. Each module's B stands in that module's
-rows of W, its other blocks are zero. θ and θ̂ of Algorithm 1 are two adapters over one frozen base: their tokens are two contiguous ranges of rows of the stream.
-Backward: [dx | dtail] = dy·[W | B]; the columns of the other adapter are then zeroed; dA = s·dtailᵀ·x, dx += s·dtail·A, dB = its module's rows of dyᵀ·tail.
+so x and W have the row stride C + R. R = (adapted modules of the fused projection × adapters × r), rounded up to 64
+with zeros. Each module's B stands in that module's rows of W, its other blocks are zero. θ and θ̂ of Algorithm 1 are two
+adapters over one frozen base: their tokens are two contiguous ranges of rows of the stream. Backward: [dx | dtail] =
+dy·[W | B]; the columns of the other adapter are then zeroed; dA = s·dtailᵀ·x, dx += s·dtail·A, dB = its module's rows
+of dyᵀ·tail.
 
-An adapter is a ParameterSet of its own (fp32 masters and moments), with the table made here: the optimizer and checkpoints do not know which kind they hold.
+An adapter is a ParameterSet of its own (fp32 masters and moments), with the table made here: the optimizer and
+checkpoints do not know which kind they hold.
 */
 #ifndef SEAL_LORA_H
 #define SEAL_LORA_H
@@ -23,20 +27,21 @@ An adapter is a ParameterSet of its own (fp32 masters and moments), with the tab
 typedef struct {
     int n;                                        // adapted modules of this projection
     int first[LORA_MODULES], rows[LORA_MODULES];  // each one's rows of the fused weight
-    int width;                                    // columns of the tail that one adapter takes: n · rank, each rank rounded up to 8
-    int tail;                                     // R; 0: nothing adapted here
+    int width;  // columns of the tail that one adapter takes: n · rank, each rank rounded up to 8
+    int tail;   // R; 0: nothing adapted here
 } LoraSite;
 
 typedef struct {
     LoraSettings settings;
-    int rank;         // of the padded adapters: a multiple of 8
+    int rank;  // of the padded adapters: a multiple of 8
     int n_sets;
     LoraSite sites[N_SITES];
-    ModelLayout layout;            // of one adapter
-    ParameterSet* sets[LORA_SETS]; // bound by the trainer
+    ModelLayout layout;             // of one adapter
+    ParameterSet* sets[LORA_SETS];  // bound by the trainer
 } Lora;
 
-// Finds what the names mean for the family and lays out adapters for n_sets sets. An unknown or absent module ends the program with what there is.
+// Finds what the names mean for the family and lays out adapters for n_sets sets. An unknown or absent module ends the
+// program with what there is.
 void lora_open(Lora* lora, const ModelConfig* config, const LoraSettings* settings, int n_sets);
 void lora_close(Lora* lora);
 // The kinds of an adapter's table: module m of a site, A or B.
@@ -46,7 +51,9 @@ static inline int lora_kind(Site site, int m, bool b) { return (site * LORA_MODU
 void lora_publish(const Lora* lora, ParameterSet* base, cudaStream_t stream);
 // Fills the tail of x (T, ld) of a site's projection. Rows [0, split) belong to set 0, the others to set 1.
 void lora_forward(const Lora* lora, Site site, int layer, floatX* x, int C, int T, int split, cudaStream_t stream);
-// From [dx | dtail] (T, ld) = dy · [W | B]: gradients of A and B, and their part of dx. x with its tail as in forward; dy (T, OC; lddy).
-void lora_backward(const Lora* lora, Site site, int layer, floatX* dx, const floatX* dy, int lddy, const floatX* x, int C, int T, int split, cudaStream_t stream);
+// From [dx | dtail] (T, ld) = dy · [W | B]: gradients of A and B, and their part of dx. x with its tail as in forward;
+// dy (T, OC; lddy).
+void lora_backward(const Lora* lora, Site site, int layer, floatX* dx, const floatX* dy, int lddy, const floatX* x,
+                   int C, int T, int split, cudaStream_t stream);
 
 #endif

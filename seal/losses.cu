@@ -12,17 +12,21 @@
 // defines: check_sizes
 #include "select.h"
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // the journal: a line a batch of samples, so that a run that goes on packs what is left as the first one would have
 
-typedef struct { float* loss; int n, batch, done; } LossesSoFar;
+typedef struct {
+    float* loss;
+    int n, batch, done;
+} LossesSoFar;
 
 static bool take_batch(void* context, const cJSON* item) {
     LossesSoFar* so_far = (LossesSoFar*)context;
     const cJSON *from = cJSON_GetObjectItem(item, "from"), *list = cJSON_GetObjectItem(item, "loss"), *loss;
     int left = so_far->n - so_far->done, n = left < so_far->batch ? left : so_far->batch;
     if (!cJSON_IsNumber(from) || !cJSON_IsArray(list)) return false;
-    if (from->valuedouble != so_far->done) return true;  // one before it is missing (its losses were not finite): measured again from there
+    if (from->valuedouble != so_far->done)
+        return true;  // one before it is missing (its losses were not finite): measured again from there
     if (n < 1 || cJSON_GetArraySize(list) != n) return false;
     cJSON_ArrayForEach(loss, list) {
         if (!cJSON_IsNumber(loss) || !isfinite(loss->valuedouble)) return false;
@@ -31,12 +35,17 @@ static bool take_batch(void* context, const cJSON* item) {
     return true;
 }
 
-static void open_journal(const LossOptions* o, const TrainerSettings* settings, const TokenSet* set, LossesSoFar* so_far) {
+static void open_journal(const LossOptions* o, const TrainerSettings* settings, const TokenSet* set,
+                         LossesSoFar* so_far) {
     char numbers[128];
     Text t = {};
-    text_add(&t, numbers, (size_t)snprintf(numbers, sizeof numbers, "loss %d %d %d %d\n", (int)sizeof(floatX), settings->T, settings->batch_max, settings->head_rows));
+    text_add(&t, numbers,
+             (size_t)snprintf(numbers, sizeof numbers, "loss %d %d %d %d\n", (int)sizeof(floatX), settings->T,
+                              settings->batch_max, settings->head_rows));
     text_add(&t, set->hashes, (size_t)set->n * sizeof *set->hashes);
-    for (int i = 0; i < set->n; i++) text_add(&t, numbers, (size_t)snprintf(numbers, sizeof numbers, "%d %d\n", set->samples[i].length, set->samples[i].n_loss));
+    for (int i = 0; i < set->n; i++)
+        text_add(&t, numbers,
+                 (size_t)snprintf(numbers, sizeof numbers, "%d %d\n", set->samples[i].length, set->samples[i].n_loss));
     journal_add_model(&t, o->model);
     journal_add_model(&t, o->adapter);
     journal_open(o->journal, o->out, &t, o->resume, take_batch, so_far);
@@ -53,7 +62,8 @@ static void journal_batch(const LossOptions* o, int from, const float* loss, int
     journal_flush(o->journal);
 }
 
-float* response_losses(const LossOptions* o, const ModelConfig* config, const TrainerSettings* settings, const TokenSet* set) {
+float* response_losses(const LossOptions* o, const ModelConfig* config, const TrainerSettings* settings,
+                       const TokenSet* set) {
     Trainer t;
     TrainerSettings forward = *settings;
     int batch = settings->batch_max;
@@ -85,11 +95,14 @@ float* response_losses(const LossOptions* o, const ModelConfig* config, const Tr
     return so_far.loss;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // eval_seal loss
 
 // By sample, as training weighs them, with its standard error; and by token, whose exponential is the perplexity.
-typedef struct { double mean, standard_error, token_mean; int64_t tokens; } LossSummary;
+typedef struct {
+    double mean, standard_error, token_mean;
+    int64_t tokens;
+} LossSummary;
 
 static LossSummary summarise(const TokenSet* set, const float* loss) {
     LossSummary s = {};
@@ -127,7 +140,8 @@ static void print_json(const EvalOptions* o, const TokenSet* set, const LossSumm
 static void write_rows(const EvalOptions* o, const TokenSet* set, const float* loss) {
     AtomicFile f;
     atomic_open(&f, o->out);
-    for (int i = 0; i < set->n; i++) atomic_printf(&f, "{\"row\":%lld,\"loss\":%.9g}\n", (long long)set->rows[i], (double)loss[i]);
+    for (int i = 0; i < set->n; i++)
+        atomic_printf(&f, "{\"row\":%lld,\"loss\":%.9g}\n", (long long)set->rows[i], (double)loss[i]);
     atomic_commit(&f);
 }
 
@@ -152,7 +166,8 @@ int loss_command(const EvalOptions* o) {
     tokens_load(&set, &o->data, &encoder, &options);
     text_encoder_close(&encoder);
     if (!options.quiet) tokens_print(&set, "data", stdout);
-    // A stream holds the longest sample there is, and no more than is asked for: memory follows the data, not the model's reach.
+    // A stream holds the longest sample there is, and no more than is asked for: memory follows the data, not the
+    // model's reach.
     settings.T = o->tokens > set.longest ? (int)o->tokens : set.longest > 2048 || o->tokens ? set.longest : 2048;
     settings.head_rows = (int)o->head_rows;
     settings.batch_max = (int)o->batch;
@@ -160,12 +175,14 @@ int loss_command(const EvalOptions* o) {
     const LossOptions how = {o->model, o->adapter, o->out, &journal, o->resume, options.quiet, o->dry_run};
     float* loss = response_losses(&how, &config, &settings, &set);
     LossSummary s = summarise(&set, loss);
-    if (!isfinite(s.mean)) fatal("%s: the loss on %s is not a finite number; is the model damaged?", o->model, o->data.items[0]);
+    if (!isfinite(s.mean))
+        fatal("%s: the loss on %s is not a finite number; is the model damaged?", o->model, o->data.items[0]);
     if (o->out) write_rows(o, &set, loss);
     journal_close(&journal);
     if (o->json) print_json(o, &set, &s);
-    else printf("loss %.6f (standard error %.6f) over %d samples; by token %.6f over %lld tokens, perplexity %.4f\n", s.mean, s.standard_error, set.n, s.token_mean,
-                (long long)s.tokens, exp(s.token_mean));
+    else
+        printf("loss %.6f (standard error %.6f) over %d samples; by token %.6f over %lld tokens, perplexity %.4f\n",
+               s.mean, s.standard_error, set.n, s.token_mean, (long long)s.tokens, exp(s.token_mean));
     free(loss);
     tokens_free(&set);
     return 0;

@@ -15,11 +15,12 @@ typedef struct {
     const char* out;              // the losses so far are kept in a journal beside it; NULL: nowhere
     Journal* journal;             // to be closed once the result is written; not NULL with `out`
     bool resume, quiet;
-    bool dry_run;                 // the memory plan is printed and the program ends
+    bool dry_run;  // the memory plan is printed and the program ends
 } LossOptions;
 
 // Mean loss over each sample's response, (set->n), to be freed. settings: T, head_rows and batch_max count.
-float* response_losses(const LossOptions* o, const ModelConfig* config, const TrainerSettings* settings, const TokenSet* set);
+float* response_losses(const LossOptions* o, const ModelConfig* config, const TrainerSettings* settings,
+                       const TokenSet* set);
 int loss_command(const EvalOptions* o);
 
 #endif

@@ -6,10 +6,12 @@
 #include "error.h"
 #include "memory.h"
 
-static const struct { const char* name; bool zero; } classes[N_MEMORY_CLASSES] = {
+static const struct {
+    const char* name;
+    bool zero;
+} classes[N_MEMORY_CLASSES] = {
     {"weights", true},      {"gradients", true}, {"master weights", true}, {"Adam m", true},   {"Adam v", true},
-    {"activations", false}, {"scratch", false},  {"streams", false},       {"selector", true},
-    {"cache", false},
+    {"activations", false}, {"scratch", false},  {"streams", false},       {"selector", true}, {"cache", false},
 };
 
 const char* memory_class_name(MemoryClass class_id) { return classes[class_id].name; }
@@ -51,14 +53,17 @@ void memory_print(const MemoryPlan* plan, FILE* out) {
 static const MemoryRow* largest_row(const MemoryPlan* plan, MemoryClass class_id) {
     const MemoryRow* largest = NULL;
     for (int i = 0; i < plan->n_rows; i++)
-        if (plan->rows[i].class_id == class_id && (!largest || plan->rows[i].bytes > largest->bytes)) largest = &plan->rows[i];
+        if (plan->rows[i].class_id == class_id && (!largest || plan->rows[i].bytes > largest->bytes))
+            largest = &plan->rows[i];
     return largest;
 }
 
 void memory_allocate(MemoryPlan* plan) {
     int devices = 0;
     cudaError_t error = cudaGetDeviceCount(&devices);
-    if (error != cudaSuccess || !devices) fatal("no GPU can be used (%s); `make CPU=1` builds for the CPU", error != cudaSuccess ? cudaGetErrorString(error) : "none found");
+    if (error != cudaSuccess || !devices)
+        fatal("no GPU can be used (%s); `make CPU=1` builds for the CPU",
+              error != cudaSuccess ? cudaGetErrorString(error) : "none found");
     for (int c = 0; c < N_MEMORY_CLASSES; c++) {
         size_t bytes = plan->bytes[c];
         for (int i = 0; i < plan->n_rows; i++)
@@ -68,8 +73,11 @@ void memory_allocate(MemoryPlan* plan) {
             size_t free_bytes = 0, total_bytes = 0;
             cudaMemGetInfo(&free_bytes, &total_bytes);
             const MemoryRow* row = largest_row(plan, (MemoryClass)c);
-            fatal("out of device memory: %s want %.1f MiB (largest: %s, %.1f MiB), %.1f of %.1f MiB are free; lower --tokens or use --recompute", classes[c].name,
-                  plan->bytes[c] / 1048576.0, row->name, row->bytes / 1048576.0, free_bytes / 1048576.0, total_bytes / 1048576.0);
+            fatal(
+                "out of device memory: %s want %.1f MiB (largest: %s, %.1f MiB), %.1f of %.1f MiB are free; lower "
+                "--tokens or use --recompute",
+                classes[c].name, plan->bytes[c] / 1048576.0, row->name, row->bytes / 1048576.0, free_bytes / 1048576.0,
+                total_bytes / 1048576.0);
         }
         if (classes[c].zero) cudaCheck(cudaMemset(plan->base[c], 0, bytes));
     }

@@ -1,6 +1,8 @@
 /*
-The memory plan: every device buffer is a row {class, name, bytes, where its pointer goes}. The plan is printed before anything is allocated
-(`--dry-run` stops there), then each class becomes ONE cudaMalloc and the pointers are handed out. Out of memory names the class that grew.
+The memory plan: every device buffer is a row {class, name, bytes, where its pointer goes}. The plan is printed before
+anything is allocated
+(`--dry-run` stops there), then each class becomes ONE cudaMalloc and the pointers are handed out. Out of memory names
+the class that grew.
 */
 #ifndef SEAL_MEMORY_H
 #define SEAL_MEMORY_H
@@ -40,13 +42,15 @@ typedef struct {
 #define MEMORY_ALIGNMENT 256  // bytes; every buffer begins on such a boundary
 
 const char* memory_class_name(MemoryClass class_id);
-// Adds a buffer; 0 bytes leaves the pointer NULL, so that a disabled buffer faults. pointer NULL: the buffer is only counted. The name is printf-style.
-__attribute__((format(printf, 5, 6))) void memory_add(MemoryPlan* plan, MemoryClass class_id, void** pointer, size_t bytes, const char* name, ...);
+// Adds a buffer; 0 bytes leaves the pointer NULL, so that a disabled buffer faults. pointer NULL: the buffer is only
+// counted. The name is printf-style.
+__attribute__((format(printf, 5, 6))) void memory_add(MemoryPlan* plan, MemoryClass class_id, void** pointer,
+                                                      size_t bytes, const char* name, ...);
 size_t memory_total(const MemoryPlan* plan);
 // The table of bytes by class, as Markdown.
 void memory_print(const MemoryPlan* plan, FILE* out);
-// One cudaMalloc a class; gradients, moments and selector start as zero bytes. A failure is the user's: one line with the class, what it wanted,
-// what the device has free, exit status 2.
+// One cudaMalloc a class; gradients, moments and selector start as zero bytes. A failure is the user's: one line with
+// the class, what it wanted, what the device has free, exit status 2.
 void memory_allocate(MemoryPlan* plan);
 void memory_free(MemoryPlan* plan);
 

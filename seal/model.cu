@@ -1,4 +1,5 @@
-/* The tensor table and the parameter sets built on it. Adding a tensor is adding a row here and in the families that have it (model_family.c). */
+/* The tensor table and the parameter sets built on it. Adding a tensor is adding a row here and in the families that
+ * have it (model_family.c). */
 #include <string.h>
 #include "error.h"
 // defines: Progress
@@ -8,13 +9,19 @@
 // defines: ranks_rank, ranks_count, ranks_spread
 #include "ranks.h"
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // the table
 
 typedef enum { DIM_1, DIM_C, DIM_UP, DIM_FF, DIM_QKV, DIM_ATT, DIM_V, DIM_POS } Dim;
 
 // What every family shares: shape, layer or not, decay, first value.
-static const struct { const char* name; bool per_layer; Dim rows, cols; bool decay; Init init; } kinds[N_TENSOR_KINDS] = {
+static const struct {
+    const char* name;
+    bool per_layer;
+    Dim rows, cols;
+    bool decay;
+    Init init;
+} kinds[N_TENSOR_KINDS] = {
     /* WTE      */ {"wte", false, DIM_V, DIM_C, true, INIT_NORMAL},
     /* WPE      */ {"wpe", false, DIM_POS, DIM_C, true, INIT_NORMAL},
     /* LNFW     */ {"lnfw", false, DIM_C, DIM_1, false, INIT_ONE},
@@ -51,17 +58,33 @@ void model_part_rows(const ModelLayout* layout, TensorKind kind, Part part, int6
     const ModelConfig* c = &layout->config;
     int64_t q = (int64_t)c->NH * c->HS, kv = (int64_t)c->NKV * c->HS;
     switch (part) {
-        case PART_Q: *first = 0; *rows = q; break;
-        case PART_K: *first = q; *rows = kv; break;
-        case PART_V: *first = q + kv; *rows = kv; break;
-        case PART_GATE: *first = 0; *rows = c->FF; break;
-        case PART_UP: *first = c->FF; *rows = c->FF; break;
+        case PART_Q:
+            *first = 0;
+            *rows = q;
+            break;
+        case PART_K:
+            *first = q;
+            *rows = kv;
+            break;
+        case PART_V:
+            *first = q + kv;
+            *rows = kv;
+            break;
+        case PART_GATE:
+            *first = 0;
+            *rows = c->FF;
+            break;
+        case PART_UP:
+            *first = c->FF;
+            *rows = c->FF;
+            break;
         default: *first = 0; *rows = kinds[kind].rows == DIM_V ? c->V : dim(kinds[kind].rows, c);
     }
 }
 
 static bool exists(Condition when, const ModelConfig* c) {
-    return when == ALWAYS || (when == IF_UNTIED && !c->tied_head) || (when == IF_ATTENTION_BIAS && c->attention_bias) || (when == IF_MLP_BIAS && c->mlp_bias);
+    return when == ALWAYS || (when == IF_UNTIED && !c->tied_head) || (when == IF_ATTENTION_BIAS && c->attention_bias) ||
+           (when == IF_MLP_BIAS && c->mlp_bias);
 }
 
 static void add_tensor(ModelLayout* layout, TensorKind kind, int layer, const int* tails) {
@@ -90,7 +113,9 @@ static void add_file(ModelLayout* layout, const FamilyTensor* source, int layer,
     f->tensor = tensor_index(layout, source->kind, layer < 0 ? 0 : layer);
     const ModelTensor* t = &layout->tensors[f->tensor];
     const char* number = strstr(source->hf_name, "%d");
-    if (number) snprintf(f->hf_name, sizeof f->hf_name, "%.*s%d%s", (int)(number - source->hf_name), source->hf_name, layer, number + 2);
+    if (number)
+        snprintf(f->hf_name, sizeof f->hf_name, "%.*s%d%s", (int)(number - source->hf_name), source->hf_name, layer,
+                 number + 2);
     else snprintf(f->hf_name, sizeof f->hf_name, "%s", source->hf_name);
     model_part_rows(layout, source->kind, source->part, &f->first, &f->rows);
     f->cols = t->file_cols;
@@ -112,7 +137,8 @@ void model_layout(ModelLayout* layout, const ModelConfig* config, const int* tai
     for (const FamilyTensor* source = sources; source->hf_name; source++) {
         if (!exists(source->when, config)) continue;
         if (!kinds[source->kind].per_layer) add_file(layout, source, -1, tails);
-        else for (int l = 0; l < L; l++) add_file(layout, source, l, tails);
+        else
+            for (int l = 0; l < L; l++) add_file(layout, source, l, tails);
     }
 }
 
@@ -126,20 +152,22 @@ void model_layout_free(ModelLayout* layout) {
 void model_print(const ModelLayout* layout, FILE* out) {
     const ModelConfig* c = &layout->config;
     fprintf(out, "| model          |              |\n|----------------|--------------|\n");
-    fprintf(out, "| family         | %12s |\n| layers         | %12d |\n| width          | %12d |\n", c->family, c->L, c->C);
+    fprintf(out, "| family         | %12s |\n| layers         | %12d |\n| width          | %12d |\n", c->family, c->L,
+            c->C);
     fprintf(out, "| heads × size   | %8d × %-2d |\n", c->NH, c->HS);
     if (c->NKV != c->NH) fprintf(out, "| key-value heads| %12d |\n", c->NKV);
     fprintf(out, "| vocabulary     | %12d |\n| longest sample | %12d |\n", c->V, c->longest);
     fprintf(out, "| parameters     | %12lld |\n", (long long)layout->n_parameters);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // parameter sets
 
 static bool separate_masters(void) { return sizeof(floatX) != sizeof(float); }
 
 int64_t shard_begin(const ModelLayout* layout, int rank) {
-    int64_t part = CEIL_DIV(CEIL_DIV(layout->n_elements, ranks_count()), MEMORY_ALIGNMENT) * MEMORY_ALIGNMENT, at = part * rank;
+    int64_t part = CEIL_DIV(CEIL_DIV(layout->n_elements, ranks_count()), MEMORY_ALIGNMENT) * MEMORY_ALIGNMENT,
+            at = part * rank;
     return at < layout->n_elements ? at : layout->n_elements;
 }
 
@@ -150,7 +178,8 @@ static bool overlap(const ModelTensor* t, int64_t from, int64_t to, int64_t* low
     return *low < *high;
 }
 
-void parameters_plan(ParameterSet* set, const ModelLayout* layout, const char* symbol, bool train, const ParameterSet* shared, MemoryPlan* plan) {
+void parameters_plan(ParameterSet* set, const ModelLayout* layout, const char* symbol, bool train,
+                     const ParameterSet* shared, MemoryPlan* plan) {
     memset(set, 0, sizeof *set);
     set->layout = layout;
     set->symbol = symbol;
@@ -158,15 +187,19 @@ void parameters_plan(ParameterSet* set, const ModelLayout* layout, const char* s
     set->n = shard_begin(layout, ranks_rank() + 1) - set->from;
     size_t all = (size_t)layout->n_elements, part = train ? (size_t)set->n * sizeof(float) : 0;
     memory_add(plan, MEMORY_WEIGHTS, (void**)&set->weights, all * sizeof(floatX), "%s", symbol);
-    memory_add(plan, MEMORY_GRADIENTS, (void**)&set->grads, train && !shared ? all * sizeof(float) : 0, "gradients of %s", symbol);
+    memory_add(plan, MEMORY_GRADIENTS, (void**)&set->grads, train && !shared ? all * sizeof(float) : 0,
+               "gradients of %s", symbol);
     memory_add(plan, MEMORY_MASTER, (void**)&set->master, separate_masters() ? part : 0, "masters of %s", symbol);
     memory_add(plan, MEMORY_ADAM_M, (void**)&set->m, part, "m of %s", symbol);
     memory_add(plan, MEMORY_ADAM_V, (void**)&set->v, part, "v of %s", symbol);
-    memory_add(plan, MEMORY_SCRATCH, (void**)&set->rows, train ? layout->n_tensors * sizeof(TensorRow) : 0, "tensor rows of %s", symbol);
+    memory_add(plan, MEMORY_SCRATCH, (void**)&set->rows, train ? layout->n_tensors * sizeof(TensorRow) : 0,
+               "tensor rows of %s", symbol);
     int64_t chunks = 0, low, high;
     for (int i = 0; i < layout->n_tensors; i++)
-        if (overlap(&layout->tensors[i], set->from, set->from + set->n, &low, &high)) chunks += CEIL_DIV(high - low, TENSOR_CHUNK);
-    memory_add(plan, MEMORY_SCRATCH, (void**)&set->norm_partial, train ? chunks * sizeof(float) : 0, "norm partials of %s", symbol);
+        if (overlap(&layout->tensors[i], set->from, set->from + set->n, &low, &high))
+            chunks += CEIL_DIV(high - low, TENSOR_CHUNK);
+    memory_add(plan, MEMORY_SCRATCH, (void**)&set->norm_partial, train ? chunks * sizeof(float) : 0,
+               "norm partials of %s", symbol);
     memory_add(plan, MEMORY_SCRATCH, (void**)&set->squares, train ? sizeof(double) : 0, "squared norm of %s", symbol);
 }
 
@@ -198,8 +231,10 @@ void parameters_bind(ParameterSet* set, const ParameterSet* shared, float weight
 
 void parameters_copy(ParameterSet* to, const ParameterSet* from, cudaStream_t stream) {
     size_t part = (size_t)from->n * sizeof(float);
-    cudaCheck(cudaMemcpyAsync(to->weights, from->weights, (size_t)from->layout->n_elements * sizeof(floatX), cudaMemcpyDeviceToDevice, stream));
-    if (to->master && separate_masters()) cudaCheck(cudaMemcpyAsync(to->master, from->master, part, cudaMemcpyDeviceToDevice, stream));
+    cudaCheck(cudaMemcpyAsync(to->weights, from->weights, (size_t)from->layout->n_elements * sizeof(floatX),
+                              cudaMemcpyDeviceToDevice, stream));
+    if (to->master && separate_masters())
+        cudaCheck(cudaMemcpyAsync(to->master, from->master, part, cudaMemcpyDeviceToDevice, stream));
     if (to->m) cudaCheck(cudaMemcpyAsync(to->m, from->m, part, cudaMemcpyDeviceToDevice, stream));
     if (to->v) cudaCheck(cudaMemcpyAsync(to->v, from->v, part, cudaMemcpyDeviceToDevice, stream));
     to->step = from->step;
@@ -207,7 +242,8 @@ void parameters_copy(ParameterSet* to, const ParameterSet* from, cudaStream_t st
 
 void parameters_gather(ParameterSet* set, cudaStream_t stream) {
     if (ranks_count() == 1 || !separate_masters()) return;
-    cudaCheck(cudaMemcpyAsync(set->grads + set->from, set->master, (size_t)set->n * sizeof(float), cudaMemcpyDeviceToDevice, stream));
+    cudaCheck(cudaMemcpyAsync(set->grads + set->from, set->master, (size_t)set->n * sizeof(float),
+                              cudaMemcpyDeviceToDevice, stream));
     ranks_group_begin();
     for (int r = 0; r < ranks_count(); r++) {
         int64_t from = shard_begin(set->layout, r), n = shard_begin(set->layout, r + 1) - from;
@@ -234,17 +270,25 @@ static void copy_rows(void* device, void* host, bool to_device, int64_t n, int64
 static const float* masters_of(const ParameterSet* set) {
     if (!separate_masters()) return (const float*)set->weights;
     if (set->whole) return set->whole;
-    if (set->master && set->n != set->layout->n_elements) program_error("the masters of %s lie on several ranks", set->symbol);
+    if (set->master && set->n != set->layout->n_elements)
+        program_error("the masters of %s lie on several ranks", set->symbol);
     return set->master;
 }
 
 // Rows at element `at` of the set into the masters, as far as this rank has them.
 static void set_masters(ParameterSet* set, int64_t at, int64_t n, int64_t cols, int64_t ld, const float* host) {
-    if (set->n == set->layout->n_elements) return copy_rows(set->master + at, (void*)host, true, n, cols, ld, sizeof(float));
-    if (cols == ld) { cols *= n; n = 1; }  // one run of elements
+    if (set->n == set->layout->n_elements)
+        return copy_rows(set->master + at, (void*)host, true, n, cols, ld, sizeof(float));
+    if (cols == ld) {
+        cols *= n;
+        n = 1;
+    }  // one run of elements
     for (int64_t row = 0; row < n; row++) {
-        int64_t begin = at + row * ld, low = begin > set->from ? begin : set->from, high = begin + cols < set->from + set->n ? begin + cols : set->from + set->n;
-        if (low < high) cudaCheck(cudaMemcpy(set->master + (low - set->from), host + row * cols + (low - begin), (size_t)(high - low) * sizeof(float), cudaMemcpyHostToDevice));
+        int64_t begin = at + row * ld, low = begin > set->from ? begin : set->from,
+                high = begin + cols < set->from + set->n ? begin + cols : set->from + set->n;
+        if (low < high)
+            cudaCheck(cudaMemcpy(set->master + (low - set->from), host + row * cols + (low - begin),
+                                 (size_t)(high - low) * sizeof(float), cudaMemcpyHostToDevice));
     }
 }
 
@@ -268,7 +312,8 @@ static void set_block(ParameterSet* set, int tensor, int64_t row, int64_t n, int
     copy_rows(set->weights + at, narrow, true, n, cols, t->ld, sizeof(floatX));
     free(narrow);
     if (set->master && separate_masters()) set_masters(set, at, n, cols, t->ld, host);
-    // a copy from pageable memory may return before the last bytes have arrived, and the trainer's stream does not wait for the default one
+    // a copy from pageable memory may return before the last bytes have arrived, and the trainer's stream does not wait
+    // for the default one
     cudaCheck(cudaDeviceSynchronize());
 }
 
@@ -299,8 +344,11 @@ static float first_value(const ModelLayout* layout, const ModelTensor* t, int64_
     switch (t->init) {
         case INIT_ONE: return 1.0f;
         case INIT_NORMAL: return 0.02f * (float)random_normal(seed, stream, (uint64_t)e);
-        case INIT_RESIDUAL: return 0.02f / sqrtf(2.0f * layout->config.L) * (float)random_normal(seed, stream, (uint64_t)e);
-        case INIT_UNIFORM: return (float)(2.0 * random_uniform(seed, stream, (uint64_t)e) - 1.0) / sqrtf((float)t->cols);  // kaiming_uniform_(a=√5) of (r, C)
+        case INIT_RESIDUAL:
+            return 0.02f / sqrtf(2.0f * layout->config.L) * (float)random_normal(seed, stream, (uint64_t)e);
+        case INIT_UNIFORM:
+            return (float)(2.0 * random_uniform(seed, stream, (uint64_t)e) - 1.0) /
+                   sqrtf((float)t->cols);  // kaiming_uniform_(a=√5) of (r, C)
         default: return 0.0f;
     }
 }

@@ -1,8 +1,9 @@
 /*
-The tensor table of a model: ONE row per parameter {kind, layer, name, shape, leading dimension, place, decay, first value}, and beside it one row per tensor of the
-files it comes from. It drives allocation, initialisation, loading, saving, the optimizer, gradient checks and printing. A ParameterSet is one copy of all parameters
-of a table with its optimizer states: θ, and θ̂ of Algorithm 1; a frozen base; or adapters, whose table is lora.h's. Every buffer of a set has the same layout, so a
-tensor's offset serves weights, gradients, master weights and moments alike.
+The tensor table of a model: ONE row per parameter {kind, layer, name, shape, leading dimension, place, decay, first
+value}, and beside it one row per tensor of the files it comes from. It drives allocation, initialisation, loading,
+saving, the optimizer, gradient checks and printing. A ParameterSet is one copy of all parameters of a table with its
+optimizer states: θ, and θ̂ of Algorithm 1; a frozen base; or adapters, whose table is lora.h's. Every buffer of a set
+has the same layout, so a tensor's offset serves weights, gradients, master weights and moments alike.
 */
 #ifndef SEAL_MODEL_H
 #define SEAL_MODEL_H
@@ -18,22 +19,22 @@ tensor's offset serves weights, gradients, master weights and moments alike.
 typedef enum { INIT_NORMAL, INIT_RESIDUAL, INIT_UNIFORM, INIT_ZERO, INIT_ONE } Init;
 
 typedef struct {
-    int kind;                        // TensorKind, or lora.h's
-    int layer;                       // −1: of the model
-    char name[40];                   // "qkvw 3"
-    int64_t rows, cols;              // (OC, C); vectors are (OC, 1)
-    int64_t ld;                      // from row to row; above cols in a frozen weight that carries adapters: the tail belongs to them
-    int64_t file_rows, file_cols;    // what the files hold; what is beyond is padding, zero for ever
-    int64_t offset;                  // in elements, from the start of a set
-    bool decay;                      // weight decay applies: matrices and embeddings, not biases and norms
+    int kind;            // TensorKind, or lora.h's
+    int layer;           // −1: of the model
+    char name[40];       // "qkvw 3"
+    int64_t rows, cols;  // (OC, C); vectors are (OC, 1)
+    int64_t ld;  // from row to row; above cols in a frozen weight that carries adapters: the tail belongs to them
+    int64_t file_rows, file_cols;  // what the files hold; what is beyond is padding, zero for ever
+    int64_t offset;                // in elements, from the start of a set
+    bool decay;                    // weight decay applies: matrices and embeddings, not biases and norms
     Init init;
 } ModelTensor;
 
 // A tensor of the file and the rows of ours that it holds.
 typedef struct {
-    char hf_name[160];   // "transformer.h.3.attn.c_attn.weight"
-    int tensor;          // row of the table
-    int64_t first;       // its first row there
+    char hf_name[160];  // "transformer.h.3.attn.c_attn.weight"
+    int tensor;         // row of the table
+    int64_t first;      // its first row there
     int64_t rows, cols;
     FileForm form;
 } FileTensor;
@@ -53,12 +54,13 @@ typedef struct {
     const ModelLayout* layout;
     const char* symbol;  // "theta", "theta_hat": for messages
     floatX* weights;
-    float* grads;   // NULL for a set that is only read
-    // Masters and moments are shared out: this rank has those of elements [from, from + n), all with one rank (ZeRO stage 1, Rajbhandari et al. 2020).
+    float* grads;  // NULL for a set that is only read
+    // Masters and moments are shared out: this rank has those of elements [from, from + n), all with one rank (ZeRO
+    // stage 1, Rajbhandari et al. 2020).
     int64_t from, n;
-    float* master;  // (n); in the fp32 build a part of the weights themselves
-    float* m;       // (n)
-    float* v;       // (n)
+    float* master;       // (n); in the fp32 build a part of the weights themselves
+    float* m;            // (n)
+    float* v;            // (n)
     const float* whole;  // (n_elements) all masters, from parameters_gather on; NULL before
     TensorRow* rows;     // device; of the n_rows tensors that reach into the part, beginning with first_row
     int first_row, n_rows;
@@ -70,63 +72,82 @@ typedef struct {
 
 // The linear layers of a block. Adapters sit in these.
 typedef enum { SITE_QKV, SITE_ATTPROJ, SITE_UP, SITE_DOWN, N_SITES } Site;
-static inline TensorKind site_weight(Site site) { return site == SITE_QKV ? QKVW : site == SITE_ATTPROJ ? ATTPROJW : site == SITE_UP ? UPW : DOWNW; }
-static inline TensorKind site_bias(Site site) { return site == SITE_QKV ? QKVB : site == SITE_ATTPROJ ? ATTPROJB : site == SITE_UP ? UPB : DOWNB; }
+static inline TensorKind site_weight(Site site) {
+    return site == SITE_QKV ? QKVW : site == SITE_ATTPROJ ? ATTPROJW : site == SITE_UP ? UPW : DOWNW;
+}
+static inline TensorKind site_bias(Site site) {
+    return site == SITE_QKV ? QKVB : site == SITE_ATTPROJ ? ATTPROJB : site == SITE_UP ? UPB : DOWNB;
+}
 
-// Fills the table from the family's rows. n_tensors and offsets are final after it. tails (N_SITES): columns behind each row of a site's weight; NULL: none.
+// Fills the table from the family's rows. n_tensors and offsets are final after it. tails (N_SITES): columns behind
+// each row of a site's weight; NULL: none.
 void model_layout(ModelLayout* layout, const ModelConfig* config, const int* tails);
 // The rows of a kind's tensor that a part is.
 void model_part_rows(const ModelLayout* layout, TensorKind kind, Part part, int64_t* first, int64_t* rows);
 void model_layout_free(ModelLayout* layout);
 void model_print(const ModelLayout* layout, FILE* out);
 
-// Adds a set's buffers to the plan: weights, and with `train` gradients, masters and moments. shared: a set whose gradient buffer this one uses too
-// (the passes over θ̂ and θ follow each other), or NULL.
-void parameters_plan(ParameterSet* set, const ModelLayout* layout, const char* symbol, bool train, const ParameterSet* shared, MemoryPlan* plan);
+// Adds a set's buffers to the plan: weights, and with `train` gradients, masters and moments. shared: a set whose
+// gradient buffer this one uses too (the passes over θ̂ and θ follow each other), or NULL.
+void parameters_plan(ParameterSet* set, const ModelLayout* layout, const char* symbol, bool train,
+                     const ParameterSet* shared, MemoryPlan* plan);
 // After memory_allocate: the device's copy of the tensor table.
 void parameters_bind(ParameterSet* set, const ParameterSet* shared, float weight_decay);
-void parameters_copy(ParameterSet* to, const ParameterSet* from, cudaStream_t stream);  // weights, masters, moments, step
-// Several ranks: brings all masters to every rank, into the gradients' buffer, so that they can be read and saved. Every rank calls it, after the last step.
+void parameters_copy(ParameterSet* to, const ParameterSet* from,
+                     cudaStream_t stream);  // weights, masters, moments, step
+// Several ranks: brings all masters to every rank, into the gradients' buffer, so that they can be read and saved.
+// Every rank calls it, after the last step.
 void parameters_gather(ParameterSet* set, cudaStream_t stream);
 // Where the part of a rank begins; the last one ends at n_elements.
 int64_t shard_begin(const ModelLayout* layout, int rank);
 
-// Normal(0, 0.02), residual projections Normal(0, 0.02/sqrt(2L)), biases 0, norms 1 (GPT-2's own rule), by a counter-based generator.
+// Normal(0, 0.02), residual projections Normal(0, 0.02/sqrt(2L)), biases 0, norms 1 (GPT-2's own rule), by a
+// counter-based generator.
 void parameters_init(ParameterSet* set, uint64_t seed, bool quiet);
-// One tensor between host and device as fp32, (rows, cols) as stored here without tails. Reading waits for everything queued on the device.
+// One tensor between host and device as fp32, (rows, cols) as stored here without tails. Reading waits for everything
+// queued on the device.
 void parameters_get(const ParameterSet* set, int tensor, float* host);
 void parameters_set(ParameterSet* set, int tensor, const float* host);
 void parameters_get_gradient(const ParameterSet* set, int tensor, float* host);
-// The same for n rows from `row` on, (n, file_cols): what is padding stays as it is. A model larger than the host's memory to spare moves in blocks of these.
+// The same for n rows from `row` on, (n, file_cols): what is padding stays as it is. A model larger than the host's
+// memory to spare moves in blocks of these.
 void parameters_get_rows(const ParameterSet* set, int tensor, int64_t row, int64_t n, float* host);
 void parameters_set_rows(ParameterSet* set, int tensor, int64_t row, int64_t n, const float* host);
 
-// ---- model_io.cu: Hugging Face directories -------------------------------------------------------------------------------------------------
-// Every tensor is checked for presence, shape, dtype and finite values; what is missing or left over is named. One file or shards with an index; a tensor at a
-// time, so that the host never holds a second copy of the model.
+// ---- model_io.cu: Hugging Face directories ---------------------------------------------------------
+// Every tensor is checked for presence, shape, dtype and finite values; what is missing or left over is named. One file
+// or shards with an index; a tensor at a time, so that the host never holds a second copy of the model.
 void parameters_load(ParameterSet* set, const char* directory, bool quiet);
 // What is added to a file's tensor on the way: rows [row, row + n) of it in our order, (n, f->cols).
 typedef struct {
-    void (*change)(const void* context, const ModelLayout* layout, const FileTensor* f, int64_t row, int64_t n, float* rows);
+    void (*change)(const void* context, const ModelLayout* layout, const FileTensor* f, int64_t row, int64_t n,
+                   float* rows);
     const void* context;
 } RowChange;
 // The same from STEM.safetensors (an adapter's files), with a change (NULL: none).
-void parameters_load_files(ParameterSet* set, const char* directory, const char* stem, const RowChange* change, bool quiet);
+void parameters_load_files(ParameterSet* set, const char* directory, const char* stem, const RowChange* change,
+                           bool quiet);
 // Every tensor at its offset into `values` on the host, which is zero elsewhere.
 void model_read(const ModelLayout* layout, const char* directory, const char* stem, float* values);
-// SHA-256 of names and of a few values of every tensor, rounded to bf16: the same model in another dtype or other shards has the same.
+// SHA-256 of names and of a few values of every tensor, rounded to bf16: the same model in another dtype or other
+// shards has the same.
 void model_fingerprint(const ModelLayout* layout, const char* directory, char hex[65]);
-// fp32 from the masters, in files of at most shard_bytes (0: SHARD_BYTES) with an index where that makes more than one. config.json is that of the directory `from`
-// (NULL: a new one) and comes last: a directory without it is no model.
+// fp32 from the masters, in files of at most shard_bytes (0: SHARD_BYTES) with an index where that makes more than one.
+// config.json is that of the directory `from` (NULL: a new one) and comes last: a directory without it is no model.
 void parameters_save(const ParameterSet* set, const char* directory, const char* from, int64_t shard_bytes, bool quiet);
 #define SHARD_BYTES 5000000000  // as transformers
-// The model of the directory `from` with a change, added in fp32 and rounded once, to the dtype that each tensor has there.
-void model_save_changed(const ModelLayout* layout, const char* from, const RowChange* change, const char* directory, int64_t shard_bytes, bool quiet);
-// Rows of ours to the file's order and back: `rows` holds the file tensor's rows (rows, cols) of our tensor, `file` the same as the file has them.
+// The model of the directory `from` with a change, added in fp32 and rounded once, to the dtype that each tensor has
+// there.
+void model_save_changed(const ModelLayout* layout, const char* from, const RowChange* change, const char* directory,
+                        int64_t shard_bytes, bool quiet);
+// Rows of ours to the file's order and back: `rows` holds the file tensor's rows (rows, cols) of our tensor, `file` the
+// same as the file has them.
 void file_tensor_order(const ModelLayout* layout, const FileTensor* f, const float* rows, float* file);
 void file_tensor_unorder(const ModelLayout* layout, const FileTensor* f, const float* file, float* rows);
 
-static inline int tensor_index(const ModelLayout* layout, int kind, int layer) { return layout->index[kind * layout->config.L + layer]; }
+static inline int tensor_index(const ModelLayout* layout, int kind, int layer) {
+    return layout->index[kind * layout->config.L + layer];
+}
 // The tensor's weights (gradient); NULL where the family has none, or the set none of it.
 static inline floatX* weight(const ParameterSet* set, TensorKind kind, int layer) {
     int i = tensor_index(set->layout, kind, layer);

@@ -6,12 +6,14 @@
 // Rows name only what differs from zero: the whole tensor, in plain form, always there.
 #pragma GCC diagnostic ignored "-Wmissing-field-initializers"
 
+// One family is one screen: the tables keep their shape.
+// clang-format off
 #define INT(key, field, low, high, fallback) {key, KEY_INT, offsetof(ModelConfig, field), low, high, fallback}
 #define FLOAT(key, field, low, high, fallback) {key, KEY_FLOAT, offsetof(ModelConfig, field), low, high, fallback}
 #define BOOL(key, field, fallback) {key, KEY_BOOL, offsetof(ModelConfig, field), 0, 1, fallback}
 #define END {0}
 
-// ---- GPT-2: learned positions, layernorm, biases everywhere, GELU in its tanh form, Conv1D weights (in, out) ------------------------------
+// ---- GPT-2: learned positions, layernorm, biases everywhere, GELU in its tanh form, Conv1D weights (in, out) ----
 static const ConfigKey gpt2_keys[] = {
     INT("n_layer", L, 1, 1024, REQUIRED),          INT("n_embd", C, 8, 1 << 17, REQUIRED),
     INT("n_head", NH, 1, 1024, REQUIRED),          INT("n_inner", FF, 8, 1 << 20, 0),
@@ -41,7 +43,7 @@ static const FamilyTensor gpt2_tensors[] = {
     {HEADW, "lm_head.weight", .when = IF_UNTIED}, END
 };
 
-// ---- Llama 2, 3, 3.x: RoPE, RMSNorm, SwiGLU, grouped key-value heads, no biases unless the config says so ---------------------------------
+// ---- Llama 2, 3, 3.x: RoPE, RMSNorm, SwiGLU, grouped key-value heads, no biases unless the config says so ----
 static const ConfigKey llama_keys[] = {
     INT("num_hidden_layers", L, 1, 1024, REQUIRED),   INT("hidden_size", C, 8, 1 << 17, REQUIRED),
     INT("num_attention_heads", NH, 1, 1024, REQUIRED), INT("num_key_value_heads", NKV, 1, 1024, 0),
@@ -74,10 +76,10 @@ static const FamilyTensor llama_tensors[] = {
     {HEADW, "lm_head.weight", .when = IF_UNTIED}, END
 };
 
-// ---- Mistral: Llama with a sliding window, which full attention equals as long as no sample is longer -------------------------------------
+// ---- Mistral: Llama with a sliding window, which full attention equals as long as no sample is longer ----
 static const ConfigKey mistral_keys[] = {INT("sliding_window", window, 1, 1 << 24, 4096), END};
 
-// ---- GPT-NeoX (Pythia): RoPE on a part of the head, layernorm, biases, erf GELU, attention and MLP side by side ---------------------------
+// ---- GPT-NeoX (Pythia): RoPE on a part of the head, layernorm, biases, erf GELU, attention and MLP side by side ----
 static const ConfigKey gpt_neox_keys[] = {
     INT("num_hidden_layers", L, 1, 1024, REQUIRED),   INT("hidden_size", C, 8, 1 << 17, REQUIRED),
     INT("num_attention_heads", NH, 1, 1024, REQUIRED), INT("intermediate_size", FF, 8, 1 << 20, REQUIRED),
@@ -106,7 +108,7 @@ static const FamilyTensor gpt_neox_tensors[] = {
     {HEADW, "embed_out.weight", .when = IF_UNTIED}, END
 };
 
-// ---- Phi-3: Llama's mathematics; q, k, v and gate, up are one tensor each in the file as well ---------------------------------------------
+// ---- Phi-3: Llama's mathematics; q, k, v and gate, up are one tensor each in the file as well ------
 static const ConfigKey phi3_keys[] = {
     INT("num_hidden_layers", L, 1, 1024, REQUIRED),   INT("hidden_size", C, 8, 1 << 17, REQUIRED),
     INT("num_attention_heads", NH, 1, 1024, REQUIRED), INT("num_key_value_heads", NKV, 1, 1024, 0),
@@ -128,7 +130,7 @@ static const FamilyTensor phi3_tensors[] = {
     {HEADW, "lm_head.weight", .when = IF_UNTIED}, END
 };
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 
 static const Family families[] = {
     {"gpt2", "GPT2LMHeadModel", NORM_LAYERNORM, POSITIONS_LEARNED, MLP_GELU_TANH, false, 4, 1, {gpt2_keys}, gpt2_fixed, gpt2_tensors, {".attn.bias", ".attn.masked_bias"}},
@@ -138,12 +140,14 @@ static const Family families[] = {
      {".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"}},
     {"phi3", "Phi3ForCausalLM", NORM_RMSNORM, POSITIONS_ROPE, MLP_SWIGLU, true, 8, 3, {phi3_keys}, llama_fixed, phi3_tensors, {".rotary_emb.inv_freq"}},
 };
+// clang-format on
 #define N_FAMILIES (sizeof families / sizeof *families)
 
 const char* model_families(void) {
     static char list[256];
     if (!*list)
-        for (size_t i = 0; i < N_FAMILIES; i++) snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "", families[i].model_type);
+        for (size_t i = 0; i < N_FAMILIES; i++)
+            snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "", families[i].model_type);
     return list;
 }
 

@@ -1,6 +1,7 @@
 /*
-Model families are rows of tables, not code paths: what a family computes (norm, positions, MLP), how its config.json calls a size, and where its files keep each
-tensor. A family is read in one screen of model_family.c, and Hugging Face's names occur nowhere else.
+Model families are rows of tables, not code paths: what a family computes (norm, positions, MLP), how its config.json
+calls a size, and where its files keep each tensor. A family is read in one screen of model_family.c, and Hugging Face's
+names occur nowhere else.
 */
 #ifndef SEAL_MODEL_FAMILY_H
 #define SEAL_MODEL_FAMILY_H
@@ -17,23 +18,43 @@ typedef enum { POSITIONS_LEARNED, POSITIONS_ROPE } PositionKind;
 typedef enum { MLP_GELU_TANH, MLP_GELU_ERF, MLP_SWIGLU } MlpKind;
 
 typedef enum {
-    WTE, WPE, LNFW, LNFB, HEADW,                                                     // of the model
-    LN1W, LN1B, QKVW, QKVB, ATTPROJW, ATTPROJB, LN2W, LN2B, UPW, UPB, DOWNW, DOWNB,  // of a layer
+    WTE,
+    WPE,
+    LNFW,
+    LNFB,
+    HEADW,  // of the model
+    LN1W,
+    LN1B,
+    QKVW,
+    QKVB,
+    ATTPROJW,
+    ATTPROJB,
+    LN2W,
+    LN2B,
+    UPW,
+    UPB,
+    DOWNW,
+    DOWNB,  // of a layer
     N_TENSOR_KINDS
 } TensorKind;
 
-// A key of config.json and the field of ModelConfig that holds it. null is 0 ("none": no window, as many key-value heads as heads), and the fallback of a float.
+// A key of config.json and the field of ModelConfig that holds it. null is 0 ("none": no window, as many key-value
+// heads as heads), and the fallback of a float.
 typedef struct {
     const char* key;
     enum { KEY_INT, KEY_FLOAT, KEY_BOOL } type;
-    size_t offset;          // in ModelConfig: int, float, bool
-    double low, high;       // allowed
-    double fallback;        // where the key is absent; REQUIRED: it may not be
+    size_t offset;     // in ModelConfig: int, float, bool
+    double low, high;  // allowed
+    double fallback;   // where the key is absent; REQUIRED: it may not be
 } ConfigKey;
 #define REQUIRED -1e300
 
 // A key that must have this value where it is present: anything else would be another model.
-typedef struct { const char* key; const char* text; bool is_true; } FixedKey;  // text: a string; NULL: a boolean
+typedef struct {
+    const char* key;
+    const char* text;
+    bool is_true;
+} FixedKey;  // text: a string; NULL: a boolean
 
 // Which rows of our fused tensor a tensor of the file is.
 typedef enum { PART_ALL, PART_Q, PART_K, PART_V, PART_GATE, PART_UP } Part;
@@ -44,28 +65,30 @@ typedef enum {
 } FileForm;
 typedef enum { ALWAYS, IF_UNTIED, IF_ATTENTION_BIAS, IF_MLP_BIAS } Condition;
 
-// Where a family keeps a tensor. A kind without a row does not exist in the family; several rows of a kind fill parts of one tensor.
+// Where a family keeps a tensor. A kind without a row does not exist in the family; several rows of a kind fill parts
+// of one tensor.
 typedef struct {
     TensorKind kind;
     const char* hf_name;  // %d is the layer
     Part part;
     FileForm form;
     Condition when;
-    const char* lora;     // what --lora calls an adapter of this weight: "q", or "q,k,v" where the family has one module for the three
+    const char* lora;  // what --lora calls an adapter of this weight: "q", or "q,k,v" where the family has one module
+                       // for the three
 } FamilyTensor;
 
 typedef struct {
-    const char* model_type;     // config.json's word for the family
+    const char* model_type;  // config.json's word for the family
     const char* architecture;
     NormKind norm;
     PositionKind positions;
     MlpKind mlp;
-    bool untrained_padding;     // the embedding of pad_token_id gets no gradient
-    int ff_times, ff_over;      // FF where nobody names it: C · times / over
-    const ConfigKey* keys[2];   // tables that end with a NULL key
-    const FixedKey* fixed;      // ends with a NULL key
+    bool untrained_padding;       // the embedding of pad_token_id gets no gradient
+    int ff_times, ff_over;        // FF where nobody names it: C · times / over
+    const ConfigKey* keys[2];     // tables that end with a NULL key
+    const FixedKey* fixed;        // ends with a NULL key
     const FamilyTensor* tensors;  // ends with a NULL name
-    const char* buffers[5];     // ends of the names that checkpoints carry along and that hold no weights
+    const char* buffers[5];       // ends of the names that checkpoints carry along and that hold no weights
 } Family;
 
 const Family* family_find(const char* model_type);  // NULL where it is not served

@@ -1,6 +1,7 @@
 /*
-Models as Hugging Face directories: config.json and model.safetensors, or shards with an index. Every tensor of the table must be there with its shape; nothing may
-be left over. Large tensors move in blocks of rows, so that the host never holds a second copy of the model. Adapters travel the same way, under another name.
+Models as Hugging Face directories: config.json and model.safetensors, or shards with an index. Every tensor of the
+table must be there with its shape; nothing may be left over. Large tensors move in blocks of rows, so that the host
+never holds a second copy of the model. Adapters travel the same way, under another name.
 */
 #include <string.h>
 #include <unistd.h>
@@ -25,10 +26,11 @@ static int64_t block_rows(const FileTensor* f) {
     return n < 1 ? 1 : n < f->rows ? n : f->rows;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // the file's order
 
-// The row of the file that holds row `first + r` of ours: grouped by head there (q, k, v of head 0, q, k, v of head 1 …), by part here.
+// The row of the file that holds row `first + r` of ours: grouped by head there (q, k, v of head 0, q, k, v of head 1
+// …), by part here.
 static int64_t file_row(const ModelConfig* c, const FileTensor* f, int64_t r) {
     if (f->form != FILE_HEADS) return r;
     int64_t part = r / ((int64_t)c->NH * c->HS), within = r % ((int64_t)c->NH * c->HS);
@@ -39,7 +41,8 @@ static void reorder(const ModelLayout* layout, const FileTensor* f, const float*
     for (int64_t r = 0; r < f->rows; r++) {
         int64_t there = file_row(&layout->config, f, r);
         if (f->form != FILE_TRANSPOSED) {
-            memcpy(to + (to_file ? there : r) * f->cols, from + (to_file ? r : there) * f->cols, (size_t)f->cols * sizeof(float));
+            memcpy(to + (to_file ? there : r) * f->cols, from + (to_file ? r : there) * f->cols,
+                   (size_t)f->cols * sizeof(float));
             continue;
         }
         for (int64_t c = 0; c < f->cols; c++) {
@@ -48,8 +51,12 @@ static void reorder(const ModelLayout* layout, const FileTensor* f, const float*
         }
     }
 }
-void file_tensor_order(const ModelLayout* layout, const FileTensor* f, const float* rows, float* file) { reorder(layout, f, rows, file, true); }
-void file_tensor_unorder(const ModelLayout* layout, const FileTensor* f, const float* file, float* rows) { reorder(layout, f, file, rows, false); }
+void file_tensor_order(const ModelLayout* layout, const FileTensor* f, const float* rows, float* file) {
+    reorder(layout, f, rows, file, true);
+}
+void file_tensor_unorder(const ModelLayout* layout, const FileTensor* f, const float* file, float* rows) {
+    reorder(layout, f, file, rows, false);
+}
 
 // The shape in the file; returns the number of dimensions.
 static int file_shape(const ModelLayout* layout, const FileTensor* f, int64_t shape[2]) {
@@ -59,7 +66,7 @@ static int file_shape(const ModelLayout* layout, const FileTensor* f, int64_t sh
     return vector ? 1 : 2;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // loading
 
 // Buffers that checkpoints carry along and that hold no weights: causal masks, frequencies.
@@ -71,7 +78,8 @@ static bool known_buffer(const Family* family, const char* name) {
     return false;
 }
 
-// The tensor under its full name, or without the family's first word: files saved from the bare model lack "transformer.".
+// The tensor under its full name, or without the family's first word: files saved from the bare model lack
+// "transformer.".
 static const StTensor* find_tensor(const StModel* model, const FileTensor* f, const StReader** file) {
     const StTensor* found = st_model_find(model, f->hf_name, file);
     const char* dot = strchr(f->hf_name, '.');
@@ -81,16 +89,20 @@ static const StTensor* find_tensor(const StModel* model, const FileTensor* f, co
 static void check_tensor(const ModelLayout* layout, const FileTensor* f, const StReader* file, const StTensor* s) {
     int64_t shape[2];
     int n = file_shape(layout, f, shape);
-    if (s->dtype != ST_F32 && s->dtype != ST_F16 && s->dtype != ST_BF16) fatal("%s: tensor %s is %s, want F32, F16 or BF16", file->file.path, s->name, st_dtype_name(s->dtype));
+    if (s->dtype != ST_F32 && s->dtype != ST_F16 && s->dtype != ST_BF16)
+        fatal("%s: tensor %s is %s, want F32, F16 or BF16", file->file.path, s->name, st_dtype_name(s->dtype));
     if (s->n_dims == n && s->shape[0] == shape[0] && (n == 1 || s->shape[1] == shape[1])) return;
     char found[128] = "", wanted[64];
-    for (int d = 0; d < s->n_dims; d++) snprintf(found + strlen(found), sizeof found - strlen(found), "%s%lld", d ? ", " : "", (long long)s->shape[d]);
+    for (int d = 0; d < s->n_dims; d++)
+        snprintf(found + strlen(found), sizeof found - strlen(found), "%s%lld", d ? ", " : "", (long long)s->shape[d]);
     snprintf(wanted, sizeof wanted, n == 1 ? "%lld" : "%lld, %lld", (long long)shape[0], (long long)shape[1]);
     fatal("%s: tensor %s has shape (%s), the model wants (%s)", file->file.path, s->name, found, wanted);
 }
 
-// Rows [row, row + n) of a file's tensor in our order, all of them unless its form is plain, and what is added to them on the way.
-static void read_rows(const ModelLayout* layout, const FileTensor* f, const StReader* file, const StTensor* s, const RowChange* change, int64_t row, int64_t n, float* rows) {
+// Rows [row, row + n) of a file's tensor in our order, all of them unless its form is plain, and what is added to them
+// on the way.
+static void read_rows(const ModelLayout* layout, const FileTensor* f, const StReader* file, const StTensor* s,
+                      const RowChange* change, int64_t row, int64_t n, float* rows) {
     float* values = f->form == FILE_PLAIN ? rows : host_floats(n * f->cols, f);
     st_to_float(file, s, row * f->cols, n * f->cols, values);
     if (values != rows) file_tensor_unorder(layout, f, values, rows);
@@ -100,7 +112,8 @@ static void read_rows(const ModelLayout* layout, const FileTensor* f, const StRe
     if (change) change->change(change->context, layout, f, row, n, rows);
 }
 
-static void load_tensor(ParameterSet* set, const FileTensor* f, const StReader* file, const StTensor* s, const RowChange* change) {
+static void load_tensor(ParameterSet* set, const FileTensor* f, const StReader* file, const StTensor* s,
+                        const RowChange* change) {
     int64_t n = block_rows(f);
     float* rows = host_floats(n * f->cols, f);
     for (int64_t row = 0; row < f->rows; row += n) {
@@ -112,7 +125,8 @@ static void load_tensor(ParameterSet* set, const FileTensor* f, const StReader* 
     free(rows);
 }
 
-// Everything that must be there is, with its shape and a dtype that is read; everything that is there belongs somewhere.
+// Everything that must be there is, with its shape and a dtype that is read; everything that is there belongs
+// somewhere.
 static void check_files(const StModel* model, const ModelLayout* layout, const char* directory) {
     const Family* family = family_find(layout->config.family);
     const char *missing = NULL, *extra = NULL, *extra_file = NULL;
@@ -135,18 +149,25 @@ static void check_files(const StModel* model, const ModelLayout* layout, const c
     for (int i = 0; i < model->n_files; i++)
         for (int k = 0; k < model->files[i].n_tensors; k++, at++) {
             const char* name = model->files[i].tensors[k].name;
-            bool tied = layout->config.tied_head && (!strcmp(name, "lm_head.weight") || !strcmp(name, "embed_out.weight"));
+            bool tied = layout->config.tied_head &&
+                        (!strcmp(name, "lm_head.weight") || !strcmp(name, "embed_out.weight"));
             if (seen[at] || tied || known_buffer(family, name)) continue;
-            if (!n_extra++) { extra = name; extra_file = model->files[i].file.path; }
+            if (!n_extra++) {
+                extra = name;
+                extra_file = model->files[i].file.path;
+            }
         }
     if (n_missing > 1) fatal("%s: tensor %s and %d others are missing", directory, missing, n_missing - 1);
     if (n_missing) fatal("%s: tensor %s is missing", directory, missing);
-    if (n_extra > 1) fatal("%s: tensor %s and %d others belong to no part of a %s model", extra_file, extra, n_extra - 1, layout->config.family);
+    if (n_extra > 1)
+        fatal("%s: tensor %s and %d others belong to no part of a %s model", extra_file, extra, n_extra - 1,
+              layout->config.family);
     if (n_extra) fatal("%s: tensor %s belongs to no part of a %s model", extra_file, extra, layout->config.family);
     free(seen);
 }
 
-void parameters_load_files(ParameterSet* set, const char* directory, const char* stem, const RowChange* change, bool quiet) {
+void parameters_load_files(ParameterSet* set, const char* directory, const char* stem, const RowChange* change,
+                           bool quiet) {
     const ModelLayout* layout = set->layout;
     StModel model;
     Progress progress;
@@ -165,7 +186,9 @@ void parameters_load_files(ParameterSet* set, const char* directory, const char*
     st_close_model(&model);
 }
 
-void parameters_load(ParameterSet* set, const char* directory, bool quiet) { parameters_load_files(set, directory, "model", NULL, quiet); }
+void parameters_load(ParameterSet* set, const char* directory, bool quiet) {
+    parameters_load_files(set, directory, "model", NULL, quiet);
+}
 
 void model_read(const ModelLayout* layout, const char* directory, const char* stem, float* values) {
     StModel model;
@@ -178,7 +201,8 @@ void model_read(const ModelLayout* layout, const char* directory, const char* st
         const StTensor* s = find_tensor(&model, f, &file);
         float* rows = host_floats(f->rows * f->cols, f);
         read_rows(layout, f, file, s, NULL, 0, f->rows, rows);
-        for (int64_t r = 0; r < f->rows; r++) memcpy(values + t->offset + (f->first + r) * t->ld, rows + r * f->cols, (size_t)f->cols * sizeof(float));
+        for (int64_t r = 0; r < f->rows; r++)
+            memcpy(values + t->offset + (f->first + r) * t->ld, rows + r * f->cols, (size_t)f->cols * sizeof(float));
         free(rows);
     }
     st_close_model(&model);
@@ -190,7 +214,8 @@ void model_fingerprint(const ModelLayout* layout, const char* directory, char he
     StModel model;
     st_open_model(&model, directory, "model");
     check_files(&model, layout, directory);
-    size_t at = 0, size = (size_t)layout->n_files * (sizeof layout->files->hf_name + 2 * FINGERPRINT_ELEMENTS * sizeof(uint16_t));
+    size_t at = 0, size = (size_t)layout->n_files *
+                          (sizeof layout->files->hf_name + 2 * FINGERPRINT_ELEMENTS * sizeof(uint16_t));
     char* text = (char*)calloc(size, 1);
     if (!text) fatal("out of host memory");
     for (int i = 0; i < layout->n_files; i++) {
@@ -214,10 +239,11 @@ void model_fingerprint(const ModelLayout* layout, const char* directory, char he
     st_close_model(&model);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // saving
 
-// Where the rows of a model that is saved come from: a set on the device, or another directory's files and what is added to them.
+// Where the rows of a model that is saved come from: a set on the device, or another directory's files and what is
+// added to them.
 typedef struct {
     const ParameterSet* set;
     const StModel* files;
@@ -228,7 +254,9 @@ static StDtype source_dtype(const SaveSource* source, const FileTensor* f) {
     const StReader* file;
     return source->set ? ST_F32 : find_tensor(source->files, f, &file)->dtype;
 }
-static int64_t source_bytes(const SaveSource* source, const FileTensor* f) { return f->rows * f->cols * (int64_t)st_dtype_size(source_dtype(source, f)); }
+static int64_t source_bytes(const SaveSource* source, const FileTensor* f) {
+    return f->rows * f->cols * (int64_t)st_dtype_size(source_dtype(source, f));
+}
 
 static void save_tensor(const ModelLayout* layout, const SaveSource* source, const FileTensor* f, StWriter* out) {
     int64_t n = block_rows(f);
@@ -256,7 +284,10 @@ static int split_shards(const ModelLayout* layout, const SaveSource* source, int
     int64_t room = 0;
     for (int i = 0; i < layout->n_files; i++) {
         int64_t bytes = source_bytes(source, &layout->files[i]);
-        if (i == 0 || bytes > room) { shards++; room = limit; }
+        if (i == 0 || bytes > room) {
+            shards++;
+            room = limit;
+        }
         room -= bytes;
         shard_of[i] = shards - 1;
     }
@@ -268,10 +299,12 @@ static void shard_name(char* name, size_t size, int shard, int shards) {
     else snprintf(name, size, "model-%05d-of-%05d.safetensors", shard + 1, shards);
 }
 
-static void write_index(const ModelLayout* layout, const SaveSource* source, const char* directory, const int* shard_of, int shards) {
+static void write_index(const ModelLayout* layout, const SaveSource* source, const char* directory, const int* shard_of,
+                        int shards) {
     char path[4200], name[64];
     int64_t total = 0;
-    cJSON *json = cJSON_CreateObject(), *metadata = cJSON_AddObjectToObject(json, "metadata"), *map = cJSON_AddObjectToObject(json, "weight_map");
+    cJSON *json = cJSON_CreateObject(), *metadata = cJSON_AddObjectToObject(json, "metadata"),
+          *map = cJSON_AddObjectToObject(json, "weight_map");
     for (int i = 0; i < layout->n_files; i++) {
         shard_name(name, sizeof name, shard_of[i], shards);
         cJSON_AddStringToObject(map, layout->files[i].hf_name, name);
@@ -287,7 +320,8 @@ static void write_index(const ModelLayout* layout, const SaveSource* source, con
 }
 
 // The tensors [first, end) into one file; `done` counts parameters.
-static void save_shard(const ModelLayout* layout, const SaveSource* source, const char* path, int first, int end, Progress* progress, int64_t* done) {
+static void save_shard(const ModelLayout* layout, const SaveSource* source, const char* path, int first, int end,
+                       Progress* progress, int64_t* done) {
     StWriter file;
     st_create(&file, path);
     st_set_metadata(&file, "format", "pt");
@@ -303,7 +337,8 @@ static void save_shard(const ModelLayout* layout, const SaveSource* source, cons
     st_commit(&file);
 }
 
-static void save_model(const ModelLayout* layout, const SaveSource* source, const char* directory, const char* from, const char* dtype, int64_t shard_bytes, bool quiet) {
+static void save_model(const ModelLayout* layout, const SaveSource* source, const char* directory, const char* from,
+                       const char* dtype, int64_t shard_bytes, bool quiet) {
     char path[4200], name[64];
     int* shard_of = (int*)malloc((size_t)layout->n_files * sizeof(int));
     if (!shard_of) fatal("out of host memory");
@@ -334,12 +369,14 @@ static void save_model(const ModelLayout* layout, const SaveSource* source, cons
     progress_end(&progress);
 }
 
-void parameters_save(const ParameterSet* set, const char* directory, const char* from, int64_t shard_bytes, bool quiet) {
+void parameters_save(const ParameterSet* set, const char* directory, const char* from, int64_t shard_bytes,
+                     bool quiet) {
     SaveSource source = {set, NULL, NULL};
     save_model(set->layout, &source, directory, from, "float32", shard_bytes, quiet);
 }
 
-void model_save_changed(const ModelLayout* layout, const char* from, const RowChange* change, const char* directory, int64_t shard_bytes, bool quiet) {
+void model_save_changed(const ModelLayout* layout, const char* from, const RowChange* change, const char* directory,
+                        int64_t shard_bytes, bool quiet) {
     StModel files;
     st_open_model(&files, from, "model");
     check_files(&files, layout, from);

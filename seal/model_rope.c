@@ -1,6 +1,7 @@
 /*
-The table of rotary positions: cos and sin of position · frequency, with the frequencies as the model's scaling bends them (transformers,
-modeling_rope_utils.py). Every intermediate is rounded to fp32 as there: at position 100,000 a frequency's last bit turns the angle by 0.01.
+The table of rotary positions: cos and sin of position · frequency, with the frequencies as the model's scaling bends
+them (transformers, modeling_rope_utils.py). Every intermediate is rounded to fp32 as there: at position 100,000 a
+frequency's last bit turns the angle by 0.01.
 */
 #include <math.h>
 #include "model_config.h"
@@ -8,11 +9,13 @@ modeling_rope_utils.py). Every intermediate is rounded to fp32 as there: at posi
 // Llama 3.1: long wavelengths are divided by the factor, short ones kept, those between interpolated.
 static float llama3_frequency(const RopeConfig* r, float f) {
     const float two_pi = 6.283185307179586f;
-    float low = (float)r->original_positions / r->low_frequency, high = (float)r->original_positions / r->high_frequency;
+    float low = (float)r->original_positions / r->low_frequency,
+          high = (float)r->original_positions / r->high_frequency;
     float wavelength = two_pi / f;
     if (wavelength < high) return f;
     if (wavelength > low) return f / r->factor;
-    float smooth = ((float)r->original_positions / wavelength - r->low_frequency) / (r->high_frequency - r->low_frequency);
+    float smooth = ((float)r->original_positions / wavelength - r->low_frequency) /
+                   (r->high_frequency - r->low_frequency);
     return (1.0f - smooth) * f / r->factor + smooth * f;
 }
 

@@ -1,4 +1,5 @@
-/* One optimizer step over a parameter set. See optimizer.h; the kernels are adamw.cu, global_norm.cu and nonfinite.cu. */
+/* One optimizer step over a parameter set. See optimizer.h; the kernels are adamw.cu, global_norm.cu and nonfinite.cu.
+ */
 #include "kernels.h"
 #include "optimizer.h"
 // defines: ranks_sum
@@ -14,7 +15,8 @@ void gradients_sum_layer(const ParameterSet* set, int layer, cudaStream_t stream
         const ModelTensor* t = &layout->tensors[i];
         if (t->layer != layer) continue;
         for (int r = 0; r < ranks_count(); r++) {
-            int64_t low = shard_begin(layout, r), high = shard_begin(layout, r + 1), end = t->offset + t->rows * t->cols;
+            int64_t low = shard_begin(layout, r), high = shard_begin(layout, r + 1),
+                    end = t->offset + t->rows * t->cols;
             if (low < t->offset) low = t->offset;
             if (high > end) high = end;
             if (low < high) ranks_sum_at(set->grads + low, (size_t)(high - low), r, stream);
@@ -31,9 +33,11 @@ static void spread_weights(const ParameterSet* set, cudaStream_t stream) {
     ranks_group_end();
 }
 
-void optimizer_step(ParameterSet* set, const AdamwSettings* a, float lr, float* norm, float* scale, cudaStream_t stream) {
+void optimizer_step(ParameterSet* set, const AdamwSettings* a, float lr, float* norm, float* scale,
+                    cudaStream_t stream) {
     NVTX_RANGE("optimizer");
-    if (ranks_count() == 1) global_norm(norm, scale, set->norm_partial, set->rows, set->n_rows, set->n_chunks, a->clip, stream);
+    if (ranks_count() == 1)
+        global_norm(norm, scale, set->norm_partial, set->rows, set->n_rows, set->n_chunks, a->clip, stream);
     else {
         gradient_squares(set->squares, set->norm_partial, set->rows, set->n_rows, set->n_chunks, stream);
         ranks_sum_double(set->squares, 1, stream);

@@ -9,7 +9,7 @@
 static void* value_of(const OptionRow* row, void* values) { return (char*)values + row->offset; }
 static bool belongs(const OptionRow* row, int command) { return row->commands >> command & 1; }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // parsing
 
 // Levenshtein distance, for "did you mean".
@@ -42,7 +42,10 @@ static const OptionRow* find_row(const OptionTable* table, int command, const ch
         if (same && belongs(row, command)) return row;
         if (same) elsewhere = row;
         int d = distance(wanted, row->name);
-        if (belongs(row, command) && d < least) { least = d; nearest = row; }
+        if (belongs(row, command) && d < least) {
+            least = d;
+            nearest = row;
+        }
     }
     const char* c = table->commands[command].name;
     if (elsewhere) fatal("%s: --%s is not an option of this command; see %s %s --help", c, wanted, table->program, c);
@@ -57,7 +60,9 @@ static bool in_choices(const char* choices, const char* text) {
     return false;
 }
 
-static bool takes_auto(const OptionRow* row) { return row->type == OPTION_INT && row->choices && in_choices(row->choices, "auto"); }
+static bool takes_auto(const OptionRow* row) {
+    return row->type == OPTION_INT && row->choices && in_choices(row->choices, "auto");
+}
 
 static void set_value(const OptionRow* row, const char* text, void* values) {
     void* value = value_of(row, values);
@@ -70,10 +75,14 @@ static void set_value(const OptionRow* row, const char* text, void* values) {
             *(bool*)value = !strcmp(text, "on");
             break;
         case OPTION_INT: {
-            if (takes_auto(row) && !strcmp(text, "auto")) { *(int64_t*)value = OPTION_AUTO; break; }
+            if (takes_auto(row) && !strcmp(text, "auto")) {
+                *(int64_t*)value = OPTION_AUTO;
+                break;
+            }
             long long n = strtoll(text, &end, 10);
             if (end == text || *end || errno) fatal("--%s is \"%s\", want a whole number", row->name, text);
-            if (n < row->low || n > row->high) fatal("--%s is %lld, want %.0f to %.0f", row->name, n, row->low, row->high);
+            if (n < row->low || n > row->high)
+                fatal("--%s is %lld, want %.0f to %.0f", row->name, n, row->low, row->high);
             *(int64_t*)value = n;
             break;
         }
@@ -121,7 +130,10 @@ static int find_command(const OptionTable* table, const char* name) {
     for (int i = 0; i < table->n_commands; i++) {
         if (!strcmp(table->commands[i].name, name)) return i;
         int d = distance(name, table->commands[i].name);
-        if (d < least) { least = d; nearest = i; }
+        if (d < least) {
+            least = d;
+            nearest = i;
+        }
     }
     if (nearest >= 0) fatal("unknown command \"%s\"; did you mean %s?", name, table->commands[nearest].name);
     fatal("unknown command \"%s\"; see %s --help", name, table->program);
@@ -151,7 +163,8 @@ int options_parse(const OptionTable* table, int argc, char** argv, void* values,
             exit(0);
         }
         if (strncmp(arg, "--", 2)) {
-            if (!table->commands[command].positional) fatal("%s: unexpected \"%s\"; options begin with --", argv[1], arg);
+            if (!table->commands[command].positional)
+                fatal("%s: unexpected \"%s\"; options begin with --", argv[1], arg);
             positional->items[positional->n++] = arg;
             continue;
         }
@@ -170,13 +183,16 @@ int options_parse(const OptionTable* table, int argc, char** argv, void* values,
         set_value(row, text, values);
     }
     for (int i = 0; i < table->n_options; i++)
-        if ((table->options[i].required >> command & 1) && !given[i]) fatal("%s: --%s is required", argv[1], table->options[i].name);
+        if ((table->options[i].required >> command & 1) && !given[i])
+            fatal("%s: --%s is required", argv[1], table->options[i].name);
     for (int i = 0; i < table->n_rules; i++) {
         const OptionRule* rule = &table->rules[i];
         if (!(rule->commands >> command & 1) || !is_given(table, command, rule->option, given)) continue;
         bool other = is_given(table, command, rule->other, given);
-        if (rule->how == WITHOUT && !other) fatal("%s: --%s does nothing without --%s", argv[1], rule->option, rule->other);
-        if (rule->how == BESIDE && other) fatal("%s: --%s does nothing beside --%s; give one of them", argv[1], rule->option, rule->other);
+        if (rule->how == WITHOUT && !other)
+            fatal("%s: --%s does nothing without --%s", argv[1], rule->option, rule->other);
+        if (rule->how == BESIDE && other)
+            fatal("%s: --%s does nothing beside --%s; give one of them", argv[1], rule->option, rule->other);
     }
     free(given);
     return command;
@@ -188,7 +204,7 @@ void options_free(const OptionTable* table, void* values, StringList* positional
     free(positional->items);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // printing
 
 static const char* value_name(const OptionRow* row) {
@@ -203,14 +219,16 @@ static const char* value_name(const OptionRow* row) {
 
 void options_help(const OptionTable* table, int command, FILE* out) {
     if (command < 0) {
-        fprintf(out, "%s: %s\n\nusage: %s COMMAND [--option value] …\n\n", table->program, table->summary, table->program);
-        for (int i = 0; i < table->n_commands; i++) fprintf(out, "  %-12s %s\n", table->commands[i].name, table->commands[i].help);
+        fprintf(out, "%s: %s\n\nusage: %s COMMAND [--option value] …\n\n", table->program, table->summary,
+                table->program);
+        for (int i = 0; i < table->n_commands; i++)
+            fprintf(out, "  %-12s %s\n", table->commands[i].name, table->commands[i].help);
         fprintf(out, "\n%s COMMAND --help lists a command's options.\n", table->program);
         return;
     }
     const CommandRow* c = &table->commands[command];
-    fprintf(out, "%s %s: %s\n\nusage: %s %s [--option value] …%s%s\n\n", table->program, c->name, c->help, table->program, c->name, c->positional ? " " : "",
-            c->positional ? c->positional : "");
+    fprintf(out, "%s %s: %s\n\nusage: %s %s [--option value] …%s%s\n\n", table->program, c->name, c->help,
+            table->program, c->name, c->positional ? " " : "", c->positional ? c->positional : "");
     for (int i = 0; i < table->n_options; i++) {
         const OptionRow* row = &table->options[i];
         if (!belongs(row, command)) continue;
@@ -232,13 +250,15 @@ static const char* value_text(const OptionRow* row, const void* values) {
         case OPTION_SWITCH: return *(const bool*)value ? "on" : "off";
         case OPTION_INT:
             if (takes_auto(row) && *(const int64_t*)value == OPTION_AUTO) return "auto";
-            snprintf(text, sizeof text, "%lld", (long long)*(const int64_t*)value); return text;
+            snprintf(text, sizeof text, "%lld", (long long)*(const int64_t*)value);
+            return text;
         case OPTION_FLOAT: snprintf(text, sizeof text, "%g", *(const double*)value); return text;
         case OPTION_LIST: {
             const StringList* list = value;
             if (!list->n) return NULL;
             *text = 0;
-            for (int i = 0; i < list->n; i++) snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s", i ? ", " : "", list->items[i]);
+            for (int i = 0; i < list->n; i++)
+                snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s", i ? ", " : "", list->items[i]);
             return text;
         }
         default: return *(const char* const*)value;
@@ -246,7 +266,8 @@ static const char* value_text(const OptionRow* row, const void* values) {
 }
 
 void options_print(const OptionTable* table, int command, const void* values, FILE* out) {
-    fprintf(out, "| %-22s | %s\n|------------------------|---------------------------\n", table->commands[command].name, "value");
+    fprintf(out, "| %-22s | %s\n|------------------------|---------------------------\n", table->commands[command].name,
+            "value");
     for (int i = 0; i < table->n_options; i++) {
         const OptionRow* row = &table->options[i];
         const char* text = belongs(row, command) ? value_text(row, values) : NULL;
@@ -261,7 +282,11 @@ void options_markdown(const OptionTable* table, FILE* out) {
         char commands[256] = "";
         int n = 0;
         for (int c = 0; c < table->n_commands; c++)
-            if (belongs(row, c)) { n++; snprintf(commands + strlen(commands), sizeof commands - strlen(commands), "%s%s", *commands ? ", " : "", table->commands[c].name); }
+            if (belongs(row, c)) {
+                n++;
+                snprintf(commands + strlen(commands), sizeof commands - strlen(commands), "%s%s", *commands ? ", " : "",
+                         table->commands[c].name);
+            }
         if (n == table->n_commands) snprintf(commands, sizeof commands, "all");
         char value[256] = "";
         size_t at = 0;
@@ -270,7 +295,8 @@ void options_markdown(const OptionTable* table, FILE* out) {
             value[at++] = *p;
         }
         value[at] = 0;
-        fprintf(out, "| `--%s` | %s | %s | %s | %s |\n", row->name, value, row->fallback && row->type != OPTION_FLAG ? row->fallback : "", commands, row->help);
+        fprintf(out, "| `--%s` | %s | %s | %s | %s |\n", row->name, value,
+                row->fallback && row->type != OPTION_FLAG ? row->fallback : "", commands, row->help);
     }
 }
 
@@ -280,8 +306,10 @@ char* options_json(const OptionTable* table, int command, const void* values) {
         const OptionRow* row = &table->options[i];
         const void* value = (const char*)values + row->offset;
         if (!belongs(row, command)) continue;
-        if (row->type == OPTION_FLAG || row->type == OPTION_SWITCH) cJSON_AddBoolToObject(json, row->name, *(const bool*)value);
-        else if (takes_auto(row) && *(const int64_t*)value == OPTION_AUTO) cJSON_AddStringToObject(json, row->name, "auto");
+        if (row->type == OPTION_FLAG || row->type == OPTION_SWITCH)
+            cJSON_AddBoolToObject(json, row->name, *(const bool*)value);
+        else if (takes_auto(row) && *(const int64_t*)value == OPTION_AUTO)
+            cJSON_AddStringToObject(json, row->name, "auto");
         else if (row->type == OPTION_INT) cJSON_AddNumberToObject(json, row->name, (double)*(const int64_t*)value);
         else if (row->type == OPTION_FLOAT) cJSON_AddNumberToObject(json, row->name, *(const double*)value);
         else if (row->type == OPTION_LIST) {

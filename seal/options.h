@@ -1,7 +1,8 @@
 /*
-ONE option table gives parsing, --help, the printed run header, the log's header object and the README's section. A row: long name, type, range or
-choices, default, help, the commands it belongs to, and where its value goes in the caller's struct. Strict: numbers without trailing characters, ranges
-checked, unknown options answered with the nearest name; every error is one line and status 2.
+ONE option table gives parsing, --help, the printed run header, the log's header object and the README's section. A row:
+long name, type, range or choices, default, help, the commands it belongs to, and where its value goes in the caller's
+struct. Strict: numbers without trailing characters, ranges checked, unknown options answered with the nearest name;
+every error is one line and status 2.
 */
 #ifndef SEAL_OPTIONS_H
 #define SEAL_OPTIONS_H
@@ -32,7 +33,7 @@ typedef struct {
 } StringList;
 
 typedef struct {
-    const char* name;      // without the dashes
+    const char* name;  // without the dashes
     OptionType type;
     size_t offset;         // of the value in the caller's struct
     const char* fallback;  // default as text; NULL: none
@@ -68,14 +69,14 @@ typedef struct {
     int n_rules;
 } OptionTable;
 
-// Fills `values` with defaults, then with argv[2…]; argv[1] is the command. Returns the command's index. --help prints and ends the program with 0.
-// positional receives what stands without a dash.
+// Fills `values` with defaults, then with argv[2…]; argv[1] is the command. Returns the command's index. --help prints
+// and ends the program with 0. positional receives what stands without a dash.
 int options_parse(const OptionTable* table, int argc, char** argv, void* values, StringList* positional);
-void options_free(const OptionTable* table, void* values, StringList* positional);            // the lists
-void options_help(const OptionTable* table, int command, FILE* out);                          // command −1: the program
-void options_print(const OptionTable* table, int command, const void* values, FILE* out);     // |parameter|value|
-void options_markdown(const OptionTable* table, FILE* out);                                   // README's section
-char* options_json(const OptionTable* table, int command, const void* values);                // an object as text, to be freed
+void options_free(const OptionTable* table, void* values, StringList* positional);         // the lists
+void options_help(const OptionTable* table, int command, FILE* out);                       // command −1: the program
+void options_print(const OptionTable* table, int command, const void* values, FILE* out);  // |parameter|value|
+void options_markdown(const OptionTable* table, FILE* out);                                // README's section
+char* options_json(const OptionTable* table, int command, const void* values);  // an object as text, to be freed
 
 #ifdef __cplusplus
 }

@@ -9,7 +9,10 @@ int parallel_cores(void) {
     return n < 1 ? 1 : n > PARALLEL_MOST ? PARALLEL_MOST : n;
 }
 
-typedef struct { void (*body)(void* context); void* context; } Work;
+typedef struct {
+    void (*body)(void* context);
+    void* context;
+} Work;
 
 static void* run(void* argument) {
     const Work* w = argument;

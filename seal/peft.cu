@@ -5,9 +5,10 @@
 #include "peft.h"
 #include "safetensors.h"
 
-#define BASE_KEY "base_sha256"  // in the metadata of adapter_model.safetensors: model_fingerprint of what it was trained over
+#define BASE_KEY \
+    "base_sha256"  // in the metadata of adapter_model.safetensors: model_fingerprint of what it was trained over
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // adapter_model.safetensors
 
 // The model that the adapter belongs to, without tails.
@@ -67,7 +68,7 @@ void peft_save(const ParameterSet* set, const Lora* lora, const char* directory,
     free(config);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // merging
 
 // An adapter on the host: every tensor (rows, cols) at its offset.
@@ -89,7 +90,8 @@ static const float* host_tensor(const HostAdapter* h, Site site, int m, bool b, 
 }
 
 // rows of a weight += s · B · A
-static void add_adapter(const void* context, const ModelLayout* layout, const FileTensor* f, int64_t row, int64_t n, float* rows) {
+static void add_adapter(const void* context, const ModelLayout* layout, const FileTensor* f, int64_t row, int64_t n,
+                        float* rows) {
     const HostAdapter* h = (const HostAdapter*)context;
     const ModelTensor* t = &layout->tensors[f->tensor];
     const int rank = h->lora->rank;
@@ -97,7 +99,8 @@ static void add_adapter(const void* context, const ModelLayout* layout, const Fi
         const LoraSite* site = &h->lora->sites[s];
         if (site_weight((Site)s) != t->kind) continue;
         for (int m = 0; m < site->n; m++) {
-            const float *A = host_tensor(h, (Site)s, m, false, t->layer), *B = host_tensor(h, (Site)s, m, true, t->layer);
+            const float *A = host_tensor(h, (Site)s, m, false, t->layer),
+                        *B = host_tensor(h, (Site)s, m, true, t->layer);
             for (int64_t i = 0; i < n; i++) {
                 int64_t of_module = f->first + row + i - site->first[m];
                 if (of_module < 0 || of_module >= site->rows[m]) continue;
@@ -112,7 +115,8 @@ static void add_adapter(const void* context, const ModelLayout* layout, const Fi
     }
 }
 
-void peft_save_merged(const ParameterSet* set, const Lora* lora, const char* directory, const char* base, int64_t shard_bytes, bool quiet) {
+void peft_save_merged(const ParameterSet* set, const Lora* lora, const char* directory, const char* base,
+                      int64_t shard_bytes, bool quiet) {
     HostAdapter adapter;
     ModelLayout layout;
     RowChange change = {add_adapter, &adapter};
@@ -124,7 +128,10 @@ void peft_save_merged(const ParameterSet* set, const Lora* lora, const char* dir
 }
 
 void peft_load_merged(ParameterSet* set, const char* base, const char* directory, bool quiet) {
-    if (!directory) { parameters_load(set, base, quiet); return; }
+    if (!directory) {
+        parameters_load(set, base, quiet);
+        return;
+    }
     LoraSettings settings;
     Lora lora;
     HostAdapter adapter = {&lora, NULL};
@@ -133,7 +140,8 @@ void peft_load_merged(ParameterSet* set, const char* base, const char* directory
     lora_open(&lora, &set->layout->config, &settings, 1);
     check_base(&lora, directory, base);
     adapter.values = (float*)calloc((size_t)lora.layout.n_elements, sizeof(float));
-    if (!adapter.values) fatal("out of host memory for an adapter of %lld parameters", (long long)lora.layout.n_parameters);
+    if (!adapter.values)
+        fatal("out of host memory for an adapter of %lld parameters", (long long)lora.layout.n_parameters);
     model_read(&lora.layout, directory, "adapter_model", adapter.values);
     parameters_load_files(set, base, "model", &change, quiet);
     free(adapter.values);

@@ -11,7 +11,7 @@
 
 #define CONFIG_MOST ((size_t)1 << 20)
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // modules by name
 
 // True where the comma-separated list holds the word.
@@ -33,7 +33,9 @@ static bool lists_meet(const char* a, const char* b) {
     return false;
 }
 
-bool lora_adapts(const LoraSettings* settings, const FamilyTensor* t) { return t->lora && (!strcmp(settings->modules, "all") || lists_meet(settings->modules, t->lora)); }
+bool lora_adapts(const LoraSettings* settings, const FamilyTensor* t) {
+    return t->lora && (!strcmp(settings->modules, "all") || lists_meet(settings->modules, t->lora));
+}
 
 void lora_check_names(const LoraSettings* settings, const Family* family) {
     if (!strcmp(settings->modules, "all")) return;
@@ -42,14 +44,17 @@ void lora_check_names(const LoraSettings* settings, const Family* family) {
         if (t->lora) snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", *known ? "," : "", t->lora);
     for (const char* p = settings->modules; *p;) {
         size_t n = strcspn(p, ",");
-        if (!n || !listed(known, p, n)) fatal("--lora %s: \"%.*s\" is no module of a %s model; it has %s", settings->modules, (int)n, p, family->model_type, known);
+        if (!n || !listed(known, p, n))
+            fatal("--lora %s: \"%.*s\" is no module of a %s model; it has %s", settings->modules, (int)n, p,
+                  family->model_type, known);
         p += n + (p[n] == ',');
     }
 }
 
 void lora_tensor_name(const FamilyTensor* t, int layer, bool b, char* name, size_t size) {
     const char *number = strstr(t->hf_name, "%d"), *end = strstr(t->hf_name, ".weight");
-    snprintf(name, size, "base_model.model.%.*s%d%.*s.lora_%s.weight", (int)(number - t->hf_name), t->hf_name, layer, (int)(end - number - 2), number + 2, b ? "B" : "A");
+    snprintf(name, size, "base_model.model.%.*s%d%.*s.lora_%s.weight", (int)(number - t->hf_name), t->hf_name, layer,
+             (int)(end - number - 2), number + 2, b ? "B" : "A");
 }
 
 // The last `parts` parts of the module's path: "q_proj", "attn.c_proj".
@@ -62,7 +67,8 @@ static void path_end(const FamilyTensor* t, int parts, char out[64]) {
     snprintf(out, 64, "%s", *at == '.' ? at + 1 : at);
 }
 
-// The adapted modules as PEFT's target_modules: the shortest ends of their paths that are no other module's ("q_proj"; GPT-2: "attn.c_proj").
+// The adapted modules as PEFT's target_modules: the shortest ends of their paths that are no other module's ("q_proj";
+// GPT-2: "attn.c_proj").
 static int target_names(const LoraSettings* settings, const Family* family, char names[][64]) {
     int n = 0;
     for (const FamilyTensor* t = family->tensors; t->hf_name && n < LORA_TARGETS_MOST; t++) {
@@ -81,31 +87,70 @@ static int target_names(const LoraSettings* settings, const Family* family, char
     return n;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // adapter_config.json
 
 // What must be absent, null, false or empty: anything else is mathematics that this trainer does not do.
-static const struct { const char* key; const char* what; } refused[] = {
-    {"use_dora", "DoRA"}, {"rank_pattern", "other ranks for some modules"}, {"alpha_pattern", "another alpha for some modules"}, {"modules_to_save", "other trained modules"},
-    {"layers_to_transform", "adapters on some layers only"}, {"lora_bias", "a bias of the adapter"}, {"megatron_config", "Megatron"}, {"layer_replication", "replicated layers"},
-    {"trainable_token_indices", "trained tokens"}, {"exclude_modules", "excluded modules"}, {"target_parameters", "adapters on single parameters"}, {"use_qalora", "QALoRA"},
-    {"alora_invocation_tokens", "an adapter that waits for its tokens"}, {"arrow_config", "routed adapters"}, {"use_bdlora", "a block-diagonal adapter"},
+static const struct {
+    const char* key;
+    const char* what;
+} refused[] = {
+    {"use_dora", "DoRA"},
+    {"rank_pattern", "other ranks for some modules"},
+    {"alpha_pattern", "another alpha for some modules"},
+    {"modules_to_save", "other trained modules"},
+    {"layers_to_transform", "adapters on some layers only"},
+    {"lora_bias", "a bias of the adapter"},
+    {"megatron_config", "Megatron"},
+    {"layer_replication", "replicated layers"},
+    {"trainable_token_indices", "trained tokens"},
+    {"exclude_modules", "excluded modules"},
+    {"target_parameters", "adapters on single parameters"},
+    {"use_qalora", "QALoRA"},
+    {"alora_invocation_tokens", "an adapter that waits for its tokens"},
+    {"arrow_config", "routed adapters"},
+    {"use_bdlora", "a block-diagonal adapter"},
 };
 
 // What may be set and changes nothing of a finished adapter: read below, seen in its tensors, or of how it began.
-static const char* const harmless[] = {"r", "lora_alpha", "use_rslora", "bias", "peft_type", "init_lora_weights", "target_modules", "layers_pattern", "fan_in_fan_out", "inference_mode", "task_type", "auto_mapping",
-    "base_model_name_or_path", "revision", "lora_dropout", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "runtime_config", "ensure_weight_tying", "peft_version"};
+static const char* const harmless[] = {"r",
+                                       "lora_alpha",
+                                       "use_rslora",
+                                       "bias",
+                                       "peft_type",
+                                       "init_lora_weights",
+                                       "target_modules",
+                                       "layers_pattern",
+                                       "fan_in_fan_out",
+                                       "inference_mode",
+                                       "task_type",
+                                       "auto_mapping",
+                                       "base_model_name_or_path",
+                                       "revision",
+                                       "lora_dropout",
+                                       "loftq_config",
+                                       "eva_config",
+                                       "corda_config",
+                                       "lora_ga_config",
+                                       "runtime_config",
+                                       "ensure_weight_tying",
+                                       "peft_version"};
 
 static bool is_nothing(const cJSON* item) {
-    return !item || cJSON_IsNull(item) || cJSON_IsFalse(item) || ((cJSON_IsArray(item) || cJSON_IsObject(item)) && !item->child);
+    return !item || cJSON_IsNull(item) || cJSON_IsFalse(item) ||
+           ((cJSON_IsArray(item) || cJSON_IsObject(item)) && !item->child);
 }
 
-// A later PEFT's keys. A switch that is on or a group of settings may be other mathematics; a number or a word alone switches nothing on.
+// A later PEFT's keys. A switch that is on or a group of settings may be other mathematics; a number or a word alone
+// switches nothing on.
 static void refuse_unknown(const cJSON* json, const char* path) {
     for (const cJSON* item = json->child; item; item = item->next) {
         bool known = is_nothing(item) || cJSON_IsNumber(item) || cJSON_IsString(item);
-        for (size_t i = 0; i < sizeof harmless / sizeof *harmless && !known; i++) known = !strcmp(item->string, harmless[i]);
-        if (!known) fatal("%s: \"%.60s\" is set, which this trainer does not know; take it out if it changes nothing", path, item->string);
+        for (size_t i = 0; i < sizeof harmless / sizeof *harmless && !known; i++)
+            known = !strcmp(item->string, harmless[i]);
+        if (!known)
+            fatal("%s: \"%.60s\" is set, which this trainer does not know; take it out if it changes nothing", path,
+                  item->string);
     }
 }
 
@@ -123,22 +168,32 @@ static void read_config(const char* path, LoraSettings* settings) {
     char* text = file_read(path, CONFIG_MOST, &length);
     cJSON* json = cJSON_ParseWithLength(text, length);
     if (!cJSON_IsObject(json)) fatal("%s: not a JSON object", path);
-    const cJSON *type = cJSON_GetObjectItemCaseSensitive(json, "peft_type"), *bias = cJSON_GetObjectItemCaseSensitive(json, "bias"),
-                *r = cJSON_GetObjectItemCaseSensitive(json, "r"), *alpha = cJSON_GetObjectItemCaseSensitive(json, "lora_alpha");
-    if (!cJSON_IsString(type) || strcmp(type->valuestring, "LORA")) fatal("%s: peft_type is %.40s, want LORA", path, cJSON_IsString(type) ? type->valuestring : "missing");
-    if (bias && (!cJSON_IsString(bias) || strcmp(bias->valuestring, "none"))) fatal("%s: \"bias\" must be \"none\"; biases of the model are not trained beside an adapter", path);
+    const cJSON *type = cJSON_GetObjectItemCaseSensitive(json, "peft_type"),
+                *bias = cJSON_GetObjectItemCaseSensitive(json, "bias"),
+                *r = cJSON_GetObjectItemCaseSensitive(json, "r"),
+                *alpha = cJSON_GetObjectItemCaseSensitive(json, "lora_alpha");
+    if (!cJSON_IsString(type) || strcmp(type->valuestring, "LORA"))
+        fatal("%s: peft_type is %.40s, want LORA", path, cJSON_IsString(type) ? type->valuestring : "missing");
+    if (bias && (!cJSON_IsString(bias) || strcmp(bias->valuestring, "none")))
+        fatal("%s: \"bias\" must be \"none\"; biases of the model are not trained beside an adapter", path);
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
-        if (!is_nothing(cJSON_GetObjectItemCaseSensitive(json, refused[i].key))) fatal("%s: \"%s\" is set; %s is not served", path, refused[i].key, refused[i].what);
+        if (!is_nothing(cJSON_GetObjectItemCaseSensitive(json, refused[i].key)))
+            fatal("%s: \"%s\" is set; %s is not served", path, refused[i].key, refused[i].what);
     refuse_unknown(json, path);
-    const cJSON *init = cJSON_GetObjectItemCaseSensitive(json, "init_lora_weights"), *rslora = cJSON_GetObjectItemCaseSensitive(json, "use_rslora"),
+    const cJSON *init = cJSON_GetObjectItemCaseSensitive(json, "init_lora_weights"),
+                *rslora = cJSON_GetObjectItemCaseSensitive(json, "use_rslora"),
                 *dropout = cJSON_GetObjectItemCaseSensitive(json, "lora_dropout");
     if (!leaves_the_base(init))
-        fatal("%s: \"init_lora_weights\" is %.40s, which changes the model's own weights; let PEFT convert the adapter (path_initial_model_for_weight_conversion)", path,
-              cJSON_IsString(init) ? init->valuestring : "no word that is known");
+        fatal(
+            "%s: \"init_lora_weights\" is %.40s, which changes the model's own weights; let PEFT convert the adapter "
+            "(path_initial_model_for_weight_conversion)",
+            path, cJSON_IsString(init) ? init->valuestring : "no word that is known");
     if (!is_nothing(rslora) && !cJSON_IsTrue(rslora)) fatal("%s: \"use_rslora\" is neither true nor false", path);
-    if (!cJSON_IsNumber(r) || !(r->valuedouble >= 1 && r->valuedouble <= LORA_RANK_MOST) || r->valuedouble != floor(r->valuedouble))
+    if (!cJSON_IsNumber(r) || !(r->valuedouble >= 1 && r->valuedouble <= LORA_RANK_MOST) ||
+        r->valuedouble != floor(r->valuedouble))
         fatal("%s: \"r\" must be a whole number from 1 to %d", path, LORA_RANK_MOST);
-    if (!cJSON_IsNumber(alpha) || !(alpha->valuedouble > 0 && alpha->valuedouble < 1e9)) fatal("%s: \"lora_alpha\" must be a number above 0", path);
+    if (!cJSON_IsNumber(alpha) || !(alpha->valuedouble > 0 && alpha->valuedouble < 1e9))
+        fatal("%s: \"lora_alpha\" must be a number above 0", path);
     settings->rank = (int)r->valuedouble;
     settings->dropout = cJSON_IsNumber(dropout) ? (float)dropout->valuedouble : 0.0f;
     double divisor = cJSON_IsTrue(rslora) ? sqrt(r->valuedouble) : r->valuedouble;
@@ -160,13 +215,17 @@ void peft_settings(const char* directory, const ModelConfig* config, LoraSetting
         if (!t->lora) continue;
         lora_tensor_name(t, 0, false, name, sizeof name);
         if (!st_model_find(&model, name, &file)) continue;
-        snprintf(settings->modules + strlen(settings->modules), sizeof settings->modules - strlen(settings->modules), "%s%s", settings->modules[0] ? "," : "", t->lora);
+        snprintf(settings->modules + strlen(settings->modules), sizeof settings->modules - strlen(settings->modules),
+                 "%s%s", settings->modules[0] ? "," : "", t->lora);
     }
-    if (!settings->modules[0]) fatal("%s: no adapter of a %s model (its first tensor is %.120s)", directory, config->family, model.files[0].n_tensors ? model.files[0].tensors[0].name : "missing");
+    if (!settings->modules[0])
+        fatal("%s: no adapter of a %s model (its first tensor is %.120s)", directory, config->family,
+              model.files[0].n_tensors ? model.files[0].tensors[0].name : "missing");
     st_close_model(&model);
 }
 
-// α, as short as it gives the same scale back: 16, not 16.000000476837158, which is the nearest float to 16/12 twelve times.
+// α, as short as it gives the same scale back: 16, not 16.000000476837158, which is the nearest float to 16/12 twelve
+// times.
 static cJSON* alpha_item(const LoraSettings* settings) {
     char text[40];
     for (int digits = 6; digits <= 17; digits++) {

@@ -1,6 +1,7 @@
 /*
-Selectors published as PyTorch `.pt` files: the zip archive torch.save writes, holding one float32 tensor or Parameter. The pickle inside is walked, not
-run: the walker knows the dozen opcodes and four names that torch.save uses for this one shape of file and refuses everything else. Safe on hostile input.
+Selectors published as PyTorch `.pt` files: the zip archive torch.save writes, holding one float32 tensor or Parameter.
+The pickle inside is walked, not run: the walker knows the dozen opcodes and four names that torch.save uses for this
+one shape of file and refuses everything else. Safe on hostile input.
 */
 #ifndef SEAL_PT_READER_H
 #define SEAL_PT_READER_H

@@ -32,7 +32,9 @@ uint64_t random_bits(uint64_t seed, uint64_t stream, uint64_t counter) {
     return (uint64_t)x[1] << 32 | x[0];
 }
 
-static double to_open_unit(uint32_t high, uint32_t low) { return (((uint64_t)high << 32 | low) >> 12) * 0x1p-52 + 0x1p-53; }
+static double to_open_unit(uint32_t high, uint32_t low) {
+    return (((uint64_t)high << 32 | low) >> 12) * 0x1p-52 + 0x1p-53;
+}
 
 double random_uniform(uint64_t seed, uint64_t stream, uint64_t counter) {
     uint32_t x[4];
@@ -46,7 +48,9 @@ double random_normal(uint64_t seed, uint64_t stream, uint64_t counter) {  // Box
     return sqrt(-2.0 * log(to_open_unit(x[1], x[0]))) * cos(6.283185307179586 * to_open_unit(x[3], x[2]));
 }
 
-double random_gumbel(uint64_t seed, uint64_t stream, uint64_t counter) { return -log(-log(random_uniform(seed, stream, counter))); }
+double random_gumbel(uint64_t seed, uint64_t stream, uint64_t counter) {
+    return -log(-log(random_uniform(seed, stream, counter)));
+}
 
 uint64_t random_below(uint64_t seed, uint64_t stream, uint64_t counter, uint64_t n) {
     return (uint64_t)(((unsigned __int128)random_bits(seed, stream, counter) * n) >> 64);

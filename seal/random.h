@@ -1,6 +1,7 @@
 /*
-Counter-based random numbers: Philox 4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"). A number depends only on (seed, stream,
-counter), never on what was drawn before, so any rank, thread or resumed run draws the same.
+Counter-based random numbers: Philox 4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"). A
+number depends only on (seed, stream, counter), never on what was drawn before, so any rank, thread or resumed run draws
+the same.
 */
 #ifndef SEAL_RANDOM_H
 #define SEAL_RANDOM_H
@@ -16,7 +17,8 @@ uint64_t random_bits(uint64_t seed, uint64_t stream, uint64_t counter);
 double random_uniform(uint64_t seed, uint64_t stream, uint64_t counter);  // in (0, 1), both ends excluded
 double random_normal(uint64_t seed, uint64_t stream, uint64_t counter);   // mean 0, variance 1
 double random_gumbel(uint64_t seed, uint64_t stream, uint64_t counter);   // Gumbel(0, 1): −log(−log u)
-uint64_t random_below(uint64_t seed, uint64_t stream, uint64_t counter, uint64_t n);  // uniform in [0, n), without modulo bias worth naming (n < 2^32)
+uint64_t random_below(uint64_t seed, uint64_t stream, uint64_t counter,
+                      uint64_t n);  // uniform in [0, n), without modulo bias worth naming (n < 2^32)
 // A permutation of 0 … n − 1 that belongs to (seed, stream): Fisher–Yates.
 void random_permutation(uint64_t seed, uint64_t stream, int* order, int n);
 

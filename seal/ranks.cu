@@ -16,7 +16,8 @@ static struct {
 
 static void nccl_check(ncclResult_t result, const char* call, const char* file, int line) {
     if (result == ncclSuccess) return;
-    fprintf(stderr, "NCCL error: %s (%s)\n  in %s\n  at %s:%d\n", ncclGetErrorString(result), ncclGetLastError(NULL), call, file, line);
+    fprintf(stderr, "NCCL error: %s (%s)\n  in %s\n  at %s:%d\n", ncclGetErrorString(result), ncclGetLastError(NULL),
+            call, file, line);
     device_exit();
 }
 #define ncclCheck(call) nccl_check(call, #call, __FILE__, __LINE__)
@@ -38,7 +39,8 @@ void ranks_hello(void) {
     error_rank = rank > 0 ? rank : 0;
 }
 
-// Two ranks on one GPU: a launcher that shows each the same one, or more ranks than GPUs. On the CPU all have the same "device".
+// Two ranks on one GPU: a launcher that shows each the same one, or more ranks than GPUs. On the CPU all have the same
+// "device".
 static void look_for_shared_gpus(MPI_Comm machine) {
 #ifdef __CUDACC__
     char mine[32] = "", *all = (char*)malloc((size_t)world.machine_n * sizeof mine);
@@ -48,7 +50,8 @@ static void look_for_shared_gpus(MPI_Comm machine) {
     cudaCheck(cudaDeviceGetPCIBusId(mine, sizeof mine, device));
     MPI_Allgather(mine, sizeof mine, MPI_BYTE, all, sizeof mine, MPI_BYTE, machine);
     for (int r = 0; r < world.machine_rank; r++)
-        if (!strcmp(all + r * sizeof mine, mine)) fatal("%d ranks on a machine, and two of them have GPU %s; one rank a GPU", world.machine_n, mine);
+        if (!strcmp(all + r * sizeof mine, mine))
+            fatal("%d ranks on a machine, and two of them have GPU %s; one rank a GPU", world.machine_n, mine);
     free(all);
 #else
     (void)machine;
@@ -86,9 +89,15 @@ void ranks_start(int expected) {
         world.started = true;
         MPI_Comm_rank(MPI_COMM_WORLD, &world.rank);
         MPI_Comm_size(MPI_COMM_WORLD, &world.n);
-        if (world.n == 1) fatal("the launcher started %d processes, MPI knows of one: they were started by another MPI than this program's", launched_count());
+        if (world.n == 1)
+            fatal(
+                "the launcher started %d processes, MPI knows of one: they were started by another MPI than this "
+                "program's",
+                launched_count());
     }
-    if (expected && expected != world.n) fatal("--ranks is %d and %d %s started; use mpirun -n %d, or --dry-run to plan", expected, world.n, world.n == 1 ? "process was" : "were", expected);
+    if (expected && expected != world.n)
+        fatal("--ranks is %d and %d %s started; use mpirun -n %d, or --dry-run to plan", expected, world.n,
+              world.n == 1 ? "process was" : "were", expected);
     if (world.n == 1) return;
     error_rank = world.rank;
     MPI_Comm machine;
@@ -98,7 +107,8 @@ void ranks_start(int expected) {
     watch_each_other();  // before anything that may fail on one machine alone
     take_gpu(machine);
     MPI_Comm_free(&machine);
-    // NVLink's sums in the switch differ from call to call (nccl issue 1497); all else adds in an order that the machines decide.
+    // NVLink's sums in the switch differ from call to call (nccl issue 1497); all else adds in an order that the
+    // machines decide.
     if (!getenv("NCCL_ALGO")) setenv("NCCL_NVLS_ENABLE", "0", 0);
     ncclUniqueId id;
     ncclComm_t comm;
@@ -142,7 +152,7 @@ size_t ranks_least_size(size_t x) {
     return (size_t)least;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // device
 
 void ranks_sum(float* x, size_t n, cudaStream_t stream) {

@@ -1,7 +1,8 @@
 /*
-Ranks: one process a GPU, started by mpirun or srun. MPI starts them, tells each its number and shares the NCCL id; all data between GPUs goes through NCCL (on the
-CPU build dev/cpu/nccl.cpp). A process that nobody started in company is rank 0 of 1, and everything here is then nothing. Where the build lacks NCCL
-or MPI, ranks_one.cu stands in for ranks.cu.
+Ranks: one process a GPU, started by mpirun or srun. MPI starts them, tells each its number and shares the NCCL id; all
+data between GPUs goes through NCCL (on the CPU build dev/cpu/nccl.cpp). A process that nobody started in company is
+rank 0 of 1, and everything here is then nothing. Where the build lacks NCCL or MPI, ranks_one.cu stands in for
+ranks.cu.
 */
 #ifndef SEAL_RANKS_H
 #define SEAL_RANKS_H
@@ -12,7 +13,8 @@ or MPI, ranks_one.cu stands in for ranks.cu.
 
 // First in main, before a message can be wanted: ranks other than 0 let rank 0 speak first.
 void ranks_hello(void);
-// Takes this rank's GPU, joins the others. `expected`: --ranks, 0 = whatever was started. Fatal where the launcher, the build or the GPUs do not suffice.
+// Takes this rank's GPU, joins the others. `expected`: --ranks, 0 = whatever was started. Fatal where the launcher, the
+// build or the GPUs do not suffice.
 void ranks_start(int expected);
 // Instead of ranks_start, to plan: ranks_count() is n, and nothing is started.
 void ranks_plan(int n);
@@ -28,9 +30,9 @@ void ranks_share(void* data, size_t bytes);
 size_t ranks_least_size(size_t x);  // the smallest of all ranks' numbers
 
 // Device, queued on `stream`; every rank makes the same calls in the same order. With one rank they do nothing.
-void ranks_sum(float* x, size_t n, cudaStream_t stream);            // on all ranks, the same bits everywhere
+void ranks_sum(float* x, size_t n, cudaStream_t stream);  // on all ranks, the same bits everywhere
 void ranks_sum_double(double* x, size_t n, cudaStream_t stream);
-void ranks_least(int* x, size_t n, cudaStream_t stream);            // the minimum, on all ranks
+void ranks_least(int* x, size_t n, cudaStream_t stream);               // the minimum, on all ranks
 void ranks_sum_at(float* x, size_t n, int root, cudaStream_t stream);  // on root; x of the others is then undefined
 void ranks_spread(void* x, size_t bytes, int root, cudaStream_t stream);
 void ranks_group_begin(void);  // the calls up to the end become one

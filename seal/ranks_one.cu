@@ -1,4 +1,5 @@
-/* Stands in for ranks.cu where the build lacks NCCL or MPI: one rank, and a clear word to who starts more. See ranks.h. */
+/* Stands in for ranks.cu where the build lacks NCCL or MPI: one rank, and a clear word to who starts more. See ranks.h.
+ */
 #include "error.h"
 #include "ranks.h"
 
@@ -8,10 +9,13 @@ void ranks_start(int expected) {
     int started = 1;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (getenv(names[i]) && atoi(getenv(names[i])) > started) started = atoi(getenv(names[i]));
-    if (started > 1 || expected > 1) fatal("this build has one rank: NCCL or MPI was missing when it was made (`make info`)");
+    if (started > 1 || expected > 1)
+        fatal("this build has one rank: NCCL or MPI was missing when it was made (`make info`)");
 }
 static int planned = 1;
-void ranks_plan(int n) { if (n) planned = n; }
+void ranks_plan(int n) {
+    if (n) planned = n;
+}
 void ranks_end(void) {}
 int ranks_rank(void) { return 0; }
 int ranks_count(void) { return planned; }

@@ -14,10 +14,13 @@
 // defines: SelectorFile, selection_order
 #include "selection.h"
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // what is shown: curves by the log's fields, columns by the table's
 
-typedef struct { const char *field, *title, *axis; bool log; } Curve;
+typedef struct {
+    const char *field, *title, *axis;
+    bool log;
+} Curve;
 static const Curve curves[] = {
     {"loss", "Training loss", "mean loss of the batch, nats per token", true},
     {"valid_loss", "Held-out loss", "loss, nats per token", false},
@@ -29,39 +32,51 @@ static const Curve curves[] = {
 };
 #define N_CURVES ((int)(sizeof curves / sizeof *curves))
 
-typedef struct { const char *field, *title; int digits; bool percent; } ColumnStyle;
+typedef struct {
+    const char *field, *title;
+    int digits;
+    bool percent;
+} ColumnStyle;
 static const ColumnStyle column_styles[] = {
-    {"refusal", "refuses forbidden, %", 1, true},
-    {"task_accuracy", "new tasks right, %", 1, true},
-    {"old_accuracy", "old tasks right, %", 1, true},
-    {"over_refusal", "over-refuses, %", 1, true},
-    {"lookalike", "look-alikes right, %", 1, true},
-    {"auc", "AUC of ω", 4, false},
-    {"unsafe_kept", "unsafe rows kept", 0, false},
-    {"seconds", "time, s", 1, false},
+    {"refusal", "refuses forbidden, %", 1, true},    {"task_accuracy", "new tasks right, %", 1, true},
+    {"old_accuracy", "old tasks right, %", 1, true}, {"over_refusal", "over-refuses, %", 1, true},
+    {"lookalike", "look-alikes right, %", 1, true},  {"auc", "AUC of ω", 4, false},
+    {"unsafe_kept", "unsafe rows kept", 0, false},   {"seconds", "time, s", 1, false},
 };
 
 // Labels in this order and colour; others follow in the order of the file.
 #define MOST_LABELS 16
 #define MOST_ROWS INT32_MAX
-static const struct { const char *label, *colour; } known_labels[] = {
-    {"unsafe", "#d55e00"}, {"refusal", "#cc79a7"}, {"old", "#56b4e9"}, {"new", "#009e73"}, {"safe", "#0072b2"}, {"useful", "#009e73"}, {"benign", "#009e73"},
+static const struct {
+    const char *label, *colour;
+} known_labels[] = {
+    {"unsafe", "#d55e00"}, {"refusal", "#cc79a7"}, {"old", "#56b4e9"},    {"new", "#009e73"},
+    {"safe", "#0072b2"},   {"useful", "#009e73"},  {"benign", "#009e73"},
 };
 #define N_KNOWN_LABELS ((int)(sizeof known_labels / sizeof *known_labels))
 
 static const char style[] =
-    "body{font:15px/1.5 system-ui,sans-serif;color:#222;background:#fff;max-width:1140px;margin:2em auto;padding:0 1.2em}"
-    "h1{font-size:1.6em;margin:0 0 .2em}h2{font-size:1.2em;margin:2em 0 .6em;border-bottom:1px solid #ddd}p.note{color:#555;max-width:60em}"
-    "table{border-collapse:collapse;font-variant-numeric:tabular-nums}th,td{padding:.3em .7em;border-bottom:1px solid #e6e6e6;text-align:right;white-space:nowrap}td{border-left:.5em solid #fff;background-clip:padding-box}"
-    "th{font-weight:600;vertical-align:bottom;white-space:normal}th:first-child,td:first-child{text-align:left}.wide{overflow-x:auto}"
-    "div.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(400px,1fr));gap:1.4em}figure{margin:0}figcaption{font-weight:600;margin-bottom:.3em}"
-    "figcaption span{font-weight:400;color:#555}svg{width:100%;height:auto;display:block}details{margin:.3em 0}summary{cursor:pointer}details table,table.runs{font-size:.88em}"
+    "body{font:15px/1.5 system-ui,sans-serif;color:#222;background:#fff;max-width:1140px;margin:2em auto;padding:0 "
+    "1.2em}"
+    "h1{font-size:1.6em;margin:0 0 .2em}h2{font-size:1.2em;margin:2em 0 .6em;border-bottom:1px solid "
+    "#ddd}p.note{color:#555;max-width:60em}"
+    "table{border-collapse:collapse;font-variant-numeric:tabular-nums}th,td{padding:.3em .7em;border-bottom:1px solid "
+    "#e6e6e6;text-align:right;white-space:nowrap}td{border-left:.5em solid #fff;background-clip:padding-box}"
+    "th{font-weight:600;vertical-align:bottom;white-space:normal}th:first-child,td:first-child{text-align:left}.wide{"
+    "overflow-x:auto}"
+    "div.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(400px,1fr));gap:1.4em}figure{margin:0}"
+    "figcaption{font-weight:600;margin-bottom:.3em}"
+    "figcaption span{font-weight:400;color:#555}svg{width:100%;height:auto;display:block}details{margin:.3em "
+    "0}summary{cursor:pointer}details table,table.runs{font-size:.88em}"
     "i.dot{display:inline-block;width:.75em;height:.75em;border-radius:50%;margin-right:.5em}";
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // reading
 
-typedef struct { double *x, *y; int n, capacity; } Points;
+typedef struct {
+    double *x, *y;
+    int n, capacity;
+} Points;
 typedef struct {
     const char* path;
     const char* name;    // path without what all runs share
@@ -72,7 +87,12 @@ typedef struct {
     bool has_selector;
 } ReportRun;
 
-typedef struct { char names[MOST_LABELS][48]; int n; int* of_row; int64_t n_rows; } Labels;  // n 0: none given
+typedef struct {
+    char names[MOST_LABELS][48];
+    int n;
+    int* of_row;
+    int64_t n_rows;
+} Labels;  // n 0: none given
 
 static void* need(void* p) {
     if (!p) fatal("report: out of memory");
@@ -89,9 +109,12 @@ static void add_point(Points* p, double x, double y) {
     p->y[p->n++] = y;
 }
 
-static const cJSON* get(const cJSON* object, const char* name) { return cJSON_GetObjectItemCaseSensitive(object, name); }
+static const cJSON* get(const cJSON* object, const char* name) {
+    return cJSON_GetObjectItemCaseSensitive(object, name);
+}
 
-// log.jsonl: a header, then an object a step. A last line cut short by a run that still goes on, or was killed, is left out.
+// log.jsonl: a header, then an object a step. A last line cut short by a run that still goes on, or was killed, is left
+// out.
 static void read_log(ReportRun* run, const char* path) {
     DataRecord record;
     RecordReader* reader = records_open(path);
@@ -134,9 +157,18 @@ static bool in_run(const ReportRun* run, const char* name, const char* out, char
 static void read_run(ReportRun* run, const char* out) {
     char path[4200];
     bool some = false;
-    if (in_run(run, "log.jsonl", out, path)) { read_log(run, path); some = true; }
-    if (in_run(run, "summary.json", out, path)) { run->summary = read_json(path); some = true; }
-    if (in_run(run, "selector.safetensors", out, path)) { selector_file_read(&run->selector, path); run->has_selector = some = true; }
+    if (in_run(run, "log.jsonl", out, path)) {
+        read_log(run, path);
+        some = true;
+    }
+    if (in_run(run, "summary.json", out, path)) {
+        run->summary = read_json(path);
+        some = true;
+    }
+    if (in_run(run, "selector.safetensors", out, path)) {
+        selector_file_read(&run->selector, path);
+        run->has_selector = some = true;
+    }
     if (!some) fatal("%s: no run: it has no log.jsonl, summary.json or selector.safetensors", run->path);
 }
 
@@ -151,7 +183,8 @@ static void name_runs(ReportRun* runs, int n) {
     for (int r = 0; r < n; r++) runs[r].name = strlen(runs[r].path) > shared ? runs[r].path + shared : runs[r].path;
 }
 
-// A run has the colour of the method it belongs to (seal-1, seal-1/selector), in the table's order; the others take what is left.
+// A run has the colour of the method it belongs to (seal-1, seal-1/selector), in the table's order; the others take
+// what is left.
 static void colour_runs(ReportRun* runs, int n, const cJSON* table) {
     int methods = cJSON_GetArraySize(table), others = 0;
     for (int r = 0; r < n; r++) {
@@ -160,7 +193,9 @@ static void colour_runs(ReportRun* runs, int n, const cJSON* table) {
         cJSON_ArrayForEach(row, table) {
             const cJSON* method = get(row, "method");
             size_t length = cJSON_IsString(method) ? strlen(method->valuestring) : 0;
-            if (length && !strncmp(runs[r].name, method->valuestring, length) && (!runs[r].name[length] || runs[r].name[length] == '/')) break;
+            if (length && !strncmp(runs[r].name, method->valuestring, length) &&
+                (!runs[r].name[length] || runs[r].name[length] == '/'))
+                break;
             m++;
         }
         runs[r].colour = chart_colours[(m < methods ? m : methods + others++) % CHART_COLOURS];
@@ -177,9 +212,12 @@ static Labels read_labels(const char* path) {
     while (records_next(reader, &record)) {
         cJSON* object = record.broken ? NULL : cJSON_ParseWithLength(record.bytes, record.length);
         const cJSON *row = get(object, "row"), *name = get(object, "kind") ? get(object, "kind") : get(object, "label");
-        if (!cJSON_IsString(name)) fatal("%s:%lld: row %lld has no text \"kind\" or \"label\"", path, (long long)record.line, (long long)record.row);
+        if (!cJSON_IsString(name))
+            fatal("%s:%lld: row %lld has no text \"kind\" or \"label\"", path, (long long)record.line,
+                  (long long)record.row);
         int64_t at = cJSON_IsNumber(row) ? (int64_t)fmin(fmax(row->valuedouble, -1.0), MOST_ROWS + 1.0) : record.row;
-        if (at < 0 || at > MOST_ROWS || at > 1000 * record.row + 1000000) fatal("%s:%lld: row %lld, far beyond the number of lines", path, (long long)record.line, (long long)at);
+        if (at < 0 || at > MOST_ROWS || at > 1000 * record.row + 1000000)
+            fatal("%s:%lld: row %lld, far beyond the number of lines", path, (long long)record.line, (long long)at);
         if (at >= capacity) {
             int64_t grown = at >= 2 * capacity ? at + 1024 : 2 * capacity;
             labels.of_row = need(realloc(labels.of_row, (size_t)grown * sizeof(int)));
@@ -189,7 +227,8 @@ static Labels read_labels(const char* path) {
         int l = 0;
         while (l < labels.n && strcmp(labels.names[l], name->valuestring)) l++;
         if (l == MOST_LABELS || strlen(name->valuestring) >= sizeof labels.names[0])
-            fatal("%s:%lld: \"%.60s\": want at most %d labels of at most %zu characters", path, (long long)record.line, name->valuestring, MOST_LABELS, sizeof labels.names[0] - 1);
+            fatal("%s:%lld: \"%.60s\": want at most %d labels of at most %zu characters", path, (long long)record.line,
+                  name->valuestring, MOST_LABELS, sizeof labels.names[0] - 1);
         if (l == labels.n) snprintf(labels.names[labels.n++], sizeof labels.names[0], "%s", name->valuestring);
         labels.of_row[at] = l;
         if (at >= labels.n_rows) labels.n_rows = at + 1;
@@ -200,7 +239,7 @@ static Labels read_labels(const char* path) {
     return labels;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // tables
 
 static const ColumnStyle* style_of(const char* field) {
@@ -217,8 +256,7 @@ static void put_number(Text* out, double x, int digits) {
 
 static bool in_table(const cJSON* table, const char* field) {
     const cJSON* row;
-    cJSON_ArrayForEach(row, table)
-        if (cJSON_IsNumber(get(row, field)) || cJSON_IsString(get(row, field))) return true;
+    cJSON_ArrayForEach(row, table) if (cJSON_IsNumber(get(row, field)) || cJSON_IsString(get(row, field))) return true;
     return false;
 }
 
@@ -240,7 +278,8 @@ static int table_columns(const cJSON* table, const char** columns, int most) {
 static void put_cell(Text* out, const cJSON* value, const ColumnStyle* s) {
     // a share in percent is a bar behind its figure as well
     if (cJSON_IsNumber(value) && s && s->percent)
-        text_printf(out, "<td style=\"background:linear-gradient(90deg,#d6ebf8 %.1f%%,transparent 0)\">", fmin(fmax(value->valuedouble, 0.0), 100.0));
+        text_printf(out, "<td style=\"background:linear-gradient(90deg,#d6ebf8 %.1f%%,transparent 0)\">",
+                    fmin(fmax(value->valuedouble, 0.0), 100.0));
     else text_printf(out, "<td>");
     if (cJSON_IsNumber(value)) put_number(out, value->valuedouble, s ? s->digits : -1);
     else if (cJSON_IsString(value)) text_escaped(out, value->valuestring);
@@ -262,7 +301,10 @@ static void put_table(Text* out, const cJSON* table) {
     cJSON_ArrayForEach(row, table) {
         text_printf(out, "<tr>");
         for (int c = 0; c < n; c++) {
-            if (c || !cJSON_IsString(get(row, columns[c]))) { put_cell(out, get(row, columns[c]), style_of(columns[c])); continue; }
+            if (c || !cJSON_IsString(get(row, columns[c]))) {
+                put_cell(out, get(row, columns[c]), style_of(columns[c]));
+                continue;
+            }
             text_printf(out, "<td><i class=\"dot\" style=\"background:%s\"></i>", chart_colours[r % CHART_COLOURS]);
             text_escaped(out, get(row, columns[c])->valuestring);
             text_printf(out, "</td>");
@@ -283,10 +325,22 @@ static void put_summary_cell(Text* out, const ReportRun* run, const char* field,
 }
 
 static void put_runs(Text* out, const ReportRun* runs, int n) {
-    static const struct { const char *field, *title; double scale; int digits; } columns[] = {
-        {"command", "command", 1, -1}, {"algorithm", "algorithm", 1, 0}, {"gamma", "γ", 1, -1}, {"selector-optimizer", "ω optimizer", 1, -1}, {"lr", "learning rate", 1, -1},
-        {"steps", "steps", 1, 0}, {"tokens", "tokens trained", 1, 0}, {"wall_s", "time, s", 1, 1}, {"peak_bytes", "memory, MiB", 1.0 / (1 << 20), 0},
-        {"loss", "last loss", 1, 4}, {"valid_loss", "held-out loss", 1, 4},
+    static const struct {
+        const char *field, *title;
+        double scale;
+        int digits;
+    } columns[] = {
+        {"command", "command", 1, -1},
+        {"algorithm", "algorithm", 1, 0},
+        {"gamma", "γ", 1, -1},
+        {"selector-optimizer", "ω optimizer", 1, -1},
+        {"lr", "learning rate", 1, -1},
+        {"steps", "steps", 1, 0},
+        {"tokens", "tokens trained", 1, 0},
+        {"wall_s", "time, s", 1, 1},
+        {"peak_bytes", "memory, MiB", 1.0 / (1 << 20), 0},
+        {"loss", "last loss", 1, 4},
+        {"valid_loss", "held-out loss", 1, 4},
     };
     const int n_columns = (int)(sizeof columns / sizeof *columns);
     text_printf(out, "<h2>Runs</h2>\n<div class=\"wide\"><table class=\"runs\"><tr><th>run</th>");
@@ -297,7 +351,8 @@ static void put_runs(Text* out, const ReportRun* runs, int n) {
         text_printf(out, "<tr><td>");
         text_escaped(out, runs[r].name);
         text_printf(out, "</td>");
-        for (int c = 0; c < n_columns; c++) put_summary_cell(out, &runs[r], columns[c].field, columns[c].scale, columns[c].digits);
+        for (int c = 0; c < n_columns; c++)
+            put_summary_cell(out, &runs[r], columns[c].field, columns[c].scale, columns[c].digits);
         text_printf(out, "</tr>\n");
     }
     text_printf(out, "</table></div>\n<h2>Settings</h2>\n");
@@ -320,7 +375,7 @@ static void put_runs(Text* out, const ReportRun* runs, int n) {
     }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // charts
 
 static void begin_figure(Text* out, const char* title, const char* note) {
@@ -361,14 +416,16 @@ static void put_curve(Text* out, const ReportRun* runs, int n, int c) {
         for (int i = 0; i < thin[lines].n; i++) low = fmin(low, thin[lines].y[i]), high = fmax(high, thin[lines].y[i]);
         bool taken = false;  // by another run of the same method
         for (int i = 0; i < lines; i++) taken |= !strcmp(series[i].colour, runs[r].colour);
-        series[lines] = (ChartSeries){runs[r].name, runs[r].colour, taken, false, thin[lines].x, thin[lines].y, thin[lines].n};
+        series[lines] = (ChartSeries){runs[r].name,  runs[r].colour, taken,        false,
+                                      thin[lines].x, thin[lines].y,  thin[lines].n};
         lines++;
     }
     if (lines) {
         char note[64] = "";
         if (width > 1) snprintf(note, sizeof note, "means of %d steps", width);
         begin_figure(out, curves[c].title, note);
-        ChartAxes axes = {curves[c].title, "step", curves[c].axis, NAN, NAN, NAN, NAN, curves[c].log && high > 10.0 * low};
+        ChartAxes axes = {
+            curves[c].title, "step", curves[c].axis, NAN, NAN, NAN, NAN, curves[c].log && high > 10.0 * low};
         chart_lines(out, &axes, series, lines);
         text_printf(out, "</figure>\n");
     }
@@ -394,7 +451,8 @@ static int group_of(const SelectorFile* s, const Labels* labels, int64_t i) {
 static void put_distribution(Text* out, const ReportRun* run, const Labels* labels) {
     const SelectorFile* s = &run->selector;
     int groups = labels->n ? labels->n : 1;
-    double low = s->logits[0], high = s->logits[0], count[MOST_LABELS] = {0}, x[2 * BINS + 2], (*y)[2 * BINS + 2] = need(calloc((size_t)groups, sizeof *y));
+    double low = s->logits[0], high = s->logits[0], count[MOST_LABELS] = {0}, x[2 * BINS + 2],
+           (*y)[2 * BINS + 2] = need(calloc((size_t)groups, sizeof *y));
     for (int64_t i = 1; i < s->n; i++) low = fmin(low, s->logits[i]), high = fmax(high, s->logits[i]);
     if (low == high) low -= 0.5, high += 0.5;
     double step = (high - low) / BINS;
@@ -412,11 +470,13 @@ static void put_distribution(Text* out, const ReportRun* run, const Labels* labe
         if (count[g] == 0.0) continue;
         for (int b = 0; b < BINS; b++) y[g][2 * b + 1] *= 100.0 / count[g], y[g][2 * b + 2] = y[g][2 * b + 1];
         snprintf(names[n], sizeof names[n], "%.60s (%.0f)", labels->n ? labels->names[g] : "rows", count[g]);
-        series[n] = (ChartSeries){names[n], labels->n ? label_colour(g) : chart_colours[0], false, true, x, y[g], 2 * BINS + 2};
+        series[n] = (ChartSeries){names[n],    labels->n ? label_colour(g) : chart_colours[0], false, true, x, y[g],
+                                  2 * BINS + 2};
         n++;
     }
     begin_figure(out, "Distribution of ω", run->name);
-    ChartAxes axes = {"Distribution of ω", "logit ω of a row", "share of the label's rows in a bin, %", NAN, NAN, 0.0, NAN, false};
+    ChartAxes axes = {
+        "Distribution of ω", "logit ω of a row", "share of the label's rows in a bin, %", NAN, NAN, 0.0, NAN, false};
     chart_lines(out, &axes, series, n);
     text_printf(out, "</figure>\n");
     free(y);
@@ -426,7 +486,8 @@ static void put_distribution(Text* out, const ReportRun* run, const Labels* labe
 static void put_kept(Text* out, const ReportRun* run, const Labels* labels) {
     const SelectorFile* s = &run->selector;
     enum { STEPS = 100 };
-    double *score = need(malloc((size_t)s->n * sizeof *score)), count[MOST_LABELS] = {0}, x[STEPS + 1], y[MOST_LABELS][STEPS + 1];
+    double *score = need(malloc((size_t)s->n * sizeof *score)), count[MOST_LABELS] = {0}, x[STEPS + 1],
+           y[MOST_LABELS][STEPS + 1];
     int64_t *order = need(malloc((size_t)s->n * sizeof *order)), at = 0;
     double kept[MOST_LABELS] = {0};
     for (int64_t i = 0; i < s->n; i++) {
@@ -442,11 +503,19 @@ static void put_kept(Text* out, const ReportRun* run, const Labels* labels) {
     ChartSeries series[MOST_LABELS + 1];
     int n = 0;
     for (int g = 0; g < labels->n; g++)
-        if (count[g] > 0.0) series[n++] = (ChartSeries){labels->names[g], label_colour(g), false, false, x, y[g], STEPS + 1};
+        if (count[g] > 0.0)
+            series[n++] = (ChartSeries){labels->names[g], label_colour(g), false, false, x, y[g], STEPS + 1};
     static const double corners[2] = {0.0, 100.0};
     series[n++] = (ChartSeries){"at random", "#999999", true, false, corners, corners, 2};
     begin_figure(out, "What a selection keeps", run->name);
-    ChartAxes axes = {"What a selection keeps", "rows kept, the highest ω first, %", "share of the label's rows kept, %", 0.0, 100.0, 0.0, 100.0, false};
+    ChartAxes axes = {"What a selection keeps",
+                      "rows kept, the highest ω first, %",
+                      "share of the label's rows kept, %",
+                      0.0,
+                      100.0,
+                      0.0,
+                      100.0,
+                      false};
     chart_lines(out, &axes, series, n);
     text_printf(out, "</figure>\n");
     free(score);
@@ -454,14 +523,17 @@ static void put_kept(Text* out, const ReportRun* run, const Labels* labels) {
 }
 
 static bool same_selector(const SelectorFile* a, const SelectorFile* b) {
-    return a->n == b->n && !memcmp(a->logits, b->logits, (size_t)a->n * sizeof *a->logits) && !memcmp(a->rows, b->rows, (size_t)a->n * sizeof *a->rows);
+    return a->n == b->n && !memcmp(a->logits, b->logits, (size_t)a->n * sizeof *a->logits) &&
+           !memcmp(a->rows, b->rows, (size_t)a->n * sizeof *a->rows);
 }
 
 static void put_selectors(Text* out, const ReportRun* runs, int n, const Labels* labels) {
     bool begun = false;
     for (int r = 0; r < n; r++) {
-        bool shown = !runs[r].has_selector || !strcmp(runs[r].selector.algorithm, "random");  // a random score has no distribution worth a look
-        for (int q = 0; q < r && !shown; q++) shown = runs[q].has_selector && same_selector(&runs[q].selector, &runs[r].selector);
+        bool shown = !runs[r].has_selector ||
+                     !strcmp(runs[r].selector.algorithm, "random");  // a random score has no distribution worth a look
+        for (int q = 0; q < r && !shown; q++)
+            shown = runs[q].has_selector && same_selector(&runs[q].selector, &runs[r].selector);
         if (shown) continue;
         if (!begun) text_printf(out, "<h2>What the selectors learned</h2>\n<div class=\"charts\">\n");
         begun = true;
@@ -479,21 +551,32 @@ static void put_trade(Text* out, const cJSON* table) {
     cJSON_ArrayForEach(row, table) {
         const cJSON *method = get(row, "method"), *x = get(row, "task_accuracy"), *y = get(row, "refusal");
         if (cJSON_IsString(method) && cJSON_IsNumber(x) && cJSON_IsNumber(y) && n < 64)
-            points[n++] = (ChartPoint){method->valuestring, chart_colours[r % CHART_COLOURS], x->valuedouble, y->valuedouble};
+            points[n++] = (ChartPoint){method->valuestring, chart_colours[r % CHART_COLOURS], x->valuedouble,
+                                       y->valuedouble};
         r++;
     }
     if (!n) return;
     text_printf(out, "<h2>Safety against usefulness</h2>\n<div class=\"charts\">\n");
     begin_figure(out, "Refusal against accuracy", "up is safer, right is more useful");
-    ChartAxes axes = {"Refusal against accuracy", "new tasks answered rightly, %", "forbidden requests refused, %", 0.0, 100.0, 0.0, 100.0, false};
+    ChartAxes axes = {"Refusal against accuracy",
+                      "new tasks answered rightly, %",
+                      "forbidden requests refused, %",
+                      0.0,
+                      100.0,
+                      0.0,
+                      100.0,
+                      false};
     chart_points(out, &axes, points, n);
     text_printf(out, "</figure></div>\n");
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 
-static void put_page(Text* out, const EvalOptions* o, const ReportRun* runs, int n, const Labels* labels, const cJSON* table) {
-    text_printf(out, "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\n<title>");
+static void put_page(Text* out, const EvalOptions* o, const ReportRun* runs, int n, const Labels* labels,
+                     const cJSON* table) {
+    text_printf(out,
+                "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
+                "content=\"width=device-width\">\n<title>");
     text_escaped(out, o->title);
     text_printf(out, "</title>\n<style>");
     text_add(out, style, sizeof style - 1);
@@ -532,8 +615,8 @@ int report_command(const EvalOptions* o, const StringList* paths) {
     cJSON* table = o->table ? read_json(o->table) : NULL;
     const cJSON* method;
     if (table && !cJSON_IsArray(table)) fatal("%s: want a list of objects, one a method", o->table);
-    cJSON_ArrayForEach(method, table)
-        if (!cJSON_IsObject(method)) fatal("%s: want a list of objects, one a method", o->table);
+    cJSON_ArrayForEach(method, table) if (!cJSON_IsObject(method))
+        fatal("%s: want a list of objects, one a method", o->table);
     colour_runs(runs, paths->n, table);
     Text page = {0};
     put_page(&page, o, runs, paths->n, &labels, table);

@@ -32,23 +32,28 @@ static LoraSettings lora_settings(const TrainOptions* o, const ModelConfig* conf
     bool named = strcmp(o->lora, "none") != 0;
     if (o->adapter && named) fatal("--adapter brings its own modules, rank and alpha; leave --lora out");
     if (o->adapter) peft_settings(o->adapter, config, &s);
-    if (s.dropout > 0 && !ranks_rank()) warning("%s/adapter_config.json: lora_dropout is %g; the adapter goes on without dropout", o->adapter, s.dropout);
-    if (o->merge && !o->adapter && !named) fatal("--merge adds an adapter to the model; there is none without --lora or --adapter");
+    if (s.dropout > 0 && !ranks_rank())
+        warning("%s/adapter_config.json: lora_dropout is %g; the adapter goes on without dropout", o->adapter,
+                s.dropout);
+    if (o->merge && !o->adapter && !named)
+        fatal("--merge adds an adapter to the model; there is none without --lora or --adapter");
     if (!named) return s;
-    if (strlen(o->lora) >= sizeof s.modules || !*o->lora) fatal("--lora %.80s: want some of q,k,v,o,gate,up,down, or all", o->lora);
+    if (strlen(o->lora) >= sizeof s.modules || !*o->lora)
+        fatal("--lora %.80s: want some of q,k,v,o,gate,up,down, or all", o->lora);
     snprintf(s.modules, sizeof s.modules, "%s", o->lora);
     s.rank = (int)o->lora_rank;
     s.scale = (float)(o->lora_alpha / (double)o->lora_rank);
     return s;
 }
 
-// The most tokens a stream may have such that the plan leaves a twentieth of the free device memory alone, and no more than the largest batch can fill.
-// Memory grows with T, so a search by halves finds it.
+// The most tokens a stream may have such that the plan leaves a twentieth of the free device memory alone, and no more
+// than the largest batch can fill. Memory grows with T, so a search by halves finds it.
 static int tokens_that_fit(const ModelConfig* config, TrainerSettings settings, int longest) {
     size_t free_bytes = 0, total_bytes = 0;
     cudaCheck(cudaMemGetInfo(&free_bytes, &total_bytes));
     free_bytes = ranks_least_size(free_bytes);  // the same streams on all
-    int64_t most = (int64_t)settings.batch_max * longest, low = longest, high = most < AUTO_TOKENS_MOST ? most : AUTO_TOKENS_MOST;
+    int64_t most = (int64_t)settings.batch_max * longest, low = longest,
+            high = most < AUTO_TOKENS_MOST ? most : AUTO_TOKENS_MOST;
     while (low < high) {
         int64_t middle = (low + high + 1) / 2;
         Trainer t;
@@ -67,7 +72,8 @@ void run_settings(const TrainOptions* o, const ModelConfig* config, TrainerSetti
     int longest = o->max_length ? (int)o->max_length : config->longest;
     if (longest < 2) fatal("--max-length is %d; a sample needs two tokens", longest);
     settings->T = o->tokens > 0 ? (int)o->tokens : longest;
-    if (settings->T < longest) fatal("--tokens is %d, a sample may have %d; raise --tokens or lower --max-length", settings->T, longest);
+    if (settings->T < longest)
+        fatal("--tokens is %d, a sample may have %d; raise --tokens or lower --max-length", settings->T, longest);
     settings->head_rows = (int)o->head_rows;
     settings->recompute = o->recompute;
     settings->adamw = adamw_settings(o);
@@ -88,8 +94,11 @@ static void look_for_an_earlier_run(const TrainOptions* o) {
     }
     if (o->resume) return;
     bool any = checkpoint_any(o->out);
-    if (any && ended) fatal("%s holds a run that has ended, with its checkpoints; remove %s/checkpoint to train anew there", o->out, o->out);
-    if (any) fatal("%s/checkpoint holds a run that can go on; give --resume, or remove that folder to start anew", o->out);
+    if (any && ended)
+        fatal("%s holds a run that has ended, with its checkpoints; remove %s/checkpoint to train anew there", o->out,
+              o->out);
+    if (any)
+        fatal("%s/checkpoint holds a run that can go on; give --resume, or remove that folder to start anew", o->out);
 }
 
 // A model or an adapter that is trained on is not written over by what comes of it.
@@ -149,7 +158,8 @@ static void take_the_place_of_an_earlier_run(const char* out) {
     if (!unlink(summary)) warning("%s held a run that had ended; this one takes its place", out);
 }
 
-// RUN lies where all ranks see it: a file of rank 0's is there for the others. Each would read and write parts of its own otherwise, and no checkpoint would ever be whole.
+// RUN lies where all ranks see it: a file of rank 0's is there for the others. Each would read and write parts of its
+// own otherwise, and no checkpoint would ever be whole.
 #define LOOK_SECONDS 5
 static void look_from_all(const char* out) {
     AtomicFile seen = {};  // never committed: a temporary file, which goes however the run ends
@@ -160,7 +170,11 @@ static void look_from_all(const char* out) {
     ranks_share(seen.temporary, sizeof seen.temporary);
     directory_make(out);  // a network file system may remember that there was none
     for (int tries = 0; !file_exists(seen.temporary) && tries < LOOK_SECONDS; tries++) sleep(1);
-    if (!file_exists(seen.temporary)) fatal("%s: rank 0's machine has another folder of this name; --out must lie on a file system that all machines share", out);
+    if (!file_exists(seen.temporary))
+        fatal(
+            "%s: rank 0's machine has another folder of this name; --out must lie on a file system that all machines "
+            "share",
+            out);
     ranks_barrier();
     if (!ranks_rank()) atomic_abandon(&seen);
 }
@@ -184,7 +198,7 @@ void run_begin(Run* run, int64_t samples) {
     run->peak_tflops = ranks_count() * gpu_peak_tflops(device_name(), sizeof(floatX) == 2);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // checkpoints
 
 static volatile sig_atomic_t signalled;
@@ -200,7 +214,8 @@ static void add_counter(Run* run, const char* name, int* value) {
     run->counters[run->n_counters++].value = value;
 }
 
-// The state of a run: all that --resume needs and that cannot be computed again. Weights are the rounded masters; permutations are counter-based.
+// The state of a run: all that --resume needs and that cannot be computed again. Weights are the rounded masters;
+// permutations are counter-based.
 static void describe_state(Run* run, Selector* selector) {
     static const char* const counters[] = {"theta_step", "theta_hat_step"};
     Snapshot* s = &run->snapshot;
@@ -247,7 +262,8 @@ static bool open_newest(Checkpoint* c, const char* out) {
     if (!ranks_rank() && checkpoint_open(c, out, -1)) step = c->step;
     ranks_share(&step, sizeof step);
     if (step < 0) return false;
-    if (ranks_rank() && !checkpoint_open(c, out, step)) fatal("%s/checkpoint/step-%lld is not what rank 0 reads there", out, (long long)step);
+    if (ranks_rank() && !checkpoint_open(c, out, step))
+        fatal("%s/checkpoint/step-%lld is not what rank 0 reads there", out, (long long)step);
     return true;
 }
 
@@ -262,11 +278,13 @@ static int64_t resume(Run* run) {
         return 0;
     }
     record_check(&run->record, &c);
-    if (checkpoint_integer(&c, "step") != c.step || c.step > run->steps) fatal("%s: %lld steps are done of %lld", c.path, (long long)c.step, (long long)run->steps);
+    if (checkpoint_integer(&c, "step") != c.step || c.step > run->steps)
+        fatal("%s: %lld steps are done of %lld", c.path, (long long)c.step, (long long)run->steps);
     snapshot_restore(&run->snapshot, &c);
     restore_weights(&run->trainer.theta, &c);
     restore_weights(&run->trainer.theta_hat, &c);
-    for (int i = 0; i < run->n_counters; i++) *run->counters[i].value = (int)checkpoint_integer(&c, run->counters[i].name);
+    for (int i = 0; i < run->n_counters; i++)
+        *run->counters[i].value = (int)checkpoint_integer(&c, run->counters[i].name);
     run->first = c.step;
     run->tokens = checkpoint_integer(&c, "tokens");
     run->forward_tokens = checkpoint_integer(&c, "forward_tokens");
@@ -283,15 +301,24 @@ static void find_room(const Run* run, const Selector* selector) {
     const TrainOptions* o = run->o;
     const Trainer* t = &run->trainer;
     const ModelLayout* written = t->with_lora && !o->merge ? &t->lora.layout : &t->layout;
-    double MiB = 1048576.0, model = (double)written->n_parameters * sizeof(float), state = (double)run->snapshot.whole_bytes, held = (double)checkpoint_bytes_held(o->out);
-    int64_t most = o->keep + (ranks_count() > 1 ? 2 : 1);  // one more while it is written, and one that a slower rank has yet to finish
+    double MiB = 1048576.0, model = (double)written->n_parameters * sizeof(float),
+           state = (double)run->snapshot.whole_bytes, held = (double)checkpoint_bytes_held(o->out);
+    int64_t most = o->keep + (ranks_count() > 1
+                                  ? 2
+                                  : 1);  // one more while it is written, and one that a slower rank has yet to finish
     double checkpoints = o->save_every ? state * (double)most : 0.0;
-    double rest = 512.0 * (double)run->steps + (selector ? 28.0 * (double)selector->N : 0.0);  // log.jsonl, selector.safetensors
-    double need = model + rest + (checkpoints > held ? checkpoints - held : 0.0) + (1 << 20), have = (double)directory_free(o->out);
+    double rest = 512.0 * (double)run->steps +
+                  (selector ? 28.0 * (double)selector->N : 0.0);  // log.jsonl, selector.safetensors
+    double need = model + rest + (checkpoints > held ? checkpoints - held : 0.0) + (1 << 20),
+           have = (double)directory_free(o->out);
     if (need <= have) return;
-    if (!checkpoints) fatal("%s: %.1f MiB are free, the run writes a model of %.1f MiB; make room, or choose another --out", o->out, have / MiB, model / MiB);
-    fatal("%s: %.1f MiB are free, the run writes a model of %.1f MiB and holds %lld checkpoints of %.1f MiB; make room, choose another --out or lower --keep", o->out, have / MiB,
-          model / MiB, (long long)most, state / MiB);
+    if (!checkpoints)
+        fatal("%s: %.1f MiB are free, the run writes a model of %.1f MiB; make room, or choose another --out", o->out,
+              have / MiB, model / MiB);
+    fatal(
+        "%s: %.1f MiB are free, the run writes a model of %.1f MiB and holds %lld checkpoints of %.1f MiB; make room, "
+        "choose another --out or lower --keep",
+        o->out, have / MiB, model / MiB, (long long)most, state / MiB);
 }
 
 void run_start(Run* run, Selector* selector) {
@@ -330,10 +357,12 @@ void run_start(Run* run, Selector* selector) {
 
 bool run_snapshot(Run* run, int64_t step) {
     run->trainer.vote = signalled != 0;
-    bool leave = (ranks_count() > 1 ? run->trainer.voted : run->trainer.vote) && step + 1 < run->steps;  // after the last step a run ends anyway
+    bool leave = (ranks_count() > 1 ? run->trainer.voted : run->trainer.vote) &&
+                 step + 1 < run->steps;  // after the last step a run ends anyway
     if (!leave && !(run->o->save_every && (step + 1) % run->o->save_every == 0)) return false;
     snapshot_take(&run->snapshot, step + 1, run->trainer.stream);
-    for (int i = 0; i < run->n_counters; i++) run->counters[i].copied = *run->counters[i].value;  // the next step counts on before this one is logged
+    for (int i = 0; i < run->n_counters; i++)
+        run->counters[i].copied = *run->counters[i].value;  // the next step counts on before this one is logged
     return leave;
 }
 
@@ -345,8 +374,10 @@ static char* run_json(Run* run, int64_t step) {
     cJSON_AddNumberToObject(json, "tokens", (double)run->tokens);
     cJSON_AddNumberToObject(json, "forward_tokens", (double)run->forward_tokens);
     cJSON_AddNumberToObject(json, "wall_s", wall_seconds() - run->began);
-    for (int i = 0; i < N_RUN_LOSSES; i++) cJSON_AddNumberToObject(json, run_loss_names[i], run->losses[i]);  // NaN is written as null
-    for (int i = 0; i < run->n_counters; i++) cJSON_AddNumberToObject(json, run->counters[i].name, run->counters[i].copied);
+    for (int i = 0; i < N_RUN_LOSSES; i++)
+        cJSON_AddNumberToObject(json, run_loss_names[i], run->losses[i]);  // NaN is written as null
+    for (int i = 0; i < run->n_counters; i++)
+        cJSON_AddNumberToObject(json, run->counters[i].name, run->counters[i].copied);
     char* text = cJSON_Print(json);
     cJSON_Delete(json);
     if (!text) fatal("out of host memory for run.json");
@@ -355,7 +386,8 @@ static char* run_json(Run* run, int64_t step) {
 
 void run_checkpoint(Run* run, int64_t step) {
     snapshot_poll(&run->snapshot);
-    if (run->snapshot.step == step + 1 && !run->snapshot.writing) snapshot_publish(&run->snapshot, ranks_rank() ? NULL : run_json(run, step + 1));
+    if (run->snapshot.step == step + 1 && !run->snapshot.writing)
+        snapshot_publish(&run->snapshot, ranks_rank() ? NULL : run_json(run, step + 1));
 }
 
 void run_leave(Run* run, int64_t step) {
@@ -368,15 +400,21 @@ void run_leave(Run* run, int64_t step) {
     signal(SIGUSR1, SIG_IGN);
     ranks_end();
     if (ranks_rank()) exit(STATUS_STOPPED);
-    fprintf(stderr, "%s: %s: stopped after step %lld of %lld; --resume goes on from %s/checkpoint/step-%lld\n", program_name, number == SIGINT ? "SIGINT" : number == SIGTERM ? "SIGTERM" : number == SIGUSR1 ? "SIGUSR1" : "a signal to another rank",
+    fprintf(stderr, "%s: %s: stopped after step %lld of %lld; --resume goes on from %s/checkpoint/step-%lld\n",
+            program_name,
+            number == SIGINT    ? "SIGINT"
+            : number == SIGTERM ? "SIGTERM"
+            : number == SIGUSR1 ? "SIGUSR1"
+                                : "a signal to another rank",
             (long long)step + 1, (long long)run->steps, run->o->out, (long long)step + 1);
     exit(STATUS_STOPPED);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // every step, and the end
 
-const char* const run_loss_names[N_RUN_LOSSES] = {"loss", "valid_loss", "safe_loss", "tune_loss", "weighted_loss", "gap"};
+const char* const run_loss_names[N_RUN_LOSSES] = {"loss",      "valid_loss",    "safe_loss",
+                                                  "tune_loss", "weighted_loss", "gap"};
 
 void run_log_loss(Run* run, RunLoss which, double value) {
     log_number(&run->log, run_loss_names[which], value);
@@ -401,12 +439,16 @@ void run_step_end(Run* run, const StepNote* note, double loss, float norm) {
     log_integer(&run->log, "bytes", (int64_t)memory_total(&run->trainer.plan));
     log_number(&run->log, "wall_s", wall_seconds() - run->began);
     log_end(&run->log);
-    if (run->peak_tflops > 0) progress_update(&run->progress, note->step + 1, "loss %.4f, %.0f tokens/s, %.1f%% of peak", loss, speed, 100.0 * utilisation);
+    if (run->peak_tflops > 0)
+        progress_update(&run->progress, note->step + 1, "loss %.4f, %.0f tokens/s, %.1f%% of peak", loss, speed,
+                        100.0 * utilisation);
     else progress_update(&run->progress, note->step + 1, "loss %.4f, %.0f tokens/s", loss, speed);
 }
 
-// Appends "rows 4, 17 and 5 more of --tune": the rows of items [from, to) whose loss is not finite, or all where `all`. Rows of several files are told by file.
-static void name_rows(char* text, size_t size, const char* what, const char* option, const StringList* files, const BatchItem* items, const float* losses, int from, int to, bool all) {
+// Appends "rows 4, 17 and 5 more of --tune": the rows of items [from, to) whose loss is not finite, or all where `all`.
+// Rows of several files are told by file.
+static void name_rows(char* text, size_t size, const char* what, const char* option, const StringList* files,
+                      const BatchItem* items, const float* losses, int from, int to, bool all) {
     const int most = 8;
     char *p = text + strlen(text), *end = text + size;
     int64_t* rows = (int64_t*)calloc((size_t)files->n + 1, sizeof *rows);  // of each file
@@ -418,7 +460,9 @@ static void name_rows(char* text, size_t size, const char* what, const char* opt
         int64_t row = items[i].sample.row;
         int f = 0;
         for (; f + 1 < files->n; f++) {
-            if (counted == f) rows[counted++] = dataset_rows(files->items[f]);  // a file is read once, and only as far as a row lies behind it
+            if (counted == f)
+                rows[counted++] = dataset_rows(
+                    files->items[f]);  // a file is read once, and only as far as a row lies behind it
             if (row < rows[f]) break;
             row -= rows[f];
         }
@@ -431,7 +475,8 @@ static void name_rows(char* text, size_t size, const char* what, const char* opt
     free(rows);
 }
 
-void stop_on_nonfinite(Run* run, const StepNote* note, const BatchItem* items, const float* losses, double loss, float norm) {
+void stop_on_nonfinite(Run* run, const StepNote* note, const BatchItem* items, const float* losses, double loss,
+                       float norm) {
     if (isfinite(loss) && isfinite(norm)) return;
     Trainer* t = &run->trainer;
     const char *tensor = NULL, *of = "";
@@ -441,20 +486,24 @@ void stop_on_nonfinite(Run* run, const StepNote* note, const BatchItem* items, c
         tensor = first_nonfinite(sets[i / 2], i % 2 != 0, t->stream);
         of = i < 2 ? "" : " of theta_hat";
     }
-    if (isnan(norm)) norm = NAN;  // without a sign
+    if (isnan(norm)) norm = NAN;                                   // without a sign
     int b = run->command == COMMAND_SELECTOR ? note->b : note->n;  // the rest are safe samples
     bool some = false;
     for (int i = 0; i < note->n; i++) some |= !isfinite(losses[i]);
     const StringList *tune = &run->o->tune, *append = &run->o->append;
     bool windows = run->command == COMMAND_PRETRAIN;  // they count over all files joined
-    StringList trained = {(const char**)calloc((size_t)(tune->n + append->n), sizeof(char*)), windows ? 1 : tune->n + append->n};
+    StringList trained = {(const char**)calloc((size_t)(tune->n + append->n), sizeof(char*)),
+                          windows ? 1 : tune->n + append->n};
     if (!trained.items) fatal("out of host memory");
     for (int f = 0; f < trained.n; f++) trained.items[f] = f < tune->n ? tune->items[f] : append->items[f - tune->n];
     char rows[3000] = "";
     name_rows(rows, sizeof rows, windows ? "windows" : "rows", "tune", &trained, items, losses, 0, b, !some);
     name_rows(rows, sizeof rows, "rows", "safe", &run->o->safe, items, losses, b, note->n, !some);
-    fatal("step %lld: loss %g, gradient norm %g; %s: %s; the first tensor that is not finite: %s%s; lower --lr or look at these rows", (long long)note->step + 1, loss, norm,
-          some ? "not finite" : "the batch", rows, tensor ? tensor : "none, only the loss", tensor ? of : "");
+    fatal(
+        "step %lld: loss %g, gradient norm %g; %s: %s; the first tensor that is not finite: %s%s; lower --lr or look "
+        "at these rows",
+        (long long)note->step + 1, loss, norm, some ? "not finite" : "the batch", rows,
+        tensor ? tensor : "none, only the loss", tensor ? of : "");
 }
 
 // What a table needs of a run. A loss that the command does not have is left out; one that was never measured is null.
@@ -475,7 +524,8 @@ static char* summary_json(const Run* run) {
     cJSON_AddNumberToObject(json, "wall_s", round(1e3 * (wall_seconds() - run->began)) / 1e3);
     cJSON_AddNumberToObject(json, "peak_bytes", (double)memory_total(&run->trainer.plan));
     for (int i = 0; i < N_RUN_LOSSES; i++)
-        if (i <= RUN_VALID_LOSS || (selector && (i != RUN_GAP || o->algorithm == 1))) cJSON_AddNumberToObject(json, run_loss_names[i], run->losses[i]);
+        if (i <= RUN_VALID_LOSS || (selector && (i != RUN_GAP || o->algorithm == 1)))
+            cJSON_AddNumberToObject(json, run_loss_names[i], run->losses[i]);
     char* text = cJSON_PrintUnformatted(json);
     cJSON_Delete(json);
     if (!text) fatal("out of host memory for summary.json");
@@ -505,6 +555,8 @@ void run_end(Run* run) {
     char* text = summary_json(run);
     file_write(path, text, strlen(text));
     free(text);
-    if (!o->quiet) printf("%lld steps, %lld tokens in %.1f s on %s; wrote %s\n", (long long)run->steps, (long long)run->tokens, wall_seconds() - run->began, device_name(), o->out);
+    if (!o->quiet)
+        printf("%lld steps, %lld tokens in %.1f s on %s; wrote %s\n", (long long)run->steps, (long long)run->tokens,
+               wall_seconds() - run->began, device_name(), o->out);
     record_free(&run->record);
 }

@@ -13,33 +13,47 @@
 #define INDEX_MOST (64u << 20)
 #define SHARDS_MOST 10000
 
-static const struct { const char* name; size_t size; } dtypes[] = {{"F32", 4}, {"F16", 2}, {"BF16", 2}, {"F64", 8}, {"I32", 4}, {"I64", 8}, {"U8", 1}, {"other", 0}};
-static const struct { const char* name; size_t size; } others[] = {{"BOOL", 1}, {"I8", 1}, {"I16", 2}, {"U16", 2}, {"U32", 4}, {"U64", 8}, {"F8_E4M3", 1}, {"F8_E5M2", 1}};
+static const struct {
+    const char* name;
+    size_t size;
+} dtypes[] = {{"F32", 4}, {"F16", 2}, {"BF16", 2}, {"F64", 8}, {"I32", 4}, {"I64", 8}, {"U8", 1}, {"other", 0}};
+static const struct {
+    const char* name;
+    size_t size;
+} others[] = {{"BOOL", 1}, {"I8", 1}, {"I16", 2}, {"U16", 2}, {"U32", 4}, {"U64", 8}, {"F8_E4M3", 1}, {"F8_E5M2", 1}};
 
 const char* st_dtype_name(StDtype dtype) { return dtypes[dtype].name; }
 size_t st_dtype_size(StDtype dtype) { return dtypes[dtype].size; }
 
-typedef struct { char* key; int value; } NameMap;
+typedef struct {
+    char* key;
+    int value;
+} NameMap;
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // reading
 
 static double whole_number(const cJSON* item, const char* path, const char* name) {
-    if (!cJSON_IsNumber(item) || item->valuedouble < 0 || item->valuedouble > 9007199254740992.0 || item->valuedouble != floor(item->valuedouble))
+    if (!cJSON_IsNumber(item) || item->valuedouble < 0 || item->valuedouble > 9007199254740992.0 ||
+        item->valuedouble != floor(item->valuedouble))
         fatal("%s: tensor %.80s has a shape or offset that is no whole number", path, name);
     return item->valuedouble;
 }
 
 static void read_tensor(StReader* r, const cJSON* entry, size_t data_at, StTensor* t) {
     const char *path = r->file.path, *name = entry->string;
-    const cJSON *dtype = cJSON_GetObjectItemCaseSensitive(entry, "dtype"), *shape = cJSON_GetObjectItemCaseSensitive(entry, "shape"),
+    const cJSON *dtype = cJSON_GetObjectItemCaseSensitive(entry, "dtype"),
+                *shape = cJSON_GetObjectItemCaseSensitive(entry, "shape"),
                 *offsets = cJSON_GetObjectItemCaseSensitive(entry, "data_offsets");
     if (!cJSON_IsString(dtype) || !cJSON_IsArray(shape) || !cJSON_IsArray(offsets) || cJSON_GetArraySize(offsets) != 2)
         fatal("%s: tensor %.80s lacks dtype, shape or data_offsets", path, name);
     size_t size = 0;
     t->dtype = ST_OTHER;
     for (int i = 0; i < ST_OTHER; i++)
-        if (!strcmp(dtypes[i].name, dtype->valuestring)) { t->dtype = (StDtype)i; size = dtypes[i].size; }
+        if (!strcmp(dtypes[i].name, dtype->valuestring)) {
+            t->dtype = (StDtype)i;
+            size = dtypes[i].size;
+        }
     for (size_t i = 0; i < sizeof others / sizeof *others && !size; i++)
         if (!strcmp(others[i].name, dtype->valuestring)) size = others[i].size;
     if (!size) fatal("%s: tensor %.80s has the unknown dtype %.20s", path, name, dtype->valuestring);
@@ -48,14 +62,18 @@ static void read_tensor(StReader* r, const cJSON* entry, size_t data_at, StTenso
         if (t->n_dims == ST_MAX_DIMS) fatal("%s: tensor %.80s has more than %d dimensions", path, name, ST_MAX_DIMS);
         int64_t n = (int64_t)whole_number(d, path, name);
         t->shape[t->n_dims++] = n;
-        if (n && t->count > (int64_t)(r->file.length / size) / n) fatal("%s: tensor %.80s is larger than the file", path, name);
+        if (n && t->count > (int64_t)(r->file.length / size) / n)
+            fatal("%s: tensor %.80s is larger than the file", path, name);
         t->count *= n;
     }
     double begin = whole_number(offsets->child, path, name), end = whole_number(offsets->child->next, path, name);
     if (end < begin || end > (double)(r->file.length - data_at))
-        fatal("%s: tensor %.80s ends at byte %.0f of %zu: the file is truncated or damaged", path, name, end + data_at, r->file.length);
+        fatal("%s: tensor %.80s ends at byte %.0f of %zu: the file is truncated or damaged", path, name, end + data_at,
+              r->file.length);
     t->bytes = (size_t)(end - begin);
-    if (t->bytes != (size_t)t->count * size) fatal("%s: tensor %.80s has %zu bytes where its shape wants %zu", path, name, t->bytes, (size_t)t->count * size);
+    if (t->bytes != (size_t)t->count * size)
+        fatal("%s: tensor %.80s has %zu bytes where its shape wants %zu", path, name, t->bytes,
+              (size_t)t->count * size);
     t->data = r->file.data + data_at + (size_t)begin;
     t->name = strdup(name);
 }
@@ -71,7 +89,9 @@ void st_open(StReader* r, const char* path) {
     uint64_t header = 0;
     if (r->file.length < 8) fatal("%s: %zu bytes are no safetensors file", path, r->file.length);
     for (int i = 7; i >= 0; i--) header = header << 8 | r->file.data[i];
-    if (header > HEADER_MOST || header > r->file.length - 8) fatal("%s: truncated, or no safetensors file: the header wants %llu bytes of %zu", path, (unsigned long long)header, r->file.length);
+    if (header > HEADER_MOST || header > r->file.length - 8)
+        fatal("%s: truncated, or no safetensors file: the header wants %llu bytes of %zu", path,
+              (unsigned long long)header, r->file.length);
     cJSON* json = cJSON_ParseWithLength((const char*)r->file.data + 8, header);
     if (!cJSON_IsObject(json)) fatal("%s: the header is not a JSON object", path);
     int n = cJSON_GetArraySize(json);
@@ -81,11 +101,13 @@ void st_open(StReader* r, const char* path) {
     sh_new_strdup(map);
     for (const cJSON* entry = json->child; entry; entry = entry->next) {
         if (!strcmp(entry->string, "__metadata__")) {
-            if (!cJSON_IsObject(entry) || r->metadata) fatal("%s: __metadata__ is no object, or stands there twice", path);
+            if (!cJSON_IsObject(entry) || r->metadata)
+                fatal("%s: __metadata__ is no object, or stands there twice", path);
             r->metadata = calloc(2 * (size_t)cJSON_GetArraySize(entry) + 1, sizeof *r->metadata);
             if (!r->metadata) fatal("%s: out of memory", path);
             for (const cJSON* m = entry->child; m; m = m->next) {
-                if (!cJSON_IsString(m)) fatal("%s: metadata \"%.80s\" is not a string", path, m->string ? m->string : "");
+                if (!cJSON_IsString(m))
+                    fatal("%s: metadata \"%.80s\" is not a string", path, m->string ? m->string : "");
                 r->metadata[2 * r->n_metadata] = strdup(m->string);
                 r->metadata[2 * r->n_metadata++ + 1] = strdup(m->valuestring);
             }
@@ -98,7 +120,8 @@ void st_open(StReader* r, const char* path) {
     cJSON_Delete(json);
     qsort(r->tensors, r->n_tensors, sizeof *r->tensors, by_address);
     for (int i = 0; i + 1 < r->n_tensors; i++)
-        if (r->tensors[i].data + r->tensors[i].bytes > r->tensors[i + 1].data) fatal("%s: tensors %.80s and %.80s overlap", path, r->tensors[i].name, r->tensors[i + 1].name);
+        if (r->tensors[i].data + r->tensors[i].bytes > r->tensors[i + 1].data)
+            fatal("%s: tensors %.80s and %.80s overlap", path, r->tensors[i].name, r->tensors[i + 1].name);
     for (int i = 0; i < r->n_tensors; i++) shput(map, r->tensors[i].name, i);
     r->by_name = map;
 }
@@ -132,7 +155,9 @@ const char* st_metadata(const StReader* r, const char* key) {
 
 static float half_to_float(uint16_t h) {
     int exponent = h >> 10 & 31, mantissa = h & 1023;
-    float value = exponent == 31 ? (mantissa ? NAN : INFINITY) : exponent ? ldexpf((float)(mantissa + 1024), exponent - 25) : ldexpf((float)mantissa, -24);
+    float value = exponent == 31 ? (mantissa ? NAN : INFINITY)
+                  : exponent     ? ldexpf((float)(mantissa + 1024), exponent - 25)
+                                 : ldexpf((float)mantissa, -24);
     return h >> 15 ? -value : value;
 }
 
@@ -149,7 +174,10 @@ void st_to_float(const StReader* r, const StTensor* t, int64_t from, int64_t n, 
             }
             break;
         case ST_F16:
-            for (int64_t i = 0; i < n; i++) { memcpy(&h, p + 2 * i, 2); out[i] = half_to_float(h); }
+            for (int64_t i = 0; i < n; i++) {
+                memcpy(&h, p + 2 * i, 2);
+                out[i] = half_to_float(h);
+            }
             break;
         default: fatal("%s: tensor %s is %s, want F32, F16 or BF16", r->file.path, t->name, dtypes[t->dtype].name);
     }
@@ -175,8 +203,12 @@ static uint16_t to_half(float x) {
 }
 
 void st_from_float(StDtype dtype, const float* in, int64_t n, void* out) {
-    if (dtype != ST_F32 && dtype != ST_BF16 && dtype != ST_F16) program_error("a float becomes no %s", dtypes[dtype].name);
-    if (dtype == ST_F32) { memmove(out, in, (size_t)n * 4); return; }
+    if (dtype != ST_F32 && dtype != ST_BF16 && dtype != ST_F16)
+        program_error("a float becomes no %s", dtypes[dtype].name);
+    if (dtype == ST_F32) {
+        memmove(out, in, (size_t)n * 4);
+        return;
+    }
     for (int64_t i = 0; i < n; i++) {  // in order: a narrow element never overtakes a wide one that is still to be read
         uint16_t h = dtype == ST_BF16 ? to_bfloat(in[i]) : to_half(in[i]);
         memcpy((char*)out + 2 * i, &h, 2);
@@ -186,17 +218,20 @@ void st_from_float(StDtype dtype, const float* in, int64_t n, void* out) {
 void st_copy(const StReader* r, const char* name, StDtype dtype, int64_t count, void* out) {
     const StTensor* t = st_need(r, name);
     if (t->dtype != dtype || t->count != count)
-        fatal("%s: tensor %s holds %lld of %s, want %lld of %s", r->file.path, name, (long long)t->count, dtypes[t->dtype].name, (long long)count, dtypes[dtype].name);
+        fatal("%s: tensor %s holds %lld of %s, want %lld of %s", r->file.path, name, (long long)t->count,
+              dtypes[t->dtype].name, (long long)count, dtypes[dtype].name);
     memcpy(out, t->data, t->bytes);
 }
 
 void st_forget(const StReader* r, const StTensor* t) {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)t->data / page * page;
     (void)r;
-    if (t->bytes) madvise((void*)from, (uintptr_t)t->data + t->bytes - from, MADV_DONTNEED);  // advice: where it fails the pages stay
+    if (t->bytes)
+        madvise((void*)from, (uintptr_t)t->data + t->bytes - from,
+                MADV_DONTNEED);  // advice: where it fails the pages stay
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // models in several files
 
 // Opens the file of the directory unless it is open already; returns its number.
@@ -219,7 +254,8 @@ static void open_index(StModel* m, const char* directory, const char* index) {
     char* text = file_read(index, INDEX_MOST, &length);
     cJSON* json = cJSON_ParseWithLength(text, length);
     const cJSON* map = cJSON_GetObjectItemCaseSensitive(json, "weight_map");
-    if (!cJSON_IsObject(map) || !map->child) fatal("%s: no index of safetensors files (an object with a \"weight_map\")", index);
+    if (!cJSON_IsObject(map) || !map->child)
+        fatal("%s: no index of safetensors files (an object with a \"weight_map\")", index);
     NameMap* shards = NULL;
     int64_t named = 0, present = 0;
     sh_new_strdup(shards);
@@ -227,17 +263,21 @@ static void open_index(StModel* m, const char* directory, const char* index) {
         if (!cJSON_IsString(entry)) fatal("%s: tensor %.80s has no file", index, entry->string);
         int shard = open_shard(m, &shards, directory, entry->valuestring, index);
         const StReader* file = &m->files[shard];
-        if (!st_find(file, entry->string)) fatal("%s: tensor %.80s is not in %s", index, entry->string, file->file.path);
+        if (!st_find(file, entry->string))
+            fatal("%s: tensor %.80s is not in %s", index, entry->string, file->file.path);
     }
     for (int i = 0; i < m->n_files; i++)
         for (int k = 0; k < m->files[i].n_tensors; k++, present++) {
             const StReader* first = NULL;
             const char* name = m->files[i].tensors[k].name;
             st_model_find(m, name, &first);
-            if (first && first != &m->files[i]) fatal("%s: tensor %.80s is in %s as well", m->files[i].file.path, name, first->file.path);
+            if (first && first != &m->files[i])
+                fatal("%s: tensor %.80s is in %s as well", m->files[i].file.path, name, first->file.path);
         }
-    // every name of the index is in its file, so another number means a tensor without a name, or a name that stands twice
-    if (present != named) fatal("%s: names %lld tensors, its files hold %lld", index, (long long)named, (long long)present);
+    // every name of the index is in its file, so another number means a tensor without a name, or a name that stands
+    // twice
+    if (present != named)
+        fatal("%s: names %lld tensors, its files hold %lld", index, (long long)named, (long long)present);
     shfree(shards);
     cJSON_Delete(json);
     free(text);
@@ -252,7 +292,11 @@ void st_open_model(StModel* m, const char* directory, const char* stem) {
         open_index(m, directory, index);
         return;
     }
-    if (!file_exists(path)) fatal("%s: there is neither %s.safetensors nor %s.safetensors.index.json; a model in another form must be converted", directory, stem, stem);
+    if (!file_exists(path))
+        fatal(
+            "%s: there is neither %s.safetensors nor %s.safetensors.index.json; a model in another form must be "
+            "converted",
+            directory, stem, stem);
     m->files = calloc(1, sizeof *m->files);
     if (!m->files) fatal("%s: out of memory", path);
     st_open(&m->files[m->n_files++], path);
@@ -267,12 +311,15 @@ void st_close_model(StModel* m) {
 const StTensor* st_model_find(const StModel* m, const char* name, const StReader** file) {
     for (int i = 0; i < m->n_files; i++) {
         const StTensor* t = st_find(&m->files[i], name);
-        if (t) { *file = &m->files[i]; return t; }
+        if (t) {
+            *file = &m->files[i];
+            return t;
+        }
     }
     return NULL;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // writing
 
 void st_create(StWriter* w, const char* path) {
@@ -321,7 +368,10 @@ char* st_header(const StTensor* tensors, int n_tensors, char* const* metadata, i
     cJSON_Delete(json);
     size_t n = text ? strlen(text) : 0, padded = (n + 7) / 8 * 8;  // spaces, so that the data begin on 8 bytes
     char* header = text ? malloc(8 + padded) : NULL;
-    if (!header) { cJSON_free(text); return NULL; }
+    if (!header) {
+        cJSON_free(text);
+        return NULL;
+    }
     for (int i = 0; i < 8; i++) header[i] = (char)(padded >> (8 * i));
     memset(header + 8, ' ', padded);
     memcpy(header + 8, text, n);
@@ -341,16 +391,21 @@ static void write_header(StWriter* w) {
 
 void st_write(StWriter* w, const void* data, size_t bytes) {
     if (!w->begun) write_header(w);
-    if (w->written == w->n_tensors || w->written_bytes + bytes > w->tensors[w->written].bytes) program_error("%s: more data than declared", w->file.path);
+    if (w->written == w->n_tensors || w->written_bytes + bytes > w->tensors[w->written].bytes)
+        program_error("%s: more data than declared", w->file.path);
     atomic_write(&w->file, data, bytes);
     w->written_bytes += bytes;
-    while (w->written < w->n_tensors && w->written_bytes == w->tensors[w->written].bytes) { w->written++; w->written_bytes = 0; }
+    while (w->written < w->n_tensors && w->written_bytes == w->tensors[w->written].bytes) {
+        w->written++;
+        w->written_bytes = 0;
+    }
 }
 
 void st_commit(StWriter* w) {
     if (!w->begun) write_header(w);
     while (w->written < w->n_tensors && w->tensors[w->written].bytes == 0) w->written++;
-    if (w->written != w->n_tensors) program_error("%s: tensor %s was declared and not written", w->file.path, w->tensors[w->written].name);
+    if (w->written != w->n_tensors)
+        program_error("%s: tensor %s was declared and not written", w->file.path, w->tensors[w->written].name);
     atomic_commit(&w->file);
     for (int i = 0; i < w->n_tensors; i++) free(w->tensors[i].name);
     for (int i = 0; i < 2 * w->n_metadata; i++) free(w->metadata[i]);

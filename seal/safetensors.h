@@ -1,6 +1,7 @@
 /*
-The safetensors format: 8 bytes of header length, a JSON header {name: {dtype, shape, data_offsets}}, raw little-endian data. The reader maps the file and
-checks everything before it hands out a pointer: a truncated, overlapping or contradictory file ends in one line that names the file and the tensor.
+The safetensors format: 8 bytes of header length, a JSON header {name: {dtype, shape, data_offsets}}, raw little-endian
+data. The reader maps the file and checks everything before it hands out a pointer: a truncated, overlapping or
+contradictory file ends in one line that names the file and the tensor.
 */
 #ifndef SEAL_SAFETENSORS_H
 #define SEAL_SAFETENSORS_H
@@ -29,16 +30,16 @@ typedef struct {
     MappedFile file;
     StTensor* tensors;
     int n_tensors;
-    char** metadata;      // key, value, key, value …
+    char** metadata;  // key, value, key, value …
     int n_metadata;
-    void* by_name;        // hash map
+    void* by_name;  // hash map
 } StReader;
 
 void st_open(StReader* r, const char* path);
 void st_close(StReader* r);
-const StTensor* st_find(const StReader* r, const char* name);       // NULL where there is none
-const StTensor* st_need(const StReader* r, const char* name);       // an error where there is none
-const char* st_metadata(const StReader* r, const char* key);        // NULL where there is none
+const StTensor* st_find(const StReader* r, const char* name);  // NULL where there is none
+const StTensor* st_need(const StReader* r, const char* name);  // an error where there is none
+const char* st_metadata(const StReader* r, const char* key);   // NULL where there is none
 const char* st_dtype_name(StDtype dtype);
 size_t st_dtype_size(StDtype dtype);
 // Elements [from, from + n) as fp32. F32, F16, BF16 only; anything else is an error of the caller's file.
@@ -51,7 +52,8 @@ void st_copy(const StReader* r, const char* name, StDtype dtype, int64_t count, 
 // The tensor's pages may leave memory again: what has been copied to the device need not stay on the host.
 void st_forget(const StReader* r, const StTensor* t);
 
-// A model's files: STEM.safetensors, or the shards that STEM.safetensors.index.json names. Every tensor of the index must be in the file it names, and stands once.
+// A model's files: STEM.safetensors, or the shards that STEM.safetensors.index.json names. Every tensor of the index
+// must be in the file it names, and stands once.
 typedef struct {
     StReader* files;
     int n_files;
@@ -76,7 +78,8 @@ void st_set_metadata(StWriter* w, const char* key, const char* value);
 void st_declare(StWriter* w, const char* name, StDtype dtype, int n_dims, const int64_t* shape);
 void st_write(StWriter* w, const void* data, size_t bytes);  // the next bytes of the next tensor
 void st_commit(StWriter* w);
-// The header alone (name, dtype, shape and bytes of each tensor, in the order of the data), to be freed; NULL: out of memory.
+// The header alone (name, dtype, shape and bytes of each tensor, in the order of the data), to be freed; NULL: out of
+// memory.
 char* st_header(const StTensor* tensors, int n_tensors, char* const* metadata, int n_metadata, size_t* length);
 
 #ifdef __cplusplus

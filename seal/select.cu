@@ -1,4 +1,5 @@
-/* The filtered data, for any trainer: scores by a method of the table (selection.h), the top share, the original rows. See select.h. */
+/* The filtered data, for any trainer: scores by a method of the table (selection.h), the top share, the original rows.
+ * See select.h. */
 #include <float.h>
 #include <string.h>
 // defines: dsir_score
@@ -21,12 +22,16 @@
 #include "trainer.h"
 
 void check_sizes(const ModelConfig* c) {
-    if (!attention_head_size_served(c->HS)) fatal("head size %d (width %d, %d heads) has no attention kernel here; served are 32, 64, 80, 96, 128 and, where a block may have 132 KiB of shared memory (A100, H100), 256", c->HS, c->C, c->NH);
+    if (!attention_head_size_served(c->HS))
+        fatal(
+            "head size %d (width %d, %d heads) has no attention kernel here; served are 32, 64, 80, 96, 128 and, where "
+            "a block may have 132 KiB of shared memory (A100, H100), 256",
+            c->HS, c->C, c->NH);
     int most = c->norm == NORM_RMSNORM ? rmsnorm_most_width() : layernorm_most_width();
     if (c->C > most) fatal("width %d: served are up to %d", c->C, most);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // data with prompts and responses
 
 static TokenOptions token_options(const TrainOptions* o, const ModelConfig* config, const char* cache) {
@@ -43,8 +48,8 @@ static TokenOptions token_options(const TrainOptions* o, const ModelConfig* conf
 }
 
 // Tokenises a list of files; the cache lies next to the run under `kind`.
-void load_samples(TokenSet* set, const StringList* files, const char* kind, const char* run, const TrainOptions* o, const ModelConfig* config, char tokenizer_digest[65],
-                  AtomicFile* left_out) {
+void load_samples(TokenSet* set, const StringList* files, const char* kind, const char* run, const TrainOptions* o,
+                  const ModelConfig* config, char tokenizer_digest[65], AtomicFile* left_out) {
     char cache[4200];
     TextEncoder encoder;
     if (run) {
@@ -62,21 +67,21 @@ void load_samples(TokenSet* set, const StringList* files, const char* kind, cons
     if (!o->quiet) tokens_print(set, kind, stdout);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // select: the filtered data, for any trainer
 
 #define EXPLAINED 10  // rows from either end that --explain shows
 
 // The rows that may be kept and what each is worth.
 typedef struct {
-    int64_t n, n_rows, most;   // candidates; records of the files
-    int64_t* rows;             // (n) ids, ascending
-    uint64_t* hashes;          // (n)
+    int64_t n, n_rows, most;  // candidates; records of the files
+    int64_t* rows;            // (n) ids, ascending
+    uint64_t* hashes;         // (n)
     char digest[65];
-    SelectorFile selector;     // method seal
-    float* loss;               // (n) methods that ask a model
-    Journal journal;           // theirs
-    double *given, *score;     // (n)
+    SelectorFile selector;  // method seal
+    float* loss;            // (n) methods that ask a model
+    Journal journal;        // theirs
+    double *given, *score;  // (n)
 } Candidates;
 
 static void* need(void* p, int64_t n) {
@@ -170,12 +175,14 @@ static void ask_target(Candidates* c, const TrainOptions* o, const RowOptions* r
             c->given[i] = -INFINITY;
             short_rows++;
         }
-    if (!o->quiet && o->min_words) printf("%lld rows have fewer than %lld words\n", (long long)short_rows, (long long)o->min_words);
+    if (!o->quiet && o->min_words)
+        printf("%lld rows have fewer than %lld words\n", (long long)short_rows, (long long)o->min_words);
     if (!o->quiet && o->noise) printf("Gumbel noise of seed %lld\n", (long long)o->seed);
     dsir_free(&scores);
 }
 
-// Every row's score as a selector of its own, named after its method: `select --method seal` and sft take it, and whatever measures selectors.
+// Every row's score as a selector of its own, named after its method: `select --method seal` and sft take it, and
+// whatever measures selectors.
 static void write_scores(const Candidates* c, const TrainOptions* o) {
     SelectorFile file = {};
     Text names = {};
@@ -199,7 +206,8 @@ static void write_scores(const Candidates* c, const TrainOptions* o) {
     free(file.logits);
 }
 
-// The losses under --model of the rows that --explain shows, of whatever method; a row whose prompt it cannot read has none.
+// The losses under --model of the rows that --explain shows, of whatever method; a row whose prompt it cannot read has
+// none.
 static void measure_shown(Candidates* c, const TrainOptions* o, const int64_t* order) {
     ModelConfig config;
     TokenSet set = {};
@@ -268,7 +276,8 @@ int select_command(const TrainOptions* o) {
         printf("method %s asks no model: nothing goes to the device\n", method->name);
         return 0;
     }
-    find_usable(&c, &o->tune, &row_options, method->source == SCORE_FROM_SELECTOR || method->source == SCORE_FROM_SEED, o->quiet);  // a model or DSIR names them itself
+    find_usable(&c, &o->tune, &row_options, method->source == SCORE_FROM_SELECTOR || method->source == SCORE_FROM_SEED,
+                o->quiet);  // a model or DSIR names them itself
     switch (method->source) {
         case SCORE_FROM_SELECTOR: read_selector(&c, o); break;
         case SCORE_FROM_SEED: break;
@@ -283,12 +292,15 @@ int select_command(const TrainOptions* o) {
     int64_t kept = selection_order(c.score, c.rows, c.n, o->top, order);
     if (!kept) fatal("%s: --top %g of %lld rows keeps none; raise --top", o->tune.items[0], o->top, (long long)c.n);
     if (kept > c.n - without)
-        fatal("%s: --top %g asks for %lld rows, %lld may be kept; lower --top or --min-words", o->tune.items[0], o->top, (long long)kept, (long long)(c.n - without));
+        fatal("%s: --top %g asks for %lld rows, %lld may be kept; lower --top or --min-words", o->tune.items[0], o->top,
+              (long long)kept, (long long)(c.n - without));
     for (int64_t i = 0; i < kept; i++) keep[c.rows[order[i]]] = 1;
     if (o->explain) explain(&c, o, &row_options, order, kept);
     if (o->scores) write_scores(&c, o);
     int64_t written = selection_write(&o->tune, keep, c.n_rows, o->out, o->quiet);
-    if (!o->quiet) printf("%lld of %lld rows (%lld scored) by %s to %s\n", (long long)written, (long long)c.n_rows, (long long)c.n, method->name, o->out);
+    if (!o->quiet)
+        printf("%lld of %lld rows (%lld scored) by %s to %s\n", (long long)written, (long long)c.n_rows, (long long)c.n,
+               method->name, o->out);
     journal_close(&c.journal);
     if (c.selector.n) selector_file_free(&c.selector);
     free(c.rows);

@@ -22,7 +22,7 @@ static bool ends_with(const char* text, const char* end) {
     return n >= m && !strcmp(text + n - m, end);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // selector files
 
 void selector_file_write(const SelectorFile* s, const char* path) {
@@ -30,10 +30,13 @@ void selector_file_write(const SelectorFile* s, const char* path) {
     StWriter w;
     snprintf(seed, sizeof seed, "%lld", (long long)s->seed);
     snprintf(rows, sizeof rows, "%lld", (long long)s->n_rows);
-    const char* const metadata[][2] = {{"format", "seal selector"}, {"file", s->files ? s->files : ""}, {"rows", rows}, {"digest", s->digest},
-                                       {"tokenizer", s->tokenizer}, {"algorithm", s->algorithm}, {"activation", s->activation}, {"schedule", s->schedule}, {"seed", seed}};
+    const char* const metadata[][2] = {
+        {"format", "seal selector"},   {"file", s->files ? s->files : ""}, {"rows", rows},
+        {"digest", s->digest},         {"tokenizer", s->tokenizer},        {"algorithm", s->algorithm},
+        {"activation", s->activation}, {"schedule", s->schedule},          {"seed", seed}};
     for (int64_t i = 0; i < s->n; i++)
-        if (!isfinite(s->logits[i])) fatal("%s: the logit of row %lld is not finite; nothing is written", path, (long long)s->rows[i]);
+        if (!isfinite(s->logits[i]))
+            fatal("%s: the logit of row %lld is not finite; nothing is written", path, (long long)s->rows[i]);
     st_create(&w, path);
     for (size_t i = 0; i < sizeof metadata / sizeof *metadata; i++) st_set_metadata(&w, metadata[i][0], metadata[i][1]);
     st_declare(&w, "row", ST_I64, 1, &s->n);
@@ -80,7 +83,8 @@ static void read_safetensors(SelectorFile* s, const char* path) {
     s->n = st_need(&r, "logits")->count;
     s->n_rows = whole_number(&r, path, "rows");
     s->seed = whole_number(&r, path, "seed");
-    if (s->n < 1 || s->n > s->n_rows) fatal("%s: has %lld logits for a file of %lld rows", path, (long long)s->n, (long long)s->n_rows);
+    if (s->n < 1 || s->n > s->n_rows)
+        fatal("%s: has %lld logits for a file of %lld rows", path, (long long)s->n, (long long)s->n_rows);
     s->logits = need(malloc((size_t)s->n * sizeof *s->logits));
     s->rows = need(malloc((size_t)s->n * sizeof *s->rows));
     s->hashes = need(malloc((size_t)s->n * sizeof *s->hashes));
@@ -96,13 +100,15 @@ static void read_safetensors(SelectorFile* s, const char* path) {
     if (strlen(s->digest) != 64) fatal("%s: metadata \"digest\" is no SHA-256", path);
     for (int64_t i = 0; i < s->n; i++)
         if (s->rows[i] < (i ? s->rows[i - 1] + 1 : 0) || s->rows[i] >= s->n_rows)
-            fatal("%s: tensor row, element %lld: row %lld is out of order or outside the file's %lld rows", path, (long long)i, (long long)s->rows[i], (long long)s->n_rows);
+            fatal("%s: tensor row, element %lld: row %lld is out of order or outside the file's %lld rows", path,
+                  (long long)i, (long long)s->rows[i], (long long)s->n_rows);
     st_close(&r);
 }
 
 void selector_file_read(SelectorFile* s, const char* path) {
     memset(s, 0, sizeof *s);
-    if (snprintf(s->path, sizeof s->path, "%s", path) >= (int)sizeof s->path) fatal("%.80s…: the path is too long", path);
+    if (snprintf(s->path, sizeof s->path, "%s", path) >= (int)sizeof s->path)
+        fatal("%.80s…: the path is too long", path);
     if (ends_with(path, ".pt")) read_pt(s, path);
     else read_safetensors(s, path);
     for (int64_t i = 0; i < s->n; i++)
@@ -117,19 +123,26 @@ void selector_file_free(SelectorFile* s) {
     memset(s, 0, sizeof *s);
 }
 
-void selector_file_check(SelectorFile* s, const StringList* files, const char* digest, int64_t n_rows, const int64_t* usable, int64_t n_usable) {
+void selector_file_check(SelectorFile* s, const StringList* files, const char* digest, int64_t n_rows,
+                         const int64_t* usable, int64_t n_usable) {
     const char *name = files->items[0], *more = files->n > 1 ? " and others" : "";
     if (*s->digest) {
         if (s->n_rows != n_rows)
-            fatal("%s: was learned on %s with %lld rows, %s%s has %lld; give the file it was learned on", s->path, s->files, (long long)s->n_rows, name, more, (long long)n_rows);
+            fatal("%s: was learned on %s with %lld rows, %s%s has %lld; give the file it was learned on", s->path,
+                  s->files, (long long)s->n_rows, name, more, (long long)n_rows);
         if (strcmp(s->digest, digest))
-            fatal("%s: was learned on %s (SHA-256 %.12s…), %s%s is another file (%.12s…); give the file it was learned on", s->path, s->files, s->digest, name, more, digest);
+            fatal(
+                "%s: was learned on %s (SHA-256 %.12s…), %s%s is another file (%.12s…); give the file it was learned "
+                "on",
+                s->path, s->files, s->digest, name, more, digest);
         return;
     }
     if (s->n == n_rows) return;
     if (!usable || s->n != n_usable)
-        fatal("%s: has %lld logits, %s%s has %lld rows (%lld usable); a .pt selector fits only the file it was learned on", s->path, (long long)s->n, name, more,
-              (long long)n_rows, (long long)(usable ? n_usable : n_rows));
+        fatal(
+            "%s: has %lld logits, %s%s has %lld rows (%lld usable); a .pt selector fits only the file it was learned "
+            "on",
+            s->path, (long long)s->n, name, more, (long long)n_rows, (long long)(usable ? n_usable : n_rows));
     // the program that wrote it numbered only the rows it kept: its i-th logit is the i-th usable row's
     memcpy(s->rows, usable, (size_t)s->n * sizeof *s->rows);
     s->n_rows = n_rows;
@@ -146,7 +159,7 @@ void selector_weights(const float* logits, int64_t n, bool sigmoid, double* sigm
         for (int64_t i = 0; i < n; i++) sigma[i] *= (double)n / sum;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // methods
 
 // streams of random numbers nobody else draws from
@@ -172,7 +185,8 @@ static void score_given(const SelectionInput* in, const int64_t* rows, int64_t n
 }
 // The largest k of log weights with Gumbel noise are k draws by weight without replacement.
 static void score_dsir(const SelectionInput* in, const int64_t* rows, int64_t n, double* score) {
-    for (int64_t i = 0; i < n; i++) score[i] = in->scores[i] + (in->noise ? random_gumbel(in->seed, STREAM_DSIR, (uint64_t)rows[i]) : 0.0);
+    for (int64_t i = 0; i < n; i++)
+        score[i] = in->scores[i] + (in->noise ? random_gumbel(in->seed, STREAM_DSIR, (uint64_t)rows[i]) : 0.0);
 }
 
 static const SelectionMethod methods[] = {
@@ -192,19 +206,24 @@ const SelectionMethod* selection_method(const char* name) {
     fatal("--method %s is not known; there are %s", name, names);
 }
 
-int64_t selection_score(const SelectionMethod* m, const SelectionInput* in, const int64_t* rows, int64_t n, double* score) {
+int64_t selection_score(const SelectionMethod* m, const SelectionInput* in, const int64_t* rows, int64_t n,
+                        double* score) {
     if (m->source == SCORE_FROM_SELECTOR && !in->selector) fatal("--method %s needs --selector", m->name);
-    if ((m->source == SCORE_FROM_MODEL || m->source == SCORE_FROM_TARGET) && !in->scores) program_error("--method %s was given no scores", m->name);
+    if ((m->source == SCORE_FROM_MODEL || m->source == SCORE_FROM_TARGET) && !in->scores)
+        program_error("--method %s was given no scores", m->name);
     m->score(in, rows, n, score);
     int64_t without = 0;
     for (int64_t i = 0; i < n; i++) without += score[i] == -INFINITY;
     return without;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // the top share
 
-typedef struct { double score; int64_t row, index; } Ranked;
+typedef struct {
+    double score;
+    int64_t row, index;
+} Ranked;
 static int by_score(const void* a, const void* b) {
     const Ranked *x = a, *y = b;
     if (x->score != y->score) return x->score > y->score ? -1 : 1;
@@ -226,14 +245,14 @@ int64_t selection_order(const double* score, const int64_t* rows, int64_t n, dou
     return keep > n ? n : keep;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // the kept rows
 
 typedef struct {
     AtomicFile file;
     DataFormat format;
     int64_t written;
-    Text header;             // csv: of the first file
+    Text header;  // csv: of the first file
 } Output;
 
 static DataFormat output_format(const char* out) {
@@ -248,10 +267,13 @@ static void check_input(Output* o, const RecordReader* r, const char* path) {
     size_t n;
     const char* header = records_header(r, &n);
     if ((records_format(r) == FORMAT_CSV) != (o->format == FORMAT_CSV))
-        fatal("%s: rows are written as they stand, so a .csv becomes a .csv and the others .jsonl or .json; --out is %s", path, o->file.path);
+        fatal(
+            "%s: rows are written as they stand, so a .csv becomes a .csv and the others .jsonl or .json; --out is %s",
+            path, o->file.path);
     if (o->format != FORMAT_CSV) return;
     if (!o->header.s) text_add(&o->header, header, n);
-    else if (o->header.n != n || memcmp(o->header.s, header, n)) fatal("%s: its header differs from the first file's; they cannot become one .csv", path);
+    else if (o->header.n != n || memcmp(o->header.s, header, n))
+        fatal("%s: its header differs from the first file's; they cannot become one .csv", path);
 }
 
 void selection_check_output(const StringList* files, const char* out) {
@@ -267,8 +289,8 @@ void selection_check_output(const StringList* files, const char* out) {
     output_probe(out);
 }
 
-// A record of an array may be laid out over lines; as a line of its own it loses the line ends between its tokens. One inside a string (which JSON forbids
-// and parsers take) is part of the text and becomes its escape.
+// A record of an array may be laid out over lines; as a line of its own it loses the line ends between its tokens. One
+// inside a string (which JSON forbids and parsers take) is part of the text and becomes its escape.
 static void write_on_one_line(Output* o, const DataRecord* record) {
     const char *s = record->bytes, *end = s + record->length;
     bool string = false;
@@ -313,19 +335,24 @@ int64_t selection_write(const StringList* files, const uint8_t* keep, int64_t n_
         records_close(r);
     }
     progress_end(&progress);
-    if (id != n_rows) fatal("%s: has %lld rows, %lld when they were scored", files->items[0], (long long)id, (long long)n_rows);
+    if (id != n_rows)
+        fatal("%s: has %lld rows, %lld when they were scored", files->items[0], (long long)id, (long long)n_rows);
     if (o.format == FORMAT_JSON) atomic_printf(&o.file, "\n]\n");
     atomic_commit(&o.file);
     text_free(&o.header);
     return o.written;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // the explanation
 
 // One character of UTF-8 at s: its code point and width; bytes that form none come back as themselves, negative.
 static int32_t code_point(const unsigned char* s, size_t n, int* width) {
-    int more = s[0] < 0x80 ? 0 : s[0] >= 0xC2 && s[0] < 0xE0 ? 1 : (s[0] & 0xF0) == 0xE0 ? 2 : s[0] >= 0xF0 && s[0] < 0xF5 ? 3 : -1;
+    int more = s[0] < 0x80                   ? 0
+               : s[0] >= 0xC2 && s[0] < 0xE0 ? 1
+               : (s[0] & 0xF0) == 0xE0       ? 2
+               : s[0] >= 0xF0 && s[0] < 0xF5 ? 3
+                                             : -1;
     int32_t c = more > 0 ? s[0] & (0x3F >> more) : s[0];
     *width = 1;
     if (more < 0 || (size_t)more >= n) return more == 0 ? c : -(int32_t)s[0];
@@ -344,15 +371,21 @@ int print_excerpt(const char* text, size_t n, int most, FILE* out) {
         int width;
         int32_t c = code_point(s, n, &width);
         char escape[16] = "";
-        if (c == '\n' || c == '\t' || c == '\r') snprintf(escape, sizeof escape, "\\%c", c == '\n' ? 'n' : c == '\t' ? 't' : 'r');
+        if (c == '\n' || c == '\t' || c == '\r')
+            snprintf(escape, sizeof escape, "\\%c", c == '\n' ? 'n' : c == '\t' ? 't' : 'r');
         else if (c < 0) snprintf(escape, sizeof escape, "\\x%02x", (unsigned)-c);
         else if (c < 32 || (c >= 0x7F && c < 0xA0)) snprintf(escape, sizeof escape, "\\x%02x", (unsigned)c);
         // what turns the direction of a line, breaks it, or hides in it
-        else if ((c >= 0x200B && c <= 0x200F) || (c >= 0x2028 && c <= 0x202E) || (c >= 0x2060 && c <= 0x206F) || c == 0xFEFF) snprintf(escape, sizeof escape, "\\u%04x", (unsigned)c);
+        else if ((c >= 0x200B && c <= 0x200F) || (c >= 0x2028 && c <= 0x202E) || (c >= 0x2060 && c <= 0x206F) ||
+                 c == 0xFEFF)
+            snprintf(escape, sizeof escape, "\\u%04x", (unsigned)c);
         int columns = *escape ? (int)strlen(escape) : 1;
         bool last = n == (size_t)width;
         if (printed + columns > most - !last) {
-            if (printed < most) { fputs("…", out); printed++; }
+            if (printed < most) {
+                fputs("…", out);
+                printed++;
+            }
             break;
         }
         if (*escape) fputs(escape, out);
@@ -364,9 +397,19 @@ int print_excerpt(const char* text, size_t n, int most, FILE* out) {
     return printed;
 }
 
-typedef struct { int64_t row, place; char* text; size_t prompt, length; char where[320]; } Shown;
-static int by_row(const void* a, const void* b) { return (((const Shown*)a)->row > ((const Shown*)b)->row) - (((const Shown*)a)->row < ((const Shown*)b)->row); }
-static int by_place(const void* a, const void* b) { return (((const Shown*)a)->place > ((const Shown*)b)->place) - (((const Shown*)a)->place < ((const Shown*)b)->place); }
+typedef struct {
+    int64_t row, place;
+    char* text;
+    size_t prompt, length;
+    char where[320];
+} Shown;
+static int by_row(const void* a, const void* b) {
+    return (((const Shown*)a)->row > ((const Shown*)b)->row) - (((const Shown*)a)->row < ((const Shown*)b)->row);
+}
+static int by_place(const void* a, const void* b) {
+    return (((const Shown*)a)->place > ((const Shown*)b)->place) -
+           (((const Shown*)a)->place < ((const Shown*)b)->place);
+}
 
 // The texts of the rows shown, in one pass over the files.
 static void read_shown(Shown* shown, int n, const StringList* files, const RowOptions* options) {
@@ -381,7 +424,8 @@ static void read_shown(Shown* shown, int n, const StringList* files, const RowOp
         s->text = need(malloc(s->length + 1));
         memcpy(s->text, row.prompt, row.prompt_length);
         memcpy(s->text + row.prompt_length, row.response, row.response_length);
-        if (files->n > 1) snprintf(s->where, sizeof s->where, "%.250s:%lld", files->items[row.file], (long long)row.row);
+        if (files->n > 1)
+            snprintf(s->where, sizeof s->where, "%.250s:%lld", files->items[row.file], (long long)row.row);
         else snprintf(s->where, sizeof s->where, "%lld", (long long)row.row);
     }
     rows_close(r);
@@ -397,12 +441,14 @@ void selection_explain(const Explanation* e, const StringList* files, const RowO
     read_shown(shown, n, files, options);
     qsort(shown, (size_t)n, sizeof *shown, by_place);
     fprintf(out, "%lld of %lld rows are kept\n", (long long)e->kept, (long long)e->n);
-    fprintf(out, "%8s %8s  %12s%s%s  prompt → response\n", "rank", "row", "score", e->sigma ? "      weight" : "", e->loss ? "        loss" : "");
+    fprintf(out, "%8s %8s  %12s%s%s  prompt → response\n", "rank", "row", "score", e->sigma ? "      weight" : "",
+            e->loss ? "        loss" : "");
     for (int i = 0; i < n; i++) {
         const Shown* s = &shown[i];
         int64_t index = e->order[s->place];
         if (i && s->place != shown[i - 1].place + 1) fputs("       …\n", out);
-        if (s->place >= e->kept && (i == 0 || shown[i - 1].place < e->kept)) fprintf(out, "-------- rows from here on are left out\n");
+        if (s->place >= e->kept && (i == 0 || shown[i - 1].place < e->kept))
+            fprintf(out, "-------- rows from here on are left out\n");
         fprintf(out, "%8lld %8s  %12.6g", (long long)s->place + 1, s->where, e->score[index]);
         if (e->sigma) fprintf(out, " %11.6g", e->sigma[index]);
         if (e->loss && isnan(e->loss[index])) fprintf(out, " %11s", "–");

@@ -1,4 +1,5 @@
-/* ω's state and its update. The kernels are seal_kernels/selector.cu; what is here is the order in which a step calls them. */
+/* ω's state and its update. The kernels are seal_kernels/selector.cu; what is here is the order in which a step calls
+ * them. */
 #include <string.h>
 #include "error.h"
 #include "kernels.h"
@@ -22,7 +23,8 @@ void selector_plan(Selector* s, const SelectorSettings* settings, int N, int b_m
     memory_add(plan, MEMORY_SELECTOR, (void**)&s->scratch, selector_scratch(N) * sizeof(float), "softmax partials");
     memory_add(plan, MEMORY_SELECTOR, (void**)&s->running, 2 * sizeof(float), "running mean of delta");
     memory_add(plan, MEMORY_SELECTOR, (void**)&s->norm, 2 * sizeof(float), "norm of omega's gradient");
-    memory_add(plan, MEMORY_SELECTOR, (void**)&s->norm_partial, CEIL_DIV(N, TENSOR_CHUNK) * sizeof(float), "norm partials of omega");
+    memory_add(plan, MEMORY_SELECTOR, (void**)&s->norm_partial, CEIL_DIV(N, TENSOR_CHUNK) * sizeof(float),
+               "norm partials of omega");
     memory_add(plan, MEMORY_SELECTOR, (void**)&s->row, sizeof(TensorRow), "tensor row of omega");
 }
 
@@ -53,7 +55,8 @@ void selector_begin(Selector* s, const int* rows, int b, cudaStream_t stream) {
     selector_sigma(s->sigma, s->omega, s->stats, s->rows, b, s->N, s->settings.activation, stream);
 }
 
-void selector_end(Selector* s, const float* loss, const float* loss_hat, bool equal, int b, float lr, float scale, cudaStream_t stream) {
+void selector_end(Selector* s, const float* loss, const float* loss_hat, bool equal, int b, float lr, float scale,
+                  cudaStream_t stream) {
     NVTX_RANGE("selector end");
     const SelectorSettings* o = &s->settings;
     if (equal) cudaCheck(cudaMemsetAsync(s->delta, 0, (size_t)b * sizeof(float), stream));
@@ -66,6 +69,7 @@ void selector_end(Selector* s, const float* loss, const float* loss_hat, bool eq
     if (o->optimizer == SELECTOR_CENTRED) selector_centre(s->delta, s->running, b, o->mean_decay, stream);
     selector_gradient(s->grad, s->omega, s->stats, s->sigma, s->rows, s->delta, b, s->N, o->activation, stream);
     global_norm(s->norm, s->norm + 1, s->norm_partial, s->row, 1, s->n_chunks, o->clip, stream);
-    if (o->optimizer == SELECTOR_ADAM) adamw_update(s->row, 1, s->n_chunks, s->norm + 1, lr, o->beta1, o->beta2, o->eps, s->step, stream);
+    if (o->optimizer == SELECTOR_ADAM)
+        adamw_update(s->row, 1, s->n_chunks, s->norm + 1, lr, o->beta1, o->beta2, o->eps, s->step, stream);
     else selector_descend(s->omega, s->grad, s->norm + 1, lr, s->N, stream);
 }

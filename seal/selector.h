@@ -1,6 +1,6 @@
 /*
-The data selector ω on the device: one logit per fine-tuning sample, its weights σ for a batch, its gradient and its optimizers. The mathematics is
-"One step" of the method: g = ∇ω mean over the batch of σ_i(ω) Δ_i, with Δ a constant.
+The data selector ω on the device: one logit per fine-tuning sample, its weights σ for a batch, its gradient and its
+optimizers. The mathematics is "One step" of the method: g = ∇ω mean over the batch of σ_i(ω) Δ_i, with Δ a constant.
 */
 #ifndef SEAL_SELECTOR_H
 #define SEAL_SELECTOR_H
@@ -10,33 +10,34 @@ The data selector ω on the device: one logit per fine-tuning sample, its weight
 #include "memory.h"
 
 typedef enum {
-    SELECTOR_ADAM,     // dense Adam over all N, the reference's
+    SELECTOR_ADAM,  // dense Adam over all N, the reference's
     SELECTOR_SGD,
     SELECTOR_CENTRED,  // SGD on Δ minus the running mean of Δ: what is left is how a sample differs from the others
-    SELECTOR_MEAN      // ω_i = ω₀ − lr · (mean of Δ_i over its visits − running mean): no momentum, no drift of undrawn rows
+    SELECTOR_MEAN  // ω_i = ω₀ − lr · (mean of Δ_i over its visits − running mean): no momentum, no drift of undrawn
+                   // rows
 } SelectorOptimizer;
 
 typedef struct {
     SelectorActivation activation;
     SelectorOptimizer optimizer;
     float beta1, beta2, eps, clip;
-    float initial;           // ω₀
-    float mean_decay;        // of the running mean of Δ (centred, mean)
+    float initial;     // ω₀
+    float mean_decay;  // of the running mean of Δ (centred, mean)
 } SelectorSettings;
 
 typedef struct {
     SelectorSettings settings;
     int N, b_max, step;
-    float *omega, *grad, *m, *v;    // (N) device; m, v: Adam's moments, or Σ Δ_i and the visits (mean)
-    float *sigma, *delta;           // (b_max)
-    int *rows;                      // (b_max)
-    float *stats, *scratch;         // softmax's {max, Σ exp}
-    float *running;                 // (2) running mean of Δ and its weight
-    float *norm;                    // (2) gradient norm before clipping, scale
-    float *norm_partial;
-    TensorRow *row;                 // (1) ω as a tensor of its own: the optimizer kernels take a table
+    float *omega, *grad, *m, *v;  // (N) device; m, v: Adam's moments, or Σ Δ_i and the visits (mean)
+    float *sigma, *delta;         // (b_max)
+    int* rows;                    // (b_max)
+    float *stats, *scratch;       // softmax's {max, Σ exp}
+    float* running;               // (2) running mean of Δ and its weight
+    float* norm;                  // (2) gradient norm before clipping, scale
+    float* norm_partial;
+    TensorRow* row;  // (1) ω as a tensor of its own: the optimizer kernels take a table
     int64_t n_chunks;
-    int *staging;                   // pinned, (b_max)
+    int* staging;  // pinned, (b_max)
     cudaEvent_t staged;
 } Selector;
 
@@ -45,8 +46,10 @@ void selector_bind(Selector* s, cudaStream_t stream);  // after memory_allocate:
 void selector_free(Selector* s);
 // Begins a step: uploads the batch's rows (host, b of them), computes σ of each into s->sigma.
 void selector_begin(Selector* s, const int* rows, int b, cudaStream_t stream);
-// Ends it: Δ = loss − loss_hat (device, in batch order; loss_hat NULL under Algorithm 2; equal: Δ is exactly 0 while θ̂ equals θ bit for bit), the
-// gradient, its norm, the update. scale multiplies Δ and so the gradient (γ with --gamma-scales-omega, else 1).
-void selector_end(Selector* s, const float* loss, const float* loss_hat, bool equal, int b, float lr, float scale, cudaStream_t stream);
+// Ends it: Δ = loss − loss_hat (device, in batch order; loss_hat NULL under Algorithm 2; equal: Δ is exactly 0 while θ̂
+// equals θ bit for bit), the gradient, its norm, the update. scale multiplies Δ and so the gradient (γ with
+// --gamma-scales-omega, else 1).
+void selector_end(Selector* s, const float* loss, const float* loss_hat, bool equal, int b, float lr, float scale,
+                  cudaStream_t stream);
 
 #endif

@@ -30,17 +30,22 @@ static void add(Snapshot* s, const char* name, float* device, int64_t count, int
     s->bytes += (size_t)p->n * sizeof(float);
     s->whole_bytes += (size_t)count * sizeof(float);
 }
-void snapshot_add(Snapshot* s, const char* name, float* device, int64_t count) { add(s, name, device, count, 0, count, s->rank == 0); }
-void snapshot_add_part(Snapshot* s, const char* name, float* device, int64_t count, int64_t from, int64_t n) { add(s, name, device, count, from, n, true); }
+void snapshot_add(Snapshot* s, const char* name, float* device, int64_t count) {
+    add(s, name, device, count, 0, count, s->rank == 0);
+}
+void snapshot_add_part(Snapshot* s, const char* name, float* device, int64_t count, int64_t from, int64_t n) {
+    add(s, name, device, count, from, n, true);
+}
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // writing
 
 static void allocate(Snapshot* s) {
     if (s->host) return;
     s->host_bytes = s->bytes;
-    if (s->bytes > s->host_most || cudaMallocHost((void**)&s->host, s->bytes + 1) != cudaSuccess) {  // a rank may have nothing to save: 1 byte more
-        cudaGetLastError();  // a limit on locked memory is no error: pieces do as well
+    if (s->bytes > s->host_most || cudaMallocHost((void**)&s->host, s->bytes + 1) !=
+                                       cudaSuccess) {  // a rank may have nothing to save: 1 byte more
+        cudaGetLastError();                            // a limit on locked memory is no error: pieces do as well
         s->host_bytes = s->piece;
         cudaCheck(cudaMallocHost((void**)&s->host, s->host_bytes));
     }
@@ -88,7 +93,8 @@ static void* write_checkpoint(void* argument) {
     Snapshot* s = (Snapshot*)argument;
     CheckpointWriter* w = &s->writer;
     if (!s->begun) prune(s);
-    bool good = s->begun || (checkpoint_create(w, s->run, s->step, s->rank, s->parts, s->n_rows) && checkpoint_write(w, s->host, s->bytes));
+    bool good = s->begun || (checkpoint_create(w, s->run, s->step, s->rank, s->parts, s->n_rows) &&
+                             checkpoint_write(w, s->host, s->bytes));
     if (good && checkpoint_commit(w, s->run_json)) prune(s);
     __atomic_store_n(&s->finished, 1, __ATOMIC_RELEASE);
     return NULL;
@@ -99,7 +105,8 @@ void snapshot_publish(Snapshot* s, char* run_json) {
     if (!s->begun) cudaCheck(cudaEventSynchronize(s->copied));
     s->run_json = run_json;
     s->finished = 0;
-    if (pthread_create(&s->thread, NULL, write_checkpoint, s)) fatal("no thread can be started to write the checkpoint");
+    if (pthread_create(&s->thread, NULL, write_checkpoint, s))
+        fatal("no thread can be started to write the checkpoint");
     s->writing = true;
 }
 
@@ -125,7 +132,7 @@ void snapshot_end(Snapshot* s) {
     s->host = NULL;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // reading
 
 void snapshot_restore(Snapshot* s, const Checkpoint* c) {

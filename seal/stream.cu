@@ -4,7 +4,8 @@
 #include "kernels.h"
 #include "stream.h"
 
-// GEMM rows come in multiples of this on a GPU: few shapes, few cached plans. A CPU multiplies any shape as well, so it only rounds to whole vectors.
+// GEMM rows come in multiples of this on a GPU: few shapes, few cached plans. A CPU multiplies any shape as well, so it
+// only rounds to whole vectors.
 #ifdef __CUDACC__
 const int STREAM_ROUND = 128;
 #else
@@ -13,11 +14,16 @@ const int STREAM_ROUND = 8;
 
 static int rounded(int n) { return (n + STREAM_ROUND - 1) / STREAM_ROUND * STREAM_ROUND; }
 
-// The arrays of a stream in the order in which they lie in a slot, with their capacity in elements of four bytes. `at` walks a slot.
-typedef struct { char *device, *staging; size_t at; } Cursor;
+// The arrays of a stream in the order in which they lie in a slot, with their capacity in elements of four bytes. `at`
+// walks a slot.
+typedef struct {
+    char *device, *staging;
+    size_t at;
+} Cursor;
 static size_t capacity(int T, int max_samples) {
     size_t rows = rounded(T), sequences = (size_t)max_samples + rows + 1;
-    size_t arrays = 11 * (rows + 64) + 2 * (sequences + 64) + 2 * (rows + sequences + 64) + 3 * ((size_t)max_samples + 64);
+    size_t arrays = 11 * (rows + 64) + 2 * (sequences + 64) + 2 * (rows + sequences + 64) +
+                    3 * ((size_t)max_samples + 64);
     return arrays * sizeof(int);
 }
 
@@ -26,7 +32,8 @@ void stream_plan(StreamUploader* u, int T, int max_samples, MemoryPlan* plan) {
     u->T = T;
     u->max_samples = max_samples;
     u->bytes = capacity(T, max_samples);
-    for (int i = 0; i < STREAM_SLOTS; i++) memory_add(plan, MEMORY_STREAM, (void**)&u->device[i], u->bytes, "stream slot %d", i);
+    for (int i = 0; i < STREAM_SLOTS; i++)
+        memory_add(plan, MEMORY_STREAM, (void**)&u->device[i], u->bytes, "stream slot %d", i);
 }
 
 void stream_bind(StreamUploader* u) {
@@ -45,7 +52,8 @@ void stream_free(StreamUploader* u) {
     memset(u, 0, sizeof *u);
 }
 
-// Reserves n elements in the slot, fills the first `used` from `from` (NULL: zeros) and the rest with zeros; returns the device's address.
+// Reserves n elements in the slot, fills the first `used` from `from` (NULL: zeros) and the rest with zeros; returns
+// the device's address.
 static void* put(Cursor* c, const void* from, size_t used, size_t n) {
     char* to = c->staging + c->at;
     if (from) memcpy(to, from, used * sizeof(int));
@@ -56,7 +64,8 @@ static void* put(Cursor* c, const void* from, size_t used, size_t n) {
     return device;
 }
 
-void stream_upload(StreamUploader* u, DeviceStream* s, const PackedStream* p, const float* coefficient, const int* place, cudaStream_t stream) {
+void stream_upload(StreamUploader* u, DeviceStream* s, const PackedStream* p, const float* coefficient,
+                   const int* place, cudaStream_t stream) {
     NVTX_RANGE("upload");
     int slot = u->next;
     u->next = (u->next + 1) % STREAM_SLOTS;
@@ -79,7 +88,8 @@ void stream_upload(StreamUploader* u, DeviceStream* s, const PackedStream* p, co
     size_t tiles_at = c.at;
     s->tiles = (int*)put(&c, NULL, 0, 2 * (size_t)s->n_tiles);
     attention_tiles((int*)(c.staging + tiles_at), p->cu_seqlens, p->n_seq);
-    s->loss_rows = (int*)put(&c, p->loss_rows, p->n_loss, s->n_loss_padded);  // the rows past n_loss read row 0, with weight 0
+    s->loss_rows = (int*)put(&c, p->loss_rows, p->n_loss,
+                             s->n_loss_padded);  // the rows past n_loss read row 0, with weight 0
     s->targets = (int*)put(&c, p->targets, p->n_loss, s->n_loss_padded);
     s->loss_index = (int*)put(&c, p->loss_index, p->T, p->T);
     s->loss_start = (int*)put(&c, p->loss_start, p->n_samples + 1, p->n_samples + 1);
@@ -87,7 +97,8 @@ void stream_upload(StreamUploader* u, DeviceStream* s, const PackedStream* p, co
     s->token_segment_start = (int*)put(&c, p->token_segment_start, p->n_token_segments + 1, p->n_token_segments + 1);
     s->token_segment_row = (int*)put(&c, p->token_segment_row, p->n_token_segments, p->n_token_segments);
     s->position_order = (int*)put(&c, p->position_order, p->T, p->T);
-    s->position_segment_start = (int*)put(&c, p->position_segment_start, p->n_position_segments + 1, p->n_position_segments + 1);
+    s->position_segment_start = (int*)put(&c, p->position_segment_start, p->n_position_segments + 1,
+                                          p->n_position_segments + 1);
     s->position_segment_row = (int*)put(&c, p->position_segment_row, p->n_position_segments, p->n_position_segments);
     s->coefficient = (float*)put(&c, coefficient, p->n_samples, p->n_samples);
     s->place = place ? (int*)put(&c, place, p->n_samples, p->n_samples) : NULL;
@@ -97,7 +108,9 @@ void stream_upload(StreamUploader* u, DeviceStream* s, const PackedStream* p, co
     if (coefficient)
         for (int k = 0; k < p->n_samples; k++)
             for (int i = p->loss_start[k]; i < p->loss_start[k + 1]; i++) weight[i] = coefficient[k];
-    if (c.at > u->bytes) program_error("a stream of %d tokens and %d samples needs %zu bytes of a slot of %zu", p->T, p->n_samples, c.at, u->bytes);
+    if (c.at > u->bytes)
+        program_error("a stream of %d tokens and %d samples needs %zu bytes of a slot of %zu", p->T, p->n_samples, c.at,
+                      u->bytes);
     cudaCheck(cudaMemcpyAsync(c.device, c.staging, c.at, cudaMemcpyHostToDevice, stream));
     cudaCheck(cudaEventRecord(u->uploaded[slot], stream));
 }

@@ -21,7 +21,8 @@ static void finish(void* self, void* scratch) {
     free(scratch);
 }
 
-static int64_t encode(void* self, void* scratch, const char* text, size_t n, const int32_t** ids, const int32_t** start, const int32_t** end, const char** error) {
+static int64_t encode(void* self, void* scratch, const char* text, size_t n, const int32_t** ids, const int32_t** start,
+                      const int32_t** end, const char** error) {
     Encoding* e = scratch;
     int64_t got = tokenizer_encode(self, text, n, TOKENIZER_ADD_SPECIAL | TOKENIZER_PARSE_SPECIAL, e);
     *ids = e->ids;
@@ -32,8 +33,18 @@ static int64_t encode(void* self, void* scratch, const char* text, size_t n, con
 }
 
 // Files of a tokenizer in a model's directory.
-static const char* const files[] = {"tokenizer.json", "tokenizer.model", "tokenizer.model.v3", "encoder.json", "vocab.bpe", "vocab.json", "merges.txt",
-                                    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "generation_config.json"};
+static const char* const files[] = {"tokenizer.json",
+                                    "tokenizer.model",
+                                    "tokenizer.model.v3",
+                                    "encoder.json",
+                                    "vocab.bpe",
+                                    "vocab.json",
+                                    "merges.txt",
+                                    "tokenizer_config.json",
+                                    "special_tokens_map.json",
+                                    "added_tokens.json",
+                                    "chat_template.jinja",
+                                    "generation_config.json"};
 #define N_FILES (sizeof files / sizeof *files)
 static const char* const endings[2] = {"", ".gz"};
 
@@ -54,12 +65,14 @@ void tokenizer_copy(const char* from, const char* to_directory) {
     }
     Tokenizer* t = tokenizer_open(from, error, sizeof error);
     if (!t) fatal("%s", error);
-    const char *format = tokenizer_format(t), *slash = strrchr(from, '/'), *ending = strlen(from) > 3 && !strcmp(from + strlen(from) - 3, ".gz") ? ".gz" : "";
+    const char *format = tokenizer_format(t), *slash = strrchr(from, '/'),
+               *ending = strlen(from) > 3 && !strcmp(from + strlen(from) - 3, ".gz") ? ".gz" : "";
     if (strstr(format, " + ")) {  // a pair of files: the other one lies beside it
         snprintf(path, sizeof path, "%.*s", slash ? (int)(slash - from) : 1, slash ? from : ".");
         tokenizer_copy(path, to_directory);
     } else {
-        snprintf(name, sizeof name, "%s%s", strcmp(format, "tokenizer.json") ? "tokenizer.model" : "tokenizer.json", ending);
+        snprintf(name, sizeof name, "%s%s", strcmp(format, "tokenizer.json") ? "tokenizer.model" : "tokenizer.json",
+                 ending);
         file_copy(from, to_directory, name);
     }
     tokenizer_close(t);

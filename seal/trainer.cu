@@ -21,13 +21,16 @@ void trainer_plan(Trainer* t, const ModelConfig* config, const TrainerSettings* 
     if (t->with_lora) parameters_plan(&t->base, &t->layout, "base", false, NULL, &t->plan);
     const ModelLayout* trained = t->with_lora ? &t->lora.layout : &t->layout;
     parameters_plan(&t->theta, trained, "theta", train, NULL, &t->plan);
-    if (settings->with_hat) parameters_plan(&t->theta_hat, trained, "theta_hat", train, t->with_lora ? NULL : &t->theta, &t->plan);
+    if (settings->with_hat)
+        parameters_plan(&t->theta_hat, trained, "theta_hat", train, t->with_lora ? NULL : &t->theta, &t->plan);
     KeepMode keep = !train ? KEEP_NOTHING : settings->recompute ? KEEP_RESIDUALS : KEEP_ALL;
-    transformer_plan(&t->transformer, &t->layout, t->with_lora ? &t->lora : NULL, keep, settings->T, settings->head_rows, &t->plan);
+    transformer_plan(&t->transformer, &t->layout, t->with_lora ? &t->lora : NULL, keep, settings->T,
+                     settings->head_rows, &t->plan);
     stream_plan(&t->uploader, settings->T, t->items_max, &t->plan);
     size_t losses = ((size_t)settings->batch_max + 1) * sizeof(float);
     memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->loss, losses, "losses under theta");
-    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->loss_hat, settings->with_hat ? losses : 0, "losses under theta_hat");
+    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->loss_hat, settings->with_hat ? losses : 0,
+               "losses under theta_hat");
     memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->norm, 4 * sizeof(float), "norms");
     memory_add(&t->plan, MEMORY_SCRATCH, NULL, MATMUL_WORKSPACE_BYTES, "GEMM workspace");  // the kernels' own
 }
@@ -50,7 +53,8 @@ void trainer_allocate(Trainer* t) {
     int n = t->items_max;
     memory_allocate(&t->plan);
     parameters_bind(&t->theta, NULL, t->settings.adamw.weight_decay);
-    if (t->settings.with_hat) parameters_bind(&t->theta_hat, t->with_lora ? NULL : &t->theta, t->settings.adamw.weight_decay);
+    if (t->settings.with_hat)
+        parameters_bind(&t->theta_hat, t->with_lora ? NULL : &t->theta, t->settings.adamw.weight_decay);
     t->lora.sets[0] = &t->theta;
     t->lora.sets[1] = &t->theta_hat;
     transformer_bind(&t->transformer);
@@ -103,11 +107,11 @@ void trainer_load(Trainer* t, const char* model, const char* adapter, uint64_t s
     else parameters_init(&t->theta, seed, quiet);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // a pass
 
-// What runs in one pass: items [0, n) in a stream's first range of rows, which is set 0's, items [n, n + n_hat) in the second, set 1's. A model without adapters
-// has one range.
+// What runs in one pass: items [0, n) in a stream's first range of rows, which is set 0's, items [n, n + n_hat) in the
+// second, set 1's. A model without adapters has one range.
 typedef struct {
     const ParameterSet* model;
     const BatchItem *items, *hat;
@@ -130,7 +134,8 @@ static void run_stream(Trainer* t, const Pass* x, int k, int n_first, bool backw
     packed_stream_build_split(&t->packed, t->samples, k, n_first, t->layout.config.V, t->layout.config.longest);
     DeviceStream s;
     stream_upload(&t->uploader, &s, &t->packed, t->coefficient, t->place, t->stream);
-    if (x->sigma) selector_token_weights(s.weight, x->sigma, s.coefficient, s.place, s.loss_start, s.n_samples, x->b, t->stream);
+    if (x->sigma)
+        selector_token_weights(s.weight, x->sigma, s.coefficient, s.place, s.loss_start, s.n_samples, x->b, t->stream);
     transformer_forward(&t->transformer, x->model, &s, t->stream);
     transformer_loss(&t->transformer, x->model, &s, x->loss, x->loss_hat, backward, t->stream);
     if (backward) transformer_backward(&t->transformer, x->model, &s, t->stream);
@@ -139,7 +144,8 @@ static void run_stream(Trainer* t, const Pass* x, int k, int n_first, bool backw
 // Which rank runs which sample of the batch. A trained sample costs three times as much as one that runs forward only.
 static void deal(Trainer* t, const Pass* x, int n) {
     int* cost = t->lengths;
-    for (int i = 0; i < n; i++) cost[i] = item_of(x, i)->sample.length * (x->backward && item_of(x, i)->coefficient != 0.0f ? 3 : 1);
+    for (int i = 0; i < n; i++)
+        cost[i] = item_of(x, i)->sample.length * (x->backward && item_of(x, i)->coefficient != 0.0f ? 3 : 1);
     deal_samples(cost, n, ranks_count(), t->owner);
 }
 
@@ -150,7 +156,8 @@ static void begin_losses(Trainer* t, float* loss) {
     cudaCheck(cudaMemsetAsync(loss + t->settings.batch_max, t->vote, sizeof(float), t->stream));
 }
 
-// A layer's gradients (−1: those of no layer) are complete on this rank: they are summed behind what is queued so far, beside what comes.
+// A layer's gradients (−1: those of no layer) are complete on this rank: they are summed behind what is queued so far,
+// beside what comes.
 static void sum_layer(void* context, int layer) {
     Trainer* t = (Trainer*)context;
     cudaCheck(cudaEventRecord(t->layer_ready, t->stream));
@@ -161,7 +168,8 @@ static void sum_layer(void* context, int layer) {
     ranks_group_end();
 }
 
-// The last backward pass of this rank's samples sums the layers as it leaves them; a rank without a trained sample brings its zeros.
+// The last backward pass of this rank's samples sums the layers as it leaves them; a rank without a trained sample
+// brings its zeros.
 static void begin_sums(Trainer* t, const Pass* x, bool last) {
     bool sums = ranks_count() > 1 && x->backward && last;
     t->summed[0] = !t->with_lora ? x->model : x->n ? &t->theta : NULL;
@@ -202,13 +210,17 @@ static void run_pass(Trainer* t, const Pass* x, PassCounts* counts, PassCounts* 
             t->lengths[m++] = sample->length;
         }
         int streams = pack_first_fit_split(t->lengths, m, m_first, t->settings.T, STREAM_ROUND, t->stream_of);
-        if (streams < 0) fatal("a sample is longer than a stream of %d tokens; raise --tokens or lower --max-length", t->settings.T);
+        if (streams < 0)
+            fatal("a sample is longer than a stream of %d tokens; raise --tokens or lower --max-length", t->settings.T);
         // chosen is overwritten stream by stream, so the members and their streams are kept in lengths and stream_of
         memcpy(t->lengths, members, (size_t)m * sizeof(int));
         for (int s = 0; s < streams; s++) {
             int k = 0, n_first = 0;
             for (int i = 0; i < m; i++)
-                if (t->stream_of[i] == s) { n_first += i < m_first; t->chosen[k++] = t->lengths[i]; }
+                if (t->stream_of[i] == s) {
+                    n_first += i < m_first;
+                    t->chosen[k++] = t->lengths[i];
+                }
             begin_sums(t, x, trained && s + 1 == streams);
             run_stream(t, x, k, n_first, trained);
         }
@@ -219,13 +231,16 @@ static void run_pass(Trainer* t, const Pass* x, PassCounts* counts, PassCounts* 
     if (x->n_hat) ranks_sum(x->loss_hat, (size_t)t->settings.batch_max + 1, t->stream);
 }
 
-void trainer_pass(Trainer* t, const ParameterSet* set, const BatchItem* items, int n, int b, const float* sigma, float* loss, bool backward, PassCounts* counts) {
+void trainer_pass(Trainer* t, const ParameterSet* set, const BatchItem* items, int n, int b, const float* sigma,
+                  float* loss, bool backward, PassCounts* counts) {
     bool second = t->with_lora && set == &t->theta_hat;  // adapters: the set says which range of rows
-    Pass x = {t->with_lora ? &t->base : set, items, items, second ? 0 : n, second ? n : 0, b, sigma, loss, loss, backward};
+    Pass x = {
+        t->with_lora ? &t->base : set, items, items, second ? 0 : n, second ? n : 0, b, sigma, loss, loss, backward};
     run_pass(t, &x, counts, counts);
 }
 
-void trainer_pass_both(Trainer* t, const BatchItem* items, int n, const BatchItem* hat, int b, const float* sigma, PassCounts* counts, PassCounts* counts_hat) {
+void trainer_pass_both(Trainer* t, const BatchItem* items, int n, const BatchItem* hat, int b, const float* sigma,
+                       PassCounts* counts, PassCounts* counts_hat) {
     Pass x = {&t->base, items, hat, n, b, b, sigma, t->loss, t->loss_hat, true};
     run_pass(t, &x, counts, counts_hat);
 }
@@ -234,7 +249,8 @@ void trainer_bring_back(Trainer* t, int slot) {
     size_t n = (size_t)t->settings.batch_max + 1;
     float* to = t->results[slot];
     cudaCheck(cudaMemcpyAsync(to, t->loss, n * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
-    if (t->loss_hat) cudaCheck(cudaMemcpyAsync(to + n, t->loss_hat, n * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
+    if (t->loss_hat)
+        cudaCheck(cudaMemcpyAsync(to + n, t->loss_hat, n * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
     cudaCheck(cudaMemcpyAsync(to + 2 * n, t->norm, 4 * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
     cudaCheck(cudaEventRecord(t->ready[slot], t->stream));
 }
@@ -250,12 +266,14 @@ StepResult trainer_result(Trainer* t, int slot) {
 
 double trainer_flops(const Trainer* t, const PassCounts* counts) {
     const ModelConfig* c = &t->layout.config;
-    double head = (double)c->V * c->C, body = 0.0, adapters = t->with_lora ? (double)t->lora.layout.n_parameters : 0.0, frozen = t->with_lora ? 4.0 : 6.0;
+    double head = (double)c->V * c->C, body = 0.0, adapters = t->with_lora ? (double)t->lora.layout.n_parameters : 0.0,
+           frozen = t->with_lora ? 4.0 : 6.0;
     for (int i = 0; i < t->layout.n_tensors; i++) {
         const ModelTensor* x = &t->layout.tensors[i];
         if (x->layer >= 0 && x->cols > 1) body += (double)x->rows * x->cols;
     }
     double attention = 6.0 * c->L * c->NH * c->HS * (double)counts->squares;
-    return (frozen * body + 6.0 * adapters) * (double)counts->trained_tokens + 2.0 * (body + adapters) * (double)counts->forward_tokens +
-           frozen * head * (double)counts->loss_tokens + attention;
+    return (frozen * body + 6.0 * adapters) * (double)counts->trained_tokens +
+           2.0 * (body + adapters) * (double)counts->forward_tokens + frozen * head * (double)counts->loss_tokens +
+           attention;
 }

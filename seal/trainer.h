@@ -1,6 +1,7 @@
 /*
-One training step, whatever the command: a batch of samples with their coefficients is packed into streams, run through the transformer, and its
-gradients are summed; losses come back one step later, so that the device never waits for the host.
+One training step, whatever the command: a batch of samples with their coefficients is packed into streams, run through
+the transformer, and its gradients are summed; losses come back one step later, so that the device never waits for the
+host.
 */
 #ifndef SEAL_TRAINER_H
 #define SEAL_TRAINER_H
@@ -11,21 +12,21 @@ gradients are summed; losses come back one step later, so that the device never 
 #include "stream.h"
 #include "transformer.h"
 
-// A sample of a batch. coefficient is c_x of the method ("Sums"): what its mean response loss is multiplied with, σ apart. A coefficient of 0 puts it into a
-// forward-only stream: its loss is returned, nothing is kept.
+// A sample of a batch. coefficient is c_x of the method ("Sums"): what its mean response loss is multiplied with, σ
+// apart. A coefficient of 0 puts it into a forward-only stream: its loss is returned, nothing is kept.
 typedef struct {
     PackSample sample;
     float coefficient;
 } BatchItem;
 
 typedef struct {
-    int T;             // tokens of a stream
-    int head_rows;     // rows of logits at once
-    int batch_max;     // samples of a batch, safe and fine-tuning ones together
+    int T;          // tokens of a stream
+    int head_rows;  // rows of logits at once
+    int batch_max;  // samples of a batch, safe and fine-tuning ones together
     bool recompute;
-    bool with_hat;     // Algorithm 1: a second set θ̂
-    bool forward_only; // no gradients, no optimizer
-    LoraSettings lora; // without modules the whole model is trained
+    bool with_hat;      // Algorithm 1: a second set θ̂
+    bool forward_only;  // no gradients, no optimizer
+    LoraSettings lora;  // without modules the whole model is trained
     AdamwSettings adamw;
 } TrainerSettings;
 
@@ -40,7 +41,7 @@ typedef struct {
     TrainerSettings settings;
     ModelLayout layout;  // of the model
     bool with_lora;
-    Lora lora;           // with_lora: θ and θ̂ are adapters over `base`, which is frozen
+    Lora lora;  // with_lora: θ and θ̂ are adapters over `base`, which is frozen
     ParameterSet base;
     MemoryPlan plan;
     Transformer transformer;
@@ -51,18 +52,19 @@ typedef struct {
     cudaStream_t exchange;
     cudaEvent_t layer_ready, exchanged;
     const ParameterSet* summed[2];  // the sets of the pass under way
-    float* loss;      // (batch_max + 1) device: ℓ(θ; x) in batch order; behind it the ranks' vote
-    float* loss_hat;  // (batch_max + 1) ℓ(θ̂; z)
-    float* norm;      // (4) norm and clip scale of θ, of θ̂
-    // what a step brings back, two steps in flight: pinned, [loss (batch_max + 1) | loss_hat (batch_max + 1) | norms (4)]
+    float* loss;                    // (batch_max + 1) device: ℓ(θ; x) in batch order; behind it the ranks' vote
+    float* loss_hat;                // (batch_max + 1) ℓ(θ̂; z)
+    float* norm;                    // (4) norm and clip scale of θ, of θ̂
+    // what a step brings back, two steps in flight: pinned, [loss (batch_max + 1) | loss_hat (batch_max + 1) | norms
+    // (4)]
     float* results[2];
     cudaEvent_t ready[2];
     // host
     PackedStream packed;
-    int items_max;    // of a pass: batch_max, twice that where θ and θ̂ share one
+    int items_max;                                      // of a pass: batch_max, twice that where θ and θ̂ share one
     int *lengths, *stream_of, *chosen, *place, *owner;  // (items_max); owner: the rank that runs a sample
-    bool vote;        // this rank asks to leave; told to the others with the next step's losses
-    bool voted;       // a rank asked: known to all at the same step
+    bool vote;   // this rank asks to leave; told to the others with the next step's losses
+    bool voted;  // a rank asked: known to all at the same step
     PackSample* samples;
     float* coefficient;
 } Trainer;
@@ -70,28 +72,39 @@ typedef struct {
 // Plans everything but what the caller adds to trainer->plan itself (the selector); trainer_allocate then allocates.
 void trainer_plan(Trainer* t, const ModelConfig* config, const TrainerSettings* settings);
 void trainer_plan_free(Trainer* t);  // of a trainer that was only planned
-__attribute__((noreturn)) void trainer_dry_run(const Trainer* t);  // --dry-run: prints the planned memory and ends the program
+__attribute__((noreturn)) void trainer_dry_run(
+    const Trainer* t);  // --dry-run: prints the planned memory and ends the program
 void trainer_allocate(Trainer* t);
 void trainer_free(Trainer* t);
 
-// Fills θ: with adapters `base` from the model's directory and θ from a PEFT directory (NULL: A random by the seed, B zero); else θ itself.
+// Fills θ: with adapters `base` from the model's directory and θ from a PEFT directory (NULL: A random by the seed, B
+// zero); else θ itself.
 void trainer_load(Trainer* t, const char* model, const char* adapter, uint64_t seed, bool quiet);
 
-// Runs a batch under `set`: items [0, b) are fine-tuning samples whose coefficients are multiplied by sigma (device (b); NULL = 1), the rest safe ones.
-// Their mean response losses go to `loss` (device, batch order); with backward, gradients are added to the set's. Several ranks share the samples by what they cost;
-// the losses of all are on every rank afterwards, and gradients are summed, so that there is one pass a step. Counts are of the whole batch but for streams, which are this rank's.
-void trainer_pass(Trainer* t, const ParameterSet* set, const BatchItem* items, int n, int b, const float* sigma, float* loss, bool backward, PassCounts* counts);
+// Runs a batch under `set`: items [0, b) are fine-tuning samples whose coefficients are multiplied by sigma (device
+// (b); NULL = 1), the rest safe ones. Their mean response losses go to `loss` (device, batch order); with backward,
+// gradients are added to the set's. Several ranks share the samples by what they cost; the losses of all are on every
+// rank afterwards, and gradients are summed, so that there is one pass a step. Counts are of the whole batch but for
+// streams, which are this rank's.
+void trainer_pass(Trainer* t, const ParameterSet* set, const BatchItem* items, int n, int b, const float* sigma,
+                  float* loss, bool backward, PassCounts* counts);
 
-// With adapters: a batch under θ and b fine-tuning samples (hat) under θ̂ in one pass over the frozen model. Losses and gradients of each go to its own.
-void trainer_pass_both(Trainer* t, const BatchItem* items, int n, const BatchItem* hat, int b, const float* sigma, PassCounts* counts, PassCounts* counts_hat);
+// With adapters: a batch under θ and b fine-tuning samples (hat) under θ̂ in one pass over the frozen model. Losses and
+// gradients of each go to its own.
+void trainer_pass_both(Trainer* t, const BatchItem* items, int n, const BatchItem* hat, int b, const float* sigma,
+                       PassCounts* counts, PassCounts* counts_hat);
 
-// Queues the copy of the step's losses and norms into slot 0 or 1; trainer_result waits for it. Reading a slot one step later keeps the device busy.
+// Queues the copy of the step's losses and norms into slot 0 or 1; trainer_result waits for it. Reading a slot one step
+// later keeps the device busy.
 void trainer_bring_back(Trainer* t, int slot);
-typedef struct { const float *loss, *loss_hat; float norm, norm_hat; } StepResult;
+typedef struct {
+    const float *loss, *loss_hat;
+    float norm, norm_hat;
+} StepResult;
 StepResult trainer_result(Trainer* t, int slot);
 
-// Arithmetic of a pass as the model needs it (not what recomputation adds): 6 FLOP a trained weight and token, 4 a frozen one, 2 forward only, the head on its rows,
-// attention by Σ len².
+// Arithmetic of a pass as the model needs it (not what recomputation adds): 6 FLOP a trained weight and token, 4 a
+// frozen one, 2 forward only, the head on its rows, attention by Σ len².
 double trainer_flops(const Trainer* t, const PassCounts* counts);
 
 #endif

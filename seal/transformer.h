@@ -1,7 +1,8 @@
 /*
-The transformer on packed streams: its activations, forward, the weighted loss, backward. Parameters come as a ParameterSet (model.h), adapters over it as a Lora
-(lora.h), tokens as a DeviceStream (stream.h). Which norm, positions, MLP and residual a family has are fields of its ModelConfig. Gradients are added to the sets',
-so a batch is any number of streams; nothing here synchronises with the device.
+The transformer on packed streams: its activations, forward, the weighted loss, backward. Parameters come as a
+ParameterSet (model.h), adapters over it as a Lora (lora.h), tokens as a DeviceStream (stream.h). Which norm, positions,
+MLP and residual a family has are fields of its ModelConfig. Gradients are added to the sets', so a batch is any number
+of streams; nothing here synchronises with the device.
 */
 #ifndef SEAL_TRANSFORMER_H
 #define SEAL_TRANSFORMER_H
@@ -15,42 +16,46 @@ so a batch is any number of streams; nothing here synchronises with the device.
 // defines: DeviceStream
 #include "stream.h"
 
-// One layer's activations from forward to backward. Statistics are fp32. A GEMM's input has the row stride of its weight, ld…: the width, and the tail of adapters.
+// One layer's activations from forward to backward. Statistics are fp32. A GEMM's input has the row stride of its
+// weight, ld…: the width, and the tail of adapters.
 typedef struct {
-    floatX* ln1;       // (T, C; ld of qkvw)
-    float* ln1_mean;   // (T) layernorm only
-    float* ln1_rstd;   // (T)
-    floatX* qkv;       // (T, (NH + 2 NKV)·HS) after the rotary positions
-    floatX* atty;      // (T, NH·HS; ld of attprojw)
-    float* lse;        // (NH, T)
-    floatX* residual2; // (T, C) after attention; not where the residual is parallel
-    floatX* ln2;       // (T, C; ld of upw)
-    float* ln2_mean;   // (T)
-    float* ln2_rstd;   // (T)
-    floatX* fch;       // (T, FF, or gate and up: 2·FF) before the activation
-    floatX* fch_act;   // (T, FF; ld of downw)
+    floatX* ln1;        // (T, C; ld of qkvw)
+    float* ln1_mean;    // (T) layernorm only
+    float* ln1_rstd;    // (T)
+    floatX* qkv;        // (T, (NH + 2 NKV)·HS) after the rotary positions
+    floatX* atty;       // (T, NH·HS; ld of attprojw)
+    float* lse;         // (NH, T)
+    floatX* residual2;  // (T, C) after attention; not where the residual is parallel
+    floatX* ln2;        // (T, C; ld of upw)
+    float* ln2_mean;    // (T)
+    float* ln2_rstd;    // (T)
+    floatX* fch;        // (T, FF, or gate and up: 2·FF) before the activation
+    floatX* fch_act;    // (T, FF; ld of downw)
 } LayerActivations;
 
-// Keys and values of the sequences that are being generated (decoder.h), and which of them a pass reads. All pointers are the device's.
+// Keys and values of the sequences that are being generated (decoder.h), and which of them a pass reads. All pointers
+// are the device's.
 typedef struct {
-    floatX *keys, *values;      // (L, rows, NKV·HS)
+    floatX *keys, *values;  // (L, rows, NKV·HS)
     int64_t rows;
-    float* scratch;             // of decode_attention
-    const int* row;             // (T) where each token of the pass goes; −1: nowhere
-    int n;                      // 0: the pass is a packed stream, which attends within itself; else one token a sequence, which attends to the sequence's rows
+    float* scratch;  // of decode_attention
+    const int* row;  // (T) where each token of the pass goes; −1: nowhere
+    int n;  // 0: the pass is a packed stream, which attends within itself; else one token a sequence, which attends to
+            // the sequence's rows
     const int *first, *length;  // (n) those rows
     int longest;                // of the lengths
 } KvCache;
 
 typedef enum {
     KEEP_ALL,        // training: every layer keeps its activations
-    KEEP_RESIDUALS,  // training with --recompute: only the residual stream is kept, the rest is computed again in backward, bit for bit
+    KEEP_RESIDUALS,  // training with --recompute: only the residual stream is kept, the rest is computed again in
+                     // backward, bit for bit
     KEEP_NOTHING     // forward only
 } KeepMode;
 
 typedef struct {
     const ModelLayout* layout;
-    const Lora* lora;  // adapters over a frozen model; NULL: the model itself is trained
+    const Lora* lora;      // adapters over a frozen model; NULL: the model itself is trained
     const KvCache* cache;  // forward stores every token's keys and values there; NULL: it does not
     KeepMode keep;
     int T;          // rows planned: no stream may be longer
@@ -61,39 +66,46 @@ typedef struct {
     floatX* lnf;               // (T, C)
     float* lnf_mean;
     float* lnf_rstd;
-    float* token_loss;         // (n) unweighted, of the last stream
-    int rope_positions;        // rows of cos_sin
-    float* cos_sin;            // (rope_positions, rotary/2, 2)
-    // Called as soon as the last of a layer's gradients (−1: of what belongs to no layer) is queued; NULL: nobody. Several ranks sum them while backward goes on.
+    float* token_loss;   // (n) unweighted, of the last stream
+    int rope_positions;  // rows of cos_sin
+    float* cos_sin;      // (rope_positions, rotary/2, 2)
+    // Called as soon as the last of a layer's gradients (−1: of what belongs to no layer) is queued; NULL: nobody.
+    // Several ranks sum them while backward goes on.
     void (*gradients_ready)(void* context, int layer);
     void* ready_context;
     // scratch
-    floatX* logits;            // (head_rows, Vp), then their gradient in place
-    floatX* width_a;           // (T, C and tail) projections out of a block; hidden states of the head; dln
-    floatX* width_b;           // (T, C or NH·HS and tail) dhidden; datty; dln1 where the residual is parallel
-    floatX* dresidual;         // (T, C)
-    floatX* dqkv;              // (T, (NH + 2 NKV)·HS)
-    floatX* dfch;              // (T, 2·FF), or (T, FF and tail) where the MLP has no gate
-    floatX* dact;              // (T, FF and tail) a gated MLP whose down projection has an adapter; else fch_act's place serves
-    float* delta;              // (NH, T)
-    float* partial;            // sums of norm and bias gradients
+    floatX* logits;     // (head_rows, Vp), then their gradient in place
+    floatX* width_a;    // (T, C and tail) projections out of a block; hidden states of the head; dln
+    floatX* width_b;    // (T, C or NH·HS and tail) dhidden; datty; dln1 where the residual is parallel
+    floatX* dresidual;  // (T, C)
+    floatX* dqkv;       // (T, (NH + 2 NKV)·HS)
+    floatX* dfch;       // (T, 2·FF), or (T, FF and tail) where the MLP has no gate
+    floatX* dact;    // (T, FF and tail) a gated MLP whose down projection has an adapter; else fch_act's place serves
+    float* delta;    // (NH, T)
+    float* partial;  // sums of norm and bias gradients
 } Transformer;
 
 // Adds every buffer to the plan. T is the longest stream; head_rows as the caller likes, at most T.
-void transformer_plan(Transformer* t, const ModelLayout* layout, const Lora* lora, KeepMode keep, int T, int head_rows, MemoryPlan* plan);
+void transformer_plan(Transformer* t, const ModelLayout* layout, const Lora* lora, KeepMode keep, int T, int head_rows,
+                      MemoryPlan* plan);
 // After memory_allocate: what layers share, the table of rotary positions.
 void transformer_bind(Transformer* t);
 void transformer_free(Transformer* t);
 
-// Runs the stream through all layers up to the final norm. Activations stay as `keep` says. set: the model; with a Lora it is the frozen one.
+// Runs the stream through all layers up to the final norm. Activations stay as `keep` says. set: the model; with a Lora
+// it is the frozen one.
 void transformer_forward(Transformer* t, const ParameterSet* set, const DeviceStream* s, cudaStream_t stream);
-// The LM head on the stream's loss-bearing tokens, after transformer_forward. Fills t->token_loss and, at s->place of each sample, sample_loss
-// (device; mean over the sample's tokens). Samples of the stream's second range go to sample_loss_hat in the same way. With backward, s->weight scales each
-// token's term: the head's weight gradient is added and the gradient of the final hidden states is left where transformer_backward finds it.
-void transformer_loss(Transformer* t, const ParameterSet* set, const DeviceStream* s, float* sample_loss, float* sample_loss_hat, bool backward, cudaStream_t stream);
+// The LM head on the stream's loss-bearing tokens, after transformer_forward. Fills t->token_loss and, at s->place of
+// each sample, sample_loss (device; mean over the sample's tokens). Samples of the stream's second range go to
+// sample_loss_hat in the same way. With backward, s->weight scales each token's term: the head's weight gradient is
+// added and the gradient of the final hidden states is left where transformer_backward finds it.
+void transformer_loss(Transformer* t, const ParameterSet* set, const DeviceStream* s, float* sample_loss,
+                      float* sample_loss_hat, bool backward, cudaStream_t stream);
 // From the loss down to the embeddings; gradients of all parameters that are trained are added to.
 void transformer_backward(Transformer* t, const ParameterSet* set, const DeviceStream* s, cudaStream_t stream);
-// logits (n, V) fp32 on the host for the given rows of the stream (host indices), after transformer_forward. Synchronises; for tests and decoding.
-void transformer_logits(Transformer* t, const ParameterSet* set, const int* rows, int n, float* logits, cudaStream_t stream);
+// logits (n, V) fp32 on the host for the given rows of the stream (host indices), after transformer_forward.
+// Synchronises; for tests and decoding.
+void transformer_logits(Transformer* t, const ParameterSet* set, const int* rows, int n, float* logits,
+                        cudaStream_t stream);
 
 #endif

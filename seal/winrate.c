@@ -8,7 +8,7 @@
 #include "error.h"
 #include "winrate.h"
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // a record that may hold NaN, which Python writes and JSON does not know
 
 // The record with every NaN outside strings as null. Returns whether the field `preference` was one of them.
@@ -41,7 +41,7 @@ static int64_t characters(const char* s) {
     return n;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 
 typedef struct {
     WinRate* w;
@@ -56,8 +56,8 @@ static void take_generator(const Reading* r, const cJSON* object, const char* fi
     if (!cJSON_IsString(item) || !*item->valuestring) return;
     if (!*first) snprintf(first, size, "%s", item->valuestring);
     else if (strncmp(first, item->valuestring, size - 1))
-        fatal("%s:%lld: row %lld: %s is \"%.60s\", before it was \"%.60s\"; a win rate is of two models", r->path, (long long)r->record->line, (long long)r->record->row, field,
-              item->valuestring, first);
+        fatal("%s:%lld: row %lld: %s is \"%.60s\", before it was \"%.60s\"; a win rate is of two models", r->path,
+              (long long)r->record->line, (long long)r->record->row, field, item->valuestring, first);
 }
 
 static double side(double preference) { return (preference > 1.5) - (preference < 1.5); }
@@ -66,7 +66,8 @@ static void add_preference(Reading* r, double preference) {
     WinRate* w = r->w;
     if (preference == 0) preference = 1.5;
     if (!(preference >= 1 && preference <= 2))
-        fatal("%s:%lld: row %lld: the preference is %g, want 1 to 2, 0 for a draw, or null", r->path, (long long)r->record->line, (long long)r->record->row, preference);
+        fatal("%s:%lld: row %lld: the preference is %g, want 1 to 2, 0 for a draw, or null", r->path,
+              (long long)r->record->line, (long long)r->record->row, preference);
     if (w->n == r->capacity) {
         r->capacity = r->capacity ? 2 * r->capacity : 1024;
         r->preferences = realloc(r->preferences, (size_t)r->capacity * sizeof *r->preferences);
@@ -84,7 +85,8 @@ static void take_record(Reading* r, Text* text) {
     cJSON* object = r->record->broken ? NULL : cJSON_ParseWithLength(text->s, text->n);
     const cJSON* preference = cJSON_GetObjectItemCaseSensitive(object, "preference");
     if (!cJSON_IsNumber(preference) && !cJSON_IsNull(preference))
-        fatal("%s:%lld: row %lld: is no annotation; want an object with a number or null as \"preference\"", r->path, (long long)r->record->line, (long long)r->record->row);
+        fatal("%s:%lld: row %lld: is no annotation; want an object with a number or null as \"preference\"", r->path,
+              (long long)r->record->line, (long long)r->record->row);
     take_generator(r, object, "generator_1", w->generator_1, sizeof w->generator_1);
     take_generator(r, object, "generator_2", w->generator_2, sizeof w->generator_2);
     if (cJSON_IsNull(preference)) {
@@ -92,12 +94,14 @@ static void take_record(Reading* r, Text* text) {
         w->null += !nan;
     } else {
         add_preference(r, preference->valuedouble);
-        const cJSON *as_given = cJSON_GetObjectItemCaseSensitive(object, "preference_given"), *swapped = cJSON_GetObjectItemCaseSensitive(object, "preference_swapped");
+        const cJSON *as_given = cJSON_GetObjectItemCaseSensitive(object, "preference_given"),
+                    *swapped = cJSON_GetObjectItemCaseSensitive(object, "preference_swapped");
         if (cJSON_IsNumber(as_given) && cJSON_IsNumber(swapped)) {
             w->both++;
             w->flips += side(as_given->valuedouble) * side(swapped->valuedouble) < 0;
         }
-        const char *one = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, "output_1")), *two = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, "output_2"));
+        const char *one = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, "output_1")),
+                   *two = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, "output_2"));
         if (one && two) {
             r->lengths++;
             w->length_1 += (double)characters(one);
@@ -127,7 +131,7 @@ void winrate_read(WinRate* w, const char* path) {
     free(r.preferences);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 
 static void add_number(cJSON* object, const char* name, double value) {
     if (isfinite(value)) cJSON_AddNumberToObject(object, name, value);
@@ -141,8 +145,13 @@ static void print_json(const WinRate* w, const char* path) {
     cJSON_AddStringToObject(object, "baseline", w->generator_1);
     add_number(object, "win_rate", w->win_rate);
     add_number(object, "standard_error", w->standard_error);
-    const struct { const char* name; int64_t value; } counts[] = {{"n", w->n}, {"wins", w->wins}, {"losses", w->losses}, {"draws", w->draws}, {"null", w->null}, {"nan", w->nan}};
-    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) cJSON_AddNumberToObject(object, counts[i].name, (double)counts[i].value);
+    const struct {
+        const char* name;
+        int64_t value;
+    } counts[] = {{"n", w->n},         {"wins", w->wins}, {"losses", w->losses},
+                  {"draws", w->draws}, {"null", w->null}, {"nan", w->nan}};
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+        cJSON_AddNumberToObject(object, counts[i].name, (double)counts[i].value);
     add_number(object, "flip_rate", w->both ? 100.0 * (double)w->flips / (double)w->both : NAN);
     add_number(object, "characters", w->length_2);
     add_number(object, "characters_baseline", w->length_1);
@@ -159,16 +168,22 @@ int winrate_command(const EvalOptions* o, const StringList* files) {
         WinRate w;
         const char* path = files->items[f];
         winrate_read(&w, path);
-        if (!w.n) fatal("%s: no annotation has a preference (%lld null, %lld NaN)", path, (long long)w.null, (long long)w.nan);
+        if (!w.n)
+            fatal("%s: no annotation has a preference (%lld null, %lld NaN)", path, (long long)w.null,
+                  (long long)w.nan);
         if (o->json) {
             print_json(&w, path);
             continue;
         }
         if (files->n > 1) printf("%s: ", path);
-        printf("win rate %.4f, standard error %.4f, n %lld, wins %lld, losses %lld, draws %lld, dropped %lld (%lld null, %lld NaN)", w.win_rate, w.standard_error,
-               (long long)w.n, (long long)w.wins, (long long)w.losses, (long long)w.draws, (long long)(w.null + w.nan), (long long)w.null, (long long)w.nan);
+        printf(
+            "win rate %.4f, standard error %.4f, n %lld, wins %lld, losses %lld, draws %lld, dropped %lld (%lld null, "
+            "%lld NaN)",
+            w.win_rate, w.standard_error, (long long)w.n, (long long)w.wins, (long long)w.losses, (long long)w.draws,
+            (long long)(w.null + w.nan), (long long)w.null, (long long)w.nan);
         if (w.both) printf(", flip rate %.2f%% of %lld", 100.0 * (double)w.flips / (double)w.both, (long long)w.both);
-        if (*w.generator_2) printf("; %s against %s", w.generator_2, *w.generator_1 ? w.generator_1 : "an unnamed baseline");
+        if (*w.generator_2)
+            printf("; %s against %s", w.generator_2, *w.generator_1 ? w.generator_1 : "an unnamed baseline");
         putchar('\n');
     }
     return 0;

@@ -1,6 +1,7 @@
 /*
-AdamW over the whole tensor table in one launch (torch.optim.AdamW): decoupled weight decay, bias correction, fp32 masters. A block takes a chunk of
-TENSOR_CHUNK elements, so that small and large tensors fill the device alike; whole vectors first, then the tail of a tensor.
+AdamW over the whole tensor table in one launch (torch.optim.AdamW): decoupled weight decay, bias correction, fp32
+masters. A block takes a chunk of TENSOR_CHUNK elements, so that small and large tensors fill the device alike; whole
+vectors first, then the tail of a tensor.
 */
 // defines: adamw_update, tensor_rows_chunks
 #include "kernels.h"
@@ -14,7 +15,7 @@ typedef struct {
     float correction1, correction2;  // 1 − β₁ᵗ, √(1 − β₂ᵗ)
 } AdamwArgs;
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // kernels
 
 static inline __device__ float adamw_element(float w, float g, float* m, float* v, float decay, AdamwArgs a) {
@@ -33,7 +34,8 @@ static __global__ void adamw_kernel(const TensorRow* rows, int n_rows, const flo
     bool narrow = row.param != NULL && (const void*)row.param != (const void*)row.master;  // a bf16 copy to refresh
     for (int64_t i = from + threadIdx.x * VEC; i < whole; i += BLOCK * VEC) {
         float8 w = load8(row.master + i), g = load8(row.grad + i), m = load8(row.m + i), v = load8(row.v + i);
-        UNROLL for (int k = 0; k < VEC; k++) w.v[k] = adamw_element(w.v[k], scale * g.v[k], &m.v[k], &v.v[k], decay, args);
+        UNROLL for (int k = 0; k < VEC; k++)
+            w.v[k] = adamw_element(w.v[k], scale * g.v[k], &m.v[k], &v.v[k], decay, args);
         store8(row.master + i, w);
         store8(row.m + i, m);
         store8(row.v + i, v);
@@ -48,7 +50,7 @@ static __global__ void adamw_kernel(const TensorRow* rows, int n_rows, const flo
     }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // launchers
 
 int64_t tensor_rows_chunks(TensorRow* rows, int n_rows) {
@@ -60,10 +62,11 @@ int64_t tensor_rows_chunks(TensorRow* rows, int n_rows) {
     return chunks;
 }
 
-void adamw_update(const TensorRow* rows, int n_rows, int64_t n_chunks, const float* grad_scale, float lr, float beta1, float beta2, float eps, int step,
-                  cudaStream_t stream) {
+void adamw_update(const TensorRow* rows, int n_rows, int64_t n_chunks, const float* grad_scale, float lr, float beta1,
+                  float beta2, float eps, int step, cudaStream_t stream) {
     NVTX_RANGE("adamw_update");
     if (n_chunks == 0) return;
-    AdamwArgs args = {lr, beta1, beta2, eps, (float)(1.0 - pow((double)beta1, step)), (float)sqrt(1.0 - pow((double)beta2, step))};
+    AdamwArgs args = {
+        lr, beta1, beta2, eps, (float)(1.0 - pow((double)beta1, step)), (float)sqrt(1.0 - pow((double)beta2, step))};
     LAUNCH(adamw_kernel, (unsigned)n_chunks, BLOCK, 0, stream, rows, n_rows, grad_scale, args);
 }

@@ -1,6 +1,7 @@
 /*
-The tail that a LoRA adapter takes behind a GEMM's input. x and W have the row stride C + R; behind x stands s·xAᵀ, behind W stands B, so that one product gives
-x·Wᵀ + s·xAᵀ·Bᵀ. Here is what neither GEMM can do: each row keeps its own adapter's columns, scaled, and everything else there is zero.
+The tail that a LoRA adapter takes behind a GEMM's input. x and W have the row stride C + R; behind x stands s·xAᵀ,
+behind W stands B, so that one product gives x·Wᵀ + s·xAᵀ·Bᵀ. Here is what neither GEMM can do: each row keeps its own
+adapter's columns, scaled, and everything else there is zero.
 */
 #include <assert.h>
 // defines: adapter_tail
@@ -26,5 +27,6 @@ void adapter_tail(floatX* tail, int T, int split, int width, int R, int ld, floa
     NVTX_RANGE("adapter_tail");
     assert(R % VEC == 0 && width % VEC == 0 && ld % VEC == 0 && (split == T || 2 * width <= R) && width <= R);
     if (T == 0) return;
-    LAUNCH(adapter_tail_kernel, (unsigned)CEIL_DIV((size_t)T * R / VEC, BLOCK), BLOCK, 0, stream, tail, T, split, width, R, ld, scale);
+    LAUNCH(adapter_tail_kernel, (unsigned)CEIL_DIV((size_t)T * R / VEC, BLOCK), BLOCK, 0, stream, tail, T, split, width,
+           R, ld, scale);
 }

@@ -1,10 +1,12 @@
 /*
-Causal attention within each sample of a packed stream: the part that does not depend on the precision. The tile table on the host, and the
-row sums of datty ∘ atty which backward needs. The kernels themselves are in attention_fp32.cu and attention_bf16.cu; both follow FlashAttention-2
-(Dao 2023, algorithms 1 and 2): no T×T buffer, an online softmax forward, probabilities recomputed from the log-sum-exp backward.
+Causal attention within each sample of a packed stream: the part that does not depend on the precision. The tile table
+on the host, and the row sums of datty ∘ atty which backward needs. The kernels themselves are in attention_fp32.cu and
+attention_bf16.cu; both follow FlashAttention-2 (Dao 2023, algorithms 1 and 2): no T×T buffer, an online softmax
+forward, probabilities recomputed from the log-sum-exp backward.
 */
 #include <assert.h>
-// defines: AttentionArgs, attention_forward_served, attention_backward_served; kernels.h: attention_tiles, attention_forward …
+// defines: AttentionArgs, attention_forward_served, attention_backward_served; kernels.h: attention_tiles,
+// attention_forward …
 #include "attention.h"
 // defines: quad_sum
 #include "ptx.h"
@@ -14,8 +16,8 @@ bool attention_head_size_served(int HS) {
     return bytes > 0 && bytes <= (size_t)most_shared();
 }
 
-// Tile t of a sample sees t + 1 tiles of keys, so "longest first" is "highest t first": the last blocks to start are the shortest, and the GPU
-// does not end on one straggler.
+// Tile t of a sample sees t + 1 tiles of keys, so "longest first" is "highest t first": the last blocks to start are
+// the shortest, and the GPU does not end on one straggler.
 int attention_tiles(int* tiles, const int* cu_seqlens, int n_seq) {
     int most = 0, n_tiles = 0;
     for (int s = 0; s < n_seq; s++) {
@@ -37,11 +39,12 @@ int attention_tiles(int* tiles, const int* cu_seqlens, int n_seq) {
     return n_tiles;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // kernels
 
-// delta (NH, T) = rowsum(datty ∘ atty), FlashAttention-2's D: what the softmax backward subtracts from every dP of a row.
-// Four lanes a (token, head): together they read 32 neighbouring elements, whole sectors of memory, and their sums meet at the end.
+// delta (NH, T) = rowsum(datty ∘ atty), FlashAttention-2's D: what the softmax backward subtracts from every dP of a
+// row. Four lanes a (token, head): together they read 32 neighbouring elements, whole sectors of memory, and their sums
+// meet at the end.
 static __global__ void attention_delta_kernel(AttentionArgs args, int HS) {
     unsigned i = (blockIdx.x * blockDim.x + threadIdx.x) / 4, t = i / args.NH, head = i % args.NH;
     float8 sum = {{0.0f}};
@@ -52,22 +55,26 @@ static __global__ void attention_delta_kernel(AttentionArgs args, int HS) {
             for (int k = 0; k < VEC; k++) sum.v[k] += a.v[k] * b.v[k];
         }
     }
-    float total[1] = {((sum.v[0] + sum.v[4]) + (sum.v[2] + sum.v[6])) + ((sum.v[1] + sum.v[5]) + (sum.v[3] + sum.v[7]))};
+    float total[1] = {((sum.v[0] + sum.v[4]) + (sum.v[2] + sum.v[6])) +
+                      ((sum.v[1] + sum.v[5]) + (sum.v[3] + sum.v[7]))};
     quad_sum(total);
     if (t < (unsigned)args.T && threadIdx.x % 4 == 0) args.delta[(size_t)head * args.T + t] = total[0];
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // launchers
 
-static void check_arguments(const AttentionArgs& args, int HS) {  // bugs of the caller; the user's head size is refused before
+static void check_arguments(const AttentionArgs& args,
+                            int HS) {  // bugs of the caller; the user's head size is refused before
     assert(attention_shared_bytes(HS) > 0 && args.NH % args.NKV == 0);
-    assert((int64_t)args.T * args.NH < INT32_MAX / 4 && args.ldq % VEC == 0 && args.ldo % VEC == 0 && args.lddq % VEC == 0);
+    assert((int64_t)args.T * args.NH < INT32_MAX / 4 && args.ldq % VEC == 0 && args.ldo % VEC == 0 &&
+           args.lddq % VEC == 0);
     (void)args, (void)HS;
 }
 
-void attention_forward(floatX* atty, float* lse, const floatX* qkv, const int* cu_seqlens, const int* tiles, int n_tiles, int T, int NH, int NKV, int HS,
-                       int ldq, int ldo, float scale, cudaStream_t stream) {
+void attention_forward(floatX* atty, float* lse, const floatX* qkv, const int* cu_seqlens, const int* tiles,
+                       int n_tiles, int T, int NH, int NKV, int HS, int ldq, int ldo, float scale,
+                       cudaStream_t stream) {
     NVTX_RANGE("attention_forward");
     if (n_tiles == 0) return;
     AttentionArgs args = {qkv, NULL, NULL, NULL, NULL, cu_seqlens, tiles, n_tiles, T, NH, NKV, ldq, ldo, 0, scale};
@@ -75,8 +82,9 @@ void attention_forward(floatX* atty, float* lse, const floatX* qkv, const int* c
     attention_forward_served(atty, lse, args, HS, stream);
 }
 
-void attention_backward(floatX* dqkv, float* delta, const floatX* datty, const floatX* atty, const float* lse, const floatX* qkv, const int* cu_seqlens,
-                        const int* tiles, int n_tiles, int T, int NH, int NKV, int HS, int lddq, int ldq, int ldo, float scale, cudaStream_t stream) {
+void attention_backward(floatX* dqkv, float* delta, const floatX* datty, const floatX* atty, const float* lse,
+                        const floatX* qkv, const int* cu_seqlens, const int* tiles, int n_tiles, int T, int NH, int NKV,
+                        int HS, int lddq, int ldq, int ldo, float scale, cudaStream_t stream) {
     NVTX_RANGE("attention_backward");
     if (n_tiles == 0) return;
     AttentionArgs args = {qkv, atty, datty, lse, delta, cu_seqlens, tiles, n_tiles, T, NH, NKV, ldq, ldo, lddq, scale};

@@ -1,6 +1,6 @@
 /*
-What the two precisions of attention share: the arguments every kernel takes, and the part of the work a block owns. Private to attention*.cu and
-decode_attention.cu; the public functions are in kernels.h.
+What the two precisions of attention share: the arguments every kernel takes, and the part of the work a block owns.
+Private to attention*.cu and decode_attention.cu; the public functions are in kernels.h.
 */
 #ifndef SEAL_ATTENTION_H
 #define SEAL_ATTENTION_H
@@ -23,8 +23,9 @@ typedef struct {
     float scale;
 } AttentionArgs;
 
-// What one block owns: ATTENTION_TILE rows of one sample and one head. Heads run fastest, so that blocks which start together read the same
-// keys and values, and the order of the tile table (longest first) is the order in which blocks start.
+// What one block owns: ATTENTION_TILE rows of one sample and one head. Heads run fastest, so that blocks which start
+// together read the same keys and values, and the order of the tile table (longest first) is the order in which blocks
+// start.
 typedef struct {
     int start;   // the sample's first token in the stream
     int length;  // and its number of tokens
@@ -42,13 +43,15 @@ static inline __device__ AttentionBlock attention_block(const AttentionArgs& arg
     return block;
 }
 
-// attention_fp32.cu or attention_bf16.cu, whichever floatX is. Shared memory that a block needs at the least, 0: no kernel serves the head size.
+// attention_fp32.cu or attention_bf16.cu, whichever floatX is. Shared memory that a block needs at the least, 0: no
+// kernel serves the head size.
 size_t attention_shared_bytes(int HS);
 // Backward expects args.delta filled.
 void attention_forward_served(floatX* atty, float* lse, const AttentionArgs& args, int HS, cudaStream_t stream);
 void attention_backward_served(floatX* dqkv, const AttentionArgs& args, int HS, cudaStream_t stream);
 
-// FUNCTION<HS>(…) for the sizes of a head that there are kernels for. A new size is a case here and a decision about WIDTH; another HS calls nothing.
+// FUNCTION<HS>(…) for the sizes of a head that there are kernels for. A new size is a case here and a decision about
+// WIDTH; another HS calls nothing.
 #define AT_HEAD_SIZE(HS, FUNCTION, ...)              \
     switch (HS) {                                    \
         case 32: FUNCTION<32>(__VA_ARGS__); break;   \

@@ -1,36 +1,44 @@
 /*
-Causal variable-length attention in bf16 on tensor cores (mma.sync m16n8k16, fp32 accumulators), forward and backward. A warp owns whole rows:
-the score tile it computes stays in its registers and becomes the left operand of the next product without a round trip through shared memory.
-Forward: 4 warps of 32 queries. Backward: 4 warps of 16 queries (dq) or 16 keys (dk and dv, on transposed scores, so that no atomics are needed).
+Causal variable-length attention in bf16 on tensor cores (mma.sync m16n8k16, fp32 accumulators), forward and backward. A
+warp owns whole rows: the score tile it computes stays in its registers and becomes the left operand of the next product
+without a round trip through shared memory. Forward: 4 warps of 32 queries. Backward: 4 warps of 16 queries (dq) or 16
+keys (dk and dv, on transposed scores, so that no atomics are needed).
 */
-// defines: AttentionArgs, AttentionBlock, attention_block, AT_HEAD_SIZE, attention_forward_served, attention_backward_served
+// defines: AttentionArgs, AttentionBlock, attention_block, AT_HEAD_SIZE, attention_forward_served,
+// attention_backward_served
 #include "attention.h"
 
 #ifdef PRECISION_BF16
-// defines: load_a_fragments, mma_tile_nk, mma_tile_kn, accumulators_to_a, cp_async_16, cp_async_commit, cp_async_wait, quad_max, quad_sum,
-// exp2_approx
+// defines: load_a_fragments, mma_tile_nk, mma_tile_kn, accumulators_to_a, cp_async_16, cp_async_commit, cp_async_wait,
+// quad_max, quad_sum, exp2_approx
 #include "ptx.h"
 
-#define TILE ATTENTION_TILE      // keys (in dk, dv: queries) of one step
+#define TILE ATTENTION_TILE  // keys (in dk, dv: queries) of one step
 #define WARPS 4
 #define THREADS (WARPS * WARP_SIZE)
 #define BLOCKS(HS) ((HS) == 32 ? 3 : 2)  // an SM's registers hold these many blocks; asking for more would spill
 // What accumulators of 16 rows of 256 elements leave no room for (Pythia-1B's heads):
-#define FORWARD_ROWS(HS) ((HS) > 128 ? TILE : 2 * TILE)  // queries a forward block owns: two tiles, because 32 rows a warp halve the traffic of shared memory
-#define RESIDENT(HS) ((HS) > 128)                        // dq: queries and dO stay in shared memory instead of registers, keys and values have one stage
-#define WIDTH(HS) ((HS) > 128 ? 128 : (HS))              // columns of dk and dv a block owns
-#define PAD 8                    // elements; a row of HS + 8 shifts by 16 bytes against the banks, so the 8 rows of an ldmatrix do not collide
+#define FORWARD_ROWS(HS) \
+    ((HS) > 128 ? TILE : 2 * TILE)  // queries a forward block owns: two tiles, because 32 rows a warp halve the traffic
+                                    // of shared memory
+#define RESIDENT(HS) \
+    ((HS) > 128)  // dq: queries and dO stay in shared memory instead of registers, keys and values have one stage
+#define WIDTH(HS) ((HS) > 128 ? 128 : (HS))  // columns of dk and dv a block owns
+#define PAD \
+    8  // elements; a row of HS + 8 shifts by 16 bytes against the banks, so the 8 rows of an ldmatrix do not collide
 
-// Forward subtracts a maximum from the scores that may lie behind the true one by this many powers of two: sums of 2^8 are as exact as sums of 1, and
-// the accumulators need to be scaled down again at a sample's first keys and hardly ever later (FlashAttention-4).
+// Forward subtracts a maximum from the scores that may lie behind the true one by this many powers of two: sums of 2^8
+// are as exact as sums of 1, and the accumulators need to be scaled down again at a sample's first keys and hardly ever
+// later (FlashAttention-4).
 #define LAZY 8.0f
 
-// Accumulators of 16 rows × 8 columns (NT of them side by side): lane holds rows lane/4 and lane/4 + 8, columns 2·(lane%4) and + 1, in the order
-// {row, column} {row, column + 1} {row + 8, column} {row + 8, column + 1}.
+// Accumulators of 16 rows × 8 columns (NT of them side by side): lane holds rows lane/4 and lane/4 + 8, columns
+// 2·(lane%4) and + 1, in the order {row, column} {row, column + 1} {row + 8, column} {row + 8, column + 1}.
 #define NT_SCORES (TILE / 8)
 
-// On a GPU the left operand is read from shared memory a slice of k at a time, because all of it at once would not fit into the registers next
-// to the accumulators. The emulated warp has no registers to save, and pays for each operation instead.
+// On a GPU the left operand is read from shared memory a slice of k at a time, because all of it at once would not fit
+// into the registers next to the accumulators. The emulated warp has no registers to save, and pays for each operation
+// instead.
 #ifdef __CUDACC__
 #define SLICE(KT) 1
 #define NO_UNROLL _Pragma("unroll 1")  // unrolling would hoist addresses into registers that the accumulators need
@@ -39,21 +47,21 @@ Forward: 4 warps of 32 queries. Backward: 4 warps of 16 queries (dq) or 16 keys 
 #define NO_UNROLL
 #endif
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // pieces of the kernels
 
-// dst (N_ROWS, HS; HS + PAD) = rows of src (ld), asynchronously; rows from n on are zeros, so that they add nothing to any product. A thread keeps its
-// column and goes down by a fixed number of rows, so that a whole tile costs it an address and a copy a row.
-template <int HS, int N_ROWS>
-static inline __device__ void load_tile(floatX* dst, const floatX* src, int ld, int n) {
+// dst (N_ROWS, HS; HS + PAD) = rows of src (ld), asynchronously; rows from n on are zeros, so that they add nothing to
+// any product. A thread keeps its column and goes down by a fixed number of rows, so that a whole tile costs it an
+// address and a copy a row.
+template <int HS, int N_ROWS> static inline __device__ void load_tile(floatX* dst, const floatX* src, int ld, int n) {
     constexpr int VECS = HS / VEC, STEP = THREADS / VECS;  // the threads past STEP · VECS have nothing to do
     int row = threadIdx.x / VECS, d = threadIdx.x % VECS * VEC;
     if (THREADS % VECS != 0 && row >= STEP) return;
     dst += row * (HS + PAD) + d;
     src += row * (int64_t)ld + d;
     if (n >= N_ROWS) {
-        UNROLL for (int r = 0; r < N_ROWS; r += STEP)
-            if (r + STEP <= N_ROWS || row < N_ROWS - r) cp_async_16(dst + r * (HS + PAD), src + r * (int64_t)ld);
+        UNROLL for (int r = 0; r < N_ROWS; r += STEP) if (r + STEP <= N_ROWS || row < N_ROWS - r)
+            cp_async_16(dst + r * (HS + PAD), src + r * (int64_t)ld);
     } else {
         NO_UNROLL for (int r = 0; r + row < N_ROWS; r += STEP) {
             bool valid = r + row < n;
@@ -62,9 +70,9 @@ static inline __device__ void load_tile(floatX* dst, const floatX* src, int ld, 
     }
 }
 
-template <int MT, int NT>
-static inline __device__ void zero(float (&c)[MT][NT][4]) {
-    UNROLL for (int m = 0; m < MT; m++) UNROLL for (int n = 0; n < NT; n++) UNROLL for (int e = 0; e < 4; e++) c[m][n][e] = 0.0f;
+template <int MT, int NT> static inline __device__ void zero(float (&c)[MT][NT][4]) {
+    UNROLL for (int m = 0; m < MT; m++) UNROLL for (int n = 0; n < NT; n++) UNROLL for (int e = 0; e < 4; e++)
+        c[m][n][e] = 0.0f;
 }
 
 // c (MT · 16, NT · 8) = a · bᵀ, both in shared memory, rows of HS
@@ -79,7 +87,8 @@ static inline __device__ void scores(float (&c)[MT][NT][4], const floatX* a, con
     }
 }
 
-// 16 rows (n of them real) and N columns of dst (ld) = c, through the warp's own 16 rows of shared memory, so that global memory sees 16-byte stores
+// 16 rows (n of them real) and N columns of dst (ld) = c, through the warp's own 16 rows of shared memory, so that
+// global memory sees 16-byte stores
 template <int HS, int N>
 static inline __device__ void store_rows(floatX* dst, int ld, const float (&c)[N / 8][4], floatX* shared, int n) {
     constexpr int LD = HS + PAD;
@@ -87,9 +96,9 @@ static inline __device__ void store_rows(floatX* dst, int ld, const float (&c)[N
     uint32_t packed[N / 16][4];
     accumulators_to_a(packed, c);
     __syncwarp();  // the last reads of these rows as operands are over
-    UNROLL for (int k = 0; k < N / 16; k++)
-        UNROLL for (int e = 0; e < 4; e++)
-            *reinterpret_cast<uint32_t*>(shared + (lane / 4 + e % 2 * 8) * LD + k * 16 + e / 2 * 8 + lane % 4 * 2) = packed[k][e];
+    UNROLL for (int k = 0; k < N / 16; k++) UNROLL for (int e = 0; e < 4; e++) *
+        reinterpret_cast<uint32_t*>(shared + (lane / 4 + e % 2 * 8) * LD + k * 16 + e / 2 * 8 +
+                                    lane % 4 * 2) = packed[k][e];
     __syncwarp();
     for (int x = lane; x < n * (N / VEC); x += WARP_SIZE) {
         int row = x / (N / VEC), d = x % (N / VEC) * VEC;
@@ -97,17 +106,20 @@ static inline __device__ void store_rows(floatX* dst, int ld, const float (&c)[N
     }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // kernels
 
-template <int HS> static constexpr size_t forward_shared() { return sizeof(floatX) * (FORWARD_ROWS(HS) + 2 * TILE) * (HS + PAD); }
+template <int HS> static constexpr size_t forward_shared() {
+    return sizeof(floatX) * (FORWARD_ROWS(HS) + 2 * TILE) * (HS + PAD);
+}
 
 template <int HS>
-static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_forward_kernel(floatX* atty, float* lse, AttentionArgs args) {
+static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
+    attention_forward_kernel(floatX* atty, float* lse, AttentionArgs args) {
     constexpr int LD = HS + PAD, ROWS = FORWARD_ROWS(HS), MT = ROWS / WARPS / 16;
-    EXTERN_SHARED(floatX, q);                 // (ROWS, HS; LD)
-    floatX* k = q + ROWS * LD;                // (TILE, HS; LD)
-    floatX* v = k + TILE * LD;                // (TILE, HS; LD)
+    EXTERN_SHARED(floatX, q);   // (ROWS, HS; LD)
+    floatX* k = q + ROWS * LD;  // (TILE, HS; LD)
+    floatX* v = k + TILE * LD;  // (TILE, HS; LD)
 
     AttentionBlock block = attention_block(args, args.NH);
     if (block.tile % (ROWS / TILE)) return;  // the block of the even tile before owns these rows
@@ -122,9 +134,13 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_forward_
     load_tile<HS, TILE>(k, keys, args.ldq, block.length);
     cp_async_commit();
 
-    float acc[MT][HS / 8][4], m[2 * MT], l[2 * MT];  // maximum, up to LAZY, and this lane's share of the sum: rows lane/4 + 8i of the warp
+    float acc[MT][HS / 8][4], m[2 * MT],
+        l[2 * MT];  // maximum, up to LAZY, and this lane's share of the sum: rows lane/4 + 8i of the warp
     zero(acc);
-    UNROLL for (int i = 0; i < 2 * MT; i++) { m[i] = -INFINITY; l[i] = 0.0f; }
+    UNROLL for (int i = 0; i < 2 * MT; i++) {
+        m[i] = -INFINITY;
+        l[i] = 0.0f;
+    }
     for (int t = 0; t < n_tiles; t++) {
         // a warp whose rows all lie before this tile, or past the sample, only helps loading
         bool busy = warp_row < n_q && t * TILE <= row0 + warp_row;
@@ -137,9 +153,12 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_forward_
             float s[MT][NT_SCORES][4];
             scores<HS>(s, q + warp_row * LD, k);
             if (t * TILE + TILE - 1 > row0 + warp_row) {
-                // only the diagonal needs the mask; it hides the zero rows past the end as well, as no row of the sample comes after them
-                UNROLL for (int i = 0; i < MT; i++) UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) {
-                    int key = t * TILE + n * 8 + lane % 4 * 2 + e % 2, query = row0 + warp_row + i * 16 + lane / 4 + e / 2 * 8;
+                // only the diagonal needs the mask; it hides the zero rows past the end as well, as no row of the
+                // sample comes after them
+                UNROLL for (int i = 0; i < MT; i++) UNROLL for (int n = 0; n < NT_SCORES; n++)
+                    UNROLL for (int e = 0; e < 4; e++) {
+                    int key = t * TILE + n * 8 + lane % 4 * 2 + e % 2,
+                        query = row0 + warp_row + i * 16 + lane / 4 + e / 2 * 8;
                     if (key > query) s[i][n][e] = -INFINITY;
                 }
             }
@@ -163,7 +182,8 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_forward_
                     }
                 }
             }
-            UNROLL for (int i = 0; i < MT; i++) UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) {
+            UNROLL for (int i = 0; i < MT; i++) UNROLL for (int n = 0; n < NT_SCORES; n++)
+                UNROLL for (int e = 0; e < 4; e++) {
                 s[i][n][e] = exp2_approx(s[i][n][e] * scale_log2 - m[2 * i + e / 2] * scale_log2);
                 l[2 * i + e / 2] += s[i][n][e];
             }
@@ -171,7 +191,8 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_forward_
         }
         cp_async_wait<0>();
         __syncthreads();  // values are there, keys are read
-        if (t + 1 < n_tiles) load_tile<HS, TILE>(k, keys + (size_t)(t + 1) * TILE * args.ldq, args.ldq, block.length - (t + 1) * TILE);
+        if (t + 1 < n_tiles)
+            load_tile<HS, TILE>(k, keys + (size_t)(t + 1) * TILE * args.ldq, args.ldq, block.length - (t + 1) * TILE);
         cp_async_commit();
         if (busy) mma_tile_kn(acc, p, v, LD);
     }
@@ -186,11 +207,12 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_forward_
             acc[i / 2][n][i % 2 * 2 + 1] *= inverse;
         }
         int row = lane / 4 + i * 8;
-        if (lane % 4 == 0 && warp_row + row < n_q) lse[(size_t)block.head * args.T + first_row + row] = m[i] * args.scale + logf(l[i]);
+        if (lane % 4 == 0 && warp_row + row < n_q)
+            lse[(size_t)block.head * args.T + first_row + row] = m[i] * args.scale + logf(l[i]);
     }
     UNROLL for (int i = 0; i < MT; i++)
-        store_rows<HS, HS>(atty + (first_row + i * 16) * args.ldo + block.head * HS, args.ldo, acc[i], q + (warp_row + i * 16) * LD,
-                       min(16, n_q - warp_row - i * 16));
+        store_rows<HS, HS>(atty + (first_row + i * 16) * args.ldo + block.head * HS, args.ldo, acc[i],
+                           q + (warp_row + i * 16) * LD, min(16, n_q - warp_row - i * 16));
 }
 
 template <int HS> static constexpr size_t dq_shared() { return sizeof(floatX) * 4 * TILE * (HS + PAD); }
@@ -198,7 +220,8 @@ template <int HS> static constexpr size_t dq_shared() { return sizeof(floatX) * 
 // Keys and values of tile t, of the head that a query head reads, to stage (2 · TILE, HS; LD)
 template <int HS>
 static inline __device__ void load_keys(floatX* stage, const AttentionArgs& args, const AttentionBlock& block, int t) {
-    const floatX* keys = args.qkv + ((size_t)block.start + t * TILE) * args.ldq + (args.NH + block.head / (args.NH / args.NKV)) * HS;
+    const floatX* keys = args.qkv + ((size_t)block.start + t * TILE) * args.ldq +
+                         (args.NH + block.head / (args.NH / args.NKV)) * HS;
     load_tile<HS, TILE>(stage, keys, args.ldq, block.length - t * TILE);
     load_tile<HS, TILE>(stage + TILE * (HS + PAD), keys + args.NKV * HS, args.ldq, block.length - t * TILE);
 }
@@ -207,7 +230,7 @@ static inline __device__ void load_keys(floatX* stage, const AttentionArgs& args
 template <int HS>
 static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dq_kernel(floatX* dqkv, AttentionArgs args) {
     constexpr int LD = HS + PAD, STAGE = 2 * TILE * LD;
-    EXTERN_SHARED(floatX, shared);            // two stages of keys and values (TILE, HS; LD each)
+    EXTERN_SHARED(floatX, shared);  // two stages of keys and values (TILE, HS; LD each)
 
     AttentionBlock block = attention_block(args, args.NH);
     int lane = threadIdx.x % WARP_SIZE;
@@ -274,15 +297,19 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dq_kerne
     __syncthreads();  // the stages become the way out
     if (warp_row >= n_q) return;
     UNROLL for (int n = 0; n < HS / 8; n++) UNROLL for (int e = 0; e < 4; e++) acc[0][n][e] *= args.scale;
-    store_rows<HS, HS>(dqkv + (first_row + warp_row) * args.lddq + block.head * HS, args.lddq, acc[0], shared + warp_row * LD, min(16, n_q - warp_row));
+    store_rows<HS, HS>(dqkv + (first_row + warp_row) * args.lddq + block.head * HS, args.lddq, acc[0],
+                       shared + warp_row * LD, min(16, n_q - warp_row));
 }
 
-template <int HS> static constexpr size_t dkdv_shared(int stages) { return sizeof(floatX) * (2 + 2 * stages) * TILE * (HS + PAD) + sizeof(float) * 2 * stages * TILE; }
+template <int HS> static constexpr size_t dkdv_shared(int stages) {
+    return sizeof(floatX) * (2 + 2 * stages) * TILE * (HS + PAD) + sizeof(float) * 2 * stages * TILE;
+}
 
-// Queries and dO of tile t and one head to stage (2 · TILE, HS; LD), their lse and delta to statistics (2, TILE). Zeros past the sample's end: P is 1
-// there, but it meets rows of zeros in dO, and dS is 0.
+// Queries and dO of tile t and one head to stage (2 · TILE, HS; LD), their lse and delta to statistics (2, TILE). Zeros
+// past the sample's end: P is 1 there, but it meets rows of zeros in dO, and dS is 0.
 template <int HS>
-static inline __device__ void load_queries(floatX* stage, float* statistics, const AttentionArgs& args, const AttentionBlock& block, int head, int t) {
+static inline __device__ void load_queries(floatX* stage, float* statistics, const AttentionArgs& args,
+                                           const AttentionBlock& block, int head, int t) {
     int n = block.length - t * TILE, i = threadIdx.x % TILE;
     size_t row = (size_t)block.start + t * TILE;
     load_tile<HS, TILE>(stage, args.qkv + row * args.ldq + head * HS, args.ldq, n);
@@ -291,17 +318,21 @@ static inline __device__ void load_queries(floatX* stage, float* statistics, con
     cp_async_4(statistics + threadIdx.x, i < n ? source + i : source, i < n);
 }
 
-// dv = Pᵀ dO and dk = scale · dSᵀ Q for TILE rows of one key-value head, summed over the query heads that read it and over all later queries.
-// Scores are computed transposed, keys down and queries across: Pᵀ and dSᵀ are then left operands in the registers of the warp that owns the keys.
-// blockIdx.y says which WIDTH columns of the head. n_stages 2 loads a step's queries while the one before is computed; 1 is for GPUs whose blocks may have no more than 99 KiB of shared memory.
+// dv = Pᵀ dO and dk = scale · dSᵀ Q for TILE rows of one key-value head, summed over the query heads that read it and
+// over all later queries. Scores are computed transposed, keys down and queries across: Pᵀ and dSᵀ are then left
+// operands in the registers of the warp that owns the keys. blockIdx.y says which WIDTH columns of the head. n_stages 2
+// loads a step's queries while the one before is computed; 1 is for GPUs whose blocks may have no more than 99 KiB of
+// shared memory.
 template <int HS>
-static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dkdv_kernel(floatX* dqkv, AttentionArgs args, int n_stages) {
+static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
+    attention_dkdv_kernel(floatX* dqkv, AttentionArgs args, int n_stages) {
     constexpr int LD = HS + PAD, STAGE = 2 * TILE * LD, WIDTH = WIDTH(HS);
-    EXTERN_SHARED(floatX, k);                 // (TILE, HS; LD)
-    floatX* v = k + TILE * LD;                // (TILE, HS; LD)
-    floatX* stages = v + TILE * LD;           // n_stages of queries and dO (TILE, HS; LD each)
+    EXTERN_SHARED(floatX, k);        // (TILE, HS; LD)
+    floatX* v = k + TILE * LD;       // (TILE, HS; LD)
+    floatX* stages = v + TILE * LD;  // n_stages of queries and dO (TILE, HS; LD each)
     float* statistics = reinterpret_cast<float*>(stages + n_stages * STAGE);  // n_stages of lse and delta (TILE each)
-    SHARED(AttentionBlock, owned, [1]);       // read again in every step: the accumulators leave no register for it to stay in
+    SHARED(AttentionBlock,
+           owned, [1]);  // read again in every step: the accumulators leave no register for it to stay in
 
     AttentionBlock block = attention_block(args, args.NKV);
     // keys of the first tile are seen by all queries: mirrored, so that the longest blocks start first
@@ -334,7 +365,8 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dkdv_ker
             left--;
         }
         stage ^= n_stages - 1;
-        if (n_stages == 2 && left > 0) load_queries<HS>(stages + stage * STAGE, statistics + stage * 2 * TILE, args, block, head, t);
+        if (n_stages == 2 && left > 0)
+            load_queries<HS>(stages + stage * STAGE, statistics + stage * 2 * TILE, args, block, head, t);
         cp_async_commit();
         if (busy) {
             float s[1][NT_SCORES][4], dp[1][NT_SCORES][4];
@@ -348,7 +380,8 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dkdv_ker
             accumulators_to_a(fragments[0], s[0]);
             mma_tile_kn(dv, fragments, dout + blockIdx.y * WIDTH, LD);
             scores<HS>(dp, v + warp_row * LD, dout);
-            UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) s[0][n][e] *= dp[0][n][e] - delta[n * 8 + lane % 4 * 2 + e % 2];
+            UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++)
+                s[0][n][e] *= dp[0][n][e] - delta[n * 8 + lane % 4 * 2 + e % 2];
             accumulators_to_a(fragments[0], s[0]);
             mma_tile_kn(dk, fragments, q + blockIdx.y * WIDTH, LD);
         }
@@ -369,19 +402,18 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dkdv_ker
     store_rows<HS, WIDTH>(out + (args.NH + args.NKV + block.head) * HS, args.lddq, dv[0], v + warp_row * LD, n);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // launchers
 
-template <int HS>
-static void forward(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream) {
+template <int HS> static void forward(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream) {
     static bool ready = false;  // once an instance: the attribute belongs to the kernel, not to the launch
     if (!ready) allow_shared(attention_forward_kernel<HS>, forward_shared<HS>());
     ready = true;
-    LAUNCH((attention_forward_kernel<HS>), args.n_tiles * args.NH, THREADS, forward_shared<HS>(), stream, atty, lse, args);
+    LAUNCH((attention_forward_kernel<HS>), args.n_tiles * args.NH, THREADS, forward_shared<HS>(), stream, atty, lse,
+           args);
 }
 
-template <int HS>
-static void backward(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream) {
+template <int HS> static void backward(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream) {
     static int n_stages = 0;  // 0: not ready yet
     if (n_stages == 0) {
         n_stages = dkdv_shared<HS>(2) <= (size_t)most_shared() ? 2 : 1;
@@ -389,7 +421,8 @@ static void backward(floatX* dqkv, const AttentionArgs& args, cudaStream_t strea
         allow_shared(attention_dkdv_kernel<HS>, dkdv_shared<HS>(n_stages));
     }
     LAUNCH((attention_dq_kernel<HS>), args.n_tiles * args.NH, THREADS, dq_shared<HS>(), stream, dqkv, args);
-    LAUNCH((attention_dkdv_kernel<HS>), dim3(args.n_tiles * args.NKV, HS / WIDTH(HS)), THREADS, dkdv_shared<HS>(n_stages), stream, dqkv, args, n_stages);
+    LAUNCH((attention_dkdv_kernel<HS>), dim3(args.n_tiles * args.NKV, HS / WIDTH(HS)), THREADS,
+           dkdv_shared<HS>(n_stages), stream, dqkv, args, n_stages);
 }
 
 template <int HS> static void shared_bytes(size_t* bytes) {
@@ -401,6 +434,10 @@ size_t attention_shared_bytes(int HS) {
     AT_HEAD_SIZE(HS, shared_bytes, &bytes)
     return bytes;
 }
-void attention_forward_served(floatX* atty, float* lse, const AttentionArgs& args, int HS, cudaStream_t stream) { AT_HEAD_SIZE(HS, forward, atty, lse, args, stream) }
-void attention_backward_served(floatX* dqkv, const AttentionArgs& args, int HS, cudaStream_t stream) { AT_HEAD_SIZE(HS, backward, dqkv, args, stream) }
+void attention_forward_served(floatX* atty, float* lse, const AttentionArgs& args, int HS, cudaStream_t stream) {
+    AT_HEAD_SIZE(HS, forward, atty, lse, args, stream)
+}
+void attention_backward_served(floatX* dqkv, const AttentionArgs& args, int HS, cudaStream_t stream) {
+    AT_HEAD_SIZE(HS, backward, dqkv, args, stream)
+}
 #endif

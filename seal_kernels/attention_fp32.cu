@@ -1,27 +1,40 @@
 /*
-Causal variable-length attention in fp32, forward and backward: plain tiled kernels without tensor cores. Every product is an outer product of
-COLS scalars and ROWS neighbouring rows kept in registers, so the rows run along a vector: queries in forward and dq, keys in dk and dv. No sum
-ever crosses a lane, a row past the sample's end can hold anything, and on the CPU a lane group is one AVX-512 register.
+Causal variable-length attention in fp32, forward and backward: plain tiled kernels without tensor cores. Every product
+is an outer product of COLS scalars and ROWS neighbouring rows kept in registers, so the rows run along a vector:
+queries in forward and dq, keys in dk and dv. No sum ever crosses a lane, a row past the sample's end can hold anything,
+and on the CPU a lane group is one AVX-512 register.
 */
-// defines: AttentionArgs, AttentionBlock, attention_block, AT_HEAD_SIZE, attention_forward_served, attention_backward_served
+// defines: AttentionArgs, AttentionBlock, attention_block, AT_HEAD_SIZE, attention_forward_served,
+// attention_backward_served
 #include "attention.h"
 
 #ifndef PRECISION_BF16
 
 #define TILE ATTENTION_TILE
-#define SPAN(HS) ((HS) > 128 ? TILE / 2 : TILE)  // keys (in dk, dv: queries) of one step: at head size 256 no more fit into shared memory
-#define WIDTH(HS) ((HS) > 128 ? 128 : (HS))      // columns of dk and dv a block owns: more would take more threads than there are registers for
-#define COLS 8  // a thread's register tile is COLS × ROWS
+#define SPAN(HS)           \
+    ((HS) > 128 ? TILE / 2 \
+                : TILE)  // keys (in dk, dv: queries) of one step: at head size 256 no more fit into shared memory
+#define WIDTH(HS) \
+    ((HS) > 128   \
+         ? 128    \
+         : (HS))  // columns of dk and dv a block owns: more would take more threads than there are registers for
+#define COLS 8    // a thread's register tile is COLS × ROWS
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
-// Rows: one value for each of ROWS neighbouring rows. nvcc unrolls a struct of floats into registers. Whether g++ vectorises such loops hangs on
-// trifles, and this file's speed hangs on it, so there Rows is g++'s vector type, which has the same operators: one register, so that a tile of
-// accumulators stays in registers. 8 rows leave a GPU thread room for three such tiles.
+// ---------------------------------------------------------------------------------------------------
+// Rows: one value for each of ROWS neighbouring rows. nvcc unrolls a struct of floats into registers. Whether g++
+// vectorises such loops hangs on trifles, and this file's speed hangs on it, so there Rows is g++'s vector type, which
+// has the same operators: one register, so that a tile of accumulators stays in registers. 8 rows leave a GPU thread
+// room for three such tiles.
 #ifdef __CUDACC__
 #define ROWS 8
 #define PIECE(HS) VEC  // elements of a row that one thread copies: neighbouring threads, neighbouring addresses
-typedef struct { float v[ROWS]; } Rows;
-#define ROWS_RETURN(expression) Rows x; UNROLL for (int r = 0; r < ROWS; r++) x.v[r] = (expression); return x
+typedef struct {
+    float v[ROWS];
+} Rows;
+#define ROWS_RETURN(expression)                                  \
+    Rows x;                                                      \
+    UNROLL for (int r = 0; r < ROWS; r++) x.v[r] = (expression); \
+    return x
 static __device__ __forceinline__ Rows operator+(Rows a, Rows b) { ROWS_RETURN(a.v[r] + b.v[r]); }
 static __device__ __forceinline__ Rows operator-(Rows a, Rows b) { ROWS_RETURN(a.v[r] - b.v[r]); }
 static __device__ __forceinline__ Rows operator*(Rows a, Rows b) { ROWS_RETURN(a.v[r] * b.v[r]); }
@@ -31,7 +44,9 @@ static __device__ __forceinline__ Rows rows_max(Rows a, Rows b) { ROWS_RETURN(fm
 static __device__ __forceinline__ Rows rows_inverse(Rows a) { ROWS_RETURN(1.0f / a.v[r]); }
 static __device__ __forceinline__ Rows rows_exp2(Rows a) { ROWS_RETURN(exp2f(a.v[r])); }
 // rows lo … hi keep their value, the others become `otherwise`
-static __device__ __forceinline__ Rows rows_keep(Rows a, int lo, int hi, float otherwise) { ROWS_RETURN(r >= lo && r <= hi ? a.v[r] : otherwise); }
+static __device__ __forceinline__ Rows rows_keep(Rows a, int lo, int hi, float otherwise) {
+    ROWS_RETURN(r >= lo && r <= hi ? a.v[r] : otherwise);
+}
 static __device__ __forceinline__ Rows rows_load(const float* p) {
     float8 a = load8(p);
     ROWS_RETURN(a.v[r]);
@@ -45,12 +60,15 @@ static __device__ __forceinline__ void rows_store(float* p, Rows x) {
 #define PIECE(HS) (HS)  // a whole row: less arithmetic for each element
 #ifdef __AVX512F__
 #define ROWS 16
-#define ROW_NUMBERS {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
+#define ROW_NUMBERS \
+    { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 }
 #else
 #define ROWS 8
-#define ROW_NUMBERS {0, 1, 2, 3, 4, 5, 6, 7}
+#define ROW_NUMBERS \
+    { 0, 1, 2, 3, 4, 5, 6, 7 }
 #endif
-// How wide vectors are passed to functions differs between instruction sets; here they never are, everything is inlined.
+// How wide vectors are passed to functions differs between instruction sets; here they never are, everything is
+// inlined.
 #pragma GCC diagnostic ignored "-Wpsabi"
 typedef float Rows __attribute__((vector_size(ROWS * sizeof(float))));
 typedef int RowsInt __attribute__((vector_size(ROWS * sizeof(int))));
@@ -61,10 +79,15 @@ static __device__ __forceinline__ Rows rows_inverse(Rows a) { return 1.0f / a; }
 static __device__ __forceinline__ Rows rows_keep(Rows a, int lo, int hi, float otherwise) {
     return (row_numbers >= lo) & (row_numbers <= hi) ? a : rows_fill(otherwise);
 }
-static __device__ __forceinline__ Rows rows_load(const float* p) { Rows x; __builtin_memcpy(&x, p, sizeof(x)); return x; }
+static __device__ __forceinline__ Rows rows_load(const float* p) {
+    Rows x;
+    __builtin_memcpy(&x, p, sizeof(x));
+    return x;
+}
 static __device__ __forceinline__ void rows_store(float* p, Rows x) { __builtin_memcpy(p, &x, sizeof(x)); }
-// 2^x = 2^n · 2^f with n the nearest integer and |f| ≤ ½; a polynomial through the Chebyshev nodes for 2^f, within 7e-8 of it. libm's exp2f
-// takes one number at a time. Below −127 the result is 0, NaN stays NaN, +∞ (which no row holds: arguments are ≤ 0 up to rounding) is NaN.
+// 2^x = 2^n · 2^f with n the nearest integer and |f| ≤ ½; a polynomial through the Chebyshev nodes for 2^f, within 7e-8
+// of it. libm's exp2f takes one number at a time. Below −127 the result is 0, NaN stays NaN, +∞ (which no row holds:
+// arguments are ≤ 0 up to rounding) is NaN.
 static __device__ __forceinline__ Rows rows_exp2(Rows x) {
     const float shift = 12582912.0f;  // 1.5 · 2^23: adding it leaves the nearest integer in the low bits
     x = x < -127.0f ? rows_fill(-127.0f) : x;
@@ -75,16 +98,18 @@ static __device__ __forceinline__ Rows rows_exp2(Rows x) {
     y = y * f + 2.40226507e-1f;
     y = y * f + 6.93147182e-1f;
     y = y * f + 1.0f;
-    RowsInt exponent = ((RowsInt)shifted - 0x4b400000 + 127) << 23;  // multiplied, not added to y's bits, so that a NaN survives
+    RowsInt exponent = ((RowsInt)shifted - 0x4b400000 + 127)
+                       << 23;  // multiplied, not added to y's bits, so that a NaN survives
     return y * (Rows)exponent;
 }
 #endif
 #define GROUPS (TILE / ROWS)  // groups of rows in a tile
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // pieces of the kernels
 
-// acc (COLS, ROWS) += Σ_k a(k, c) · b(k, row) for k in [begin, end), b with the row length TILE. The only hot loop of this file.
+// acc (COLS, ROWS) += Σ_k a(k, c) · b(k, row) for k in [begin, end), b with the row length TILE. The only hot loop of
+// this file.
 template <int COL_STRIDE, int K_STRIDE>
 static inline __device__ void tile_product(Rows (&acc)[COLS], const float* a, const float* b, int begin, int end) {
     for (int k = begin; k < end; k++) {
@@ -94,8 +119,7 @@ static inline __device__ void tile_product(Rows (&acc)[COLS], const float* a, co
 }
 
 // dst (n, HS; HS + 4) = n rows of src (ld). The padding spreads the rows over the banks of shared memory.
-template <int HS>
-static inline __device__ void load_rows(float* dst, const float* src, int ld, int n) {
+template <int HS> static inline __device__ void load_rows(float* dst, const float* src, int ld, int n) {
     for (int x = threadIdx.x; x < n * (HS / PIECE(HS)); x += blockDim.x) {
         int row = x / (HS / PIECE(HS)), d0 = x % (HS / PIECE(HS)) * PIECE(HS);
         float* to = dst + row * (HS + 4) + d0;
@@ -105,8 +129,7 @@ static inline __device__ void load_rows(float* dst, const float* src, int ld, in
 }
 
 // dst (HS, TILE) = n rows of src (ld), transposed. Threads run along the rows: their stores fall into different banks.
-template <int HS>
-static inline __device__ void load_transposed(float* dst, const float* src, int ld, int n) {
+template <int HS> static inline __device__ void load_transposed(float* dst, const float* src, int ld, int n) {
     for (int x = threadIdx.x; x < TILE * (HS / PIECE(HS)); x += blockDim.x) {
         int row = x % TILE, d0 = x / TILE * PIECE(HS);
         if (row >= n) continue;
@@ -136,13 +159,16 @@ static __device__ __forceinline__ Rows load_statistics(const float* p, int n) {
     return rows_load(x);
 }
 
-static inline __device__ void zero_tile(Rows (&acc)[COLS]) { UNROLL for (int c = 0; c < COLS; c++) acc[c] = rows_fill(0.0f); }
+static inline __device__ void zero_tile(Rows (&acc)[COLS]) {
+    UNROLL for (int c = 0; c < COLS; c++) acc[c] = rows_fill(0.0f);
+}
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
-// kernels. A thread has the rows `group` of the block's tile and up to two tasks with them, picked by `column`: COLS columns of the score tile
-// and COLS elements of the result. The scores, softmaxed, pass through shared memory from the first task to the second.
+// ---------------------------------------------------------------------------------------------------
+// kernels. A thread has the rows `group` of the block's tile and up to two tasks with them, picked by `column`: COLS
+// columns of the score tile and COLS elements of the result. The scores, softmaxed, pass through shared memory from the
+// first task to the second.
 
-#define SCORES(HS) (SPAN(HS) / COLS)  // columns of threads that compute scores
+#define SCORES(HS) (SPAN(HS) / COLS)                                 // columns of threads that compute scores
 template <int HS> static constexpr int block_threads(int results) {  // of so many columns; a whole number of warps
     return CEIL_DIV(GROUPS * (results / COLS > SCORES(HS) ? results / COLS : SCORES(HS)), WARP_SIZE) * WARP_SIZE;
 }
@@ -152,13 +178,14 @@ template <int HS> static constexpr size_t forward_shared() {
 }
 
 template <int HS>
-static __global__ void __launch_bounds__(block_threads<HS>(HS)) attention_forward_kernel(float* atty, float* lse, AttentionArgs args) {
+static __global__ void __launch_bounds__(block_threads<HS>(HS))
+    attention_forward_kernel(float* atty, float* lse, AttentionArgs args) {
     constexpr int LD = HS + 4, SPAN = SPAN(HS), SCORES = SCORES(HS);
-    EXTERN_SHARED(float, qT);                 // (HS, TILE)
-    float* k = qT + HS * TILE;                // (SPAN, HS; LD)
-    float* v = k + SPAN * LD;                 // (SPAN, HS; LD)
-    float* pT = v + SPAN * LD;                // (SPAN keys, TILE queries)
-    float* partial = pT + SPAN * TILE;        // (SCORES, TILE): each task's row maxima, at the end its row sums
+    EXTERN_SHARED(float, qT);           // (HS, TILE)
+    float* k = qT + HS * TILE;          // (SPAN, HS; LD)
+    float* v = k + SPAN * LD;           // (SPAN, HS; LD)
+    float* pT = v + SPAN * LD;          // (SPAN keys, TILE queries)
+    float* partial = pT + SPAN * TILE;  // (SCORES, TILE): each task's row maxima, at the end its row sums
 
     AttentionBlock block = attention_block(args, args.NH);
     int kv_head = block.head / (args.NH / args.NKV), row0 = block.tile * TILE, n_q = min(TILE, block.length - row0);
@@ -172,7 +199,9 @@ static __global__ void __launch_bounds__(block_threads<HS>(HS)) attention_forwar
     zero_tile(acc);
     for (int k0 = 0; k0 < row0 + n_q; k0 += SPAN) {
         int n_k = min(SPAN, block.length - k0);
-        int seen = i0 >= n_q ? 0 : max(0, min(n_k, row0 + i0 + ROWS - k0));  // keys of this step which some row of the group sees
+        int seen = i0 >= n_q
+                       ? 0
+                       : max(0, min(n_k, row0 + i0 + ROWS - k0));  // keys of this step which some row of the group sees
         bool scores = column < SCORES && c0 < seen;
         __syncthreads();  // the readers of the last step are done
         load_rows<HS>(k, keys + (size_t)k0 * args.ldq, args.ldq, n_k);
@@ -214,31 +243,35 @@ static __global__ void __launch_bounds__(block_threads<HS>(HS)) attention_forwar
     Rows total = rows_fill(0.0f);
     for (int c = 0; c < SCORES; c++) total = total + rows_load(partial + c * TILE + i0);
     int n = min(ROWS, n_q - i0);
-    if (c0 < HS && n > 0) store_tile(atty + (first_row + i0) * args.ldo + block.head * HS + c0, args.ldo, acc, rows_inverse(total), n);
+    if (c0 < HS && n > 0)
+        store_tile(atty + (first_row + i0) * args.ldo + block.head * HS + c0, args.ldo, acc, rows_inverse(total), n);
     if (column == 0) {
         float highest[ROWS], sum[ROWS];
         rows_store(highest, m);
         rows_store(sum, total);
-        UNROLL for (int r = 0; r < ROWS; r++)
-            if (r < n) lse[(size_t)block.head * args.T + first_row + i0 + r] = (highest[r] + log2f(sum[r])) * LN2;
+        UNROLL for (int r = 0; r < ROWS; r++) if (r < n)
+            lse[(size_t)block.head * args.T + first_row + i0 + r] = (highest[r] + log2f(sum[r])) * LN2;
     }
 }
 
-template <int HS> static constexpr size_t dq_shared() { return sizeof(float) * (2 * HS * TILE + 2 * SPAN(HS) * (HS + 4) + SPAN(HS) * TILE); }
+template <int HS> static constexpr size_t dq_shared() {
+    return sizeof(float) * (2 * HS * TILE + 2 * SPAN(HS) * (HS + 4) + SPAN(HS) * TILE);
+}
 
 // dq (TILE rows of one query head) = scale · Σ over keys of dS K, dS = P ∘ (dP − delta), dP = dO Vᵀ
 template <int HS>
 static __global__ void __launch_bounds__(block_threads<HS>(HS)) attention_dq_kernel(float* dqkv, AttentionArgs args) {
     constexpr int LD = HS + 4, SPAN = SPAN(HS);
-    EXTERN_SHARED(float, qT);                 // (HS, TILE)
-    float* doutT = qT + HS * TILE;            // (HS, TILE)
-    float* k = doutT + HS * TILE;             // (SPAN, HS; LD)
-    float* v = k + SPAN * LD;                 // (SPAN, HS; LD)
-    float* dsT = v + SPAN * LD;               // (SPAN keys, TILE queries)
+    EXTERN_SHARED(float, qT);       // (HS, TILE)
+    float* doutT = qT + HS * TILE;  // (HS, TILE)
+    float* k = doutT + HS * TILE;   // (SPAN, HS; LD)
+    float* v = k + SPAN * LD;       // (SPAN, HS; LD)
+    float* dsT = v + SPAN * LD;     // (SPAN keys, TILE queries)
 
     AttentionBlock block = attention_block(args, args.NH);
     int kv_head = block.head / (args.NH / args.NKV), row0 = block.tile * TILE, n_q = min(TILE, block.length - row0);
-    int group = threadIdx.x % GROUPS, column = threadIdx.x / GROUPS, i0 = group * ROWS, c0 = column * COLS, n = n_q - i0;
+    int group = threadIdx.x % GROUPS, column = threadIdx.x / GROUPS, i0 = group * ROWS, c0 = column * COLS,
+        n = n_q - i0;
     size_t first_row = (size_t)block.start + row0;
     const float* keys = args.qkv + (size_t)block.start * args.ldq + (args.NH + kv_head) * HS;
     float scale_log2 = args.scale * LOG2E;
@@ -271,32 +304,37 @@ static __global__ void __launch_bounds__(block_threads<HS>(HS)) attention_dq_ker
         if (c0 < HS) tile_product<1, LD>(acc, k + c0, dsT + i0, 0, seen);
     }
     if (c0 < HS && n > 0)
-        store_tile(dqkv + (first_row + i0) * args.lddq + block.head * HS + c0, args.lddq, acc, rows_fill(args.scale), min(ROWS, n));
+        store_tile(dqkv + (first_row + i0) * args.lddq + block.head * HS + c0, args.lddq, acc, rows_fill(args.scale),
+                   min(ROWS, n));
 }
 
 template <int HS> static constexpr size_t dkdv_shared() {
     return sizeof(float) * (2 * HS * TILE + 2 * SPAN(HS) * (HS + 4) + 2 * SPAN(HS) * TILE + 2 * SPAN(HS));
 }
 
-// dv = Pᵀ dO and dk = scale · dSᵀ Q for TILE rows of one key-value head, summed over the query heads that read it and over all later queries.
-// The rows along the vectors are keys here. Half of the columns hold dv, the other half dk: WIDTH of them each, the blockIdx.y-th of the head.
+// dv = Pᵀ dO and dk = scale · dSᵀ Q for TILE rows of one key-value head, summed over the query heads that read it and
+// over all later queries. The rows along the vectors are keys here. Half of the columns hold dv, the other half dk:
+// WIDTH of them each, the blockIdx.y-th of the head.
 template <int HS>
-static __global__ void __launch_bounds__(block_threads<HS>(2 * WIDTH(HS))) attention_dkdv_kernel(float* dqkv, AttentionArgs args) {
+static __global__ void __launch_bounds__(block_threads<HS>(2 * WIDTH(HS)))
+    attention_dkdv_kernel(float* dqkv, AttentionArgs args) {
     constexpr int LD = HS + 4, SPAN = SPAN(HS), WIDTH = WIDTH(HS);
-    EXTERN_SHARED(float, kT);                 // (HS, TILE)
-    float* vT = kT + HS * TILE;               // (HS, TILE)
-    float* q = vT + HS * TILE;                // (SPAN, HS; LD)
-    float* dout = q + SPAN * LD;              // (SPAN, HS; LD)
-    float* p = dout + SPAN * LD;              // (SPAN queries, TILE keys)
-    float* ds = p + SPAN * TILE;              // (SPAN queries, TILE keys)
-    float* lse = ds + SPAN * TILE;            // (SPAN)
-    float* delta = lse + SPAN;                // (SPAN)
+    EXTERN_SHARED(float, kT);       // (HS, TILE)
+    float* vT = kT + HS * TILE;     // (HS, TILE)
+    float* q = vT + HS * TILE;      // (SPAN, HS; LD)
+    float* dout = q + SPAN * LD;    // (SPAN, HS; LD)
+    float* p = dout + SPAN * LD;    // (SPAN queries, TILE keys)
+    float* ds = p + SPAN * TILE;    // (SPAN queries, TILE keys)
+    float* lse = ds + SPAN * TILE;  // (SPAN)
+    float* delta = lse + SPAN;      // (SPAN)
 
     AttentionBlock block = attention_block(args, args.NKV);
     int heads = args.NH / args.NKV;
     // keys of the first tile are seen by all queries: mirrored, so that the longest blocks start first
-    int key0 = (CEIL_DIV(block.length, TILE) - 1 - block.tile) * TILE, n_k = min(TILE, block.length - key0), spans = CEIL_DIV(block.length - key0, SPAN);
-    int group = threadIdx.x % GROUPS, column = threadIdx.x / GROUPS, j0 = group * ROWS, c0 = column * COLS, n = n_k - j0;
+    int key0 = (CEIL_DIV(block.length, TILE) - 1 - block.tile) * TILE, n_k = min(TILE, block.length - key0),
+        spans = CEIL_DIV(block.length - key0, SPAN);
+    int group = threadIdx.x % GROUPS, column = threadIdx.x / GROUPS, j0 = group * ROWS, c0 = column * COLS,
+        n = n_k - j0;
     int d0 = c0 % WIDTH + blockIdx.y * WIDTH;
     bool is_dk = c0 >= WIDTH;
     size_t first_row = (size_t)block.start + key0;
@@ -309,7 +347,8 @@ static __global__ void __launch_bounds__(block_threads<HS>(2 * WIDTH(HS))) atten
     zero_tile(acc);
     for (int step = 0; step < heads * spans; step++) {
         int head = block.head * heads + step / spans, q0 = key0 + step % spans * SPAN;
-        int n_q = min(SPAN, block.length - q0), first = max(0, key0 + j0 - q0);  // queries before `first` see no key of this group
+        int n_q = min(SPAN, block.length - q0),
+            first = max(0, key0 + j0 - q0);  // queries before `first` see no key of this group
         size_t row = (size_t)block.start + q0;
         __syncthreads();
         load_rows<HS>(q, args.qkv + row * args.ldq + head * HS, args.ldq, n_q);
@@ -332,34 +371,36 @@ static __global__ void __launch_bounds__(block_threads<HS>(2 * WIDTH(HS))) atten
             }
         }
         __syncthreads();
-        if (c0 < 2 * WIDTH && n > 0) tile_product<1, LD>(acc, (is_dk ? q : dout) + d0, (is_dk ? ds : p) + j0, first, n_q);
+        if (c0 < 2 * WIDTH && n > 0)
+            tile_product<1, LD>(acc, (is_dk ? q : dout) + d0, (is_dk ? ds : p) + j0, first, n_q);
     }
     if (c0 < 2 * WIDTH && n > 0)
-        store_tile(dqkv + (first_row + j0) * args.lddq + (args.NH + (is_dk ? 0 : args.NKV) + block.head) * HS + d0, args.lddq, acc,
-                   rows_fill(is_dk ? args.scale : 1.0f), min(ROWS, n));
+        store_tile(dqkv + (first_row + j0) * args.lddq + (args.NH + (is_dk ? 0 : args.NKV) + block.head) * HS + d0,
+                   args.lddq, acc, rows_fill(is_dk ? args.scale : 1.0f), min(ROWS, n));
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // launchers
 
-template <int HS>
-static void forward(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream) {
+template <int HS> static void forward(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream) {
     static bool ready = false;  // once an instance: the attribute belongs to the kernel, not to the launch
     if (!ready) allow_shared(attention_forward_kernel<HS>, forward_shared<HS>());
     ready = true;
-    LAUNCH((attention_forward_kernel<HS>), args.n_tiles * args.NH, block_threads<HS>(HS), forward_shared<HS>(), stream, atty, lse, args);
+    LAUNCH((attention_forward_kernel<HS>), args.n_tiles * args.NH, block_threads<HS>(HS), forward_shared<HS>(), stream,
+           atty, lse, args);
 }
 
-template <int HS>
-static void backward(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream) {
+template <int HS> static void backward(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream) {
     static bool ready = false;
     if (!ready) {
         allow_shared(attention_dq_kernel<HS>, dq_shared<HS>());
         allow_shared(attention_dkdv_kernel<HS>, dkdv_shared<HS>());
     }
     ready = true;
-    LAUNCH((attention_dq_kernel<HS>), args.n_tiles * args.NH, block_threads<HS>(HS), dq_shared<HS>(), stream, dqkv, args);
-    LAUNCH((attention_dkdv_kernel<HS>), dim3(args.n_tiles * args.NKV, HS / WIDTH(HS)), block_threads<HS>(2 * WIDTH(HS)), dkdv_shared<HS>(), stream, dqkv, args);
+    LAUNCH((attention_dq_kernel<HS>), args.n_tiles * args.NH, block_threads<HS>(HS), dq_shared<HS>(), stream, dqkv,
+           args);
+    LAUNCH((attention_dkdv_kernel<HS>), dim3(args.n_tiles * args.NKV, HS / WIDTH(HS)), block_threads<HS>(2 * WIDTH(HS)),
+           dkdv_shared<HS>(), stream, dqkv, args);
 }
 
 template <int HS> static void shared_bytes(size_t* bytes) {
@@ -371,6 +412,10 @@ size_t attention_shared_bytes(int HS) {
     AT_HEAD_SIZE(HS, shared_bytes, &bytes)
     return bytes;
 }
-void attention_forward_served(floatX* atty, float* lse, const AttentionArgs& args, int HS, cudaStream_t stream) { AT_HEAD_SIZE(HS, forward, atty, lse, args, stream) }
-void attention_backward_served(floatX* dqkv, const AttentionArgs& args, int HS, cudaStream_t stream) { AT_HEAD_SIZE(HS, backward, dqkv, args, stream) }
+void attention_forward_served(floatX* atty, float* lse, const AttentionArgs& args, int HS, cudaStream_t stream) {
+    AT_HEAD_SIZE(HS, forward, atty, lse, args, stream)
+}
+void attention_backward_served(floatX* dqkv, const AttentionArgs& args, int HS, cudaStream_t stream) {
+    AT_HEAD_SIZE(HS, backward, dqkv, args, stream)
+}
 #endif

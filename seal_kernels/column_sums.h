@@ -1,6 +1,7 @@
 /*
-Column sums of a tall matrix in two stages, without atomics: kernels of one operation leave a few hundred partial rows in scratch, and
-add_column_sums adds those, in a fixed order, to a gradient. Private to the norms (norm_rows.h) and matmul.cu.
+Column sums of a tall matrix in two stages, without atomics: kernels of one operation leave a few hundred partial rows
+in scratch, and add_column_sums adds those, in a fixed order, to a gradient. Private to the norms (norm_rows.h) and
+matmul.cu.
 */
 #ifndef SEAL_COLUMN_SUMS_H
 #define SEAL_COLUMN_SUMS_H
@@ -8,8 +9,8 @@ add_column_sums adds those, in a fixed order, to a gradient. Private to the norm
 // defines: float8, load8, store8, LAUNCH
 #include "cuda_common.h"
 
-#define COLUMN_VECS 8    // float8 columns of a block: 256 bytes of a row
-#define COLUMN_SLICES 32 // threads that share a column; slice s sums rows s, s + 32, …
+#define COLUMN_VECS 8     // float8 columns of a block: 256 bytes of a row
+#define COLUMN_SLICES 32  // threads that share a column; slice s sums rows s, s + 32, …
 
 static inline __device__ float8 zero8(void) {
     float8 x;
@@ -24,11 +25,12 @@ static inline __device__ float sum8(const float8& x) {
     return ((x.v[0] + x.v[4]) + (x.v[2] + x.v[6])) + ((x.v[1] + x.v[5]) + (x.v[3] + x.v[7]));
 }
 
-// out0 (W) += column sums of partial's first W columns, out1 (W; gridDim.y 2) those of the next W. partial (n, W · gridDim.y). One block owns
-// COLUMN_VECS vectors of columns.
+// out0 (W) += column sums of partial's first W columns, out1 (W; gridDim.y 2) those of the next W. partial (n, W ·
+// gridDim.y). One block owns COLUMN_VECS vectors of columns.
 static __global__ void add_column_sums_kernel(float* out0, float* out1, const float* partial, int n, int W) {
     SHARED(float, sums, [COLUMN_SLICES][COLUMN_VECS * VEC]);
-    int vec = threadIdx.x % COLUMN_VECS, slice = threadIdx.x / COLUMN_VECS, first = blockIdx.x * COLUMN_VECS * VEC, column = first + vec * VEC;
+    int vec = threadIdx.x % COLUMN_VECS, slice = threadIdx.x / COLUMN_VECS, first = blockIdx.x * COLUMN_VECS * VEC,
+        column = first + vec * VEC;
     float8 sum = zero8();
     if (column < W) {
         const float* p = partial + (size_t)blockIdx.y * W + column;
@@ -46,7 +48,8 @@ static __global__ void add_column_sums_kernel(float* out0, float* out1, const fl
 
 // out1 may be NULL: partial is then (n, W)
 static inline void add_column_sums(float* out0, float* out1, const float* partial, int n, int W, cudaStream_t stream) {
-    LAUNCH(add_column_sums_kernel, dim3(CEIL_DIV(W, COLUMN_VECS * VEC), out1 ? 2 : 1), COLUMN_VECS * COLUMN_SLICES, 0, stream, out0, out1, partial, n, W);
+    LAUNCH(add_column_sums_kernel, dim3(CEIL_DIV(W, COLUMN_VECS * VEC), out1 ? 2 : 1), COLUMN_VECS * COLUMN_SLICES, 0,
+           stream, out0, out1, partial, n, W);
 }
 
 #endif

@@ -1,8 +1,9 @@
 /*
-Attention of generation: one new token a sequence against the keys and values of the tokens before it, which a cache keeps (FlashDecoding, Dao et al. 2023).
-The work is reading the cache once. A block therefore serves all query heads of a key-value head, and a long cache is cut into pieces of DECODE_PIECE
-positions, so that few long sequences fill the GPU as well; the pieces' results are joined in their order. Where a piece begins depends on the position
-alone, so a sequence gives the same bits in any company.
+Attention of generation: one new token a sequence against the keys and values of the tokens before it, which a cache
+keeps (FlashDecoding, Dao et al. 2023). The work is reading the cache once. A block therefore serves all query heads of
+a key-value head, and a long cache is cut into pieces of DECODE_PIECE positions, so that few long sequences fill the GPU
+as well; the pieces' results are joined in their order. Where a piece begins depends on the position alone, so a
+sequence gives the same bits in any company.
 */
 #include <assert.h>
 // defines: AT_HEAD_SIZE
@@ -15,8 +16,8 @@ alone, so a sequence gives the same bits in any company.
 #define DECODE_PIECE 256
 #define TILE 32  // positions looked at before the running maximum is corrected
 
-// A team of threads shares a tile: a warp. Under g++ one thread does a warp's work in plain loops, which is 20 times faster than 32 threads that wait for each
-// other; the sanitizers get the warp.
+// A team of threads shares a tile: a warp. Under g++ one thread does a warp's work in plain loops, which is 20 times
+// faster than 32 threads that wait for each other; the sanitizers get the warp.
 #if defined(__CUDACC__) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define TEAM WARP_SIZE
 static inline __device__ float team_max(float x) { return warp_max(x); }
@@ -28,8 +29,8 @@ static inline float team_max(float x) { return x; }
 static inline float team_sum(float x) { return x; }
 static inline void team_sync(void) {}
 #endif
-// Teams of a block take turns at a piece's tiles, which lie in the 48 KiB of shared memory that any block may have. An fp32 tile is twice as large, one of heads
-// of 256 elements twice as large again.
+// Teams of a block take turns at a piece's tiles, which lie in the 48 KiB of shared memory that any block may have. An
+// fp32 tile is twice as large, one of heads of 256 elements twice as large again.
 #ifndef __CUDACC__
 #define N_TEAMS(HS) 1
 #elif defined(PRECISION_BF16)
@@ -39,22 +40,26 @@ static inline void team_sync(void) {}
 #endif
 
 typedef struct {
-    const floatX* qkv;               // (n, (NH + 2 NKV)·HS; ldq)
-    const floatX *keys, *values;     // (R, NKV·HS)
-    const int *first, *length;       // (n) the sequence's first row of the cache, and its number of rows
-    float* scratch;                  // (n, NH, pieces, HS + 2): unnormalised output, maximum, sum
+    const floatX* qkv;            // (n, (NH + 2 NKV)·HS; ldq)
+    const floatX *keys, *values;  // (R, NKV·HS)
+    const int *first, *length;    // (n) the sequence's first row of the cache, and its number of rows
+    float* scratch;               // (n, NH, pieces, HS + 2): unnormalised output, maximum, sum
     int n, NH, NKV, pieces, ldq, ldo;
     float scale;
 } DecodeArgs;
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // kernels
 
-static inline __device__ float sum8(float8 x) { return ((x.v[0] + x.v[1]) + (x.v[2] + x.v[3])) + ((x.v[4] + x.v[5]) + (x.v[6] + x.v[7])); }
+static inline __device__ float sum8(float8 x) {
+    return ((x.v[0] + x.v[1]) + (x.v[2] + x.v[3])) + ((x.v[4] + x.v[5]) + (x.v[6] + x.v[7]));
+}
 
 // one thread for VEC elements of a token's keys, or of its values
-static __global__ void cache_store_kernel(floatX* keys, floatX* values, const floatX* qkv, const int* rows, int T, int NH, int NKV, int HS, int ldq) {
-    unsigned width = NKV * HS / VEC, i = blockIdx.x * blockDim.x + threadIdx.x, t = i / (2 * width), c = i % (2 * width);
+static __global__ void cache_store_kernel(floatX* keys, floatX* values, const floatX* qkv, const int* rows, int T,
+                                          int NH, int NKV, int HS, int ldq) {
+    unsigned width = NKV * HS / VEC, i = blockIdx.x * blockDim.x + threadIdx.x, t = i / (2 * width),
+             c = i % (2 * width);
     if (t >= (unsigned)T || rows[t] < 0) return;
     const floatX* from = qkv + (size_t)t * ldq + NH * HS + c * VEC;
     floatX* to = c < width ? keys + c * VEC : values + (c - width) * VEC;
@@ -62,37 +67,47 @@ static __global__ void cache_store_kernel(floatX* keys, floatX* values, const fl
 }
 
 // A tile of `rows` keys of one head into shared memory, by one team. What lies past them is not read.
-template <int HS, int LD>
-static __device__ void copy_keys(floatX* tile, const floatX* keys, int ldc, int rows) {
+template <int HS, int LD> static __device__ void copy_keys(floatX* tile, const floatX* keys, int ldc, int rows) {
     for (int i = threadIdx.x % TEAM; i < rows * (HS / VEC); i += TEAM) {
         int row = i / (HS / VEC), c = i % (HS / VEC) * VEC;
         store8(tile + row * LD + c, load8(keys + (size_t)row * ldc + c));
     }
 }
 
-// Block (sequence and group of HEADS query heads, piece). A team keeps a running maximum and sum of every head. Scores: each thread has KEYS keys of a tile.
-// Output: a value's row is LANES vectors, of which a thread has COLS; a warp reads PARTS rows at a time, and the parts are added at the end.
+// Block (sequence and group of HEADS query heads, piece). A team keeps a running maximum and sum of every head. Scores:
+// each thread has KEYS keys of a tile. Output: a value's row is LANES vectors, of which a thread has COLS; a warp reads
+// PARTS rows at a time, and the parts are added at the end.
 template <int HS, int HEADS>
 static __global__ void __launch_bounds__(N_TEAMS(HS) * TEAM) decode_attention_kernel(DecodeArgs args) {
     enum {
         TEAMS = N_TEAMS(HS),
         LD = HS + 16 / sizeof(floatX),  // the odd 16 bytes spread a column over all banks
-        KEYS = TILE / TEAM, LANES = HS / VEC, PARTS = TEAM > LANES ? TEAM / LANES : 1, COLS = TEAM > LANES ? 1 : LANES / TEAM,
-        KEY_SPACE = TEAM > 1 ? TILE * LD : 0, OUT_SPACE = PARTS * HEADS * HS * sizeof(float) / sizeof(floatX),
-        SPACE = KEY_SPACE > OUT_SPACE ? KEY_SPACE : OUT_SPACE  // of a team: a tile of keys, then the parts of its output
+        KEYS = TILE / TEAM,
+        LANES = HS / VEC,
+        PARTS = TEAM > LANES ? TEAM / LANES : 1,
+        COLS = TEAM > LANES ? 1 : LANES / TEAM,
+        KEY_SPACE = TEAM > 1 ? TILE * LD : 0,
+        OUT_SPACE = PARTS * HEADS * HS * sizeof(float) / sizeof(floatX),
+        SPACE = KEY_SPACE > OUT_SPACE ? KEY_SPACE
+                                      : OUT_SPACE  // of a team: a tile of keys, then the parts of its output
     };
     SHARED(floatX, space, [TEAMS][SPACE]);
     SHARED(float, queries, [HEADS][HS]);
     SHARED(float, probabilities, [TEAMS][HEADS][TILE]);
     SHARED(float, stats, [TEAMS][HEADS][2]);
     int group = args.NH / args.NKV, groups = CEIL_DIV(group, HEADS);
-    int sequence = blockIdx.x / (args.NKV * groups), kv = blockIdx.x / groups % args.NKV, head = kv * group + blockIdx.x % groups * HEADS;
-    int heads = min(HEADS, (kv + 1) * group - head), begin = blockIdx.y * DECODE_PIECE, end = min(begin + DECODE_PIECE, args.length[sequence]);
-    int team = threadIdx.x / TEAM, lane = threadIdx.x % TEAM, ldc = args.NKV * HS, part = lane / LANES, column = lane % LANES * VEC;
+    int sequence = blockIdx.x / (args.NKV * groups), kv = blockIdx.x / groups % args.NKV,
+        head = kv * group + blockIdx.x % groups * HEADS;
+    int heads = min(HEADS, (kv + 1) * group - head), begin = blockIdx.y * DECODE_PIECE,
+        end = min(begin + DECODE_PIECE, args.length[sequence]);
+    int team = threadIdx.x / TEAM, lane = threadIdx.x % TEAM, ldc = args.NKV * HS, part = lane / LANES,
+        column = lane % LANES * VEC;
     if (begin >= end) return;
     for (int i = threadIdx.x; i < HEADS * HS; i += blockDim.x) {
         int h = i / HS;
-        queries[h][i % HS] = h < heads ? to_float(args.qkv[(size_t)sequence * args.ldq + (head + h) * HS + i % HS]) * args.scale * LOG2E : 0.0f;
+        queries[h][i % HS] = h < heads ? to_float(args.qkv[(size_t)sequence * args.ldq + (head + h) * HS + i % HS]) *
+                                             args.scale * LOG2E
+                                       : 0.0f;
     }
     __syncthreads();
 
@@ -118,7 +133,8 @@ static __global__ void __launch_bounds__(N_TEAMS(HS) * TEAM) decode_attention_ke
             float8 x[HEADS] = {};
             for (int c = 0; c < HS && key < rows; c += VEC) {
                 float8 y = load8(keys + key * (TEAM > 1 ? LD : ldc) + c);
-                UNROLL for (int h = 0; h < HEADS; h++) for (int e = 0; e < VEC; e++) x[h].v[e] += queries[h][c + e] * y.v[e];
+                UNROLL for (int h = 0; h < HEADS; h++) for (int e = 0; e < VEC; e++) x[h].v[e] += queries[h][c + e] *
+                                                                                                  y.v[e];
             }
             UNROLL for (int h = 0; h < HEADS; h++) score[h][k] = key < rows ? sum8(x[h]) : -INFINITY;
         }
@@ -126,7 +142,8 @@ static __global__ void __launch_bounds__(N_TEAMS(HS) * TEAM) decode_attention_ke
             float top = highest[h], added = 0.0f;
             UNROLL for (int k = 0; k < KEYS; k++) top = fmaxf(top, score[h][k]);
             top = team_max(top);
-            UNROLL for (int k = 0; k < KEYS; k++) probabilities[team][h][k * TEAM + lane] = score[h][k] = exp2_approx(score[h][k] - top);
+            UNROLL for (int k = 0; k < KEYS; k++)
+                probabilities[team][h][k * TEAM + lane] = score[h][k] = exp2_approx(score[h][k] - top);
             UNROLL for (int k = 0; k < KEYS; k++) added += score[h][k];
             float shrink = exp2_approx(highest[h] - top);
             sum[h] = sum[h] * shrink + team_sum(added);
@@ -140,7 +157,8 @@ static __global__ void __launch_bounds__(N_TEAMS(HS) * TEAM) decode_attention_ke
                 if (j >= rows) break;
                 UNROLL for (int c = 0; c < COLS; c++) {
                     float8 y = load8(args.values + row + (size_t)j * ldc + column + c * VEC);
-                    UNROLL for (int h = 0; h < HEADS; h++) for (int e = 0; e < VEC; e++) out[h][c].v[e] += probabilities[team][h][j] * y.v[e];
+                    UNROLL for (int h = 0; h < HEADS; h++) for (int e = 0; e < VEC; e++) out[h][c].v[e] +=
+                        probabilities[team][h][j] * y.v[e];
                 }
             }
         }
@@ -177,8 +195,10 @@ static __global__ void __launch_bounds__(N_TEAMS(HS) * TEAM) decode_attention_ke
 }
 
 // One thread an element of the output: the pieces of its head, in order. A sequence of no rows (padding) gives zeros.
-static __global__ void join_pieces_kernel(floatX* atty, const float* scratch, const int* length, int n, int NH, int HS, int pieces, int ldo) {
-    unsigned i = blockIdx.x * blockDim.x + threadIdx.x, row = i / (NH * HS), c = i % (NH * HS), head = c / HS, d = c % HS;
+static __global__ void join_pieces_kernel(floatX* atty, const float* scratch, const int* length, int n, int NH, int HS,
+                                          int pieces, int ldo) {
+    unsigned i = blockIdx.x * blockDim.x + threadIdx.x, row = i / (NH * HS), c = i % (NH * HS), head = c / HS,
+             d = c % HS;
     if (row >= (unsigned)n) return;
     const float* piece = scratch + ((size_t)row * NH + head) * pieces * (HS + 2);
     int used = CEIL_DIV(length[row], DECODE_PIECE);
@@ -192,24 +212,27 @@ static __global__ void join_pieces_kernel(floatX* atty, const float* scratch, co
     atty[(size_t)row * ldo + c] = from_float<floatX>(used ? x / total : 0.0f);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // launchers
 
 #define BLOCK 256
 
-void cache_store(floatX* keys, floatX* values, const floatX* qkv, const int* rows, int T, int NH, int NKV, int HS, int ldq, cudaStream_t stream) {
+void cache_store(floatX* keys, floatX* values, const floatX* qkv, const int* rows, int T, int NH, int NKV, int HS,
+                 int ldq, cudaStream_t stream) {
     NVTX_RANGE("cache_store");
     assert(HS % VEC == 0 && ldq % VEC == 0 && (size_t)T * 2 * NKV * HS / VEC < INT32_MAX);
     if (T == 0) return;
-    LAUNCH(cache_store_kernel, CEIL_DIV((unsigned)((size_t)T * 2 * NKV * HS / VEC), BLOCK), BLOCK, 0, stream, keys, values, qkv, rows, T, NH, NKV, HS, ldq);
+    LAUNCH(cache_store_kernel, CEIL_DIV((unsigned)((size_t)T * 2 * NKV * HS / VEC), BLOCK), BLOCK, 0, stream, keys,
+           values, qkv, rows, T, NH, NKV, HS, ldq);
 }
 
 static int n_pieces(int longest) { return longest > DECODE_PIECE ? CEIL_DIV(longest, DECODE_PIECE) : 1; }
 
-size_t decode_attention_scratch(int n, int longest, int NH, int HS) { return (size_t)n * NH * n_pieces(longest) * (HS + 2); }
+size_t decode_attention_scratch(int n, int longest, int NH, int HS) {
+    return (size_t)n * NH * n_pieces(longest) * (HS + 2);
+}
 
-template <int HS>
-static void launch(const DecodeArgs& args, cudaStream_t stream) {
+template <int HS> static void launch(const DecodeArgs& args, cudaStream_t stream) {
     int group = args.NH / args.NKV;
     if (group == 1) {
         dim3 grid(args.n * args.NKV, args.pieces);
@@ -220,12 +243,14 @@ static void launch(const DecodeArgs& args, cudaStream_t stream) {
     }
 }
 
-void decode_attention(floatX* atty, float* scratch, const floatX* qkv, const floatX* keys, const floatX* values, const int* first, const int* length, int longest,
-                      int n, int NH, int NKV, int HS, int ldq, int ldo, float scale, cudaStream_t stream) {
+void decode_attention(floatX* atty, float* scratch, const floatX* qkv, const floatX* keys, const floatX* values,
+                      const int* first, const int* length, int longest, int n, int NH, int NKV, int HS, int ldq,
+                      int ldo, float scale, cudaStream_t stream) {
     NVTX_RANGE("decode_attention");
     assert(attention_head_size_served(HS) && NH % NKV == 0 && n_pieces(longest) <= 65535);
     if (n == 0) return;
     DecodeArgs args = {qkv, keys, values, first, length, scratch, n, NH, NKV, n_pieces(longest), ldq, ldo, scale};
     AT_HEAD_SIZE(HS, launch, args, stream)
-    LAUNCH(join_pieces_kernel, CEIL_DIV((unsigned)((size_t)n * NH * HS), BLOCK), BLOCK, 0, stream, atty, scratch, length, n, NH, HS, args.pieces, ldo);
+    LAUNCH(join_pieces_kernel, CEIL_DIV((unsigned)((size_t)n * NH * HS), BLOCK), BLOCK, 0, stream, atty, scratch,
+           length, n, NH, HS, args.pieces, ldo);
 }

@@ -1,12 +1,14 @@
 /*
 GELU in both of its forms, forward and backward.
-tanh (torch.nn.functional.gelu(approximate="tanh"): GPT-2): with u = √(2/π) (x + 0.044715 x³), ½ (1 + tanh u) = 1 / (1 + exp(−2u)): one exponential
-and one division, no cancellation for negative x.
-erf (torch.nn.functional.gelu: GPT-NeoX): x Φ(x), the normal distribution by 1 − Φ(x) = exp(−x²/2) t P(t), t = 1 / (1 + 0.35 x), for x ≥ 0: again one
-exponential and one division, and backward needs that exponential as the density. P by dev/reference/fit_normal_tail.py, relative error 3.2e-8.
+tanh (torch.nn.functional.gelu(approximate="tanh"): GPT-2): with u = √(2/π) (x + 0.044715 x³), ½ (1 + tanh u) = 1 / (1 +
+exp(−2u)): one exponential and one division, no cancellation for negative x. erf (torch.nn.functional.gelu: GPT-NeoX): x
+Φ(x), the normal distribution by 1 − Φ(x) = exp(−x²/2) t P(t), t = 1 / (1 + 0.35 x), for x ≥ 0: again one exponential
+and one division, and backward needs that exponential as the density. P by dev/reference/fit_normal_tail.py, relative
+error 3.2e-8.
 */
 #include <assert.h>
-// defines: gelu_forward, gelu_backward, gelu_backward_inplace, gelu_erf_forward, gelu_erf_backward, gelu_erf_backward_inplace
+// defines: gelu_forward, gelu_backward, gelu_backward_inplace, gelu_erf_forward, gelu_erf_backward,
+// gelu_erf_backward_inplace
 #include "kernels.h"
 
 #define TWO_ROOT_2_OVER_PI 1.5957691216057308f
@@ -18,14 +20,16 @@ exponential and one division, and backward needs that exponential as the density
 
 typedef enum { GELU_TANH, GELU_ERF } GeluForm;
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // kernels: one thread for VEC elements of a row
 
 static inline __device__ float clamped(float x) {  // comparisons, so that a NaN stays one
     x = x < -SATURATED ? -SATURATED : x;
     return x > SATURATED ? SATURATED : x;
 }
-static inline __device__ float sigmoid_2u(float x) { return __fdividef(1.0f, 1.0f + expf(-TWO_ROOT_2_OVER_PI * (x + CUBIC * x * x * x))); }
+static inline __device__ float sigmoid_2u(float x) {
+    return __fdividef(1.0f, 1.0f + expf(-TWO_ROOT_2_OVER_PI * (x + CUBIC * x * x * x)));
+}
 // Φ(x), and exp(−x²/2) for the density
 static inline __device__ float normal(float x, float* exponential) {
     float t = __fdividef(1.0f, 1.0f + TAIL_SCALE * fabsf(x)), e = expf(-0.5f * x * x);
@@ -58,7 +62,8 @@ template <GeluForm FORM> static inline __device__ float gelu_slope(float x) {
 }
 
 // 32-bit vector numbers: dividing 64-bit ones would take as long as the GELU itself.
-template <GeluForm FORM> static __global__ void gelu_forward_kernel(floatX* out, const floatX* inp, int T, int C, int ldo) {
+template <GeluForm FORM>
+static __global__ void gelu_forward_kernel(floatX* out, const floatX* inp, int T, int C, int ldo) {
     unsigned i = blockIdx.x * blockDim.x + threadIdx.x, row = i / (C / VEC), c = i % (C / VEC) * VEC;
     if (row >= (unsigned)T) return;
     float8 x = load8(inp + (size_t)row * C + c);
@@ -67,7 +72,9 @@ template <GeluForm FORM> static __global__ void gelu_forward_kernel(floatX* out,
 }
 
 // dinp (T, C; ldi) and dout (T, C; ldo) may be the same: an element is read and written by one thread.
-template <GeluForm FORM> static __global__ void gelu_backward_kernel(floatX* dinp, const floatX* inp, const floatX* dout, int T, int C, int ldi, int ldo) {
+template <GeluForm FORM>
+static __global__ void gelu_backward_kernel(floatX* dinp, const floatX* inp, const floatX* dout, int T, int C, int ldi,
+                                            int ldo) {
     unsigned i = blockIdx.x * blockDim.x + threadIdx.x, row = i / (C / VEC), c = i % (C / VEC) * VEC;
     if (row >= (unsigned)T) return;
     float8 x = load8(inp + (size_t)row * C + c), d = load8(dout + (size_t)row * ldo + c);
@@ -75,7 +82,7 @@ template <GeluForm FORM> static __global__ void gelu_backward_kernel(floatX* din
     store8(dinp + (size_t)row * ldi + c, d);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // launchers
 
 #define BLOCK 256
@@ -85,13 +92,16 @@ static unsigned grid(int T, int C) {
     return CEIL_DIV((unsigned)((size_t)T * C / VEC), BLOCK);
 }
 
-template <GeluForm FORM> static void launch_forward(floatX* out, const floatX* inp, int T, int C, int ldo, cudaStream_t stream) {
+template <GeluForm FORM>
+static void launch_forward(floatX* out, const floatX* inp, int T, int C, int ldo, cudaStream_t stream) {
     assert(ldo % VEC == 0);
     if (T == 0) return;
     LAUNCH(gelu_forward_kernel<FORM>, grid(T, C), BLOCK, 0, stream, out, inp, T, C, ldo);
 }
 
-template <GeluForm FORM> static void launch_backward(floatX* dinp, const floatX* inp, const floatX* dout, int T, int C, int ldi, int ldo, cudaStream_t stream) {
+template <GeluForm FORM>
+static void launch_backward(floatX* dinp, const floatX* inp, const floatX* dout, int T, int C, int ldi, int ldo,
+                            cudaStream_t stream) {
     assert(ldi % VEC == 0 && ldo % VEC == 0);
     if (T == 0) return;
     LAUNCH(gelu_backward_kernel<FORM>, grid(T, C), BLOCK, 0, stream, dinp, inp, dout, T, C, ldi, ldo);
@@ -117,7 +127,8 @@ void gelu_erf_forward(floatX* out, const floatX* inp, int T, int C, int ldo, cud
     launch_forward<GELU_ERF>(out, inp, T, C, ldo, stream);
 }
 
-void gelu_erf_backward(floatX* dinp, const floatX* inp, const floatX* dout, int T, int C, int ldo, cudaStream_t stream) {
+void gelu_erf_backward(floatX* dinp, const floatX* inp, const floatX* dout, int T, int C, int ldo,
+                       cudaStream_t stream) {
     NVTX_RANGE("gelu_erf_backward");
     launch_backward<GELU_ERF>(dinp, inp, dout, T, C, C, ldo, stream);
 }

@@ -1,6 +1,7 @@
 /*
-Norm of all gradients together and the factor that clips it (torch.nn.utils.clip_grad_norm_): a partial sum of squares a chunk, then one block adds the
-partials in a fixed order, in double: a table of billions of elements has a hundred thousand of them.
+Norm of all gradients together and the factor that clips it (torch.nn.utils.clip_grad_norm_): a partial sum of squares a
+chunk, then one block adds the partials in a fixed order, in double: a table of billions of elements has a hundred
+thousand of them.
 */
 // defines: global_norm, gradient_squares, norm_of_squares
 #include "kernels.h"
@@ -10,7 +11,7 @@ partials in a fixed order, in double: a table of billions of elements has a hund
 #define BLOCK WARP_SIZE  // a chunk is a warp's: no barrier, and 32 such blocks on an SM have enough loads in flight
 #define NORM_BLOCK 1024  // of the one block that adds the partials: its loads are all that hides their latency
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // kernels
 
 static __global__ void squares_kernel(float* partial, const TensorRow* rows, int n_rows) {
@@ -38,7 +39,8 @@ static inline __device__ void write_norm(float* norm, float* scale, double sum, 
 }
 
 // One block. squares NULL: the norm; else only the sum, which other ranks add to.
-static __global__ void norm_kernel(float* norm, float* scale, double* squares, const float* partial, int64_t n, float max_norm) {
+static __global__ void norm_kernel(float* norm, float* scale, double* squares, const float* partial, int64_t n,
+                                   float max_norm) {
     SHARED(double, sums, [NORM_BLOCK]);
     double sum = 0.0;
     UNROLL for (int64_t i = threadIdx.x; i < n; i += NORM_BLOCK) sum += partial[i];
@@ -50,18 +52,22 @@ static __global__ void norm_kernel(float* norm, float* scale, double* squares, c
     if (squares) *squares = sum;
     else write_norm(norm, scale, sum, max_norm);
 }
-static __global__ void norm_of_squares_kernel(float* norm, float* scale, const double* squares, float max_norm) { write_norm(norm, scale, *squares, max_norm); }
+static __global__ void norm_of_squares_kernel(float* norm, float* scale, const double* squares, float max_norm) {
+    write_norm(norm, scale, *squares, max_norm);
+}
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // launchers
 
-void global_norm(float* norm, float* scale, float* partial, const TensorRow* rows, int n_rows, int64_t n_chunks, float max_norm, cudaStream_t stream) {
+void global_norm(float* norm, float* scale, float* partial, const TensorRow* rows, int n_rows, int64_t n_chunks,
+                 float max_norm, cudaStream_t stream) {
     NVTX_RANGE("global_norm");
     if (n_chunks > 0) LAUNCH(squares_kernel, (unsigned)n_chunks, BLOCK, 0, stream, partial, rows, n_rows);
     LAUNCH(norm_kernel, 1, NORM_BLOCK, 0, stream, norm, scale, NULL, partial, n_chunks, max_norm);
 }
 
-void gradient_squares(double* squares, float* partial, const TensorRow* rows, int n_rows, int64_t n_chunks, cudaStream_t stream) {
+void gradient_squares(double* squares, float* partial, const TensorRow* rows, int n_rows, int64_t n_chunks,
+                      cudaStream_t stream) {
     NVTX_RANGE("gradient_squares");
     if (n_chunks > 0) LAUNCH(squares_kernel, (unsigned)n_chunks, BLOCK, 0, stream, partial, rows, n_rows);
     LAUNCH(norm_kernel, 1, NORM_BLOCK, 0, stream, NULL, NULL, squares, partial, n_chunks, 0.0f);

@@ -1,14 +1,16 @@
 /*
-The table of contents of seal_kernels/: every launcher, in the order in which a training step meets them. One operation, one file: embedding_* is
-in embedding.cu and so on. All pointers are device pointers unless a comment says host; all work is queued on `stream`, nothing here
-synchronises. Sizes: T tokens of the packed stream, C width, V vocabulary, Vp padded vocabulary (row stride of logits), NH heads, NKV key-value
-heads, HS head size, FF width of the MLP, n loss-bearing tokens, k samples, N fine-tuning samples.
+The table of contents of seal_kernels/: every launcher, in the order in which a training step meets them. One operation,
+one file: embedding_* is in embedding.cu and so on. All pointers are device pointers unless a comment says host; all
+work is queued on `stream`, nothing here synchronises. Sizes: T tokens of the packed stream, C width, V vocabulary, Vp
+padded vocabulary (row stride of logits), NH heads, NKV key-value heads, HS head size, FF width of the MLP, n
+loss-bearing tokens, k samples, N fine-tuning samples.
 
-Packed streams: samples lie end to end in T tokens without padding; cu_seqlens (n_seq + 1) holds where each begins, and T.
-Strides: `ld…` is the distance between two rows in elements, ≥ the row's length; every kernel that writes a GEMM's input takes one, because the
-tail of such a row belongs to the adapters. Widths and strides are multiples of 8, pointers 16-byte aligned.
-`=` behind a parameter means overwritten, `+=` added to. Gradients of parameters are fp32 and always added to, so that a batch may be split over
-any number of streams; gradients of activations are floatX.
+Packed streams: samples lie end to end in T tokens without padding; cu_seqlens (n_seq + 1) holds where each begins, and
+T. Strides: `ld…` is the distance between two rows in elements, ≥ the row's length; every kernel that writes a GEMM's
+input takes one, because the tail of such a row belongs to the adapters. Widths and strides are multiples of 8, pointers
+16-byte aligned.
+`=` behind a parameter means overwritten, `+=` added to. Gradients of parameters are fp32 and always added to, so that a
+batch may be split over any number of streams; gradients of activations are floatX.
 */
 #ifndef SEAL_KERNELS_H
 #define SEAL_KERNELS_H
@@ -16,120 +18,149 @@ any number of streams; gradients of activations are floatX.
 // defines: floatX, cudaStream_t
 #include "cuda_common.h"
 
-// ---- embedding.cu ------------------------------------------------------------------------------------------------------------------------
-// encoded (T, C) = wte[tokens[t]] + wpe[positions[t]]; wpe may be NULL (models with rotary positions). torch.nn.Embedding.
-void embedding_forward(floatX* encoded, const int* tokens, const int* positions, const floatX* wte, const floatX* wpe, int T, int C, cudaStream_t stream);
-// dtable[row] += sum of dencoded over the tokens of that row, in stream order. The host sorts a stream's tokens (or positions) once:
-// segment s covers order[segment_start[s] … segment_start[s+1]) (token indices, ascending) and adds to row segment_row[s].
-void embedding_backward(float* dtable, const floatX* dencoded, const int* order, const int* segment_start, const int* segment_row, int n_segments,
-                        int C, cudaStream_t stream);
+// ---- embedding.cu ----------------------------------------------------------------------------------
+// encoded (T, C) = wte[tokens[t]] + wpe[positions[t]]; wpe may be NULL (models with rotary positions).
+// torch.nn.Embedding.
+void embedding_forward(floatX* encoded, const int* tokens, const int* positions, const floatX* wte, const floatX* wpe,
+                       int T, int C, cudaStream_t stream);
+// dtable[row] += sum of dencoded over the tokens of that row, in stream order. The host sorts a stream's tokens (or
+// positions) once: segment s covers order[segment_start[s] … segment_start[s+1]) (token indices, ascending) and adds to
+// row segment_row[s].
+void embedding_backward(float* dtable, const floatX* dencoded, const int* order, const int* segment_start,
+                        const int* segment_row, int n_segments, int C, cudaStream_t stream);
 
-// ---- layernorm.cu ------------------------------------------------------------------------------------------------------------------------
-// out (T, C; ldo) = (inp − mean) · rstd · weight + bias; mean, rstd (T) kept for backward. torch.nn.functional.layer_norm.
-void layernorm_forward(floatX* out, float* mean, float* rstd, const floatX* inp, const floatX* weight, const floatX* bias, int T, int C, int ldo,
-                       float eps, cudaStream_t stream);
+// ---- layernorm.cu ----------------------------------------------------------------------------------
+// out (T, C; ldo) = (inp − mean) · rstd · weight + bias; mean, rstd (T) kept for backward.
+// torch.nn.functional.layer_norm.
+void layernorm_forward(floatX* out, float* mean, float* rstd, const floatX* inp, const floatX* weight,
+                       const floatX* bias, int T, int C, int ldo, float eps, cudaStream_t stream);
 // residual (T, C) = inp1 + inp2, rounded to floatX; normed (T, C; ldo) = layernorm(residual).
-void fused_residual_layernorm_forward(floatX* residual, floatX* normed, float* mean, float* rstd, const floatX* inp1, const floatX* inp2,
-                                      const floatX* weight, const floatX* bias, int T, int C, int ldo, float eps, cudaStream_t stream);
-// dinp (T, C) += …, dweight (C) +=, dbias (C) += (both may be NULL: a frozen norm). dout (T, C; ldd). scratch: layernorm_scratch(C) floats.
-void layernorm_backward(floatX* dinp, float* dweight, float* dbias, float* scratch, const floatX* dout, const floatX* inp, const floatX* weight,
-                        const float* mean, const float* rstd, int T, int C, int ldd, cudaStream_t stream);
+void fused_residual_layernorm_forward(floatX* residual, floatX* normed, float* mean, float* rstd, const floatX* inp1,
+                                      const floatX* inp2, const floatX* weight, const floatX* bias, int T, int C,
+                                      int ldo, float eps, cudaStream_t stream);
+// dinp (T, C) += …, dweight (C) +=, dbias (C) += (both may be NULL: a frozen norm). dout (T, C; ldd). scratch:
+// layernorm_scratch(C) floats.
+void layernorm_backward(floatX* dinp, float* dweight, float* dbias, float* scratch, const floatX* dout,
+                        const floatX* inp, const floatX* weight, const float* mean, const float* rstd, int T, int C,
+                        int ldd, cudaStream_t stream);
 size_t layernorm_scratch(int C);  // floats
 int layernorm_most_width(void);   // C of the widest row that is served
 
-// ---- rmsnorm.cu --------------------------------------------------------------------------------------------------------------------------
-// out (T, C; ldo) = inp · rstd · weight, rstd (T) = 1/sqrt(mean(inp²) + eps) kept for backward. torch.nn.functional.rms_norm, in fp32 throughout.
-void rmsnorm_forward(floatX* out, float* rstd, const floatX* inp, const floatX* weight, int T, int C, int ldo, float eps, cudaStream_t stream);
+// ---- rmsnorm.cu ------------------------------------------------------------------------------------
+// out (T, C; ldo) = inp · rstd · weight, rstd (T) = 1/sqrt(mean(inp²) + eps) kept for backward.
+// torch.nn.functional.rms_norm, in fp32 throughout.
+void rmsnorm_forward(floatX* out, float* rstd, const floatX* inp, const floatX* weight, int T, int C, int ldo,
+                     float eps, cudaStream_t stream);
 int rmsnorm_most_width(void);  // C of the widest row that is served
 // residual (T, C) = inp1 + inp2, rounded to floatX; normed (T, C; ldo) = rmsnorm(residual).
-void fused_residual_rmsnorm_forward(floatX* residual, floatX* normed, float* rstd, const floatX* inp1, const floatX* inp2, const floatX* weight, int T,
-                                    int C, int ldo, float eps, cudaStream_t stream);
-// dinp (T, C) += …, dweight (C) += (may be NULL: a frozen norm). dout (T, C; ldd). scratch: rmsnorm_scratch(C) floats, unused for a frozen norm.
-void rmsnorm_backward(floatX* dinp, float* dweight, float* scratch, const floatX* dout, const floatX* inp, const floatX* weight, const float* rstd, int T,
-                      int C, int ldd, cudaStream_t stream);
+void fused_residual_rmsnorm_forward(floatX* residual, floatX* normed, float* rstd, const floatX* inp1,
+                                    const floatX* inp2, const floatX* weight, int T, int C, int ldo, float eps,
+                                    cudaStream_t stream);
+// dinp (T, C) += …, dweight (C) += (may be NULL: a frozen norm). dout (T, C; ldd). scratch: rmsnorm_scratch(C) floats,
+// unused for a frozen norm.
+void rmsnorm_backward(floatX* dinp, float* dweight, float* scratch, const floatX* dout, const floatX* inp,
+                      const floatX* weight, const float* rstd, int T, int C, int ldd, cudaStream_t stream);
 size_t rmsnorm_scratch(int C);  // floats
 
-// ---- matmul.cu ---------------------------------------------------------------------------------------------------------------------------
+// ---- matmul.cu -------------------------------------------------------------------------------------
 // cuBLASLt handle, its workspace (device memory, 32 MiB) and the cache of plans. Once a process, before any matmul.
 #define MATMUL_WORKSPACE_BYTES ((size_t)32 << 20)  // NVIDIA's advice for Hopper
 void matmul_create(void);
 void matmul_destroy(void);
-// out (T, OC; ldo) = inp (T, C; ldi) · weight (OC, C; ldw)ᵀ + bias (OC, or NULL). With pre_gelu (T, OC, or NULL): pre_gelu = that, and out =
-// gelu_tanh(pre_gelu). torch.nn.functional.linear.
-void matmul_forward(floatX* out, floatX* pre_gelu, const floatX* inp, const floatX* weight, const floatX* bias, int T, int C, int OC, int ldo, int ldi,
-                    int ldw, cudaStream_t stream);
+// out (T, OC; ldo) = inp (T, C; ldi) · weight (OC, C; ldw)ᵀ + bias (OC, or NULL). With pre_gelu (T, OC, or NULL):
+// pre_gelu = that, and out = gelu_tanh(pre_gelu). torch.nn.functional.linear.
+void matmul_forward(floatX* out, floatX* pre_gelu, const floatX* inp, const floatX* weight, const floatX* bias, int T,
+                    int C, int OC, int ldo, int ldi, int ldw, cudaStream_t stream);
 // out += that, without GELU: a second branch joins the first.
-void matmul_forward_add(floatX* out, const floatX* inp, const floatX* weight, const floatX* bias, int T, int C, int OC, int ldo, int ldi, int ldw,
-                        cudaStream_t stream);
-// dinp (T, C; ldi) = dout (T, OC; ldo) · weight (OC, C; ldw); with pre_gelu (T, C, or NULL) multiplied by gelu'(pre_gelu): dinp is then the
-// gradient before the activation. accumulate: dinp += instead of =, not together with pre_gelu.
-void matmul_backward_input(floatX* dinp, const floatX* dout, const floatX* weight, const floatX* pre_gelu, int T, int C, int OC, int ldi, int ldo,
-                           int ldw, bool accumulate, cudaStream_t stream);
+void matmul_forward_add(floatX* out, const floatX* inp, const floatX* weight, const floatX* bias, int T, int C, int OC,
+                        int ldo, int ldi, int ldw, cudaStream_t stream);
+// dinp (T, C; ldi) = dout (T, OC; ldo) · weight (OC, C; ldw); with pre_gelu (T, C, or NULL) multiplied by
+// gelu'(pre_gelu): dinp is then the gradient before the activation. accumulate: dinp += instead of =, not together with
+// pre_gelu.
+void matmul_backward_input(floatX* dinp, const floatX* dout, const floatX* weight, const floatX* pre_gelu, int T, int C,
+                           int OC, int ldi, int ldo, int ldw, bool accumulate, cudaStream_t stream);
 // dweight (OC, C; contiguous fp32) += dout (T, OC; ldo)ᵀ · inp (T, C; ldi)
-void matmul_backward_weight(float* dweight, const floatX* dout, const floatX* inp, int T, int C, int OC, int ldi, int ldo, cudaStream_t stream);
-// dbias (OC, fp32) += column sums of dout (T, OC; ldo). scratch: matmul_bias_scratch(OC) floats. cuBLASLt's bias-gradient epilogue would
-// overwrite dbias, which a batch of several streams must not.
-void matmul_backward_bias(float* dbias, float* scratch, const floatX* dout, int T, int OC, int ldo, cudaStream_t stream);
+void matmul_backward_weight(float* dweight, const floatX* dout, const floatX* inp, int T, int C, int OC, int ldi,
+                            int ldo, cudaStream_t stream);
+// dbias (OC, fp32) += column sums of dout (T, OC; ldo). scratch: matmul_bias_scratch(OC) floats. cuBLASLt's
+// bias-gradient epilogue would overwrite dbias, which a batch of several streams must not.
+void matmul_backward_bias(float* dbias, float* scratch, const floatX* dout, int T, int OC, int ldo,
+                          cudaStream_t stream);
 size_t matmul_bias_scratch(int OC);  // floats
 
-// ---- adapter.cu: LoRA inside the base GEMM -------------------------------------------------------------------------------------------------
-// The tail behind a GEMM's input, or behind its gradient: row t of tail (T, R; ld) keeps, times scale, the `width` columns of its own adapter and loses
-// all others to zero. Rows [0, split) belong to adapter 0 (columns [0, width)), rows [split, T) to adapter 1 (columns [width, 2·width)). R, width and ld
-// are multiples of 8. Every column of the tail is written: a product with B's zero blocks must not meet a NaN.
+// ---- adapter.cu: LoRA inside the base GEMM ---------------------------------------------------------
+// The tail behind a GEMM's input, or behind its gradient: row t of tail (T, R; ld) keeps, times scale, the `width`
+// columns of its own adapter and loses all others to zero. Rows [0, split) belong to adapter 0 (columns [0, width)),
+// rows [split, T) to adapter 1 (columns [width, 2·width)). R, width and ld are multiples of 8. Every column of the tail
+// is written: a product with B's zero blocks must not meet a NaN.
 void adapter_tail(floatX* tail, int T, int split, int width, int R, int ld, float scale, cudaStream_t stream);
 
-// ---- rope.cu -----------------------------------------------------------------------------------------------------------------------------
-// Rotary positions in place on the NH query and NKV key heads of qkv (T, (NH + 2 NKV)·HS; ld); the values and a head's elements past `rotary` (even,
-// ≤ HS) stay. Elements i and i + rotary/2 of a head turn by the angle of cos_sin (P, rotary/2, 2; fp32: cos, sin), row positions[t]; scalings and
-// attention factors are in the table. apply_rotary_pos_emb of transformers (rotate_half).
-void rope_forward(floatX* qkv, const int* positions, const float* cos_sin, int T, int NH, int NKV, int HS, int rotary, int ld, cudaStream_t stream);
+// ---- rope.cu ---------------------------------------------------------------------------------------
+// Rotary positions in place on the NH query and NKV key heads of qkv (T, (NH + 2 NKV)·HS; ld); the values and a head's
+// elements past `rotary` (even, ≤ HS) stay. Elements i and i + rotary/2 of a head turn by the angle of cos_sin (P,
+// rotary/2, 2; fp32: cos, sin), row positions[t]; scalings and attention factors are in the table. apply_rotary_pos_emb
+// of transformers (rotate_half).
+void rope_forward(floatX* qkv, const int* positions, const float* cos_sin, int T, int NH, int NKV, int HS, int rotary,
+                  int ld, cudaStream_t stream);
 // The same on dqkv: turns back.
-void rope_backward(floatX* dqkv, const int* positions, const float* cos_sin, int T, int NH, int NKV, int HS, int rotary, int ld, cudaStream_t stream);
+void rope_backward(floatX* dqkv, const int* positions, const float* cos_sin, int T, int NH, int NKV, int HS, int rotary,
+                   int ld, cudaStream_t stream);
 
-// ---- attention.cu ------------------------------------------------------------------------------------------------------------------------
-// Causal attention within each sample of the packed stream. qkv (T, (NH + 2 NKV)·HS; ldq): a row holds all query heads, then keys, then values.
-// Query head h reads key-value head h / (NH / NKV). HS one of 32, 64, 80, 96, 128, 256
-// (attention_head_size_served: in bf16 256 needs blocks of 132 KiB of shared memory, A100's and H100's; in fp32 what a GPU gives may end at 64).
-// The work is cut into tiles of ATTENTION_TILE rows of one sample: tiles (n_tiles, 2) = {sample, tile within the sample}.
+// ---- attention.cu ----------------------------------------------------------------------------------
+// Causal attention within each sample of the packed stream. qkv (T, (NH + 2 NKV)·HS; ldq): a row holds all query heads,
+// then keys, then values. Query head h reads key-value head h / (NH / NKV). HS one of 32, 64, 80, 96, 128, 256
+// (attention_head_size_served: in bf16 256 needs blocks of 132 KiB of shared memory, A100's and H100's; in fp32 what a
+// GPU gives may end at 64). The work is cut into tiles of ATTENTION_TILE rows of one sample: tiles (n_tiles, 2) =
+// {sample, tile within the sample}.
 #define ATTENTION_TILE 64
 bool attention_head_size_served(int HS);
-int attention_tiles(int* tiles, const int* cu_seqlens, int n_seq);  // host; returns n_tiles; tiles may be NULL to count; longest first
+int attention_tiles(int* tiles, const int* cu_seqlens,
+                    int n_seq);  // host; returns n_tiles; tiles may be NULL to count; longest first
 // atty (T, NH·HS; ldo) = softmax(scale · q kᵀ, causal) v; lse (NH, T) = log-sum-exp of each row, kept for backward.
-void attention_forward(floatX* atty, float* lse, const floatX* qkv, const int* cu_seqlens, const int* tiles, int n_tiles, int T, int NH, int NKV, int HS,
-                       int ldq, int ldo, float scale, cudaStream_t stream);
-// dqkv (T, (NH + 2 NKV)·HS; lddq) =; delta (NH, T) is scratch. No atomics: one kernel owns rows of dq, another rows of dk and dv.
-void attention_backward(floatX* dqkv, float* delta, const floatX* datty, const floatX* atty, const float* lse, const floatX* qkv, const int* cu_seqlens,
-                        const int* tiles, int n_tiles, int T, int NH, int NKV, int HS, int lddq, int ldq, int ldo, float scale, cudaStream_t stream);
+void attention_forward(floatX* atty, float* lse, const floatX* qkv, const int* cu_seqlens, const int* tiles,
+                       int n_tiles, int T, int NH, int NKV, int HS, int ldq, int ldo, float scale, cudaStream_t stream);
+// dqkv (T, (NH + 2 NKV)·HS; lddq) =; delta (NH, T) is scratch. No atomics: one kernel owns rows of dq, another rows of
+// dk and dv.
+void attention_backward(floatX* dqkv, float* delta, const floatX* datty, const floatX* atty, const float* lse,
+                        const floatX* qkv, const int* cu_seqlens, const int* tiles, int n_tiles, int T, int NH, int NKV,
+                        int HS, int lddq, int ldq, int ldo, float scale, cudaStream_t stream);
 
-// ---- decode_attention.cu: generation -----------------------------------------------------------------------------------------------------
-// The cache of a layer has rows for keys (R, NKV·HS) and for values (R, NKV·HS); a sequence owns consecutive rows, one a position.
-// keys, values [rows[t]] = those of token t of qkv (T, (NH + 2 NKV)·HS; ldq); nothing where rows[t] is negative.
-void cache_store(floatX* keys, floatX* values, const floatX* qkv, const int* rows, int T, int NH, int NKV, int HS, int ldq, cudaStream_t stream);
-// One token a sequence: atty (n, NH·HS; ldo) = softmax(scale · q kᵀ) v over the cache rows first[i] … first[i] + length[i] − 1, the token's own included.
-// longest ≥ every length. A length of 0 gives zeros. scratch: decode_attention_scratch floats.
-void decode_attention(floatX* atty, float* scratch, const floatX* qkv, const floatX* keys, const floatX* values, const int* first, const int* length, int longest,
-                      int n, int NH, int NKV, int HS, int ldq, int ldo, float scale, cudaStream_t stream);
+// ---- decode_attention.cu: generation ---------------------------------------------------------------
+// The cache of a layer has rows for keys (R, NKV·HS) and for values (R, NKV·HS); a sequence owns consecutive rows, one
+// a position. keys, values [rows[t]] = those of token t of qkv (T, (NH + 2 NKV)·HS; ldq); nothing where rows[t] is
+// negative.
+void cache_store(floatX* keys, floatX* values, const floatX* qkv, const int* rows, int T, int NH, int NKV, int HS,
+                 int ldq, cudaStream_t stream);
+// One token a sequence: atty (n, NH·HS; ldo) = softmax(scale · q kᵀ) v over the cache rows first[i] … first[i] +
+// length[i] − 1, the token's own included. longest ≥ every length. A length of 0 gives zeros. scratch:
+// decode_attention_scratch floats.
+void decode_attention(floatX* atty, float* scratch, const floatX* qkv, const floatX* keys, const floatX* values,
+                      const int* first, const int* length, int longest, int n, int NH, int NKV, int HS, int ldq,
+                      int ldo, float scale, cudaStream_t stream);
 size_t decode_attention_scratch(int n, int longest, int NH, int HS);  // floats
 
-// ---- sampling.cu: generation --------------------------------------------------------------------------------------------------------------
-// How the next token is drawn; in this order, as transformers' logits processors: tokens that were there before are made less likely (x/penalty where x > 0,
-// x·penalty where not), logits are divided by the temperature, the top_k likeliest are kept (and whatever equals the last of them), of those the smallest set
-// of likeliest tokens whose probability reaches top_p (equals by lower id), and one is drawn by weight.
+// ---- sampling.cu: generation -----------------------------------------------------------------------
+// How the next token is drawn; in this order, as transformers' logits processors: tokens that were there before are
+// made less likely (x/penalty where x > 0, x·penalty where not), logits are divided by the temperature, the top_k
+// likeliest are kept (and whatever equals the last of them), of those the smallest set of likeliest tokens whose
+// probability reaches top_p (equals by lower id), and one is drawn by weight.
 typedef struct {
-    bool greedy;                // the likeliest token, the lowest id of equals
-    float temperature, top_p;   // > 0; above 0, 1 and more: all
-    int top_k;                  // 0: all
-    float repetition_penalty;   // > 0; 1: none
+    bool greedy;               // the likeliest token, the lowest id of equals
+    float temperature, top_p;  // > 0; above 0, 1 and more: all
+    int top_k;                 // 0: all
+    float repetition_penalty;  // > 0; 1: none
 } SampleSettings;
-// tokens (n) = the next token of each row of logits (n, Vp; V of them count), −1 where the row holds a NaN, a +∞ or nothing above −∞. uniform (n), in [0, 1):
-// the row's random number (greedy: may be NULL). seen (slots, SAMPLE_SEEN_WORDS(V)): the tokens each sequence holds as bits; row i reads row slots[i] and adds its token
-// there; may be NULL where repetition_penalty is 1. probabilities (n, Vp) is scratch (greedy: may be NULL).
-void draw_tokens(int* tokens, float* probabilities, const floatX* logits, uint32_t* seen, const int* slots, const float* uniform, SampleSettings settings, int n, int V,
-                   int Vp, cudaStream_t stream);
+// tokens (n) = the next token of each row of logits (n, Vp; V of them count), −1 where the row holds a NaN, a +∞ or
+// nothing above −∞. uniform (n), in [0, 1): the row's random number (greedy: may be NULL). seen (slots,
+// SAMPLE_SEEN_WORDS(V)): the tokens each sequence holds as bits; row i reads row slots[i] and adds its token there; may
+// be NULL where repetition_penalty is 1. probabilities (n, Vp) is scratch (greedy: may be NULL).
+void draw_tokens(int* tokens, float* probabilities, const floatX* logits, uint32_t* seen, const int* slots,
+                 const float* uniform, SampleSettings settings, int n, int V, int Vp, cudaStream_t stream);
 #define SAMPLE_SEEN_WORDS(V) (((V) + 31) / 32)
 
-// ---- gelu.cu -----------------------------------------------------------------------------------------------------------------------------
-// out (T, C; ldo) = gelu_tanh(inp (T, C)); dinp (T, C) = dout (T, C; ldo) · gelu'(inp). torch.nn.functional.gelu(approximate="tanh").
+// ---- gelu.cu ---------------------------------------------------------------------------------------
+// out (T, C; ldo) = gelu_tanh(inp (T, C)); dinp (T, C) = dout (T, C; ldo) · gelu'(inp).
+// torch.nn.functional.gelu(approximate="tanh").
 void gelu_forward(floatX* out, const floatX* inp, int T, int C, int ldo, cudaStream_t stream);
 void gelu_backward(floatX* dinp, const floatX* inp, const floatX* dout, int T, int C, int ldo, cudaStream_t stream);
 // dinp (T, C; ldi) *= gelu'(inp (T, C)): what a GEMM without the fused epilogue leaves to do.
@@ -140,76 +171,90 @@ void gelu_erf_forward(floatX* out, const floatX* inp, int T, int C, int ldo, cud
 void gelu_erf_backward(floatX* dinp, const floatX* inp, const floatX* dout, int T, int C, int ldo, cudaStream_t stream);
 void gelu_erf_backward_inplace(floatX* dinp, const floatX* inp, int T, int C, int ldi, cudaStream_t stream);
 
-// ---- swiglu.cu ---------------------------------------------------------------------------------------------------------------------------
+// ---- swiglu.cu -------------------------------------------------------------------------------------
 // out (T, FF; ldo) = silu(gate) · up, a row of gate_up (T, 2·FF) holding gate, then up. torch.nn.functional.silu.
 void swiglu_forward(floatX* out, const floatX* gate_up, int T, int FF, int ldo, cudaStream_t stream);
 // dgate_up (T, 2·FF) = from dout (T, FF; ldd); dgate_up and gate_up may be the same.
-void swiglu_backward(floatX* dgate_up, const floatX* dout, const floatX* gate_up, int T, int FF, int ldd, cudaStream_t stream);
+void swiglu_backward(floatX* dgate_up, const floatX* dout, const floatX* gate_up, int T, int FF, int ldd,
+                     cudaStream_t stream);
 
-// ---- loss.cu: the weighted loss ----------------------------------------------------------------------------------------------------------
+// ---- loss.cu: the weighted loss --------------------------------------------------------------------
 // out (n, C) = inp[rows[i]] (T, C; ldi): the hidden states that bear a loss.
 void gather_rows(floatX* out, const floatX* inp, const int* rows, int n, int C, int ldi, cudaStream_t stream);
 // dinp (T, C) = dout[index[t]] where index[t] ≥ 0, else 0: the inverse of gather_rows; writes every row.
 void scatter_rows(floatX* dinp, const floatX* dout, const int* index, int T, int C, cudaStream_t stream);
-// loss (n) = −log softmax(logits)[target], unweighted. Then, unless weight is NULL (forward only), logits (n, Vp) = weight · (softmax − onehot),
-// columns V … Vp zero. logits is read up to V only. torch.nn.functional.cross_entropy(reduction="none").
-void cross_entropy(floatX* logits, float* loss, const int* targets, const float* weight, int n, int V, int Vp, cudaStream_t stream);
-// sample_loss[place[s]] = mean of loss over [loss_start[s], loss_start[s+1]), summed in stream order; 0 for a sample without a loss-bearing token.
-// place (k) puts the samples of a stream where they belong in the batch; NULL leaves them in stream order.
-void sample_losses(float* sample_loss, const float* loss, const int* loss_start, const int* place, int k, cudaStream_t stream);
+// loss (n) = −log softmax(logits)[target], unweighted. Then, unless weight is NULL (forward only), logits (n, Vp) =
+// weight · (softmax − onehot), columns V … Vp zero. logits is read up to V only.
+// torch.nn.functional.cross_entropy(reduction="none").
+void cross_entropy(floatX* logits, float* loss, const int* targets, const float* weight, int n, int V, int Vp,
+                   cudaStream_t stream);
+// sample_loss[place[s]] = mean of loss over [loss_start[s], loss_start[s+1]), summed in stream order; 0 for a sample
+// without a loss-bearing token. place (k) puts the samples of a stream where they belong in the batch; NULL leaves them
+// in stream order.
+void sample_losses(float* sample_loss, const float* loss, const int* loss_start, const int* place, int k,
+                   cudaStream_t stream);
 
-// ---- selector.cu: the data selector ω (seal.md, "The problem" and "One step") --------------------------------------------------------------
+// ---- selector.cu: the data selector ω (seal.md, "The problem" and "One step") ----------------------
 typedef enum { SELECTOR_SOFTMAX, SELECTOR_SIGMOID } SelectorActivation;
 // stats (2) = {max, Σ exp(ω − max)} over all N: what softmax needs. scratch: selector_scratch(N) floats.
 void selector_normalise(float* stats, float* scratch, const float* omega, int N, cudaStream_t stream);
 size_t selector_scratch(int N);  // floats
 // sigma (b) = σ of the logits rows[i]. softmax: N exp(ω − max)/Σ; sigmoid: 2/(1 + exp(−ω)), stats unused.
-void selector_sigma(float* sigma, const float* omega, const float* stats, const int* rows, int b, int N, SelectorActivation activation, cudaStream_t stream);
-// weight (n) of loss-bearing tokens: coefficient[s] · (place[s] < b ? sigma[place[s]] : 1) for the tokens of sample s, [loss_start[s], loss_start[s+1]).
-// coefficient holds c_x / n_x without σ; a batch lists its b fine-tuning samples first, its safe samples after them.
-void selector_token_weights(float* weight, const float* sigma, const float* coefficient, const int* place, const int* loss_start, int k, int b,
-                            cudaStream_t stream);
+void selector_sigma(float* sigma, const float* omega, const float* stats, const int* rows, int b, int N,
+                    SelectorActivation activation, cudaStream_t stream);
+// weight (n) of loss-bearing tokens: coefficient[s] · (place[s] < b ? sigma[place[s]] : 1) for the tokens of sample s,
+// [loss_start[s], loss_start[s+1]). coefficient holds c_x / n_x without σ; a batch lists its b fine-tuning samples
+// first, its safe samples after them.
+void selector_token_weights(float* weight, const float* sigma, const float* coefficient, const int* place,
+                            const int* loss_start, int k, int b, cudaStream_t stream);
 // delta (b) = scale · (loss − loss_hat); loss_hat NULL (Algorithm 2): scale · loss.
 void selector_delta(float* delta, const float* loss, const float* loss_hat, float scale, int b, cudaStream_t stream);
 // grad (N) = gradient of mean over the batch of σ_i Δ_i, dense (b_global = size of the whole batch; rows may repeat).
-void selector_gradient(float* grad, const float* omega, const float* stats, const float* sigma, const int* rows, const float* delta, int b, int N,
-                       SelectorActivation activation, cudaStream_t stream);
+void selector_gradient(float* grad, const float* omega, const float* stats, const float* sigma, const int* rows,
+                       const float* delta, int b, int N, SelectorActivation activation, cudaStream_t stream);
 // omega (N) = value.
 void selector_fill(float* omega, float value, int N, cudaStream_t stream);
 // Gradient descent: omega −= lr · *scale · grad (scale: device, of clipping).
 void selector_descend(float* omega, const float* grad, const float* scale, float lr, int N, cudaStream_t stream);
-// running (2) = {mean, weight}: an exponential mean of Δ, bias-corrected (mean ← decay·mean + (1−decay)·batch mean; weight the same with 1). Then delta −= mean/weight.
+// running (2) = {mean, weight}: an exponential mean of Δ, bias-corrected (mean ← decay·mean + (1−decay)·batch mean;
+// weight the same with 1). Then delta −= mean/weight.
 void selector_centre(float* delta, float* running, int b, float decay, cudaStream_t stream);
-// The estimator `mean`: visits[row] += 1 and sum[row] += Δ for every row of the batch (in batch order; rows may repeat), running (2) += {Σ Δ, b}; then for every row
-// visited so far omega = initial − lr · (sum/visits − running[0]/running[1]). Rows never visited keep `initial`.
-void selector_visit(float* omega, float* sum, float* visits, float* running, const int* rows, const float* delta, int b, int N, float lr, float initial,
-                    cudaStream_t stream);
+// The estimator `mean`: visits[row] += 1 and sum[row] += Δ for every row of the batch (in batch order; rows may
+// repeat), running (2) += {Σ Δ, b}; then for every row visited so far omega = initial − lr · (sum/visits −
+// running[0]/running[1]). Rows never visited keep `initial`.
+void selector_visit(float* omega, float* sum, float* visits, float* running, const int* rows, const float* delta, int b,
+                    int N, float lr, float initial, cudaStream_t stream);
 
-// ---- adamw.cu, global_norm.cu, nonfinite.cu: over the whole tensor table, one launch each --------------------------------------------------
-// A row of the device's copy of the tensor table. Rows are cut into chunks of TENSOR_CHUNK elements, one block each; first_chunk is the running
-// count, n_chunks the total (tensor_rows_chunks fills both on the host).
+// ---- adamw.cu, global_norm.cu, nonfinite.cu: over the whole tensor table, one launch each ----------
+// A row of the device's copy of the tensor table. Rows are cut into chunks of TENSOR_CHUNK elements, one block each;
+// first_chunk is the running count, n_chunks the total (tensor_rows_chunks fills both on the host).
 #define TENSOR_CHUNK 8192
 typedef struct {
-    floatX* param;       // what the model reads; NULL: only the master (ω)
-    float* master;       // fp32 master weights; equals param in the fp32 build
-    float* grad;         // fp32
-    float* m;            // Adam's moments, fp32
+    floatX* param;  // what the model reads; NULL: only the master (ω)
+    float* master;  // fp32 master weights; equals param in the fp32 build
+    float* grad;    // fp32
+    float* m;       // Adam's moments, fp32
     float* v;
-    int64_t count;       // elements; all five are contiguous
+    int64_t count;  // elements; all five are contiguous
     int64_t first_chunk;
     float weight_decay;  // this tensor's own: 0 for biases and norms
 } TensorRow;
 int64_t tensor_rows_chunks(TensorRow* rows, int n_rows);  // host
-// AdamW, decoupled decay, bias-corrected at `step` (1, 2, …). grad is multiplied by *grad_scale (device; NULL = 1) first. torch.optim.AdamW.
-void adamw_update(const TensorRow* rows, int n_rows, int64_t n_chunks, const float* grad_scale, float lr, float beta1, float beta2, float eps, int step,
-                  cudaStream_t stream);
-// *norm = sqrt(Σ grad²) over all rows; *scale = min(1, max_norm / (norm + 1e-6)), 1 where max_norm ≤ 0. partial: n_chunks floats of scratch.
-// torch.nn.utils.clip_grad_norm_.
-void global_norm(float* norm, float* scale, float* partial, const TensorRow* rows, int n_rows, int64_t n_chunks, float max_norm, cudaStream_t stream);
-// The same in two steps, for gradients that lie on several ranks: *squares = Σ grad² over these rows; and, from the sum over all, norm and scale.
-void gradient_squares(double* squares, float* partial, const TensorRow* rows, int n_rows, int64_t n_chunks, cudaStream_t stream);
+// AdamW, decoupled decay, bias-corrected at `step` (1, 2, …). grad is multiplied by *grad_scale (device; NULL = 1)
+// first. torch.optim.AdamW.
+void adamw_update(const TensorRow* rows, int n_rows, int64_t n_chunks, const float* grad_scale, float lr, float beta1,
+                  float beta2, float eps, int step, cudaStream_t stream);
+// *norm = sqrt(Σ grad²) over all rows; *scale = min(1, max_norm / (norm + 1e-6)), 1 where max_norm ≤ 0. partial:
+// n_chunks floats of scratch. torch.nn.utils.clip_grad_norm_.
+void global_norm(float* norm, float* scale, float* partial, const TensorRow* rows, int n_rows, int64_t n_chunks,
+                 float max_norm, cudaStream_t stream);
+// The same in two steps, for gradients that lie on several ranks: *squares = Σ grad² over these rows; and, from the sum
+// over all, norm and scale.
+void gradient_squares(double* squares, float* partial, const TensorRow* rows, int n_rows, int64_t n_chunks,
+                      cudaStream_t stream);
 void norm_of_squares(float* norm, float* scale, const double* squares, float max_norm, cudaStream_t stream);
-// *first = index of the first row whose grad (or, with params, param) holds a NaN or an infinity, n_rows where there is none.
+// *first = index of the first row whose grad (or, with params, param) holds a NaN or an infinity, n_rows where there is
+// none.
 void find_nonfinite(int* first, const TensorRow* rows, int n_rows, int64_t n_chunks, bool params, cudaStream_t stream);
 
 #endif

@@ -1,7 +1,8 @@
 /*
 Layernorm, forward and backward, and its fusion with the residual before it (torch.nn.functional.layer_norm).
-A row belongs to WR warps (1, 2, 4 or 8, by its width), whose lanes hold it in registers, LV vectors each; a warp works on R rows at once. A row is read
-once, its mean and variance are taken in two passes over registers, as accurate as fp32 allows, and a lane has all its loads in flight at once.
+A row belongs to WR warps (1, 2, 4 or 8, by its width), whose lanes hold it in registers, LV vectors each; a warp works
+on R rows at once. A row is read once, its mean and variance are taken in two passes over registers, as accurate as fp32
+allows, and a lane has all its loads in flight at once.
 */
 // defines: layernorm_forward, fused_residual_layernorm_forward, layernorm_backward, layernorm_scratch
 #include "kernels.h"
@@ -10,13 +11,15 @@ once, its mean and variance are taken in two passes over registers, as accurate 
 
 #define WARPS NORM_WARPS
 #define LANE_VECS 3  // float8 that a lane holds: 768 elements of a row for each warp, GPT-2's width
-// A row no wider than one vector a lane leaves room for more rows: a warp takes NARROW_ROWS of them at once, and one round of shuffles sums them all.
+// A row no wider than one vector a lane leaves room for more rows: a warp takes NARROW_ROWS of them at once, and one
+// round of shuffles sums them all.
 #define NARROW_WIDTH (WARP_SIZE * VEC)
 #define NARROW_ROWS 4
-// Backward leaves one partial row of dweight and dbias a block. More blocks balance a GPU better, more rows a block make the partials cheaper.
+// Backward leaves one partial row of dweight and dbias a block. More blocks balance a GPU better, more rows a block
+// make the partials cheaper.
 #define MIN_BLOCK_ROWS 32
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // kernels
 
 typedef struct {
@@ -27,9 +30,11 @@ typedef struct {
     float eps;
 } ForwardArgs;
 
-template <int WR, int LV, int R, bool FUSED> static __global__ void __launch_bounds__(WARPS* WARP_SIZE) layernorm_forward_kernel(ForwardArgs args) {
+template <int WR, int LV, int R, bool FUSED>
+static __global__ void __launch_bounds__(WARPS* WARP_SIZE) layernorm_forward_kernel(ForwardArgs args) {
     int warp = threadIdx.x / WARP_SIZE, row = (blockIdx.x * (WARPS / WR) + warp / WR) * R;
-    int first = warp % WR * WARP_SIZE + threadIdx.x % WARP_SIZE;  // vectors first, first + 32 WR, … of each row are this lane's
+    int first = warp % WR * WARP_SIZE +
+                threadIdx.x % WARP_SIZE;  // vectors first, first + 32 WR, … of each row are this lane's
     float8 x[R][LV];
     float sums[R];
     // rows past the end have no vectors and take part in the barriers only
@@ -74,7 +79,8 @@ template <int WR, int LV, int R, bool FUSED> static __global__ void __launch_bou
             int v = first + j * WR * WARP_SIZE;
             if (v >= args.C / VEC) continue;
             float8 w = load8(args.weight + v * VEC), b = load8(args.bias + v * VEC);
-            // fmaf, written out: where a compiler chooses, the fused and the plain kernel differ by a bit, and so would --recompute
+            // fmaf, written out: where a compiler chooses, the fused and the plain kernel differ by a bit, and so would
+            // --recompute
             for (int k = 0; k < VEC; k++) x[r][j].v[k] = fmaf(x[r][j].v[k] * rstd, w.v[k], b.v[k]);
             store8(args.out + (size_t)(row + r) * args.ldo + v * VEC, x[r][j]);
         }
@@ -93,9 +99,11 @@ typedef struct {
     int T, C, ldd, block_rows;
 } BackwardArgs;
 
-// norm = (inp − mean) rstd, dnorm = weight dout:  dinp += rstd (dnorm − mean(dnorm) − norm mean(dnorm norm));  dweight = Σ dout norm, dbias = Σ dout.
-// A lane keeps the sums of its columns over all rows of its warp, so nothing but the two row sums crosses lanes until the block's end.
-template <int WR, int LV, int R> static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2) layernorm_backward_kernel(BackwardArgs args) {
+// norm = (inp − mean) rstd, dnorm = weight dout:  dinp += rstd (dnorm − mean(dnorm) − norm mean(dnorm norm));  dweight
+// = Σ dout norm, dbias = Σ dout. A lane keeps the sums of its columns over all rows of its warp, so nothing but the two
+// row sums crosses lanes until the block's end.
+template <int WR, int LV, int R>
+static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2) layernorm_backward_kernel(BackwardArgs args) {
     int warp = threadIdx.x / WARP_SIZE, first = warp % WR * WARP_SIZE + threadIdx.x % WARP_SIZE, n_vecs = args.C / VEC;
     int begin = blockIdx.x * args.block_rows, end = min(begin + args.block_rows, args.T);
     float8 sums[2][LV];  // of dweight and dbias
@@ -111,7 +119,8 @@ template <int WR, int LV, int R> static __global__ void __launch_bounds__(WARPS*
             UNROLL for (int j = 0; j < LV; j++) {
                 int v = first + j * WR * WARP_SIZE;
                 if (v >= n_vecs || !there) continue;
-                float8 x = load8(args.inp + (size_t)(row + r) * args.C + v * VEC), d = load8(args.dout + (size_t)(row + r) * args.ldd + v * VEC), w = load8(args.weight + v * VEC);
+                float8 x = load8(args.inp + (size_t)(row + r) * args.C + v * VEC),
+                       d = load8(args.dout + (size_t)(row + r) * args.ldd + v * VEC), w = load8(args.weight + v * VEC);
                 for (int k = 0; k < VEC; k++) {
                     float norm = (x.v[k] - mean[r]) * rstd[r], dnorm = d.v[k] * w.v[k];
                     sums[1][j].v[k] += d.v[k];
@@ -132,9 +141,12 @@ template <int WR, int LV, int R> static __global__ void __launch_bounds__(WARPS*
                 int v = first + j * WR * WARP_SIZE;
                 if (v >= n_vecs) continue;
                 floatX* p = args.dinp + (size_t)(row + r) * args.C + v * VEC;
-                float8 x = load8(args.inp + (size_t)(row + r) * args.C + v * VEC), d = load8(args.dout + (size_t)(row + r) * args.ldd + v * VEC), w = load8(args.weight + v * VEC);
+                float8 x = load8(args.inp + (size_t)(row + r) * args.C + v * VEC),
+                       d = load8(args.dout + (size_t)(row + r) * args.ldd + v * VEC), w = load8(args.weight + v * VEC);
                 float8 dinp = load8(p);
-                for (int k = 0; k < VEC; k++) dinp.v[k] += rstd[r] * (d.v[k] * w.v[k] - means[2 * r] - (x.v[k] - mean[r]) * rstd[r] * means[2 * r + 1]);
+                for (int k = 0; k < VEC; k++)
+                    dinp.v[k] += rstd[r] *
+                                 (d.v[k] * w.v[k] - means[2 * r] - (x.v[k] - mean[r]) * rstd[r] * means[2 * r + 1]);
                 store8(p, dinp);
             }
         }
@@ -142,16 +154,18 @@ template <int WR, int LV, int R> static __global__ void __launch_bounds__(WARPS*
     if (args.partial) store_column_sums<WR>(args.partial + (size_t)blockIdx.x * 2 * args.C, sums, n_vecs);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // launchers
 
 int layernorm_most_width(void) { return most_width(LANE_VECS); }
 
 template <bool FUSED> static void forward(const ForwardArgs& args, cudaStream_t stream) {
     if (args.T == 0) return;
-    int warps = row_warps("layernorm", args.C, LANE_VECS), grid = CEIL_DIV(args.T, WARPS / warps), block = WARPS * WARP_SIZE;
+    int warps = row_warps("layernorm", args.C, LANE_VECS), grid = CEIL_DIV(args.T, WARPS / warps),
+        block = WARPS * WARP_SIZE;
     if (args.C <= NARROW_WIDTH) {
-        LAUNCH((layernorm_forward_kernel<1, 1, NARROW_ROWS, FUSED>), CEIL_DIV(args.T, WARPS * NARROW_ROWS), block, 0, stream, args);
+        LAUNCH((layernorm_forward_kernel<1, 1, NARROW_ROWS, FUSED>), CEIL_DIV(args.T, WARPS * NARROW_ROWS), block, 0,
+               stream, args);
         return;
     }
     switch (warps) {
@@ -162,32 +176,35 @@ template <bool FUSED> static void forward(const ForwardArgs& args, cudaStream_t 
     }
 }
 
-void layernorm_forward(floatX* out, float* mean, float* rstd, const floatX* inp, const floatX* weight, const floatX* bias, int T, int C, int ldo,
-                       float eps, cudaStream_t stream) {
+void layernorm_forward(floatX* out, float* mean, float* rstd, const floatX* inp, const floatX* weight,
+                       const floatX* bias, int T, int C, int ldo, float eps, cudaStream_t stream) {
     NVTX_RANGE("layernorm_forward");
     forward<false>({NULL, out, mean, rstd, inp, NULL, weight, bias, T, C, ldo, eps}, stream);
 }
 
-void fused_residual_layernorm_forward(floatX* residual, floatX* normed, float* mean, float* rstd, const floatX* inp1, const floatX* inp2,
-                                      const floatX* weight, const floatX* bias, int T, int C, int ldo, float eps, cudaStream_t stream) {
+void fused_residual_layernorm_forward(floatX* residual, floatX* normed, float* mean, float* rstd, const floatX* inp1,
+                                      const floatX* inp2, const floatX* weight, const floatX* bias, int T, int C,
+                                      int ldo, float eps, cudaStream_t stream) {
     NVTX_RANGE("fused_residual_layernorm_forward");
     forward<true>({residual, normed, mean, rstd, inp1, inp2, weight, bias, T, C, ldo, eps}, stream);
 }
 
 size_t layernorm_scratch(int C) { return (size_t)NORM_MAX_BLOCKS * 2 * C; }
 
-void layernorm_backward(floatX* dinp, float* dweight, float* dbias, float* scratch, const floatX* dout, const floatX* inp, const floatX* weight,
-                        const float* mean, const float* rstd, int T, int C, int ldd, cudaStream_t stream) {
+void layernorm_backward(floatX* dinp, float* dweight, float* dbias, float* scratch, const floatX* dout,
+                        const floatX* inp, const floatX* weight, const float* mean, const float* rstd, int T, int C,
+                        int ldd, cudaStream_t stream) {
     NVTX_RANGE("layernorm_backward");
     if (T == 0) return;
-    int warps = row_warps("layernorm", C, LANE_VECS), block = WARPS * WARP_SIZE, block_rows = max(MIN_BLOCK_ROWS, CEIL_DIV(T, NORM_MAX_BLOCKS)), grid = CEIL_DIV(T, block_rows);
+    int warps = row_warps("layernorm", C, LANE_VECS), block = WARPS * WARP_SIZE,
+        block_rows = max(MIN_BLOCK_ROWS, CEIL_DIV(T, NORM_MAX_BLOCKS)), grid = CEIL_DIV(T, block_rows);
     BackwardArgs args = {dinp, dweight ? scratch : NULL, dout, inp, weight, mean, rstd, T, C, ldd, block_rows};
     if (C <= NARROW_WIDTH) LAUNCH((layernorm_backward_kernel<1, 1, NARROW_ROWS>), grid, block, 0, stream, args);
     else switch (warps) {
-        case 1: LAUNCH((layernorm_backward_kernel<1, LANE_VECS, 1>), grid, block, 0, stream, args); break;
-        case 2: LAUNCH((layernorm_backward_kernel<2, LANE_VECS, 1>), grid, block, 0, stream, args); break;
-        case 4: LAUNCH((layernorm_backward_kernel<4, LANE_VECS, 1>), grid, block, 0, stream, args); break;
-        default: LAUNCH((layernorm_backward_kernel<8, LANE_VECS, 1>), grid, block, 0, stream, args); break;
-    }
+            case 1: LAUNCH((layernorm_backward_kernel<1, LANE_VECS, 1>), grid, block, 0, stream, args); break;
+            case 2: LAUNCH((layernorm_backward_kernel<2, LANE_VECS, 1>), grid, block, 0, stream, args); break;
+            case 4: LAUNCH((layernorm_backward_kernel<4, LANE_VECS, 1>), grid, block, 0, stream, args); break;
+            default: LAUNCH((layernorm_backward_kernel<8, LANE_VECS, 1>), grid, block, 0, stream, args); break;
+        }
     if (dweight) add_column_sums(dweight, dbias, scratch, grid, C, stream);
 }

@@ -1,16 +1,18 @@
 /*
-The weighted loss: hidden states of the loss-bearing tokens are gathered, the caller multiplies them with the head in chunks, and cross-entropy runs
-forward and backward in place on the chunk's logits (torch.nn.functional.cross_entropy(reduction="none"), its gradient times a weight a token).
-A row of logits is read twice and written once; with the maximum and the sum taken in one pass, the second read comes from the L2 cache.
+The weighted loss: hidden states of the loss-bearing tokens are gathered, the caller multiplies them with the head in
+chunks, and cross-entropy runs forward and backward in place on the chunk's logits
+(torch.nn.functional.cross_entropy(reduction="none"), its gradient times a weight a token). A row of logits is read
+twice and written once; with the maximum and the sum taken in one pass, the second read comes from the L2 cache.
 */
 #include <assert.h>
 #include <float.h>
 // defines: gather_rows, scatter_rows, cross_entropy, sample_losses
 #include "kernels.h"
 
-// Threads of a row. An SM holds 1024 of these threads, so their number decides how many rows a GPU has in flight; those should stay in its L2 cache
-// (50 MB on H100) between their two reads. 264 rows of Llama-3's 128256 logits would not, 132 do; shorter rows gain from two blocks that take turns at
-// their barriers. On the CPU a thread costs time at each of the block's barriers. A row that a few warps load at one go gets no more of them.
+// Threads of a row. An SM holds 1024 of these threads, so their number decides how many rows a GPU has in flight; those
+// should stay in its L2 cache (50 MB on H100) between their two reads. 264 rows of Llama-3's 128256 logits would not,
+// 132 do; shorter rows gain from two blocks that take turns at their barriers. On the CPU a thread costs time at each
+// of the block's barriers. A row that a few warps load at one go gets no more of them.
 #ifdef __CUDACC__
 #define ROW_THREADS(V) ((V) * sizeof(floatX) > 160000 ? 1024 : 512)
 #else
@@ -22,10 +24,11 @@ static int row_threads(int Vp) {
     return threads < most ? threads : most;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // kernels
 
-// one thread for VEC elements of a row; 32-bit numbers of vectors, because a 64-bit division costs more than all the rest
+// one thread for VEC elements of a row; 32-bit numbers of vectors, because a 64-bit division costs more than all the
+// rest
 static __global__ void gather_rows_kernel(floatX* out, const floatX* inp, const int* rows, int n, int C, int ldi) {
     unsigned i = blockIdx.x * blockDim.x + threadIdx.x, row = i / (C / VEC), c = i % (C / VEC) * VEC;
     if (row >= (unsigned)n) return;
@@ -49,8 +52,9 @@ static inline __device__ float8 load_logits(const floatX* row, int i, int V) {
     return x;
 }
 
-// *highest = max of the row, returns Σ exp(x − max). Each thread keeps its maximum so far and corrects its sum when that grows. The maximum starts at
-// a finite number, so that a logit of −∞ never meets ∞ − ∞; a NaN or +∞ makes the sum NaN.
+// *highest = max of the row, returns Σ exp(x − max). Each thread keeps its maximum so far and corrects its sum when
+// that grows. The maximum starts at a finite number, so that a logit of −∞ never meets ∞ − ∞; a NaN or +∞ makes the sum
+// NaN.
 static __device__ float row_softmax(float* highest, const floatX* row, int V) {
     float mine = -FLT_MAX;
     float8 sum = {{0.0f}};
@@ -58,7 +62,8 @@ static __device__ float row_softmax(float* highest, const floatX* row, int V) {
         float8 x[ROW_VECS], top;
         UNROLL for (int u = 0; u < ROW_VECS; u++) x[u] = load_logits(row, i + u * blockDim.x * VEC, V);
         top = x[0];
-        UNROLL for (int u = 1; u < ROW_VECS; u++) for (int k = 0; k < VEC; k++) top.v[k] = x[u].v[k] > top.v[k] ? x[u].v[k] : top.v[k];
+        UNROLL for (int u = 1; u < ROW_VECS; u++) for (int k = 0; k < VEC; k++)
+            top.v[k] = x[u].v[k] > top.v[k] ? x[u].v[k] : top.v[k];
         float before = mine;
         for (int k = 0; k < VEC; k++) mine = fmaxf(mine, top.v[k]);
         float shrink = expf(before - mine);
@@ -72,14 +77,17 @@ static __device__ float row_softmax(float* highest, const floatX* row, int V) {
 }
 
 // One block a row of logits (n, Vp). See kernels.h.
-static __global__ void __launch_bounds__(1024) cross_entropy_kernel(floatX* logits, float* loss, const int* targets, const float* weight, int V, int Vp) {
+static __global__ void __launch_bounds__(1024)
+    cross_entropy_kernel(floatX* logits, float* loss, const int* targets, const float* weight, int V, int Vp) {
     floatX* row = logits + (size_t)blockIdx.x * Vp;
     int target = targets[blockIdx.x];
     if (target < 0 || target >= V) {  // a bug of the caller: better a stop here than a read of somebody else's memory
-        if (threadIdx.x == 0) printf("cross_entropy: row %d has target %d, outside the vocabulary of %d\n", (int)blockIdx.x, target, V);
+        if (threadIdx.x == 0)
+            printf("cross_entropy: row %d has target %d, outside the vocabulary of %d\n", (int)blockIdx.x, target, V);
         __trap();
     }
-    float at_target = to_float(row[target]), highest;  // read before anyone writes: the barriers of row_softmax stand between
+    float at_target = to_float(row[target]),
+          highest;  // read before anyone writes: the barriers of row_softmax stand between
     float sum = row_softmax(&highest, row, V);
     if (threadIdx.x == 0) loss[blockIdx.x] = logf(sum) + (highest - at_target);
     if (weight == NULL) return;
@@ -101,7 +109,8 @@ static __global__ void __launch_bounds__(1024) cross_entropy_kernel(floatX* logi
 }
 
 // one warp a sample
-static __global__ void sample_losses_kernel(float* sample_loss, const float* loss, const int* loss_start, const int* place, int k) {
+static __global__ void sample_losses_kernel(float* sample_loss, const float* loss, const int* loss_start,
+                                            const int* place, int k) {
     int s = (blockIdx.x * blockDim.x + threadIdx.x) / WARP_SIZE, lane = threadIdx.x % WARP_SIZE;
     if (s >= k) return;
     int begin = loss_start[s], end = loss_start[s + 1];
@@ -111,7 +120,7 @@ static __global__ void sample_losses_kernel(float* sample_loss, const float* los
     if (lane == 0) sample_loss[place ? place[s] : s] = end > begin ? sum / (end - begin) : 0.0f;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // launchers
 
 #define BLOCK 256
@@ -134,15 +143,18 @@ void scatter_rows(floatX* dinp, const floatX* dout, const int* index, int T, int
     LAUNCH(scatter_rows_kernel, grid(T, C), BLOCK, 0, stream, dinp, dout, index, T, C);
 }
 
-void cross_entropy(floatX* logits, float* loss, const int* targets, const float* weight, int n, int V, int Vp, cudaStream_t stream) {
+void cross_entropy(floatX* logits, float* loss, const int* targets, const float* weight, int n, int V, int Vp,
+                   cudaStream_t stream) {
     NVTX_RANGE("cross_entropy");
     assert(Vp % VEC == 0 && Vp >= V && V > 0);
     if (n == 0) return;
     LAUNCH(cross_entropy_kernel, n, row_threads(Vp), 0, stream, logits, loss, targets, weight, V, Vp);
 }
 
-void sample_losses(float* sample_loss, const float* loss, const int* loss_start, const int* place, int k, cudaStream_t stream) {
+void sample_losses(float* sample_loss, const float* loss, const int* loss_start, const int* place, int k,
+                   cudaStream_t stream) {
     NVTX_RANGE("sample_losses");
     if (k == 0) return;
-    LAUNCH(sample_losses_kernel, CEIL_DIV(k, BLOCK / WARP_SIZE), BLOCK, 0, stream, sample_loss, loss, loss_start, place, k);
+    LAUNCH(sample_losses_kernel, CEIL_DIV(k, BLOCK / WARP_SIZE), BLOCK, 0, stream, sample_loss, loss, loss_start, place,
+           k);
 }

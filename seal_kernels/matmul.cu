@@ -1,8 +1,9 @@
 /*
-Linear layers through cuBLASLt: forward with bias and GELU in the epilogue, gradients of input and weight; the bias gradient is a kernel of its own.
-cuBLASLt is column major. A row-major matrix (rows, cols; ld) is, byte for byte, the column-major matrix (cols, rows; ld): its transpose. So
-out = inp · weightᵀ is asked for as outᵀ = weight · inpᵀ: the operands change places, and what we call weightᵀ needs no transposing to be "weight".
-Descriptors, layouts and the chosen algorithm are kept in a table of plans by operation and shape; asking for them takes longer than a small GEMM.
+Linear layers through cuBLASLt: forward with bias and GELU in the epilogue, gradients of input and weight; the bias
+gradient is a kernel of its own. cuBLASLt is column major. A row-major matrix (rows, cols; ld) is, byte for byte, the
+column-major matrix (cols, rows; ld): its transpose. So out = inp · weightᵀ is asked for as outᵀ = weight · inpᵀ: the
+operands change places, and what we call weightᵀ needs no transposing to be "weight". Descriptors, layouts and the
+chosen algorithm are kept in a table of plans by operation and shape; asking for them takes longer than a small GEMM.
 */
 #include <string.h>
 // defines: cublasLtMatmul and what describes its operands
@@ -12,21 +13,22 @@ Descriptors, layouts and the chosen algorithm are kept in a table of plans by op
 // defines: zero8, add8, add_column_sums
 #include "column_sums.h"
 
-#define ALIGNMENT 16                        // bytes, of every operand
+#define ALIGNMENT 16  // bytes, of every operand
 #ifdef PRECISION_BF16
 #define TYPE_X CUDA_R_16BF
 #define FUSE_GELU true
 #else
 #define TYPE_X CUDA_R_32F
-#define FUSE_GELU false  // the epilogue's own exponential is made for half precision, and true fp32 kernels need not have one
+#define FUSE_GELU \
+    false  // the epilogue's own exponential is made for half precision, and true fp32 kernels need not have one
 #endif
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // bias gradient, first stage
 
-#define BIAS_ROW_LANES 8       // warps of a block; lane l of each owns vector l of the block's columns
+#define BIAS_ROW_LANES 8  // warps of a block; lane l of each owns vector l of the block's columns
 #define BIAS_MIN_BLOCK_ROWS 64
-#define BIAS_MAX_SLICES 256    // partial rows
+#define BIAS_MAX_SLICES 256  // partial rows
 
 // partial (slices, OC): slice blockIdx.y holds the column sums of block_rows rows of dout (T, OC; ldo)
 static __global__ void bias_partial_kernel(float* partial, const floatX* dout, int T, int OC, int ldo, int block_rows) {
@@ -35,7 +37,8 @@ static __global__ void bias_partial_kernel(float* partial, const floatX* dout, i
     int begin = blockIdx.y * block_rows, end = min(begin + block_rows, T);
     float8 sum = zero8();
     if (column < OC) {
-        UNROLL for (int row = begin + warp; row < end; row += BIAS_ROW_LANES) add8(sum, load8(dout + (size_t)row * ldo + column));
+        UNROLL for (int row = begin + warp; row < end; row += BIAS_ROW_LANES)
+            add8(sum, load8(dout + (size_t)row * ldo + column));
     }
     store8(&sums[warp][lane * VEC], sum);
     __syncthreads();
@@ -44,10 +47,18 @@ static __global__ void bias_partial_kernel(float* partial, const floatX* dout, i
     store8(partial + (size_t)blockIdx.y * OC + column, sum);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // plans
 
-typedef enum { FORWARD, FORWARD_BIAS, FORWARD_GELU, FORWARD_GELU_BIAS, BACKWARD_INPUT, BACKWARD_INPUT_DGELU, BACKWARD_WEIGHT } Operation;
+typedef enum {
+    FORWARD,
+    FORWARD_BIAS,
+    FORWARD_GELU,
+    FORWARD_GELU_BIAS,
+    BACKWARD_INPUT,
+    BACKWARD_INPUT_DGELU,
+    BACKWARD_WEIGHT
+} Operation;
 static const struct {
     const char* name;
     cublasOperation_t transpose_a, transpose_b;
@@ -64,7 +75,9 @@ static const struct {
 };
 
 // D (m, n; ldd) = op(A) · op(B) with k terms, column major. Integers only: keys are compared byte for byte.
-typedef struct { int operation, m, n, k, lda, ldb, ldd, accumulate; } PlanKey;
+typedef struct {
+    int operation, m, n, k, lda, ldb, ldd, accumulate;
+} PlanKey;
 typedef struct Plan {
     PlanKey key;
     bool served;  // cuBLASLt has an algorithm
@@ -90,8 +103,8 @@ static void cublas_check(cublasStatus_t status, const char* call, const char* fi
 #define cublasCheck(call) cublas_check(call, #call, __FILE__, __LINE__)
 
 static void matmul_error(const PlanKey* key, const char* why) {
-    fprintf(stderr, "%s " FLOATX_NAME ": %s (m %d, n %d, k %d, row strides %d, %d, %d)\n", operations[key->operation].name, why, key->m, key->n, key->k,
-            key->lda, key->ldb, key->ldd);
+    fprintf(stderr, "%s " FLOATX_NAME ": %s (m %d, n %d, k %d, row strides %d, %d, %d)\n",
+            operations[key->operation].name, why, key->m, key->n, key->k, key->lda, key->ldb, key->ldd);
     device_exit();
 }
 
@@ -100,11 +113,14 @@ template <typename T> static void set(cublasLtMatmulDesc_t product, cublasLtMatm
 }
 
 static bool has_bias(int operation) { return operation == FORWARD_BIAS || operation == FORWARD_GELU_BIAS; }
-static bool has_aux(int operation) { return operation == FORWARD_GELU || operation == FORWARD_GELU_BIAS || operation == BACKWARD_INPUT_DGELU; }
+static bool has_aux(int operation) {
+    return operation == FORWARD_GELU || operation == FORWARD_GELU_BIAS || operation == BACKWARD_INPUT_DGELU;
+}
 
 static void describe(Plan* plan) {
     const PlanKey* key = &plan->key;
-    cublasOperation_t transpose_a = operations[key->operation].transpose_a, transpose_b = operations[key->operation].transpose_b;
+    cublasOperation_t transpose_a = operations[key->operation].transpose_a,
+                      transpose_b = operations[key->operation].transpose_b;
     cublasLtEpilogue_t epilogue = operations[key->operation].epilogue;
     // COMPUTE_32F: bf16 products are summed in fp32, and fp32 ones are never rounded to TF32
     cublasCheck(cublasLtMatmulDescCreate(&plan->product, CUBLAS_COMPUTE_32F, CUDA_R_32F));
@@ -117,7 +133,8 @@ static void describe(Plan* plan) {
         set(plan->product, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, TYPE_X);
         set(plan->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, aligned);
     }
-    if (has_aux(key->operation)) {  // of D's type, as long as nobody names one: a named one is for fp8, and cublasLtMatmul may refuse it
+    if (has_aux(key->operation)) {  // of D's type, as long as nobody names one: a named one is for fp8, and
+                                    // cublasLtMatmul may refuse it
         set(plan->product, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, (int64_t)key->m);
         set(plan->product, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, aligned);
     }
@@ -128,21 +145,27 @@ static void describe(Plan* plan) {
 }
 
 static void choose_algorithm(Plan* plan) {
-    static const cublasLtMatmulPreferenceAttributes_t alignments[] = {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-                                                                      CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+    static const cublasLtMatmulPreferenceAttributes_t alignments[] = {
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
     cublasLtMatmulPreference_t preference;
     cublasLtMatmulHeuristicResult_t result;
     size_t workspace = MATMUL_WORKSPACE_BYTES;
     uint32_t alignment = ALIGNMENT;
-    // A product whose k is split may round the parts to D's type before it adds them up: in bf16 they are to be added in fp32.
-    uint32_t sums = operations[plan->key.operation].type_d == CUDA_R_32F ? CUBLASLT_REDUCTION_SCHEME_MASK : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+    // A product whose k is split may round the parts to D's type before it adds them up: in bf16 they are to be added
+    // in fp32.
+    uint32_t sums = operations[plan->key.operation].type_d == CUDA_R_32F ? CUBLASLT_REDUCTION_SCHEME_MASK
+                                                                         : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     int found = 0;
     cublasCheck(cublasLtMatmulPreferenceCreate(&preference));
-    cublasCheck(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof(workspace)));
-    cublasCheck(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &sums, sizeof(sums)));
+    cublasCheck(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
+                                                     sizeof(workspace)));
+    cublasCheck(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &sums,
+                                                     sizeof(sums)));
     for (size_t i = 0; i < sizeof(alignments) / sizeof(alignments[0]); i++)
         cublasCheck(cublasLtMatmulPreferenceSetAttribute(preference, alignments[i], &alignment, sizeof(alignment)));
-    cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(lt.handle, plan->product, plan->a, plan->b, plan->d, plan->d, preference, 1, &result, &found);
+    cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(lt.handle, plan->product, plan->a, plan->b, plan->d, plan->d,
+                                                           preference, 1, &result, &found);
     cublasCheck(cublasLtMatmulPreferenceDestroy(preference));
     plan->served = status == CUBLAS_STATUS_SUCCESS && found > 0 && result.state == CUBLAS_STATUS_SUCCESS;
     if (plan->served) {
@@ -167,23 +190,28 @@ static Plan* plan_for(const PlanKey* key) {
     return *bucket = plan;
 }
 
-// D = op(A) · op(B) and the epilogue, or D += where beta is 1. False, and nothing done, where cuBLASLt has no algorithm for it.
-static bool multiply(PlanKey key, const void* a, const void* b, void* d, const floatX* bias, const floatX* aux, cudaStream_t stream) {
-    if (((uintptr_t)a | (uintptr_t)b | (uintptr_t)d | (uintptr_t)bias | (uintptr_t)aux) % ALIGNMENT != 0) matmul_error(&key, "an operand is not 16-byte aligned");
+// D = op(A) · op(B) and the epilogue, or D += where beta is 1. False, and nothing done, where cuBLASLt has no algorithm
+// for it.
+static bool multiply(PlanKey key, const void* a, const void* b, void* d, const floatX* bias, const floatX* aux,
+                     cudaStream_t stream) {
+    if (((uintptr_t)a | (uintptr_t)b | (uintptr_t)d | (uintptr_t)bias | (uintptr_t)aux) % ALIGNMENT != 0)
+        matmul_error(&key, "an operand is not 16-byte aligned");
     Plan* plan = plan_for(&key);
     if (!plan->served) return false;
     if (has_bias(key.operation)) set(plan->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, (const void*)bias);
     if (has_aux(key.operation)) set(plan->product, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, (const void*)aux);
     float alpha = 1.0f, beta = key.accumulate ? 1.0f : 0.0f;
-    cublasCheck(cublasLtMatmul(lt.handle, plan->product, &alpha, a, plan->a, b, plan->b, &beta, d, plan->d, d, plan->d, &plan->algorithm, lt.workspace,
-                               plan->workspace, stream));
+    cublasCheck(cublasLtMatmul(lt.handle, plan->product, &alpha, a, plan->a, b, plan->b, &beta, d, plan->d, d, plan->d,
+                               &plan->algorithm, lt.workspace, plan->workspace, stream));
     return true;
 }
-static void multiply_or_stop(PlanKey key, const void* a, const void* b, void* d, const floatX* bias, cudaStream_t stream) {
-    if (!multiply(key, a, b, d, bias, NULL, stream)) matmul_error(&key, "cuBLASLt has no algorithm for this shape and alignment");
+static void multiply_or_stop(PlanKey key, const void* a, const void* b, void* d, const floatX* bias,
+                             cudaStream_t stream) {
+    if (!multiply(key, a, b, d, bias, NULL, stream))
+        matmul_error(&key, "cuBLASLt has no algorithm for this shape and alignment");
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // launchers
 
 void matmul_create(void) {
@@ -210,36 +238,41 @@ void matmul_destroy(void) {
     lt.handle = NULL;
 }
 
-void matmul_forward(floatX* out, floatX* pre_gelu, const floatX* inp, const floatX* weight, const floatX* bias, int T, int C, int OC, int ldo, int ldi,
-                    int ldw, cudaStream_t stream) {
+void matmul_forward(floatX* out, floatX* pre_gelu, const floatX* inp, const floatX* weight, const floatX* bias, int T,
+                    int C, int OC, int ldo, int ldi, int ldw, cudaStream_t stream) {
     NVTX_RANGE("matmul_forward");
     if (T == 0) return;
     Operation plain = bias ? FORWARD_BIAS : FORWARD;
     if (pre_gelu == NULL) return multiply_or_stop({plain, OC, T, C, ldw, ldi, ldo, 0}, weight, inp, out, bias, stream);
-    if (FUSE_GELU && multiply({bias ? FORWARD_GELU_BIAS : FORWARD_GELU, OC, T, C, ldw, ldi, ldo, 0}, weight, inp, out, bias, pre_gelu, stream)) return;
+    if (FUSE_GELU && multiply({bias ? FORWARD_GELU_BIAS : FORWARD_GELU, OC, T, C, ldw, ldi, ldo, 0}, weight, inp, out,
+                              bias, pre_gelu, stream))
+        return;
     multiply_or_stop({plain, OC, T, C, ldw, ldi, OC, 0}, weight, inp, pre_gelu, bias, stream);
     gelu_forward(out, pre_gelu, T, OC, ldo, stream);
 }
 
-void matmul_forward_add(floatX* out, const floatX* inp, const floatX* weight, const floatX* bias, int T, int C, int OC, int ldo, int ldi, int ldw,
-                        cudaStream_t stream) {
+void matmul_forward_add(floatX* out, const floatX* inp, const floatX* weight, const floatX* bias, int T, int C, int OC,
+                        int ldo, int ldi, int ldw, cudaStream_t stream) {
     NVTX_RANGE("matmul_forward_add");
     if (T == 0) return;
     multiply_or_stop({bias ? FORWARD_BIAS : FORWARD, OC, T, C, ldw, ldi, ldo, 1}, weight, inp, out, bias, stream);
 }
 
-void matmul_backward_input(floatX* dinp, const floatX* dout, const floatX* weight, const floatX* pre_gelu, int T, int C, int OC, int ldi, int ldo,
-                           int ldw, bool accumulate, cudaStream_t stream) {
+void matmul_backward_input(floatX* dinp, const floatX* dout, const floatX* weight, const floatX* pre_gelu, int T, int C,
+                           int OC, int ldi, int ldo, int ldw, bool accumulate, cudaStream_t stream) {
     NVTX_RANGE("matmul_backward_input");
     if (T == 0) return;
     PlanKey plain = {BACKWARD_INPUT, C, T, OC, ldw, ldo, ldi, accumulate};
     if (pre_gelu && accumulate) matmul_error(&plain, "a gradient through the GELU cannot accumulate");
-    if (pre_gelu && FUSE_GELU && multiply({BACKWARD_INPUT_DGELU, C, T, OC, ldw, ldo, ldi, 0}, weight, dout, dinp, NULL, pre_gelu, stream)) return;
+    if (pre_gelu && FUSE_GELU &&
+        multiply({BACKWARD_INPUT_DGELU, C, T, OC, ldw, ldo, ldi, 0}, weight, dout, dinp, NULL, pre_gelu, stream))
+        return;
     multiply_or_stop(plain, weight, dout, dinp, NULL, stream);
     if (pre_gelu) gelu_backward_inplace(dinp, pre_gelu, T, C, ldi, stream);
 }
 
-void matmul_backward_weight(float* dweight, const floatX* dout, const floatX* inp, int T, int C, int OC, int ldi, int ldo, cudaStream_t stream) {
+void matmul_backward_weight(float* dweight, const floatX* dout, const floatX* inp, int T, int C, int OC, int ldi,
+                            int ldo, cudaStream_t stream) {
     NVTX_RANGE("matmul_backward_weight");
     if (T == 0) return;
     multiply_or_stop({BACKWARD_WEIGHT, C, OC, T, ldi, ldo, C, 1}, inp, dout, dweight, NULL, stream);
@@ -247,7 +280,8 @@ void matmul_backward_weight(float* dweight, const floatX* dout, const floatX* in
 
 size_t matmul_bias_scratch(int OC) { return (size_t)BIAS_MAX_SLICES * OC; }
 
-void matmul_backward_bias(float* dbias, float* scratch, const floatX* dout, int T, int OC, int ldo, cudaStream_t stream) {
+void matmul_backward_bias(float* dbias, float* scratch, const floatX* dout, int T, int OC, int ldo,
+                          cudaStream_t stream) {
     NVTX_RANGE("matmul_backward_bias");
     if (T == 0) return;
     int block_rows = max(BIAS_MIN_BLOCK_ROWS, CEIL_DIV(T, BIAS_MAX_SLICES)), slices = CEIL_DIV(T, block_rows);

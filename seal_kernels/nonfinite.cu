@@ -1,4 +1,5 @@
-/* The first tensor of the table with a NaN or an infinity: an integer minimum over rows, so its result does not depend on timing. */
+/* The first tensor of the table with a NaN or an infinity: an integer minimum over rows, so its result does not depend
+ * on timing. */
 // defines: find_nonfinite
 #include "kernels.h"
 // defines: row_of_chunk, chunk_range
@@ -6,7 +7,7 @@
 
 #define BLOCK 256
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // kernels
 
 static __global__ void begin_kernel(int* first, int n_rows) { *first = n_rows; }
@@ -25,13 +26,14 @@ static __global__ void nonfinite_kernel(int* first, const TensorRow* rows, int n
         float8 x = param ? load8(param + i) : load8(values + i);
         for (int k = 0; k < VEC; k++) zero.v[k] += 0.0f * x.v[k];
     }
-    for (int64_t i = whole + threadIdx.x; i < to; i += BLOCK) zero.v[0] += 0.0f * (param ? to_float(param[i]) : values[i]);
+    for (int64_t i = whole + threadIdx.x; i < to; i += BLOCK)
+        zero.v[0] += 0.0f * (param ? to_float(param[i]) : values[i]);
     bool finite = true;
     for (int k = 0; k < VEC; k++) finite = finite && zero.v[k] == 0.0f;
     if (!finite) atomicMin(first, at);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // launchers
 
 void find_nonfinite(int* first, const TensorRow* rows, int n_rows, int64_t n_chunks, bool params, cudaStream_t stream) {

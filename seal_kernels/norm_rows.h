@@ -1,6 +1,7 @@
 /*
-How layernorm.cu and rmsnorm.cu cut their work: a block has NORM_WARPS warps, a row belongs to WR of them (1, 2, 4 or 8, by its width), and lane l of
-a row's warps holds the row's vectors l, l + 32 WR, l + 64 WR …: at most LV of them, so that a row is read once and kept in registers.
+How layernorm.cu and rmsnorm.cu cut their work: a block has NORM_WARPS warps, a row belongs to WR of them (1, 2, 4 or 8,
+by its width), and lane l of a row's warps holds the row's vectors l, l + 32 WR, l + 64 WR …: at most LV of them, so
+that a row is read once and kept in registers.
 */
 #ifndef SEAL_NORM_ROWS_H
 #define SEAL_NORM_ROWS_H
@@ -33,9 +34,10 @@ template <int WR> static inline __device__ float row_sum(float x) {
     return sum[0];
 }
 
-// The block's N sums of each column → partial (N, n_vecs · VEC). The NORM_WARPS / WR groups of the block hold sums of the same columns: the first
-// group adds them up, one vector of each lane at a time.
-template <int WR, int N, int LV> static inline __device__ void store_column_sums(float* partial, const float8 (&sums)[N][LV], int n_vecs) {
+// The block's N sums of each column → partial (N, n_vecs · VEC). The NORM_WARPS / WR groups of the block hold sums of
+// the same columns: the first group adds them up, one vector of each lane at a time.
+template <int WR, int N, int LV>
+static inline __device__ void store_column_sums(float* partial, const float8 (&sums)[N][LV], int n_vecs) {
     SHARED(float, tile, [N][NORM_WARPS][WARP_SIZE * VEC]);
     int warp = threadIdx.x / WARP_SIZE, lane = threadIdx.x % WARP_SIZE, place = lane * VEC;
     UNROLL for (int j = 0; j < LV; j++) {

@@ -1,6 +1,7 @@
 /*
-RMSnorm, forward and backward, and its fusion with the residual before it (torch.nn.functional.rms_norm; LlamaRMSNorm of transformers, in fp32
-throughout). Rows are cut over warps as in norm_rows.h: a row is read once, and a lane has all its loads in flight at once.
+RMSnorm, forward and backward, and its fusion with the residual before it (torch.nn.functional.rms_norm; LlamaRMSNorm of
+transformers, in fp32 throughout). Rows are cut over warps as in norm_rows.h: a row is read once, and a lane has all its
+loads in flight at once.
 */
 // defines: rmsnorm_forward, fused_residual_rmsnorm_forward, rmsnorm_backward, rmsnorm_scratch
 #include "kernels.h"
@@ -8,10 +9,12 @@ throughout). Rows are cut over warps as in norm_rows.h: a row is read once, and 
 #include "norm_rows.h"
 
 #define WARPS NORM_WARPS
-#define LANE_VECS 4        // float8 that a lane holds: 1024 elements of a row for each warp, so that 4096 and 2048 leave no lane idle
-#define MIN_BLOCK_ROWS 16  // of backward with dweight: fewer rows a block would make the partial rows a noticeable part of the traffic
+#define LANE_VECS \
+    4  // float8 that a lane holds: 1024 elements of a row for each warp, so that 4096 and 2048 leave no lane idle
+#define MIN_BLOCK_ROWS \
+    16  // of backward with dweight: fewer rows a block would make the partial rows a noticeable part of the traffic
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // kernels
 
 typedef struct {
@@ -22,7 +25,8 @@ typedef struct {
     float eps;
 } ForwardArgs;
 
-template <int WR, bool FUSED> static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 4) rmsnorm_forward_kernel(ForwardArgs args) {
+template <int WR, bool FUSED>
+static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 4) rmsnorm_forward_kernel(ForwardArgs args) {
     int warp = threadIdx.x / WARP_SIZE, row = blockIdx.x * (WARPS / WR) + warp / WR, n_vecs = args.C / VEC;
     int first = warp % WR * WARP_SIZE + threadIdx.x % WARP_SIZE;  // vectors first, first + 32 WR, … are this lane's
     if (row >= args.T) n_vecs = 0;                                // a row past the end takes part in the barriers only
@@ -61,8 +65,10 @@ typedef struct {
 } BackwardArgs;
 
 // norm = inp rstd, dnorm = weight dout:  dinp += rstd (dnorm − norm mean(dnorm norm));  dweight = Σ dout norm.
-// A lane keeps the sums of its columns over all rows of its warp, so nothing but the row's sum crosses lanes until the block's end.
-template <int WR> static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2) rmsnorm_backward_kernel(BackwardArgs args) {
+// A lane keeps the sums of its columns over all rows of its warp, so nothing but the row's sum crosses lanes until the
+// block's end.
+template <int WR>
+static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2) rmsnorm_backward_kernel(BackwardArgs args) {
     int warp = threadIdx.x / WARP_SIZE, first = warp % WR * WARP_SIZE + threadIdx.x % WARP_SIZE;
     int begin = blockIdx.x * args.block_rows, end = min(begin + args.block_rows, args.T);
     float8 dweight[1][LANE_VECS];
@@ -94,7 +100,8 @@ template <int WR> static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2) 
         UNROLL for (int j = 0; j < LANE_VECS; j++) {
             int v = first + j * WR * WARP_SIZE;
             if (v >= n_vecs) continue;
-            float8 x = load8(inp + v * VEC), d = load8(dout + v * VEC), w = load8(args.weight + v * VEC), sum = unpack8(before[j]);
+            float8 x = load8(inp + v * VEC), d = load8(dout + v * VEC), w = load8(args.weight + v * VEC),
+                   sum = unpack8(before[j]);
             for (int k = 0; k < VEC; k++) sum.v[k] += rstd * (d.v[k] * w.v[k] - x.v[k] * rstd * mean_dnorm_norm);
             store8(dinp + v * VEC, sum);
         }
@@ -102,14 +109,15 @@ template <int WR> static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2) 
     if (args.partial) store_column_sums<WR>(args.partial + (size_t)blockIdx.x * args.C, dweight, args.C / VEC);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // launchers
 
 int rmsnorm_most_width(void) { return most_width(LANE_VECS); }
 
 template <bool FUSED> static void forward(const ForwardArgs& args, cudaStream_t stream) {
     if (args.T == 0) return;
-    int warps = row_warps("rmsnorm", args.C, LANE_VECS), grid = CEIL_DIV(args.T, WARPS / warps), block = WARPS * WARP_SIZE;
+    int warps = row_warps("rmsnorm", args.C, LANE_VECS), grid = CEIL_DIV(args.T, WARPS / warps),
+        block = WARPS * WARP_SIZE;
     switch (warps) {
         case 1: LAUNCH((rmsnorm_forward_kernel<1, FUSED>), grid, block, 0, stream, args); break;
         case 2: LAUNCH((rmsnorm_forward_kernel<2, FUSED>), grid, block, 0, stream, args); break;
@@ -118,26 +126,29 @@ template <bool FUSED> static void forward(const ForwardArgs& args, cudaStream_t 
     }
 }
 
-void rmsnorm_forward(floatX* out, float* rstd, const floatX* inp, const floatX* weight, int T, int C, int ldo, float eps, cudaStream_t stream) {
+void rmsnorm_forward(floatX* out, float* rstd, const floatX* inp, const floatX* weight, int T, int C, int ldo,
+                     float eps, cudaStream_t stream) {
     NVTX_RANGE("rmsnorm_forward");
     forward<false>({NULL, out, rstd, inp, NULL, weight, T, C, ldo, eps}, stream);
 }
 
-void fused_residual_rmsnorm_forward(floatX* residual, floatX* normed, float* rstd, const floatX* inp1, const floatX* inp2, const floatX* weight, int T,
-                                    int C, int ldo, float eps, cudaStream_t stream) {
+void fused_residual_rmsnorm_forward(floatX* residual, floatX* normed, float* rstd, const floatX* inp1,
+                                    const floatX* inp2, const floatX* weight, int T, int C, int ldo, float eps,
+                                    cudaStream_t stream) {
     NVTX_RANGE("fused_residual_rmsnorm_forward");
     forward<true>({residual, normed, rstd, inp1, inp2, weight, T, C, ldo, eps}, stream);
 }
 
 size_t rmsnorm_scratch(int C) { return (size_t)NORM_MAX_BLOCKS * C; }
 
-void rmsnorm_backward(floatX* dinp, float* dweight, float* scratch, const floatX* dout, const floatX* inp, const floatX* weight, const float* rstd, int T,
-                      int C, int ldd, cudaStream_t stream) {
+void rmsnorm_backward(floatX* dinp, float* dweight, float* scratch, const floatX* dout, const floatX* inp,
+                      const floatX* weight, const float* rstd, int T, int C, int ldd, cudaStream_t stream) {
     NVTX_RANGE("rmsnorm_backward");
     if (T == 0) return;
     int warps = row_warps("rmsnorm", C, LANE_VECS), block = WARPS * WARP_SIZE;
     // A frozen norm leaves no partial rows, so its blocks may be as short as they like.
-    int block_rows = dweight ? max(MIN_BLOCK_ROWS, CEIL_DIV(T, NORM_MAX_BLOCKS)) : WARPS / warps, grid = CEIL_DIV(T, block_rows);
+    int block_rows = dweight ? max(MIN_BLOCK_ROWS, CEIL_DIV(T, NORM_MAX_BLOCKS)) : WARPS / warps,
+        grid = CEIL_DIV(T, block_rows);
     BackwardArgs args = {dinp, dweight ? scratch : NULL, dout, inp, weight, rstd, T, C, ldd, block_rows};
     switch (warps) {
         case 1: LAUNCH(rmsnorm_backward_kernel<1>, grid, block, 0, stream, args); break;

@@ -1,13 +1,15 @@
 /*
-The next token of every sequence from its logits: greedy, or drawn after repetition penalty, temperature, top-k and top-p. The random numbers come from
-outside, so a row's token is a function of its logits and one number. No row is sorted: the smallest probability that is kept is found by bisection over the bits of
-a float, whose order is that of the numbers; every step is one pass over a row that lies in the L2 cache. Sums are in a fixed order.
+The next token of every sequence from its logits: greedy, or drawn after repetition penalty, temperature, top-k and
+top-p. The random numbers come from outside, so a row's token is a function of its logits and one number. No row is
+sorted: the smallest probability that is kept is found by bisection over the bits of a float, whose order is that of the
+numbers; every step is one pass over a row that lies in the L2 cache. Sums are in a fixed order.
 */
 #include <assert.h>
 // defines: draw_tokens, SampleSettings
 #include "kernels.h"
 
-// Threads of a row. Under g++ one thread does the work in plain loops over vectors, because others would only wait at the barriers; the sanitizers get several.
+// Threads of a row. Under g++ one thread does the work in plain loops over vectors, because others would only wait at
+// the barriers; the sanitizers get several.
 #ifdef __CUDACC__
 #define THREADS 512
 #elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -34,26 +36,29 @@ typedef struct {
     int V, Vp;
 } SampleArgs;
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // kernels
 
-static inline __device__ float sum8(float8 x) { return ((x.v[0] + x.v[1]) + (x.v[2] + x.v[3])) + ((x.v[4] + x.v[5]) + (x.v[6] + x.v[7])); }
+static inline __device__ float sum8(float8 x) {
+    return ((x.v[0] + x.v[1]) + (x.v[2] + x.v[3])) + ((x.v[4] + x.v[5]) + (x.v[6] + x.v[7]));
+}
 
 // Logits v … v + 7 after the penalty; −∞ past the end. seen: the row's bits, or NULL.
-static __device__ __forceinline__ float8 load_logits(const floatX* row, const uint32_t* seen, float penalty, int v, int V) {
+static __device__ __forceinline__ float8 load_logits(const floatX* row, const uint32_t* seen, float penalty, int v,
+                                                     int V) {
     float8 x = load8(row + v);
     float inverse = 1.0f / penalty;
     if (seen) {
         uint32_t bits = seen[v / 32] >> v % 32;
-        UNROLL for (int e = 0; e < VEC; e++)
-            if (bits >> e & 1) x.v[e] *= x.v[e] < 0.0f ? penalty : inverse;
+        UNROLL for (int e = 0; e < VEC; e++) if (bits >> e & 1) x.v[e] *= x.v[e] < 0.0f ? penalty : inverse;
     }
     UNROLL for (int e = 0; e < VEC; e++) x.v[e] = v + e < V ? x.v[e] : -INFINITY;
     return x;
 }
 
 // *best = the lowest id among the row's largest logits; returns that logit, NaN where a NaN is among them.
-static __device__ __forceinline__ float row_argmax(int* best, const floatX* row, const uint32_t* seen, float penalty, int V) {
+static __device__ __forceinline__ float row_argmax(int* best, const floatX* row, const uint32_t* seen, float penalty,
+                                                   int V) {
     float highest = -INFINITY, bad = 0.0f;
     int mine = V;
     for (int v = threadIdx.x * VEC; v < V; v += THREADS * VEC) {
@@ -108,7 +113,8 @@ static __device__ __forceinline__ uint32_t least_of_top_k(const float* probabili
 }
 
 // The bits of the smallest probability to keep, and how many of those that equal it.
-static __device__ __forceinline__ uint32_t least_of_top_p(int* ties, const float* probabilities, float top_p, uint32_t low, int Vp) {
+static __device__ __forceinline__ uint32_t least_of_top_p(int* ties, const float* probabilities, float top_p,
+                                                          uint32_t low, int Vp) {
     uint32_t high = ONE_BITS;
     *ties = INT32_MAX;
     if (top_p >= 1.0f) return low;
@@ -123,13 +129,16 @@ static __device__ __forceinline__ uint32_t least_of_top_p(int* ties, const float
     return low;
 }
 
-// The token at `uniform` of the way through the kept probabilities, in the order of their ids. Every thread has a run of neighbouring ids; all threads walk over
-// the runs' sums alike, and the one in whose run the place lies walks over its ids.
-static __device__ __forceinline__ void draw(int* token, const float* probabilities, uint32_t least, int ties, float uniform, int Vp) {
+// The token at `uniform` of the way through the kept probabilities, in the order of their ids. Every thread has a run
+// of neighbouring ids; all threads walk over the runs' sums alike, and the one in whose run the place lies walks over
+// its ids.
+static __device__ __forceinline__ void draw(int* token, const float* probabilities, uint32_t least, int ties,
+                                            float uniform, int Vp) {
     SHARED(float, mass, [THREADS]);
     SHARED(int, equal, [THREADS]);
     float limit = __uint_as_float(least), sum = 0.0f, total = 0.0f, before = 0.0f, at = 0.0f;
-    int run = CEIL_DIV(Vp, THREADS), begin = min((int)threadIdx.x * run, Vp), end = min(begin + run, Vp), mine = 0, earlier = 0, chosen = -1, last = -1;
+    int run = CEIL_DIV(Vp, THREADS), begin = min((int)threadIdx.x * run, Vp), end = min(begin + run, Vp), mine = 0,
+        earlier = 0, chosen = -1, last = -1;
     for (int v = begin; v < end; v++) {
         sum += probabilities[v] > limit ? probabilities[v] : 0.0f;
         mine += probabilities[v] == limit;
@@ -194,13 +203,14 @@ static __global__ void __launch_bounds__(THREADS, 2) sample_kernel(SampleArgs ar
     if (bits && threadIdx.x == 0) bits[*token / 32] |= 1u << *token % 32;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // launchers
 
-void draw_tokens(int* tokens, float* probabilities, const floatX* logits, uint32_t* seen, const int* slots, const float* uniform, SampleSettings settings, int n, int V,
-                   int Vp, cudaStream_t stream) {
+void draw_tokens(int* tokens, float* probabilities, const floatX* logits, uint32_t* seen, const int* slots,
+                 const float* uniform, SampleSettings settings, int n, int V, int Vp, cudaStream_t stream) {
     NVTX_RANGE("draw_tokens");
-    assert(V > 0 && V <= 1 << 24 && Vp >= V && Vp % VEC == 0 && settings.repetition_penalty > 0.0f && (seen || settings.repetition_penalty == 1.0f));
+    assert(V > 0 && V <= 1 << 24 && Vp >= V && Vp % VEC == 0 && settings.repetition_penalty > 0.0f &&
+           (seen || settings.repetition_penalty == 1.0f));
     assert(settings.greedy || (settings.temperature > 0.0f && settings.top_p > 0.0f && probabilities && uniform));
     if (n == 0) return;
     SampleArgs args = {tokens, probabilities, logits, seen, slots, uniform, settings, V, Vp};

@@ -1,16 +1,17 @@
 /*
-The data selector ω: softmax and sigmoid weights of a batch, the gradient of its weighted loss, and the optimizers that are not Adam (Adam is adamw.cu over
-a table of one row). All of it is fp32. N is a few hundred thousand at most, a batch a few hundred: every kernel here is microseconds.
+The data selector ω: softmax and sigmoid weights of a batch, the gradient of its weighted loss, and the optimizers that
+are not Adam (Adam is adamw.cu over a table of one row). All of it is fp32. N is a few hundred thousand at most, a batch
+a few hundred: every kernel here is microseconds.
 */
-// defines: selector_normalise, selector_scratch, selector_sigma, selector_token_weights, selector_delta, selector_gradient, selector_fill, selector_descend,
-// selector_centre, selector_visit
+// defines: selector_normalise, selector_scratch, selector_sigma, selector_token_weights, selector_delta,
+// selector_gradient, selector_fill, selector_descend, selector_centre, selector_visit
 #include "kernels.h"
 
 #define BLOCK 256
 #define DENSE_BLOCK 128  // of the kernels over all N, VEC logits a thread
 #define PARTS 128        // blocks of the first stage of a sum over N, at most
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // kernels
 
 // logits k … k + 7; `otherwise` past the end
@@ -38,13 +39,19 @@ static __global__ void normalise_parts_kernel(float* part_max, float* part_sum, 
     float sum = 0.0f;
     for (int j = 0; j < VEC; j++) sum += sums.v[j];
     sum = block_sum(sum);
-    if (threadIdx.x == 0) { part_max[blockIdx.x] = highest; part_sum[blockIdx.x] = sum; }
+    if (threadIdx.x == 0) {
+        part_max[blockIdx.x] = highest;
+        part_sum[blockIdx.x] = sum;
+    }
 }
 static __global__ void normalise_kernel(float* stats, const float* part_max, const float* part_sum, int parts) {
     int i = threadIdx.x;
     float highest = block_max(i < parts ? part_max[i] : -INFINITY);
     float sum = block_sum(i < parts ? part_sum[i] * expf(part_max[i] - highest) : 0.0f);
-    if (i == 0) { stats[0] = highest; stats[1] = sum; }
+    if (i == 0) {
+        stats[0] = highest;
+        stats[1] = sum;
+    }
 }
 
 // softmax: N·exp(ω − max)/Σ (mean 1 over all N); sigmoid: 2/(1 + exp(−ω)), written so that neither end overflows.
@@ -53,13 +60,15 @@ static inline __device__ float sigma_of(float omega, const float* stats, int N, 
     float e = expf(-fabsf(omega));
     return 2.0f * (omega >= 0.0f ? 1.0f : e) / (1.0f + e);
 }
-static __global__ void sigma_kernel(float* sigma, const float* omega, const float* stats, const int* rows, int b, int N, SelectorActivation activation) {
+static __global__ void sigma_kernel(float* sigma, const float* omega, const float* stats, const int* rows, int b, int N,
+                                    SelectorActivation activation) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < b) sigma[i] = sigma_of(omega[rows[i]], stats, N, activation);
 }
 
 // One warp a sample.
-static __global__ void token_weights_kernel(float* weight, const float* sigma, const float* coefficient, const int* place, const int* loss_start, int k, int b) {
+static __global__ void token_weights_kernel(float* weight, const float* sigma, const float* coefficient,
+                                            const int* place, const int* loss_start, int k, int b) {
     int s = (blockIdx.x * blockDim.x + threadIdx.x) / WARP_SIZE;
     if (s >= k) return;
     float w = coefficient[s] * (place[s] < b ? sigma[place[s]] : 1.0f);
@@ -71,10 +80,10 @@ static __global__ void delta_kernel(float* delta, const float* loss, const float
     if (i < b) delta[i] = scale * (loss[i] - (loss_hat ? loss_hat[i] : 0.0f));
 }
 
-// softmax: g_k = σ_k / b · ([k in B] Δ_k − S), S = (1/N) Σ over B of σ_i Δ_i: here the dense part, −σ_k S / b. sigmoid: zero outside the batch.
-// Every block sums S for itself, in batch order, so that all have the same bits.
-static __global__ void gradient_dense_kernel(float* grad, const float* omega, const float* stats, const float* sigma, const float* delta, int b, int N,
-                                             SelectorActivation activation) {
+// softmax: g_k = σ_k / b · ([k in B] Δ_k − S), S = (1/N) Σ over B of σ_i Δ_i: here the dense part, −σ_k S / b. sigmoid:
+// zero outside the batch. Every block sums S for itself, in batch order, so that all have the same bits.
+static __global__ void gradient_dense_kernel(float* grad, const float* omega, const float* stats, const float* sigma,
+                                             const float* delta, int b, int N, SelectorActivation activation) {
     SHARED(float, S, [1]);
     if (threadIdx.x == 0) {
         float sum = 0.0f;
@@ -92,10 +101,12 @@ static __global__ void gradient_dense_kernel(float* grad, const float* omega, co
         for (int j = 0; j < VEC; j++) g.v[j] = factor * expf(g.v[j] - highest);
     }
     if (k + VEC <= N) store8(grad + k, g);
-    else for (int j = 0; k + j < N; j++) grad[k + j] = g.v[j];
+    else
+        for (int j = 0; k + j < N; j++) grad[k + j] = g.v[j];
 }
 // The rows of the batch. A row that repeats is added by its first thread, in batch order.
-static __global__ void gradient_batch_kernel(float* grad, const float* omega, const float* sigma, const int* rows, const float* delta, int b, SelectorActivation activation) {
+static __global__ void gradient_batch_kernel(float* grad, const float* omega, const float* sigma, const int* rows,
+                                             const float* delta, int b, SelectorActivation activation) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= b) return;
     int row = rows[i];
@@ -132,7 +143,8 @@ static __global__ void centre_kernel(float* delta, float* running, int b, float 
 }
 
 // One thread walks the batch in its order: rows may repeat.
-static __global__ void visit_kernel(float* sum, float* visits, float* running, const int* rows, const float* delta, int b) {
+static __global__ void visit_kernel(float* sum, float* visits, float* running, const int* rows, const float* delta,
+                                    int b) {
     if (threadIdx.x != 0) return;
     for (int i = 0; i < b; i++) {
         sum[rows[i]] += delta[i];
@@ -141,15 +153,19 @@ static __global__ void visit_kernel(float* sum, float* visits, float* running, c
         running[1] += 1.0f;
     }
 }
-static __global__ void visited_kernel(float* omega, const float* sum, const float* visits, const float* running, int N, float lr, float initial) {
+static __global__ void visited_kernel(float* omega, const float* sum, const float* visits, const float* running, int N,
+                                      float lr, float initial) {
     int k = blockIdx.x * blockDim.x + threadIdx.x;
     if (k < N && visits[k] > 0.0f) omega[k] = initial - lr * (sum[k] / visits[k] - running[0] / running[1]);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // launchers
 
-size_t selector_scratch(int N) { (void)N; return 2 * PARTS; }
+size_t selector_scratch(int N) {
+    (void)N;
+    return 2 * PARTS;
+}
 
 void selector_normalise(float* stats, float* scratch, const float* omega, int N, cudaStream_t stream) {
     NVTX_RANGE("selector_normalise");
@@ -157,32 +173,41 @@ void selector_normalise(float* stats, float* scratch, const float* omega, int N,
     LAUNCH(normalise_parts_kernel, parts, DENSE_BLOCK, 0, stream, scratch, scratch + PARTS, omega, N);
     LAUNCH(normalise_kernel, 1, PARTS, 0, stream, stats, scratch, scratch + PARTS, parts);
 }
-void selector_sigma(float* sigma, const float* omega, const float* stats, const int* rows, int b, int N, SelectorActivation activation, cudaStream_t stream) {
+void selector_sigma(float* sigma, const float* omega, const float* stats, const int* rows, int b, int N,
+                    SelectorActivation activation, cudaStream_t stream) {
     NVTX_RANGE("selector_sigma");
     if (b > 0) LAUNCH(sigma_kernel, CEIL_DIV(b, BLOCK), BLOCK, 0, stream, sigma, omega, stats, rows, b, N, activation);
 }
-void selector_token_weights(float* weight, const float* sigma, const float* coefficient, const int* place, const int* loss_start, int k, int b, cudaStream_t stream) {
+void selector_token_weights(float* weight, const float* sigma, const float* coefficient, const int* place,
+                            const int* loss_start, int k, int b, cudaStream_t stream) {
     NVTX_RANGE("selector_token_weights");
-    if (k > 0) LAUNCH(token_weights_kernel, CEIL_DIV(k * WARP_SIZE, BLOCK), BLOCK, 0, stream, weight, sigma, coefficient, place, loss_start, k, b);
+    if (k > 0)
+        LAUNCH(token_weights_kernel, CEIL_DIV(k * WARP_SIZE, BLOCK), BLOCK, 0, stream, weight, sigma, coefficient,
+               place, loss_start, k, b);
 }
 void selector_delta(float* delta, const float* loss, const float* loss_hat, float scale, int b, cudaStream_t stream) {
     NVTX_RANGE("selector_delta");
     if (b > 0) LAUNCH(delta_kernel, CEIL_DIV(b, BLOCK), BLOCK, 0, stream, delta, loss, loss_hat, scale, b);
 }
-void selector_gradient(float* grad, const float* omega, const float* stats, const float* sigma, const int* rows, const float* delta, int b, int N,
-                       SelectorActivation activation, cudaStream_t stream) {
+void selector_gradient(float* grad, const float* omega, const float* stats, const float* sigma, const int* rows,
+                       const float* delta, int b, int N, SelectorActivation activation, cudaStream_t stream) {
     NVTX_RANGE("selector_gradient");
     if (b == 0) return cudaCheck(cudaMemsetAsync(grad, 0, N * sizeof(float), stream));  // a mean over nothing
-    LAUNCH(gradient_dense_kernel, CEIL_DIV(N, DENSE_BLOCK * VEC), DENSE_BLOCK, 0, stream, grad, omega, stats, sigma, delta, b, N, activation);
+    LAUNCH(gradient_dense_kernel, CEIL_DIV(N, DENSE_BLOCK * VEC), DENSE_BLOCK, 0, stream, grad, omega, stats, sigma,
+           delta, b, N, activation);
     LAUNCH(gradient_batch_kernel, CEIL_DIV(b, BLOCK), BLOCK, 0, stream, grad, omega, sigma, rows, delta, b, activation);
 }
-void selector_fill(float* omega, float value, int N, cudaStream_t stream) { LAUNCH(fill_kernel, CEIL_DIV(N, BLOCK), BLOCK, 0, stream, omega, value, N); }
+void selector_fill(float* omega, float value, int N, cudaStream_t stream) {
+    LAUNCH(fill_kernel, CEIL_DIV(N, BLOCK), BLOCK, 0, stream, omega, value, N);
+}
 void selector_descend(float* omega, const float* grad, const float* scale, float lr, int N, cudaStream_t stream) {
     LAUNCH(descend_kernel, CEIL_DIV(N, BLOCK), BLOCK, 0, stream, omega, grad, scale, lr, N);
 }
-void selector_centre(float* delta, float* running, int b, float decay, cudaStream_t stream) { LAUNCH(centre_kernel, 1, BLOCK, 0, stream, delta, running, b, decay); }
-void selector_visit(float* omega, float* sum, float* visits, float* running, const int* rows, const float* delta, int b, int N, float lr, float initial,
-                    cudaStream_t stream) {
+void selector_centre(float* delta, float* running, int b, float decay, cudaStream_t stream) {
+    LAUNCH(centre_kernel, 1, BLOCK, 0, stream, delta, running, b, decay);
+}
+void selector_visit(float* omega, float* sum, float* visits, float* running, const int* rows, const float* delta, int b,
+                    int N, float lr, float initial, cudaStream_t stream) {
     LAUNCH(visit_kernel, 1, WARP_SIZE, 0, stream, sum, visits, running, rows, delta, b);
     LAUNCH(visited_kernel, CEIL_DIV(N, BLOCK), BLOCK, 0, stream, omega, sum, visits, running, N, lr, initial);
 }

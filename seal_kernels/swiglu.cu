@@ -1,13 +1,15 @@
 /*
-SwiGLU, forward and backward: out = silu(gate) · up, silu(x) = x / (1 + exp(−x)) (LlamaMLP of transformers, torch.nn.functional.silu). A row of
-gate_up is what one GEMM over both weights writes: FF elements of gate, then FF of up.
+SwiGLU, forward and backward: out = silu(gate) · up, silu(x) = x / (1 + exp(−x)) (LlamaMLP of transformers,
+torch.nn.functional.silu). A row of gate_up is what one GEMM over both weights writes: FF elements of gate, then FF of
+up.
 */
 #include <assert.h>
 // defines: swiglu_forward, swiglu_backward
 #include "kernels.h"
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
-// kernels: one thread for VEC elements of a row; 32-bit vector numbers, because a 64-bit division costs more than all the rest
+// ---------------------------------------------------------------------------------------------------
+// kernels: one thread for VEC elements of a row; 32-bit vector numbers, because a 64-bit division costs more than all
+// the rest
 
 static inline __device__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + expf(-x)); }
 
@@ -21,7 +23,8 @@ static __global__ void swiglu_forward_kernel(floatX* out, const floatX* gate_up,
 }
 
 // dgate_up and gate_up may be the same: an element is read and written by one thread.
-static __global__ void swiglu_backward_kernel(floatX* dgate_up, const floatX* dout, const floatX* gate_up, int T, int FF, int ldd) {
+static __global__ void swiglu_backward_kernel(floatX* dgate_up, const floatX* dout, const floatX* gate_up, int T,
+                                              int FF, int ldd) {
     unsigned i = blockIdx.x * blockDim.x + threadIdx.x, row = i / (FF / VEC), c = i % (FF / VEC) * VEC;
     if (row >= (unsigned)T) return;
     size_t at = (size_t)row * 2 * FF + c;
@@ -35,7 +38,7 @@ static __global__ void swiglu_backward_kernel(floatX* dgate_up, const floatX* do
     store8(dgate_up + at + FF, up);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // launchers
 
 #define BLOCK 256
@@ -51,7 +54,8 @@ void swiglu_forward(floatX* out, const floatX* gate_up, int T, int FF, int ldo, 
     LAUNCH(swiglu_forward_kernel, grid(T, FF, ldo), BLOCK, 0, stream, out, gate_up, T, FF, ldo);
 }
 
-void swiglu_backward(floatX* dgate_up, const floatX* dout, const floatX* gate_up, int T, int FF, int ldd, cudaStream_t stream) {
+void swiglu_backward(floatX* dgate_up, const floatX* dout, const floatX* gate_up, int T, int FF, int ldd,
+                     cudaStream_t stream) {
     NVTX_RANGE("swiglu_backward");
     if (T == 0) return;
     LAUNCH(swiglu_backward_kernel, grid(T, FF, ldd), BLOCK, 0, stream, dgate_up, dout, gate_up, T, FF, ldd);

@@ -1,4 +1,5 @@
-/* How a block of the table kernels (adamw.cu, global_norm.cu, nonfinite.cu) finds its chunk: a binary search over the rows' first chunks. */
+/* How a block of the table kernels (adamw.cu, global_norm.cu, nonfinite.cu) finds its chunk: a binary search over the
+ * rows' first chunks. */
 #ifndef SEAL_TENSOR_ROWS_H
 #define SEAL_TENSOR_ROWS_H
 

@@ -1,14 +1,15 @@
 /*
-Byte-pair encoding of one word: symbols (bytes or characters), then always the merge of lowest rank, leftmost first, as in Sennrich et al. (2016) and in
-`tokenizers`, tiktoken and sentencepiece. Short words by searching all pairs, long ones with a heap, so that a megabyte of one letter costs n log n.
-Words that were seen before come from a cache; a tokenizer without words (sentencepiece) is cut where no merge can cross.
+Byte-pair encoding of one word: symbols (bytes or characters), then always the merge of lowest rank, leftmost first, as
+in Sennrich et al. (2016) and in `tokenizers`, tiktoken and sentencepiece. Short words by searching all pairs, long ones
+with a heap, so that a megabyte of one letter costs n log n. Words that were seen before come from a cache; a tokenizer
+without words (sentencepiece) is cut where no merge can cross.
 */
 #include <stdlib.h>
 #include "tokenizer_internal.h"
 
 #define SHORT_WORD 48  // symbols; above, the heap is faster
 
-// ---- symbols ------------------------------------------------------------------------------------------------------------------------------------
+// ---- symbols ---------------------------------------------------------------------------------------
 
 static Symbol* symbols_for(struct TokenizerScratch* s, int64_t n) {
     if (n > s->n_symbols) {
@@ -20,8 +21,10 @@ static Symbol* symbols_for(struct TokenizerScratch* s, int64_t n) {
     return s->symbols;
 }
 
-// A character without a piece: byte tokens if it has them all, else the unknown token (joined to one before if the model fuses them), else nothing.
-static int64_t put_unknown(const Tokenizer* t, const char* bytes, int32_t start, int32_t end, Symbol* y, int64_t n, bool* after_unknown) {
+// A character without a piece: byte tokens if it has them all, else the unknown token (joined to one before if the
+// model fuses them), else nothing.
+static int64_t put_unknown(const Tokenizer* t, const char* bytes, int32_t start, int32_t end, Symbol* y, int64_t n,
+                           bool* after_unknown) {
     bool all = t->byte_fallback;
     for (int32_t i = start; all && i < end; i++) all = t->byte_id[(unsigned char)bytes[i]] >= 0;
     if (all) {
@@ -41,7 +44,8 @@ static bool in_character(const char* word, int32_t length, int32_t i) {
     return utf8_decode(word + start, length - start, &c) > i - start && c >= 0;
 }
 
-// A byte that the vocabulary lacks: of a character, then nothing, as in `tokenizers`; a stray one becomes U+FFFD, so that it does not vanish.
+// A byte that the vocabulary lacks: of a character, then nothing, as in `tokenizers`; a stray one becomes U+FFFD, so
+// that it does not vanish.
 static int64_t put_stray(const Tokenizer* t, const char* word, int32_t length, int32_t i, Symbol* y, int64_t n) {
     for (int k = 0; k < 3 && !in_character(word, length, i); k++) {
         int32_t id = t->byte_id[(unsigned char)"\xEF\xBF\xBD"[k]];
@@ -80,7 +84,7 @@ static int64_t make_symbols(const Tokenizer* t, const char* word, int32_t length
     return n;
 }
 
-// ---- merging ------------------------------------------------------------------------------------------------------------------------------------
+// ---- merging ---------------------------------------------------------------------------------------
 
 // Symbols stay in a dense array; pair i is (i, i + 1). Quadratic, but with the smallest of constants.
 static int64_t merge_short(const MergeTable* m, Symbol* y, int64_t n) {
@@ -113,7 +117,8 @@ static int64_t merge_short(const MergeTable* m, Symbol* y, int64_t n) {
     return n;
 }
 
-// The heap holds rank and place in one number, so that the smallest is the lowest rank, leftmost first. Four children a node: they lie in one cache line.
+// The heap holds rank and place in one number, so that the smallest is the lowest rank, leftmost first. Four children a
+// node: they lie in one cache line.
 static void heap_push(uint64_t** heap, uint64_t key) {
     arrput(*heap, key);
     uint64_t* h = *heap;
@@ -143,11 +148,14 @@ static void offer(const MergeTable* m, uint64_t** heap, const Symbol* y, int32_t
     if (found) heap_push(heap, (uint64_t)found->rank << 32 | (uint32_t)at);
 }
 
-// Symbols in a doubly linked list, candidates in the heap. A candidate is stale when the pair at its place no longer has its rank: what now stands there has
-// a candidate of its own.
+// Symbols in a doubly linked list, candidates in the heap. A candidate is stale when the pair at its place no longer
+// has its rank: what now stands there has a candidate of its own.
 static int64_t merge_long(const MergeTable* m, Symbol* y, int64_t n, uint64_t** heap) {
     arrsetlen(*heap, 0);
-    for (int32_t i = 0; i < n; i++) { y[i].previous = i - 1; y[i].next = i + 1 < n ? i + 1 : -1; }
+    for (int32_t i = 0; i < n; i++) {
+        y[i].previous = i - 1;
+        y[i].next = i + 1 < n ? i + 1 : -1;
+    }
     for (int32_t i = 0; i + 1 < n; i++) offer(m, heap, y, i);
     while (arrlen(*heap)) {
         const uint64_t key = heap_pop(*heap);
@@ -174,13 +182,14 @@ static int64_t merge_long(const MergeTable* m, Symbol* y, int64_t n, uint64_t** 
     return kept;
 }
 
-// ---- words --------------------------------------------------------------------------------------------------------------------------------------
+// ---- words -----------------------------------------------------------------------------------------
 
 static inline void put_token(const Text* text, int32_t base, int32_t id, int32_t start, int32_t end, Encoding* e) {
     encoding_put(e, id, origin_from(text, base + start), origin_to(text, base + end - 1));
 }
 
-// After merging (sentencepiece): symbols outside the vocabulary become byte tokens or the unknown token, of which neighbours are one.
+// After merging (sentencepiece): symbols outside the vocabulary become byte tokens or the unknown token, of which
+// neighbours are one.
 static void put_late(const Tokenizer* t, const Text* text, int32_t base, const Symbol* y, int64_t n, Encoding* e) {
     bool after_unknown = false;
     for (int64_t i = 0; i < n; i++) {
@@ -188,7 +197,8 @@ static void put_late(const Tokenizer* t, const Text* text, int32_t base, const S
             put_token(text, base, y[i].id, y[i].start, y[i].end, e);
             after_unknown = false;
         } else if (t->byte_fallback) {
-            for (int32_t k = y[i].start; k < y[i].end; k++) put_token(text, base, t->byte_id[(unsigned char)text->bytes[base + k]], k, k + 1, e);
+            for (int32_t k = y[i].start; k < y[i].end; k++)
+                put_token(text, base, t->byte_id[(unsigned char)text->bytes[base + k]], k, k + 1, e);
         } else if (after_unknown) {
             e->end[e->n - 1] = origin_to(text, base + y[i].end - 1);
         } else {
@@ -224,13 +234,16 @@ static void encode_piece(const Tokenizer* t, const Text* text, int32_t start, in
     int64_t n = make_symbols(t, word, length, y);
     n = n <= SHORT_WORD ? merge_short(&t->merges, y, n) : merge_long(&t->merges, y, n, &s->heap);
     if (t->late_fallback) put_late(t, text, start, y, n, e);
-    else for (int64_t i = 0; i < n; i++) put_token(text, start, y[i].id, y[i].start, y[i].end, e);
+    else
+        for (int64_t i = 0; i < n; i++) put_token(text, start, y[i].id, y[i].start, y[i].end, e);
 
     // Into the cache, if the pieces tile the word: their lengths alone then give the offsets.
     if (!slot || n > CACHE_IDS || !n) return;
     int32_t at = 0;
     for (int64_t i = 0; i < n; i++) {
-        if (y[i].id < 0 || y[i].id >= t->n_vocab || y[i].start != at || (uint32_t)(y[i].end - y[i].start) != t->raw[y[i].id].n) return;
+        if (y[i].id < 0 || y[i].id >= t->n_vocab || y[i].start != at ||
+            (uint32_t)(y[i].end - y[i].start) != t->raw[y[i].id].n)
+            return;
         at = y[i].end;
     }
     if (at != length) return;
@@ -241,19 +254,25 @@ static void encode_piece(const Tokenizer* t, const Text* text, int32_t start, in
 }
 
 static bool encode_whole_word(const Tokenizer* t, const Text* text, Range word, Encoding* e) {
-    int32_t length = word.end - word.start, id = piece_find(&t->by_raw, t->raw, t->arena, text->bytes + word.start, (uint32_t)length);
+    int32_t length = word.end - word.start,
+            id = piece_find(&t->by_raw, t->raw, t->arena, text->bytes + word.start, (uint32_t)length);
     if (id < 0) id = t->unk;
     if (id < 0)
-        return tok_error((ErrorBuffer){e->error, sizeof e->error}, "the word %.*s at byte %d is not in the vocabulary and the tokenizer has no unknown token",
+        return tok_error((ErrorBuffer){e->error, sizeof e->error},
+                         "the word %.*s at byte %d is not in the vocabulary and the tokenizer has no unknown token",
                          length < 60 ? length : 60, text->bytes + word.start, origin_from(text, word.start));
     put_token(text, word.start, id, 0, length, e);
     return true;
 }
 
-// One word of the pre-tokenisers; for sentencepiece-like models the whole text, which is cut before every run of U+2581 when no merge crosses there.
+// One word of the pre-tokenisers; for sentencepiece-like models the whole text, which is cut before every run of U+2581
+// when no merge crosses there.
 bool encode_word(const Tokenizer* t, const Text* text, Range word, Encoding* e) {
     if (t->model == MODEL_WORD_LEVEL) return encode_whole_word(t, text, word, e);
-    if (!t->split_at_space) { encode_piece(t, text, word.start, word.end, e); return true; }
+    if (!t->split_at_space) {
+        encode_piece(t, text, word.start, word.end, e);
+        return true;
+    }
     const char* bytes = text->bytes;
     int32_t start = word.start, at = word.start;
     while (at < word.end) {

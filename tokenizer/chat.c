@@ -1,33 +1,68 @@
-/* Chat templates: how a family writes a conversation as one text. Each is a row of a table; what the rows leave open (tools, images) belongs to no training
-   or evaluation of text. The same text as transformers' apply_chat_template makes of the published templates. */
+/* Chat templates: how a family writes a conversation as one text. Each is a row of a table; what the rows leave open
+   (tools, images) belongs to no training or evaluation of text. The same text as transformers' apply_chat_template
+   makes of the published templates. */
 #include <stdlib.h>
 #include "tokenizer_internal.h"
 
 typedef enum { ROLE_SYSTEM, ROLE_USER, ROLE_ASSISTANT, ROLES } Role;
 static const char* const role_names[ROLES] = {"system", "user", "assistant"};
 
-typedef enum { SYSTEM_TURN, SYSTEM_IN_LAST_USER, SYSTEM_REFUSED } SystemPlace;  // a turn; in front of the last user's text, a blank line between; none
+typedef enum {
+    SYSTEM_TURN,
+    SYSTEM_IN_LAST_USER,
+    SYSTEM_REFUSED
+} SystemPlace;  // a turn; in front of the last user's text, a blank line between; none
 
 typedef struct {
     const char* name;
-    const char* begin;                                      // of the conversation
-    struct { const char *before, *after; bool trim; } turn[ROLES];  // around the text; trim: without the white space at its ends
+    const char* begin;  // of the conversation
+    struct {
+        const char *before, *after;
+        bool trim;
+    } turn[ROLES];  // around the text; trim: without the white space at its ends
     SystemPlace system;
-    bool alternate;                                         // user and assistant must take turns, the user first
-    const char *prompt, *end;                               // behind the last turn: where a reply is asked for, and where not
-    const char* special[6];                                 // what it spells that must be one token; the end of the assistant's turn first
+    bool alternate;            // user and assistant must take turns, the user first
+    const char *prompt, *end;  // behind the last turn: where a reply is asked for, and where not
+    const char* special[6];    // what it spells that must be one token; the end of the assistant's turn first
 } Template;
 
 static const Template templates[] = {
-    {"llama3", "<|begin_of_text|>",
-     {{"<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>", true}, {"<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>", true},
+    {"llama3",
+     "<|begin_of_text|>",
+     {{"<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>", true},
+      {"<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>", true},
       {"<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>", true}},
-     SYSTEM_TURN, false, "<|start_header_id|>assistant<|end_header_id|>\n\n", "", {"<|eot_id|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>"}},
-    {"mistral", "<s>", {{"", "", false}, {"[INST] ", "[/INST]", false}, {" ", "</s>", true}}, SYSTEM_IN_LAST_USER, true, "", "",          // v0.3 and later
+     SYSTEM_TURN,
+     false,
+     "<|start_header_id|>assistant<|end_header_id|>\n\n",
+     "",
+     {"<|eot_id|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>"}},
+    {"mistral",
+     "<s>",
+     {{"", "", false}, {"[INST] ", "[/INST]", false}, {" ", "</s>", true}},
+     SYSTEM_IN_LAST_USER,
+     true,
+     "",
+     "",  // v0.3 and later
      {"</s>", "<s>", "[INST]", "[/INST]"}},
-    {"mistral-v0.2", "<s>", {{"", "", false}, {"[INST] ", " [/INST]", false}, {"", "</s>", false}}, SYSTEM_REFUSED, true, "", "", {"</s>", "<s>"}},
-    {"phi3", "", {{"<|system|>\n", "<|end|>\n", false}, {"<|user|>\n", "<|end|>\n", false}, {"<|assistant|>\n", "<|end|>\n", false}},
-     SYSTEM_TURN, false, "<|assistant|>\n", "<|endoftext|>", {"<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|endoftext|>"}},
+    {"mistral-v0.2",
+     "<s>",
+     {{"", "", false}, {"[INST] ", " [/INST]", false}, {"", "</s>", false}},
+     SYSTEM_REFUSED,
+     true,
+     "",
+     "",
+     {"</s>", "<s>"}},
+    {"phi3",
+     "",
+     {{"<|system|>\n", "<|end|>\n", false},
+      {"<|user|>\n", "<|end|>\n", false},
+      {"<|assistant|>\n", "<|end|>\n", false}},
+     SYSTEM_TURN,
+     false,
+     "<|assistant|>\n",
+     "<|endoftext|>",
+     {"<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|endoftext|>"}},
 };
 #define N_TEMPLATES ((int)(sizeof templates / sizeof *templates))
 
@@ -43,7 +78,8 @@ static const Template* find_template(const char* name, ErrorBuffer error) {
     return NULL;
 }
 
-// The id that a text becomes where it is one token; −1: it falls into pieces, or is a piece among others only by chance.
+// The id that a text becomes where it is one token; −1: it falls into pieces, or is a piece among others only by
+// chance.
 static int32_t one_token(const Tokenizer* t, const char* text, Encoding* e) {
     int64_t n = tokenizer_encode(t, text, strlen(text), TOKENIZER_PARSE_SPECIAL, e);
     return n == 1 && e->ids[0] == tokenizer_id(t, text) ? e->ids[0] : -1;
@@ -54,10 +90,15 @@ bool chat_fits(const Tokenizer* t, const char* name, int32_t* turn_end, char* er
     const Template* template = find_template(name, buffer);
     Encoding e = {0};
     bool fits = template != NULL;
-    for (int i = 0; fits && i < (int)(sizeof template->special / sizeof *template->special) && template->special[i]; i++) {
+    for (int i = 0; fits && i < (int)(sizeof template->special / sizeof *template->special) && template->special[i];
+         i++) {
         int32_t id = one_token(t, template->special[i], &e);
         if (!i) *turn_end = id;
-        if (id < 0) fits = tok_error(buffer, "the tokenizer has no token %s, which the chat template %s is written with; it is another model's template", template->special[i], name);
+        if (id < 0)
+            fits = tok_error(buffer,
+                             "the tokenizer has no token %s, which the chat template %s is written with; it is another "
+                             "model's template",
+                             template->special[i], name);
     }
     encoding_free(&e);
     return fits;
@@ -65,7 +106,10 @@ bool chat_fits(const Tokenizer* t, const char* name, int32_t* turn_end, char* er
 
 static bool find_role(const char* name, Role* role) {
     for (int r = 0; r < ROLES; r++)
-        if (!strcmp(role_names[r], name)) { *role = (Role)r; return true; }
+        if (!strcmp(role_names[r], name)) {
+            *role = (Role)r;
+            return true;
+        }
     return false;
 }
 
@@ -73,13 +117,21 @@ static bool find_role(const char* name, Role* role) {
 static bool check_roles(const Template* t, const ChatMessage* messages, int n, Role* roles, ErrorBuffer error) {
     int turns = 0;
     for (int i = 0; i < n; i++) {
-        if (!find_role(messages[i].role, &roles[i])) return tok_error(error, "message %d: the role %.60s is neither system, user nor assistant", i + 1, messages[i].role);
+        if (!find_role(messages[i].role, &roles[i]))
+            return tok_error(error, "message %d: the role %.60s is neither system, user nor assistant", i + 1,
+                             messages[i].role);
         if (roles[i] == ROLE_SYSTEM && t->system == SYSTEM_TURN) continue;
-        if (roles[i] == ROLE_SYSTEM && t->system == SYSTEM_REFUSED) return tok_error(error, "message %d: the chat template %s has no place for a system message", i + 1, t->name);
-        if (roles[i] == ROLE_SYSTEM && i) return tok_error(error, "message %d: the chat template %s takes a system message in first place only", i + 1, t->name);
+        if (roles[i] == ROLE_SYSTEM && t->system == SYSTEM_REFUSED)
+            return tok_error(error, "message %d: the chat template %s has no place for a system message", i + 1,
+                             t->name);
+        if (roles[i] == ROLE_SYSTEM && i)
+            return tok_error(error, "message %d: the chat template %s takes a system message in first place only",
+                             i + 1, t->name);
         if (roles[i] == ROLE_SYSTEM) continue;
         if (t->alternate && roles[i] != (turns++ % 2 ? ROLE_ASSISTANT : ROLE_USER))
-            return tok_error(error, "message %d: user and assistant must alternate in the chat template %s, the user first", i + 1, t->name);
+            return tok_error(error,
+                             "message %d: user and assistant must alternate in the chat template %s, the user first",
+                             i + 1, t->name);
     }
     return true;
 }
@@ -104,7 +156,8 @@ static void put_content(char** out, const char* text, bool trim) {
     if (end > start) memcpy(arraddnptr(*out, end - start), text + start, end - start);
 }
 
-char* chat_render(const char* name, const ChatMessage* messages, int n, bool ask_reply, char* error, size_t error_size) {
+char* chat_render(const char* name, const ChatMessage* messages, int n, bool ask_reply, char* error,
+                  size_t error_size) {
     const ErrorBuffer buffer = {error, error_size};
     const Template* t = find_template(name, buffer);
     Role* roles = malloc((size_t)(n > 0 ? n : 1) * sizeof *roles);

@@ -1,5 +1,6 @@
-/* The pipeline over one text: added tokens cut it, what lies between is normalised, cut by the added tokens that are matched after normalising, split into
-   words, merged; then the post-processor's tokens go around it. The order is that of Hugging Face `tokenizers`. */
+/* The pipeline over one text: added tokens cut it, what lies between is normalised, cut by the added tokens that are
+   matched after normalising, split into words, merged; then the post-processor's tokens go around it. The order is that
+   of Hugging Face `tokenizers`. */
 #include <stdlib.h>
 #include "tokenizer_internal.h"
 
@@ -25,7 +26,8 @@ static struct TokenizerScratch* scratch_new(void) {
     s->cache = calloc(CACHE_SLOTS, sizeof *s->cache);
     s->match = pcre2_match_data_create(64, NULL);
     s->context = pcre2_match_context_create(NULL);
-    s->jit_stack = pcre2_jit_stack_create(32 << 10, 64 << 20, NULL);  // patterns that backtrack over a long run need the room
+    s->jit_stack = pcre2_jit_stack_create(32 << 10, 64 << 20,
+                                          NULL);  // patterns that backtrack over a long run need the room
     if (s->cache && s->match && s->context && s->jit_stack) pcre2_jit_stack_assign(s->context, NULL, s->jit_stack);
     return s;
 }
@@ -52,10 +54,11 @@ void encoding_free(Encoding* e) {
 
 // The part [start, end) of a text, with the same map.
 static Text part(const Text* text, int32_t start, int32_t end) {
-    return (Text){text->bytes + start, end - start, text->base + start, text->from ? text->from + start : NULL, text->from ? text->to + start : NULL};
+    return (Text){text->bytes + start, end - start, text->base + start, text->from ? text->from + start : NULL,
+                  text->from ? text->to + start : NULL};
 }
 
-// ---- added tokens -------------------------------------------------------------------------------------------------------------------------------
+// ---- added tokens ----------------------------------------------------------------------------------
 
 static bool word_before(const Text* text, int32_t at) {
     int32_t c, start = character_before(text->bytes, at, 0);
@@ -88,14 +91,20 @@ static int32_t spaces_after(const Text* text, int32_t at) {
     return at;
 }
 
-// The next added token at or after `from`: leftmost, longest, then its rules (single_word, lstrip, rstrip), as AddedVocabulary::find_matches. `scan` is
-// where the search itself goes on, which the blanks taken by rstrip do not move. Returns its index, −1 for none.
-static int32_t next_added(const Tokenizer* t, const Trie* trie, const Text* text, int32_t taken, int32_t* scan, bool special, Range* found) {
+// The next added token at or after `from`: leftmost, longest, then its rules (single_word, lstrip, rstrip), as
+// AddedVocabulary::find_matches. `scan` is where the search itself goes on, which the blanks taken by rstrip do not
+// move. Returns its index, −1 for none.
+static int32_t next_added(const Tokenizer* t, const Trie* trie, const Text* text, int32_t taken, int32_t* scan,
+                          bool special, Range* found) {
     if (!trie->any) return -1;
     while (*scan < text->n) {
         const char* at = text->bytes + *scan;
-        int32_t length = 0, token = trie->first[(unsigned char)*at] ? trie_longest(trie, at, text->n - *scan, &length) : -1;
-        if (token < 0) { (*scan)++; continue; }
+        int32_t length = 0,
+                token = trie->first[(unsigned char)*at] ? trie_longest(trie, at, text->n - *scan, &length) : -1;
+        if (token < 0) {
+            (*scan)++;
+            continue;
+        }
         const AddedToken* a = &t->added[token];
         *found = (Range){*scan, *scan + length};
         *scan += length;
@@ -115,7 +124,7 @@ static void put_added(const Tokenizer* t, const Text* text, int32_t token, Range
     if (r.end > r.start) encoding_put(e, t->added[token].id, origin_from(text, r.start), origin_to(text, r.end - 1));
 }
 
-// ---- the pipeline -------------------------------------------------------------------------------------------------------------------------------
+// ---- the pipeline ----------------------------------------------------------------------------------
 
 static bool encode_words(const Tokenizer* t, Text text, Encoding* e) {
     if (!text.n) return true;
@@ -151,7 +160,8 @@ int64_t tokenizer_encode(const Tokenizer* t, const char* text, size_t length, in
         return -1;
     }
     if (length > MOST_TEXT) {
-        snprintf(e->error, sizeof e->error, "a text of %zu bytes is longer than the %zu that can be encoded at once; cut it", length, MOST_TEXT);
+        snprintf(e->error, sizeof e->error,
+                 "a text of %zu bytes is longer than the %zu that can be encoded at once; cut it", length, MOST_TEXT);
         return -1;
     }
     if (s->owner != t) {

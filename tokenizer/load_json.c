@@ -1,6 +1,7 @@
 /*
-tokenizer.json of Hugging Face `tokenizers`: model (BPE, WordLevel), added tokens, normaliser, pre-tokeniser, post-processor, decoder. Each part is a table
-from the file's type name to a function that appends steps; a type without a row is an error that names it, never a guess.
+tokenizer.json of Hugging Face `tokenizers`: model (BPE, WordLevel), added tokens, normaliser, pre-tokeniser,
+post-processor, decoder. Each part is a table from the file's type name to a function that appends steps; a type without
+a row is an error that names it, never a guess.
 */
 #include <stdlib.h>
 #include <unistd.h>
@@ -8,11 +9,21 @@ from the file's type name to a function that appends steps; a type without a row
 #include <cjson/cJSON.h>
 #include "tokenizer_internal.h"
 
-typedef struct { Tokenizer* t; const char* file; ErrorBuffer error; bool fused; } Loader;
+typedef struct {
+    Tokenizer* t;
+    const char* file;
+    ErrorBuffer error;
+    bool fused;
+} Loader;
 typedef bool (*PartLoader)(Loader* l, const cJSON* part);
-typedef struct { const char* type; PartLoader load; } PartRow;
+typedef struct {
+    const char* type;
+    PartLoader load;
+} PartRow;
 
-static const cJSON* item(const cJSON* object, const char* name) { return cJSON_GetObjectItemCaseSensitive(object, name); }
+static const cJSON* item(const cJSON* object, const char* name) {
+    return cJSON_GetObjectItemCaseSensitive(object, name);
+}
 static const char* string_or(const cJSON* object, const char* name, const char* otherwise) {
     const cJSON* v = item(object, name);
     return cJSON_IsString(v) ? v->valuestring : otherwise;
@@ -22,7 +33,9 @@ static bool bool_or(const cJSON* object, const char* name, bool otherwise) {
     return cJSON_IsBool(v) ? cJSON_IsTrue(v) : otherwise;
 }
 static bool whole(const cJSON* v, int64_t* out) {
-    if (!cJSON_IsNumber(v) || v->valuedouble < 0 || v->valuedouble >= MAX_VOCAB || v->valuedouble != (double)(int64_t)v->valuedouble) return false;
+    if (!cJSON_IsNumber(v) || v->valuedouble < 0 || v->valuedouble >= MAX_VOCAB ||
+        v->valuedouble != (double)(int64_t)v->valuedouble)
+        return false;
     *out = (int64_t)v->valuedouble;
     return true;
 }
@@ -37,13 +50,19 @@ static bool load_part(Loader* l, const cJSON* part, const char* what, const Part
     return tok_error(l->error, "%s: %s of type %.60s is not supported", l->file, what, type);
 }
 
-// ---- normalisers --------------------------------------------------------------------------------------------------------------------------------
+// ---- normalisers -----------------------------------------------------------------------------------
 
 static bool load_normalizer(Loader* l, const cJSON* part);
 
 static bool normalize_simple(Loader* l, const cJSON* part) {
-    static const struct { const char* type; NormalizeType step; } names[] = {
-        {"NFC", NORMALIZE_NFC}, {"NFD", NORMALIZE_NFD}, {"NFKC", NORMALIZE_NFKC}, {"NFKD", NORMALIZE_NFKD}, {"Lowercase", NORMALIZE_LOWERCASE}};
+    static const struct {
+        const char* type;
+        NormalizeType step;
+    } names[] = {{"NFC", NORMALIZE_NFC},
+                 {"NFD", NORMALIZE_NFD},
+                 {"NFKC", NORMALIZE_NFKC},
+                 {"NFKD", NORMALIZE_NFKD},
+                 {"Lowercase", NORMALIZE_LOWERCASE}};
     Normalize step = {0};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(names[i].type, string_or(part, "type", ""))) step.type = names[i].step;
@@ -60,7 +79,9 @@ static bool normalize_prepend(Loader* l, const cJSON* part) {
 }
 
 static bool normalize_strip(Loader* l, const cJSON* part) {
-    Normalize step = {.type = NORMALIZE_STRIP, .left = bool_or(part, "strip_left", false), .right = bool_or(part, "strip_right", false)};
+    Normalize step = {.type = NORMALIZE_STRIP,
+                      .left = bool_or(part, "strip_left", false),
+                      .right = bool_or(part, "strip_right", false)};
     arrput(l->t->normalize, step);
     return true;
 }
@@ -68,11 +89,16 @@ static bool normalize_strip(Loader* l, const cJSON* part) {
 // {"String": …} or {"Regex": …}
 static bool load_pattern(Loader* l, const cJSON* part, const char* what, Pattern* out) {
     const cJSON* pattern = item(part, "pattern");
-    const char *string = cJSON_IsString(pattern) ? pattern->valuestring : string_or(pattern, "String", NULL), *expression = string_or(pattern, "Regex", NULL);
+    const char *string = cJSON_IsString(pattern) ? pattern->valuestring : string_or(pattern, "String", NULL),
+               *expression = string_or(pattern, "Regex", NULL);
     char why[400] = "";
-    if (string) { out->literal = strdup(string); return true; }
+    if (string) {
+        out->literal = strdup(string);
+        return true;
+    }
     if (!expression) return tok_error(l->error, "%s: %s has no pattern (String or Regex)", l->file, what);
-    return pattern_compile(out, expression, (ErrorBuffer){why, sizeof why}) || tok_error(l->error, "%s: %s", l->file, why);
+    return pattern_compile(out, expression, (ErrorBuffer){why, sizeof why}) ||
+           tok_error(l->error, "%s: %s", l->file, why);
 }
 
 static bool normalize_replace(Loader* l, const cJSON* part) {
@@ -91,19 +117,23 @@ static bool normalize_sequence(Loader* l, const cJSON* part) {
 }
 
 static const PartRow normalizers[] = {
-    {"NFC", normalize_simple},   {"NFD", normalize_simple},       {"NFKC", normalize_simple},       {"NFKD", normalize_simple}, {"Lowercase", normalize_simple},
-    {"Prepend", normalize_prepend}, {"Replace", normalize_replace}, {"Strip", normalize_strip}, {"Sequence", normalize_sequence},
+    {"NFC", normalize_simple},      {"NFD", normalize_simple},       {"NFKC", normalize_simple},
+    {"NFKD", normalize_simple},     {"Lowercase", normalize_simple}, {"Prepend", normalize_prepend},
+    {"Replace", normalize_replace}, {"Strip", normalize_strip},      {"Sequence", normalize_sequence},
 };
-static bool load_normalizer(Loader* l, const cJSON* part) { return load_part(l, part, "a normalizer", normalizers, sizeof normalizers / sizeof *normalizers); }
+static bool load_normalizer(Loader* l, const cJSON* part) {
+    return load_part(l, part, "a normalizer", normalizers, sizeof normalizers / sizeof *normalizers);
+}
 
-// ---- pre-tokenisers -----------------------------------------------------------------------------------------------------------------------------
+// ---- pre-tokenisers --------------------------------------------------------------------------------
 
 static bool load_pretokenizer(Loader* l, const cJSON* part);
 
 static bool put_split(Loader* l, const char* pattern, SplitBehaviour behaviour, bool invert) {
     Pretokenize step = {.type = PRETOKENIZE_SPLIT, .behaviour = behaviour, .invert = invert};
     char why[400] = "";
-    bool good = pattern_compile(&step.pattern, pattern, (ErrorBuffer){why, sizeof why}) || tok_error(l->error, "%s: %s", l->file, why);
+    bool good = pattern_compile(&step.pattern, pattern, (ErrorBuffer){why, sizeof why}) ||
+                tok_error(l->error, "%s: %s", l->file, why);
     arrput(l->t->pretokenize, step);
     return good;
 }
@@ -112,7 +142,10 @@ static bool load_behaviour(Loader* l, const cJSON* part, SplitBehaviour* behavio
     static const char* const names[] = {"Isolated", "Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous"};
     const char* name = string_or(part, "behavior", "Isolated");
     for (int i = 0; i < 5; i++)
-        if (!strcmp(name, names[i])) { *behaviour = (SplitBehaviour)i; return true; }
+        if (!strcmp(name, names[i])) {
+            *behaviour = (SplitBehaviour)i;
+            return true;
+        }
     return tok_error(l->error, "%s: the behavior %.40s of a pre_tokenizer is not supported", l->file, name);
 }
 
@@ -165,7 +198,10 @@ static bool load_scheme(Loader* l, const cJSON* part, PrependScheme* scheme) {
     static const char* const names[] = {"always", "first", "never"};
     const char* name = string_or(part, "prepend_scheme", bool_or(part, "add_prefix_space", true) ? "always" : "never");
     for (int i = 0; i < 3; i++)
-        if (!strcmp(name, names[i])) { *scheme = (PrependScheme)i; return true; }
+        if (!strcmp(name, names[i])) {
+            *scheme = (PrependScheme)i;
+            return true;
+        }
     return tok_error(l->error, "%s: the prepend_scheme %.40s of Metaspace is not supported", l->file, name);
 }
 
@@ -182,22 +218,24 @@ static bool pretokenize_metaspace(Loader* l, const cJSON* part) {
 static bool pretokenize_sequence(Loader* l, const cJSON* part) {
     const cJSON* each;
     cJSON_ArrayForEach(each, item(part, "pretokenizers")) {
-        if (l->t->byte_level) return tok_error(l->error, "%s: a pre_tokenizer behind ByteLevel is not supported", l->file);
+        if (l->t->byte_level)
+            return tok_error(l->error, "%s: a pre_tokenizer behind ByteLevel is not supported", l->file);
         if (!load_pretokenizer(l, each)) return false;
     }
     return true;
 }
 
 static const PartRow pretokenizers[] = {
-    {"ByteLevel", pretokenize_byte_level},   {"Split", pretokenize_split},           {"Digits", pretokenize_digits},
-    {"Whitespace", pretokenize_whitespace},  {"Punctuation", pretokenize_punctuation}, {"WhitespaceSplit", pretokenize_whitespace_split},
-    {"Metaspace", pretokenize_metaspace},    {"Sequence", pretokenize_sequence},
+    {"ByteLevel", pretokenize_byte_level},    {"Split", pretokenize_split},
+    {"Digits", pretokenize_digits},           {"Whitespace", pretokenize_whitespace},
+    {"Punctuation", pretokenize_punctuation}, {"WhitespaceSplit", pretokenize_whitespace_split},
+    {"Metaspace", pretokenize_metaspace},     {"Sequence", pretokenize_sequence},
 };
 static bool load_pretokenizer(Loader* l, const cJSON* part) {
     return load_part(l, part, "a pre_tokenizer", pretokenizers, sizeof pretokenizers / sizeof *pretokenizers);
 }
 
-// ---- post-processors ----------------------------------------------------------------------------------------------------------------------------
+// ---- post-processors -------------------------------------------------------------------------------
 
 static bool load_processor(Loader* l, const cJSON* part);
 
@@ -208,7 +246,9 @@ static bool post_nothing(Loader* l, const cJSON* part) {
 }
 
 // An id that the vocabulary gives a text: it may have holes.
-static bool is_token(const Tokenizer* t, int64_t id) { return id >= 0 && id < t->n_vocab && tokenizer_piece(t, (int32_t)id, NULL); }
+static bool is_token(const Tokenizer* t, int64_t id) {
+    return id >= 0 && id < t->n_vocab && tokenizer_piece(t, (int32_t)id, NULL);
+}
 
 // The ids around Sequence A. A processor further down a Sequence wraps what is already there.
 static bool post_template(Loader* l, const cJSON* part) {
@@ -218,14 +258,21 @@ static bool post_template(Loader* l, const cJSON* part) {
     bool behind = false, good = true;
     cJSON_ArrayForEach(each, item(part, "single")) {
         const cJSON* special = item(each, "SpecialToken");
-        if (item(each, "Sequence")) { behind = true; continue; }
+        if (item(each, "Sequence")) {
+            behind = true;
+            continue;
+        }
         const char* name = string_or(special, "id", "");
         const cJSON* ids = item(item(item(part, "special_tokens"), name), "ids");
-        if (!cJSON_IsArray(ids)) good = tok_error(l->error, "%s: the post_processor's token %.60s is not among its special_tokens", l->file, name);
+        if (!cJSON_IsArray(ids))
+            good = tok_error(l->error, "%s: the post_processor's token %.60s is not among its special_tokens", l->file,
+                             name);
         cJSON_ArrayForEach(v, ids) {
             int64_t id;
             if (!good) break;
-            if (!whole(v, &id) || !is_token(t, id)) good = tok_error(l->error, "%s: the post_processor's token %.60s has an id outside the vocabulary", l->file, name);
+            if (!whole(v, &id) || !is_token(t, id))
+                good = tok_error(l->error, "%s: the post_processor's token %.60s has an id outside the vocabulary",
+                                 l->file, name);
             else if (behind) arrput(t->suffix, (int32_t)id);
             else arrput(before, (int32_t)id);
         }
@@ -239,7 +286,8 @@ static bool post_template(Loader* l, const cJSON* part) {
 // RobertaProcessing and BertProcessing: ["</s>", 2] behind, ["<s>", 0] in front.
 static bool post_cls_sep(Loader* l, const cJSON* part) {
     int64_t cls, sep;
-    if (!whole(cJSON_GetArrayItem(item(part, "cls"), 1), &cls) || !whole(cJSON_GetArrayItem(item(part, "sep"), 1), &sep) || !is_token(l->t, cls) || !is_token(l->t, sep))
+    if (!whole(cJSON_GetArrayItem(item(part, "cls"), 1), &cls) ||
+        !whole(cJSON_GetArrayItem(item(part, "sep"), 1), &sep) || !is_token(l->t, cls) || !is_token(l->t, sep))
         return tok_error(l->error, "%s: the post_processor's cls or sep is not a pair of a token and its id", l->file);
     arrins(l->t->prefix, 0, (int32_t)cls);
     arrput(l->t->suffix, (int32_t)sep);
@@ -253,11 +301,14 @@ static bool post_sequence(Loader* l, const cJSON* part) {
 }
 
 static const PartRow processors[] = {
-    {"TemplateProcessing", post_template}, {"ByteLevel", post_nothing}, {"RobertaProcessing", post_cls_sep}, {"BertProcessing", post_cls_sep}, {"Sequence", post_sequence},
+    {"TemplateProcessing", post_template}, {"ByteLevel", post_nothing}, {"RobertaProcessing", post_cls_sep},
+    {"BertProcessing", post_cls_sep},      {"Sequence", post_sequence},
 };
-static bool load_processor(Loader* l, const cJSON* part) { return load_part(l, part, "a post_processor", processors, sizeof processors / sizeof *processors); }
+static bool load_processor(Loader* l, const cJSON* part) {
+    return load_part(l, part, "a post_processor", processors, sizeof processors / sizeof *processors);
+}
 
-// ---- decoders -----------------------------------------------------------------------------------------------------------------------------------
+// ---- decoders --------------------------------------------------------------------------------------
 
 static bool load_decoder(Loader* l, const cJSON* part);
 
@@ -277,7 +328,8 @@ static bool decode_byte_level(Loader* l, const cJSON* part) {
 
 static bool decode_replace(Loader* l, const cJSON* part) {
     const char *pattern = string_or(item(part, "pattern"), "String", NULL), *content = string_or(part, "content", NULL);
-    if (!pattern || !content || l->fused) return tok_error(l->error, "%s: the decoder Replace is supported with a String, before Fuse", l->file);
+    if (!pattern || !content || l->fused)
+        return tok_error(l->error, "%s: the decoder Replace is supported with a String, before Fuse", l->file);
     replace_in_pieces(l->t, pattern, content);
     return true;
 }
@@ -302,7 +354,8 @@ static bool decode_fuse(Loader* l, const cJSON* part) {
 
 static bool decode_strip(Loader* l, const cJSON* part) {
     int64_t start = 0, stop = 0;
-    if (!whole(item(part, "start"), &start) || !whole(item(part, "stop"), &stop) || stop || !l->fused || strcmp(string_or(part, "content", ""), " "))
+    if (!whole(item(part, "start"), &start) || !whole(item(part, "stop"), &stop) || stop || !l->fused ||
+        strcmp(string_or(part, "content", ""), " "))
         return tok_error(l->error, "%s: the decoder Strip is supported for blanks at the start, behind Fuse", l->file);
     l->t->strip_first = (int32_t)start;
     return true;
@@ -323,27 +376,39 @@ static bool decode_sequence(Loader* l, const cJSON* part) {
 }
 
 static const PartRow decoders[] = {
-    {"ByteLevel", decode_byte_level}, {"Replace", decode_replace}, {"ByteFallback", decode_byte_fallback}, {"Fuse", decode_fuse},
-    {"Strip", decode_strip},          {"Metaspace", decode_metaspace}, {"Sequence", decode_sequence},
+    {"ByteLevel", decode_byte_level},
+    {"Replace", decode_replace},
+    {"ByteFallback", decode_byte_fallback},
+    {"Fuse", decode_fuse},
+    {"Strip", decode_strip},
+    {"Metaspace", decode_metaspace},
+    {"Sequence", decode_sequence},
 };
-static bool load_decoder(Loader* l, const cJSON* part) { return load_part(l, part, "a decoder", decoders, sizeof decoders / sizeof *decoders); }
+static bool load_decoder(Loader* l, const cJSON* part) {
+    return load_part(l, part, "a decoder", decoders, sizeof decoders / sizeof *decoders);
+}
 
-// ---- models -------------------------------------------------------------------------------------------------------------------------------------
+// ---- models ----------------------------------------------------------------------------------------
 
 static bool load_vocabulary(Loader* l, const cJSON* model) {
     const cJSON *vocab = item(model, "vocab"), *each;
     if (!cJSON_IsObject(vocab)) return tok_error(l->error, "%s: the model has no object `vocab`", l->file);
     cJSON_ArrayForEach(each, vocab) {
         int64_t id;
-        if (!whole(each, &id)) return tok_error(l->error, "%s: token %.60s of the vocabulary has no whole number as id", l->file, each->string);
+        if (!whole(each, &id))
+            return tok_error(l->error, "%s: token %.60s of the vocabulary has no whole number as id", l->file,
+                             each->string);
         if (!tokenizer_set_piece(l->t, id, each->string, strlen(each->string), l->file, l->error)) return false;
     }
     const char* unk = string_or(model, "unk_token", NULL);
-    if (unk && (l->t->unk = tokenizer_id(l->t, unk)) < 0) return tok_error(l->error, "%s: the unknown token %.60s is not in the vocabulary", l->file, unk);
+    if (unk && (l->t->unk = tokenizer_id(l->t, unk)) < 0)
+        return tok_error(l->error, "%s: the unknown token %.60s is not in the vocabulary", l->file, unk);
     return true;
 }
 
-static int32_t id_of(const Tokenizer* t, const char* text, size_t n) { return piece_find(&t->by_text, t->text, t->arena, text, (uint32_t)n); }
+static int32_t id_of(const Tokenizer* t, const char* text, size_t n) {
+    return piece_find(&t->by_text, t->text, t->arena, text, (uint32_t)n);
+}
 
 // One merge, if its halves and the whole are in the vocabulary.
 static bool put_merge(Tokenizer* t, const char* left, size_t n_left, const char* right, size_t n_right, uint32_t rank) {
@@ -358,8 +423,8 @@ static bool put_merge(Tokenizer* t, const char* left, size_t n_left, const char*
     return true;
 }
 
-// ["left", "right"], or both in one string with a blank between. A few old files have pieces with blanks inside such a string: the blank that leaves two
-// known pieces, which together are a third, is the one meant.
+// ["left", "right"], or both in one string with a blank between. A few old files have pieces with blanks inside such a
+// string: the blank that leaves two known pieces, which together are a third, is the one meant.
 static bool load_merge(Loader* l, const cJSON* merge, uint32_t rank) {
     if (cJSON_IsArray(merge) && merge->child && merge->child->next && !merge->child->next->next) {
         const char *left = cJSON_GetStringValue(merge->child), *right = cJSON_GetStringValue(merge->child->next);
@@ -369,15 +434,18 @@ static bool load_merge(Loader* l, const cJSON* merge, uint32_t rank) {
         for (const char* space = strchr(text, ' '); space; space = strchr(space + 1, ' '))
             if (put_merge(l->t, text, (size_t)(space - text), space + 1, strlen(space + 1), rank)) return true;
     }
-    return tok_error(l->error, "%s: merge %u is not a pair of tokens of the vocabulary that make a third", l->file, rank + 1);
+    return tok_error(l->error, "%s: merge %u is not a pair of tokens of the vocabulary that make a third", l->file,
+                     rank + 1);
 }
 
 static bool model_bpe(Loader* l, const cJSON* model) {
     Tokenizer* t = l->t;
     const cJSON *dropout = item(model, "dropout"), *merges = item(model, "merges"), *each;
-    if (cJSON_IsNumber(dropout) && dropout->valuedouble != 0) return tok_error(l->error, "%s: dropout %g is for training; set it to null", l->file, dropout->valuedouble);
+    if (cJSON_IsNumber(dropout) && dropout->valuedouble != 0)
+        return tok_error(l->error, "%s: dropout %g is for training; set it to null", l->file, dropout->valuedouble);
     if (*string_or(model, "continuing_subword_prefix", "") || *string_or(model, "end_of_word_suffix", ""))
-        return tok_error(l->error, "%s: BPE with continuing_subword_prefix or end_of_word_suffix is not supported", l->file);
+        return tok_error(l->error, "%s: BPE with continuing_subword_prefix or end_of_word_suffix is not supported",
+                         l->file);
     if (!load_vocabulary(l, model)) return false;
     if (!cJSON_IsArray(merges)) return tok_error(l->error, "%s: the model has no array `merges`", l->file);
     merge_table_init(&t->merges, (uint32_t)cJSON_GetArraySize(merges));
@@ -404,16 +472,20 @@ static bool load_model(Loader* l, const cJSON* model) {
     return load_part(l, model, "a model", models, sizeof models / sizeof *models);
 }
 
-// ---- added tokens -------------------------------------------------------------------------------------------------------------------------------
+// ---- added tokens ----------------------------------------------------------------------------------
 
-// A token that the model has keeps the model's id. The content of a normalised token is normalised too, as AddedVocabulary does.
+// A token that the model has keeps the model's id. The content of a normalised token is normalised too, as
+// AddedVocabulary does.
 static bool load_added(Loader* l, const cJSON* entry, Encoding* e) {
     Tokenizer* t = l->t;
     const char* content = string_or(entry, "content", NULL);
     int64_t id;
-    if (!content || !whole(item(entry, "id"), &id)) return tok_error(l->error, "%s: an entry of added_tokens has no content or no id", l->file);
+    if (!content || !whole(item(entry, "id"), &id))
+        return tok_error(l->error, "%s: an entry of added_tokens has no content or no id", l->file);
     if (!*content) return true;
-    AddedToken a = {.special = bool_or(entry, "special", false), .lstrip = bool_or(entry, "lstrip", false), .rstrip = bool_or(entry, "rstrip", false),
+    AddedToken a = {.special = bool_or(entry, "special", false),
+                    .lstrip = bool_or(entry, "lstrip", false),
+                    .rstrip = bool_or(entry, "rstrip", false),
                     .single_word = bool_or(entry, "single_word", false)};
     a.normalized = bool_or(entry, "normalized", !a.special);
     a.id = tokenizer_id(t, content);
@@ -451,12 +523,15 @@ bool load_tokenizer_json(Tokenizer* t, const char* name, const char* data, size_
     Loader l = {t, name, error, false};
     const char* end = NULL;
     cJSON* root = cJSON_ParseWithLengthOpts(data, n + 1, &end, true);
-    if (!root) return tok_error(error, "%s is not JSON: it breaks at byte %lld of %zu", name, end ? (long long)(end - data) : 0ll, n);
+    if (!root)
+        return tok_error(error, "%s is not JSON: it breaks at byte %lld of %zu", name,
+                         end ? (long long)(end - data) : 0ll, n);
     t->format = "tokenizer.json";
     t->default_flags = TOKENIZER_PARSE_SPECIAL;
     t->decode = cJSON_IsObject(item(root, "decoder")) ? DECODE_CONCATENATE : DECODE_JOIN_SPACES;
-    bool good = load_model(&l, item(root, "model")) && load_normalizer(&l, item(root, "normalizer")) && load_pretokenizer(&l, item(root, "pre_tokenizer")) &&
-                load_all_added(&l, item(root, "added_tokens")) && load_processor(&l, item(root, "post_processor")) && load_decoder(&l, item(root, "decoder"));
+    bool good = load_model(&l, item(root, "model")) && load_normalizer(&l, item(root, "normalizer")) &&
+                load_pretokenizer(&l, item(root, "pre_tokenizer")) && load_all_added(&l, item(root, "added_tokens")) &&
+                load_processor(&l, item(root, "post_processor")) && load_decoder(&l, item(root, "decoder"));
     if (good && t->byte_level) unmap_pieces(t);
     good = good && tokenizer_finish(t, name, error);
     cJSON_Delete(root);
@@ -464,7 +539,7 @@ bool load_tokenizer_json(Tokenizer* t, const char* name, const char* data, size_
     return good;
 }
 
-// ---- bos and eos from the files beside ----------------------------------------------------------------------------------------------------------
+// ---- bos and eos from the files beside -------------------------------------------------------------
 
 static int32_t end_token(const Tokenizer* t, const cJSON* root, const char* name) {
     char with_id[40];

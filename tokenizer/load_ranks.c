@@ -1,15 +1,17 @@
 /*
-Two older formats of byte-level BPE. tiktoken's ranks: one line a token, `base64 rank`; the merges are implied, two pieces merge when their bytes together
-are a piece, the lowest rank first. GPT-2's own pair: encoder.json (piece → id, bytes written as printable characters) and vocab.bpe (merges in order).
+Two older formats of byte-level BPE. tiktoken's ranks: one line a token, `base64 rank`; the merges are implied, two
+pieces merge when their bytes together are a piece, the lowest rank first. GPT-2's own pair: encoder.json (piece → id,
+bytes written as printable characters) and vocab.bpe (merges in order).
 */
 #include <stdlib.h>
 // defines: cJSON
 #include <cjson/cJSON.h>
 #include "tokenizer_internal.h"
 
-// ---- merges that follow from the vocabulary -------------------------------------------------------------------------------------------------------
+// ---- merges that follow from the vocabulary --------------------------------------------------------
 
-// Id of a part of a piece; sentencepiece's symbols may also be single characters that are no pieces, which get virtual ids.
+// Id of a part of a piece; sentencepiece's symbols may also be single characters that are no pieces, which get virtual
+// ids.
 static int32_t part_id(Tokenizer* t, const char* bytes, uint32_t n) {
     int32_t id = piece_find(&t->by_raw, t->raw, t->arena, bytes, n), c;
     if (id >= 0 || !t->late_fallback || utf8_decode(bytes, n, &c) != (int)n || c < 0) return id;
@@ -41,15 +43,27 @@ void merges_from_vocabulary(Tokenizer* t, const uint32_t* rank) {
     }
 }
 
-// ---- tiktoken -----------------------------------------------------------------------------------------------------------------------------------
+// ---- tiktoken --------------------------------------------------------------------------------------
 
-#define LLAMA3_PATTERN "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define LLAMA3_PATTERN                                                         \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| " \
+    "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 #define LLAMA3_SPECIAL 256
 
-// The file holds neither pattern nor special tokens: both are in the code that comes with it, here Llama-3's. The ones behind these names are reserved tokens.
-static const char* const llama3_special[] = {
-    "<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>", "<|reserved_special_token_1|>", "<|finetune_right_pad_id|>", "<|step_id|>",
-    "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", "<|eot_id|>", "<|python_tag|>", "<|image|>"};
+// The file holds neither pattern nor special tokens: both are in the code that comes with it, here Llama-3's. The ones
+// behind these names are reserved tokens.
+static const char* const llama3_special[] = {"<|begin_of_text|>",
+                                             "<|end_of_text|>",
+                                             "<|reserved_special_token_0|>",
+                                             "<|reserved_special_token_1|>",
+                                             "<|finetune_right_pad_id|>",
+                                             "<|step_id|>",
+                                             "<|start_header_id|>",
+                                             "<|end_header_id|>",
+                                             "<|eom_id|>",
+                                             "<|eot_id|>",
+                                             "<|python_tag|>",
+                                             "<|image|>"};
 
 static int base64_value(char c) {
     if (c >= 'A' && c <= 'Z') return c - 'A';
@@ -97,10 +111,13 @@ bool load_tiktoken(Tokenizer* t, const char* name, const char* data, size_t n, E
     char piece[MAX_PIECE];
     for (int64_t line = 1; p < end; line++) {
         int length = base64_decode(&p, piece, sizeof piece);
-        if (length <= 0) return tok_error(error, "%s:%lld: not a line of base64 (up to %d bytes), a blank and a rank", name, (long long)line, MAX_PIECE);
+        if (length <= 0)
+            return tok_error(error, "%s:%lld: not a line of base64 (up to %d bytes), a blank and a rank", name,
+                             (long long)line, MAX_PIECE);
         char* behind;
         long long rank = strtoll(p, &behind, 10);
-        if (behind == p || (*behind != '\n' && *behind != '\r' && behind != end)) return tok_error(error, "%s:%lld: the rank is not a number", name, (long long)line);
+        if (behind == p || (*behind != '\n' && *behind != '\r' && behind != end))
+            return tok_error(error, "%s:%lld: the rank is not a number", name, (long long)line);
         char where[300];
         snprintf(where, sizeof where, "%.250s:%lld", name, (long long)line);
         if (!tokenizer_set_piece(t, rank, piece, (size_t)length, where, error)) return false;
@@ -112,7 +129,8 @@ bool load_tiktoken(Tokenizer* t, const char* name, const char* data, size_t n, E
     merges_from_vocabulary(t, NULL);
     for (int i = 0; i < 256; i++) {
         char c = (char)i;
-        if (piece_find(&t->by_raw, t->raw, t->arena, &c, 1) < 0) return tok_error(error, "%s: byte 0x%02X has no rank", name, i);
+        if (piece_find(&t->by_raw, t->raw, t->arena, &c, 1) < 0)
+            return tok_error(error, "%s: byte 0x%02X has no rank", name, i);
     }
     const int32_t base = t->n_vocab, named = sizeof llama3_special / sizeof *llama3_special;
     for (int32_t i = 0; i < LLAMA3_SPECIAL; i++) {
@@ -126,14 +144,15 @@ bool load_tiktoken(Tokenizer* t, const char* name, const char* data, size_t n, E
     return put_split(t, LLAMA3_PATTERN, error) && tokenizer_finish(t, name, error);
 }
 
-// ---- encoder.json + vocab.bpe -------------------------------------------------------------------------------------------------------------------
+// ---- encoder.json + vocab.bpe ----------------------------------------------------------------------
 
 static bool load_vocab(Tokenizer* t, const char* name, const char* data, size_t n, ErrorBuffer error) {
     cJSON *root = cJSON_ParseWithLengthOpts(data, n + 1, NULL, true), *each;
     bool good = cJSON_IsObject(root) || tok_error(error, "%s is not a JSON object of tokens and ids", name);
     cJSON_ArrayForEach(each, root) {
         if (!good) break;
-        if (!cJSON_IsNumber(each) || !(each->valuedouble >= 0 && each->valuedouble < MAX_VOCAB) || each->valuedouble != (double)(int32_t)each->valuedouble)
+        if (!cJSON_IsNumber(each) || !(each->valuedouble >= 0 && each->valuedouble < MAX_VOCAB) ||
+            each->valuedouble != (double)(int32_t)each->valuedouble)
             good = tok_error(error, "%s: token %.60s has no id from 0 to %d", name, each->string, MAX_VOCAB - 1);
         else good = tokenizer_set_piece(t, (int64_t)each->valuedouble, each->string, strlen(each->string), name, error);
     }
@@ -141,7 +160,9 @@ static bool load_vocab(Tokenizer* t, const char* name, const char* data, size_t 
     return good;
 }
 
-static int32_t id_of(const Tokenizer* t, const char* bytes, size_t n) { return piece_find(&t->by_text, t->text, t->arena, bytes, (uint32_t)n); }
+static int32_t id_of(const Tokenizer* t, const char* bytes, size_t n) {
+    return piece_find(&t->by_text, t->text, t->arena, bytes, (uint32_t)n);
+}
 
 static bool load_merges(Tokenizer* t, const char* name, const char* data, ErrorBuffer error) {
     uint32_t rank = 0;
@@ -155,18 +176,24 @@ static bool load_merges(Tokenizer* t, const char* name, const char* data, ErrorB
         if (start == end || !strncmp(start, "#version", 8)) continue;
         const char* space = memchr(start, ' ', (size_t)(end - start));
         char both[1024];
-        if (!space || space == start || space + 1 == end || (size_t)(end - start) >= sizeof both) return tok_error(error, "%s:%lld: not a pair of tokens", name, (long long)line);
+        if (!space || space == start || space + 1 == end || (size_t)(end - start) >= sizeof both)
+            return tok_error(error, "%s:%lld: not a pair of tokens", name, (long long)line);
         size_t n_left = (size_t)(space - start), n_right = (size_t)(end - space - 1);
         memcpy(both, start, n_left);
         memcpy(both + n_left, space + 1, n_right);
-        int32_t left = id_of(t, start, n_left), right = id_of(t, space + 1, n_right), id = id_of(t, both, n_left + n_right);
-        if (left < 0 || right < 0 || id < 0) return tok_error(error, "%s:%lld: a token of this merge is not in the vocabulary; do the two files belong together?", name, (long long)line);
+        int32_t left = id_of(t, start, n_left), right = id_of(t, space + 1, n_right),
+                id = id_of(t, both, n_left + n_right);
+        if (left < 0 || right < 0 || id < 0)
+            return tok_error(
+                error, "%s:%lld: a token of this merge is not in the vocabulary; do the two files belong together?",
+                name, (long long)line);
         merge_add(&t->merges, left, right, rank++, id);
     }
     return true;
 }
 
-bool load_vocab_and_merges(Tokenizer* t, const char* vocab_name, const char* vocab, size_t n_vocab, const char* merges_name, const char* merges, ErrorBuffer error) {
+bool load_vocab_and_merges(Tokenizer* t, const char* vocab_name, const char* vocab, size_t n_vocab,
+                           const char* merges_name, const char* merges, ErrorBuffer error) {
     if (!load_vocab(t, vocab_name, vocab, n_vocab, error) || !load_merges(t, merges_name, merges, error)) return false;
     t->format = "encoder.json + vocab.bpe";
     t->decode = DECODE_CONCATENATE;

@@ -1,15 +1,24 @@
 /*
-sentencepiece's tokenizer.model: a protobuf of pieces with scores, how it was trained and how it normalises. BPE models only: two symbols merge when
-together they are a piece, the highest score first. The few fields that matter are read by number; the rest is skipped.
+sentencepiece's tokenizer.model: a protobuf of pieces with scores, how it was trained and how it normalises. BPE models
+only: two symbols merge when together they are a piece, the highest score first. The few fields that matter are read by
+number; the rest is skipped.
 */
 #include <math.h>
 #include <stdlib.h>
 #include "tokenizer_internal.h"
 
-// ---- protobuf -----------------------------------------------------------------------------------------------------------------------------------
+// ---- protobuf --------------------------------------------------------------------------------------
 
-typedef struct { const unsigned char *at, *end; bool bad; } Wire;
-typedef struct { uint32_t number; int type; uint64_t value; Wire bytes; } Field;  // type 0 varint, 1 eight bytes, 2 bytes, 5 four bytes
+typedef struct {
+    const unsigned char *at, *end;
+    bool bad;
+} Wire;
+typedef struct {
+    uint32_t number;
+    int type;
+    uint64_t value;
+    Wire bytes;
+} Field;  // type 0 varint, 1 eight bytes, 2 bytes, 5 four bytes
 
 static uint64_t varint(Wire* w) {
     uint64_t v = 0;
@@ -32,7 +41,10 @@ static bool next_field(Wire* w, Field* f) {
     else if (f->type == 2) n = varint(w);
     else if (f->type == 5) n = 4;
     else w->bad = true;
-    if (w->bad || n > (uint64_t)(w->end - w->at)) { w->bad = true; return false; }
+    if (w->bad || n > (uint64_t)(w->end - w->at)) {
+        w->bad = true;
+        return false;
+    }
     f->bytes = (Wire){w->at, w->at + n, false};
     w->at += n;
     return true;
@@ -40,7 +52,7 @@ static bool next_field(Wire* w, Field* f) {
 
 static size_t field_length(const Field* f) { return (size_t)(f->bytes.end - f->bytes.at); }
 
-// ---- the model ----------------------------------------------------------------------------------------------------------------------------------
+// ---- the model -------------------------------------------------------------------------------------
 
 enum { NORMAL = 1, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE };
 enum { UNIGRAM = 1, BPE, WORD, CHAR };
@@ -49,9 +61,9 @@ typedef struct {
     Tokenizer* t;
     const char* file;
     ErrorBuffer error;
-    float* score;        // stb_ds, by id
+    float* score;  // stb_ds, by id
     uint64_t model;
-    bool suffix;         // treat_whitespace_as_suffix
+    bool suffix;  // treat_whitespace_as_suffix
     char bos[64], eos[64];
     Normalize step;
 } Model;
@@ -69,9 +81,11 @@ static bool read_piece(Model* m, Wire w) {
     int32_t id = t->n_vocab;
     const char* bytes = (const char*)text.bytes.at;
     size_t n = field_length(&text);
-    if (n > MAX_PIECE) return tok_error(m->error, "%s: piece %d is of %zu bytes, more than %d", m->file, id, n, MAX_PIECE);
+    if (n > MAX_PIECE)
+        return tok_error(m->error, "%s: piece %d is of %zu bytes, more than %d", m->file, id, n, MAX_PIECE);
     if (w.bad || !n || !isfinite(score)) return tok_error(m->error, "%s: piece %d is damaged", m->file, id);
-    if (type == UNUSED || type < NORMAL || type > BYTE) return tok_error(m->error, "%s: piece %d is of type %d, which is not supported", m->file, id, (int)type);
+    if (type == UNUSED || type < NORMAL || type > BYTE)
+        return tok_error(m->error, "%s: piece %d is of type %d, which is not supported", m->file, id, (int)type);
     if (!tokenizer_set_piece(t, id, bytes, n, m->file, m->error)) return false;
     arrput(m->score, score);
     if (type != NORMAL && type != USER_DEFINED) t->raw[id].at = NO_SPAN;
@@ -80,7 +94,8 @@ static bool read_piece(Model* m, Wire w) {
     if (type == UNKNOWN) t->out[id] = arena_put(t, " \xE2\x81\x87 ", 5);  // sentencepiece's unk_surface
     if (type == CONTROL || type == USER_DEFINED) {
         // User-defined pieces are found before anything merges; control pieces only where special text is asked for.
-        AddedToken a = {.id = id, .content = t->text[id], .special = type == CONTROL, .normalized = type == USER_DEFINED};
+        AddedToken a = {
+            .id = id, .content = t->text[id], .special = type == CONTROL, .normalized = type == USER_DEFINED};
         tokenizer_add_token(t, a);
     }
     return true;
@@ -92,8 +107,10 @@ static bool read_trainer(Model* m, Wire w) {
         if (f.number == 3 && f.type == 0) m->model = f.value;
         if (f.number == 24 && f.type == 0) m->suffix = f.value;
         if (f.number == 35 && f.type == 0) m->t->byte_fallback = f.value;
-        if (f.number == 46 && f.type == 2) snprintf(m->bos, sizeof m->bos, "%.*s", (int)field_length(&f) & 63, (const char*)f.bytes.at);
-        if (f.number == 47 && f.type == 2) snprintf(m->eos, sizeof m->eos, "%.*s", (int)field_length(&f) & 63, (const char*)f.bytes.at);
+        if (f.number == 46 && f.type == 2)
+            snprintf(m->bos, sizeof m->bos, "%.*s", (int)field_length(&f) & 63, (const char*)f.bytes.at);
+        if (f.number == 47 && f.type == 2)
+            snprintf(m->eos, sizeof m->eos, "%.*s", (int)field_length(&f) & 63, (const char*)f.bytes.at);
     }
     return !w.bad || tok_error(m->error, "%s: the trainer's part is damaged", m->file);
 }
@@ -110,7 +127,8 @@ static bool read_normalizer(Model* m, Wire w) {
     }
     if (w.bad) return tok_error(m->error, "%s: the normaliser's part is damaged", m->file);
     int n = (int)field_length(&name);
-    return !charsmap || tok_error(m->error, "%s: the normaliser %.*s is not supported, identity is", m->file, n < 40 ? n : 40, n ? (const char*)name.bytes.at : "");
+    return !charsmap || tok_error(m->error, "%s: the normaliser %.*s is not supported, identity is", m->file,
+                                  n < 40 ? n : 40, n ? (const char*)name.bytes.at : "");
 }
 
 static int descending(const void* a, const void* b) {
@@ -141,7 +159,9 @@ static uint32_t* ranks_of(const float* score, int32_t n) {
 static bool finish_model(Model* m) {
     static const char* const names[] = {"unknown", "unigram", "BPE", "word", "char"};
     Tokenizer* t = m->t;
-    if (m->model != BPE) return tok_error(m->error, "%s: a sentencepiece model of type %s is not supported, BPE is", m->file, names[m->model <= CHAR ? m->model : 0]);
+    if (m->model != BPE)
+        return tok_error(m->error, "%s: a sentencepiece model of type %s is not supported, BPE is", m->file,
+                         names[m->model <= CHAR ? m->model : 0]);
     if (m->suffix) return tok_error(m->error, "%s: treat_whitespace_as_suffix is not supported", m->file);
     if (t->unk < 0) return tok_error(m->error, "%s: no unknown piece", m->file);
     for (int i = 0; i < 256 && t->byte_fallback; i++) {
@@ -170,7 +190,12 @@ static bool finish_model(Model* m) {
 }
 
 bool load_sentencepiece(Tokenizer* t, const char* name, const char* data, size_t n, ErrorBuffer error) {
-    Model m = {.t = t, .file = name, .error = error, .model = UNIGRAM, .bos = "<s>", .eos = "</s>",
+    Model m = {.t = t,
+               .file = name,
+               .error = error,
+               .model = UNIGRAM,
+               .bos = "<s>",
+               .eos = "</s>",
                .step = {.type = NORMALIZE_SENTENCEPIECE, .left = true, .right = true, .escape = true}};
     Wire w = {(const unsigned char*)data, (const unsigned char*)data + n, false};
     Field f;
@@ -181,7 +206,10 @@ bool load_sentencepiece(Tokenizer* t, const char* name, const char* data, size_t
         if (f.number == 2) good = read_trainer(&m, f.bytes);
         if (f.number == 3) good = read_normalizer(&m, f.bytes);
     }
-    if (good && (w.bad || !t->n_vocab)) good = tok_error(error, "%s is no tokenizer that is known here (JSON, tiktoken ranks, sentencepiece), or it is truncated", name);
+    if (good && (w.bad || !t->n_vocab))
+        good = tok_error(
+            error, "%s is no tokenizer that is known here (JSON, tiktoken ranks, sentencepiece), or it is truncated",
+            name);
     good = good && finish_model(&m);
     arrfree(m.score);
     return good;

@@ -1,18 +1,25 @@
 /*
-Cutting a text into words: regular expressions through PCRE2 and the pre-tokenisers, which are all "split at this pattern, and do this with what matched"
-or put a space in front. The patterns are written for other libraries (Oniguruma, Rust's regex), so the classes that those define differently are spelled
-out first.
+Cutting a text into words: regular expressions through PCRE2 and the pre-tokenisers, which are all "split at this
+pattern, and do this with what matched" or put a space in front. The patterns are written for other libraries
+(Oniguruma, Rust's regex), so the classes that those define differently are spelled out first.
 */
 #include <stdlib.h>
 #include "tokenizer_internal.h"
 
-// ---- regular expressions ------------------------------------------------------------------------------------------------------------------------
+// ---- regular expressions ---------------------------------------------------------------------------
 
-// Classes that PCRE2 (with UCP) reads otherwise: its \s takes U+180E, its \w leaves out marks, and its Unicode is older than that of the formats' own
-// libraries. `inside` is what stands for the class between brackets; `younger` are characters that belong to it as well.
+// Classes that PCRE2 (with UCP) reads otherwise: its \s takes U+180E, its \w leaves out marks, and its Unicode is older
+// than that of the formats' own libraries. `inside` is what stands for the class between brackets; `younger` are
+// characters that belong to it as well.
 #define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}"
 #define RANGES(table) table, sizeof table / sizeof *table
-static const struct { const char* name; bool negated; const char* inside; const CharacterRange* younger; size_t n_younger; } classes[] = {
+static const struct {
+    const char* name;
+    bool negated;
+    const char* inside;
+    const CharacterRange* younger;
+    size_t n_younger;
+} classes[] = {
     {"s", false, "\\p{White_Space}", NULL, 0},
     {"S", true, "\\p{White_Space}", NULL, 0},
     {"w", false, WORD, RANGES(younger_words)},
@@ -44,12 +51,20 @@ void put_characters(char** out, const CharacterRange* ranges, size_t n) {
 static bool respell(const char* pattern, char** out, ErrorBuffer error) {
     bool inside = false;
     for (const char* p = pattern; *p; p++) {
-        if (*p == '[' && inside && p[1] != ':') return tok_error(error, "the regular expression %.200s nests brackets, which is not supported", pattern);
+        if (*p == '[' && inside && p[1] != ':')
+            return tok_error(error, "the regular expression %.200s nests brackets, which is not supported", pattern);
         if (*p == '[' && inside)  // [:alpha:]
             while (p[1] && (p[0] != ':' || p[1] != ']')) arrput(*out, *p++);
-        if (*p == ':' && p[1] == ']' && inside) { put_text(out, ":]"); p++; continue; }
+        if (*p == ':' && p[1] == ']' && inside) {
+            put_text(out, ":]");
+            p++;
+            continue;
+        }
         if (*p == '[' || *p == ']') inside = *p == '[';
-        if (*p != '\\' || !p[1]) { arrput(*out, *p); continue; }
+        if (*p != '\\' || !p[1]) {
+            arrput(*out, *p);
+            continue;
+        }
         int c = 0;
         while (c < N_CLASSES && strncmp(p + 1, classes[c].name, strlen(classes[c].name))) c++;
         if (c == N_CLASSES) {
@@ -57,7 +72,9 @@ static bool respell(const char* pattern, char** out, ErrorBuffer error) {
             arrput(*out, *p);
             continue;
         }
-        if (inside && classes[c].negated && classes[c].younger) return tok_error(error, "the regular expression %.200s has \\%s inside brackets, which is not supported", pattern, classes[c].name);
+        if (inside && classes[c].negated && classes[c].younger)
+            return tok_error(error, "the regular expression %.200s has \\%s inside brackets, which is not supported",
+                             pattern, classes[c].name);
         if (!inside) put_text(out, classes[c].negated ? "[^" : "[");
         if (inside && classes[c].negated) put_text(out, classes[c].name[0] == 'S' ? "\\P{White_Space}" : "\\P{Nd}");
         else put_text(out, classes[c].inside);
@@ -74,7 +91,8 @@ bool pattern_compile(Pattern* p, const char* regex, ErrorBuffer error) {
     PCRE2_SIZE at;
     bool good = respell(regex, &spelled, error);
     if (good) {
-        p->code = pcre2_compile((PCRE2_SPTR)spelled, (PCRE2_SIZE)arrlen(spelled), PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &code, &at, NULL);
+        p->code = pcre2_compile((PCRE2_SPTR)spelled, (PCRE2_SIZE)arrlen(spelled),
+                                PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &code, &at, NULL);
         if (p->code) {
             p->jit = pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE) == 0;
         } else {
@@ -101,18 +119,22 @@ static int literal_search(const char* literal, const char* bytes, int32_t n, int
     return 1;
 }
 
-// Bytes that are not UTF-8 must not reach PCRE2, which would have to check every text, every time: the callers cut them out first (utf8_stretch).
+// Bytes that are not UTF-8 must not reach PCRE2, which would have to check every text, every time: the callers cut them
+// out first (utf8_stretch).
 int pattern_search(const Pattern* p, const char* bytes, int32_t n, int32_t from, Range* found, Encoding* e) {
     struct TokenizerScratch* s = e->scratch;
     if (p->literal) return literal_search(p->literal, bytes, n, from, found);
     while (from < n) {
-        int result = p->jit ? pcre2_jit_match(p->code, (PCRE2_SPTR)bytes, (PCRE2_SIZE)n, (PCRE2_SIZE)from, 0, s->match, s->context)
-                            : pcre2_match(p->code, (PCRE2_SPTR)bytes, (PCRE2_SIZE)n, (PCRE2_SIZE)from, PCRE2_NO_UTF_CHECK, s->match, s->context);
+        int result = p->jit ? pcre2_jit_match(p->code, (PCRE2_SPTR)bytes, (PCRE2_SIZE)n, (PCRE2_SIZE)from, 0, s->match,
+                                              s->context)
+                            : pcre2_match(p->code, (PCRE2_SPTR)bytes, (PCRE2_SIZE)n, (PCRE2_SIZE)from,
+                                          PCRE2_NO_UTF_CHECK, s->match, s->context);
         if (result == PCRE2_ERROR_NOMATCH) return 0;
         if (result < 0) {
             PCRE2_UCHAR why[128];
             pcre2_get_error_message(result, why, sizeof why);
-            snprintf(e->error, sizeof e->error, "the tokenizer's regular expression failed at byte %d of a text: %s", from, (char*)why);
+            snprintf(e->error, sizeof e->error, "the tokenizer's regular expression failed at byte %d of a text: %s",
+                     from, (char*)why);
             return -1;
         }
         const PCRE2_SIZE* v = pcre2_get_ovector_pointer(s->match);
@@ -121,12 +143,13 @@ int pattern_search(const Pattern* p, const char* bytes, int32_t n, int32_t from,
             return 1;
         }
         from = (int32_t)v[1];  // an empty match: go on behind the next character
-        do from++; while (from < n && ((unsigned char)bytes[from] & 0xC0) == 0x80);
+        do from++;
+        while (from < n && ((unsigned char)bytes[from] & 0xC0) == 0x80);
     }
     return 0;
 }
 
-// ---- splitting ----------------------------------------------------------------------------------------------------------------------------------
+// ---- splitting -------------------------------------------------------------------------------------
 
 static inline void put_range(Range** out, int32_t start, int32_t end) {
     if (end > start) {
@@ -135,11 +158,14 @@ static inline void put_range(Range** out, int32_t start, int32_t end) {
     }
 }
 
-// One stretch that is a match or lies between matches, after `tokenizers`' SplitDelimiterBehavior. `previous`: whether the stretch before was a match.
-static void put_stretch(Range** out, ptrdiff_t first, SplitBehaviour behaviour, Range stretch, bool match, bool previous) {
+// One stretch that is a match or lies between matches, after `tokenizers`' SplitDelimiterBehavior. `previous`: whether
+// the stretch before was a match.
+static void put_stretch(Range** out, ptrdiff_t first, SplitBehaviour behaviour, Range stretch, bool match,
+                        bool previous) {
     bool any = arrlen(*out) > first;
     if (behaviour == SPLIT_REMOVED && match) return;
-    bool join = any && ((behaviour == SPLIT_CONTIGUOUS && match && previous) || (behaviour == SPLIT_MERGED_WITH_PREVIOUS && match && !previous) ||
+    bool join = any && ((behaviour == SPLIT_CONTIGUOUS && match && previous) ||
+                        (behaviour == SPLIT_MERGED_WITH_PREVIOUS && match && !previous) ||
                         (behaviour == SPLIT_MERGED_WITH_NEXT && !match && previous));
     if (join) arrlast(*out).end = stretch.end;
     else put_range(out, stretch.start, stretch.end);
@@ -161,11 +187,13 @@ static bool split_valid(const Pretokenize* step, const Text* text, Range range, 
             put_range(out, range.start + found.start, range.start + found.end);
         } else {
             if (found.start > from) {
-                put_stretch(out, first, step->behaviour, (Range){range.start + from, range.start + found.start}, step->invert, previous);
+                put_stretch(out, first, step->behaviour, (Range){range.start + from, range.start + found.start},
+                            step->invert, previous);
                 previous = step->invert;
             }
             if (result) {
-                put_stretch(out, first, step->behaviour, (Range){range.start + found.start, range.start + found.end}, !step->invert, previous);
+                put_stretch(out, first, step->behaviour, (Range){range.start + found.start, range.start + found.end},
+                            !step->invert, previous);
                 previous = !step->invert;
             }
         }
@@ -185,7 +213,7 @@ static bool split_range(const Pretokenize* step, const Text* text, Range range, 
     return true;
 }
 
-// ---- steps that put something in front ------------------------------------------------------------------------------------------------------------
+// ---- steps that put something in front -------------------------------------------------------------
 
 static void prefix_space(Text* text, Encoding* e) {
     struct TokenizerScratch* s = e->scratch;
@@ -209,8 +237,10 @@ static void metaspace(const Pretokenize* step, Text* text, Encoding* e) {
     for (ptrdiff_t i = 0; i < arrlen(s->ranges); i++) {
         Range r = s->ranges[i];
         int32_t start = (int32_t)arrlen(b->bytes), from = origin_from(text, r.start);
-        bool there = text->bytes[r.start] == ' ' || (r.end - r.start >= n_mark && !memcmp(text->bytes + r.start, mark, (size_t)n_mark));
-        if (!there && (step->scheme == PREPEND_ALWAYS || (step->scheme == PREPEND_FIRST && from == 0))) put_in_front(b, mark, n_mark, text, r.start);
+        bool there = text->bytes[r.start] == ' ' ||
+                     (r.end - r.start >= n_mark && !memcmp(text->bytes + r.start, mark, (size_t)n_mark));
+        if (!there && (step->scheme == PREPEND_ALWAYS || (step->scheme == PREPEND_FIRST && from == 0)))
+            put_in_front(b, mark, n_mark, text, r.start);
         for (int32_t at = r.start; at < r.end;) {
             const char* space = memchr(text->bytes + at, ' ', (size_t)(r.end - at));
             int32_t stop = space ? (int32_t)(space - text->bytes) : r.end;
@@ -221,7 +251,10 @@ static void metaspace(const Pretokenize* step, Text* text, Encoding* e) {
         int32_t end = (int32_t)arrlen(b->bytes), cut = start;
         if (step->split)
             for (int32_t at = start + 1; at + n_mark <= end; at++)
-                if (!memcmp(b->bytes + at, mark, (size_t)n_mark)) { put_range(&s->ranges_next, cut, at); cut = at; }
+                if (!memcmp(b->bytes + at, mark, (size_t)n_mark)) {
+                    put_range(&s->ranges_next, cut, at);
+                    cut = at;
+                }
         put_range(&s->ranges_next, cut, end);
     }
     Range* swap = s->ranges;
@@ -230,7 +263,7 @@ static void metaspace(const Pretokenize* step, Text* text, Encoding* e) {
     *text = buffer_text(b);
 }
 
-// ---- all of it ----------------------------------------------------------------------------------------------------------------------------------
+// ---- all of it -------------------------------------------------------------------------------------
 
 bool pretokenize_text(const Tokenizer* t, Text* text, Encoding* e) {
     struct TokenizerScratch* s = e->scratch;
@@ -238,8 +271,14 @@ bool pretokenize_text(const Tokenizer* t, Text* text, Encoding* e) {
     put_range(&s->ranges, 0, text->n);
     for (ptrdiff_t i = 0; i < arrlen(t->pretokenize); i++) {
         const Pretokenize* step = &t->pretokenize[i];
-        if (step->type == PRETOKENIZE_PREFIX_SPACE) { prefix_space(text, e); continue; }
-        if (step->type == PRETOKENIZE_METASPACE) { metaspace(step, text, e); continue; }
+        if (step->type == PRETOKENIZE_PREFIX_SPACE) {
+            prefix_space(text, e);
+            continue;
+        }
+        if (step->type == PRETOKENIZE_METASPACE) {
+            metaspace(step, text, e);
+            continue;
+        }
         arrsetlen(s->ranges_next, 0);
         for (ptrdiff_t j = 0; j < arrlen(s->ranges); j++)
             if (!split_range(step, text, s->ranges[j], &s->ranges_next, e)) return false;

@@ -1,5 +1,5 @@
-/* The tables that encoding looks up: pieces by their bytes, merges by their pair of ids, added tokens in a trie. Open addressing at half load, written once
-   while loading and only read afterwards. */
+/* The tables that encoding looks up: pieces by their bytes, merges by their pair of ids, added tokens in a trie. Open
+   addressing at half load, written once while loading and only read afterwards. */
 #include <stdlib.h>
 #include "tokenizer_internal.h"
 
@@ -64,11 +64,13 @@ bool piece_add(PieceTable* p, const Span* spans, const char* arena, int32_t id) 
     return true;
 }
 
-// ---- merges -------------------------------------------------------------------------------------------------------------------------------------
+// ---- merges ----------------------------------------------------------------------------------------
 
 #define NO_PAIR UINT64_MAX
 static inline uint64_t pair_of(int32_t left, int32_t right) { return (uint64_t)(uint32_t)left << 32 | (uint32_t)right; }
-static inline uint64_t pair_slot(uint64_t pair) { return (pair * 0x9E3779B97F4A7C15u ^ pair >> 29) * 0xff51afd7ed558ccdu >> 24; }
+static inline uint64_t pair_slot(uint64_t pair) {
+    return (pair * 0x9E3779B97F4A7C15u ^ pair >> 29) * 0xff51afd7ed558ccdu >> 24;
+}
 
 void merge_table_init(MergeTable* m, uint32_t expected) {
     uint64_t n = slots_for(expected);
@@ -94,18 +96,24 @@ bool merge_add(MergeTable* m, int32_t left, int32_t right, uint32_t rank, int32_
         MergeTable old = *m;
         merge_table_init(m, (uint32_t)(old.mask + 1));
         for (uint64_t i = 0; i <= old.mask; i++)
-            if (old.slot[i].pair != NO_PAIR) merge_add(m, (int32_t)(old.slot[i].pair >> 32), (int32_t)old.slot[i].pair, old.slot[i].rank, old.slot[i].id);
+            if (old.slot[i].pair != NO_PAIR)
+                merge_add(m, (int32_t)(old.slot[i].pair >> 32), (int32_t)old.slot[i].pair, old.slot[i].rank,
+                          old.slot[i].id);
         free(old.slot);
     }
     uint64_t pair = pair_of(left, right), i = pair_slot(pair) & m->mask;
     for (; m->slot[i].pair != NO_PAIR; i = (i + 1) & m->mask)
-        if (m->slot[i].pair == pair) { m->slot[i].rank = rank; m->slot[i].id = id; return false; }
+        if (m->slot[i].pair == pair) {
+            m->slot[i].rank = rank;
+            m->slot[i].id = id;
+            return false;
+        }
     m->slot[i] = (Merge){pair, rank, id};
     m->n++;
     return true;
 }
 
-// ---- added tokens -------------------------------------------------------------------------------------------------------------------------------
+// ---- added tokens ----------------------------------------------------------------------------------
 
 void trie_add(Trie* t, const char* bytes, uint32_t n, int32_t token) {
     if (!n) return;
@@ -132,7 +140,10 @@ int32_t trie_longest(const Trie* t, const char* bytes, int64_t n, int32_t* lengt
         at = t->node[at].child;
         while (at >= 0 && t->node[at].byte != (unsigned char)bytes[i]) at = t->node[at].sibling;
         if (at < 0) break;
-        if (t->node[at].token >= 0) { best = t->node[at].token; *length = (int32_t)i + 1; }
+        if (t->node[at].token >= 0) {
+            best = t->node[at].token;
+            *length = (int32_t)i + 1;
+        }
     }
     return best;
 }

@@ -1,13 +1,13 @@
 /*
-Texts that remember, byte by byte, where in the original they came from, and the normalisers that rewrite them. A normaliser that would change nothing
-leaves the text alone, so most texts are never copied and have no map.
+Texts that remember, byte by byte, where in the original they came from, and the normalisers that rewrite them. A
+normaliser that would change nothing leaves the text alone, so most texts are never copied and have no map.
 */
 #include <stdlib.h>
 // defines: utf8proc_get_property, utf8proc_decompose_char, utf8proc_tolower
 #include <utf8proc.h>
 #include "tokenizer_internal.h"
 
-// ---- buffers ------------------------------------------------------------------------------------------------------------------------------------
+// ---- buffers ---------------------------------------------------------------------------------------
 
 void buffer_clear(TextBuffer* b) {
     if (b->bytes) stbds_header(b->bytes)->length = 0;
@@ -28,50 +28,62 @@ void buffer_copy(TextBuffer* b, const Text* t, int32_t start, int32_t end) {
     int32_t n = end - start;
     memcpy(arraddnptr(b->bytes, n), t->bytes + start, (size_t)n);
     int32_t *from = arraddnptr(b->from, n), *to = arraddnptr(b->to, n);
-    for (int32_t i = 0; i < n; i++) { from[i] = origin_from(t, start + i); to[i] = origin_to(t, start + i); }
+    for (int32_t i = 0; i < n; i++) {
+        from[i] = origin_from(t, start + i);
+        to[i] = origin_to(t, start + i);
+    }
 }
 
 void buffer_put(TextBuffer* b, const char* bytes, int32_t n, int32_t from, int32_t to) {
     if (n <= 0) return;
     memcpy(arraddnptr(b->bytes, n), bytes, (size_t)n);
     int32_t *f = arraddnptr(b->from, n), *e = arraddnptr(b->to, n);
-    for (int32_t i = 0; i < n; i++) { f[i] = from; e[i] = to; }
+    for (int32_t i = 0; i < n; i++) {
+        f[i] = from;
+        e[i] = to;
+    }
 }
 
-// What is put in front of the character at `start` comes from that character, in `tokenizers`; from its first byte, so that offsets stay in order.
+// What is put in front of the character at `start` comes from that character, in `tokenizers`; from its first byte, so
+// that offsets stay in order.
 void put_in_front(TextBuffer* b, const char* bytes, int32_t n, const Text* t, int32_t start) {
     buffer_put(b, bytes, n, origin_from(t, start), origin_to(t, start));
 }
 
-// An empty buffer that `text` does not live in. Normalisers and pre-tokenisers have two each, because the parts of one normalised text are pre-tokenised
-// one after the other.
+// An empty buffer that `text` does not live in. Normalisers and pre-tokenisers have two each, because the parts of one
+// normalised text are pre-tokenised one after the other.
 TextBuffer* buffer_other(const Text* text, Encoding* e) {
     TextBuffer* first = &e->scratch->buffer[e->scratch->stage];
-    bool inside = text->from && first->bytes && text->bytes >= first->bytes && text->bytes <= first->bytes + arrlen(first->bytes);
+    bool inside = text->from && first->bytes && text->bytes >= first->bytes &&
+                  text->bytes <= first->bytes + arrlen(first->bytes);
     TextBuffer* b = first + inside;
     buffer_clear(b);
     if (!b->bytes) arrsetcap(b->bytes, 64);  // an empty text still needs an address
     return b;
 }
 
-// ---- Unicode normal forms -----------------------------------------------------------------------------------------------------------------------
+// ---- Unicode normal forms --------------------------------------------------------------------------
 
-// The algorithm of Unicode's annex 15, character by character, because a token's offsets depend on which character came from where: utf8proc knows the
-// characters, the composing is done here. Origins follow `tokenizers`, whose library reports for every character of the result how many characters it
-// added (1: belongs to the one before) or swallowed (−n): a composed letter comes from its base alone.
+// The algorithm of Unicode's annex 15, character by character, because a token's offsets depend on which character came
+// from where: utf8proc knows the characters, the composing is done here. Origins follow `tokenizers`, whose library
+// reports for every character of the result how many characters it added (1: belongs to the one before) or swallowed
+// (−n): a composed letter comes from its base alone.
 
-typedef struct { int32_t c, change; uint8_t class; } FormChar;
+typedef struct {
+    int32_t c, change;
+    uint8_t class;
+} FormChar;
 
 // State of one run. `source` walks over the characters that the result is aligned with.
 typedef struct {
     TextBuffer* out;
     const Text* text;
     int32_t source;
-    Range last;                   // origin of the source character before `source`
+    Range last;  // origin of the source character before `source`
     bool compose;
-    FormChar* pending;            // stb_ds: decomposed, waiting for the marks that follow to be sorted
-    FormChar* behind;             // stb_ds: marks that did not compose with `base`
-    FormChar base;                // c −1: none
+    FormChar* pending;  // stb_ds: decomposed, waiting for the marks that follow to be sorted
+    FormChar* behind;   // stb_ds: marks that did not compose with `base`
+    FormChar base;      // c −1: none
 } Form;
 
 static void form_put(Form* f, FormChar x) {
@@ -87,16 +99,22 @@ static void form_put(Form* f, FormChar x) {
 }
 
 // Characters younger than the Unicode that `tokenizers` normalises by: it leaves them alone.
-static bool too_young(int32_t c) { return in_ranges(c, not_normalized, sizeof not_normalized / sizeof *not_normalized); }
+static bool too_young(int32_t c) {
+    return in_ranges(c, not_normalized, sizeof not_normalized / sizeof *not_normalized);
+}
 
 #define HANGUL_FIRST 0xAC00
 #define HANGUL_LAST 0xD7A3
 
 // The character that a and b make together, −1: none.
 static int32_t composed(int32_t a, int32_t b) {
-    if (a >= 0x1100 && a < 0x1113) return b >= 0x1161 && b < 0x1176 ? HANGUL_FIRST + (a - 0x1100) * 588 + (b - 0x1161) * 28 : -1;
-    if (a >= HANGUL_FIRST && a <= HANGUL_LAST) return b > 0x11A7 && b < 0x11C3 && (a - HANGUL_FIRST) % 28 == 0 ? a + (b - 0x11A7) : -1;
-    if (utf8proc_get_property(a)->comb_index == UINT16_MAX || utf8proc_get_property(b)->comb_index == UINT16_MAX || too_young(a) || too_young(b)) return -1;
+    if (a >= 0x1100 && a < 0x1113)
+        return b >= 0x1161 && b < 0x1176 ? HANGUL_FIRST + (a - 0x1100) * 588 + (b - 0x1161) * 28 : -1;
+    if (a >= HANGUL_FIRST && a <= HANGUL_LAST)
+        return b > 0x11A7 && b < 0x11C3 && (a - HANGUL_FIRST) % 28 == 0 ? a + (b - 0x11A7) : -1;
+    if (utf8proc_get_property(a)->comb_index == UINT16_MAX || utf8proc_get_property(b)->comb_index == UINT16_MAX ||
+        too_young(a) || too_young(b))
+        return -1;
     int32_t pair[2] = {a, b};
     return utf8proc_normalize_utf32(pair, 2, UTF8PROC_COMPOSE | UTF8PROC_STABLE) == 1 ? pair[0] : -1;
 }
@@ -110,8 +128,14 @@ static void form_flush(Form* f) {
 
 // The next character in canonical order.
 static void form_push(Form* f, FormChar x) {
-    if (!f->compose || (f->base.c < 0 && x.class)) { form_put(f, x); return; }
-    if (f->base.c < 0) { f->base = x; return; }
+    if (!f->compose || (f->base.c < 0 && x.class)) {
+        form_put(f, x);
+        return;
+    }
+    if (f->base.c < 0) {
+        f->base = x;
+        return;
+    }
     // A mark composes unless one of its class or higher stands between; a starter only directly behind the base.
     int32_t between = arrlen(f->behind) ? arrlast(f->behind).class : -1;
     int32_t c = between < x.class ? composed(f->base.c, x.c) : -1;
@@ -126,7 +150,8 @@ static void form_push(Form* f, FormChar x) {
     }
 }
 
-// Few marks are put in place one by one; many, which no language has, class by class, or they would take the square of their number.
+// Few marks are put in place one by one; many, which no language has, class by class, or they would take the square of
+// their number.
 static void form_sort(Form* f) {
     enum { FEW = 32 };
     FormChar* p = f->pending;
@@ -138,7 +163,7 @@ static void form_sort(Form* f) {
             p[k - 1] = swap;
         }
     for (ptrdiff_t i = 0; i < n && n <= FEW; i++) form_push(f, p[i]);
-    for (int class = 0; class < 256 && n > FEW; class++)
+    for (int class = 0; class < 256 && n > FEW; class ++)
         for (ptrdiff_t i = 0; i < n; i++)
             if (p[i].class == class) form_push(f, p[i]);
     arrsetlen(f->pending, 0);
@@ -153,7 +178,10 @@ static void form_run(Form* f, int32_t start, int32_t end, utf8proc_option_t opti
         at += utf8_decode(t->bytes + at, t->n - at, &c);
         const bool alone = too_young(c);
         utf8proc_ssize_t n = alone ? 0 : utf8proc_decompose_char(c, parts, 32, options | UTF8PROC_DECOMPOSE, NULL);
-        if (n < 1 || n > 32) { parts[0] = c; n = 1; }
+        if (n < 1 || n > 32) {
+            parts[0] = c;
+            n = 1;
+        }
         for (int i = 0; i < n; i++) {
             FormChar x = {parts[i], i > 0, alone ? 0 : (uint8_t)utf8proc_get_property(parts[i])->combining_class};
             if (!x.class) form_sort(f);
@@ -186,7 +214,8 @@ static void normal_form(Text* text, utf8proc_option_t options, int32_t least, En
             run = sits ? before : i;
             // what stands before the run, for a result that begins with an added character
             int32_t previous = sits ? before_that : before;
-            f.last = run > 0 ? (Range){origin_from(text, previous), origin_to(text, run - 1)} : (Range){origin_from(text, 0), origin_from(text, 0)};
+            f.last = run > 0 ? (Range){origin_from(text, previous), origin_to(text, run - 1)}
+                             : (Range){origin_from(text, 0), origin_from(text, 0)};
         }
         if (touched || run < 0) continue;
         if (!f.out) f.out = buffer_other(text, e);
@@ -202,7 +231,7 @@ static void normal_form(Text* text, utf8proc_option_t options, int32_t least, En
     *text = buffer_text(f.out);
 }
 
-// ---- the other normalisers ----------------------------------------------------------------------------------------------------------------------
+// ---- the other normalisers -------------------------------------------------------------------------
 
 static void lowercase(Text* text, Encoding* e) {
     TextBuffer* b = buffer_other(text, e);
@@ -213,7 +242,9 @@ static void lowercase(Text* text, Encoding* e) {
         int32_t lower = c < 0 ? c : c == 0x130 ? 'i' : utf8proc_tolower(c);
         if (lower == c) buffer_copy(b, text, i, i + n);
         else buffer_put(b, out, utf8_encode(lower, out), origin_from(text, i), origin_to(text, i + n - 1));
-        if (c == 0x130) buffer_put(b, "\xCC\x87", 2, origin_from(text, i), origin_to(text, i + n - 1));  // the one letter whose lower case is two
+        if (c == 0x130)
+            buffer_put(b, "\xCC\x87", 2, origin_from(text, i),
+                       origin_to(text, i + n - 1));  // the one letter whose lower case is two
         i += n;
     }
     *text = buffer_text(b);
@@ -227,7 +258,8 @@ static void prepend(Text* text, const char* content, Encoding* e) {
     *text = buffer_text(b);
 }
 
-// A regular expression sees valid UTF-8 only, stretch by stretch. What takes a match's place comes from the match's last character, as in `tokenizers`.
+// A regular expression sees valid UTF-8 only, stretch by stretch. What takes a match's place comes from the match's
+// last character, as in `tokenizers`.
 static bool replace(const Normalize* step, Text* text, Encoding* e) {
     const int32_t n_content = (int32_t)strlen(step->content);
     int32_t copied = 0;
@@ -236,7 +268,8 @@ static bool replace(const Normalize* step, Text* text, Encoding* e) {
         bool valid = true;
         end = step->pattern.literal ? text->n : utf8_stretch(text->bytes, text->n, at, &valid);
         Range found = {0, 0};
-        for (int result = 0; valid && (result = pattern_search(&step->pattern, text->bytes + at, end - at, found.end, &found, e)) != 0;) {
+        for (int result = 0; valid && (result = pattern_search(&step->pattern, text->bytes + at, end - at, found.end,
+                                                               &found, e)) != 0;) {
             if (result < 0) return false;
             if (!b) b = buffer_other(text, e);
             buffer_copy(b, text, copied, at + found.start);
@@ -273,21 +306,27 @@ static void strip(Text* text, bool left, bool right, Encoding* e) {
 static int32_t user_defined_at(const Tokenizer* t, const Text* text, int32_t i) {
     int32_t length = 0;
     const Trie* trie = &t->normalized_trie;
-    return trie->any && trie->first[(unsigned char)text->bytes[i]] && trie_longest(trie, text->bytes + i, text->n - i, &length) >= 0 ? length : 0;
+    return trie->any && trie->first[(unsigned char)text->bytes[i]] &&
+                   trie_longest(trie, text->bytes + i, text->n - i, &length) >= 0
+               ? length
+               : 0;
 }
 
-// Spaces become U+2581, all else is copied. A user-defined piece is one unit: its origin is whole, whatever becomes of it.
-static void put_unit(TextBuffer* b, const Normalize* step, const Text* text, int32_t start, int32_t end, bool user_defined) {
+// Spaces become U+2581, all else is copied. A user-defined piece is one unit: its origin is whole, whatever becomes of
+// it.
+static void put_unit(TextBuffer* b, const Normalize* step, const Text* text, int32_t start, int32_t end,
+                     bool user_defined) {
     const int32_t from = origin_from(text, start), to = origin_to(text, end - 1);
     for (int32_t i = start; i < end; i++) {
         const bool space = text->bytes[i] == ' ' && step->escape;
-        buffer_put(b, space ? "\xE2\x96\x81" : text->bytes + i, space ? 3 : 1, user_defined ? from : origin_from(text, i), user_defined ? from : origin_to(text, i));
+        buffer_put(b, space ? "\xE2\x96\x81" : text->bytes + i, space ? 3 : 1,
+                   user_defined ? from : origin_from(text, i), user_defined ? from : origin_to(text, i));
     }
     arrlast(b->to) = to;
 }
 
-// What sentencepiece does before it merges: bytes that are not UTF-8 become U+FFFD one by one, spaces become U+2581, and one is put in front. Where extra
-// spaces are removed, the one that stays covers them.
+// What sentencepiece does before it merges: bytes that are not UTF-8 become U+FFFD one by one, spaces become U+2581,
+// and one is put in front. Where extra spaces are removed, the one that stays covers them.
 static void sentencepiece(const Tokenizer* t, const Normalize* step, Text* text, Encoding* e) {
     const char* space = step->escape ? "\xE2\x96\x81" : " ";
     const size_t n_space = strlen(space);
@@ -297,7 +336,8 @@ static void sentencepiece(const Tokenizer* t, const Normalize* step, Text* text,
     if (step->left && i < text->n) buffer_put(b, space, (int32_t)n_space, origin_from(text, i), origin_from(text, i));
     bool after_space = step->right;
     while (i < text->n) {
-        int32_t c, length = user_defined_at(t, text, i), n = length ? length : utf8_decode(text->bytes + i, text->n - i, &c), skip = 0;
+        int32_t c, length = user_defined_at(t, text, i),
+                   n = length ? length : utf8_decode(text->bytes + i, text->n - i, &c), skip = 0;
         if (!length && c < 0) {
             buffer_put(b, "\xEF\xBF\xBD", 3, origin_from(text, i), origin_to(text, i));
             after_space = false;
@@ -309,7 +349,8 @@ static void sentencepiece(const Tokenizer* t, const Normalize* step, Text* text,
         }
         i += n;
     }
-    while (step->right && arrlenu(b->bytes) >= n_space && !memcmp(b->bytes + arrlen(b->bytes) - n_space, space, n_space)) {
+    while (step->right && arrlenu(b->bytes) >= n_space &&
+           !memcmp(b->bytes + arrlen(b->bytes) - n_space, space, n_space)) {
         arrsetlen(b->bytes, arrlenu(b->bytes) - n_space);
         arrsetlen(b->from, arrlenu(b->bytes));
         arrsetlen(b->to, arrlenu(b->bytes));
@@ -322,16 +363,21 @@ bool normalize_text(const Tokenizer* t, Text* text, Encoding* e) {
         const Normalize* step = &t->normalize[i];
         bool good = true;
         switch (step->type) {
-        // U+0300 is the first character that is not in NFC by itself or can change the one before; decompositions begin at U+00A0.
-        case NORMALIZE_NFC: normal_form(text, UTF8PROC_COMPOSE | UTF8PROC_STABLE, 0x300, e); break;
-        case NORMALIZE_NFD: normal_form(text, UTF8PROC_DECOMPOSE | UTF8PROC_STABLE, 0xA0, e); break;
-        case NORMALIZE_NFKC: normal_form(text, UTF8PROC_COMPOSE | UTF8PROC_STABLE | UTF8PROC_COMPAT, 0xA0, e); break;
-        case NORMALIZE_NFKD: normal_form(text, UTF8PROC_DECOMPOSE | UTF8PROC_STABLE | UTF8PROC_COMPAT, 0xA0, e); break;
-        case NORMALIZE_LOWERCASE: lowercase(text, e); break;
-        case NORMALIZE_PREPEND: prepend(text, step->content, e); break;
-        case NORMALIZE_REPLACE: good = replace(step, text, e); break;
-        case NORMALIZE_STRIP: strip(text, step->left, step->right, e); break;
-        case NORMALIZE_SENTENCEPIECE: sentencepiece(t, step, text, e); break;
+            // U+0300 is the first character that is not in NFC by itself or can change the one before; decompositions
+            // begin at U+00A0.
+            case NORMALIZE_NFC: normal_form(text, UTF8PROC_COMPOSE | UTF8PROC_STABLE, 0x300, e); break;
+            case NORMALIZE_NFD: normal_form(text, UTF8PROC_DECOMPOSE | UTF8PROC_STABLE, 0xA0, e); break;
+            case NORMALIZE_NFKC:
+                normal_form(text, UTF8PROC_COMPOSE | UTF8PROC_STABLE | UTF8PROC_COMPAT, 0xA0, e);
+                break;
+            case NORMALIZE_NFKD:
+                normal_form(text, UTF8PROC_DECOMPOSE | UTF8PROC_STABLE | UTF8PROC_COMPAT, 0xA0, e);
+                break;
+            case NORMALIZE_LOWERCASE: lowercase(text, e); break;
+            case NORMALIZE_PREPEND: prepend(text, step->content, e); break;
+            case NORMALIZE_REPLACE: good = replace(step, text, e); break;
+            case NORMALIZE_STRIP: strip(text, step->left, step->right, e); break;
+            case NORMALIZE_SENTENCEPIECE: sentencepiece(t, step, text, e); break;
         }
         if (!good) return false;
     }

@@ -1,4 +1,5 @@
-/* tokenize: text on stdin to ids on stdout, or back. All of stdin is one text, byte for byte; with --batch it is many, which threads share. */
+/* tokenize: text on stdin to ids on stdout, or back. All of stdin is one text, byte for byte; with --batch it is many,
+ * which threads share. */
 #include <errno.h>
 #include <limits.h>
 // defines: pthread_create, pthread_join
@@ -23,7 +24,9 @@ typedef struct {
 
 static bool stopping;
 #ifdef __SANITIZE_ADDRESS__
-int __lsan_is_turned_off(void) { return stopping; }  // LeakSanitizer asks: a program that stops with a message frees nothing
+int __lsan_is_turned_off(void) {
+    return stopping;
+}  // LeakSanitizer asks: a program that stops with a message frees nothing
 #endif
 
 __attribute__((format(printf, 1, 2), noreturn)) static void stop(const char* format, ...) {
@@ -42,41 +45,56 @@ static void* need(void* memory) {
     return memory;
 }
 
-// ---- options ------------------------------------------------------------------------------------------------------------------------------------
+// ---- options ---------------------------------------------------------------------------------------
 
 static void help(void) {
-    puts("tokenize --tokenizer DIR_OR_FILE [--decode] [--special]     text on stdin to token ids on stdout; all of stdin is one text, byte for byte\n"
-         "  --tokenizer PATH  a model's directory, or tokenizer.json, tokenizer.model, encoder.json, vocab.json (each also .gz)\n"
-         "  --decode          ids on stdin (separated by blanks) to text on stdout\n"
-         "  --special         encoding: add BOS and EOS as the tokenizer does, and read text spelled like a special token as that token\n"
-         "                    decoding: print special tokens, too\n"
-         "  --offsets         id:start:end instead of id: the bytes of the text that the token covers\n"
-         "  --batch           many texts, each as a netstring (LENGTH:BYTES, with the comma); a line of ids for each\n"
-         "                    with --decode: a line of ids for each text on stdin, netstrings on stdout\n"
-         "  --threads N       of --batch [1]\n"
-         "  --time            of --batch: instead of the ids, texts, tokens and seconds of encoding (reading not counted) on stderr\n"
-         "  --help            this text\n"
-         "Without --special no BOS or EOS is added. Text spelled like a special token is then that token for a tokenizer.json, as in Hugging Face\n"
-         "`tokenizers`, and ordinary text for the other formats, as in tiktoken and sentencepiece.");
+    puts(
+        "tokenize --tokenizer DIR_OR_FILE [--decode] [--special]     text on stdin to token ids on stdout; all of "
+        "stdin is one text, byte for byte\n"
+        "  --tokenizer PATH  a model's directory, or tokenizer.json, tokenizer.model, encoder.json, vocab.json (each "
+        "also .gz)\n"
+        "  --decode          ids on stdin (separated by blanks) to text on stdout\n"
+        "  --special         encoding: add BOS and EOS as the tokenizer does, and read text spelled like a special "
+        "token as that token\n"
+        "                    decoding: print special tokens, too\n"
+        "  --offsets         id:start:end instead of id: the bytes of the text that the token covers\n"
+        "  --batch           many texts, each as a netstring (LENGTH:BYTES, with the comma); a line of ids for each\n"
+        "                    with --decode: a line of ids for each text on stdin, netstrings on stdout\n"
+        "  --threads N       of --batch [1]\n"
+        "  --time            of --batch: instead of the ids, texts, tokens and seconds of encoding (reading not "
+        "counted) on stderr\n"
+        "  --help            this text\n"
+        "Without --special no BOS or EOS is added. Text spelled like a special token is then that token for a "
+        "tokenizer.json, as in Hugging Face\n"
+        "`tokenizers`, and ordinary text for the other formats, as in tiktoken and sentencepiece.");
 }
 
 static int whole_number(const char* name, const char* text, int low, int high) {
     char* end;
     errno = 0;
     long n = strtol(text, &end, 10);
-    if (end == text || *end || errno || n < low || n > high) stop("%s is \"%.40s\", want a whole number from %d to %d", name, text, low, high);
+    if (end == text || *end || errno || n < low || n > high)
+        stop("%s is \"%.40s\", want a whole number from %d to %d", name, text, low, high);
     return (int)n;
 }
 
 static Options read_options(int argc, char** argv) {
     Options o = {.threads = 1};
-    const struct { const char* name; bool* flag; const char** text; } rows[] = {
-        {"--tokenizer", NULL, &o.path}, {"--decode", &o.decode, NULL}, {"--special", &o.special, NULL}, {"--batch", &o.batch, NULL},
-        {"--offsets", &o.offsets, NULL}, {"--threads", NULL, NULL},    {"--time", &o.time, NULL},
+    const struct {
+        const char* name;
+        bool* flag;
+        const char** text;
+    } rows[] = {
+        {"--tokenizer", NULL, &o.path}, {"--decode", &o.decode, NULL},   {"--special", &o.special, NULL},
+        {"--batch", &o.batch, NULL},    {"--offsets", &o.offsets, NULL}, {"--threads", NULL, NULL},
+        {"--time", &o.time, NULL},
     };
     enum { N_ROWS = sizeof rows / sizeof *rows };
     for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--help")) { help(); exit(0); }
+        if (!strcmp(argv[i], "--help")) {
+            help();
+            exit(0);
+        }
         const char* equals = strchr(argv[i], '=');
         size_t n = equals ? (size_t)(equals - argv[i]) : strlen(argv[i]);
         int r = 0;
@@ -111,7 +129,7 @@ static char* read_stdin(size_t* length) {
     return text;
 }
 
-// ---- decoding -----------------------------------------------------------------------------------------------------------------------------------
+// ---- decoding --------------------------------------------------------------------------------------
 
 // The ids of text[0, n); `line` names them in messages, 0: not at all.
 static int32_t* read_ids(const char* text, size_t n, size_t line, int64_t* n_ids) {
@@ -127,7 +145,8 @@ static int32_t* read_ids(const char* text, size_t n, size_t line, int64_t* n_ids
         char* behind;
         errno = 0;
         long id = strtol(p, &behind, 10);
-        if (behind == p || behind > end || (behind < end && (!*behind || !strchr(" \t\r\n", *behind)))) stop("%s: %.*s (number %zu) is not an id", where, width, p, at + 1);
+        if (behind == p || behind > end || (behind < end && (!*behind || !strchr(" \t\r\n", *behind))))
+            stop("%s: %.*s (number %zu) is not an id", where, width, p, at + 1);
         if (errno || id < 0 || id > INT_MAX) stop("%s: id %.*s (number %zu) is out of range", where, width, p, at + 1);
         if (at == room) ids = need(realloc(ids, (room *= 2) * sizeof *ids));
         ids[at++] = (int32_t)id;
@@ -162,7 +181,7 @@ static void decode_lines(const Tokenizer* t, const char* text, size_t n, const O
     }
 }
 
-// ---- encoding -----------------------------------------------------------------------------------------------------------------------------------
+// ---- encoding --------------------------------------------------------------------------------------
 
 static int encode_flags(const Tokenizer* t, const Options* o) {
     return tokenizer_default_flags(t) | (o->special ? TOKENIZER_ADD_SPECIAL | TOKENIZER_PARSE_SPECIAL : 0);
@@ -184,7 +203,12 @@ static void encode(const Tokenizer* t, const char* text, size_t length, const Op
 }
 
 // One text of a batch and what became of it: three arrays of n behind one another in `ids`.
-typedef struct { const char* text; size_t length; int32_t* ids; int64_t n; } Job;
+typedef struct {
+    const char* text;
+    size_t length;
+    int32_t* ids;
+    int64_t n;
+} Job;
 typedef struct {
     const Tokenizer* t;
     const Options* o;
@@ -198,8 +222,10 @@ static Job* read_netstrings(const char* text, size_t length, size_t* n_jobs) {
     Job* jobs = need(malloc(room * sizeof *jobs));
     while (at < length) {
         size_t size = 0, digits = 0;
-        while (at < length && text[at] >= '0' && text[at] <= '9' && digits++ < 12) size = 10 * size + (size_t)(text[at++] - '0');
-        if (!digits || at == length || text[at] != ':' || size > length - at - 1 || at + 1 + size == length || text[at + 1 + size] != ',')
+        while (at < length && text[at] >= '0' && text[at] <= '9' && digits++ < 12)
+            size = 10 * size + (size_t)(text[at++] - '0');
+        if (!digits || at == length || text[at] != ':' || size > length - at - 1 || at + 1 + size == length ||
+            text[at + 1 + size] != ',')
             stop("stdin: text %zu, at byte %zu, is no netstring (LENGTH:BYTES,)", n + 1, at);
         if (n == room) jobs = need(realloc(jobs, (room *= 2) * sizeof *jobs));
         jobs[n++] = (Job){text + at + 1, size, NULL, 0};

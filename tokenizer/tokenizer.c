@@ -1,5 +1,5 @@
-/* Opening and closing: finds the file and its format, runs the loader, derives the tables that follow from the others. And the small questions one asks a
-   tokenizer. */
+/* Opening and closing: finds the file and its format, runs the loader, derives the tables that follow from the others.
+   And the small questions one asks a tokenizer. */
 #include <dirent.h>
 #include <errno.h>
 #include <stdarg.h>
@@ -20,7 +20,7 @@ bool tok_error(ErrorBuffer e, const char* format, ...) {
     return false;
 }
 
-// ---- filling ------------------------------------------------------------------------------------------------------------------------------------
+// ---- filling ---------------------------------------------------------------------------------------
 
 Span arena_put(Tokenizer* t, const char* bytes, size_t n) {
     Span s = {(uint32_t)arrlen(t->arena), (uint32_t)n};
@@ -31,7 +31,8 @@ Span arena_put(Tokenizer* t, const char* bytes, size_t n) {
 
 bool tokenizer_set_piece(Tokenizer* t, int64_t id, const char* text, size_t n, const char* file, ErrorBuffer error) {
     if (id < 0 || id >= MAX_VOCAB)
-        return tok_error(error, "%s: token %.*s has id %lld; ids are 0 to %d", file, (int)(n < 60 ? n : 60), text, (long long)id, MAX_VOCAB - 1);
+        return tok_error(error, "%s: token %.*s has id %lld; ids are 0 to %d", file, (int)(n < 60 ? n : 60), text,
+                         (long long)id, MAX_VOCAB - 1);
     while (t->n_vocab <= id) {
         const Span none = {NO_SPAN, 0};
         arrput(t->text, none);
@@ -51,14 +52,16 @@ void tokenizer_add_token(Tokenizer* t, AddedToken token) {
     int32_t index = (int32_t)arrlen(t->added);
     arrput(t->added, token);
     if (token.special) t->special[token.id] = true;
-    trie_add(token.normalized ? &t->normalized_trie : &t->added_trie, t->arena + token.content.at, token.content.n, index);
+    trie_add(token.normalized ? &t->normalized_trie : &t->added_trie, t->arena + token.content.at, token.content.n,
+             index);
 }
 
-// GPT-2 writes every byte as a printable character: itself, or one from U+0100 on for the 68 bytes that are not printable.
+// GPT-2 writes every byte as a printable character: itself, or one from U+0100 on for the 68 bytes that are not
+// printable.
 int byte_of_character(int32_t c) {
     if ((c >= 0x21 && c <= 0x7E) || (c >= 0xA1 && c <= 0xAC) || (c >= 0xAE && c <= 0xFF)) return c;
-    if (c >= 0x100 && c <= 0x120) return c - 0x100;          // 0–32
-    if (c >= 0x121 && c <= 0x142) return c - 0x121 + 0x7F;   // 127–160
+    if (c >= 0x100 && c <= 0x120) return c - 0x100;         // 0–32
+    if (c >= 0x121 && c <= 0x142) return c - 0x121 + 0x7F;  // 127–160
     return c == 0x143 ? 0xAD : -1;
 }
 
@@ -131,7 +134,8 @@ bool tokenizer_finish(Tokenizer* t, const char* file, ErrorBuffer error) {
     if (!t->n_vocab) return tok_error(error, "%s: the vocabulary is empty", file);
     for (int32_t id = 0; id < t->n_vocab; id++) {
         if (t->raw[id].at != NO_SPAN) piece_add(&t->by_raw, t->raw, t->arena, id);
-        if (t->out[id].at != NO_SPAN && (int32_t)t->out[id].n > t->longest_piece) t->longest_piece = (int32_t)t->out[id].n;
+        if (t->out[id].at != NO_SPAN && (int32_t)t->out[id].n > t->longest_piece)
+            t->longest_piece = (int32_t)t->out[id].n;
     }
     for (int i = 0; i < 128; i++) {
         char c = (char)i;
@@ -154,7 +158,7 @@ bool tokenizer_finish(Tokenizer* t, const char* file, ErrorBuffer error) {
     return true;
 }
 
-// ---- files --------------------------------------------------------------------------------------------------------------------------------------
+// ---- files -----------------------------------------------------------------------------------------
 
 bool read_file(const char* path, char** data, size_t* n, ErrorBuffer error) {
     struct stat info;
@@ -177,8 +181,14 @@ bool read_file(const char* path, char** data, size_t* n, ErrorBuffer error) {
     gzerror(f, &code);
     gzclose(f);
     if (!bytes) return tok_error(error, "%s: not enough memory to read it", path);
-    if (got < 0 || code < 0) { free(bytes); return tok_error(error, "%s: reading failed, the file is truncated or damaged", path); }
-    if (length > MAX_FILE) { free(bytes); return tok_error(error, "%s is larger than %u MiB, no tokenizer", path, MAX_FILE >> 20); }
+    if (got < 0 || code < 0) {
+        free(bytes);
+        return tok_error(error, "%s: reading failed, the file is truncated or damaged", path);
+    }
+    if (length > MAX_FILE) {
+        free(bytes);
+        return tok_error(error, "%s is larger than %u MiB, no tokenizer", path, MAX_FILE >> 20);
+    }
     bytes[length] = 0;
     *data = bytes;
     *n = length;
@@ -201,16 +211,19 @@ static bool exists(const char* directory, const char* name, char* path, size_t s
 
 // The tokenizer of a directory, best format first.
 static bool find_in_directory(const char* directory, char* path, size_t size, ErrorBuffer error) {
-    static const char* const names[] = {"tokenizer.json", "tokenizer.model", "tokenizer.model.v3", "encoder.json", "vocab.json"};
+    static const char* const names[] = {"tokenizer.json", "tokenizer.model", "tokenizer.model.v3", "encoder.json",
+                                        "vocab.json"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (exists(directory, names[i], path, size)) return true;
     // a file like 20B_tokenizer.json, if there is exactly one
     DIR* d = opendir(directory);
     int found = 0;
     for (struct dirent* entry; d && (entry = readdir(d));)
-        if (strstr(entry->d_name, "_tokenizer.json") && ++found == 1) snprintf(path, size, "%s/%s", directory, entry->d_name);
+        if (strstr(entry->d_name, "_tokenizer.json") && ++found == 1)
+            snprintf(path, size, "%s/%s", directory, entry->d_name);
     if (d) closedir(d);
-    return found == 1 || tok_error(error, "%s holds no tokenizer.json, tokenizer.model, or encoder.json with vocab.bpe", directory);
+    return found == 1 ||
+           tok_error(error, "%s holds no tokenizer.json, tokenizer.model, or encoder.json with vocab.bpe", directory);
 }
 
 // vocab.bpe beside encoder.json, merges.txt beside vocab.json, whichever of the two was named.
@@ -220,13 +233,15 @@ static bool load_pair(Tokenizer* t, const char* path, const char* data, size_t n
     const char* const* names = is_merges ? vocab_names : merge_names;
     char directory[4096], other[4200], *text;
     size_t n_other;
-    snprintf(directory, sizeof directory, "%.*s", base_name(path) == path ? 1 : (int)(base_name(path) - path - 1), base_name(path) == path ? "." : path);
+    snprintf(directory, sizeof directory, "%.*s", base_name(path) == path ? 1 : (int)(base_name(path) - path - 1),
+             base_name(path) == path ? "." : path);
     int first = strstr(base_name(path), is_merges ? "merges" : "vocab") && !strstr(base_name(path), ".bpe");
     if (!exists(directory, names[first], other, sizeof other) && !exists(directory, names[!first], other, sizeof other))
         return tok_error(error, "%s needs %s (or %s) beside it", path, names[first], names[!first]);
     if (!read_file(other, &text, &n_other, error)) return false;
     t->file[1] = strdup(other);
-    bool good = is_merges ? load_vocab_and_merges(t, other, text, n_other, path, data, error) : load_vocab_and_merges(t, path, data, n, other, text, error);
+    bool good = is_merges ? load_vocab_and_merges(t, other, text, n_other, path, data, error)
+                          : load_vocab_and_merges(t, path, data, n, other, text, error);
     free(text);
     return good;
 }
@@ -248,7 +263,8 @@ static Kind sniff(const char* data, size_t n) {
     if (data[i] == '{') return names_a_model(data) ? KIND_JSON : KIND_VOCAB;
     if (!strncmp(data, "#version", 8)) return KIND_MERGES;
     size_t base64 = strspn(data, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=");
-    if (base64 && base64 < n && data[base64] == ' ' && data[base64 + 1] >= '0' && data[base64 + 1] <= '9') return KIND_TIKTOKEN;
+    if (base64 && base64 < n && data[base64] == ' ' && data[base64 + 1] >= '0' && data[base64 + 1] <= '9')
+        return KIND_TIKTOKEN;
     return KIND_SENTENCEPIECE;
 }
 
@@ -261,12 +277,14 @@ static Tokenizer* empty(void) {
 static bool load_bytes(Tokenizer* t, const char* name, const char* data, size_t n, bool memory, ErrorBuffer error) {
     if (!n) return tok_error(error, "%s is empty", name);
     Kind kind = sniff(data, n);
-    if (memory && (kind == KIND_VOCAB || kind == KIND_MERGES)) return tok_error(error, "%s: neither a tokenizer.json nor a tokenizer.model", name);
+    if (memory && (kind == KIND_VOCAB || kind == KIND_MERGES))
+        return tok_error(error, "%s: neither a tokenizer.json nor a tokenizer.model", name);
     switch (kind) {
-    case KIND_JSON: return load_tokenizer_json(t, name, data, n, error);
-    case KIND_TIKTOKEN: return load_tiktoken(t, name, data, n, error);
-    case KIND_SENTENCEPIECE: return load_sentencepiece(t, name, data, n, error);
-    case KIND_VOCAB: case KIND_MERGES: return load_pair(t, name, data, n, kind == KIND_MERGES, error);
+        case KIND_JSON: return load_tokenizer_json(t, name, data, n, error);
+        case KIND_TIKTOKEN: return load_tiktoken(t, name, data, n, error);
+        case KIND_SENTENCEPIECE: return load_sentencepiece(t, name, data, n, error);
+        case KIND_VOCAB:
+        case KIND_MERGES: return load_pair(t, name, data, n, kind == KIND_MERGES, error);
     }
     return false;
 }
@@ -277,15 +295,22 @@ Tokenizer* tokenizer_open(const char* path, char* error, size_t error_size) {
     size_t n;
     struct stat info;
     snprintf(file, sizeof file, "%s", path);
-    if (stat(path, &info) != 0) { tok_error(buffer, "%s: %s", path, strerror(errno)); return NULL; }
+    if (stat(path, &info) != 0) {
+        tok_error(buffer, "%s: %s", path, strerror(errno));
+        return NULL;
+    }
     if (S_ISDIR(info.st_mode)) {
         snprintf(directory, sizeof directory, "%s", path);
         if (!find_in_directory(path, file, sizeof file, buffer)) return NULL;
     }
     Tokenizer* t = empty();
-    if (!t) { tok_error(buffer, "%s: not enough memory", path); return NULL; }
+    if (!t) {
+        tok_error(buffer, "%s: not enough memory", path);
+        return NULL;
+    }
     t->file[0] = strdup(file);
-    bool good = read_file(file, &data, &n, buffer) && load_bytes(t, file, data, n, false, buffer) && (!*directory || load_side_files(t, directory, buffer));
+    bool good = read_file(file, &data, &n, buffer) && load_bytes(t, file, data, n, false, buffer) &&
+                (!*directory || load_side_files(t, directory, buffer));
     free(data);
     if (good) return t;
     tokenizer_close(t);
@@ -339,14 +364,16 @@ void tokenizer_close(Tokenizer* t) {
     free(t);
 }
 
-// ---- questions ----------------------------------------------------------------------------------------------------------------------------------
+// ---- questions -------------------------------------------------------------------------------------
 
 int tokenizer_vocab_size(const Tokenizer* t) { return t->n_vocab; }
 int tokenizer_longest_piece(const Tokenizer* t) { return t->longest_piece; }
 int32_t tokenizer_bos(const Tokenizer* t) { return t->bos; }
 int32_t tokenizer_eos(const Tokenizer* t) { return t->eos; }
 int32_t tokenizer_unk(const Tokenizer* t) { return t->unk; }
-int32_t tokenizer_id(const Tokenizer* t, const char* piece) { return piece_find(&t->by_text, t->text, t->arena, piece, (uint32_t)strlen(piece)); }
+int32_t tokenizer_id(const Tokenizer* t, const char* piece) {
+    return piece_find(&t->by_text, t->text, t->arena, piece, (uint32_t)strlen(piece));
+}
 const char* tokenizer_file(const Tokenizer* t, int i) { return i == 0 || i == 1 ? t->file[i] : NULL; }
 const char* tokenizer_format(const Tokenizer* t) { return t->format; }
 int tokenizer_default_flags(const Tokenizer* t) { return t->default_flags; }

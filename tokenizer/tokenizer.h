@@ -1,7 +1,8 @@
 /*
-Exact tokenizers: text to token ids and back, id by id as Hugging Face `tokenizers` (tokenizer.json), tiktoken (ranks) and sentencepiece (tokenizer.model)
-do it, with the bytes of the text that every token covers. A Tokenizer never changes once open: any number of threads may use one, each with an Encoding
-of its own. The library knows no tensors and prints nothing; errors are one line in the caller's buffer. Only where there is no memory left does it end the program.
+Exact tokenizers: text to token ids and back, id by id as Hugging Face `tokenizers` (tokenizer.json), tiktoken (ranks)
+and sentencepiece (tokenizer.model) do it, with the bytes of the text that every token covers. A Tokenizer never changes
+once open: any number of threads may use one, each with an Encoding of its own. The library knows no tensors and prints
+nothing; errors are one line in the caller's buffer. Only where there is no memory left does it end the program.
 */
 #ifndef TOKENIZER_H
 #define TOKENIZER_H
@@ -20,17 +21,20 @@ extern "C" {
 typedef struct Tokenizer Tokenizer;
 
 enum {
-    TOKENIZER_ADD_SPECIAL = 1,    // add what the post-processor adds around one text (BOS, EOS)
-    TOKENIZER_PARSE_SPECIAL = 2,  // text spelled like a special token becomes that token; without it such text is ordinary text
+    TOKENIZER_ADD_SPECIAL = 1,  // add what the post-processor adds around one text (BOS, EOS)
+    TOKENIZER_PARSE_SPECIAL =
+        2,  // text spelled like a special token becomes that token; without it such text is ordinary text
 };
 
-// What one text became. Start with {0}, use it for as many texts as you like (it keeps its buffers and a cache of words), one thread at a time.
+// What one text became. Start with {0}, use it for as many texts as you like (it keeps its buffers and a cache of
+// words), one thread at a time.
 typedef struct {
-    int32_t* ids;                       // (n)
-    int32_t *start, *end;               // (n) token i covers bytes [start, end) of the original text; what ADD_SPECIAL adds covers [0, 0)
+    int32_t* ids;  // (n)
+    int32_t *start,
+        *end;  // (n) token i covers bytes [start, end) of the original text; what ADD_SPECIAL adds covers [0, 0)
     int64_t n;
-    char error[256];                    // why tokenizer_encode returned −1
-    struct TokenizerScratch* scratch;   // the library's own
+    char error[256];                   // why tokenizer_encode returned −1
+    struct TokenizerScratch* scratch;  // the library's own
 } Encoding;
 
 // Decoding one token at a time: text comes out as soon as its UTF-8 is complete. Start with {0}.
@@ -40,48 +44,60 @@ typedef struct {
     int n_pending;
 } TokenStream;
 
-// Opens a directory (tokenizer.json, tokenizer.model, encoder.json + vocab.bpe, vocab.json + merges.txt, each also .gz) or one such file.
-// NULL: `error` holds one line: what, where, what to do.
+// Opens a directory (tokenizer.json, tokenizer.model, encoder.json + vocab.bpe, vocab.json + merges.txt, each also .gz)
+// or one such file. NULL: `error` holds one line: what, where, what to do.
 Tokenizer* tokenizer_open(const char* path, char* error, size_t error_size);
-// The same from memory. `name` stands in messages; only self-contained formats (tokenizer.json, tokenizer.model, tiktoken ranks).
+// The same from memory. `name` stands in messages; only self-contained formats (tokenizer.json, tokenizer.model,
+// tiktoken ranks).
 Tokenizer* tokenizer_open_memory(const char* name, const void* data, size_t n, char* error, size_t error_size);
 void tokenizer_close(Tokenizer* t);
 
-// Text of `length` bytes (any bytes; those that are not UTF-8 become byte tokens where the tokenizer has them) to e->ids. Returns n, or −1 with e->error.
+// Text of `length` bytes (any bytes; those that are not UTF-8 become byte tokens where the tokenizer has them) to
+// e->ids. Returns n, or −1 with e->error.
 int64_t tokenizer_encode(const Tokenizer* t, const char* text, size_t length, int flags, Encoding* e);
 void encoding_free(Encoding* e);
 
-// Ids back to bytes. Returns a malloc'ed, zero-terminated buffer and its length, or NULL with `error` (an id out of range). Special tokens are left out
-// unless with_special. Byte tokens that do not form UTF-8 come out as the bytes they are.
-char* tokenizer_decode(const Tokenizer* t, const int32_t* ids, int64_t n, bool with_special, size_t* length, char* error, size_t error_size);
-// Appends the text that `id` completes to `out` (room for tokenizer_longest_piece() + 8 bytes). Returns the number of bytes, −1 for an id out of range.
+// Ids back to bytes. Returns a malloc'ed, zero-terminated buffer and its length, or NULL with `error` (an id out of
+// range). Special tokens are left out unless with_special. Byte tokens that do not form UTF-8 come out as the bytes
+// they are.
+char* tokenizer_decode(const Tokenizer* t, const int32_t* ids, int64_t n, bool with_special, size_t* length,
+                       char* error, size_t error_size);
+// Appends the text that `id` completes to `out` (room for tokenizer_longest_piece() + 8 bytes). Returns the number of
+// bytes, −1 for an id out of range.
 int tokenizer_stream_push(const Tokenizer* t, TokenStream* s, int32_t id, bool with_special, char* out);
 int tokenizer_stream_end(TokenStream* s, char* out);  // what is left: an incomplete sequence comes out as U+FFFD
 
-int tokenizer_vocab_size(const Tokenizer* t);     // largest id + 1
-int tokenizer_longest_piece(const Tokenizer* t);  // bytes of the longest token, decoded
-int32_t tokenizer_bos(const Tokenizer* t);        // −1: none
-int32_t tokenizer_eos(const Tokenizer* t);        // −1: none
-int32_t tokenizer_unk(const Tokenizer* t);        // −1: none
-int32_t tokenizer_id(const Tokenizer* t, const char* piece);                       // as written in the tokenizer's file; −1: none
-const char* tokenizer_piece(const Tokenizer* t, int32_t id, int* length);          // as written in the file; NULL: no such id. Zero-terminated
+int tokenizer_vocab_size(const Tokenizer* t);                 // largest id + 1
+int tokenizer_longest_piece(const Tokenizer* t);              // bytes of the longest token, decoded
+int32_t tokenizer_bos(const Tokenizer* t);                    // −1: none
+int32_t tokenizer_eos(const Tokenizer* t);                    // −1: none
+int32_t tokenizer_unk(const Tokenizer* t);                    // −1: none
+int32_t tokenizer_id(const Tokenizer* t, const char* piece);  // as written in the tokenizer's file; −1: none
+const char* tokenizer_piece(const Tokenizer* t, int32_t id,
+                            int* length);  // as written in the file; NULL: no such id. Zero-terminated
 bool tokenizer_is_special(const Tokenizer* t, int32_t id);
-const char* tokenizer_file(const Tokenizer* t, int i);  // path of the file it was read from, the second (merges) where there are two; else NULL
-const char* tokenizer_format(const Tokenizer* t);  // "tokenizer.json", "tiktoken ranks", "encoder.json + vocab.bpe", "sentencepiece"
-// The flags that make tokenizer_encode do what the format's own library does by default with special-token text (Hugging Face reads it, tiktoken and
-// sentencepiece do not).
+const char* tokenizer_file(
+    const Tokenizer* t,
+    int i);  // path of the file it was read from, the second (merges) where there are two; else NULL
+const char* tokenizer_format(
+    const Tokenizer* t);  // "tokenizer.json", "tiktoken ranks", "encoder.json + vocab.bpe", "sentencepiece"
+// The flags that make tokenizer_encode do what the format's own library does by default with special-token text
+// (Hugging Face reads it, tiktoken and sentencepiece do not).
 int tokenizer_default_flags(const Tokenizer* t);
 
-// ---- chat templates -----------------------------------------------------------------------------------------------------------------------------
+// ---- chat templates --------------------------------------------------------------------------------
 
-typedef struct { const char *role, *content; } ChatMessage;  // role: system, user or assistant
+typedef struct {
+    const char *role, *content;
+} ChatMessage;  // role: system, user or assistant
 
-// The conversation as the template writes it, malloc'ed; with ask_reply up to where the assistant is to speak (add_generation_prompt). The text spells BOS
-// and the other special tokens itself: encode it with TOKENIZER_PARSE_SPECIAL and without TOKENIZER_ADD_SPECIAL. NULL with `error`: an unknown template or
-// role, or roles in an order that the template refuses.
+// The conversation as the template writes it, malloc'ed; with ask_reply up to where the assistant is to speak
+// (add_generation_prompt). The text spells BOS and the other special tokens itself: encode it with
+// TOKENIZER_PARSE_SPECIAL and without TOKENIZER_ADD_SPECIAL. NULL with `error`: an unknown template or role, or roles
+// in an order that the template refuses.
 char* chat_render(const char* name, const ChatMessage* messages, int n, bool ask_reply, char* error, size_t error_size);
-// Whether every special token that the template spells is one token of t; *turn_end is the one behind the assistant's turn, where a reply ends. False with
-// `error`: one is missing, or there is no such template.
+// Whether every special token that the template spells is one token of t; *turn_end is the one behind the assistant's
+// turn, where a reply ends. False with `error`: one is missing, or there is no such template.
 bool chat_fits(const Tokenizer* t, const char* name, int32_t* turn_end, char* error, size_t error_size);
 const char* chat_template_name(int i);  // llama3, mistral (v0.3), mistral-v0.2, phi3; NULL behind the last
 

@@ -1,8 +1,7 @@
 /*
-What the files of the library share. A tokenizer is data: lists of steps (normalise, split), tables (pieces, merges, added tokens) and flags, filled by one
-loader per file format and walked by one encoder.
-  utf8.c text.c   characters; texts that remember where their bytes came from; normalisers
-  split.c         regular expressions and pre-tokenisers
+What the files of the library share. A tokenizer is data: lists of steps (normalise, split), tables (pieces, merges,
+added tokens) and flags, filled by one loader per file format and walked by one encoder. utf8.c text.c   characters;
+texts that remember where their bytes came from; normalisers split.c         regular expressions and pre-tokenisers
   table.c bpe.c   piece and merge tables; merging; the word cache
   encode.c        the pipeline: added tokens, normalise, split, merge, post-process       decode.c   the way back
   load_*.c        the formats             unicode_table.h   characters about which libraries disagree (generated)
@@ -23,187 +22,263 @@ loader per file format and walked by one encoder.
 // defines: CharacterRange, younger_letters … not_normalized
 #include "unicode_table.h"
 
-#ifndef MAX_VOCAB                 // the fuzz targets take less, or one large id would cost them 400 MB
-#define MAX_VOCAB (1 << 24)      // a larger id is a damaged file
+#ifndef MAX_VOCAB            // the fuzz targets take less, or one large id would cost them 400 MB
+#define MAX_VOCAB (1 << 24)  // a larger id is a damaged file
 #endif
-#define MAX_PIECE 4096           // bytes of a piece whose parts are looked for one by one
-#define MAX_FILE (1u << 30)      // bytes of a tokenizer's file, unpacked
+#define MAX_PIECE 4096       // bytes of a piece whose parts are looked for one by one
+#define MAX_FILE (1u << 30)  // bytes of a tokenizer's file, unpacked
 #define NO_SPAN UINT32_MAX
 
-typedef struct { uint32_t at, n; } Span;  // bytes of the arena; at = NO_SPAN: no such piece
+typedef struct {
+    uint32_t at, n;
+} Span;  // bytes of the arena; at = NO_SPAN: no such piece
 
-typedef struct { char* text; size_t size; } ErrorBuffer;
-__attribute__((format(printf, 2, 3))) bool tok_error(ErrorBuffer e, const char* format, ...);  // writes one line, returns false
+typedef struct {
+    char* text;
+    size_t size;
+} ErrorBuffer;
+__attribute__((format(printf, 2, 3))) bool tok_error(ErrorBuffer e, const char* format,
+                                                     ...);  // writes one line, returns false
 
-// ---- tables -----------------------------------------------------------------------------------------------------------------------------------
-typedef struct { int32_t* slot; uint32_t mask; uint32_t n; } PieceTable;             // bytes → id; open addressing over a Span array
-typedef struct { uint64_t pair; uint32_t rank; int32_t id; } Merge;                  // (left id, right id) → what they become, and when
-typedef struct { Merge* slot; uint64_t mask; uint32_t n; } MergeTable;
-typedef struct { int32_t child, sibling, token; unsigned char byte; } TrieNode;      // token: index of the added token that ends here; −1: none
-typedef struct { TrieNode* node; bool first[256]; bool any; } Trie;                  // stb_ds array; node 0 is the root
+// ---- tables ----------------------------------------------------------------------------------------
+typedef struct {
+    int32_t* slot;
+    uint32_t mask;
+    uint32_t n;
+} PieceTable;  // bytes → id; open addressing over a Span array
+typedef struct {
+    uint64_t pair;
+    uint32_t rank;
+    int32_t id;
+} Merge;  // (left id, right id) → what they become, and when
+typedef struct {
+    Merge* slot;
+    uint64_t mask;
+    uint32_t n;
+} MergeTable;
+typedef struct {
+    int32_t child, sibling, token;
+    unsigned char byte;
+} TrieNode;  // token: index of the added token that ends here; −1: none
+typedef struct {
+    TrieNode* node;
+    bool first[256];
+    bool any;
+} Trie;  // stb_ds array; node 0 is the root
 
 void piece_table_init(PieceTable* p, uint32_t expected);
-int32_t piece_find(const PieceTable* p, const Span* spans, const char* arena, const char* bytes, uint32_t n);  // −1: none
-bool piece_add(PieceTable* p, const Span* spans, const char* arena, int32_t id);                              // false: the bytes are there already
+int32_t piece_find(const PieceTable* p, const Span* spans, const char* arena, const char* bytes,
+                   uint32_t n);                                                   // −1: none
+bool piece_add(PieceTable* p, const Span* spans, const char* arena, int32_t id);  // false: the bytes are there already
 void merge_table_init(MergeTable* m, uint32_t expected);
-const Merge* merge_find(const MergeTable* m, int32_t left, int32_t right);                                    // NULL: none
-bool merge_add(MergeTable* m, int32_t left, int32_t right, uint32_t rank, int32_t id);                        // false: was there, now replaced
+const Merge* merge_find(const MergeTable* m, int32_t left, int32_t right);  // NULL: none
+bool merge_add(MergeTable* m, int32_t left, int32_t right, uint32_t rank,
+               int32_t id);  // false: was there, now replaced
 void trie_add(Trie* t, const char* bytes, uint32_t n, int32_t token);
-int32_t trie_longest(const Trie* t, const char* bytes, int64_t n, int32_t* length);                           // −1: none starts here
+int32_t trie_longest(const Trie* t, const char* bytes, int64_t n, int32_t* length);  // −1: none starts here
 uint64_t hash_bytes(const char* bytes, uint32_t n);
 
-// ---- text --------------------------------------------------------------------------------------------------------------------------------------
-typedef struct { int32_t start, end; } Range;
+// ---- text ------------------------------------------------------------------------------------------
+typedef struct {
+    int32_t start, end;
+} Range;
 
-// A text being worked on. from = NULL: byte i is byte base + i of the original; else it comes from [from[i], to[i]) of the original.
+// A text being worked on. from = NULL: byte i is byte base + i of the original; else it comes from [from[i], to[i]) of
+// the original.
 typedef struct {
     const char* bytes;
     int32_t n, base;
     const int32_t *from, *to;
 } Text;
-typedef struct { char* bytes; int32_t *from, *to; } TextBuffer;  // three stb_ds arrays of one length
+typedef struct {
+    char* bytes;
+    int32_t *from, *to;
+} TextBuffer;  // three stb_ds arrays of one length
 
-int utf8_length(const char* s, int64_t n);                       // bytes of the character at s (1–4), 0: not UTF-8 (n ≥ 1)
-int utf8_decode(const char* s, int64_t n, int32_t* codepoint);   // the same, with the character; −1 as character: not UTF-8, length 1
-int utf8_encode(int32_t codepoint, char* out);                   // up to 4 bytes
-int32_t utf8_stretch(const char* s, int32_t n, int32_t from, bool* valid);   // end of the longest s[from, end) that is all UTF-8, or has none
-int32_t character_before(const char* s, int32_t end, int32_t least);         // where the character (or stray byte) that ends at `end` begins
-bool in_ranges(int32_t codepoint, const CharacterRange* ranges, size_t n);   // ranges in order
-bool is_white_space(int32_t codepoint);                          // Unicode White_Space
-bool is_word(int32_t codepoint);                                 // Alphabetic, M, Nd, Pc, Join_Control: \w of the Rust regex library
+int utf8_length(const char* s, int64_t n);  // bytes of the character at s (1–4), 0: not UTF-8 (n ≥ 1)
+int utf8_decode(const char* s, int64_t n,
+                int32_t* codepoint);            // the same, with the character; −1 as character: not UTF-8, length 1
+int utf8_encode(int32_t codepoint, char* out);  // up to 4 bytes
+int32_t utf8_stretch(const char* s, int32_t n, int32_t from,
+                     bool* valid);  // end of the longest s[from, end) that is all UTF-8, or has none
+int32_t character_before(const char* s, int32_t end,
+                         int32_t least);  // where the character (or stray byte) that ends at `end` begins
+bool in_ranges(int32_t codepoint, const CharacterRange* ranges, size_t n);  // ranges in order
+bool is_white_space(int32_t codepoint);                                     // Unicode White_Space
+bool is_word(int32_t codepoint);  // Alphabetic, M, Nd, Pc, Join_Control: \w of the Rust regex library
 Text buffer_text(const TextBuffer* b);
 void buffer_clear(TextBuffer* b);
 TextBuffer* buffer_other(const Text* text, Encoding* e);
 void buffer_free(TextBuffer* b);
-void buffer_copy(TextBuffer* b, const Text* t, int32_t start, int32_t end);                               // bytes with their origins
-void buffer_put(TextBuffer* b, const char* bytes, int32_t n, int32_t from, int32_t to);                  // n bytes, all from [from, to)
-void put_in_front(TextBuffer* b, const char* bytes, int32_t n, const Text* t, int32_t start);            // with the origin of t's character at start
+void buffer_copy(TextBuffer* b, const Text* t, int32_t start, int32_t end);              // bytes with their origins
+void buffer_put(TextBuffer* b, const char* bytes, int32_t n, int32_t from, int32_t to);  // n bytes, all from [from, to)
+void put_in_front(TextBuffer* b, const char* bytes, int32_t n, const Text* t,
+                  int32_t start);  // with the origin of t's character at start
 static inline int32_t origin_from(const Text* t, int32_t i) { return t->from ? t->from[i] : t->base + i; }
 static inline int32_t origin_to(const Text* t, int32_t i) { return t->from ? t->to[i] : t->base + i + 1; }
 
-// ---- steps -------------------------------------------------------------------------------------------------------------------------------------
-typedef struct { char* literal; pcre2_code* code; bool jit; } Pattern;  // a text as it stands, or (NULL) a regular expression
-typedef enum { NORMALIZE_NFC, NORMALIZE_NFD, NORMALIZE_NFKC, NORMALIZE_NFKD, NORMALIZE_LOWERCASE, NORMALIZE_PREPEND, NORMALIZE_REPLACE,
-               NORMALIZE_STRIP, NORMALIZE_SENTENCEPIECE } NormalizeType;
+// ---- steps -----------------------------------------------------------------------------------------
+typedef struct {
+    char* literal;
+    pcre2_code* code;
+    bool jit;
+} Pattern;  // a text as it stands, or (NULL) a regular expression
+typedef enum {
+    NORMALIZE_NFC,
+    NORMALIZE_NFD,
+    NORMALIZE_NFKC,
+    NORMALIZE_NFKD,
+    NORMALIZE_LOWERCASE,
+    NORMALIZE_PREPEND,
+    NORMALIZE_REPLACE,
+    NORMALIZE_STRIP,
+    NORMALIZE_SENTENCEPIECE
+} NormalizeType;
 typedef struct {
     NormalizeType type;
-    Pattern pattern;              // REPLACE: pattern → content
-    char* content;                // REPLACE, PREPEND
-    bool left, right;             // STRIP: which sides; SENTENCEPIECE: left = add_dummy_prefix, right = remove_extra_whitespaces
-    bool escape;                  // SENTENCEPIECE: spaces become U+2581
+    Pattern pattern;   // REPLACE: pattern → content
+    char* content;     // REPLACE, PREPEND
+    bool left, right;  // STRIP: which sides; SENTENCEPIECE: left = add_dummy_prefix, right = remove_extra_whitespaces
+    bool escape;       // SENTENCEPIECE: spaces become U+2581
 } Normalize;
 
-typedef enum { SPLIT_ISOLATED, SPLIT_REMOVED, SPLIT_MERGED_WITH_PREVIOUS, SPLIT_MERGED_WITH_NEXT, SPLIT_CONTIGUOUS } SplitBehaviour;
+typedef enum {
+    SPLIT_ISOLATED,
+    SPLIT_REMOVED,
+    SPLIT_MERGED_WITH_PREVIOUS,
+    SPLIT_MERGED_WITH_NEXT,
+    SPLIT_CONTIGUOUS
+} SplitBehaviour;
 typedef enum { PRETOKENIZE_SPLIT, PRETOKENIZE_PREFIX_SPACE, PRETOKENIZE_METASPACE } PretokenizeType;
 typedef enum { PREPEND_ALWAYS, PREPEND_FIRST, PREPEND_NEVER } PrependScheme;
 typedef struct {
     PretokenizeType type;
-    Pattern pattern;              // SPLIT; METASPACE: the text that stands for a space
+    Pattern pattern;  // SPLIT; METASPACE: the text that stands for a space
     SplitBehaviour behaviour;
     bool invert;
     PrependScheme scheme;
-    bool split;                   // METASPACE: split before every replacement
+    bool split;  // METASPACE: split before every replacement
 } Pretokenize;
 
 // GPT-2's way to cut text into words, as `tokenizers` and tiktoken have it.
 #define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 
-typedef struct { int32_t id; Span content; bool special, lstrip, rstrip, normalized, single_word; } AddedToken;
+typedef struct {
+    int32_t id;
+    Span content;
+    bool special, lstrip, rstrip, normalized, single_word;
+} AddedToken;
 
 typedef enum { MODEL_BPE, MODEL_WORD_LEVEL } ModelType;
 typedef enum { DECODE_JOIN_SPACES, DECODE_CONCATENATE } DecodeType;
 
 struct Tokenizer {
-    char* file[2];                // that it was read from; NULL: none, or from memory
+    char* file[2];  // that it was read from; NULL: none, or from memory
     const char* format;
     int default_flags;
     // pieces, by id
-    char* arena;                  // stb_ds
-    Span* text;                   // stb_ds, (n_vocab) as written in the file
-    Span* raw;                    // stb_ds, (n_vocab) the bytes a piece stands for when encoding
-    Span* out;                    // stb_ds, (n_vocab) the bytes it becomes when decoding
-    bool* special;                // stb_ds, (n_vocab)
+    char* arena;    // stb_ds
+    Span* text;     // stb_ds, (n_vocab) as written in the file
+    Span* raw;      // stb_ds, (n_vocab) the bytes a piece stands for when encoding
+    Span* out;      // stb_ds, (n_vocab) the bytes it becomes when decoding
+    bool* special;  // stb_ds, (n_vocab)
     int32_t n_vocab;
     PieceTable by_text, by_raw;
     int32_t bos, eos, unk;
     // added tokens
-    AddedToken* added;            // stb_ds
+    AddedToken* added;  // stb_ds
     Trie added_trie, normalized_trie;
     // steps
-    Normalize* normalize;         // stb_ds
-    Pretokenize* pretokenize;     // stb_ds
+    Normalize* normalize;      // stb_ds
+    Pretokenize* pretokenize;  // stb_ds
     // model
     ModelType model;
-    bool byte_level;              // symbols are bytes; else characters
+    bool byte_level;  // symbols are bytes; else characters
     bool byte_fallback, fuse_unk, ignore_merges;
-    bool late_fallback;           // sentencepiece: characters outside the vocabulary may still merge, and fall back after merging
-    int32_t byte_id[256];         // of a byte (byte_level) or of <0xHH> (byte_fallback); −1: none
-    int32_t ascii_id[128];        // of a one-byte character
+    bool
+        late_fallback;  // sentencepiece: characters outside the vocabulary may still merge, and fall back after merging
+    int32_t byte_id[256];   // of a byte (byte_level) or of <0xHH> (byte_fallback); −1: none
+    int32_t ascii_id[128];  // of a one-byte character
     MergeTable merges;
-    int32_t n_virtual;            // late_fallback: characters that occur only inside pieces have ids from n_vocab on
-    PieceTable by_virtual;        // over virtual_text
-    Span* virtual_text;           // stb_ds
-    bool split_at_space;          // no merge ever crosses from another character to U+2581, so words can be merged one at a time
+    int32_t n_virtual;      // late_fallback: characters that occur only inside pieces have ids from n_vocab on
+    PieceTable by_virtual;  // over virtual_text
+    Span* virtual_text;     // stb_ds
+    bool
+        split_at_space;  // no merge ever crosses from another character to U+2581, so words can be merged one at a time
     // around a text
-    int32_t *prefix, *suffix;     // stb_ds
+    int32_t *prefix, *suffix;  // stb_ds
     // decoding
     DecodeType decode;
-    int32_t strip_first;          // so many blanks go from the beginning of the first piece
-    bool strip_marks;             // sentencepiece: only if they are written U+2581 there
-    bool strip_until_text;        // sentencepiece that removes extra blanks: from every piece, until there is text
+    int32_t strip_first;    // so many blanks go from the beginning of the first piece
+    bool strip_marks;       // sentencepiece: only if they are written U+2581 there
+    bool strip_until_text;  // sentencepiece that removes extra blanks: from every piece, until there is text
     int32_t longest_piece;
 };
 
-// ---- scratch -----------------------------------------------------------------------------------------------------------------------------------
-typedef struct { int32_t id, start, end, previous, next; } Symbol;
+// ---- scratch ---------------------------------------------------------------------------------------
+typedef struct {
+    int32_t id, start, end, previous, next;
+} Symbol;
 #define CACHE_KEY 23
 #define CACHE_IDS 9
 #define CACHE_SLOTS (1 << 15)
-typedef struct { char key[CACHE_KEY]; uint8_t n_key; int32_t id[CACHE_IDS]; uint32_t n; } CachedWord;  // 64 bytes
+typedef struct {
+    char key[CACHE_KEY];
+    uint8_t n_key;
+    int32_t id[CACHE_IDS];
+    uint32_t n;
+} CachedWord;  // 64 bytes
 
 struct TokenizerScratch {
-    const Tokenizer* owner;       // whose words the cache holds
+    const Tokenizer* owner;  // whose words the cache holds
     TextBuffer buffer[4];
     int stage;                    // 0: the normalisers' two buffers, 2: the pre-tokenisers'
     Range *ranges, *ranges_next;  // stb_ds
     Symbol* symbols;              // room for n_symbols
     int64_t n_symbols;
-    uint64_t* heap;               // stb_ds, of long words: rank and place of what may merge
+    uint64_t* heap;  // stb_ds, of long words: rank and place of what may merge
     pcre2_match_data* match;
     pcre2_jit_stack* jit_stack;
     pcre2_match_context* context;
-    CachedWord* cache;            // (CACHE_SLOTS), direct-mapped
-    int64_t room;                 // of the Encoding's arrays
+    CachedWord* cache;  // (CACHE_SLOTS), direct-mapped
+    int64_t room;       // of the Encoding's arrays
 };
 
-void put_text(char** out, const char* text);                                 // to the end of an stb_ds array
-void put_characters(char** out, const CharacterRange* ranges, size_t n);     // as a regular expression has them between brackets
+void put_text(char** out, const char* text);  // to the end of an stb_ds array
+void put_characters(char** out, const CharacterRange* ranges,
+                    size_t n);  // as a regular expression has them between brackets
 bool pattern_compile(Pattern* p, const char* regex, ErrorBuffer error);
 void pattern_free(Pattern* p);
-// The first match in bytes[from, n) that is not empty; 1 found, 0 none, −1 failed (e->error). A regular expression wants valid UTF-8.
+// The first match in bytes[from, n) that is not empty; 1 found, 0 none, −1 failed (e->error). A regular expression
+// wants valid UTF-8.
 int pattern_search(const Pattern* p, const char* bytes, int32_t n, int32_t from, Range* found, Encoding* e);
 
 bool normalize_text(const Tokenizer* t, Text* text, Encoding* e);
-bool pretokenize_text(const Tokenizer* t, Text* text, Encoding* e);          // leaves the words in scratch->ranges
+bool pretokenize_text(const Tokenizer* t, Text* text, Encoding* e);  // leaves the words in scratch->ranges
 bool encode_word(const Tokenizer* t, const Text* text, Range word, Encoding* e);
 void encoding_put(Encoding* e, int32_t id, int32_t start, int32_t end);
 
-// ---- loading -----------------------------------------------------------------------------------------------------------------------------------
-Span arena_put(Tokenizer* t, const char* bytes, size_t n);                    // zero-terminated behind
+// ---- loading ---------------------------------------------------------------------------------------
+Span arena_put(Tokenizer* t, const char* bytes, size_t n);  // zero-terminated behind
 bool tokenizer_set_piece(Tokenizer* t, int64_t id, const char* text, size_t n, const char* file, ErrorBuffer error);
 void tokenizer_add_token(Tokenizer* t, AddedToken token);
-bool tokenizer_finish(Tokenizer* t, const char* file, ErrorBuffer error);     // tables that follow from the others; the last step of every loader
-int byte_of_character(int32_t codepoint);                                     // GPT-2's printable stand-in → byte; −1: not one
-Span unmap_byte_level(Tokenizer* t, const char* text, uint32_t n, bool* good);  // the bytes that a piece of stand-ins means
-void unmap_pieces(Tokenizer* t);                                              // the same for all pieces, into raw
+bool tokenizer_finish(Tokenizer* t, const char* file,
+                      ErrorBuffer error);  // tables that follow from the others; the last step of every loader
+int byte_of_character(int32_t codepoint);  // GPT-2's printable stand-in → byte; −1: not one
+Span unmap_byte_level(Tokenizer* t, const char* text, uint32_t n,
+                      bool* good);  // the bytes that a piece of stand-ins means
+void unmap_pieces(Tokenizer* t);    // the same for all pieces, into raw
 void replace_in_pieces(Tokenizer* t, const char* pattern, const char* content);  // in what pieces decode to
-void merges_from_vocabulary(Tokenizer* t, const uint32_t* rank);              // every pair of pieces that concatenates to a piece; rank NULL: the id
+void merges_from_vocabulary(
+    Tokenizer* t, const uint32_t* rank);  // every pair of pieces that concatenates to a piece; rank NULL: the id
 bool read_file(const char* path, char** data, size_t* n, ErrorBuffer error);  // unpacks gzip; zero-terminated
 
 bool load_tokenizer_json(Tokenizer* t, const char* name, const char* data, size_t n, ErrorBuffer error);
-bool load_vocab_and_merges(Tokenizer* t, const char* vocab_name, const char* vocab, size_t n_vocab, const char* merges_name, const char* merges, ErrorBuffer error);
+bool load_vocab_and_merges(Tokenizer* t, const char* vocab_name, const char* vocab, size_t n_vocab,
+                           const char* merges_name, const char* merges, ErrorBuffer error);
 bool load_tiktoken(Tokenizer* t, const char* name, const char* data, size_t n, ErrorBuffer error);
 bool load_sentencepiece(Tokenizer* t, const char* name, const char* data, size_t n, ErrorBuffer error);
-bool load_side_files(Tokenizer* t, const char* directory, ErrorBuffer error);  // bos and eos from the configs beside the tokenizer
+bool load_side_files(Tokenizer* t, const char* directory,
+                     ErrorBuffer error);  // bos and eos from the configs beside the tokenizer
 
 #endif

@@ -1,5 +1,5 @@
-/* Characters: UTF-8 both ways, without trusting the bytes, and the two classes of characters that the formats' own libraries use (Rust's and Oniguruma's
-   \s and \w, which differ from PCRE2's). */
+/* Characters: UTF-8 both ways, without trusting the bytes, and the two classes of characters that the formats' own
+   libraries use (Rust's and Oniguruma's \s and \w, which differ from PCRE2's). */
 // defines: utf8proc_get_property, categories
 #include <utf8proc.h>
 #include "tokenizer_internal.h"
@@ -12,7 +12,10 @@ int utf8_length(const char* s, int64_t n) {
 
 int utf8_decode(const char* s, int64_t n, int32_t* codepoint) {
     const unsigned char* u = (const unsigned char*)s;
-    if (u[0] < 0x80) { *codepoint = u[0]; return 1; }
+    if (u[0] < 0x80) {
+        *codepoint = u[0];
+        return 1;
+    }
     *codepoint = -1;
     int length = u[0] >= 0xF0 ? 4 : u[0] >= 0xE0 ? 3 : 2;
     if (u[0] < 0xC2 || u[0] > 0xF4 || length > n) return 1;
@@ -32,7 +35,8 @@ int32_t utf8_stretch(const char* s, int32_t n, int32_t from, bool* valid) {
     *valid = utf8_length(s + from, n - from) > 0;
     while (at < n) {
         uint64_t eight;
-        while (*valid && at + 8 <= n && (memcpy(&eight, s + at, 8), !(eight & 0x8080808080808080u))) at += 8;  // most text is ASCII
+        while (*valid && at + 8 <= n && (memcpy(&eight, s + at, 8), !(eight & 0x8080808080808080u)))
+            at += 8;  // most text is ASCII
         if (at == n) break;
         int length = utf8_decode(s + at, n - at, &c);
         if ((c >= 0) != *valid) break;
@@ -48,9 +52,15 @@ int32_t character_before(const char* s, int32_t end, int32_t least) {
 }
 
 int utf8_encode(int32_t c, char* out) {
-    if (c < 0x80) { out[0] = (char)c; return 1; }
+    if (c < 0x80) {
+        out[0] = (char)c;
+        return 1;
+    }
     int length = c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
-    for (int i = length - 1; i > 0; i--) { out[i] = (char)(0x80 | (c & 0x3F)); c >>= 6; }
+    for (int i = length - 1; i > 0; i--) {
+        out[i] = (char)(0x80 | (c & 0x3F));
+        c >>= 6;
+    }
     out[0] = (char)((0xF00 >> length & 0xF0) | c);
     return length;
 }
@@ -66,19 +76,27 @@ bool in_ranges(int32_t c, const CharacterRange* ranges, size_t n) {
 }
 
 bool is_white_space(int32_t c) {
-    return (c >= 9 && c <= 13) || c == ' ' || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 ||
-           c == 0x202F || c == 0x205F || c == 0x3000;
+    return (c >= 9 && c <= 13) || c == ' ' || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) ||
+           c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
 bool is_word(int32_t c) {
     if (c < 0x80) return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_';
-    if (c == 0x200C || c == 0x200D) return true;                       // Join_Control
-    if (c >= 0x24B6 && c <= 0x24E9) return true;                       // circled letters: Alphabetic, though symbols by category
+    if (c == 0x200C || c == 0x200D) return true;  // Join_Control
+    if (c >= 0x24B6 && c <= 0x24E9) return true;  // circled letters: Alphabetic, though symbols by category
     if ((c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) || (c >= 0x1F170 && c <= 0x1F189)) return true;
     switch (utf8proc_category(c)) {
-    case UTF8PROC_CATEGORY_LU: case UTF8PROC_CATEGORY_LL: case UTF8PROC_CATEGORY_LT: case UTF8PROC_CATEGORY_LM: case UTF8PROC_CATEGORY_LO:
-    case UTF8PROC_CATEGORY_MN: case UTF8PROC_CATEGORY_MC: case UTF8PROC_CATEGORY_ME: case UTF8PROC_CATEGORY_ND: case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_PC: return true;
-    default: return in_ranges(c, younger_words, sizeof younger_words / sizeof *younger_words);
+        case UTF8PROC_CATEGORY_LU:
+        case UTF8PROC_CATEGORY_LL:
+        case UTF8PROC_CATEGORY_LT:
+        case UTF8PROC_CATEGORY_LM:
+        case UTF8PROC_CATEGORY_LO:
+        case UTF8PROC_CATEGORY_MN:
+        case UTF8PROC_CATEGORY_MC:
+        case UTF8PROC_CATEGORY_ME:
+        case UTF8PROC_CATEGORY_ND:
+        case UTF8PROC_CATEGORY_NL:
+        case UTF8PROC_CATEGORY_PC: return true;
+        default: return in_ranges(c, younger_words, sizeof younger_words / sizeof *younger_words);
     }
 }

@@ -21,7 +21,7 @@
 
 // fiber.cpp
 void cpu_run_grid(const cpu_launch& launch);
-int cpu_threads(void);                                     // OS threads of the pool (CPU_THREADS, default: cores)
+int cpu_threads(void);  // OS threads of the pool (CPU_THREADS, default: cores)
 void cpu_parallel(int n, void (*task)(int i, void*), void* context);  // the pool, for GEMMs
 bool cpu_in_kernel(void);
 void cpu_async_begin_block(void);  // ptx.cpp

@@ -1,9 +1,10 @@
 /*
-Threads, warps and blocks on the CPU. A CUDA thread is a fiber: a stack and a saved stack pointer. Fibers are LAZY: one stack runs the block's
-threads as a plain loop, and a second stack appears only when a thread must wait for others; a kernel that never synchronises pays nothing.
-A block lives on one OS thread; blocks are dealt to a pool. Waiting threads are resumed warp by warp, lowest lane first (or as CPU_ORDER says).
-For ThreadSanitizer every CUDA thread is a fiber of its own, known to the sanitizer; this file is then compiled with -DCPU_TSAN and WITHOUT
--fsanitize=thread, so that the scheduler's own bookkeeping is not taken for the kernel's.
+Threads, warps and blocks on the CPU. A CUDA thread is a fiber: a stack and a saved stack pointer. Fibers are LAZY: one
+stack runs the block's threads as a plain loop, and a second stack appears only when a thread must wait for others; a
+kernel that never synchronises pays nothing. A block lives on one OS thread; blocks are dealt to a pool. Waiting threads
+are resumed warp by warp, lowest lane first (or as CPU_ORDER says). For ThreadSanitizer every CUDA thread is a fiber of
+its own, known to the sanitizer; this file is then compiled with -DCPU_TSAN and WITHOUT -fsanitize=thread, so that the
+scheduler's own bookkeeping is not taken for the kernel's.
 */
 #include <assert.h>
 #include <pthread.h>
@@ -30,27 +31,34 @@ __thread uint3 threadIdx, blockIdx, blockDim, gridDim;
 #define MAX_WARPS (MAX_THREADS / 32)
 #define MAX_SHARED_SITES 64
 #define STATIC_SHARED_LIMIT (48 * 1024)
-#define MARGIN 64  // bytes of poison on each side of a shared array
+#define MARGIN 64                   // bytes of poison on each side of a shared array
 #define SHARED_BYTES (512 * 1024)   // static arrays of a block with their margins
 #define DYNAMIC_BYTES (256 * 1024)  // dynamic shared memory, from DYNAMIC_OFFSET
 #define DYNAMIC_OFFSET 4096
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // the state of an OS thread that runs blocks
 
 struct Warp {
-    uint32_t arrived, mask;   // lanes waiting at the pending operation, lanes it names
-    uint32_t runnable;        // lanes that waited and may go on
+    uint32_t arrived, mask;  // lanes waiting at the pending operation, lanes it names
+    uint32_t runnable;       // lanes that waited and may go on
     cpu_operation operation;
     const char* file;
     int line;
     void* lanes[32];
-    unsigned generation;      // operations done
-    char sync[2];             // ThreadSanitizer's sync objects, see tsan_arrive
+    unsigned generation;  // operations done
+    char sync[2];         // ThreadSanitizer's sync objects, see tsan_arrive
 };
-struct Site { const char* file; int line; };
+struct Site {
+    const char* file;
+    int line;
+};
 static bool same_file(const char* a, const char* b) { return a == b || !strcmp(a, b); }
-struct SharedArray { const void* site; char* data; size_t bytes; };
+struct SharedArray {
+    const void* site;
+    char* data;
+    size_t bytes;
+};
 
 struct Worker {
     const cpu_launch* launch;
@@ -60,9 +68,9 @@ struct Worker {
     int barrier_arrived;
     Site barrier;
     bool at_barrier[MAX_THREADS];
-    Site waits[MAX_THREADS];            // where each waiting thread waits
-    void* saved[MAX_THREADS];           // its stack pointer
-    int stack_of[MAX_THREADS];          // the stack it occupies
+    Site waits[MAX_THREADS];    // where each waiting thread waits
+    void* saved[MAX_THREADS];   // its stack pointer
+    int stack_of[MAX_THREADS];  // the stack it occupies
     void* scheduler;
     char* stacks[MAX_THREADS + 1];
     int free_stacks[MAX_THREADS + 1], n_free, n_stacks, current_stack;
@@ -71,7 +79,7 @@ struct Worker {
     SharedArray arrays[MAX_SHARED_SITES];
     int n_arrays;
     uint16_t order[MAX_THREADS];
-    int ordered_for;                    // block size the order was made for
+    int ordered_for;  // block size the order was made for
     // sanitizers
     const char* scheduler_stack;
     size_t scheduler_stack_bytes;
@@ -82,7 +90,8 @@ struct Worker {
 static __thread Worker* me;
 __thread cpu_block cpu_now;
 
-static const char* operation_names[CPU_N_OPERATIONS] = {"__syncthreads", "__syncwarp", "shuffle", "ballot", "warp_sum", "warp_max", "ldmatrix", "mma"};
+static const char* operation_names[CPU_N_OPERATIONS] = {"__syncthreads", "__syncwarp", "shuffle",  "ballot",
+                                                        "warp_sum",      "warp_max",   "ldmatrix", "mma"};
 
 bool cpu_in_kernel(void) { return me && me->launch && me->current_stack >= 0; }
 static int linear_thread(void) { return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z); }
@@ -112,9 +121,11 @@ void cpu_fail(const char* format, ...) {
     print_place();
     abort();
 }
-void cpu_misaligned(const void* p, size_t n, const char* file, int line) { cpu_fail("misaligned access: %p is not a multiple of %zu, at %s:%d", p, n, file, line); }
+void cpu_misaligned(const void* p, size_t n, const char* file, int line) {
+    cpu_fail("misaligned access: %p is not a multiple of %zu, at %s:%d", p, n, file, line);
+}
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // sanitizers: what they must know about fibers, and what they should say besides file and line
 
 #if CPU_ASAN
@@ -136,8 +147,9 @@ extern "C" void AnnotateIgnoreWritesEnd(const char* file, int line);
 extern "C" void __tsan_on_report(void*) { print_place(); }
 #endif
 
-// A thread that arrives at a barrier releases the barrier's sync object, and acquires it when it goes on. Two objects in turn: a thread late to
-// go on would otherwise acquire what the others did after the barrier, and their writes over data it reads would look ordered.
+// A thread that arrives at a barrier releases the barrier's sync object, and acquires it when it goes on. Two objects
+// in turn: a thread late to go on would otherwise acquire what the others did after the barrier, and their writes over
+// data it reads would look ordered.
 static inline void tsan_arrive(char* sync) {
     (void)sync;
 #if CPU_TSAN
@@ -170,13 +182,16 @@ static inline __attribute__((always_inline)) void switch_stack(Worker* w, void**
 }
 
 #if !CPU_ASAN && !CPU_TSAN
-// A fault in a guard page is a stack overflow of the thread that runs; any other fault in a kernel is told with its place too.
+// A fault in a guard page is a stack overflow of the thread that runs; any other fault in a kernel is told with its
+// place too.
 static void on_fault(int signal_number, siginfo_t* info, void*) {
     const char* p = (const char*)info->si_addr;
     if (cpu_in_kernel()) {
         bool overflow = false;
-        for (int s = 0; s < me->n_stacks; s++) overflow = overflow || (p >= me->stacks[s] && p < me->stacks[s] + GUARD_BYTES);
-        if (overflow) fprintf(stderr, "CUDA on the CPU: stack overflow (a thread has %d KiB here)\n", STACK_BYTES / 1024);
+        for (int s = 0; s < me->n_stacks; s++)
+            overflow = overflow || (p >= me->stacks[s] && p < me->stacks[s] + GUARD_BYTES);
+        if (overflow)
+            fprintf(stderr, "CUDA on the CPU: stack overflow (a thread has %d KiB here)\n", STACK_BYTES / 1024);
         else fprintf(stderr, "CUDA on the CPU: invalid memory access at %p\n", p);
         print_place();
     }
@@ -197,10 +212,13 @@ static void catch_faults(void) {  // for this OS thread, on a stack of its own: 
 static void catch_faults(void) {}  // the sanitizers do
 #endif
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // CPU_ORDER
 
-typedef struct { int kind; uint64_t seed; } Order;  // 0 forward, 1 reverse, 2 seeded
+typedef struct {
+    int kind;
+    uint64_t seed;
+} Order;  // 0 forward, 1 reverse, 2 seeded
 static Order read_order(void) {
     const char* text = getenv("CPU_ORDER");
     if (!text || !*text || !strcmp(text, "forward")) return {0, 0};
@@ -226,12 +244,21 @@ static void make_order(Worker* w, int n) {
     int warp_order[MAX_WARPS];
     for (int i = 0; i < warps; i++) warp_order[i] = o.kind == 1 ? warps - 1 - i : i;
     if (o.kind == 2)
-        for (int i = warps - 1; i > 0; i--) { int j = mix(o.seed + i) % (i + 1), t = warp_order[i]; warp_order[i] = warp_order[j]; warp_order[j] = t; }
+        for (int i = warps - 1; i > 0; i--) {
+            int j = mix(o.seed + i) % (i + 1), t = warp_order[i];
+            warp_order[i] = warp_order[j];
+            warp_order[j] = t;
+        }
     for (int i = 0; i < warps; i++) {
         int first = warp_order[i] * 32, lanes = n - first < 32 ? n - first : 32, from = at;
         for (int l = 0; l < lanes; l++) w->order[at++] = first + (o.kind == 1 ? lanes - 1 - l : l);
         if (o.kind == 2)
-            for (int k = lanes - 1; k > 0; k--) { int j = mix(o.seed * 31 + i * 32 + k) % (k + 1); uint16_t t = w->order[from + k]; w->order[from + k] = w->order[from + j]; w->order[from + j] = t; }
+            for (int k = lanes - 1; k > 0; k--) {
+                int j = mix(o.seed * 31 + i * 32 + k) % (k + 1);
+                uint16_t t = w->order[from + k];
+                w->order[from + k] = w->order[from + j];
+                w->order[from + j] = t;
+            }
     }
 }
 static int64_t block_at(int64_t i, int64_t n) {
@@ -242,7 +269,11 @@ static int64_t block_at(int64_t i, int64_t n) {
     int64_t stride = (int64_t)(mix(o.seed) % (uint64_t)n) | 1;
     for (;; stride += 2) {
         int64_t a = stride, b = n;
-        while (b) { int64_t t = a % b; a = b; b = t; }
+        while (b) {
+            int64_t t = a % b;
+            a = b;
+            b = t;
+        }
         if (a == 1) break;
     }
     return (int64_t)(((__int128)i * stride + (int64_t)(mix(o.seed + 1) % (uint64_t)n)) % n);
@@ -257,14 +288,15 @@ static int pick_bit(uint64_t mask) {
     return __builtin_ctzll(mask);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // the scheduler of a block
 
 static void fiber_main(void);
 
 static void make_stack(Worker* w) {
     int s = w->n_stacks++;
-    char* p = (char*)mmap(NULL, STACK_BYTES + GUARD_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    char* p = (char*)mmap(NULL, STACK_BYTES + GUARD_BYTES, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) cpu_fail("out of memory for thread stacks");
     mprotect(p, GUARD_BYTES, PROT_NONE);  // a kernel that overflows its stack faults here
     w->stacks[s] = p;
@@ -289,10 +321,12 @@ static void leave_stack(Worker* w) {
     w->free_stacks[w->n_free++] = w->current_stack;
 #endif
 }
-// Stack tops are staggered by 448 bytes: with equal page offsets all of them would compete for the same lines of the L1 cache.
+// Stack tops are staggered by 448 bytes: with equal page offsets all of them would compete for the same lines of the L1
+// cache.
 static void* begin_stack(Worker* w, int s) {
 #if CPU_ASAN
-    __asan_unpoison_memory_region(w->stacks[s] + GUARD_BYTES, STACK_BYTES);  // frames that were left for good have their redzones there
+    __asan_unpoison_memory_region(w->stacks[s] + GUARD_BYTES,
+                                  STACK_BYTES);  // frames that were left for good have their redzones there
 #endif
     return fresh_stack(w->stacks[s] + GUARD_BYTES + STACK_BYTES - (448 * s) % 4096, fiber_main);
 }
@@ -314,22 +348,34 @@ static void set_thread(int tid) {
 static void report_deadlock(Worker* w) __attribute__((noreturn));
 static void report_deadlock(Worker* w) {
     one_report();
-    fprintf(stderr, "CUDA on the CPU: threads wait for others that never come\n  kernel %s, block (%u,%u,%u), launched at %s:%d\n", w->launch->kernel, blockIdx.x, blockIdx.y,
-            blockIdx.z, w->launch->file, w->launch->line);
+    fprintf(
+        stderr,
+        "CUDA on the CPU: threads wait for others that never come\n  kernel %s, block (%u,%u,%u), launched at %s:%d\n",
+        w->launch->kernel, blockIdx.x, blockIdx.y, blockIdx.z, w->launch->file, w->launch->line);
     int shown = 0, exited = 0, first_exited = -1;
     for (int t = 0; t < cpu_now.n_threads; t++)
-        if (cpu_now.exited[t]) { exited++; if (first_exited < 0) first_exited = t; }
+        if (cpu_now.exited[t]) {
+            exited++;
+            if (first_exited < 0) first_exited = t;
+        }
     for (int t = 0; t < cpu_now.n_threads; t++) {
         if (cpu_now.exited[t]) continue;
         bool first = true;  // one line for each place where somebody waits
         for (int u = 0; u < t && first; u++)
-            if (!cpu_now.exited[u] && w->waits[u].line == w->waits[t].line && w->waits[u].file == w->waits[t].file && w->at_barrier[u] == w->at_barrier[t]) first = false;
+            if (!cpu_now.exited[u] && w->waits[u].line == w->waits[t].line && w->waits[u].file == w->waits[t].file &&
+                w->at_barrier[u] == w->at_barrier[t])
+                first = false;
         if (!first || shown++ > 8) continue;
         const Warp* warp = &w->warps[t / 32];
-        fprintf(stderr, "  thread %d waits in %s at %s:%d", t, w->at_barrier[t] ? "__syncthreads" : operation_names[warp->operation], w->waits[t].file, w->waits[t].line);
+        fprintf(stderr, "  thread %d waits in %s at %s:%d", t,
+                w->at_barrier[t] ? "__syncthreads" : operation_names[warp->operation], w->waits[t].file,
+                w->waits[t].line);
         if (!w->at_barrier[t]) fprintf(stderr, ", lanes %08x of %08x came", warp->arrived, warp->mask);
         for (int l = 0; !w->at_barrier[t] && l < 32; l++)
-            if ((warp->mask & ~warp->arrived) >> l & 1 && cpu_now.exited[t / 32 * 32 + l]) { fprintf(stderr, "; lane %d has left the kernel", l); break; }
+            if ((warp->mask & ~warp->arrived) >> l & 1 && cpu_now.exited[t / 32 * 32 + l]) {
+                fprintf(stderr, "; lane %d has left the kernel", l);
+                break;
+            }
         fputc('\n', stderr);
     }
     if (exited) fprintf(stderr, "  %d threads have left the kernel, thread %d first\n", exited, first_exited);
@@ -363,7 +409,8 @@ static void wait_here(int tid, const char* file, int line) {
     w->stack_of[tid] = w->current_stack;
     cpu_now.waiting++;
     int next = take_runnable(w, tid / 32);
-    // Threads of the warp that have not begun come before other warps' waiting ones: a warp gets through its operation together.
+    // Threads of the warp that have not begun come before other warps' waiting ones: a warp gets through its operation
+    // together.
     bool unstarted = cpu_now.next < cpu_now.n_threads;
     if (next >= 0 && next / 32 != tid / 32 && unstarted) {
         int first = cpu_now.order ? cpu_now.order[cpu_now.next] : cpu_now.next;
@@ -379,7 +426,8 @@ static void wait_here(int tid, const char* file, int line) {
     cpu_now.waiting--;
 }
 
-// A thread has finished while others wait: let those of its warp go on first. Called between threads, on the loop's own stack.
+// A thread has finished while others wait: let those of its warp go on first. Called between threads, on the loop's own
+// stack.
 void cpu_resume_waiting(void) {
     Worker* w = me;
     if (cpu_now.next < cpu_now.n_threads) return;  // begin the rest first: they may be what the others wait for
@@ -412,15 +460,17 @@ static void fiber_main(void) {
     __builtin_unreachable();
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // barriers and warp operations
 
 void cpu_barrier(const char* file, int line) {
     Worker* w = me;
     int tid = linear_thread();
     if (w->barrier_arrived && (w->barrier.line != line || !same_file(w->barrier.file, file)))
-        cpu_fail("two different barriers meet: __syncthreads at %s:%d and at %s:%d", w->barrier.file, w->barrier.line, file, line);
-    if (cpu_now.done) cpu_fail("__syncthreads at %s:%d after %d threads of the block have left the kernel", file, line, cpu_now.done);
+        cpu_fail("two different barriers meet: __syncthreads at %s:%d and at %s:%d", w->barrier.file, w->barrier.line,
+                 file, line);
+    if (cpu_now.done)
+        cpu_fail("__syncthreads at %s:%d after %d threads of the block have left the kernel", file, line, cpu_now.done);
     w->barrier = {file, line};
     w->at_barrier[tid] = true;
     char* sync = &w->barrier_sync[w->barrier_generation & 1];
@@ -442,19 +492,26 @@ void cpu_barrier(const char* file, int line) {
     }
 }
 
-void cpu_collect(cpu_operation operation, uint32_t mask, void* mine, cpu_warp_function work, void* context, const char* file, int line) {
+void cpu_collect(cpu_operation operation, uint32_t mask, void* mine, cpu_warp_function work, void* context,
+                 const char* file, int line) {
     Worker* w = me;
     int tid = linear_thread(), lane = tid % 32, lanes = cpu_now.n_threads - (tid - lane);
     Warp* warp = &w->warps[tid / 32];
-    if (!(mask >> lane & 1)) cpu_fail("%s at %s:%d: mask %08x does not name the calling lane %d", operation_names[operation], file, line, mask, lane);
+    if (!(mask >> lane & 1))
+        cpu_fail("%s at %s:%d: mask %08x does not name the calling lane %d", operation_names[operation], file, line,
+                 mask, lane);
     uint32_t expected = lanes >= 32 ? mask : mask & ((1u << lanes) - 1);
     if (warp->arrived) {
-        if (warp->operation != operation || warp->line != line || warp->mask != expected || !same_file(warp->file, file))
-            cpu_fail("lanes of a warp at different operations: %s at %s:%d (mask %08x) and %s at %s:%d (mask %08x)", operation_names[warp->operation], warp->file, warp->line,
-                     warp->mask, operation_names[operation], file, line, expected);
+        if (warp->operation != operation || warp->line != line || warp->mask != expected ||
+            !same_file(warp->file, file))
+            cpu_fail("lanes of a warp at different operations: %s at %s:%d (mask %08x) and %s at %s:%d (mask %08x)",
+                     operation_names[warp->operation], warp->file, warp->line, warp->mask, operation_names[operation],
+                     file, line, expected);
     } else {
         for (int l = 0; l < 32; l++)
-            if ((expected >> l & 1) && cpu_now.exited[tid - lane + l]) cpu_fail("%s at %s:%d names lane %d, which has left the kernel", operation_names[operation], file, line, l);
+            if ((expected >> l & 1) && cpu_now.exited[tid - lane + l])
+                cpu_fail("%s at %s:%d names lane %d, which has left the kernel", operation_names[operation], file, line,
+                         l);
         warp->operation = operation;
         warp->file = file;
         warp->line = line;
@@ -483,7 +540,8 @@ void cpu_shuffle_work(void** lanes, uint32_t mask, void*) {
         if (!(mask >> l & 1)) continue;
         cpu_shuffle* s = (cpu_shuffle*)lanes[l];
         int from = s->source;
-        if (from < 0 || from > 31 || !(mask >> from & 1)) cpu_fail("shuffle: lane %d reads lane %d, which does not take part", l, from);
+        if (from < 0 || from > 31 || !(mask >> from & 1))
+            cpu_fail("shuffle: lane %d reads lane %d, which does not take part", l, from);
         memcpy(s->out, ((cpu_shuffle*)lanes[from])->in, sizeof s->out);
     }
 }
@@ -503,7 +561,8 @@ void cpu_warp_sum_work(void** lanes, uint32_t mask, void* context) {
         float x[32];
         for (int l = 0; l < 32; l++) x[l] = ((float*)lanes[l])[i];
         for (int offset = 16; offset > 0; offset >>= 1)
-            for (int l = 0; l < offset; l++) x[l] += x[l + offset];  // the butterfly's tree: commutative, so every lane has these bits
+            for (int l = 0; l < offset; l++)
+                x[l] += x[l + offset];  // the butterfly's tree: commutative, so every lane has these bits
         for (int l = 0; l < 32; l++) ((float*)lanes[l])[i] = x[0];
     }
 }
@@ -514,10 +573,11 @@ void cpu_warp_max_work(void** lanes, uint32_t mask, void*) {
     for (int l = 0; l < 32; l++) *(float*)lanes[l] = x;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // shared memory
 
-// Margins hold a pattern that is checked when the block ends; under AddressSanitizer they are poisoned, and the access itself is reported.
+// Margins hold a pattern that is checked when the block ends; under AddressSanitizer they are poisoned, and the access
+// itself is reported.
 #if CPU_ASAN
 static void fill_margin(char* p) { __asan_poison_memory_region(p, MARGIN); }
 static void check_margin(const char*, const char*, size_t) {}
@@ -530,7 +590,8 @@ static void check_margin(const char* p, const char* what, size_t bytes) {
 }
 static void open_memory(char*, size_t) {}
 #endif
-// NaN: what a thread reads before anybody has written it shows. ThreadSanitizer must not take it for the running thread's write.
+// NaN: what a thread reads before anybody has written it shows. ThreadSanitizer must not take it for the running
+// thread's write.
 static void fill_nan(char* p, size_t bytes) {
 #if CPU_TSAN
     AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
@@ -549,7 +610,8 @@ void* cpu_shared(const void* site, size_t bytes, size_t alignment) {
     if (alignment > 128) cpu_fail("shared array aligned to %zu bytes", alignment);
     size_t from = (w->shared_used + MARGIN + 127) / 128 * 128, total = 0;
     for (int i = 0; i < w->n_arrays; i++) total += w->arrays[i].bytes;
-    if (total + bytes > STATIC_SHARED_LIMIT) cpu_fail("%zu bytes of static shared memory, a GPU has %d", total + bytes, STATIC_SHARED_LIMIT);
+    if (total + bytes > STATIC_SHARED_LIMIT)
+        cpu_fail("%zu bytes of static shared memory, a GPU has %d", total + bytes, STATIC_SHARED_LIMIT);
     char* data = w->shared + from;
     open_memory(data, bytes);
     fill_nan(data, bytes);
@@ -588,7 +650,7 @@ static void end_shared(Worker* w) {
     }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // grids
 
 static Worker* this_worker(void) {
@@ -615,7 +677,8 @@ static Worker* this_worker(void) {
 
 static void run_block(Worker* w, const cpu_launch* launch, int64_t index) {
     int n = launch->block.x * launch->block.y * launch->block.z;
-    blockIdx = {(unsigned)(index % launch->grid.x), (unsigned)(index / launch->grid.x % launch->grid.y), (unsigned)(index / ((int64_t)launch->grid.x * launch->grid.y))};
+    blockIdx = {(unsigned)(index % launch->grid.x), (unsigned)(index / launch->grid.x % launch->grid.y),
+                (unsigned)(index / ((int64_t)launch->grid.x * launch->grid.y))};
     cpu_now.next = cpu_now.done = cpu_now.waiting = 0;
     cpu_now.n_threads = n;
     memset(cpu_now.exited, 0, n);
@@ -633,7 +696,11 @@ static void run_block(Worker* w, const cpu_launch* launch, int64_t index) {
     end_shared(w);
 }
 
-typedef struct { const cpu_launch* launch; int64_t n_blocks, chunk; int64_t next; } Grid;
+typedef struct {
+    const cpu_launch* launch;
+    int64_t n_blocks, chunk;
+    int64_t next;
+} Grid;
 
 static void run_blocks(Grid* g) {
     Worker* w = this_worker();

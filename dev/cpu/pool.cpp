@@ -1,26 +1,31 @@
 /*
-The pool: OS threads that wait for a task and run its parts. A grid's blocks and a GEMM's columns are dealt here. Not OpenMP: its runtime is not
-instrumented for ThreadSanitizer.
+The pool: OS threads that wait for a task and run its parts. A grid's blocks and a GEMM's columns are dealt here. Not
+OpenMP: its runtime is not instrumented for ThreadSanitizer.
 */
 #include <pthread.h>
 #include <unistd.h>
 #include "cpu_internal.h"
 
-
-typedef struct { void (*task)(int, void*); void* context; int n; } Work;
+typedef struct {
+    void (*task)(int, void*);
+    void* context;
+    int n;
+} Work;
 static struct {
     pthread_mutex_t mutex;
     pthread_cond_t begin, finished;
     Work work;
     int generation, busy, n_threads, next;
     bool started;
-} pool = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, PTHREAD_COND_INITIALIZER, {NULL, NULL, 0}, 0, 0, 0, 0, false};
+} pool = {
+    PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, PTHREAD_COND_INITIALIZER, {NULL, NULL, 0}, 0, 0, 0, 0, false};
 
 int cpu_threads(void) {
     if (!pool.n_threads) {
         const char* text = CPU_TSAN ? "1" : getenv("CPU_THREADS");
         int n = text ? atoi(text) : 0;
-        const char* ranks = getenv("OMPI_COMM_WORLD_LOCAL_SIZE");  // processes of one mpirun on this machine share its cores
+        const char* ranks = getenv(
+            "OMPI_COMM_WORLD_LOCAL_SIZE");  // processes of one mpirun on this machine share its cores
         pool.n_threads = n > 0 ? n : (int)sysconf(_SC_NPROCESSORS_ONLN) / (ranks && atoi(ranks) > 0 ? atoi(ranks) : 1);
         if (pool.n_threads < 1) pool.n_threads = 1;
     }

@@ -1,4 +1,5 @@
-/* Tensor-core instructions and asynchronous copies, one at a time. Lane layouts are those of the PTX manual (see seal_kernels/ptx.h). */
+/* Tensor-core instructions and asynchronous copies, one at a time. Lane layouts are those of the PTX manual (see
+ * seal_kernels/ptx.h). */
 #include <ptx_cpu.h>
 #include <vector>
 #include "cpu_internal.h"
@@ -42,11 +43,21 @@ void cpu_mma_work(void** lanes, uint32_t, void*) {
     }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // cp.async: each thread's copies in flight, in order; commit closes a group
 
-struct Flight { char* to; const char* from; int bytes; bool valid; int group; };
-struct Flights { std::vector<Flight> copies; size_t landed; int group; };
+struct Flight {
+    char* to;
+    const char* from;
+    int bytes;
+    bool valid;
+    int group;
+};
+struct Flights {
+    std::vector<Flight> copies;
+    size_t landed;
+    int group;
+};
 static __thread std::vector<Flights>* flights;
 static __thread bool flying;
 
@@ -57,10 +68,15 @@ static Flights& mine(void) {
 }
 void cpu_async_begin_block(void) {
 #if CPU_TSAN
-    if (!flights) flights = new std::vector<Flights>(1024);  // by the host side, before the threads that it is shared by
+    if (!flights)
+        flights = new std::vector<Flights>(1024);  // by the host side, before the threads that it is shared by
 #endif
     if (!flying) return;
-    for (Flights& f : *flights) { f.copies.clear(); f.landed = 0; f.group = 0; }
+    for (Flights& f : *flights) {
+        f.copies.clear();
+        f.landed = 0;
+        f.group = 0;
+    }
     flying = false;
 }
 static void take_off(void* shared, const void* global, int bytes, bool valid) {
@@ -80,5 +96,8 @@ void cpu_async_wait(int groups_left) {
         if (c.valid) memcpy(c.to, c.from, c.bytes);
         else memset(c.to, 0, c.bytes);
     }
-    if (f.landed == f.copies.size()) { f.copies.clear(); f.landed = 0; }
+    if (f.landed == f.copies.size()) {
+        f.copies.clear();
+        f.landed = 0;
+    }
 }

@@ -1,6 +1,7 @@
 /*
-The runtime API: memory, streams, events. Streams are LATE: kernels, copies and BLAS calls only queue, and run when a synchronise, an event or a
-dependent stream asks; the target of a pending copy to the host holds 0xFF bytes (NaN) until then. So a missing wait shows on a CPU too.
+The runtime API: memory, streams, events. Streams are LATE: kernels, copies and BLAS calls only queue, and run when a
+synchronise, an event or a dependent stream asks; the target of a pending copy to the host holds 0xFF bytes (NaN) until
+then. So a missing wait shows on a CPU too.
 */
 #include <errno.h>
 #include <pthread.h>
@@ -11,10 +12,13 @@ dependent stream asks; the target of a pending copy to the host holds 0xFF bytes
 #include <vector>
 #include "cpu_internal.h"
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // memory
 
-struct Allocation { size_t bytes; bool device; };
+struct Allocation {
+    size_t bytes;
+    bool device;
+};
 static std::map<uintptr_t, Allocation> allocations;
 static size_t device_bytes;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -41,14 +45,21 @@ static size_t memory_limit(void) {  // CPU_MEMORY_MIB: a smaller device, for tes
     size_t pages = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
     return text ? strtoull(text, NULL, 10) << 20 : pages;
 }
-// Device memory lies between margins: a pattern, checked when it is freed and when the device is synchronised. Under AddressSanitizer malloc's own
-// redzones do that, and all device memory is poisoned for the host: it opens while the queues run.
+// Device memory lies between margins: a pattern, checked when it is freed and when the device is synchronised. Under
+// AddressSanitizer malloc's own redzones do that, and all device memory is poisoned for the host: it opens while the
+// queues run.
 #define DEVICE_MARGIN 256  // keeps the alignment of cudaMalloc
 static const unsigned char margin_byte = 0xa5;
 
 #if CPU_ASAN
-static void open_device(void) { for (auto& a : allocations) if (a.second.device) __asan_unpoison_memory_region((void*)a.first, a.second.bytes); }
-static void close_device(void) { for (auto& a : allocations) if (a.second.device) __asan_poison_memory_region((void*)a.first, a.second.bytes); }
+static void open_device(void) {
+    for (auto& a : allocations)
+        if (a.second.device) __asan_unpoison_memory_region((void*)a.first, a.second.bytes);
+}
+static void close_device(void) {
+    for (auto& a : allocations)
+        if (a.second.device) __asan_poison_memory_region((void*)a.first, a.second.bytes);
+}
 static void check_margins(uintptr_t, const Allocation&) {}
 #else
 static void open_device(void) {}
@@ -58,7 +69,8 @@ static void check_margins(uintptr_t at, const Allocation& a) {
     const unsigned char *before = (const unsigned char*)at - DEVICE_MARGIN, *after = (const unsigned char*)at + a.bytes;
     for (int i = 0; i < DEVICE_MARGIN; i++)
         if (before[i] != margin_byte || after[i] != margin_byte)
-            cpu_fail("a kernel wrote outside device memory: %d bytes %s the allocation of %zu bytes at %p", before[i] != margin_byte ? DEVICE_MARGIN - i : i + 1,
+            cpu_fail("a kernel wrote outside device memory: %d bytes %s the allocation of %zu bytes at %p",
+                     before[i] != margin_byte ? DEVICE_MARGIN - i : i + 1,
                      before[i] != margin_byte ? "before" : "past the end of", a.bytes, (void*)at);
 }
 #endif
@@ -88,7 +100,8 @@ static cudaError_t release(void* p, bool device) {
     if (!p) return cudaSuccess;
     cudaDeviceSynchronize();
     auto it = allocations.find((uintptr_t)p);
-    if (it == allocations.end() || it->second.device != device) cpu_fail("%s of %p, which is no such allocation", device ? "cudaFree" : "cudaFreeHost", p);
+    if (it == allocations.end() || it->second.device != device)
+        cpu_fail("%s of %p, which is no such allocation", device ? "cudaFree" : "cudaFreeHost", p);
     check_margins(it->first, it->second);
     if (device) device_bytes -= it->second.bytes;
     allocations.erase(it);
@@ -106,7 +119,7 @@ cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
     return cudaSuccess;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // streams and events
 
 struct Operation {
@@ -114,20 +127,20 @@ struct Operation {
     void (*run)(void*);
     void (*release)(void*);
     void* context;
-    cpu_event* record;       // not NULL: a record of this event
-    cpu_event* wait;         // not NULL: a wait for the record wait_sequence
+    cpu_event* record;  // not NULL: a record of this event
+    cpu_event* wait;    // not NULL: a wait for the record wait_sequence
     uint64_t wait_sequence;
     const char* what;
 };
 struct cpu_stream {
     std::deque<Operation> queue;
-    bool blocking;   // takes part in the legacy ordering with stream 0
+    bool blocking;  // takes part in the legacy ordering with stream 0
     bool running;
 };
 struct cpu_event {
     cpu_stream* stream;
-    uint64_t recorded;   // sequence of the latest record, 0: none
-    uint64_t done;       // sequence of the latest record that has run
+    uint64_t recorded;  // sequence of the latest record, 0: none
+    uint64_t done;      // sequence of the latest record that has run
     double time;
 };
 static uint64_t sequence;
@@ -162,7 +175,10 @@ static void run_until(cpu_stream* s, uint64_t last) {
             if (--running == 0) close_device();
         }
         if (o.release) o.release(o.context);
-        if (o.record) { o.record->done = o.sequence; o.record->time = now(); }
+        if (o.record) {
+            o.record->done = o.sequence;
+            o.record->time = now();
+        }
         s->running = was;
     }
 }
@@ -197,14 +213,19 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     delete stream;
     return cudaSuccess;
 }
-cudaError_t cudaStreamQuery(cudaStream_t stream) { return stream_of(stream)->queue.empty() ? cudaSuccess : cudaErrorNotReady; }
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+    return stream_of(stream)->queue.empty() ? cudaSuccess : cudaErrorNotReady;
+}
 cudaError_t cudaDeviceSynchronize(void) {
     run_until(&null_stream, sequence);
     for (cpu_stream* s : streams) run_until(s, sequence);
     for (auto& a : allocations) check_margins(a.first, a.second);
     return cudaSuccess;
 }
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) { *event = new cpu_event{NULL, 0, 0, 0.0}; return cudaSuccess; }
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+    *event = new cpu_event{NULL, 0, 0, 0.0};
+    return cudaSuccess;
+}
 cudaError_t cudaEventCreate(cudaEvent_t* event) { return cudaEventCreateWithFlags(event, 0); }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     if (event->stream && event->done < event->recorded) run_until(event->stream, event->recorded);
@@ -222,7 +243,9 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     event->recorded = o.sequence;
     return cudaSuccess;
 }
-cudaError_t cudaEventQuery(cudaEvent_t event) { return event->done >= event->recorded ? cudaSuccess : cudaErrorNotReady; }
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+    return event->done >= event->recorded ? cudaSuccess : cudaErrorNotReady;
+}
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
     if (!event->recorded) return cudaSuccess;
     Operation& o = push(stream, "cudaStreamWaitEvent");
@@ -237,10 +260,16 @@ cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t from, cudaEvent_t to) {
     return cudaSuccess;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // copies
 
-struct Copy { char* to; const char* from; size_t to_pitch, from_pitch, width, height; char* staged; int value; };
+struct Copy {
+    char* to;
+    const char* from;
+    size_t to_pitch, from_pitch, width, height;
+    char* staged;
+    int value;
+};
 
 static void run_copy(void* context) {
     Copy* c = (Copy*)context;
@@ -259,17 +288,25 @@ static void check_side(const void* p, size_t bytes, bool device, const char* wha
     if (!device && a && a->device) cpu_fail("%s: the %s %p is device memory", what, side, p);
     if (a && !whole) cpu_fail("%s: the %s, %zu bytes at %p, passes the end of its allocation", what, side, bytes, p);
 }
-static cudaError_t copy(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t height, cudaMemcpyKind kind, cudaStream_t stream, const char* what) {
+static cudaError_t copy(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t height,
+                        cudaMemcpyKind kind, cudaStream_t stream, const char* what) {
     if (!width || !height) return cudaSuccess;
     if (to_pitch < width || from_pitch < width) return failed(cudaErrorInvalidPitchValue);
-    bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice, from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
-    if (kind == cudaMemcpyDefault) { to_device = cpu_is_device(to, 1); from_device = cpu_is_device(from, 1); }
+    bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice,
+         from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+    if (kind == cudaMemcpyDefault) {
+        to_device = cpu_is_device(to, 1);
+        from_device = cpu_is_device(from, 1);
+    }
     size_t to_bytes = (height - 1) * to_pitch + width, from_bytes = (height - 1) * from_pitch + width;
     check_side(to, to_bytes, to_device, what, "target");
     check_side(from, from_bytes, from_device, what, "source");
     Copy* c = new Copy{(char*)to, (const char*)from, to_pitch, from_pitch, width, height, NULL, 0};
     bool whole;
-    if (!from_device && !find_allocation(from, 1, &whole)) {  // pageable: a GPU's driver has taken it when the call returns; pinned memory is read late
+    if (!from_device &&
+        !find_allocation(
+            from, 1,
+            &whole)) {  // pageable: a GPU's driver has taken it when the call returns; pinned memory is read late
         c->staged = (char*)malloc(width * height);
         for (size_t i = 0; i < height; i++) memcpy(c->staged + i * width, (const char*)from + i * from_pitch, width);
     }
@@ -281,7 +318,8 @@ static cudaError_t copy(void* to, size_t to_pitch, const void* from, size_t from
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
     return copy(to, bytes, from, bytes, bytes, 1, kind, stream, "cudaMemcpyAsync");
 }
-cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
+cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
+                              size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
     return copy(to, to_pitch, from, from_pitch, width, height, kind, stream, "cudaMemcpy2DAsync");
 }
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
@@ -289,16 +327,21 @@ cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind 
     cudaStreamSynchronize(NULL);
     return error;
 }
-cudaError_t cudaMemcpy2D(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t height, cudaMemcpyKind kind) {
+cudaError_t cudaMemcpy2D(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t height,
+                         cudaMemcpyKind kind) {
     cudaError_t error = copy(to, to_pitch, from, from_pitch, width, height, kind, NULL, "cudaMemcpy2D");
     cudaStreamSynchronize(NULL);
     return error;
 }
-static void run_memset(void* context) { Copy* c = (Copy*)context; memset(c->to, c->value, c->width); }
+static void run_memset(void* context) {
+    Copy* c = (Copy*)context;
+    memset(c->to, c->value, c->width);
+}
 cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t stream) {
     if (!bytes) return cudaSuccess;
     check_side(p, bytes, true, "cudaMemsetAsync", "target");
-    cpu_enqueue(stream, run_memset, free_copy, new Copy{(char*)p, NULL, 0, 0, bytes, 1, NULL, value}, "cudaMemsetAsync");
+    cpu_enqueue(stream, run_memset, free_copy, new Copy{(char*)p, NULL, 0, 0, bytes, 1, NULL, value},
+                "cudaMemsetAsync");
     return cudaSuccess;
 }
 cudaError_t cudaMemset(void* p, int value, size_t bytes) {
@@ -307,7 +350,7 @@ cudaError_t cudaMemset(void* p, int value, size_t bytes) {
     return error;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // launches
 
 #define SHARED_LIMIT_DEFAULT (48 * 1024)
@@ -338,18 +381,25 @@ void cpu_launch_kernel(const cpu_launch& l, cudaStream_t stream) {
     else if (threads > 1024) wrong = "more than 1024 threads a block";
     else if (l.block.z > 64) wrong = "a block deeper than 64";
     else if (l.grid.x > 2147483647u || l.grid.y > 65535 || l.grid.z > 65535) wrong = "grid y or z above 65535";
-    else if (l.shared_bytes > shared) wrong = "more dynamic shared memory than allowed (48 KB without cudaFuncSetAttribute, never above 227 KB)";
+    else if (l.shared_bytes > shared)
+        wrong = "more dynamic shared memory than allowed (48 KB without cudaFuncSetAttribute, never above 227 KB)";
     if (wrong)
-        cpu_fail("launch of %s at %s:%d: %s (grid %u,%u,%u, block %u,%u,%u, %zu bytes)", l.kernel, l.file, l.line, wrong, l.grid.x, l.grid.y, l.grid.z, l.block.x, l.block.y,
-                 l.block.z, l.shared_bytes);
+        cpu_fail("launch of %s at %s:%d: %s (grid %u,%u,%u, block %u,%u,%u, %zu bytes)", l.kernel, l.file, l.line,
+                 wrong, l.grid.x, l.grid.y, l.grid.z, l.block.x, l.block.y, l.block.z, l.shared_bytes);
     cpu_enqueue(stream, run_launch, free_launch, new cpu_launch(l), l.kernel);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // the device, errors
 
-cudaError_t cudaGetDeviceCount(int* n) { *n = 1; return cudaSuccess; }
-cudaError_t cudaGetDevice(int* device) { *device = 0; return cudaSuccess; }
+cudaError_t cudaGetDeviceCount(int* n) {
+    *n = 1;
+    return cudaSuccess;
+}
+cudaError_t cudaGetDevice(int* device) {
+    *device = 0;
+    return cudaSuccess;
+}
 cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : failed(cudaErrorInvalidDevice); }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
     if (device) return failed(cudaErrorInvalidDevice);
@@ -374,10 +424,20 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     }
     return cudaSuccess;
 }
-cudaError_t cudaRuntimeGetVersion(int* version) { *version = 0; return cudaSuccess; }
-cudaError_t cudaGetLastError(void) { cudaError_t e = last_error; last_error = cudaSuccess; return e; }
+cudaError_t cudaRuntimeGetVersion(int* version) {
+    *version = 0;
+    return cudaSuccess;
+}
+cudaError_t cudaGetLastError(void) {
+    cudaError_t e = last_error;
+    last_error = cudaSuccess;
+    return e;
+}
 cudaError_t cudaPeekAtLastError(void) { return last_error; }
-static const struct { cudaError_t error; const char *name, *text; } errors[] = {
+static const struct {
+    cudaError_t error;
+    const char *name, *text;
+} errors[] = {
     {cudaSuccess, "cudaSuccess", "no error"},
     {cudaErrorInvalidValue, "cudaErrorInvalidValue", "invalid argument"},
     {cudaErrorMemoryAllocation, "cudaErrorMemoryAllocation", "out of memory"},
@@ -390,10 +450,12 @@ static const struct { cudaError_t error; const char *name, *text; } errors[] = {
     {cudaErrorNotSupported, "cudaErrorNotSupported", "operation not supported"},
 };
 const char* cudaGetErrorString(cudaError_t e) {
-    for (auto& row : errors) if (row.error == e) return row.text;
+    for (auto& row : errors)
+        if (row.error == e) return row.text;
     return "unknown error";
 }
 const char* cudaGetErrorName(cudaError_t e) {
-    for (auto& row : errors) if (row.error == e) return row.name;
+    for (auto& row : errors)
+        if (row.error == e) return row.name;
     return "unknown error";
 }

@@ -1,6 +1,6 @@
 /*
-Switching stacks: save the callee-saved registers, exchange stack pointers, restore. About 4 ns; x86-64 and aarch64 System V, and ucontext, at a
-system call a switch, for any other CPU or with -DCPU_UCONTEXT.
+Switching stacks: save the callee-saved registers, exchange stack pointers, restore. About 4 ns; x86-64 and aarch64
+System V, and ucontext, at a system call a switch, for any other CPU or with -DCPU_UCONTEXT.
 */
 #ifndef CPU_SWITCH_H
 #define CPU_SWITCH_H
@@ -53,8 +53,8 @@ cpu_switch:
 )");
 static void* fresh_stack(char* top, void (*entry)(void)) {
     void** sp = (void**)((uintptr_t)top & ~(uintptr_t)15);
-    *--sp = NULL;            // where entry's return address would be: rsp % 16 = 8 at its first instruction
-    *--sp = (void*)entry;    // popped into rcx
+    *--sp = NULL;          // where entry's return address would be: rsp % 16 = 8 at its first instruction
+    *--sp = (void*)entry;  // popped into rcx
     for (int i = 0; i < 6; i++) *--sp = NULL;
     return sp;
 }

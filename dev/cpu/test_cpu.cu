@@ -1,8 +1,9 @@
 /*
-The shim's own test: what a CPU would forgive, it must not. Every case is a bug planted in a kernel or in host code, and the same code mended. Each
-runs in a child process: the bug must be reported with the words of its row (kernel, block, thread where there are any) and with the file and line
-of every source line that carries its tag (bug: NAME), the mended twin must be silent and right. dev/cpu/test_cpu.sh builds this program three
-times, plain, for AddressSanitizer and for ThreadSanitizer; a row says which of them see its bug.
+The shim's own test: what a CPU would forgive, it must not. Every case is a bug planted in a kernel or in host code, and
+the same code mended. Each runs in a child process: the bug must be reported with the words of its row (kernel, block,
+thread where there are any) and with the file and line of every source line that carries its tag (bug: NAME), the mended
+twin must be silent and right. dev/cpu/test_cpu.sh builds this program three times, plain, for AddressSanitizer and for
+ThreadSanitizer; a row says which of them see its bug.
 */
 #include <fcntl.h>
 #include <sys/resource.h>
@@ -26,7 +27,7 @@ times, plain, for AddressSanitizer and for ThreadSanitizer; a row says which of 
 
 #define N 256  // threads of most blocks here
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // races
 
 static __global__ void missing_barrier_read(float* out, int mended) {
@@ -48,7 +49,7 @@ static __global__ void missing_barrier_write(float* out, int mended) {
     __syncthreads();
     float y = x[(t + 32) % N];  // (bug: missing_barrier_write)
     if (mended) __syncthreads();
-    x[t] = -1;                  // (bug: missing_barrier_write)
+    x[t] = -1;  // (bug: missing_barrier_write)
     out[t] = y;
 }
 static __global__ void missing_syncwarp(float* out, int mended) {
@@ -62,7 +63,7 @@ static __global__ void block_race(float* out, int mended) {
     if (threadIdx.x == 0) out[mended ? blockIdx.x : 0] = blockIdx.x + 1;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // memory
 
 static __global__ void global_bounds(float* out, int mended) {
@@ -113,7 +114,7 @@ static __global__ void shift_too_far(float* out, int mended) {
     out[threadIdx.x] = 1 << by;  // (bug: shift_too_far)
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // barriers and warps
 
 static __global__ void early_exit(float* out, int mended) {
@@ -130,8 +131,7 @@ static __global__ void two_barriers(float* out, int mended) {
     out[threadIdx.x] = 1.0f;
     if (mended) __syncthreads();
     else if (threadIdx.x < 64) __syncthreads();  // (bug: two_barriers)
-    else
-        __syncthreads();  // (bug: two_barriers)
+    else __syncthreads();                        // (bug: two_barriers)
 }
 static __global__ void skipped_barrier(float* out, int mended) {
     out[threadIdx.x] = 1.0f;
@@ -163,7 +163,7 @@ static __global__ void async_wait(float* out, const float* in, int mended) {
 }
 static __global__ void fill(float* out, float value) { out[threadIdx.x] = value; }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // host code: each returns whether what came back is right. A report of the shim ends the process before.
 
 static float* device(size_t n) {
@@ -186,14 +186,14 @@ static bool all(const float* p, int n, float value) {
     return good;
 }
 // Kernels of the form (float* out, int mended) that write a number everywhere.
-#define SIMPLE(kernel)                                                                                                                     \
-    static bool run_##kernel(int mended) {                                                                                                 \
-        float* out = device(N);                                                                                                            \
-        LAUNCH(kernel, 2, N, N * sizeof(float), 0, out, mended);                                                                           \
-        cudaCheck(cudaDeviceSynchronize());                                                                                                \
-        bool good = all(out, N, -1.0f);                                                                                                    \
-        cudaCheck(cudaFree(out));                                                                                                          \
-        return good;                                                                                                                       \
+#define SIMPLE(kernel)                                           \
+    static bool run_##kernel(int mended) {                       \
+        float* out = device(N);                                  \
+        LAUNCH(kernel, 2, N, N * sizeof(float), 0, out, mended); \
+        cudaCheck(cudaDeviceSynchronize());                      \
+        bool good = all(out, N, -1.0f);                          \
+        cudaCheck(cudaFree(out));                                \
+        return good;                                             \
     }
 SIMPLE(missing_barrier_read)
 SIMPLE(missing_barrier_write)
@@ -323,14 +323,17 @@ static bool gemm(int offset, int lda) {
     cublasLtHandle_t handle;
     cublasLtMatmulDesc_t desc;
     cublasLtMatrixLayout_t A, B, D;
-    bool good = cublasLtCreate(&handle) == CUBLAS_STATUS_SUCCESS && cublasLtMatmulDescCreate(&desc, CUBLAS_COMPUTE_32F, CUDA_R_32F) == CUBLAS_STATUS_SUCCESS;
+    bool good = cublasLtCreate(&handle) == CUBLAS_STATUS_SUCCESS &&
+                cublasLtMatmulDescCreate(&desc, CUBLAS_COMPUTE_32F, CUDA_R_32F) == CUBLAS_STATUS_SUCCESS;
     cublasStatus_t status = cublasLtMatrixLayoutCreate(&A, CUDA_R_32F, M, K, lda);
     if (status != CUBLAS_STATUS_SUCCESS) {
         fprintf(stderr, "layout of A: %s\n", cublasLtGetStatusString(status));
         return false;
     }
-    good = good && cublasLtMatrixLayoutCreate(&B, CUDA_R_32F, K, n, K) == CUBLAS_STATUS_SUCCESS && cublasLtMatrixLayoutCreate(&D, CUDA_R_32F, M, n, M) == CUBLAS_STATUS_SUCCESS;
-    good = good && cublasLtMatmul(handle, desc, &one, a, A, b, B, &zero, d + offset, D, d + offset, D, NULL, NULL, 0, 0) == CUBLAS_STATUS_SUCCESS;
+    good = good && cublasLtMatrixLayoutCreate(&B, CUDA_R_32F, K, n, K) == CUBLAS_STATUS_SUCCESS &&
+           cublasLtMatrixLayoutCreate(&D, CUDA_R_32F, M, n, M) == CUBLAS_STATUS_SUCCESS;
+    good = good && cublasLtMatmul(handle, desc, &one, a, A, b, B, &zero, d + offset, D, d + offset, D, NULL, NULL, 0,
+                                  0) == CUBLAS_STATUS_SUCCESS;
     cudaCheck(cudaDeviceSynchronize());
     return good && all(d, M * n, 0.0f);
 }
@@ -338,7 +341,7 @@ static bool misaligned_gemm(int mended) { return gemm(mended ? 4 : 1, 16); }
 static bool large_leading_dimension(int mended) { return gemm(0, mended ? 16 : 24); }
 static bool small_leading_dimension(int mended) { return gemm(0, mended ? 16 : 8); }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // the table: name, code, the builds that see it, and what each report must say
 
 static const struct Case {
@@ -346,28 +349,89 @@ static const struct Case {
     bool (*run)(int mended);
     const char *builds, *says[3];
 } cases[] = {
-    {"missing_barrier_read", run_missing_barrier_read, "t", {"data race", "kernel missing_barrier_read, block (1,0,0), thread ("}},
-    {"missing_barrier_write", run_missing_barrier_write, "t", {"data race", "kernel missing_barrier_write, block (0,0,0), thread ("}},
+    {"missing_barrier_read",
+     run_missing_barrier_read,
+     "t",
+     {"data race", "kernel missing_barrier_read, block (1,0,0), thread ("}},
+    {"missing_barrier_write",
+     run_missing_barrier_write,
+     "t",
+     {"data race", "kernel missing_barrier_write, block (0,0,0), thread ("}},
     {"missing_syncwarp", run_missing_syncwarp, "t", {"data race", "kernel missing_syncwarp, block (0,0,0), thread ("}},
-    {"global_bounds", run_global_bounds, "n", {"wrote outside device memory: 1 bytes past the end of the allocation of 1024 bytes"}},
-    {"global_bounds", run_global_bounds, "a", {"heap-buffer-overflow", "kernel global_bounds, block (0,0,0), thread (77,0,0)"}},
-    {"static_bounds", run_static_bounds, "n", {"write outside a shared array of 1024 bytes", "kernel static_bounds, block (1,0,0)"}},
-    {"static_bounds", run_static_bounds, "a", {"index 257 out of bounds", "kernel static_bounds, block (1,0,0), thread (5,0,0)"}},
-    {"dynamic_bounds", run_dynamic_bounds, "n", {"write outside dynamic shared memory of 1024 bytes", "kernel dynamic_bounds, block (0,0,0)"}},
-    {"dynamic_bounds", run_dynamic_bounds, "a", {"use-after-poison", "kernel dynamic_bounds, block (0,0,0), thread (6,0,0)"}},
+    {"global_bounds",
+     run_global_bounds,
+     "n",
+     {"wrote outside device memory: 1 bytes past the end of the allocation of 1024 bytes"}},
+    {"global_bounds",
+     run_global_bounds,
+     "a",
+     {"heap-buffer-overflow", "kernel global_bounds, block (0,0,0), thread (77,0,0)"}},
+    {"static_bounds",
+     run_static_bounds,
+     "n",
+     {"write outside a shared array of 1024 bytes", "kernel static_bounds, block (1,0,0)"}},
+    {"static_bounds",
+     run_static_bounds,
+     "a",
+     {"index 257 out of bounds", "kernel static_bounds, block (1,0,0), thread (5,0,0)"}},
+    {"dynamic_bounds",
+     run_dynamic_bounds,
+     "n",
+     {"write outside dynamic shared memory of 1024 bytes", "kernel dynamic_bounds, block (0,0,0)"}},
+    {"dynamic_bounds",
+     run_dynamic_bounds,
+     "a",
+     {"use-after-poison", "kernel dynamic_bounds, block (0,0,0), thread (6,0,0)"}},
     {"unwritten_shared", run_unwritten_shared, "na", {"a result is NaN"}},
-    {"stack_overflow", run_stack_overflow, "n", {"stack overflow", "kernel stack_overflow, block (0,0,0), thread (3,0,0)"}},
-    {"stack_overflow", run_stack_overflow, "a", {"stack-overflow", "kernel stack_overflow, block (0,0,0), thread (3,0,0)"}},
-    {"shift_too_far", run_shift_too_far, "a", {"shift exponent", "kernel shift_too_far, block (0,0,0), thread (0,0,0)"}},
-    {"misaligned_load", run_misaligned_load, "na", {"misaligned access", "kernel misaligned_load, block (0,0,0), thread (0,0,0)"}},
-    {"misaligned_store", run_misaligned_store, "na", {"misaligned access", "kernel misaligned_store, block (0,0,0), thread (2,0,0)"}},
-    {"early_exit", run_early_exit, "nt", {"32 threads of the block have left", "kernel early_exit, block (1,0,0), thread (32,0,0)"}},
-    {"late_exit", run_late_exit, "nt", {"threads wait for others that never come", "thread 0 waits in __syncthreads", "32 threads have left the kernel, thread 224 first"}},
-    {"two_barriers", run_two_barriers, "nt", {"two different barriers meet", "kernel two_barriers, block (0,0,0), thread (64,0,0)"}},
-    {"skipped_barrier", run_skipped_barrier, "n", {"after", "threads of the block have left the kernel", "kernel skipped_barrier, block (0,0,0), thread ("}},
-    {"shuffle_of_exited", run_shuffle_of_exited, "n", {"thread 32 waits in shuffle", "lane 8 has left the kernel", "kernel shuffle_of_exited, block (0,0,0)"}},
-    {"shuffle_against_barrier", run_shuffle_against_barrier, "n", {"threads wait for others that never come", "waits in shuffle", "waits in __syncthreads"}},
-    {"two_warp_operations", run_two_warp_operations, "n", {"lanes of a warp at different operations", "kernel two_warp_operations, block (0,0,0), thread (16,0,0)"}},
+    {"stack_overflow",
+     run_stack_overflow,
+     "n",
+     {"stack overflow", "kernel stack_overflow, block (0,0,0), thread (3,0,0)"}},
+    {"stack_overflow",
+     run_stack_overflow,
+     "a",
+     {"stack-overflow", "kernel stack_overflow, block (0,0,0), thread (3,0,0)"}},
+    {"shift_too_far",
+     run_shift_too_far,
+     "a",
+     {"shift exponent", "kernel shift_too_far, block (0,0,0), thread (0,0,0)"}},
+    {"misaligned_load",
+     run_misaligned_load,
+     "na",
+     {"misaligned access", "kernel misaligned_load, block (0,0,0), thread (0,0,0)"}},
+    {"misaligned_store",
+     run_misaligned_store,
+     "na",
+     {"misaligned access", "kernel misaligned_store, block (0,0,0), thread (2,0,0)"}},
+    {"early_exit",
+     run_early_exit,
+     "nt",
+     {"32 threads of the block have left", "kernel early_exit, block (1,0,0), thread (32,0,0)"}},
+    {"late_exit",
+     run_late_exit,
+     "nt",
+     {"threads wait for others that never come", "thread 0 waits in __syncthreads",
+      "32 threads have left the kernel, thread 224 first"}},
+    {"two_barriers",
+     run_two_barriers,
+     "nt",
+     {"two different barriers meet", "kernel two_barriers, block (0,0,0), thread (64,0,0)"}},
+    {"skipped_barrier",
+     run_skipped_barrier,
+     "n",
+     {"after", "threads of the block have left the kernel", "kernel skipped_barrier, block (0,0,0), thread ("}},
+    {"shuffle_of_exited",
+     run_shuffle_of_exited,
+     "n",
+     {"thread 32 waits in shuffle", "lane 8 has left the kernel", "kernel shuffle_of_exited, block (0,0,0)"}},
+    {"shuffle_against_barrier",
+     run_shuffle_against_barrier,
+     "n",
+     {"threads wait for others that never come", "waits in shuffle", "waits in __syncthreads"}},
+    {"two_warp_operations",
+     run_two_warp_operations,
+     "n",
+     {"lanes of a warp at different operations", "kernel two_warp_operations, block (0,0,0), thread (16,0,0)"}},
     {"async_wait", run_async_wait, "na", {"a result is NaN"}},
     {"host_reads", host_reads, "a", {"the host touches device memory", "READ of size 4"}},
     {"host_writes", host_writes, "a", {"the host touches device memory", "WRITE of size 4"}},
@@ -386,21 +450,26 @@ static const struct Case {
     {"small_leading_dimension", small_leading_dimension, "na", {"layout of A: invalid value"}},
 };
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // children
 
-// Runs this program on one case; returns its exit status (128 + signal) and what it wrote to stderr and stdout (at most bytes).
+// Runs this program on one case; returns its exit status (128 + signal) and what it wrote to stderr and stdout (at most
+// bytes).
 static int run_child(const char* name, const char* which, const char* order, char* said, size_t bytes) {
     int ends[2], status = 0;
     size_t n = 0;
-    if (pipe(ends)) { perror("pipe"); exit(1); }
+    if (pipe(ends)) {
+        perror("pipe");
+        exit(1);
+    }
     fflush(stdout);
     pid_t child = fork();
     if (child == 0) {
         const struct rlimit none = {0, 0};
         setrlimit(RLIMIT_CORE, &none);
         setenv("CPU_ORDER", order, 1);
-        setenv("CPU_THREADS", strcmp(which, "bug") ? "2" : "1", 1);  // one: so that it is always the same block that is reported
+        setenv("CPU_THREADS", strcmp(which, "bug") ? "2" : "1",
+               1);  // one: so that it is always the same block that is reported
         setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
         setenv("TSAN_OPTIONS", "halt_on_error=1:atexit_sleep_ms=0", 1);
         dup2(ends[1], 1);
@@ -421,7 +490,10 @@ static bool names_lines(const char* name, const char* said, char* why, size_t by
     char tag[128], line[512], place[64];
     snprintf(tag, sizeof tag, "(bug: %s)", name);
     FILE* f = fopen(__FILE__, "r");
-    if (!f) { snprintf(why, bytes, "cannot read %s from here", __FILE__); return false; }
+    if (!f) {
+        snprintf(why, bytes, "cannot read %s from here", __FILE__);
+        return false;
+    }
     bool good = true;
     for (int i = 1; good && fgets(line, sizeof line, f); i++) {
         if (!strstr(line, tag)) continue;
@@ -447,7 +519,10 @@ static void check_case(const Case* c) {
     bool good = status != 0;
     if (!good) snprintf(why, sizeof why, "passed unnoticed");
     for (int i = 0; i < 3 && c->says[i] && good; i++)
-        if (!strstr(said, c->says[i])) { good = false; snprintf(why, sizeof why, "the report does not say \"%s\"", c->says[i]); }
+        if (!strstr(said, c->says[i])) {
+            good = false;
+            snprintf(why, sizeof why, "the report does not say \"%s\"", c->says[i]);
+        }
     // without a sanitizer a stray write is only found afterwards, by its block or its buffer
     bool late = BUILD_LETTER == 'n' && strstr(c->name, "_bounds");
     if (good && !late) good = names_lines(c->name, said, why, sizeof why);
@@ -466,12 +541,15 @@ static void check_order(void) {
     char forward[4096] = "", reverse[4096] = "";
     run_child("block_race", "bug", "forward", forward, sizeof forward);
     run_child("block_race", "bug", "reverse", reverse, sizeof reverse);
-    check(strstr(forward, "is 3") && strstr(reverse, "is 1"), "block_race shows in the order of blocks: \"%.*s\" and \"%.*s\"", (int)strcspn(forward, "\n"), forward,
+    check(strstr(forward, "is 3") && strstr(reverse, "is 1"),
+          "block_race shows in the order of blocks: \"%.*s\" and \"%.*s\"", (int)strcspn(forward, "\n"), forward,
           (int)strcspn(reverse, "\n"), reverse);
-    check(!run_child("block_race", "mended", "forward", said, sizeof said) && !run_child("block_race", "mended", "reverse", said, sizeof said), "block_race mended is silent");
+    check(!run_child("block_race", "mended", "forward", said, sizeof said) &&
+              !run_child("block_race", "mended", "reverse", said, sizeof said),
+          "block_race mended is silent");
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // expf and tanhf of device code, against double precision
 
 static void check_function(const char* name, float (*f)(float), double (*exact)(double)) {
@@ -485,12 +563,21 @@ static void check_function(const char* name, float (*f)(float), double (*exact)(
         if (got == nearest) continue;
         // one ulp of the exact value, that of the smallest denormal at the least
         double ulp = isinf(nearest) ? ldexp(1.0, 104) : fmax(ldexp(1.0, -149), ldexp(1.0, ilogb(nearest) - 23));
-        double error = isinf(got) && isinf(nearest) ? 0.0 : fabs((double)got - (isinf(y) || fabs(y) > 3.4e38 ? (y > 0 ? ldexp(1.0, 128) : -ldexp(1.0, 128)) : y)) / ulp;
-        if (!(error <= worst)) { worst = error; at = x; }
+        double error = isinf(got) && isinf(nearest)
+                           ? 0.0
+                           : fabs((double)got -
+                                  (isinf(y) || fabs(y) > 3.4e38 ? (y > 0 ? ldexp(1.0, 128) : -ldexp(1.0, 128)) : y)) /
+                                 ulp;
+        if (!(error <= worst)) {
+            worst = error;
+            at = x;
+        }
     }
     check(worst <= 2.0, "%s is within %.2f ulp (worst at %a), 2 allowed", name, worst, at);
     check(isnan(f(NAN)), "%s of NaN is NaN", name);
-    check(f(INFINITY) == (float)exact(INFINITY) && f(-INFINITY) == (float)exact(-INFINITY) && f(0.0f) == (float)exact(0.0), "%s of the infinities and of 0 is exact", name);
+    check(f(INFINITY) == (float)exact(INFINITY) && f(-INFINITY) == (float)exact(-INFINITY) &&
+              f(0.0f) == (float)exact(0.0),
+          "%s of the infinities and of 0 is exact", name);
 }
 static float device_exp(float x) { return expf(x); }
 static float device_tanh(float x) { return tanhf(x); }
@@ -507,7 +594,8 @@ static void check_bf16(void) {
         else back = back && __float2bfloat16_rn(x).x == h;
         if ((h & 0x7f80) == 0x7f80 || (h & 0x7fff) == 0x7f7f) continue;
         float middle = __uint_as_float(h << 16 | 0x8000);  // half way to the next
-        even = even && __float2bfloat16_rn(middle).x == h + (h & 1) && __float2bfloat16_rn(__uint_as_float(h << 16 | 0x8001)).x == h + 1;
+        even = even && __float2bfloat16_rn(middle).x == h + (h & 1) &&
+               __float2bfloat16_rn(__uint_as_float(h << 16 | 0x8001)).x == h + 1;
     }
     check(back, "every bf16 survives the way to fp32 and back");
     check(even, "bf16 rounds to nearest even");

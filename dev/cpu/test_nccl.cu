@@ -1,6 +1,7 @@
 /*
-NCCL over MPI, tested on three ranks by test_nccl.sh: sums in the order of ranks to the last bit, pieces larger than one message, roots, groups, calls that are late
-like all that is queued and that keep their order over two streams; and the bugs that a GPU would answer with a hang.
+NCCL over MPI, tested on three ranks by test_nccl.sh: sums in the order of ranks to the last bit, pieces larger than one
+message, roots, groups, calls that are late like all that is queued and that keep their order over two streams; and the
+bugs that a GPU would answer with a hang.
 */
 #include <mpi.h>
 #include <nccl.h>
@@ -14,10 +15,18 @@ static int rank, n;
 static ncclComm_t comm;
 static cudaStream_t stream, other;
 
-#define must(call) do { if ((call) != ncclSuccess) { fprintf(stderr, "%s failed\n", #call); exit(1); } } while (0)
+#define must(call)                                 \
+    do {                                           \
+        if ((call) != ncclSuccess) {               \
+            fprintf(stderr, "%s failed\n", #call); \
+            exit(1);                               \
+        }                                          \
+    } while (0)
 
 // What rank r brings: numbers whose sum depends on the order in which it is taken.
-static float value(int r, size_t i) { return (float)((i * 2654435761u + (unsigned)r * 40503u) % 100003) * (r == 1 ? 1e-3f : 1.0f) + 0.1f; }
+static float value(int r, size_t i) {
+    return (float)((i * 2654435761u + (unsigned)r * 40503u) % 100003) * (r == 1 ? 1e-3f : 1.0f) + 0.1f;
+}
 static float sum_in_order(size_t i) {
     float sum = value(0, i);
     for (int r = 1; r < n; r++) sum += value(r, i);
@@ -85,7 +94,8 @@ static void test_roots(void) {
         must(ncclGroupEnd());
         std::vector<float> sum = download(x, count), copy = download(y, count);
         bool good = true;
-        for (size_t i = 0; i < count; i++) good = good && (rank != root || sum[i] == sum_in_order(i)) && copy[i] == value(root, i);
+        for (size_t i = 0; i < count; i++)
+            good = good && (rank != root || sum[i] == sum_in_order(i)) && copy[i] == value(root, i);
         char what[96];
         snprintf(what, sizeof what, "root %d has the sum, all have its copy", root);
         agreed(good, what);
@@ -104,9 +114,11 @@ static void test_late(void) {
     cudaCheck(cudaStreamSynchronize(stream));
     cudaCheck(cudaMemcpyAsync(&after, x, sizeof after, cudaMemcpyDeviceToHost, other));
     cudaCheck(cudaStreamSynchronize(other));
-    agreed(before == value(rank, 0) && after == sum_in_order(0), "a call is late: who does not wait for its stream sees the value from before");
+    agreed(before == value(rank, 0) && after == sum_in_order(0),
+           "a call is late: who does not wait for its stream sees the value from before");
 
-    // the second call is made on another stream, and that stream is asked first: the calls still run in the order in which they were made
+    // the second call is made on another stream, and that stream is asked first: the calls still run in the order in
+    // which they were made
     std::vector<float> one = {1.0f};
     float *a = upload(one), *b = upload(one);
     cudaCheck(cudaStreamSynchronize(stream));
@@ -114,14 +126,17 @@ static void test_late(void) {
     must(ncclAllReduce(b, b, 1, ncclFloat32, ncclSum, comm, other));
     cudaCheck(cudaStreamSynchronize(rank == 0 ? other : stream));  // ranks may ask in different orders
     cudaCheck(cudaStreamSynchronize(rank == 0 ? stream : other));
-    agreed(download(a, 1)[0] == n && download(b, 1)[0] == n, "calls on two streams run in the order in which they were made, whoever asks first");
+    agreed(download(a, 1)[0] == n && download(b, 1)[0] == n,
+           "calls on two streams run in the order in which they were made, whoever asks first");
     for (float* p : {x, a, b}) cudaCheck(cudaFree(p));
 }
 
 static void test_refusals(void) {
     float* x = upload(values(4));
-    agreed(ncclAllReduce(x, x, 4, ncclBfloat16, ncclSum, comm, stream) == ncclInvalidArgument, "a sum of a type that is not served is refused");
-    agreed(ncclBroadcast(x, x, 4, ncclFloat32, n, comm, stream) == ncclInvalidArgument, "and a root that does not exist");
+    agreed(ncclAllReduce(x, x, 4, ncclBfloat16, ncclSum, comm, stream) == ncclInvalidArgument,
+           "a sum of a type that is not served is refused");
+    agreed(ncclBroadcast(x, x, 4, ncclFloat32, n, comm, stream) == ncclInvalidArgument,
+           "and a root that does not exist");
     agreed(ncclGroupEnd() == ncclInvalidUsage, "and the end of a group that did not begin");
     cudaCheck(cudaFree(x));
 }

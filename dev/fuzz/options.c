@@ -1,5 +1,6 @@
-/* seal/options.c with the tables of train_seal and eval_seal, and the small languages of their values: schedules of gamma (seal/schedule.c), fields and templates
-   (seal/layouts.c). Input: the arguments, one a line; the first, the command, says which program. */
+/* seal/options.c with the tables of train_seal and eval_seal, and the small languages of their values: schedules of
+   gamma (seal/schedule.c), fields and templates (seal/layouts.c). Input: the arguments, one a line; the first, the
+   command, says which program. */
 #include <string.h>
 #include "dataset.h"
 #include "eval_options.h"
@@ -10,7 +11,10 @@
 #define MOST 64
 static char* argv[MOST + 2];
 static int argc;
-static union { TrainOptions train; EvalOptions eval; } values;
+static union {
+    TrainOptions train;
+    EvalOptions eval;
+} values;
 static StringList positional;
 
 static FILE* null;  // opened before survive(), which would close it with all else that a refused input opened
@@ -26,7 +30,9 @@ static void train_body(void* unused) {
     (void)unused;
     GammaSchedule gamma;
     read_values(&train_options);
-    RowOptions rows = {.prompt_template = values.train.prompt_template, .prompt_field = values.train.prompt_field, .response_field = values.train.response_field};
+    RowOptions rows = {.prompt_template = values.train.prompt_template,
+                       .prompt_field = values.train.prompt_field,
+                       .response_field = values.train.response_field};
     row_options_check(&rows);
     gamma_parse(&gamma, values.train.gamma);
     for (int step = 0; step < 8; step++) {
@@ -39,7 +45,9 @@ static void train_body(void* unused) {
 static void eval_body(void* unused) {
     (void)unused;
     read_values(&eval_options);
-    RowOptions rows = {.prompt_template = values.eval.prompt_template, .prompt_field = values.eval.prompt_field, .response_field = values.eval.response_field};
+    RowOptions rows = {.prompt_template = values.eval.prompt_template,
+                       .prompt_field = values.eval.prompt_field,
+                       .response_field = values.eval.response_field};
     row_options_check(&rows);
     options_free(&eval_options, &values, &positional);
 }

@@ -1,6 +1,7 @@
-/* What the programs wrote and read again: the cache of tokens (seal/tokens.c), and what `report` and `winrate` are given (seal/report.c, chart.c, winrate.c; log, summary,
-   selector, table, labels, annotations). Input: a byte for the file, then the file. Of a cache with right digests: two bytes n, the report (n bytes), a byte for the number of
-   rows, and what the tensors hold. */
+/* What the programs wrote and read again: the cache of tokens (seal/tokens.c), and what `report` and `winrate` are
+   given (seal/report.c, chart.c, winrate.c; log, summary, selector, table, labels, annotations). Input: a byte for the
+   file, then the file. Of a cache with right digests: two bytes n, the report (n bytes), a byte for the number of rows,
+   and what the tensors hold. */
 #include <cjson/cJSON.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -12,13 +13,14 @@
 
 enum { CACHE_RAW, CACHE, LOG, SUMMARY, SELECTOR, TABLE, LABELS, ANNOTATIONS, N_KINDS };
 
-// ---- the cache ----------------------------------------------------------------------------------------------------------------------------------
+// ---- the cache -------------------------------------------------------------------------------------
 
 #define MAX_LENGTH 16
 static int32_t ids[256], start[256], end[256];
 static void* begin(void* self) { return self; }
 static void finish(void* self, void* scratch) { (void)self, (void)scratch; }
-static int64_t encode(void* self, void* scratch, const char* text, size_t n, const int32_t** i, const int32_t** s, const int32_t** e, const char** error) {
+static int64_t encode(void* self, void* scratch, const char* text, size_t n, const int32_t** i, const int32_t** s,
+                      const int32_t** e, const char** error) {
     (void)self, (void)scratch;
     *error = "too long";
     if (n > 256) return -1;
@@ -33,7 +35,12 @@ static const char* rows_path;
 static void load(void* context) {
     TokenSet set;
     int64_t sum = 0;
-    tokens_load(&set, &(StringList){&rows_path, 1}, &encoder, &(TokenOptions){.rows = {.prompt_template = "{prompt}:"}, .max_length = MAX_LENGTH, .quiet = true, .threads = 1, .cache = cache});
+    tokens_load(&set, &(StringList){&rows_path, 1}, &encoder,
+                &(TokenOptions){.rows = {.prompt_template = "{prompt}:"},
+                                .max_length = MAX_LENGTH,
+                                .quiet = true,
+                                .threads = 1,
+                                .cache = cache});
     MUST(set.n >= 1 && set.n <= set.n_rows);
     for (int i = 0; i < set.n; i++) {
         const PackSample* s = &set.samples[i];
@@ -50,7 +57,9 @@ static void load(void* context) {
 
 // The key of these rows and options, from a cache that was made of them.
 static void learn_key(void) {
-    static const char lines[] = "{\"prompt\":\"ab\",\"response\":\"c\"}\n{\"prompt\":\"d\",\"response\":\"\"}\n{\"prompt\":\"e\",\"response\":\"fgh\"}\n";
+    static const char lines[] =
+        "{\"prompt\":\"ab\",\"response\":\"c\"}\n{\"prompt\":\"d\",\"response\":\"\"}\n{\"prompt\":\"e\",\"response\":"
+        "\"fgh\"}\n";
     snprintf(cache, sizeof cache, "%s/cache.safetensors", fuzz_directory());
     rows_path = strdup(fuzz_file("rows.jsonl", (const uint8_t*)lines, sizeof lines - 1));
     MUST(rows_path && survive(load, NULL));
@@ -63,7 +72,10 @@ static void learn_key(void) {
 }
 
 static void put_cache(const uint8_t* data, size_t n) {
-    static const struct { const char *name, *type; size_t size; } parts[] = {{"rows", "I64", 8}, {"hashes", "I64", 8}, {"offsets", "I64", 8}, {"first", "I32", 4}};
+    static const struct {
+        const char *name, *type;
+        size_t size;
+    } parts[] = {{"rows", "I64", 8}, {"hashes", "I64", 8}, {"offsets", "I64", 8}, {"first", "I32", 4}};
     static uint8_t all[65536];
     static char signs[65536];
     char hex[65];
@@ -86,7 +98,8 @@ static void put_cache(const uint8_t* data, size_t n) {
     cJSON_AddStringToObject(metadata, "report", report);
     for (int p = 0; p < 5; p++) {
         size_t bytes = p < 4 ? (rows + (p == 2)) * parts[p].size : n > at ? (n - at) / 4 * 4 : 0;
-        cJSON *tensor = cJSON_AddObjectToObject(header, p < 4 ? parts[p].name : "tokens"), *offsets = cJSON_AddArrayToObject(tensor, "data_offsets");
+        cJSON *tensor = cJSON_AddObjectToObject(header, p < 4 ? parts[p].name : "tokens"),
+              *offsets = cJSON_AddArrayToObject(tensor, "data_offsets");
         cJSON_AddItemToArray(offsets, cJSON_CreateNumber((double)at));
         cJSON_AddItemToArray(offsets, cJSON_CreateNumber((double)(at += bytes)));
     }
@@ -103,7 +116,7 @@ static void put_cache(const uint8_t* data, size_t n) {
     free(report);
 }
 
-// ---- reports ------------------------------------------------------------------------------------------------------------------------------------
+// ---- reports ---------------------------------------------------------------------------------------
 
 static EvalOptions options;
 static const char* run;
@@ -123,7 +136,11 @@ static void win(void* path) {
 }
 
 static void report(int kind, const uint8_t* data, size_t n) {
-    static const char* const names[N_KINDS] = {[LOG] = "run/log.jsonl", [SUMMARY] = "run/summary.json", [SELECTOR] = "run/selector.safetensors", [TABLE] = "table.json", [LABELS] = "labels.jsonl"};
+    static const char* const names[N_KINDS] = {[LOG] = "run/log.jsonl",
+                                               [SUMMARY] = "run/summary.json",
+                                               [SELECTOR] = "run/selector.safetensors",
+                                               [TABLE] = "table.json",
+                                               [LABELS] = "labels.jsonl"};
     static const char log[] = "{\"lr\":1}\n{\"step\":1,\"loss\":2}\n";
     static char out[128], folder[128];
     snprintf(folder, sizeof folder, "%s/run", fuzz_directory());
@@ -137,7 +154,11 @@ static void report(int kind, const uint8_t* data, size_t n) {
     }
     fuzz_file(names[LOG], (const uint8_t*)log, sizeof log - 1);
     const char* path = fuzz_file(names[kind], data, n);
-    options = (EvalOptions){.out = out, .title = "t", .quiet = true, .table = kind == TABLE ? path : NULL, .labels = kind == LABELS ? path : NULL};
+    options = (EvalOptions){.out = out,
+                            .title = "t",
+                            .quiet = true,
+                            .table = kind == TABLE ? path : NULL,
+                            .labels = kind == LABELS ? path : NULL};
     if (!survive(make_page, out)) fuzz_unmap();
 }
 

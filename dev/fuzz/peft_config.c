@@ -1,4 +1,5 @@
-/* seal/peft_config.c. Input: adapter_config.json, beside matrices that fit q and v of a Llama. What is read is written and read again: the same settings. */
+/* seal/peft_config.c. Input: adapter_config.json, beside matrices that fit q and v of a Llama. What is read is written
+ * and read again: the same settings. */
 #include <string.h>
 #include "fuzz.h"
 #include "peft_config.h"

@@ -1,4 +1,5 @@
-/* Runs the target on the files named, once each, without a fuzzer: the regression test, and the way to step through a finding in gdb. */
+/* Runs the target on the files named, once each, without a fuzzer: the regression test, and the way to step through a
+ * finding in gdb. */
 #include <string.h>
 #include "fuzz.h"
 

@@ -17,7 +17,8 @@ static void body(void* path) {
     while (rows_next(r, &row)) {
         MUST(row.id == rows++ && (row.row == 0 || row.offset >= end));
         end = row.offset + row.length;
-        MUST(row.prompt && (options.turns || strlen(row.prompt) == row.prompt_length) && row.response && strlen(row.response) == row.response_length);
+        MUST(row.prompt && (options.turns || strlen(row.prompt) == row.prompt_length) && row.response &&
+             strlen(row.response) == row.response_length);
         MUST(row.state != ROW_OK || options.prompts_only || row.response_length);
         row_report_add(&report, &row, path, NULL);
         rows_progress(r, &done, &total);

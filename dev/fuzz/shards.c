@@ -1,4 +1,5 @@
-/* The index of a model in shards (seal/safetensors.c, st_open_model). Input: model.safetensors.index.json, beside two files of a tensor each. */
+/* The index of a model in shards (seal/safetensors.c, st_open_model). Input: model.safetensors.index.json, beside two
+ * files of a tensor each. */
 #include <string.h>
 #include "fuzz.h"
 #include "safetensors.h"
@@ -22,7 +23,8 @@ static void body(void* directory) {
     st_open_model(&m, directory, "model");
     MUST(m.n_files >= 1 && m.n_files <= 2);
     for (int i = 0; i < m.n_files; i++)
-        for (int k = 0; k < m.files[i].n_tensors; k++) MUST(st_model_find(&m, m.files[i].tensors[k].name, &file) == &m.files[i].tensors[k] && file == &m.files[i]);
+        for (int k = 0; k < m.files[i].n_tensors; k++)
+            MUST(st_model_find(&m, m.files[i].tensors[k].name, &file) == &m.files[i].tensors[k] && file == &m.files[i]);
     st_close_model(&m);
 }
 

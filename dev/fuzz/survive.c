@@ -1,5 +1,6 @@
-/* Stands in for seal/error.c in the fuzz builds: fatal() comes back to survive() instead of ending the process. The blocks and file descriptors that the
-   code would have left to the end of the process are given back here, so that a million refused inputs cost no memory. */
+/* Stands in for seal/error.c in the fuzz builds: fatal() comes back to survive() instead of ending the process. The
+   blocks and file descriptors that the code would have left to the end of the process are given back here, so that a
+   million refused inputs cost no memory. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -12,26 +13,30 @@
 #include "fuzz.h"
 
 // Of the sanitizers' run-time library; gcc comes without the header.
-int __sanitizer_install_malloc_and_free_hooks(void (*on_malloc)(const volatile void* p, size_t n), void (*on_free)(const volatile void* p));
+int __sanitizer_install_malloc_and_free_hooks(void (*on_malloc)(const volatile void* p, size_t n),
+                                              void (*on_free)(const volatile void* p));
 
 const char* program_name = "fuzz";
 int error_rank;
 _Atomic int error_status;
 
-// ---- blocks allocated since survive() began ---------------------------------------------------------------------------------------------------
+// ---- blocks allocated since survive() began --------------------------------------------------------
 
 #define SLOTS (1u << 16)
 static const volatile void* live[SLOTS];  // open addressing; a freed block leaves GONE behind
 #define GONE ((const volatile void*)1)
 static size_t n_live, n_used;
-static bool tracking, overflow;           // overflow: too many blocks to follow; they are then left alone
+static bool tracking, overflow;  // overflow: too many blocks to follow; they are then left alone
 
 static size_t slot_of(const volatile void* p) { return ((uintptr_t)p >> 4) * 0x9E3779B97F4A7C15u >> 48; }
 
 static void on_malloc(const volatile void* p, size_t n) {
     (void)n;
     if (!tracking || !p) return;
-    if (n_used > SLOTS / 2) { overflow = true; return; }
+    if (n_used > SLOTS / 2) {
+        overflow = true;
+        return;
+    }
     size_t i = slot_of(p) % SLOTS;
     while (live[i] && live[i] != GONE) i = (i + 1) % SLOTS;
     n_used += !live[i];
@@ -42,10 +47,14 @@ static void on_malloc(const volatile void* p, size_t n) {
 static void on_free(const volatile void* p) {
     if (!tracking || !p) return;
     for (size_t i = slot_of(p) % SLOTS; live[i]; i = (i + 1) % SLOTS)
-        if (live[i] == p) { live[i] = GONE; n_live--; return; }
+        if (live[i] == p) {
+            live[i] = GONE;
+            n_live--;
+            return;
+        }
 }
 
-// ---- the way back -----------------------------------------------------------------------------------------------------------------------------
+// ---- the way back ----------------------------------------------------------------------------------
 
 static jmp_buf back;
 static bool inside;
@@ -68,7 +77,10 @@ bool survive(void (*body)(void* argument), void* argument) {
     inside = tracking = false;
     if (good) return true;
     for (size_t i = 0; i < SLOTS && n_live && !overflow; i++)
-        if (live[i] && live[i] != GONE) { free((void*)live[i]); n_live--; }
+        if (live[i] && live[i] != GONE) {
+            free((void*)live[i]);
+            n_live--;
+        }
     close_range((unsigned)first, ~0u, 0);
     return false;
 }
@@ -94,7 +106,7 @@ void program_error(const char* format, ...) {
 void warning(const char* format, ...) { (void)format; }
 void stdout_check(void) {}
 
-// ---- files ------------------------------------------------------------------------------------------------------------------------------------
+// ---- files -----------------------------------------------------------------------------------------
 
 static char directory[64];
 static void remove_directory(void) {
@@ -105,7 +117,8 @@ static void remove_directory(void) {
 
 const char* fuzz_directory(void) {
     if (!*directory) {
-        snprintf(directory, sizeof directory, "%s/fuzz.%d", access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm", (int)getpid());
+        snprintf(directory, sizeof directory, "%s/fuzz.%d", access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm",
+                 (int)getpid());
         MUST(mkdir(directory, 0700) == 0);
         atexit(remove_directory);
     }

@@ -1,5 +1,5 @@
-/* What every tokenizer that opens must do, whatever file it came from: encode any text into ids of its own that cover the text from left to right, decode
-   them, and decode them one by one to the same text. */
+/* What every tokenizer that opens must do, whatever file it came from: encode any text into ids of its own that cover
+   the text from left to right, decode them, and decode them one by one to the same text. */
 #ifndef TOKENIZER_CHECK_H
 #define TOKENIZER_CHECK_H
 
@@ -13,7 +13,10 @@ static void check_text(const Tokenizer* t, const char* text, size_t n, int flags
     char error[256] = "";
     size_t length = 0, at = 0;
     int64_t got = tokenizer_encode(t, text, n, flags, e);
-    if (got < 0) { check_one_line(e->error); return; }
+    if (got < 0) {
+        check_one_line(e->error);
+        return;
+    }
     MUST(got == e->n);
     for (int64_t i = 0; i < got; i++) {
         MUST(tokenizer_piece(t, e->ids[i], NULL));
@@ -41,8 +44,13 @@ static void check_text(const Tokenizer* t, const char* text, size_t n, int flags
 }
 
 static void check_tokenizer(const Tokenizer* t, const uint8_t* data, size_t n) {
-    static const char* const texts[] = {"Hello  world", " caf\xC3\xA9 123\n\n\t\xE4\xBD\xA0\xE5\xA5\xBD ", "e\xCC\x81\xEF\xAC\x81\xF0\x9F\x91\xA9\xE2\x80\x8D\xF0\x9F\x92\xBB",
-                                        "\xFF\xC3(\xE2\x82 a\xED\xA0\x80", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa <s></s> <|endoftext|>", "\xE2\x96\x81\xE2\x96\x81 a\xE2\x96\x81"};
+    static const char* const texts[] = {
+        "Hello  world",
+        " caf\xC3\xA9 123\n\n\t\xE4\xBD\xA0\xE5\xA5\xBD ",
+        "e\xCC\x81\xEF\xAC\x81\xF0\x9F\x91\xA9\xE2\x80\x8D\xF0\x9F\x92\xBB",
+        "\xFF\xC3(\xE2\x82 a\xED\xA0\x80",
+        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa <s></s> <|endoftext|>",
+        "\xE2\x96\x81\xE2\x96\x81 a\xE2\x96\x81"};
     const int all = TOKENIZER_ADD_SPECIAL | TOKENIZER_PARSE_SPECIAL;
     char error[256];
     size_t length;

@@ -1,4 +1,5 @@
-/* encoder.json + vocab.bpe, as a directory with the files beside. Input: up to three files with zero bytes between: vocabulary, merges, tokenizer_config.json. */
+/* encoder.json + vocab.bpe, as a directory with the files beside. Input: up to three files with zero bytes between:
+ * vocabulary, merges, tokenizer_config.json. */
 #include <string.h>
 #include <unistd.h>
 #include "tokenizer_check.h"

@@ -1,24 +1,26 @@
 /*
-AdamW over a table of tensors: the naive kernel (a launch a tensor, a thread an element), the winner of seal_kernels (one launch), and a double-
-precision reference.
-  adamw --check [--small]            against the reference (--small: for sanitizers)
-  adamw [--layers N] [--width N]     speed over a table of GPT-2's shape, with the share of a plain copy's bandwidth
+AdamW over a table of tensors: the naive kernel (a launch a tensor, a thread an element), the winner of seal_kernels
+(one launch), and a double- precision reference. adamw --check [--small]            against the reference (--small: for
+sanitizers) adamw [--layers N] [--width N]     speed over a table of GPT-2's shape, with the share of a plain copy's
+bandwidth
 */
 // defines: table_create, harness_*, adamw_update
 #include "tensor_table.h"
 
 static const float beta1 = 0.9f, beta2 = 0.95f, eps = 1e-8f;
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // naive kernel
 
-static __global__ void naive_kernel(TensorRow row, const float* grad_scale, float lr, float beta1, float beta2, float eps, float correction1, float correction2) {
+static __global__ void naive_kernel(TensorRow row, const float* grad_scale, float lr, float beta1, float beta2,
+                                    float eps, float correction1, float correction2) {
     int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= row.count) return;
     float g = row.grad[i] * *grad_scale;
     row.m[i] = beta1 * row.m[i] + (1.0f - beta1) * g;
     row.v[i] = beta2 * row.v[i] + (1.0f - beta2) * g * g;
-    float w = row.master[i] * (1.0f - lr * row.weight_decay) - lr * (row.m[i] / correction1) / (sqrtf(row.v[i] / correction2) + eps);
+    float w = row.master[i] * (1.0f - lr * row.weight_decay) -
+              lr * (row.m[i] / correction1) / (sqrtf(row.v[i] / correction2) + eps);
     row.master[i] = w;
     if (row.param) row.param[i] = from_float<floatX>(w);
 }
@@ -26,12 +28,12 @@ static __global__ void naive_kernel(TensorRow row, const float* grad_scale, floa
 static void naive_update(const Table* t, const float* grad_scale, float lr, int step, cudaStream_t stream) {
     for (int r = 0; r < t->n_rows; r++) {
         if (t->rows[r].count == 0) continue;
-        LAUNCH(naive_kernel, (unsigned)CEIL_DIV(t->rows[r].count, 256), 256, 0, stream, t->rows[r], grad_scale, lr, beta1, beta2, eps, 1.0f - powf(beta1, step),
-               1.0f - powf(beta2, step));
+        LAUNCH(naive_kernel, (unsigned)CEIL_DIV(t->rows[r].count, 256), 256, 0, stream, t->rows[r], grad_scale, lr,
+               beta1, beta2, eps, 1.0f - powf(beta1, step), 1.0f - powf(beta2, step));
     }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // checks
 
 static void reference_step(const Table* t, double** w, double** m, double** v, double scale, double lr, int step) {
@@ -41,7 +43,8 @@ static void reference_step(const Table* t, double** w, double** m, double** v, d
             m[r][i] = beta1 * m[r][i] + (1.0 - beta1) * g;
             v[r][i] = beta2 * v[r][i] + (1.0 - beta2) * g * g;
             double denominator = sqrt(v[r][i]) / sqrt(1.0 - pow(beta2, step)) + eps;
-            w[r][i] = w[r][i] * (1.0 - lr * t->rows[r].weight_decay) - lr / (1.0 - pow(beta1, step)) * m[r][i] / denominator;
+            w[r][i] = w[r][i] * (1.0 - lr * t->rows[r].weight_decay) -
+                      lr / (1.0 - pow(beta1, step)) * m[r][i] / denominator;
         }
     }
 }
@@ -72,11 +75,15 @@ static void check_steps(const char* name, const int64_t* sizes, int n, bool naiv
         const TensorRow* row = &t.rows[r];
         char full[128];
         snprintf(full, sizeof(full), "%s tensor %d, %lld elements", name, r, (long long)count);
-        float *got_w = harness_fetch(row->master, count + TABLE_GUARD), *got_m = harness_fetch(row->m, count + TABLE_GUARD);
-        float *got_v = harness_fetch(row->v, count + TABLE_GUARD), *got_g = harness_fetch(row->grad, count + TABLE_GUARD);
+        float *got_w = harness_fetch(row->master, count + TABLE_GUARD),
+              *got_m = harness_fetch(row->m, count + TABLE_GUARD);
+        float *got_v = harness_fetch(row->v, count + TABLE_GUARD),
+              *got_g = harness_fetch(row->grad, count + TABLE_GUARD);
         floatX* param = row->param ? harness_fetch(row->param, count) : NULL;
-        for (int64_t i = 0; param && i < count; i++) rounded = rounded && to_float(param[i]) == to_float(from_float<floatX>(got_w[i]));
-        for (int64_t i = count; i < count + TABLE_GUARD; i++) guarded = guarded && isnan(got_w[i]) && isnan(got_m[i]) && isnan(got_v[i]);
+        for (int64_t i = 0; param && i < count; i++)
+            rounded = rounded && to_float(param[i]) == to_float(from_float<floatX>(got_w[i]));
+        for (int64_t i = count; i < count + TABLE_GUARD; i++)
+            guarded = guarded && isnan(got_w[i]) && isnan(got_m[i]) && isnan(got_v[i]);
         kept = kept && !memcmp(got_g, t.grad[r], count * sizeof(float));
         if (count == 0) continue;
         // ten steps of 1e-6 at the most
@@ -120,13 +127,19 @@ static void check_same_bits(const int64_t* sizes, int n) {
     harness_release();
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 
-typedef struct { Table* t; float* scale; bool naive; } Timed;
+typedef struct {
+    Table* t;
+    float* scale;
+    bool naive;
+} Timed;
 static void timed_run(void* data, cudaStream_t stream) {
     Timed* timed = (Timed*)data;
     if (timed->naive) naive_update(timed->t, timed->scale, 1e-4f, 7, stream);
-    else adamw_update(timed->t->d_rows, timed->t->n_rows, timed->t->n_chunks, timed->scale, 1e-4f, beta1, beta2, eps, 7, stream);
+    else
+        adamw_update(timed->t->d_rows, timed->t->n_rows, timed->t->n_chunks, timed->scale, 1e-4f, beta1, beta2, eps, 7,
+                     stream);
 }
 
 int main(int argc, char** argv) {
@@ -135,10 +148,12 @@ int main(int argc, char** argv) {
 #else
     int layers = 4, C = 128;
 #endif
-    const HarnessOption options[] = {{"--layers", &layers, 1, "layers of the benchmark's table, at most 20"}, {"--width", &C, 8, "its width"}};
+    const HarnessOption options[] = {{"--layers", &layers, 1, "layers of the benchmark's table, at most 20"},
+                                     {"--width", &C, 8, "its width"}};
     harness_options(argc, argv, options, 2);
     if (harness_check) {
-        int n = sizeof(table_odd_sizes) / sizeof(table_odd_sizes[0]), small = sizeof(table_small_sizes) / sizeof(table_small_sizes[0]);
+        int n = sizeof(table_odd_sizes) / sizeof(table_odd_sizes[0]),
+            small = sizeof(table_small_sizes) / sizeof(table_small_sizes[0]);
         check_steps("small", table_small_sizes, small, false, true);
         check_first_step();
         check_same_bits(table_small_sizes, small);
@@ -155,7 +170,8 @@ int main(int argc, char** argv) {
     Timed naive = {&t, harness_copy(&one, 1), true}, winner = {&t, naive.scale, false};
     double bytes = 0.0;  // gradient, and weight, m, v both ways; the bf16 copy where there is one
     for (int r = 0; r < t.n_rows; r++)
-        bytes += (double)t.rows[r].count * (7 * sizeof(float) + (t.rows[r].param && sizeof(floatX) < sizeof(float) ? sizeof(floatX) : 0));
+        bytes += (double)t.rows[r].count *
+                 (7 * sizeof(float) + (t.rows[r].param && sizeof(floatX) < sizeof(float) ? sizeof(floatX) : 0));
     printf("adamw " FLOATX_NAME ", %lld parameters in %d tensors\n", (long long)t.n_elements, t.n_rows);
     harness_report("naive, a launch a tensor", timed_run, &naive, bytes);
     harness_report("one launch", timed_run, &winner, bytes);

@@ -1,8 +1,8 @@
 /*
-The tail of adapters behind a GEMM's input: the naive kernel (one thread an element), the winner of seal_kernels, and a reference on the host. What stands in other
-adapters' columns before is NaN: a kernel that multiplies by zero instead of writing it shows. The whole of LoRA, GEMMs included, is dev/test/test_lora.cu.
-  adapter --check [--small]          against the reference (--small: for sanitizers)
-  adapter [--tokens N] [--width N]   speed, with the share of a plain copy's bandwidth
+The tail of adapters behind a GEMM's input: the naive kernel (one thread an element), the winner of seal_kernels, and a
+reference on the host. What stands in other adapters' columns before is NaN: a kernel that multiplies by zero instead of
+writing it shows. The whole of LoRA, GEMMs included, is dev/test/test_lora.cu. adapter --check [--small] against the
+reference (--small: for sanitizers) adapter [--tokens N] [--width N]   speed, with the share of a plain copy's bandwidth
 */
 // defines: harness_*, check
 #include "harness.h"
@@ -20,12 +20,17 @@ static void naive_tail(floatX* tail, int T, int split, int width, int R, int ld,
     LAUNCH(naive_kernel, (unsigned)CEIL_DIV((size_t)T * R, 256), 256, 0, stream, tail, T, split, width, R, ld, scale);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // checks
 
 typedef void (*Tail)(floatX* tail, int T, int split, int width, int R, int ld, float scale, cudaStream_t stream);
-static const struct { const char* name; int T, split, width, R, C; float scale; } cases[] = {
-    {"one adapter", 37, 37, 16, 64, 40, 2.4f}, {"two adapters", 37, 16, 32, 64, 8, 1.0f}, {"only the second", 13, 0, 8, 64, 24, 0.5f}, {"one row", 1, 1, 8, 8, 8, 3.0f},
+static const struct {
+    const char* name;
+    int T, split, width, R, C;
+    float scale;
+} cases[] = {
+    {"one adapter", 37, 37, 16, 64, 40, 2.4f},    {"two adapters", 37, 16, 32, 64, 8, 1.0f},
+    {"only the second", 13, 0, 8, 64, 24, 0.5f},  {"one row", 1, 1, 8, 8, 8, 3.0f},
     {"a wide tail", 131, 64, 48, 128, 264, 1.0f},
 };
 
@@ -61,10 +66,14 @@ static void check_case(const char* name, Tail tail, int T, int split, int width,
     harness_release();
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // benchmark
 
-typedef struct { floatX* x; int T, C; Tail tail; } Timed;
+typedef struct {
+    floatX* x;
+    int T, C;
+    Tail tail;
+} Timed;
 static void timed_run(void* data, cudaStream_t stream) {
     Timed* t = (Timed*)data;
     t->tail(t->x + t->C, t->T, t->T / 2, 32, 64, t->C + 64, 1.0f, stream);
@@ -76,7 +85,8 @@ int main(int argc, char** argv) {
 #else
     int T = 1024, C = 4096;
 #endif
-    const HarnessOption options[] = {{"--tokens", &T, 1, "rows"}, {"--width", &C, 8, "elements of a row, a multiple of 8"}};
+    const HarnessOption options[] = {{"--tokens", &T, 1, "rows"},
+                                     {"--width", &C, 8, "elements of a row, a multiple of 8"}};
     harness_options(argc, argv, options, 2);
     if (harness_check) {
         for (auto& c : cases) {
@@ -89,7 +99,8 @@ int main(int argc, char** argv) {
     Timed timed[] = {{harness_device<floatX>((size_t)T * (C + 64)), T, C, naive_tail}, {NULL, T, C, adapter_tail}};
     timed[1].x = timed[0].x;
     printf("adapter tail " FLOATX_NAME ", %d tokens of width %d + 64\n", T, C);
-    harness_report("naive", timed_run, &timed[0], 1.5 * T * 64 * sizeof(floatX));  // half of the columns are read, all are written
+    harness_report("naive", timed_run, &timed[0],
+                   1.5 * T * 64 * sizeof(floatX));  // half of the columns are read, all are written
     harness_report("winner", timed_run, &timed[1], 1.5 * T * 64 * sizeof(floatX));
     harness_release();
     return 0;

@@ -1,8 +1,8 @@
 /*
-Causal variable-length attention: the naive kernels (one thread a row, as one would first write them), the winner of seal_kernels, and a double-
-precision reference fed the same rounded inputs.
-  attention --check [--small]     winner and naive kernels against the reference, backward also by finite differences (--small: for sanitizers)
-  attention [--samples N] [--length L] [--heads N] [--kv-heads N] [--head-size N]     speed; on a GPU with the share of the measured ceiling
+Causal variable-length attention: the naive kernels (one thread a row, as one would first write them), the winner of
+seal_kernels, and a double- precision reference fed the same rounded inputs. attention --check [--small]     winner and
+naive kernels against the reference, backward also by finite differences (--small: for sanitizers) attention [--samples
+N] [--length L] [--heads N] [--kv-heads N] [--head-size N]     speed; on a GPU with the share of the measured ceiling
 */
 #include <string.h>
 // defines: harness_options, harness_check, harness_small, harness_random, harness_time
@@ -23,8 +23,9 @@ precision reference fed the same rounded inputs.
 #define STEEPNESS 0.05f  // a score of 150 would have no five digits left for its exponential
 #endif
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
-// naive kernels: a thread owns a row, keeps its accumulators in local memory and reads every key of its sample from global memory
+// ---------------------------------------------------------------------------------------------------
+// naive kernels: a thread owns a row, keeps its accumulators in local memory and reads every key of its sample from
+// global memory
 
 typedef struct {
     const floatX* qkv;
@@ -58,7 +59,8 @@ static __global__ void naive_forward_kernel(floatX* atty, float* lse, NaiveArgs 
     lse[(size_t)head * args.T + t] = m + logf(l);
 }
 
-static __global__ void naive_dq_kernel(floatX* dqkv, float* delta, const floatX* datty, const floatX* atty, const float* lse, NaiveArgs args) {
+static __global__ void naive_dq_kernel(floatX* dqkv, float* delta, const floatX* datty, const floatX* atty,
+                                       const float* lse, NaiveArgs args) {
     int t = blockIdx.x * blockDim.x + threadIdx.x, head = blockIdx.y, HS = args.HS;
     if (t >= args.T) return;
     const floatX* q = args.qkv + (size_t)t * args.ldq + head * HS;
@@ -75,7 +77,8 @@ static __global__ void naive_dq_kernel(floatX* dqkv, float* delta, const floatX*
     delta[(size_t)head * args.T + t] = row_delta;
 }
 
-static __global__ void naive_dkdv_kernel(floatX* dqkv, const float* delta, const floatX* datty, const float* lse, NaiveArgs args) {
+static __global__ void naive_dkdv_kernel(floatX* dqkv, const float* delta, const floatX* datty, const float* lse,
+                                         NaiveArgs args) {
     int j = blockIdx.x * blockDim.x + threadIdx.x, kv_head = blockIdx.y, HS = args.HS, heads = args.NH / args.NKV;
     if (j >= args.T) return;
     const floatX* k = args.qkv + (size_t)j * args.ldq + (args.NH + kv_head) * HS;
@@ -100,15 +103,15 @@ static __global__ void naive_dkdv_kernel(floatX* dqkv, const float* delta, const
     }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
-// one problem: a packed stream with its buffers on the device. Rows are longer than their contents; the tails hold NaN, in inputs (reading them
-// would show in the result) and in outputs (writing them would show in the tail).
+// ---------------------------------------------------------------------------------------------------
+// one problem: a packed stream with its buffers on the device. Rows are longer than their contents; the tails hold NaN,
+// in inputs (reading them would show in the result) and in outputs (writing them would show in the tail).
 
 typedef struct {
     int n_seq, n_tiles, T, NH, NKV, HS, ldq, ldo, lddq;
     float scale;
-    int* cu_seqlens;        // host
-    float *qkv, *dout;      // host (T, width), rounded to floatX
+    int* cu_seqlens;    // host
+    float *qkv, *dout;  // host (T, width), rounded to floatX
     floatX *d_qkv, *d_datty, *d_atty, *d_dqkv;
     float *d_lse, *d_delta;
     int *d_cu_seqlens, *d_tiles, *d_row_sample;
@@ -175,7 +178,8 @@ static Problem problem_create(const int* lengths, int n_seq, int NH, int NKV, in
     for (int i = 0; i < p.T * qkv_width(&p); i++) {
         float x = harness_random();
         int row = i / qkv_width(&p), column = i % qkv_width(&p);
-        if (steep && column < (NH + NKV) * HS && column % HS == 0) x = column < NH * HS ? sqrtf((float)HS) : STEEPNESS * row;
+        if (steep && column < (NH + NKV) * HS && column % HS == 0)
+            x = column < NH * HS ? sqrtf((float)HS) : STEEPNESS * row;
         p.qkv[i] = to_float(from_float<floatX>(x));
     }
     for (int i = 0; i < p.T * out_width(&p); i++) p.dout[i] = to_float(from_float<floatX>(harness_random()));
@@ -189,7 +193,8 @@ static Problem problem_create(const int* lengths, int n_seq, int NH, int NKV, in
     int* tiles = (int*)malloc(sizeof(int) * 2 * p.n_tiles);
     int* row_sample = (int*)malloc(sizeof(int) * p.T);
     attention_tiles(tiles, p.cu_seqlens, n_seq);
-    for (int s = 0; s < n_seq; s++) for (int t = p.cu_seqlens[s]; t < p.cu_seqlens[s + 1]; t++) row_sample[t] = s;
+    for (int s = 0; s < n_seq; s++)
+        for (int t = p.cu_seqlens[s]; t < p.cu_seqlens[s + 1]; t++) row_sample[t] = s;
     p.d_cu_seqlens = (int*)device_copy(p.cu_seqlens, sizeof(int) * (n_seq + 1));
     p.d_tiles = (int*)device_copy(tiles, sizeof(int) * 2 * p.n_tiles);
     p.d_row_sample = (int*)device_copy(row_sample, sizeof(int) * p.T);
@@ -199,42 +204,49 @@ static Problem problem_create(const int* lengths, int n_seq, int NH, int NKV, in
 }
 
 static void problem_free(Problem* p) {
-    void* device[] = {p->d_qkv, p->d_datty, p->d_atty, p->d_dqkv, p->d_lse, p->d_delta, p->d_cu_seqlens, p->d_tiles, p->d_row_sample};
+    void* device[] = {p->d_qkv,   p->d_datty,      p->d_atty,  p->d_dqkv,      p->d_lse,
+                      p->d_delta, p->d_cu_seqlens, p->d_tiles, p->d_row_sample};
     for (size_t i = 0; i < sizeof(device) / sizeof(device[0]); i++) cudaCheck(cudaFree(device[i]));
     free(p->cu_seqlens);
     free(p->qkv);
     free(p->dout);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // the two contenders behind one signature
 
 typedef void (*AttentionPass)(Problem* p, cudaStream_t stream);
 
 static void winner_forward(Problem* p, cudaStream_t stream) {
-    attention_forward(p->d_atty, p->d_lse, p->d_qkv, p->d_cu_seqlens, p->d_tiles, p->n_tiles, p->T, p->NH, p->NKV, p->HS, p->ldq, p->ldo, p->scale, stream);
+    attention_forward(p->d_atty, p->d_lse, p->d_qkv, p->d_cu_seqlens, p->d_tiles, p->n_tiles, p->T, p->NH, p->NKV,
+                      p->HS, p->ldq, p->ldo, p->scale, stream);
 }
 static void winner_backward(Problem* p, cudaStream_t stream) {
-    attention_backward(p->d_dqkv, p->d_delta, p->d_datty, p->d_atty, p->d_lse, p->d_qkv, p->d_cu_seqlens, p->d_tiles, p->n_tiles, p->T, p->NH, p->NKV,
-                       p->HS, p->lddq, p->ldq, p->ldo, p->scale, stream);
+    attention_backward(p->d_dqkv, p->d_delta, p->d_datty, p->d_atty, p->d_lse, p->d_qkv, p->d_cu_seqlens, p->d_tiles,
+                       p->n_tiles, p->T, p->NH, p->NKV, p->HS, p->lddq, p->ldq, p->ldo, p->scale, stream);
 }
 
 static NaiveArgs naive_args(const Problem* p) {
-    NaiveArgs args = {p->d_qkv, p->d_row_sample, p->d_cu_seqlens, p->T, p->NH, p->NKV, p->HS, p->ldq, p->ldo, p->lddq, p->scale};
+    NaiveArgs args = {p->d_qkv, p->d_row_sample, p->d_cu_seqlens, p->T,    p->NH,   p->NKV,
+                      p->HS,    p->ldq,          p->ldo,          p->lddq, p->scale};
     return args;
 }
 static void naive_forward(Problem* p, cudaStream_t stream) {
     LAUNCH(naive_forward_kernel, dim3(CEIL_DIV(p->T, 64), p->NH), 64, 0, stream, p->d_atty, p->d_lse, naive_args(p));
 }
 static void naive_backward(Problem* p, cudaStream_t stream) {
-    LAUNCH(naive_dq_kernel, dim3(CEIL_DIV(p->T, 64), p->NH), 64, 0, stream, p->d_dqkv, p->d_delta, p->d_datty, p->d_atty, p->d_lse, naive_args(p));
-    LAUNCH(naive_dkdv_kernel, dim3(CEIL_DIV(p->T, 64), p->NKV), 64, 0, stream, p->d_dqkv, p->d_delta, p->d_datty, p->d_lse, naive_args(p));
+    LAUNCH(naive_dq_kernel, dim3(CEIL_DIV(p->T, 64), p->NH), 64, 0, stream, p->d_dqkv, p->d_delta, p->d_datty,
+           p->d_atty, p->d_lse, naive_args(p));
+    LAUNCH(naive_dkdv_kernel, dim3(CEIL_DIV(p->T, 64), p->NKV), 64, 0, stream, p->d_dqkv, p->d_delta, p->d_datty,
+           p->d_lse, naive_args(p));
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // reference: the definition, in double, a sample and a head at a time
 
-typedef struct { double *atty, *lse, *dqkv; } Reference;
+typedef struct {
+    double *atty, *lse, *dqkv;
+} Reference;
 
 static double dot(const float* a, const float* b, int n) {
     double sum = 0.0;
@@ -291,7 +303,7 @@ static void reference_free(Reference* r) {
     free(r->dqkv);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // checks
 
 static void check_tensor(const char* name, const float* a, const double* b, long n) {
@@ -316,7 +328,10 @@ static void check_columns(const char* name, const float* a, const double* b, int
     free(y);
 }
 
-typedef struct { float *atty, *lse, *dqkv; bool tails_kept; } Result;
+typedef struct {
+    float *atty, *lse, *dqkv;
+    bool tails_kept;
+} Result;
 
 static Result run(Problem* p, AttentionPass forward, AttentionPass backward) {
     Result r = {NULL, NULL, NULL, true};
@@ -341,7 +356,8 @@ static bool same_bits(const Problem* p, const Result* a, const Result* b, int fr
     size_t OW = out_width(p), W = qkv_width(p), n = to - from;
     same = same && !memcmp(a->atty + from * OW, b->atty + from * OW, sizeof(float) * n * OW);
     same = same && !memcmp(a->dqkv + from * W, b->dqkv + from * W, sizeof(float) * n * W);
-    for (int h = 0; h < p->NH; h++) same = same && !memcmp(a->lse + (size_t)h * p->T + from, b->lse + (size_t)h * p->T + from, sizeof(float) * n);
+    for (int h = 0; h < p->NH; h++)
+        same = same && !memcmp(a->lse + (size_t)h * p->T + from, b->lse + (size_t)h * p->T + from, sizeof(float) * n);
     return same;
 }
 
@@ -358,8 +374,8 @@ static void check_result(const char* name, const Problem* p, const Result* a, co
         snprintf(full, sizeof(full), "%s dk", name);
         check_columns(full, a->dqkv, b->dqkv, p->T, W, q_end, k_end);
     } else {
-        // Every sample is one token: dP equals delta, so dq and dk are zero in exact arithmetic and what rounding leaves has no scale of its
-        // own. They are held against their fused tensor.
+        // Every sample is one token: dP equals delta, so dq and dk are zero in exact arithmetic and what rounding
+        // leaves has no scale of its own. They are held against their fused tensor.
         snprintf(full, sizeof(full), "%s dqkv", name);
         check_tensor(full, a->dqkv, b->dqkv, (long)p->T * W);
     }
@@ -369,17 +385,20 @@ static void check_result(const char* name, const Problem* p, const Result* a, co
 }
 
 #ifndef PRECISION_BF16
-// d/dε of Σ atty ∘ dout along a random direction, for queries, keys and values apart: central differences of the fp32 forward pass.
+// d/dε of Σ atty ∘ dout along a random direction, for queries, keys and values apart: central differences of the fp32
+// forward pass.
 static void check_finite_differences(const char* name, Problem* p, const Result* a) {
     int W = qkv_width(p), OW = out_width(p), edges[] = {0, p->NH * p->HS, (p->NH + p->NKV) * p->HS, W};
     const char* part[] = {"dq", "dk", "dv"};
-    const float step = 1e-2f;  // the error falls with step² and rises with fp32 rounding / step; both are near 1e-5 here
+    const float step =
+        1e-2f;  // the error falls with step² and rises with fp32 rounding / step; both are near 1e-5 here
     float* moved = (float*)malloc(sizeof(float) * p->T * W);
     float* direction = (float*)malloc(sizeof(float) * p->T * W);
     for (int which = 0; which < 3; which++) {
         double slope = 0.0, size = 0.0, value[2];
         for (int i = 0; i < p->T * W; i++) {
-            direction[i] = i % W >= edges[which] && i % W < edges[which + 1] ? (harness_random() < 0 ? -1.0f : 1.0f) : 0.0f;
+            direction[i] = i % W >= edges[which] && i % W < edges[which + 1] ? (harness_random() < 0 ? -1.0f : 1.0f)
+                                                                             : 0.0f;
             slope += (double)a->dqkv[i] * direction[i];
             size += direction[i] != 0.0f ? (double)a->dqkv[i] * a->dqkv[i] : 0.0;
         }
@@ -395,7 +414,8 @@ static void check_finite_differences(const char* name, Problem* p, const Result*
         }
         double measured = (value[1] - value[0]) / (2.0 * step);
         // slope is a sum of random signs, of the size sqrt(Σ d²)
-        check(fabs(measured - slope) <= 1e-3 * sqrt(size), "%s %s by finite differences: %.6g against %.6g", name, part[which], measured, slope);
+        check(fabs(measured - slope) <= 1e-3 * sqrt(size), "%s %s by finite differences: %.6g against %.6g", name,
+              part[which], measured, slope);
     }
     cudaCheck(cudaFree(p->d_qkv));
     p->d_qkv = upload_rows(p->qkv, p->T, W, p->ldq);
@@ -414,7 +434,8 @@ static void check_neighbours(const char* name, Problem* p, const Result* before)
     cudaCheck(cudaFree(p->d_qkv));
     p->d_qkv = upload_rows(moved, p->T, W, p->ldq);
     Result after = run(p, winner_forward, winner_backward);
-    check(same_bits(p, before, &after, 0, from) && same_bits(p, before, &after, to, p->T) && !same_bits(p, before, &after, from, to),
+    check(same_bits(p, before, &after, 0, from) && same_bits(p, before, &after, to, p->T) &&
+              !same_bits(p, before, &after, from, to),
           "%s: a sample's bits do not depend on its neighbours", name);
     result_free(&after);
     cudaCheck(cudaFree(p->d_qkv));
@@ -426,7 +447,8 @@ typedef struct {
     const char* name;
     int HS, NH, NKV, n_seq, lengths[12], repeat;  // repeat > 1: that many samples, of the given lengths in turn
     bool small, naive, differences;
-    bool steep;  // scores grow by STEEPNESS a token: forward has to scale its sums down again and again, or they overflow
+    bool steep;  // scores grow by STEEPNESS a token: forward has to scale its sums down again and again, or they
+                 // overflow
 } Case;
 
 static const Case cases[] = {
@@ -447,7 +469,8 @@ static const Case cases[] = {
 };
 
 static void check_case(const Case* c) {
-    if (!attention_head_size_served(c->HS)) return check_skip(c->name, "this device gives a block too little shared memory");
+    if (!attention_head_size_served(c->HS))
+        return check_skip(c->name, "this device gives a block too little shared memory");
     int n_seq = c->repeat > 1 ? c->repeat : c->n_seq;
     int* lengths = (int*)malloc(sizeof(int) * n_seq);
     for (int s = 0; s < n_seq; s++) lengths[s] = c->lengths[s % c->n_seq];
@@ -485,24 +508,28 @@ static void check_tiles(void) {
         if (i && tiles[2 * i + 1] > tiles[2 * i - 1]) ordered = false;
     }
     for (int s = 0; s < 5; s++)
-        for (int t = 0; t < 4; t++) whole = whole && seen[s][t] == (t * ATTENTION_TILE < cu_seqlens[s + 1] - cu_seqlens[s]);
+        for (int t = 0; t < 4; t++)
+            whole = whole && seen[s][t] == (t * ATTENTION_TILE < cu_seqlens[s + 1] - cu_seqlens[s]);
     check(ordered && whole, "tile table: every tile once, longest first");
     check(!attention_head_size_served(48) && attention_head_size_served(80), "head sizes: 80 is served, 48 is not");
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // benchmark
 
-typedef struct { Problem* p; AttentionPass pass; } Timed;
+typedef struct {
+    Problem* p;
+    AttentionPass pass;
+} Timed;
 static void timed_run(void* data, cudaStream_t stream) { ((Timed*)data)->pass(((Timed*)data)->p, stream); }
 
-// FLOP/s of multiply-adds whose operands never leave the registers: mma.sync in bf16, FMA in fp32. 0 on the CPU, whose emulated figure says
-// nothing about a kernel.
+// FLOP/s of multiply-adds whose operands never leave the registers: mma.sync in bf16, FMA in fp32. 0 on the CPU, whose
+// emulated figure says nothing about a kernel.
 #ifdef __CUDACC__
 #define CEILING_BLOCKS 1056  // some blocks for each SM of any GPU
 #define CEILING_THREADS 256
 #define CEILING_STEPS 4096
-#define CEILING_TILES 8      // independent accumulators, to hide the latency
+#define CEILING_TILES 8  // independent accumulators, to hide the latency
 static __global__ void ceiling_kernel(float* out) {
     float c[CEILING_TILES][4] = {{0.0f}};
 #ifdef PRECISION_BF16
@@ -512,14 +539,18 @@ static __global__ void ceiling_kernel(float* out) {
 #ifdef PRECISION_BF16
         UNROLL for (int i = 0; i < CEILING_TILES; i++) mma_m16n8k16(c[i], a, b);
 #else
-        UNROLL for (int i = 0; i < CEILING_TILES; i++) UNROLL for (int e = 0; e < 4; e++) c[i][e] = fmaf(c[i][e], 0.999f, 1e-3f * i);
+        UNROLL for (int i = 0; i < CEILING_TILES; i++) UNROLL for (int e = 0; e < 4; e++)
+            c[i][e] = fmaf(c[i][e], 0.999f, 1e-3f * i);
 #endif
     }
     float sum = 0.0f;
-    for (int i = 0; i < CEILING_TILES; i++) for (int e = 0; e < 4; e++) sum += c[i][e];
+    for (int i = 0; i < CEILING_TILES; i++)
+        for (int e = 0; e < 4; e++) sum += c[i][e];
     if (sum == 1.2345f) out[threadIdx.x] = sum;  // never, but the compiler cannot know
 }
-static void ceiling_run(void* data, cudaStream_t stream) { LAUNCH(ceiling_kernel, CEILING_BLOCKS, CEILING_THREADS, 0, stream, (float*)data); }
+static void ceiling_run(void* data, cudaStream_t stream) {
+    LAUNCH(ceiling_kernel, CEILING_BLOCKS, CEILING_THREADS, 0, stream, (float*)data);
+}
 #endif
 
 static double measure_ceiling(void) {
@@ -552,9 +583,12 @@ static void benchmark(int samples, int length, int NH, int NKV, int HS) {
     int* lengths = (int*)malloc(sizeof(int) * samples);
     for (int s = 0; s < samples; s++) lengths[s] = length;
     Problem p = problem_create(lengths, samples, NH, NKV, HS, false);
-    double forward = 4.0 * HS * NH * samples * (0.5 * length * (length + 1.0));  // two products, the lower triangle only
+    double forward = 4.0 * HS * NH * samples *
+                     (0.5 * length * (length + 1.0));  // two products, the lower triangle only
     double ceiling = measure_ceiling();
-    printf("attention " FLOATX_NAME ", %d samples of %d tokens, %d heads, %d key-value heads, head size %d, causal; backward counted as 2.5 forward\n",
+    printf("attention " FLOATX_NAME
+           ", %d samples of %d tokens, %d heads, %d key-value heads, head size %d, causal; backward counted as 2.5 "
+           "forward\n",
            samples, length, NH, NKV, HS);
     if (ceiling > 0.0) printf("ceiling: %.0f GFLOP/s, multiply-adds in registers\n", ceiling * 1e-9);
     report("naive forward", &p, naive_forward, forward, ceiling);
@@ -572,8 +606,11 @@ int main(int argc, char** argv) {
     int samples = 1, length = 512, NH = 12, NKV = 12, HS = 64;  // GPT-2
 #endif
     const HarnessOption options[] = {
-        {"--samples", &samples, 1, "samples in the stream"}, {"--length", &length, 1, "tokens of each"},  {"--heads", &NH, 1, "query heads"},
-        {"--kv-heads", &NKV, 1, "key-value heads"},          {"--head-size", &HS, 1, "32, 64, 80, 96, 128, 256"},
+        {"--samples", &samples, 1, "samples in the stream"},
+        {"--length", &length, 1, "tokens of each"},
+        {"--heads", &NH, 1, "query heads"},
+        {"--kv-heads", &NKV, 1, "key-value heads"},
+        {"--head-size", &HS, 1, "32, 64, 80, 96, 128, 256"},
     };
     harness_options(argc, argv, options, sizeof(options) / sizeof(options[0]));
     if (harness_check) {
@@ -583,7 +620,9 @@ int main(int argc, char** argv) {
         return check_report();
     }
     if (!attention_head_size_served(HS) || NH % NKV) {
-        fprintf(stderr, "attention: --head-size is 32, 64, 80, 96, 128 or 256 (where a block may have so much shared memory), and --heads a multiple of --kv-heads\n");
+        fprintf(stderr,
+                "attention: --head-size is 32, 64, 80, 96, 128 or 256 (where a block may have so much shared memory), "
+                "and --heads a multiple of --kv-heads\n");
         return 2;
     }
     benchmark(samples, length, NH, NKV, HS);

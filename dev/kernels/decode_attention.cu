@@ -1,19 +1,21 @@
 /*
-Attention of one new token a sequence against a cache: the naive kernel (one thread a query head, the whole cache after one another), the winner of
-seal_kernels, and a double-precision reference fed the same rounded inputs.
-  decode_attention --check [--small]                                            against the reference (--small: for sanitizers)
-  decode_attention [--sequences N] [--length N] [--heads N] [--kv-heads N] [--head-size N]     speed, with the share of a plain copy's bandwidth
+Attention of one new token a sequence against a cache: the naive kernel (one thread a query head, the whole cache after
+one another), the winner of seal_kernels, and a double-precision reference fed the same rounded inputs. decode_attention
+--check [--small]                                            against the reference (--small: for sanitizers)
+  decode_attention [--sequences N] [--length N] [--heads N] [--kv-heads N] [--head-size N]     speed, with the share of
+a plain copy's bandwidth
 */
 // defines: harness_*, check
 #include "harness.h"
 // defines: cache_store, decode_attention
 #include "kernels.h"
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // naive kernel
 
-static __global__ void naive_kernel(floatX* atty, const floatX* qkv, const floatX* keys, const floatX* values, const int* first, const int* length, int n, int NH,
-                                    int NKV, int HS, int ldq, int ldo, float scale) {
+static __global__ void naive_kernel(floatX* atty, const floatX* qkv, const floatX* keys, const floatX* values,
+                                    const int* first, const int* length, int n, int NH, int NKV, int HS, int ldq,
+                                    int ldo, float scale) {
     int i = blockIdx.x * blockDim.x + threadIdx.x, sequence = i / NH, head = i % NH, kv = head / (NH / NKV);
     if (sequence >= n) return;
     const floatX* q = qkv + (size_t)sequence * ldq + head * HS;
@@ -27,10 +29,11 @@ static __global__ void naive_kernel(floatX* atty, const floatX* qkv, const float
         sum = sum * shrink + p;
         highest = top;
     }
-    for (int d = 0; d < HS; d++) atty[(size_t)sequence * ldo + head * HS + d] = from_float<floatX>(length[sequence] ? out[d] / sum : 0.0f);
+    for (int d = 0; d < HS; d++)
+        atty[(size_t)sequence * ldo + head * HS + d] = from_float<floatX>(length[sequence] ? out[d] / sum : 0.0f);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // one problem: sequences lie in the cache with a gap of one row between them, which holds NaN
 
 typedef struct {
@@ -57,7 +60,9 @@ static Problem problem_create(const int* lengths, int n, int NH, int NKV, int HS
     p.keys = harness_randoms<floatX>((size_t)p.R * NKV * HS, 1.0f, 0.0f);
     p.values = harness_randoms<floatX>((size_t)p.R * NKV * HS, 1.0f, 0.5f);
     for (int i = 0; i < n; i++)
-        for (int c = 0; c < NKV * HS; c++) p.keys[(size_t)(p.first[i] + p.length[i]) * NKV * HS + c] = p.values[(size_t)(p.first[i] + p.length[i]) * NKV * HS + c] = NAN;
+        for (int c = 0; c < NKV * HS; c++)
+            p.keys[(size_t)(p.first[i] + p.length[i]) * NKV * HS + c] =
+                p.values[(size_t)(p.first[i] + p.length[i]) * NKV * HS + c] = NAN;
     p.d_qkv = harness_upload<floatX>(p.qkv, n, (NH + 2 * NKV) * HS, p.ldq);
     p.d_keys = harness_upload<floatX>(p.keys, p.R, NKV * HS, NKV * HS);
     p.d_values = harness_upload<floatX>(p.values, p.R, NKV * HS, NKV * HS);
@@ -71,12 +76,12 @@ static Problem problem_create(const int* lengths, int n, int NH, int NKV, int HS
 typedef void (*Pass)(Problem* p, cudaStream_t stream);
 static float scale_of(const Problem* p) { return 1.0f / sqrtf((float)p->HS); }
 static void winner(Problem* p, cudaStream_t stream) {
-    decode_attention(p->d_atty, p->d_scratch, p->d_qkv, p->d_keys, p->d_values, p->d_first, p->d_length, p->longest, p->n, p->NH, p->NKV, p->HS, p->ldq, p->ldo,
-                     scale_of(p), stream);
+    decode_attention(p->d_atty, p->d_scratch, p->d_qkv, p->d_keys, p->d_values, p->d_first, p->d_length, p->longest,
+                     p->n, p->NH, p->NKV, p->HS, p->ldq, p->ldo, scale_of(p), stream);
 }
 static void naive(Problem* p, cudaStream_t stream) {
-    LAUNCH(naive_kernel, CEIL_DIV(p->n * p->NH, 32), 32, 0, stream, p->d_atty, p->d_qkv, p->d_keys, p->d_values, p->d_first, p->d_length, p->n, p->NH, p->NKV, p->HS,
-           p->ldq, p->ldo, scale_of(p));
+    LAUNCH(naive_kernel, CEIL_DIV(p->n * p->NH, 32), 32, 0, stream, p->d_atty, p->d_qkv, p->d_keys, p->d_values,
+           p->d_first, p->d_length, p->n, p->NH, p->NKV, p->HS, p->ldq, p->ldo, scale_of(p));
 }
 
 static double* reference(const Problem* p) {
@@ -102,7 +107,7 @@ static double* reference(const Problem* p) {
     return atty;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // checks
 
 static float* run(Problem* p, Pass pass, bool* tails) {
@@ -112,12 +117,20 @@ static float* run(Problem* p, Pass pass, bool* tails) {
     return harness_download(p->d_atty, p->n, p->NH * p->HS, p->ldo, tails);
 }
 
-typedef struct { const char* name; int HS, NH, NKV, n, lengths[8]; bool small; } Case;
+typedef struct {
+    const char* name;
+    int HS, NH, NKV, n, lengths[8];
+    bool small;
+} Case;
 static const Case cases[] = {
-    {"grouped-32", 32, 4, 2, 4, {1, 33, 0, 7}, true},     {"single-64", 64, 2, 2, 3, {31, 32, 65}, true},
-    {"pieces-64", 64, 3, 1, 5, {255, 256, 257, 1, 600}, false}, {"grouped-80", 80, 6, 1, 3, {64, 1, 300}, false},
-    {"grouped-96", 96, 3, 3, 2, {97, 511}, false},        {"grouped-128", 128, 8, 2, 4, {129, 32, 2, 770}, false},
-    {"grouped-256", 256, 5, 1, 3, {3, 65, 300}, false},    {"single-256", 256, 2, 2, 2, {33, 257}, false},
+    {"grouped-32", 32, 4, 2, 4, {1, 33, 0, 7}, true},
+    {"single-64", 64, 2, 2, 3, {31, 32, 65}, true},
+    {"pieces-64", 64, 3, 1, 5, {255, 256, 257, 1, 600}, false},
+    {"grouped-80", 80, 6, 1, 3, {64, 1, 300}, false},
+    {"grouped-96", 96, 3, 3, 2, {97, 511}, false},
+    {"grouped-128", 128, 8, 2, 4, {129, 32, 2, 770}, false},
+    {"grouped-256", 256, 5, 1, 3, {3, 65, 300}, false},
+    {"single-256", 256, 2, 2, 2, {33, 257}, false},
 };
 
 static void check_case(const Case* c) {
@@ -149,22 +162,29 @@ static void check_store(int T, int NH, int NKV, int HS) {
     float* qkv = harness_randoms<floatX>((size_t)T * (NH + 2 * NKV) * HS, 1.0f, 0.0f);
     for (int t = 0; t < T; t++) rows[t] = t % 5 == 3 ? -1 : 2 * t ^ 1;
     floatX *d_keys = harness_device<floatX>((size_t)R * width), *d_values = harness_device<floatX>((size_t)R * width);
-    cache_store(d_keys, d_values, harness_upload<floatX>(qkv, T, (NH + 2 * NKV) * HS, ldq), harness_copy(rows, T), T, NH, NKV, HS, ldq, 0);
+    cache_store(d_keys, d_values, harness_upload<floatX>(qkv, T, (NH + 2 * NKV) * HS, ldq), harness_copy(rows, T), T,
+                NH, NKV, HS, ldq, 0);
     bool tails, good = true, *written = harness_host<bool>(R);
-    float *keys = harness_download(d_keys, R, width, width, &tails), *values = harness_download(d_values, R, width, width, &tails);
+    float *keys = harness_download(d_keys, R, width, width, &tails),
+          *values = harness_download(d_values, R, width, width, &tails);
     for (int t = 0; t < T; t++) {
         if (rows[t] < 0) continue;
         const float* from = qkv + (size_t)t * (NH + 2 * NKV) * HS + NH * HS;
         written[rows[t]] = true;
-        good = good && !memcmp(keys + (size_t)rows[t] * width, from, width * sizeof(float)) && !memcmp(values + (size_t)rows[t] * width, from + width, width * sizeof(float));
+        good = good && !memcmp(keys + (size_t)rows[t] * width, from, width * sizeof(float)) &&
+               !memcmp(values + (size_t)rows[t] * width, from + width, width * sizeof(float));
     }
     for (int r = 0; r < R; r++)
-        for (int c = 0; c < width && !written[r]; c++) good = good && isnan(keys[(size_t)r * width + c]) && isnan(values[(size_t)r * width + c]);
+        for (int c = 0; c < width && !written[r]; c++)
+            good = good && isnan(keys[(size_t)r * width + c]) && isnan(values[(size_t)r * width + c]);
     check(good, "store of %d tokens, %d of %d heads of %d: bit for bit, nothing else touched", T, NKV, NH, HS);
     harness_release();
 }
 
-typedef struct { Problem* p; Pass pass; } Timed;
+typedef struct {
+    Problem* p;
+    Pass pass;
+} Timed;
 static void timed_run(void* data, cudaStream_t stream) { ((Timed*)data)->pass(((Timed*)data)->p, stream); }
 
 int main(int argc, char** argv) {
@@ -173,8 +193,11 @@ int main(int argc, char** argv) {
 #else
     int n = 8, length = 512, NH = 12, NKV = 12, HS = 64;  // GPT-2
 #endif
-    const HarnessOption options[] = {{"--sequences", &n, 1, "sequences"}, {"--length", &length, 1, "tokens before each new one"}, {"--heads", &NH, 1, "query heads"},
-                                     {"--kv-heads", &NKV, 1, "key-value heads"}, {"--head-size", &HS, 1, "32, 64, 80, 96, 128, 256"}};
+    const HarnessOption options[] = {{"--sequences", &n, 1, "sequences"},
+                                     {"--length", &length, 1, "tokens before each new one"},
+                                     {"--heads", &NH, 1, "query heads"},
+                                     {"--kv-heads", &NKV, 1, "key-value heads"},
+                                     {"--head-size", &HS, 1, "32, 64, 80, 96, 128, 256"}};
     harness_options(argc, argv, options, 5);
     if (harness_check) {
         for (const Case& c : cases)
@@ -184,7 +207,8 @@ int main(int argc, char** argv) {
         return check_report();
     }
     if (!attention_head_size_served(HS) || NH % NKV) {
-        fprintf(stderr, "decode_attention: --head-size is 32, 64, 80, 96, 128 or 256, and --heads a multiple of --kv-heads\n");
+        fprintf(stderr,
+                "decode_attention: --head-size is 32, 64, 80, 96, 128 or 256, and --heads a multiple of --kv-heads\n");
         return 2;
     }
     int* lengths = harness_host<int>(n);
@@ -192,7 +216,8 @@ int main(int argc, char** argv) {
     Problem p = problem_create(lengths, n, NH, NKV, HS);
     Timed rows[] = {{&p, naive}, {&p, winner}};
     double bytes = 2.0 * n * length * NKV * HS * sizeof(floatX);
-    printf("decode attention " FLOATX_NAME ", %d sequences of %d tokens, %d heads, %d key-value heads, head size %d\n", n, length, NH, NKV, HS);
+    printf("decode attention " FLOATX_NAME ", %d sequences of %d tokens, %d heads, %d key-value heads, head size %d\n",
+           n, length, NH, NKV, HS);
     harness_report("naive", timed_run, &rows[0], bytes);
     harness_report("a block a key-value head", timed_run, &rows[1], bytes);
     harness_release();

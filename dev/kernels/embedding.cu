@@ -1,22 +1,24 @@
 /*
-Token and position embedding, forward and backward: the naive kernels (one thread an element; backward one thread a column, which walks the whole
-stream), the winner of seal_kernels, and a double-precision reference fed the same rounded inputs.
-  embedding --check [--small]          against the reference (--small: for sanitizers)
-  embedding [--tokens N] [--width N] [--vocabulary N]   speed, with the share of a plain copy's bandwidth
+Token and position embedding, forward and backward: the naive kernels (one thread an element; backward one thread a
+column, which walks the whole stream), the winner of seal_kernels, and a double-precision reference fed the same rounded
+inputs. embedding --check [--small]          against the reference (--small: for sanitizers) embedding [--tokens N]
+[--width N] [--vocabulary N]   speed, with the share of a plain copy's bandwidth
 */
 // defines: harness_*, check
 #include "harness.h"
 // defines: embedding_forward, embedding_backward
 #include "kernels.h"
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // naive kernels
 
-static __global__ void naive_forward_kernel(floatX* encoded, const int* tokens, const int* positions, const floatX* wte, const floatX* wpe, int T, int C) {
+static __global__ void naive_forward_kernel(floatX* encoded, const int* tokens, const int* positions, const floatX* wte,
+                                            const floatX* wpe, int T, int C) {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (size_t)T * C) return;
     int t = (int)(i / C), c = (int)(i % C);
-    encoded[i] = from_float<floatX>(to_float(wte[(size_t)tokens[t] * C + c]) + (wpe ? to_float(wpe[(size_t)positions[t] * C + c]) : 0.0f));
+    encoded[i] = from_float<floatX>(to_float(wte[(size_t)tokens[t] * C + c]) +
+                                    (wpe ? to_float(wpe[(size_t)positions[t] * C + c]) : 0.0f));
 }
 
 // Without atomics and without a sorted order only a whole column can belong to a thread.
@@ -26,11 +28,13 @@ static __global__ void naive_backward_kernel(float* dtable, const floatX* dencod
     for (int t = 0; t < T; t++) dtable[(size_t)tokens[t] * C + c] += to_float(dencoded[(size_t)t * C + c]);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // one problem
 
 // The segments of a stream, as the host makes them once: a counting sort of its tokens by table row.
-typedef struct { int n_segments, *order, *segment_start, *segment_row; } Segments;
+typedef struct {
+    int n_segments, *order, *segment_start, *segment_row;
+} Segments;
 
 typedef struct {
     int T, C, V, P;  // P positions
@@ -43,7 +47,8 @@ typedef struct {
 } Problem;
 
 static Segments segments_create(const int* rows, int T, int V) {
-    int *start = harness_host<int>(V + 1), *order = harness_host<int>(T), *segment_start = harness_host<int>(T + 1), *segment_row = harness_host<int>(T), n = 0;
+    int *start = harness_host<int>(V + 1), *order = harness_host<int>(T), *segment_start = harness_host<int>(T + 1),
+        *segment_row = harness_host<int>(T), n = 0;
     for (int t = 0; t < T; t++) start[rows[t] + 1]++;
     for (int v = 0; v < V; v++) {
         if (start[v + 1] > 0) {
@@ -84,19 +89,24 @@ static Problem problem_create(int T, int C, int V) {
 }
 
 typedef void (*Pass)(Problem* p, cudaStream_t stream);
-static void winner_forward(Problem* p, cudaStream_t stream) { embedding_forward(p->d_encoded, p->d_tokens, p->d_positions, p->d_wte, p->d_wpe, p->T, p->C, stream); }
+static void winner_forward(Problem* p, cudaStream_t stream) {
+    embedding_forward(p->d_encoded, p->d_tokens, p->d_positions, p->d_wte, p->d_wpe, p->T, p->C, stream);
+}
 static void winner_backward(Problem* p, cudaStream_t stream) {
     const Segments* s = &p->segments;
-    embedding_backward(p->d_dtable, p->d_dencoded, s->order, s->segment_start, s->segment_row, s->n_segments, p->C, stream);
+    embedding_backward(p->d_dtable, p->d_dencoded, s->order, s->segment_start, s->segment_row, s->n_segments, p->C,
+                       stream);
 }
 static void naive_forward(Problem* p, cudaStream_t stream) {
-    LAUNCH(naive_forward_kernel, (unsigned)CEIL_DIV((size_t)p->T * p->C, 256), 256, 0, stream, p->d_encoded, p->d_tokens, p->d_positions, p->d_wte, p->d_wpe, p->T, p->C);
+    LAUNCH(naive_forward_kernel, (unsigned)CEIL_DIV((size_t)p->T * p->C, 256), 256, 0, stream, p->d_encoded,
+           p->d_tokens, p->d_positions, p->d_wte, p->d_wpe, p->T, p->C);
 }
 static void naive_backward(Problem* p, cudaStream_t stream) {
-    LAUNCH(naive_backward_kernel, CEIL_DIV(p->C, 128), 128, 0, stream, p->d_dtable, p->d_dencoded, p->d_tokens, p->T, p->C);
+    LAUNCH(naive_backward_kernel, CEIL_DIV(p->C, 128), 128, 0, stream, p->d_dtable, p->d_dencoded, p->d_tokens, p->T,
+           p->C);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // checks
 
 static float* run_forward(Problem* p, Pass forward) {
@@ -116,7 +126,8 @@ static void check_forward(const char* name, Problem* p, Pass forward, bool with_
     double* expected = harness_host<double>(n);
     for (size_t i = 0; i < n; i++) {
         int t = i / p->C, c = i % p->C;
-        expected[i] = (double)p->wte[p->tokens[t] * p->C + c] + (with_positions ? p->wpe[p->positions[t] * p->C + c] : 0.0);
+        expected[i] = (double)p->wte[p->tokens[t] * p->C + c] +
+                      (with_positions ? p->wpe[p->positions[t] * p->C + c] : 0.0);
     }
     floatX* wpe = p->d_wpe;
     if (!with_positions) p->d_wpe = NULL;
@@ -148,8 +159,16 @@ static void check_backward(const char* name, Problem* p, Pass backward) {
     check(untouched, "%s: rows that no token reads are untouched", name);
 }
 
-static const struct { const char* name; int T, C, V; bool small; } cases[] = {
-    {"T1-C8", 1, 8, 1, true}, {"T67-C264", 67, 264, 2, true}, {"T40-C8", 40, 8, 23, true}, {"T1003-C768", 1003, 768, 301, false}, {"T517-C1600", 517, 1600, 5, false},
+static const struct {
+    const char* name;
+    int T, C, V;
+    bool small;
+} cases[] = {
+    {"T1-C8", 1, 8, 1, true},
+    {"T67-C264", 67, 264, 2, true},
+    {"T40-C8", 40, 8, 23, true},
+    {"T1003-C768", 1003, 768, 301, false},
+    {"T517-C1600", 517, 1600, 5, false},
 };
 
 int main(int argc, char** argv) {
@@ -158,22 +177,36 @@ int main(int argc, char** argv) {
 #else
     int T = 4096, C = 768, V = 50257;
 #endif
-    const HarnessOption options[] = {{"--tokens", &T, 1, "tokens"}, {"--width", &C, 8, "width, a multiple of 8"}, {"--vocabulary", &V, 1, "rows of the table"}};
+    const HarnessOption options[] = {{"--tokens", &T, 1, "tokens"},
+                                     {"--width", &C, 8, "width, a multiple of 8"},
+                                     {"--vocabulary", &V, 1, "rows of the table"}};
     harness_options(argc, argv, options, 3);
     if (!harness_check) {
         C = C / VEC * VEC;
         Problem p = problem_create(T, C, V);
         run_backward(&p, winner_backward, p.before, 1);
         printf("embedding " FLOATX_NAME ", %d tokens (half of them one of three), width %d, %d rows\n", T, C, V);
-        struct { const char* name; Pass pass; double bytes; } rows[] = {
-            {"naive forward", naive_forward, 2.0 * T * C * sizeof(floatX)}, {"forward", winner_forward, 2.0 * T * C * sizeof(floatX)},
+        struct {
+            const char* name;
+            Pass pass;
+            double bytes;
+        } rows[] = {
+            {"naive forward", naive_forward, 2.0 * T * C * sizeof(floatX)},
+            {"forward", winner_forward, 2.0 * T * C * sizeof(floatX)},
             // each token's row once, each touched row of the table read and written
-            {"naive backward", naive_backward, (double)T * C * sizeof(floatX) + 2.0 * p.segments.n_segments * C * sizeof(float)},
-            {"backward", winner_backward, (double)T * C * sizeof(floatX) + 2.0 * p.segments.n_segments * C * sizeof(float)},
+            {"naive backward", naive_backward,
+             (double)T * C * sizeof(floatX) + 2.0 * p.segments.n_segments * C * sizeof(float)},
+            {"backward", winner_backward,
+             (double)T * C * sizeof(floatX) + 2.0 * p.segments.n_segments * C * sizeof(float)},
         };
         for (auto& row : rows) {
-            struct Timed { Problem* p; Pass pass; } timed = {&p, row.pass};
-            harness_report(row.name, [](void* data, cudaStream_t stream) { ((Timed*)data)->pass(((Timed*)data)->p, stream); }, &timed, row.bytes);
+            struct Timed {
+                Problem* p;
+                Pass pass;
+            } timed = {&p, row.pass};
+            harness_report(
+                row.name, [](void* data, cudaStream_t stream) { ((Timed*)data)->pass(((Timed*)data)->p, stream); },
+                &timed, row.bytes);
         }
         harness_release();
         return 0;

@@ -1,15 +1,16 @@
 /*
-GELU in its tanh and its erf form, forward and backward: the naive kernels (one thread an element; tanhf, erff), the winner of seal_kernels, and a
-double-precision reference fed the same rounded inputs.
-  gelu --check [--small]          against the reference, backward also by finite differences (--small: for sanitizers)
-  gelu [--tokens N] [--width N]   speed, with the share of a plain copy's bandwidth
+GELU in its tanh and its erf form, forward and backward: the naive kernels (one thread an element; tanhf, erff), the
+winner of seal_kernels, and a double-precision reference fed the same rounded inputs. gelu --check [--small] against the
+reference, backward also by finite differences (--small: for sanitizers) gelu [--tokens N] [--width N]   speed, with the
+share of a plain copy's bandwidth
 */
 // defines: harness_*, check
 #include "harness.h"
-// defines: gelu_forward, gelu_backward, gelu_backward_inplace, gelu_erf_forward, gelu_erf_backward, gelu_erf_backward_inplace
+// defines: gelu_forward, gelu_backward, gelu_backward_inplace, gelu_erf_forward, gelu_erf_backward,
+// gelu_erf_backward_inplace
 #include "kernels.h"
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // naive kernels
 
 #define ROOT_2_OVER_PI 0.7978845608f
@@ -23,7 +24,9 @@ template <bool ERF> static __global__ void naive_forward_kernel(floatX* out, con
     out[i / C * ldo + i % C] = from_float<floatX>(0.5f * x * (1.0f + t));
 }
 
-template <bool ERF> static __global__ void naive_backward_kernel(floatX* dinp, const floatX* inp, const floatX* dout, int T, int C, int ldo) {
+template <bool ERF>
+static __global__ void naive_backward_kernel(floatX* dinp, const floatX* inp, const floatX* dout, int T, int C,
+                                             int ldo) {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (size_t)T * C) return;
     float x = to_float(inp[i]), slope;
@@ -35,11 +38,12 @@ template <bool ERF> static __global__ void naive_backward_kernel(floatX* dinp, c
     dinp[i] = from_float<floatX>(to_float(dout[i / C * ldo + i % C]) * slope);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // the two forms
 
 typedef void (*Forward)(floatX* out, const floatX* inp, int T, int C, int ldo, cudaStream_t stream);
-typedef void (*Backward)(floatX* dinp, const floatX* inp, const floatX* dout, int T, int C, int ldo, cudaStream_t stream);
+typedef void (*Backward)(floatX* dinp, const floatX* inp, const floatX* dout, int T, int C, int ldo,
+                         cudaStream_t stream);
 typedef struct {
     const char* name;
     Forward forward, naive_forward;
@@ -49,11 +53,15 @@ typedef struct {
     double (*slope)(double x);
 } Form;
 
-template <bool ERF> static void naive_forward(floatX* out, const floatX* inp, int T, int C, int ldo, cudaStream_t stream) {
+template <bool ERF>
+static void naive_forward(floatX* out, const floatX* inp, int T, int C, int ldo, cudaStream_t stream) {
     LAUNCH(naive_forward_kernel<ERF>, (unsigned)CEIL_DIV((size_t)T * C, 256), 256, 0, stream, out, inp, T, C, ldo);
 }
-template <bool ERF> static void naive_backward(floatX* dinp, const floatX* inp, const floatX* dout, int T, int C, int ldo, cudaStream_t stream) {
-    LAUNCH(naive_backward_kernel<ERF>, (unsigned)CEIL_DIV((size_t)T * C, 256), 256, 0, stream, dinp, inp, dout, T, C, ldo);
+template <bool ERF>
+static void naive_backward(floatX* dinp, const floatX* inp, const floatX* dout, int T, int C, int ldo,
+                           cudaStream_t stream) {
+    LAUNCH(naive_backward_kernel<ERF>, (unsigned)CEIL_DIV((size_t)T * C, 256), 256, 0, stream, dinp, inp, dout, T, C,
+           ldo);
 }
 
 static double tanh_value(double x) { return 0.5 * x * (1.0 + tanh(sqrt(2.0 / M_PI) * (x + 0.044715 * x * x * x))); }
@@ -65,11 +73,13 @@ static double erf_value(double x) { return 0.5 * x * erfc(-x * M_SQRT1_2); }
 static double erf_slope(double x) { return 0.5 * erfc(-x * M_SQRT1_2) + x * exp(-0.5 * x * x) / sqrt(2.0 * M_PI); }
 
 static const Form forms[] = {
-    {"tanh", gelu_forward, naive_forward<false>, gelu_backward, naive_backward<false>, gelu_backward_inplace, tanh_value, tanh_slope},
-    {"erf", gelu_erf_forward, naive_forward<true>, gelu_erf_backward, naive_backward<true>, gelu_erf_backward_inplace, erf_value, erf_slope},
+    {"tanh", gelu_forward, naive_forward<false>, gelu_backward, naive_backward<false>, gelu_backward_inplace,
+     tanh_value, tanh_slope},
+    {"erf", gelu_erf_forward, naive_forward<true>, gelu_erf_backward, naive_backward<true>, gelu_erf_backward_inplace,
+     erf_value, erf_slope},
 };
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // one problem
 
 typedef struct {
@@ -81,7 +91,9 @@ typedef struct {
 
 static Problem problem_create(const Form* form, int T, int C, int pad) {
     size_t n = (size_t)T * C;
-    Problem p = {form, T, C, C + pad, harness_randoms<floatX>(n, 2.0f, 0.0f), harness_randoms<floatX>(n, 1.0f, 0.0f), NULL, NULL, NULL, NULL};
+    Problem p = {
+        form, T,    C,    C + pad, harness_randoms<floatX>(n, 2.0f, 0.0f), harness_randoms<floatX>(n, 1.0f, 0.0f),
+        NULL, NULL, NULL, NULL};
     p.d_inp = harness_upload<floatX>(p.inp, T, C, C);
     p.d_dout = harness_upload<floatX>(p.dout, T, C, p.ld);
     p.d_out = harness_device<floatX>((size_t)T * p.ld);
@@ -89,10 +101,13 @@ static Problem problem_create(const Form* form, int T, int C, int pad) {
     return p;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // checks
 
-typedef struct { float *out, *dinp; bool tails_kept; } Result;
+typedef struct {
+    float *out, *dinp;
+    bool tails_kept;
+} Result;
 static Result run(Problem* p, Forward forward, Backward backward) {
     Result r = {NULL, NULL, true};
     harness_poison(p->d_out, (size_t)p->T * p->ld);
@@ -129,14 +144,16 @@ static void check_case(const char* name, const Form* form, int T, int C, int pad
     harness_compare_x(harness_name(name, "out"), first.out, out, n);
     harness_compare_x(harness_name(name, "dinp"), first.dinp, dinp, n);
     check(first.tails_kept, "%s: the tails of the rows are untouched", name);
-    check(!memcmp(first.out, second.out, n * sizeof(float)) && !memcmp(first.dinp, second.dinp, n * sizeof(float)), "%s: two equal runs give equal bits", name);
+    check(!memcmp(first.out, second.out, n * sizeof(float)) && !memcmp(first.dinp, second.dinp, n * sizeof(float)),
+          "%s: two equal runs give equal bits", name);
     if (!naive) {
         floatX* d = harness_upload<floatX>(p.dout, T, C, p.ld);
         form->backward_inplace(d, p.d_inp, T, C, p.ld, 0);
         bool tails_kept = true;
         float* inplace = harness_download(d, T, C, p.ld, &tails_kept);
         check(tails_kept && !memcmp(inplace, first.dinp, n * sizeof(float)), "%s: in place gives the same bits", name);
-        if (sizeof(floatX) == sizeof(float)) harness_check_slope(harness_name(name, "dinp"), slope_value, &p, p.inp, first.dinp, n, 1e-2f);
+        if (sizeof(floatX) == sizeof(float))
+            harness_check_slope(harness_name(name, "dinp"), slope_value, &p, p.inp, first.dinp, n, 1e-2f);
     }
     harness_release();
 }
@@ -144,9 +161,11 @@ static void check_case(const char* name, const Form* form, int T, int C, int pad
 // Far from zero the result is x or 0 and its slope 1 or 0; a NaN stays a NaN.
 static void check_limits(const Form* form) {
     const float x[8] = {1e30f, -1e30f, INFINITY, -INFINITY, NAN, 0.0f, 20.0f, -20.0f};
-    const float out[8] = {1e30f, 0.0f, INFINITY, 0.0f, NAN, 0.0f, 20.0f, 0.0f}, slope[8] = {1.0f, 0.0f, 1.0f, 0.0f, NAN, 0.5f, 1.0f, 0.0f};
+    const float out[8] = {1e30f, 0.0f, INFINITY, 0.0f, NAN, 0.0f, 20.0f, 0.0f},
+                slope[8] = {1.0f, 0.0f, 1.0f, 0.0f, NAN, 0.5f, 1.0f, 0.0f};
     const float one[8] = {1, 1, 1, 1, 1, 1, 1, 1};
-    floatX *d_x = harness_upload<floatX>(x, 1, 8, 8), *d_out = harness_device<floatX>(8), *d_one = harness_upload<floatX>(one, 1, 8, 8), *d_slope = harness_device<floatX>(8);
+    floatX *d_x = harness_upload<floatX>(x, 1, 8, 8), *d_out = harness_device<floatX>(8),
+           *d_one = harness_upload<floatX>(one, 1, 8, 8), *d_slope = harness_device<floatX>(8);
     bool tails;
     form->forward(d_out, d_x, 1, 8, 8, 0);
     form->backward(d_slope, d_x, d_one, 1, 8, 8, 0);
@@ -154,16 +173,21 @@ static void check_limits(const Form* form) {
     for (int i = 0; i < 8; i++) {
         float want = to_float(from_float<floatX>(out[i]));
         // erf at 0: the tail is ½ but for the polynomial's rounding
-        check((a[i] == want || (isnan(a[i]) && isnan(want))) && (fabsf(b[i] - slope[i]) <= (x[i] == 0.0f ? 1e-7f : 0.0f) || (isnan(b[i]) && isnan(slope[i]))),
+        check((a[i] == want || (isnan(a[i]) && isnan(want))) &&
+                  (fabsf(b[i] - slope[i]) <= (x[i] == 0.0f ? 1e-7f : 0.0f) || (isnan(b[i]) && isnan(slope[i]))),
               "%s gelu(%g) = %g, slope %g", form->name, x[i], a[i], b[i]);
     }
     harness_release();
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // benchmark
 
-typedef struct { Problem* p; Forward forward; Backward backward; } Timed;  // one of the two is NULL
+typedef struct {
+    Problem* p;
+    Forward forward;
+    Backward backward;
+} Timed;  // one of the two is NULL
 static void timed_run(void* data, cudaStream_t stream) {
     Timed* t = (Timed*)data;
     Problem* p = t->p;
@@ -176,8 +200,14 @@ static void benchmark(int T, int C) {
     for (auto& form : forms) {
         Problem p = problem_create(&form, T, C, 0);
         printf("gelu, %s form, " FLOATX_NAME ", %d tokens of width %d\n", form.name, T, C);
-        struct { const char* name; Forward forward; Backward backward; } rows[] = {
-            {"naive forward", form.naive_forward, NULL}, {"forward", form.forward, NULL}, {"naive backward", NULL, form.naive_backward}, {"backward", NULL, form.backward}};
+        struct {
+            const char* name;
+            Forward forward;
+            Backward backward;
+        } rows[] = {{"naive forward", form.naive_forward, NULL},
+                    {"forward", form.forward, NULL},
+                    {"naive backward", NULL, form.naive_backward},
+                    {"backward", NULL, form.backward}};
         for (auto& row : rows) {
             Timed timed = {&p, row.forward, row.backward};
             harness_report(row.name, timed_run, &timed, (row.forward ? 2 : 3) * tensor);
@@ -192,13 +222,18 @@ int main(int argc, char** argv) {
 #else
     int T = 1024, C = 3072;
 #endif
-    const HarnessOption options[] = {{"--tokens", &T, 1, "rows"}, {"--width", &C, 8, "elements of a row, a multiple of 8"}};
+    const HarnessOption options[] = {{"--tokens", &T, 1, "rows"},
+                                     {"--width", &C, 8, "elements of a row, a multiple of 8"}};
     harness_options(argc, argv, options, 2);
     if (!harness_check) {
         benchmark(T, C / VEC * VEC);
         return 0;
     }
-    static const struct { const char* name; int T, C, pad; bool small; } cases[] = {{"T1-C8", 1, 8, 8, true}, {"T37-C264", 37, 264, 16, true}, {"T301-C3072", 301, 3072, 64, false}};
+    static const struct {
+        const char* name;
+        int T, C, pad;
+        bool small;
+    } cases[] = {{"T1-C8", 1, 8, 8, true}, {"T37-C264", 37, 264, 16, true}, {"T301-C3072", 301, 3072, 64, false}};
     for (auto& form : forms) {
         check_limits(&form);
         for (auto& c : cases) {

@@ -1,8 +1,8 @@
 /*
-Norm of all gradients and the factor that clips it: the naive kernel (one block walks the whole table), the winner of seal_kernels, and a double-
-precision reference.
-  global_norm --check [--small]            against the reference (--small: for sanitizers)
-  global_norm [--layers N] [--width N]     speed over a table of GPT-2's shape, with the share of a plain copy's bandwidth
+Norm of all gradients and the factor that clips it: the naive kernel (one block walks the whole table), the winner of
+seal_kernels, and a double- precision reference. global_norm --check [--small]            against the reference
+(--small: for sanitizers) global_norm [--layers N] [--width N]     speed over a table of GPT-2's shape, with the share
+of a plain copy's bandwidth
 */
 // defines: table_create, harness_*, global_norm
 #include "tensor_table.h"
@@ -30,7 +30,8 @@ static void check_table(const char* name, const int64_t* sizes, int n, bool naiv
         double scale = limit > 0.0f && limit / (norm + 1e-6) < 1.0 ? limit / (norm + 1e-6) : 1.0;
         float got[2][2];
         for (int run = 0; run < 2; run++) {
-            float *d_norm = harness_device<float>(1), *d_scale = harness_device<float>(1), *d_partial = harness_device<float>(t.n_chunks + 1);
+            float *d_norm = harness_device<float>(1), *d_scale = harness_device<float>(1),
+                  *d_partial = harness_device<float>(t.n_chunks + 1);
             if (naive) LAUNCH(naive_kernel, 1, BLOCK, 0, 0, d_norm, t.d_rows, n);
             else global_norm(d_norm, d_scale, d_partial, t.d_rows, n, t.n_chunks, limit, 0);
             got[run][0] = *harness_fetch(d_norm, 1);
@@ -45,7 +46,8 @@ static void check_table(const char* name, const int64_t* sizes, int n, bool naiv
         double* d_squares = harness_device<double>(1);
         gradient_squares(d_squares, harness_device<float>(t.n_chunks), t.d_rows, n, t.n_chunks, 0);
         norm_of_squares(d_norm, d_scale, d_squares, limit, 0);
-        check(*harness_fetch(d_norm, 1) == got[0][0] && *harness_fetch(d_scale, 1) == got[0][1], "%s: the sum of squares, then the norm: the same bits", name);
+        check(*harness_fetch(d_norm, 1) == got[0][0] && *harness_fetch(d_scale, 1) == got[0][1],
+              "%s: the sum of squares, then the norm: the same bits", name);
         check(!memcmp(got[0], got[1], sizeof(got[0])), "%s: two equal runs give equal bits", name);
     }
     harness_release();
@@ -61,12 +63,17 @@ static void check_nonfinite(void) {
         float *d_norm = harness_device<float>(1), *d_scale = harness_device<float>(1);
         global_norm(d_norm, d_scale, harness_device<float>(t.n_chunks), t.d_rows, 2, t.n_chunks, 1.0f, 0);
         float norm = *harness_fetch(d_norm, 1), scale = *harness_fetch(d_scale, 1);
-        check(isnan(value) ? isnan(norm) && isnan(scale) : norm == INFINITY && scale == 0.0f, "a gradient of %g: norm %g, scale %g, as torch", value, norm, scale);
+        check(isnan(value) ? isnan(norm) && isnan(scale) : norm == INFINITY && scale == 0.0f,
+              "a gradient of %g: norm %g, scale %g, as torch", value, norm, scale);
         harness_release();
     }
 }
 
-typedef struct { Table* t; float *norm, *scale, *partial; bool naive; } Timed;
+typedef struct {
+    Table* t;
+    float *norm, *scale, *partial;
+    bool naive;
+} Timed;
 static void timed_run(void* data, cudaStream_t stream) {
     Timed* d = (Timed*)data;
     if (d->naive) LAUNCH(naive_kernel, 1, BLOCK, 0, stream, d->norm, d->t->d_rows, d->t->n_rows);
@@ -79,7 +86,8 @@ int main(int argc, char** argv) {
 #else
     int layers = 4, C = 128;
 #endif
-    const HarnessOption options[] = {{"--layers", &layers, 1, "layers of the benchmark's table, at most 20"}, {"--width", &C, 8, "its width"}};
+    const HarnessOption options[] = {{"--layers", &layers, 1, "layers of the benchmark's table, at most 20"},
+                                     {"--width", &C, 8, "its width"}};
     harness_options(argc, argv, options, 2);
     if (harness_check) {
         check_table("small", table_small_sizes, sizeof(table_small_sizes) / sizeof(table_small_sizes[0]), false);
@@ -87,14 +95,16 @@ int main(int argc, char** argv) {
         int n = sizeof(table_odd_sizes) / sizeof(table_odd_sizes[0]);
         check_table("odd", table_odd_sizes, n, false);
         check_table("naive", table_odd_sizes, n, true);
-        const int64_t many[] = {3000 * TENSOR_CHUNK / 4 + 1};  // more partials than the last block has threads are added in a second round
+        const int64_t many[] = {3000 * TENSOR_CHUNK / 4 +
+                                1};  // more partials than the last block has threads are added in a second round
         check_table("one large tensor", many, 1, false);
         check_nonfinite();
         return check_report();
     }
     int64_t counts[256];
     Table t = table_create(counts, table_benchmark_sizes(counts, layers < 20 ? layers : 20, C));
-    Timed naive = {&t, harness_device<float>(1), harness_device<float>(1), harness_device<float>(t.n_chunks), true}, winner = naive;
+    Timed naive = {&t, harness_device<float>(1), harness_device<float>(1), harness_device<float>(t.n_chunks), true},
+          winner = naive;
     winner.naive = false;
     printf("global norm " FLOATX_NAME " build, %lld gradients in %d tensors\n", (long long)t.n_elements, t.n_rows);
     harness_report("naive, one block", timed_run, &naive, (double)t.n_elements * sizeof(float));

@@ -1,7 +1,8 @@
 /*
-What the programs of dev/kernels share: options, random numbers, timing, buffers with poisoned tails, ceilings. Every program knows --check (tests, TAP lines), --small (with --check:
-the tiny shapes only, for sanitizers) and --help; without --check it is a benchmark, whose sizes are options of its own table.
-Additions are welcome here; keep what is in use.
+What the programs of dev/kernels share: options, random numbers, timing, buffers with poisoned tails, ceilings. Every
+program knows --check (tests, TAP lines), --small (with --check: the tiny shapes only, for sanitizers) and --help;
+without --check it is a benchmark, whose sizes are options of its own table. Additions are welcome here; keep what is in
+use.
 */
 #ifndef SEAL_HARNESS_H
 #define SEAL_HARNESS_H
@@ -15,7 +16,7 @@ Additions are welcome here; keep what is in use.
 
 #define HARNESS_UNUSED __attribute__((unused))
 
-// ---- options -----------------------------------------------------------------------------------------------------------------------------
+// ---- options ---------------------------------------------------------------------------------------
 typedef struct {
     const char* name;  // with its dashes
     int* value;        // holds the default before
@@ -29,8 +30,14 @@ static bool harness_check, harness_small;  // --check, --small
 HARNESS_UNUSED static void harness_options(int argc, char** argv, const HarnessOption* table, int n) {
     for (int i = 1; i < argc; i++) {
         int at = 0;
-        if (!strcmp(argv[i], "--check")) { harness_check = true; continue; }
-        if (!strcmp(argv[i], "--small")) { harness_small = true; continue; }
+        if (!strcmp(argv[i], "--check")) {
+            harness_check = true;
+            continue;
+        }
+        if (!strcmp(argv[i], "--small")) {
+            harness_small = true;
+            continue;
+        }
         if (!strcmp(argv[i], "--help")) {
             printf("usage: %s [--check [--small]] or a benchmark with\n", argv[0]);
             for (int k = 0; k < n; k++) printf("  %-16s %s (%d)\n", table[k].name, table[k].help, *table[k].value);
@@ -51,7 +58,7 @@ HARNESS_UNUSED static void harness_options(int argc, char** argv, const HarnessO
     }
 }
 
-// ---- random numbers ------------------------------------------------------------------------------------------------------------------------
+// ---- random numbers --------------------------------------------------------------------------------
 static uint64_t harness_state = 0x9e3779b97f4a7c15ull;
 
 // uniform with mean 0 and variance 1 (splitmix64), the same sequence in every run
@@ -63,10 +70,13 @@ HARNESS_UNUSED static float harness_random(void) {
     return ((float)(z >> 40) * (1.0f / 8388608.0f) - 1.0f) * 1.7320508f;
 }
 
-// ---- timing --------------------------------------------------------------------------------------------------------------------------------
-static int harness_compare(const void* a, const void* b) { return *(const float*)a < *(const float*)b ? -1 : *(const float*)a > *(const float*)b; }
+// ---- timing ----------------------------------------------------------------------------------------
+static int harness_compare(const void* a, const void* b) {
+    return *(const float*)a < *(const float*)b ? -1 : *(const float*)a > *(const float*)b;
+}
 
-// Median seconds of one run(data, stream): a warm-up, then runs until half a second or 50 are over, each between two events.
+// Median seconds of one run(data, stream): a warm-up, then runs until half a second or 50 are over, each between two
+// events.
 HARNESS_UNUSED static double harness_time(void (*run)(void* data, cudaStream_t stream), void* data) {
     float ms[50], total = 0.0f;
     int n = 0;
@@ -89,9 +99,12 @@ HARNESS_UNUSED static double harness_time(void (*run)(void* data, cudaStream_t s
     return 1e-3 * ms[n / 2];
 }
 
-// ---- tensors: host (float, rounded to what the device holds) and device --------------------------------------------------------------------------
+// ---- tensors: host (float, rounded to what the device holds) and device ----------------------------
 // A check makes dozens of buffers; all of them live until harness_release(), host and device alike.
-typedef struct { void* pointer; bool device; } HarnessBuffer;
+typedef struct {
+    void* pointer;
+    bool device;
+} HarnessBuffer;
 static HarnessBuffer harness_buffers[2048];
 static int harness_n_buffers;
 
@@ -120,7 +133,9 @@ template <typename T> static T* harness_device(size_t n) {
     cudaCheck(cudaMemset(pointer, 0xff, n * sizeof(T)));
     return (T*)pointer;
 }
-template <typename T> static void harness_poison(T* device, size_t n) { cudaCheck(cudaMemset(device, 0xff, n * sizeof(T))); }
+template <typename T> static void harness_poison(T* device, size_t n) {
+    cudaCheck(cudaMemset(device, 0xff, n * sizeof(T)));
+}
 template <typename T> static T* harness_copy(const T* host, size_t n) {
     T* device = harness_device<T>(n);
     if (n) cudaCheck(cudaMemcpy(device, host, n * sizeof(T), cudaMemcpyHostToDevice));
@@ -137,10 +152,12 @@ template <typename T> static float* harness_randoms(size_t n, float scale, float
     for (size_t i = 0; i < n; i++) x[i] = to_float(from_float<T>(shift + scale * harness_random()));
     return x;
 }
-// (rows, width; ld) on the device from (rows, width) on the host. The tails hold NaN: reading one shows in a result, writing one in the tail.
+// (rows, width; ld) on the device from (rows, width) on the host. The tails hold NaN: reading one shows in a result,
+// writing one in the tail.
 template <typename T> static T* harness_upload(const float* host, int rows, int width, int ld) {
     T* padded = harness_host<T>((size_t)rows * ld);
-    for (size_t i = 0; i < (size_t)rows * ld; i++) padded[i] = from_float<T>(i % ld < (size_t)width ? host[i / ld * width + i % ld] : NAN);
+    for (size_t i = 0; i < (size_t)rows * ld; i++)
+        padded[i] = from_float<T>(i % ld < (size_t)width ? host[i / ld * width + i % ld] : NAN);
     return harness_copy(padded, (size_t)rows * ld);
 }
 // (rows, width) from (rows, width; ld) on the device; *tails_kept becomes false where a tail holds a number
@@ -155,9 +172,9 @@ template <typename T> static float* harness_download(const T* device, int rows, 
     return host;
 }
 
-// ---- comparisons ---------------------------------------------------------------------------------------------------------------------------------
-// A floatX tensor against its double-precision reference: the tolerance of its type. fp32 quantities (statistics, losses, parameter gradients)
-// take check_close in both builds.
+// ---- comparisons -----------------------------------------------------------------------------------
+// A floatX tensor against its double-precision reference: the tolerance of its type. fp32 quantities (statistics,
+// losses, parameter gradients) take check_close in both builds.
 HARNESS_UNUSED static int harness_compare_x(const char* name, const float* a, const double* b, long n) {
 #ifdef PRECISION_BF16
     return check_cosine(name, a, b, n);
@@ -173,10 +190,11 @@ HARNESS_UNUSED static const char* harness_name(const char* what, const char* nam
     return text;
 }
 
-// Finite differences: value(data, x) is a scalar function of n numbers, gradient (n) what a backward kernel says of it at x. Central differences
-// along a random direction of signs; the slope along it is a sum of random signs, of the size sqrt(Σ gradient²).
-HARNESS_UNUSED static void harness_check_slope(const char* name, double (*value)(void* data, const float* x), void* data, const float* x, const float* gradient,
-                                               long n, float step) {
+// Finite differences: value(data, x) is a scalar function of n numbers, gradient (n) what a backward kernel says of it
+// at x. Central differences along a random direction of signs; the slope along it is a sum of random signs, of the size
+// sqrt(Σ gradient²).
+HARNESS_UNUSED static void harness_check_slope(const char* name, double (*value)(void* data, const float* x),
+                                               void* data, const float* x, const float* gradient, long n, float step) {
     float* moved = (float*)malloc(sizeof(float) * n);
     signed char* sign = (signed char*)malloc(n);
     double slope = 0.0, size = 0.0, at[2];
@@ -190,18 +208,23 @@ HARNESS_UNUSED static void harness_check_slope(const char* name, double (*value)
         at[side] = value(data, moved);
     }
     double measured = (at[1] - at[0]) / (2.0 * step);
-    check(fabs(measured - slope) <= 1e-3 * sqrt(size), "%s by finite differences: %.6g against %.6g", name, measured, slope);
+    check(fabs(measured - slope) <= 1e-3 * sqrt(size), "%s by finite differences: %.6g against %.6g", name, measured,
+          slope);
     free(moved);
     free(sign);
 }
 
-// ---- ceilings --------------------------------------------------------------------------------------------------------------------------------------
-// Bytes a second of a plain copy, read + write, measured once in this run: what a kernel that only moves memory can reach here.
+// ---- ceilings --------------------------------------------------------------------------------------
+// Bytes a second of a plain copy, read + write, measured once in this run: what a kernel that only moves memory can
+// reach here.
 static __global__ void harness_copy_kernel(float* to, const float* from, size_t n) {
     size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * VEC;
     if (i < n) store8(to + i, load8(from + i));
 }
-typedef struct { float *to, *from; size_t n; } HarnessCopy;
+typedef struct {
+    float *to, *from;
+    size_t n;
+} HarnessCopy;
 HARNESS_UNUSED static void harness_copy_run(void* data, cudaStream_t stream) {
     HarnessCopy* c = (HarnessCopy*)data;
     LAUNCH(harness_copy_kernel, (unsigned)CEIL_DIV(c->n / VEC, 256), 256, 0, stream, c->to, c->from, c->n);
@@ -225,9 +248,11 @@ HARNESS_UNUSED static double harness_bandwidth(void) {
     return bandwidth;
 }
 // One line of a ladder: the bytes that must move at the least, over the time, against the copy.
-HARNESS_UNUSED static void harness_report(const char* name, void (*run)(void* data, cudaStream_t stream), void* data, double bytes) {
+HARNESS_UNUSED static void harness_report(const char* name, void (*run)(void* data, cudaStream_t stream), void* data,
+                                          double bytes) {
     double ceiling = harness_bandwidth(), seconds = harness_time(run, data);
-    printf("  %-32s %10.3f ms %9.1f GB/s  %5.1f%% of copy\n", name, seconds * 1e3, bytes / seconds * 1e-9, 100.0 * bytes / seconds / ceiling);
+    printf("  %-32s %10.3f ms %9.1f GB/s  %5.1f%% of copy\n", name, seconds * 1e3, bytes / seconds * 1e-9,
+           100.0 * bytes / seconds / ceiling);
     fflush(stdout);
 }
 

@@ -1,7 +1,7 @@
 /*
-Layernorm, forward (alone and fused with the residual) and backward: the naive kernels (one thread a row, then one thread a column), the winner of
-seal_kernels, and a double-precision reference fed the same rounded inputs.
-  layernorm --check [--small]          against the reference, backward also by finite differences (--small: for sanitizers)
+Layernorm, forward (alone and fused with the residual) and backward: the naive kernels (one thread a row, then one
+thread a column), the winner of seal_kernels, and a double-precision reference fed the same rounded inputs. layernorm
+--check [--small]          against the reference, backward also by finite differences (--small: for sanitizers)
   layernorm [--tokens N] [--width N]   speed, with the share of a plain copy's bandwidth
 */
 // defines: harness_*, check
@@ -11,11 +11,12 @@ seal_kernels, and a double-precision reference fed the same rounded inputs.
 
 #define EPS 1e-5f
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
-// naive kernels. Neighbouring threads read addresses a whole row apart, and the columns of dweight are summed by one thread each.
+// ---------------------------------------------------------------------------------------------------
+// naive kernels. Neighbouring threads read addresses a whole row apart, and the columns of dweight are summed by one
+// thread each.
 
-static __global__ void naive_forward_kernel(floatX* out, float* mean, float* rstd, const floatX* inp, const floatX* weight, const floatX* bias, int T, int C,
-                                            int ldo) {
+static __global__ void naive_forward_kernel(floatX* out, float* mean, float* rstd, const floatX* inp,
+                                            const floatX* weight, const floatX* bias, int T, int C, int ldo) {
     int t = blockIdx.x * blockDim.x + threadIdx.x;
     if (t >= T) return;
     const floatX* x = inp + (size_t)t * C;
@@ -24,13 +25,15 @@ static __global__ void naive_forward_kernel(floatX* out, float* mean, float* rst
     m /= C;
     for (int c = 0; c < C; c++) variance += (to_float(x[c]) - m) * (to_float(x[c]) - m);
     float s = 1.0f / sqrtf(variance / C + EPS);
-    for (int c = 0; c < C; c++) out[(size_t)t * ldo + c] = from_float<floatX>((to_float(x[c]) - m) * s * to_float(weight[c]) + to_float(bias[c]));
+    for (int c = 0; c < C; c++)
+        out[(size_t)t * ldo + c] = from_float<floatX>((to_float(x[c]) - m) * s * to_float(weight[c]) +
+                                                      to_float(bias[c]));
     mean[t] = m;
     rstd[t] = s;
 }
 
-static __global__ void naive_dinp_kernel(floatX* dinp, const floatX* dout, const floatX* inp, const floatX* weight, const float* mean, const float* rstd, int T,
-                                         int C, int ldd) {
+static __global__ void naive_dinp_kernel(floatX* dinp, const floatX* dout, const floatX* inp, const floatX* weight,
+                                         const float* mean, const float* rstd, int T, int C, int ldd) {
     int t = blockIdx.x * blockDim.x + threadIdx.x;
     if (t >= T) return;
     const floatX* x = inp + (size_t)t * C;
@@ -48,8 +51,8 @@ static __global__ void naive_dinp_kernel(floatX* dinp, const floatX* dout, const
     }
 }
 
-static __global__ void naive_dweight_kernel(float* dweight, float* dbias, const floatX* dout, const floatX* inp, const float* mean, const float* rstd, int T,
-                                            int C, int ldd) {
+static __global__ void naive_dweight_kernel(float* dweight, float* dbias, const floatX* dout, const floatX* inp,
+                                            const float* mean, const float* rstd, int T, int C, int ldd) {
     int c = blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= C) return;
     for (int t = 0; t < T; t++) {
@@ -59,7 +62,7 @@ static __global__ void naive_dweight_kernel(float* dweight, float* dbias, const 
     }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // one problem: host copies of what the device holds, and the reference
 
 typedef struct {
@@ -70,12 +73,18 @@ typedef struct {
     float *d_mean, *d_rstd, *d_dweight, *d_dbias, *d_scratch;
 } Problem;
 
-typedef struct { double *residual, *out, *mean, *rstd, *dinp, *dweight, *dbias; } Reference;
-typedef struct { float *residual, *out, *mean, *rstd, *dinp, *dweight, *dbias; bool tails_kept; } Result;
+typedef struct {
+    double *residual, *out, *mean, *rstd, *dinp, *dweight, *dbias;
+} Reference;
+typedef struct {
+    float *residual, *out, *mean, *rstd, *dinp, *dweight, *dbias;
+    bool tails_kept;
+} Result;
 
 static Problem problem_create(int T, int C, int pad, bool fused) {
     size_t n = (size_t)T * C;
-    Problem p = {T, C, C + pad, C + 2 * pad, fused, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
+    Problem p = {T,    C,    C + pad, C + 2 * pad, fused, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+                 NULL, NULL, NULL,    NULL,        NULL,  NULL, NULL, NULL, NULL, NULL, NULL, NULL};
     p.inp1 = harness_randoms<floatX>(n, 1.0f, 0.3f);
     p.inp2 = harness_randoms<floatX>(n, 0.7f, 0.1f);
     p.weight = harness_randoms<floatX>(C, 0.5f, 1.0f);
@@ -104,7 +113,8 @@ static Reference reference_create(const Problem* p) {
     Reference r = {harness_host<double>(n), harness_host<double>(n), harness_host<double>(T), harness_host<double>(T),
                    harness_host<double>(n), harness_host<double>(C), harness_host<double>(C)};
     for (int t = 0; t < T; t++) {
-        double *x = r.residual + (size_t)t * C, *dinp = r.dinp + (size_t)t * C, mean = 0.0, variance = 0.0, sum = 0.0, sum_norm = 0.0;
+        double *x = r.residual + (size_t)t * C, *dinp = r.dinp + (size_t)t * C, mean = 0.0, variance = 0.0, sum = 0.0,
+               sum_norm = 0.0;
         const float* dout = p->dout + (size_t)t * C;
         for (int c = 0; c < C; c++) {
             size_t i = (size_t)t * C + c;
@@ -121,36 +131,45 @@ static Reference reference_create(const Problem* p) {
             sum += (double)dout[c] * p->weight[c] / C;
             sum_norm += (double)dout[c] * p->weight[c] * norm / C;
         }
-        for (int c = 0; c < C; c++) dinp[c] = p->dinp[(size_t)t * C + c] + rstd * ((double)dout[c] * p->weight[c] - sum - (x[c] - mean) * rstd * sum_norm);
+        for (int c = 0; c < C; c++)
+            dinp[c] = p->dinp[(size_t)t * C + c] +
+                      rstd * ((double)dout[c] * p->weight[c] - sum - (x[c] - mean) * rstd * sum_norm);
         r.mean[t] = mean;
         r.rstd[t] = rstd;
     }
     return r;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // the two contenders behind one signature
 
 typedef void (*Pass)(Problem* p, cudaStream_t stream);
 
 static void winner_forward(Problem* p, cudaStream_t stream) {
     if (p->fused)
-        fused_residual_layernorm_forward(p->d_residual, p->d_out, p->d_mean, p->d_rstd, p->d_inp1, p->d_inp2, p->d_weight, p->d_bias, p->T, p->C, p->ldo, EPS, stream);
-    else layernorm_forward(p->d_out, p->d_mean, p->d_rstd, p->d_inp1, p->d_weight, p->d_bias, p->T, p->C, p->ldo, EPS, stream);
+        fused_residual_layernorm_forward(p->d_residual, p->d_out, p->d_mean, p->d_rstd, p->d_inp1, p->d_inp2,
+                                         p->d_weight, p->d_bias, p->T, p->C, p->ldo, EPS, stream);
+    else
+        layernorm_forward(p->d_out, p->d_mean, p->d_rstd, p->d_inp1, p->d_weight, p->d_bias, p->T, p->C, p->ldo, EPS,
+                          stream);
 }
 static void winner_backward(Problem* p, cudaStream_t stream) {
-    layernorm_backward(p->d_dinp, p->d_dweight, p->d_dbias, p->d_scratch, p->d_dout, p->fused ? p->d_residual : p->d_inp1, p->d_weight, p->d_mean, p->d_rstd,
-                       p->T, p->C, p->ldd, stream);
+    layernorm_backward(p->d_dinp, p->d_dweight, p->d_dbias, p->d_scratch, p->d_dout,
+                       p->fused ? p->d_residual : p->d_inp1, p->d_weight, p->d_mean, p->d_rstd, p->T, p->C, p->ldd,
+                       stream);
 }
 static void naive_forward(Problem* p, cudaStream_t stream) {
-    LAUNCH(naive_forward_kernel, CEIL_DIV(p->T, 128), 128, 0, stream, p->d_out, p->d_mean, p->d_rstd, p->d_inp1, p->d_weight, p->d_bias, p->T, p->C, p->ldo);
+    LAUNCH(naive_forward_kernel, CEIL_DIV(p->T, 128), 128, 0, stream, p->d_out, p->d_mean, p->d_rstd, p->d_inp1,
+           p->d_weight, p->d_bias, p->T, p->C, p->ldo);
 }
 static void naive_backward(Problem* p, cudaStream_t stream) {
-    LAUNCH(naive_dinp_kernel, CEIL_DIV(p->T, 128), 128, 0, stream, p->d_dinp, p->d_dout, p->d_inp1, p->d_weight, p->d_mean, p->d_rstd, p->T, p->C, p->ldd);
-    LAUNCH(naive_dweight_kernel, CEIL_DIV(p->C, 128), 128, 0, stream, p->d_dweight, p->d_dbias, p->d_dout, p->d_inp1, p->d_mean, p->d_rstd, p->T, p->C, p->ldd);
+    LAUNCH(naive_dinp_kernel, CEIL_DIV(p->T, 128), 128, 0, stream, p->d_dinp, p->d_dout, p->d_inp1, p->d_weight,
+           p->d_mean, p->d_rstd, p->T, p->C, p->ldd);
+    LAUNCH(naive_dweight_kernel, CEIL_DIV(p->C, 128), 128, 0, stream, p->d_dweight, p->d_dbias, p->d_dout, p->d_inp1,
+           p->d_mean, p->d_rstd, p->T, p->C, p->ldd);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // checks
 
 // Backward runs `times` times; dinp, dweight and dbias gather every one of them.
@@ -191,12 +210,17 @@ static void check_result(const char* name, const Problem* p, const Result* a, co
 
 static bool same_bits(const Problem* p, const Result* a, const Result* b) {
     size_t n = (size_t)p->T * p->C * sizeof(float), columns = p->C * sizeof(float);
-    return !memcmp(a->out, b->out, n) && !memcmp(a->dinp, b->dinp, n) && !memcmp(a->dweight, b->dweight, columns) && !memcmp(a->dbias, b->dbias, columns);
+    return !memcmp(a->out, b->out, n) && !memcmp(a->dinp, b->dinp, n) && !memcmp(a->dweight, b->dweight, columns) &&
+           !memcmp(a->dbias, b->dbias, columns);
 }
 
 #ifndef PRECISION_BF16
 // Σ out ∘ dout as a function of one of its three arguments
-typedef struct { Problem* p; floatX** argument; size_t n; } Slope;
+typedef struct {
+    Problem* p;
+    floatX** argument;
+    size_t n;
+} Slope;
 static double slope_value(void* data, const float* x) {
     Slope* s = (Slope*)data;
     bool tails;
@@ -213,8 +237,14 @@ static void check_slopes(const char* name, Problem* p, const Result* r) {
     size_t n = (size_t)p->T * p->C;
     float* dinp = harness_host<float>(n);
     for (size_t i = 0; i < n; i++) dinp[i] = r->dinp[i] - p->dinp[i];
-    struct { const char* name; floatX** argument; const float *x, *gradient; size_t n; } arguments[] = {
-        {"dinp", &p->d_inp1, p->inp1, dinp, n}, {"dweight", &p->d_weight, p->weight, r->dweight, (size_t)p->C}, {"dbias", &p->d_bias, p->bias, r->dbias, (size_t)p->C}};
+    struct {
+        const char* name;
+        floatX** argument;
+        const float *x, *gradient;
+        size_t n;
+    } arguments[] = {{"dinp", &p->d_inp1, p->inp1, dinp, n},
+                     {"dweight", &p->d_weight, p->weight, r->dweight, (size_t)p->C},
+                     {"dbias", &p->d_bias, p->bias, r->dbias, (size_t)p->C}};
     for (auto& a : arguments) {
         Slope slope = {p, a.argument, a.n};
         harness_check_slope(harness_name(name, a.name), slope_value, &slope, a.x, a.gradient, a.n, 1e-2f);
@@ -222,33 +252,41 @@ static void check_slopes(const char* name, Problem* p, const Result* r) {
 }
 #endif
 
-static const struct { const char* name; int T, C, pad; bool fused, naive, small; } cases[] = {
+static const struct {
+    const char* name;
+    int T, C, pad;
+    bool fused, naive, small;
+} cases[] = {
     {"T1-C8", 1, 8, 8, false, true, true},
-    {"T37-C264", 37, 264, 8, true, false, true},        // the last vectors of some lanes are empty
-    {"T69-C128", 69, 128, 8, true, false, true},        // several rows a warp, the last ones missing; half of the lanes empty
+    {"T37-C264", 37, 264, 8, true, false, true},  // the last vectors of some lanes are empty
+    {"T69-C128", 69, 128, 8, true, false, true},  // several rows a warp, the last ones missing; half of the lanes empty
     {"T34-C256", 34, 256, 0, false, true, false},
-    {"T5-C1024", 5, 1024, 64, true, false, true},       // two warps a row
+    {"T5-C1024", 5, 1024, 64, true, false, true},  // two warps a row
     {"T301-C768", 301, 768, 0, false, true, false},
-    {"T67-C1600", 67, 1600, 8, true, false, false},     // four warps a row
-    {"T33-C6144", 33, 6144, 8, false, false, false},    // eight
-    {"T33001-C8", 33001, 8, 8, false, false, false},    // more rows than the most blocks of backward have at the least a block
+    {"T67-C1600", 67, 1600, 8, true, false, false},   // four warps a row
+    {"T33-C6144", 33, 6144, 8, false, false, false},  // eight
+    {"T33001-C8", 33001, 8, 8, false, false,
+     false},  // more rows than the most blocks of backward have at the least a block
 };
 
 static void check_case(const char* name, int T, int C, int pad, bool fused, bool naive) {
     Problem p = problem_create(T, C, pad, fused);
     Reference reference = reference_create(&p);
-    Result first = run(&p, winner_forward, winner_backward, 1), second = run(&p, winner_forward, winner_backward, 1), twice = run(&p, winner_forward, winner_backward, 2);
+    Result first = run(&p, winner_forward, winner_backward, 1), second = run(&p, winner_forward, winner_backward, 1),
+           twice = run(&p, winner_forward, winner_backward, 2);
     check_result(name, &p, &first, &reference);
     check(same_bits(&p, &first, &second), "%s: two equal runs give equal bits", name);
     bool doubled = true;
-    for (int c = 0; c < C; c++) doubled = doubled && twice.dweight[c] == 2.0f * first.dweight[c] && twice.dbias[c] == 2.0f * first.dbias[c];
+    for (int c = 0; c < C; c++)
+        doubled = doubled && twice.dweight[c] == 2.0f * first.dweight[c] && twice.dbias[c] == 2.0f * first.dbias[c];
     check(doubled, "%s: accumulating twice doubles dweight and dbias", name);
     if (fused) {  // --recompute takes the plain kernel where forward took the fused one
         bool tails;
         float* out = harness_download(p.d_out, T, C, p.ldo, &tails);
         harness_poison(p.d_out, (size_t)T * p.ldo);
         layernorm_forward(p.d_out, p.d_mean, p.d_rstd, p.d_residual, p.d_weight, p.d_bias, T, C, p.ldo, EPS, 0);
-        check(!memcmp(out, harness_download(p.d_out, T, C, p.ldo, &tails), sizeof(float) * T * C), "%s: fused and plain give equal bits", name);
+        check(!memcmp(out, harness_download(p.d_out, T, C, p.ldo, &tails), sizeof(float) * T * C),
+              "%s: fused and plain give equal bits", name);
     }
     // a frozen norm: the same dinp, and nothing else written
     float *dweight = p.d_dweight, *dbias = p.d_dbias;
@@ -256,7 +294,8 @@ static void check_case(const char* name, int T, int C, int pad, bool fused, bool
     p.d_dinp = harness_upload<floatX>(p.dinp, T, C, C);
     winner_backward(&p, 0);
     bool tails;
-    check(!memcmp(harness_download(p.d_dinp, T, C, C, &tails), first.dinp, sizeof(float) * T * C), "%s: a frozen norm has the same dinp", name);
+    check(!memcmp(harness_download(p.d_dinp, T, C, C, &tails), first.dinp, sizeof(float) * T * C),
+          "%s: a frozen norm has the same dinp", name);
     p.d_dweight = dweight, p.d_dbias = dbias;
 #ifndef PRECISION_BF16
     check_slopes(name, &p, &first);
@@ -268,19 +307,30 @@ static void check_case(const char* name, int T, int C, int pad, bool fused, bool
     harness_release();
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // benchmark
 
-typedef struct { Problem* p; Pass pass; } Timed;
+typedef struct {
+    Problem* p;
+    Pass pass;
+} Timed;
 static void timed_run(void* data, cudaStream_t stream) { ((Timed*)data)->pass(((Timed*)data)->p, stream); }
 
 static void benchmark(int T, int C) {
     printf("layernorm " FLOATX_NAME ", %d tokens of width %d\n", T, C);
     Problem p = problem_create(T, C, 0, false);
     double tensor = (double)T * C * sizeof(floatX);
-    struct { const char* name; bool fused; Pass pass; double tensors; } rows[] = {
-        {"naive forward", false, naive_forward, 2}, {"forward", false, winner_forward, 2}, {"fused residual + forward", true, winner_forward, 4},
-        {"naive backward", false, naive_backward, 4}, {"backward", false, winner_backward, 4},
+    struct {
+        const char* name;
+        bool fused;
+        Pass pass;
+        double tensors;
+    } rows[] = {
+        {"naive forward", false, naive_forward, 2},
+        {"forward", false, winner_forward, 2},
+        {"fused residual + forward", true, winner_forward, 4},
+        {"naive backward", false, naive_backward, 4},
+        {"backward", false, winner_backward, 4},
     };
     for (auto& row : rows) {
         Timed timed = {&p, row.pass};
@@ -296,7 +346,8 @@ int main(int argc, char** argv) {
 #else
     int T = 2048, C = 768;
 #endif
-    const HarnessOption options[] = {{"--tokens", &T, 1, "rows"}, {"--width", &C, 8, "elements of a row, a multiple of 8"}};
+    const HarnessOption options[] = {{"--tokens", &T, 1, "rows"},
+                                     {"--width", &C, 8, "elements of a row, a multiple of 8"}};
     harness_options(argc, argv, options, 2);
     if (!harness_check) {
         benchmark(T, C / VEC * VEC);

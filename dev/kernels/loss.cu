@@ -1,8 +1,9 @@
 /*
-The weighted loss: gathering and scattering rows, cross-entropy forward and backward in place, the mean loss of each sample. The naive cross-entropy
-(one thread a row, three passes), the winner of seal_kernels, and a double-precision reference fed the same rounded inputs.
-  loss --check [--small]               against the reference, the gradient also by finite differences (--small: for sanitizers)
-  loss [--rows N] [--vocabulary N]     speed, with the share of a plain copy's bandwidth
+The weighted loss: gathering and scattering rows, cross-entropy forward and backward in place, the mean loss of each
+sample. The naive cross-entropy (one thread a row, three passes), the winner of seal_kernels, and a double-precision
+reference fed the same rounded inputs. loss --check [--small]               against the reference, the gradient also by
+finite differences (--small: for sanitizers) loss [--rows N] [--vocabulary N]     speed, with the share of a plain
+copy's bandwidth
 */
 #include <sys/wait.h>
 // defines: harness_*, check
@@ -10,10 +11,11 @@ The weighted loss: gathering and scattering rows, cross-entropy forward and back
 // defines: gather_rows, scatter_rows, cross_entropy, sample_losses
 #include "kernels.h"
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // naive kernel: neighbouring threads read addresses a row of the vocabulary apart
 
-static __global__ void naive_cross_entropy_kernel(floatX* logits, float* loss, const int* targets, const float* weight, int n, int V, int Vp) {
+static __global__ void naive_cross_entropy_kernel(floatX* logits, float* loss, const int* targets, const float* weight,
+                                                  int n, int V, int Vp) {
     int row = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= n) return;
     floatX* x = logits + (size_t)row * Vp;
@@ -21,17 +23,19 @@ static __global__ void naive_cross_entropy_kernel(floatX* logits, float* loss, c
     for (int v = 0; v < V; v++) highest = fmaxf(highest, to_float(x[v]));
     for (int v = 0; v < V; v++) sum += expf(to_float(x[v]) - highest);
     loss[row] = logf(sum) + highest - to_float(x[targets[row]]);
-    for (int v = 0; v < Vp; v++) x[v] = from_float<floatX>(v < V ? weight[row] * (expf(to_float(x[v]) - highest) / sum - (v == targets[row])) : 0.0f);
+    for (int v = 0; v < Vp; v++)
+        x[v] = from_float<floatX>(v < V ? weight[row] * (expf(to_float(x[v]) - highest) / sum - (v == targets[row]))
+                                        : 0.0f);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // one problem
 
 typedef struct {
     int n, V, Vp;
     float *logits, *weight;  // (n, V), (n)
     int* targets;
-    floatX* d_logits;        // (n, Vp)
+    floatX* d_logits;  // (n, Vp)
     float *d_loss, *d_weight;
     int* d_targets;
 } Problem;
@@ -53,16 +57,23 @@ static Problem problem_create(int n, int V, float spread) {
 }
 
 typedef void (*Pass)(Problem* p, cudaStream_t stream);
-static void winner(Problem* p, cudaStream_t stream) { cross_entropy(p->d_logits, p->d_loss, p->d_targets, p->d_weight, p->n, p->V, p->Vp, stream); }
-static void winner_forward(Problem* p, cudaStream_t stream) { cross_entropy(p->d_logits, p->d_loss, p->d_targets, NULL, p->n, p->V, p->Vp, stream); }
+static void winner(Problem* p, cudaStream_t stream) {
+    cross_entropy(p->d_logits, p->d_loss, p->d_targets, p->d_weight, p->n, p->V, p->Vp, stream);
+}
+static void winner_forward(Problem* p, cudaStream_t stream) {
+    cross_entropy(p->d_logits, p->d_loss, p->d_targets, NULL, p->n, p->V, p->Vp, stream);
+}
 static void naive(Problem* p, cudaStream_t stream) {
-    LAUNCH(naive_cross_entropy_kernel, CEIL_DIV(p->n, 64), 64, 0, stream, p->d_logits, p->d_loss, p->d_targets, p->d_weight, p->n, p->V, p->Vp);
+    LAUNCH(naive_cross_entropy_kernel, CEIL_DIV(p->n, 64), 64, 0, stream, p->d_logits, p->d_loss, p->d_targets,
+           p->d_weight, p->n, p->V, p->Vp);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // checks
 
-typedef struct { float *loss, *dlogits; } Result;  // (n), (n, Vp)
+typedef struct {
+    float *loss, *dlogits;
+} Result;  // (n), (n, Vp)
 static Result run(Problem* p, Pass pass) {
     Result r;
     bool tails;
@@ -93,7 +104,8 @@ static void check_cross_entropy(const char* name, int n, int V, float spread, Pa
         for (int v = 0; v < V; v++) highest = fmax(highest, x[v]);
         for (int v = 0; v < V; v++) sum += exp(x[v] - highest);
         loss[i] = log(sum) + highest - x[p.targets[i]];
-        for (int v = 0; v < V; v++) dlogits[(size_t)i * p.Vp + v] = p.weight[i] * (exp(x[v] - highest) / sum - (v == p.targets[i]));
+        for (int v = 0; v < V; v++)
+            dlogits[(size_t)i * p.Vp + v] = p.weight[i] * (exp(x[v] - highest) / sum - (v == p.targets[i]));
     }
     Result first = run(&p, pass), second = run(&p, pass);
     check_close(harness_name(name, "loss"), first.loss, loss, n, 1e-5);  // fp32 sums in both builds
@@ -102,14 +114,17 @@ static void check_cross_entropy(const char* name, int n, int V, float spread, Pa
     for (size_t i = 0; i < (size_t)n * p.Vp; i++)
         if ((i % p.Vp >= (size_t)V || p.weight[i / p.Vp] == 0.0f) && first.dlogits[i] != 0.0f) zero = false;
     check(zero, "%s: padded columns and rows of weight 0 are zero", name);
-    check(!memcmp(first.loss, second.loss, n * sizeof(float)) && !memcmp(first.dlogits, second.dlogits, (size_t)n * p.Vp * sizeof(float)),
+    check(!memcmp(first.loss, second.loss, n * sizeof(float)) &&
+              !memcmp(first.dlogits, second.dlogits, (size_t)n * p.Vp * sizeof(float)),
           "%s: two equal runs give equal bits", name);
     if (pass == winner) {
         Result forward = run(&p, winner_forward);
         bool kept = true;
         for (size_t i = 0; i < (size_t)n * p.Vp; i++)
-            kept = kept && (i % p.Vp < (size_t)V ? forward.dlogits[i] == p.logits[i / p.Vp * V + i % p.Vp] : isnan(forward.dlogits[i]));
-        check(kept && !memcmp(forward.loss, first.loss, n * sizeof(float)), "%s: forward only gives the same loss and leaves the logits", name);
+            kept = kept && (i % p.Vp < (size_t)V ? forward.dlogits[i] == p.logits[i / p.Vp * V + i % p.Vp]
+                                                 : isnan(forward.dlogits[i]));
+        check(kept && !memcmp(forward.loss, first.loss, n * sizeof(float)),
+              "%s: forward only gives the same loss and leaves the logits", name);
         if (sizeof(floatX) == sizeof(float)) {
             float* gradient = harness_host<float>((size_t)n * V);
             for (size_t i = 0; i < (size_t)n * V; i++) gradient[i] = first.dlogits[i / V * p.Vp + i % V];
@@ -124,9 +139,9 @@ static void check_limits(void) {
     const int V = 11;
     Problem p = problem_create(4, V, 1.0f);
     for (int v = 0; v < V; v++) {
-        p.logits[v] = v == 3 ? 2.0f : -INFINITY;  // target: the last, of probability 0
-        p.logits[V + v] = v == 0 ? 3e37f : -3e37f;   // target: the first, of probability 1
-        p.logits[2 * V + v] = v == 5 ? NAN : 1.0f;   // its weight is 0
+        p.logits[v] = v == 3 ? 2.0f : -INFINITY;    // target: the last, of probability 0
+        p.logits[V + v] = v == 0 ? 3e37f : -3e37f;  // target: the first, of probability 1
+        p.logits[2 * V + v] = v == 5 ? NAN : 1.0f;  // its weight is 0
         p.logits[3 * V + v] = v < 2 ? 1.0f : -INFINITY;
     }
     p.targets[3] = 1;
@@ -136,8 +151,10 @@ static void check_limits(void) {
     Result r = run(&p, winner);
     check(r.loss[0] == INFINITY, "a target of logit −inf has an infinite loss: %g", r.loss[0]);
     check(r.loss[1] == 0.0f, "a logit that dominates has loss 0: %g", r.loss[1]);
-    check(isnan(r.loss[2]) && r.dlogits[2 * p.Vp] == 0.0f, "a NaN shows in the loss, a weight of 0 keeps it out of the gradient");
-    check(fabsf(r.loss[3] - 0.6931472f) < 1e-6f && r.dlogits[3 * p.Vp + 5] == 0.0f && r.dlogits[3 * p.Vp] == 0.5f, "two finite logits share the probability");
+    check(isnan(r.loss[2]) && r.dlogits[2 * p.Vp] == 0.0f,
+          "a NaN shows in the loss, a weight of 0 keeps it out of the gradient");
+    check(fabsf(r.loss[3] - 0.6931472f) < 1e-6f && r.dlogits[3 * p.Vp + 5] == 0.0f && r.dlogits[3 * p.Vp] == 0.5f,
+          "two finite logits share the probability");
     harness_release();
 }
 
@@ -148,7 +165,8 @@ static void check_rows(int T, int C, int pad) {
         index[t] = harness_random() < 0.0f ? n : -1;
         if (index[t] >= 0) rows[n++] = t;
     }
-    floatX *d_inp = harness_upload<floatX>(inp, T, C, ldi), *d_out = harness_device<floatX>((size_t)T * C), *d_back = harness_device<floatX>((size_t)T * C);
+    floatX *d_inp = harness_upload<floatX>(inp, T, C, ldi), *d_out = harness_device<floatX>((size_t)T * C),
+           *d_back = harness_device<floatX>((size_t)T * C);
     bool tails, good = true, inverse = true;
     gather_rows(d_out, d_inp, harness_copy(rows, T), n, C, ldi, 0);
     scatter_rows(d_back, d_out, harness_copy(index, T), T, C, 0);
@@ -169,15 +187,18 @@ static void check_samples(void) {
         place[s] = (s * 5 + 3) % K;
     }
     int n = start[K];
-    float *loss = harness_randoms<float>(n, 1.0f, 3.0f), *d_loss = harness_copy(loss, n), *d_sample = harness_device<float>(K);
+    float *loss = harness_randoms<float>(n, 1.0f, 3.0f), *d_loss = harness_copy(loss, n),
+          *d_sample = harness_device<float>(K);
     int *d_start = harness_copy(start, K + 1), *d_place = harness_copy(place, K);
     for (int placed = 0; placed < 2; placed++) {
         double expected[K] = {0.0};
         for (int s = 0; s < K; s++)
-            for (int i = start[s]; i < start[s + 1]; i++) expected[placed ? place[s] : s] += (double)loss[i] / (start[s + 1] - start[s]);
+            for (int i = start[s]; i < start[s + 1]; i++)
+                expected[placed ? place[s] : s] += (double)loss[i] / (start[s + 1] - start[s]);
         harness_poison(d_sample, K);
         sample_losses(d_sample, d_loss, d_start, placed ? d_place : NULL, K, 0);
-        check_close(placed ? "sample losses at their places" : "sample losses in stream order", harness_fetch(d_sample, K), expected, K, 1e-6);
+        check_close(placed ? "sample losses at their places" : "sample losses in stream order",
+                    harness_fetch(d_sample, K), expected, K, 1e-6);
     }
     harness_release();
 }
@@ -187,10 +208,15 @@ static void check_bad_target(const char* program) {
     char command[512], line[512] = "", text[2048] = "";
     snprintf(command, sizeof(command), "%s --bad-target 1 2>&1", program);
     FILE* pipe = popen(command, "r");
-    if (pipe == NULL) { check(0, "a target outside the vocabulary: cannot start %s", program); return; }
-    while (fgets(line, sizeof(line), pipe)) if (strlen(text) + strlen(line) < sizeof(text)) strcat(text, line);
+    if (pipe == NULL) {
+        check(0, "a target outside the vocabulary: cannot start %s", program);
+        return;
+    }
+    while (fgets(line, sizeof(line), pipe))
+        if (strlen(text) + strlen(line) < sizeof(text)) strcat(text, line);
     int status = pclose(pipe);
-    check(status != 0 && strstr(text, "row 1 has target 9, outside the vocabulary of 9"), "a target outside the vocabulary stops with a clear message");
+    check(status != 0 && strstr(text, "row 1 has target 9, outside the vocabulary of 9"),
+          "a target outside the vocabulary stops with a clear message");
 }
 static int bad_target(void) {
     Problem p = problem_create(2, 9, 1.0f);
@@ -201,14 +227,22 @@ static int bad_target(void) {
     return 0;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 
-static const struct { const char* name; int n, V; float spread; bool small; } cases[] = {
-    {"n1-V1", 1, 1, 1.0f, true}, {"n5-V9", 5, 9, 3.0f, true}, {"n7-V1031", 7, 1031, 3.0f, true}, {"n64-V8192", 64, 8192, 2.0f, false},
-    {"n9-V50257", 9, 50257, 4.0f, false}, {"n3-V128256", 3, 128256, 8.0f, false},
+static const struct {
+    const char* name;
+    int n, V;
+    float spread;
+    bool small;
+} cases[] = {
+    {"n1-V1", 1, 1, 1.0f, true},          {"n5-V9", 5, 9, 3.0f, true},          {"n7-V1031", 7, 1031, 3.0f, true},
+    {"n64-V8192", 64, 8192, 2.0f, false}, {"n9-V50257", 9, 50257, 4.0f, false}, {"n3-V128256", 3, 128256, 8.0f, false},
 };
 
-typedef struct { Problem* p; Pass pass; } Timed;
+typedef struct {
+    Problem* p;
+    Pass pass;
+} Timed;
 static void timed_run(void* data, cudaStream_t stream) { ((Timed*)data)->pass(((Timed*)data)->p, stream); }
 
 int main(int argc, char** argv) {
@@ -217,16 +251,24 @@ int main(int argc, char** argv) {
 #else
     int n = 64, V = 50257, bad = 0;
 #endif
-    const HarnessOption options[] = {{"--rows", &n, 1, "rows"}, {"--vocabulary", &V, 1, "vocabulary"}, {"--bad-target", &bad, 0, "1: try a target outside the vocabulary"}};
+    const HarnessOption options[] = {{"--rows", &n, 1, "rows"},
+                                     {"--vocabulary", &V, 1, "vocabulary"},
+                                     {"--bad-target", &bad, 0, "1: try a target outside the vocabulary"}};
     harness_options(argc, argv, options, 3);
     if (bad) return bad_target();
     if (!harness_check) {
         Problem p = problem_create(n, V, 2.0f);
-        // logits become their gradient on the first run and are small and finite ever after; the work does not depend on their values
+        // logits become their gradient on the first run and are small and finite ever after; the work does not depend
+        // on their values
         for (int i = 0; i < n; i++) p.weight[i] = 1.0f;
         p.d_weight = harness_copy(p.weight, n);
         double tensor = (double)n * p.Vp * sizeof(floatX);
-        struct { const char* name; Pass pass; double tensors; } rows[] = {{"naive, both ways", naive, 2}, {"forward only", winner_forward, 1}, {"forward and backward", winner, 2}};
+        struct {
+            const char* name;
+            Pass pass;
+            double tensors;
+        } rows[] = {
+            {"naive, both ways", naive, 2}, {"forward only", winner_forward, 1}, {"forward and backward", winner, 2}};
         printf("cross-entropy " FLOATX_NAME ", %d rows, vocabulary %d\n", n, V);
         for (auto& row : rows) {
             Timed timed = {&p, row.pass};

@@ -1,18 +1,19 @@
 /*
-Linear layers: the naive GEMM (one thread an output element), cuBLASLt through the launchers of seal_kernels, the bias gradient, and a double-
-precision reference fed the same rounded inputs.
-  matmul --check [--small]                               against the reference (--small: for sanitizers)
-  matmul [--tokens N] [--width N] [--outputs N]          speed; the ceiling is the largest product of the same run
+Linear layers: the naive GEMM (one thread an output element), cuBLASLt through the launchers of seal_kernels, the bias
+gradient, and a double- precision reference fed the same rounded inputs. matmul --check [--small] against the reference
+(--small: for sanitizers) matmul [--tokens N] [--width N] [--outputs N]          speed; the ceiling is the largest
+product of the same run
 */
 // defines: harness_*, check
 #include "harness.h"
 // defines: matmul_create, matmul_forward …
 #include "kernels.h"
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // naive kernels: every operand element is read from memory once for each output it takes part in
 
-static __global__ void naive_forward_kernel(floatX* out, const floatX* inp, const floatX* weight, const floatX* bias, int T, int C, int OC, int ldo, int ldi, int ldw) {
+static __global__ void naive_forward_kernel(floatX* out, const floatX* inp, const floatX* weight, const floatX* bias,
+                                            int T, int C, int OC, int ldo, int ldi, int ldw) {
     int o = blockIdx.x * blockDim.x + threadIdx.x, t = blockIdx.y;
     if (o >= OC || t >= T) return;
     float sum = bias ? to_float(bias[o]) : 0.0f;
@@ -26,12 +27,13 @@ static __global__ void naive_bias_kernel(float* dbias, const floatX* dout, int T
     for (int t = 0; t < T; t++) dbias[o] += to_float(dout[(size_t)t * ldo + o]);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // one problem
 
 typedef struct {
     int T, C, OC, ldi, ldo, ldw;
-    float *inp, *weight, *bias, *dout, *before_input, *before_weight, *before_bias, *pre_c;  // host, rounded; pre_c (T, C): pre-activation of inp
+    float *inp, *weight, *bias, *dout, *before_input, *before_weight, *before_bias,
+        *pre_c;  // host, rounded; pre_c (T, C): pre-activation of inp
     floatX *d_inp, *d_weight, *d_bias, *d_dout, *d_out, *d_pre, *d_pre_c, *d_dinp;
     float *d_dweight, *d_dbias, *d_scratch;
 } Problem;
@@ -69,7 +71,8 @@ static double gelu_slope(double x) {
 }
 
 // out (rows, columns) = a (rows, k) · b with b[i · b_k + column · b_column]; a[row · a_row + i · a_k]
-static double* reference_product(const float* a, size_t a_row, size_t a_k, const float* b, size_t b_k, size_t b_column, int rows, int columns, int k) {
+static double* reference_product(const float* a, size_t a_row, size_t a_k, const float* b, size_t b_k, size_t b_column,
+                                 int rows, int columns, int k) {
     double* out = harness_host<double>((size_t)rows * columns);
     for (int r = 0; r < rows; r++)
         for (int i = 0; i < k; i++) {
@@ -79,7 +82,7 @@ static double* reference_product(const float* a, size_t a_row, size_t a_k, const
     return out;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // checks
 
 static void check_forward(const char* name, Problem* p, bool with_bias, bool with_gelu) {
@@ -95,11 +98,14 @@ static void check_forward(const char* name, Problem* p, bool with_bias, bool wit
     for (int run = 0; run < 2; run++) {
         harness_poison(p->d_out, (size_t)T * p->ldo);
         harness_poison(p->d_pre, n);
-        matmul_forward(p->d_out, with_gelu ? p->d_pre : NULL, p->d_inp, p->d_weight, with_bias ? p->d_bias : NULL, T, C, OC, p->ldo, p->ldi, p->ldw, 0);
+        matmul_forward(p->d_out, with_gelu ? p->d_pre : NULL, p->d_inp, p->d_weight, with_bias ? p->d_bias : NULL, T, C,
+                       OC, p->ldo, p->ldi, p->ldw, 0);
         got[run] = harness_download(p->d_out, T, OC, p->ldo, &tails_kept);
         got_pre[run] = harness_download(p->d_pre, T, OC, OC, &tails_kept);
     }
-    const char* full = harness_name(name, with_gelu ? (with_bias ? "forward, bias, GELU" : "forward, GELU") : with_bias ? "forward, bias" : "forward");
+    const char* full = harness_name(name, with_gelu   ? (with_bias ? "forward, bias, GELU" : "forward, GELU")
+                                          : with_bias ? "forward, bias"
+                                                      : "forward");
     harness_compare_x(full, got[0], out, n);
     if (with_gelu) harness_compare_x(harness_name(full, "pre_gelu"), got_pre[0], pre, n);
     check(tails_kept, "%s: the tails of the rows are untouched", full);
@@ -116,7 +122,8 @@ static void check_forward_add(const char* name, Problem* p, bool with_bias) {
     float* got[2];
     for (int run = 0; run < 2; run++) {
         floatX* d_out = harness_upload<floatX>(before, T, OC, p->ldo);
-        matmul_forward_add(d_out, p->d_inp, p->d_weight, with_bias ? p->d_bias : NULL, T, C, OC, p->ldo, p->ldi, p->ldw, 0);
+        matmul_forward_add(d_out, p->d_inp, p->d_weight, with_bias ? p->d_bias : NULL, T, C, OC, p->ldo, p->ldi, p->ldw,
+                           0);
         got[run] = harness_download(d_out, T, OC, p->ldo, &tails_kept);
     }
     const char* full = harness_name(name, with_bias ? "forward added, bias" : "forward added");
@@ -138,7 +145,8 @@ static void check_backward_input(const char* name, Problem* p, bool with_gelu, b
     for (int run = 0; run < 2; run++) {
         if (accumulate) p->d_dinp = harness_upload<floatX>(p->before_input, T, C, p->ldi);
         else harness_poison(p->d_dinp, (size_t)T * p->ldi);
-        matmul_backward_input(p->d_dinp, p->d_dout, p->d_weight, with_gelu ? p->d_pre_c : NULL, T, C, OC, p->ldi, p->ldo, p->ldw, accumulate, 0);
+        matmul_backward_input(p->d_dinp, p->d_dout, p->d_weight, with_gelu ? p->d_pre_c : NULL, T, C, OC, p->ldi,
+                              p->ldo, p->ldw, accumulate, 0);
         got[run] = harness_download(p->d_dinp, T, C, p->ldi, &tails_kept);
     }
     const char* full = harness_name(name, with_gelu ? "dinp through GELU" : accumulate ? "dinp accumulated" : "dinp");
@@ -150,7 +158,8 @@ static void check_backward_input(const char* name, Problem* p, bool with_gelu, b
 static void check_backward_parameters(const char* name, Problem* p) {
     int T = p->T, C = p->C, OC = p->OC;
     size_t n = (size_t)OC * C;
-    double *once = reference_product(p->dout, 1, OC, p->inp, C, 1, OC, C, T), *dweight = harness_host<double>(n), *dbias = harness_host<double>(OC);
+    double *once = reference_product(p->dout, 1, OC, p->inp, C, 1, OC, C, T), *dweight = harness_host<double>(n),
+           *dbias = harness_host<double>(OC);
     // added to what is there, twice: a batch split over two streams
     for (size_t i = 0; i < n; i++) dweight[i] = p->before_weight[i] + 2.0 * once[i];
     for (int o = 0; o < OC; o++) dbias[o] = p->before_bias[o];
@@ -171,20 +180,27 @@ static void check_backward_parameters(const char* name, Problem* p) {
     // exact products of floatX, summed in fp32 in both builds
     check_close(harness_name(name, "dweight, accumulated twice"), got[0], dweight, n, 1e-5);
     check_close(harness_name(name, "dbias, accumulated twice"), got_bias[0], dbias, OC, 1e-5);
-    check(!memcmp(got[0], got[1], n * sizeof(float)) && !memcmp(got_bias[0], got_bias[1], OC * sizeof(float)), "%s: two equal runs give equal parameter gradients", name);
+    check(!memcmp(got[0], got[1], n * sizeof(float)) && !memcmp(got_bias[0], got_bias[1], OC * sizeof(float)),
+          "%s: two equal runs give equal parameter gradients", name);
 }
 
 static void check_naive(const char* name, Problem* p) {
     double* out = reference_product(p->inp, p->C, 1, p->weight, 1, p->C, p->T, p->OC, p->C);
     bool tails_kept = true;
     harness_poison(p->d_out, (size_t)p->T * p->ldo);
-    LAUNCH(naive_forward_kernel, dim3(CEIL_DIV(p->OC, 128), p->T), 128, 0, 0, p->d_out, p->d_inp, p->d_weight, (floatX*)NULL, p->T, p->C, p->OC, p->ldo, p->ldi, p->ldw);
-    harness_compare_x(harness_name("naive", name), harness_download(p->d_out, p->T, p->OC, p->ldo, &tails_kept), out, (long)p->T * p->OC);
+    LAUNCH(naive_forward_kernel, dim3(CEIL_DIV(p->OC, 128), p->T), 128, 0, 0, p->d_out, p->d_inp, p->d_weight,
+           (floatX*)NULL, p->T, p->C, p->OC, p->ldo, p->ldi, p->ldw);
+    harness_compare_x(harness_name("naive", name), harness_download(p->d_out, p->T, p->OC, p->ldo, &tails_kept), out,
+                      (long)p->T * p->OC);
 }
 
 #ifndef PRECISION_BF16
 // Σ out ∘ dout as a function of the input, the weight or the bias
-typedef struct { Problem* p; floatX** argument; int rows, width, ld; } Slope;
+typedef struct {
+    Problem* p;
+    floatX** argument;
+    int rows, width, ld;
+} Slope;
 static double slope_value(void* data, const float* x) {
     Slope* s = (Slope*)data;
     Problem* p = s->p;
@@ -206,17 +222,26 @@ static void check_slopes(const char* name, Problem* p) {
     matmul_backward_input(p->d_dinp, p->d_dout, p->d_weight, NULL, T, C, OC, p->ldi, p->ldo, p->ldw, false, 0);
     matmul_backward_weight(p->d_dweight, p->d_dout, p->d_inp, T, C, OC, p->ldi, p->ldo, 0);
     matmul_backward_bias(p->d_dbias, p->d_scratch, p->d_dout, T, OC, p->ldo, 0);
-    struct { const char* name; Slope slope; const float *x, *gradient; } arguments[] = {
+    struct {
+        const char* name;
+        Slope slope;
+        const float *x, *gradient;
+    } arguments[] = {
         {"dinp", {p, &p->d_inp, T, C, p->ldi}, p->inp, harness_download(p->d_dinp, T, C, p->ldi, &tails)},
         {"dweight", {p, &p->d_weight, OC, C, p->ldw}, p->weight, harness_fetch(p->d_dweight, (size_t)OC * C)},
         {"dbias", {p, &p->d_bias, 1, OC, OC}, p->bias, harness_fetch(p->d_dbias, OC)},
     };
     for (auto& a : arguments)
-        harness_check_slope(harness_name(name, a.name), slope_value, &a.slope, a.x, a.gradient, (long)a.slope.rows * a.slope.width, 0.125f);
+        harness_check_slope(harness_name(name, a.name), slope_value, &a.slope, a.x, a.gradient,
+                            (long)a.slope.rows * a.slope.width, 0.125f);
 }
 #endif
 
-static const struct { const char* name; int T, C, OC, pad; bool small; } cases[] = {
+static const struct {
+    const char* name;
+    int T, C, OC, pad;
+    bool small;
+} cases[] = {
     {"T1-C8-OC16", 1, 8, 16, 8, true},
     {"T67-C40-OC24", 67, 40, 24, 8, true},
     {"T131-C264-OC776", 131, 264, 776, 0, false},
@@ -248,37 +273,53 @@ static void run_checks(void) {
     matmul_backward_input(p.d_dinp, p.d_dout, p.d_weight, NULL, 0, 8, 8, 8, 8, 8, false, 0);
     matmul_backward_weight(p.d_dweight, p.d_dout, p.d_inp, 0, 8, 8, 8, 8, 0);
     matmul_backward_bias(p.d_dbias, p.d_scratch, p.d_dout, 0, 8, 8, 0);
-    check(!memcmp(harness_fetch(p.d_dweight, 64), p.before_weight, 64 * sizeof(float)) && !memcmp(harness_fetch(p.d_dbias, 8), p.before_bias, 8 * sizeof(float)),
+    check(!memcmp(harness_fetch(p.d_dweight, 64), p.before_weight, 64 * sizeof(float)) &&
+              !memcmp(harness_fetch(p.d_dbias, 8), p.before_bias, 8 * sizeof(float)),
           "an empty stream changes no gradient");
     harness_release();
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // benchmark
 
 typedef void (*Pass)(Problem* p, cudaStream_t stream);
-typedef struct { Problem* p; Pass pass; } Timed;
+typedef struct {
+    Problem* p;
+    Pass pass;
+} Timed;
 static void timed_run(void* data, cudaStream_t stream) { ((Timed*)data)->pass(((Timed*)data)->p, stream); }
 
-static void forward(Problem* p, cudaStream_t stream) { matmul_forward(p->d_out, NULL, p->d_inp, p->d_weight, NULL, p->T, p->C, p->OC, p->ldo, p->ldi, p->ldw, stream); }
+static void forward(Problem* p, cudaStream_t stream) {
+    matmul_forward(p->d_out, NULL, p->d_inp, p->d_weight, NULL, p->T, p->C, p->OC, p->ldo, p->ldi, p->ldw, stream);
+}
 static void forward_bias(Problem* p, cudaStream_t stream) {
     matmul_forward(p->d_out, NULL, p->d_inp, p->d_weight, p->d_bias, p->T, p->C, p->OC, p->ldo, p->ldi, p->ldw, stream);
 }
 static void forward_gelu(Problem* p, cudaStream_t stream) {
-    matmul_forward(p->d_out, p->d_pre, p->d_inp, p->d_weight, p->d_bias, p->T, p->C, p->OC, p->ldo, p->ldi, p->ldw, stream);
+    matmul_forward(p->d_out, p->d_pre, p->d_inp, p->d_weight, p->d_bias, p->T, p->C, p->OC, p->ldo, p->ldi, p->ldw,
+                   stream);
 }
 static void backward_input(Problem* p, cudaStream_t stream) {
-    matmul_backward_input(p->d_dinp, p->d_dout, p->d_weight, NULL, p->T, p->C, p->OC, p->ldi, p->ldo, p->ldw, false, stream);
+    matmul_backward_input(p->d_dinp, p->d_dout, p->d_weight, NULL, p->T, p->C, p->OC, p->ldi, p->ldo, p->ldw, false,
+                          stream);
 }
 static void backward_gelu(Problem* p, cudaStream_t stream) {
-    matmul_backward_input(p->d_dinp, p->d_dout, p->d_weight, p->d_pre_c, p->T, p->C, p->OC, p->ldi, p->ldo, p->ldw, false, stream);
+    matmul_backward_input(p->d_dinp, p->d_dout, p->d_weight, p->d_pre_c, p->T, p->C, p->OC, p->ldi, p->ldo, p->ldw,
+                          false, stream);
 }
-static void backward_weight(Problem* p, cudaStream_t stream) { matmul_backward_weight(p->d_dweight, p->d_dout, p->d_inp, p->T, p->C, p->OC, p->ldi, p->ldo, stream); }
+static void backward_weight(Problem* p, cudaStream_t stream) {
+    matmul_backward_weight(p->d_dweight, p->d_dout, p->d_inp, p->T, p->C, p->OC, p->ldi, p->ldo, stream);
+}
 static void naive_forward(Problem* p, cudaStream_t stream) {
-    LAUNCH(naive_forward_kernel, dim3(CEIL_DIV(p->OC, 128), p->T), 128, 0, stream, p->d_out, p->d_inp, p->d_weight, p->d_bias, p->T, p->C, p->OC, p->ldo, p->ldi, p->ldw);
+    LAUNCH(naive_forward_kernel, dim3(CEIL_DIV(p->OC, 128), p->T), 128, 0, stream, p->d_out, p->d_inp, p->d_weight,
+           p->d_bias, p->T, p->C, p->OC, p->ldo, p->ldi, p->ldw);
 }
-static void backward_bias(Problem* p, cudaStream_t stream) { matmul_backward_bias(p->d_dbias, p->d_scratch, p->d_dout, p->T, p->OC, p->ldo, stream); }
-static void naive_bias(Problem* p, cudaStream_t stream) { LAUNCH(naive_bias_kernel, CEIL_DIV(p->OC, 128), 128, 0, stream, p->d_dbias, p->d_dout, p->T, p->OC, p->ldo); }
+static void backward_bias(Problem* p, cudaStream_t stream) {
+    matmul_backward_bias(p->d_dbias, p->d_scratch, p->d_dout, p->T, p->OC, p->ldo, stream);
+}
+static void naive_bias(Problem* p, cudaStream_t stream) {
+    LAUNCH(naive_bias_kernel, CEIL_DIV(p->OC, 128), 128, 0, stream, p->d_dbias, p->d_dout, p->T, p->OC, p->ldo);
+}
 
 static double flop_rate(Problem* p, Pass pass) {
     Timed timed = {p, pass};
@@ -286,8 +327,8 @@ static double flop_rate(Problem* p, Pass pass) {
 }
 
 static void benchmark(int T, int C, int OC) {
-    // One large square product stands for the device's matrix peak. It is measured with operands of the same random kind: zeros draw less
-    // power and run at higher clocks.
+    // One large square product stands for the device's matrix peak. It is measured with operands of the same random
+    // kind: zeros draw less power and run at higher clocks.
 #ifdef __CUDACC__
     const int square = 8192;
 #else
@@ -296,13 +337,20 @@ static void benchmark(int T, int C, int OC) {
     Problem big = problem_create(square, square, square, 0);
     double ceiling = flop_rate(&big, forward);
     harness_release();
-    printf("matmul " FLOATX_NAME ", %d tokens, %d inputs, %d outputs; ceiling: %d³ at %.1f GFLOP/s\n", T, C, OC, square, ceiling * 1e-9);
+    printf("matmul " FLOATX_NAME ", %d tokens, %d inputs, %d outputs; ceiling: %d³ at %.1f GFLOP/s\n", T, C, OC, square,
+           ceiling * 1e-9);
     Problem p = problem_create(T, C, OC, 0);
-    static const struct { const char* name; Pass pass; } rows[] = {{"naive forward", naive_forward}, {"forward", forward}, {"forward + bias", forward_bias},
-        {"forward + bias + GELU", forward_gelu}, {"backward input", backward_input}, {"backward input + GELU", backward_gelu}, {"backward weight", backward_weight}};
+    static const struct {
+        const char* name;
+        Pass pass;
+    } rows[] = {{"naive forward", naive_forward},    {"forward", forward},
+                {"forward + bias", forward_bias},    {"forward + bias + GELU", forward_gelu},
+                {"backward input", backward_input},  {"backward input + GELU", backward_gelu},
+                {"backward weight", backward_weight}};
     for (auto& row : rows) {
         double rate = flop_rate(&p, row.pass);
-        printf("  %-32s %10.3f ms %9.1f GFLOP/s %5.1f%% of the large product\n", row.name, 2e3 * T * C * OC / rate, rate * 1e-9, 100.0 * rate / ceiling);
+        printf("  %-32s %10.3f ms %9.1f GFLOP/s %5.1f%% of the large product\n", row.name, 2e3 * T * C * OC / rate,
+               rate * 1e-9, 100.0 * rate / ceiling);
     }
     Timed naive = {&p, naive_bias}, winner = {&p, backward_bias};
     harness_report("naive bias gradient", timed_run, &naive, (double)T * OC * sizeof(floatX));
@@ -316,7 +364,9 @@ int main(int argc, char** argv) {
 #else
     int T = 256, C = 256, OC = 1024;
 #endif
-    const HarnessOption options[] = {{"--tokens", &T, 1, "rows"}, {"--width", &C, 8, "inputs, a multiple of 8"}, {"--outputs", &OC, 8, "outputs, a multiple of 8"}};
+    const HarnessOption options[] = {{"--tokens", &T, 1, "rows"},
+                                     {"--width", &C, 8, "inputs, a multiple of 8"},
+                                     {"--outputs", &OC, 8, "outputs, a multiple of 8"}};
     harness_options(argc, argv, options, 3);
     matmul_create();
     if (harness_check) run_checks();

@@ -1,7 +1,8 @@
 /*
-The first tensor of a table that holds a NaN or an infinity: the naive kernel (a launch a tensor, a thread an element), the winner of seal_kernels.
-  nonfinite --check [--small]            a planted NaN or infinity at every interesting place (--small: for sanitizers)
-  nonfinite [--layers N] [--width N]     speed over a table of GPT-2's shape, with the share of a plain copy's bandwidth
+The first tensor of a table that holds a NaN or an infinity: the naive kernel (a launch a tensor, a thread an element),
+the winner of seal_kernels. nonfinite --check [--small]            a planted NaN or infinity at every interesting place
+(--small: for sanitizers) nonfinite [--layers N] [--width N]     speed over a table of GPT-2's shape, with the share of
+a plain copy's bandwidth
 */
 // defines: table_create, harness_*, find_nonfinite
 #include "tensor_table.h"
@@ -50,7 +51,9 @@ static void check_table(const char* name, const int64_t* sizes, int n) {
                 found = found && find(&t, params) == r && find(&t, !params) == n;
                 plant(&t, r, places[i], before, params, &ignored);
             }
-            if (sizes[r] > 0) check(found, "%s: %s of tensor %d, %lld elements, and of no other", name, params ? "parameters" : "gradients", r, (long long)sizes[r]);
+            if (sizes[r] > 0)
+                check(found, "%s: %s of tensor %d, %lld elements, and of no other", name,
+                      params ? "parameters" : "gradients", r, (long long)sizes[r]);
         }
     }
     float before;
@@ -60,11 +63,16 @@ static void check_table(const char* name, const int64_t* sizes, int n) {
     harness_release();
 }
 
-typedef struct { Table* t; int* first; bool naive; } Timed;
+typedef struct {
+    Table* t;
+    int* first;
+    bool naive;
+} Timed;
 static void timed_run(void* data, cudaStream_t stream) {
     Timed* d = (Timed*)data;
     if (!d->naive) return find_nonfinite(d->first, d->t->d_rows, d->t->n_rows, d->t->n_chunks, false, stream);
-    for (int r = 0; r < d->t->n_rows; r++) LAUNCH(naive_kernel, (unsigned)CEIL_DIV(d->t->rows[r].count, 256), 256, 0, stream, d->first, d->t->rows[r], r);
+    for (int r = 0; r < d->t->n_rows; r++)
+        LAUNCH(naive_kernel, (unsigned)CEIL_DIV(d->t->rows[r].count, 256), 256, 0, stream, d->first, d->t->rows[r], r);
 }
 
 int main(int argc, char** argv) {
@@ -73,7 +81,8 @@ int main(int argc, char** argv) {
 #else
     int layers = 4, C = 128;
 #endif
-    const HarnessOption options[] = {{"--layers", &layers, 1, "layers of the benchmark's table, at most 20"}, {"--width", &C, 8, "its width"}};
+    const HarnessOption options[] = {{"--layers", &layers, 1, "layers of the benchmark's table, at most 20"},
+                                     {"--width", &C, 8, "its width"}};
     harness_options(argc, argv, options, 2);
     if (harness_check) {
         check_table("small", table_small_sizes, sizeof(table_small_sizes) / sizeof(table_small_sizes[0]));
@@ -83,7 +92,8 @@ int main(int argc, char** argv) {
     int64_t counts[256];
     Table t = table_create(counts, table_benchmark_sizes(counts, layers < 20 ? layers : 20, C));
     Timed naive = {&t, harness_device<int>(1), true}, winner = {&t, naive.first, false};
-    printf("non-finite numbers, " FLOATX_NAME " build, %lld gradients in %d tensors\n", (long long)t.n_elements, t.n_rows);
+    printf("non-finite numbers, " FLOATX_NAME " build, %lld gradients in %d tensors\n", (long long)t.n_elements,
+           t.n_rows);
     harness_report("naive, a launch a tensor", timed_run, &naive, (double)t.n_elements * sizeof(float));
     harness_report("one launch", timed_run, &winner, (double)t.n_elements * sizeof(float));
     harness_release();

@@ -1,8 +1,8 @@
 /*
-RMSnorm, forward (alone and fused with the residual) and backward: the naive kernels (one thread a row, then one thread a column), the winner of
-seal_kernels, and a double-precision reference fed the same rounded inputs.
-  rmsnorm --check [--small]          against the reference, backward also by finite differences (--small: for sanitizers)
-  rmsnorm [--tokens N] [--width N]   speed, with the share of a plain copy's bandwidth
+RMSnorm, forward (alone and fused with the residual) and backward: the naive kernels (one thread a row, then one thread
+a column), the winner of seal_kernels, and a double-precision reference fed the same rounded inputs. rmsnorm --check
+[--small]          against the reference, backward also by finite differences (--small: for sanitizers) rmsnorm
+[--tokens N] [--width N]   speed, with the share of a plain copy's bandwidth
 */
 // defines: harness_*, check
 #include "harness.h"
@@ -11,10 +11,12 @@ seal_kernels, and a double-precision reference fed the same rounded inputs.
 
 #define EPS 1e-5f
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
-// naive kernels. Neighbouring threads read addresses a whole row apart, and the columns of dweight are summed by one thread each.
+// ---------------------------------------------------------------------------------------------------
+// naive kernels. Neighbouring threads read addresses a whole row apart, and the columns of dweight are summed by one
+// thread each.
 
-static __global__ void naive_forward_kernel(floatX* out, float* rstd, const floatX* inp, const floatX* weight, int T, int C, int ldo) {
+static __global__ void naive_forward_kernel(floatX* out, float* rstd, const floatX* inp, const floatX* weight, int T,
+                                            int C, int ldo) {
     int t = blockIdx.x * blockDim.x + threadIdx.x;
     if (t >= T) return;
     const floatX* x = inp + (size_t)t * C;
@@ -25,7 +27,8 @@ static __global__ void naive_forward_kernel(floatX* out, float* rstd, const floa
     rstd[t] = s;
 }
 
-static __global__ void naive_dinp_kernel(floatX* dinp, const floatX* dout, const floatX* inp, const floatX* weight, const float* rstd, int T, int C, int ldd) {
+static __global__ void naive_dinp_kernel(floatX* dinp, const floatX* dout, const floatX* inp, const floatX* weight,
+                                         const float* rstd, int T, int C, int ldd) {
     int t = blockIdx.x * blockDim.x + threadIdx.x;
     if (t >= T) return;
     const floatX* x = inp + (size_t)t * C;
@@ -34,17 +37,20 @@ static __global__ void naive_dinp_kernel(floatX* dinp, const floatX* dout, const
     for (int c = 0; c < C; c++) sum += to_float(weight[c]) * to_float(d[c]) * to_float(x[c]) * rstd[t];
     for (int c = 0; c < C; c++) {
         floatX* p = dinp + (size_t)t * C + c;
-        *p = from_float<floatX>(to_float(*p) + (to_float(weight[c]) * to_float(d[c]) - to_float(x[c]) * rstd[t] * sum / C) * rstd[t]);
+        *p = from_float<floatX>(to_float(*p) +
+                                (to_float(weight[c]) * to_float(d[c]) - to_float(x[c]) * rstd[t] * sum / C) * rstd[t]);
     }
 }
 
-static __global__ void naive_dweight_kernel(float* dweight, const floatX* dout, const floatX* inp, const float* rstd, int T, int C, int ldd) {
+static __global__ void naive_dweight_kernel(float* dweight, const floatX* dout, const floatX* inp, const float* rstd,
+                                            int T, int C, int ldd) {
     int c = blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= C) return;
-    for (int t = 0; t < T; t++) dweight[c] += to_float(dout[(size_t)t * ldd + c]) * to_float(inp[(size_t)t * C + c]) * rstd[t];
+    for (int t = 0; t < T; t++)
+        dweight[c] += to_float(dout[(size_t)t * ldd + c]) * to_float(inp[(size_t)t * C + c]) * rstd[t];
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // one problem: host copies of what the device holds, and the reference
 
 typedef struct {
@@ -55,8 +61,13 @@ typedef struct {
     float *d_rstd, *d_dweight, *d_scratch;
 } Problem;
 
-typedef struct { double *residual, *out, *rstd, *dinp, *dweight; } Reference;
-typedef struct { float *residual, *out, *rstd, *dinp, *dweight; bool tails_kept; } Result;
+typedef struct {
+    double *residual, *out, *rstd, *dinp, *dweight;
+} Reference;
+typedef struct {
+    float *residual, *out, *rstd, *dinp, *dweight;
+    bool tails_kept;
+} Result;
 
 static Problem problem_create(int T, int C, int pad, bool fused) {
     size_t n = (size_t)T * C;
@@ -83,7 +94,8 @@ static Problem problem_create(int T, int C, int pad, bool fused) {
 static Reference reference_create(const Problem* p) {
     int T = p->T, C = p->C;
     size_t n = (size_t)T * C;
-    Reference r = {harness_host<double>(n), harness_host<double>(n), harness_host<double>(T), harness_host<double>(n), harness_host<double>(C)};
+    Reference r = {harness_host<double>(n), harness_host<double>(n), harness_host<double>(T), harness_host<double>(n),
+                   harness_host<double>(C)};
     for (int t = 0; t < T; t++) {
         double *x = r.residual + (size_t)t * C, *dinp = r.dinp + (size_t)t * C, squares = 0.0, sum = 0.0;
         const float* dout = p->dout + (size_t)t * C;
@@ -99,36 +111,44 @@ static Reference reference_create(const Problem* p) {
             r.dweight[c] += dout[c] * norm;
             sum += (double)dout[c] * p->weight[c] * norm / C;
         }
-        for (int c = 0; c < C; c++) dinp[c] = p->dinp[(size_t)t * C + c] + rstd * ((double)dout[c] * p->weight[c] - x[c] * rstd * sum);
+        for (int c = 0; c < C; c++)
+            dinp[c] = p->dinp[(size_t)t * C + c] + rstd * ((double)dout[c] * p->weight[c] - x[c] * rstd * sum);
         r.rstd[t] = rstd;
     }
     return r;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // the two contenders behind one signature
 
 typedef void (*Pass)(Problem* p, cudaStream_t stream);
 
 static void winner_forward(Problem* p, cudaStream_t stream) {
-    if (p->fused) fused_residual_rmsnorm_forward(p->d_residual, p->d_out, p->d_rstd, p->d_inp1, p->d_inp2, p->d_weight, p->T, p->C, p->ldo, EPS, stream);
+    if (p->fused)
+        fused_residual_rmsnorm_forward(p->d_residual, p->d_out, p->d_rstd, p->d_inp1, p->d_inp2, p->d_weight, p->T,
+                                       p->C, p->ldo, EPS, stream);
     else rmsnorm_forward(p->d_out, p->d_rstd, p->d_inp1, p->d_weight, p->T, p->C, p->ldo, EPS, stream);
 }
 static void winner_backward(Problem* p, cudaStream_t stream) {
-    rmsnorm_backward(p->d_dinp, p->d_dweight, p->d_scratch, p->d_dout, p->fused ? p->d_residual : p->d_inp1, p->d_weight, p->d_rstd, p->T, p->C, p->ldd, stream);
+    rmsnorm_backward(p->d_dinp, p->d_dweight, p->d_scratch, p->d_dout, p->fused ? p->d_residual : p->d_inp1,
+                     p->d_weight, p->d_rstd, p->T, p->C, p->ldd, stream);
 }
 static void frozen_backward(Problem* p, cudaStream_t stream) {
-    rmsnorm_backward(p->d_dinp, NULL, NULL, p->d_dout, p->fused ? p->d_residual : p->d_inp1, p->d_weight, p->d_rstd, p->T, p->C, p->ldd, stream);
+    rmsnorm_backward(p->d_dinp, NULL, NULL, p->d_dout, p->fused ? p->d_residual : p->d_inp1, p->d_weight, p->d_rstd,
+                     p->T, p->C, p->ldd, stream);
 }
 static void naive_forward(Problem* p, cudaStream_t stream) {
-    LAUNCH(naive_forward_kernel, CEIL_DIV(p->T, 128), 128, 0, stream, p->d_out, p->d_rstd, p->d_inp1, p->d_weight, p->T, p->C, p->ldo);
+    LAUNCH(naive_forward_kernel, CEIL_DIV(p->T, 128), 128, 0, stream, p->d_out, p->d_rstd, p->d_inp1, p->d_weight, p->T,
+           p->C, p->ldo);
 }
 static void naive_backward(Problem* p, cudaStream_t stream) {
-    LAUNCH(naive_dinp_kernel, CEIL_DIV(p->T, 128), 128, 0, stream, p->d_dinp, p->d_dout, p->d_inp1, p->d_weight, p->d_rstd, p->T, p->C, p->ldd);
-    LAUNCH(naive_dweight_kernel, CEIL_DIV(p->C, 128), 128, 0, stream, p->d_dweight, p->d_dout, p->d_inp1, p->d_rstd, p->T, p->C, p->ldd);
+    LAUNCH(naive_dinp_kernel, CEIL_DIV(p->T, 128), 128, 0, stream, p->d_dinp, p->d_dout, p->d_inp1, p->d_weight,
+           p->d_rstd, p->T, p->C, p->ldd);
+    LAUNCH(naive_dweight_kernel, CEIL_DIV(p->C, 128), 128, 0, stream, p->d_dweight, p->d_dout, p->d_inp1, p->d_rstd,
+           p->T, p->C, p->ldd);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // checks
 
 // Backward runs `times` times; dinp and dweight gather every one of them.
@@ -163,12 +183,17 @@ static void check_result(const char* name, const Problem* p, const Result* a, co
 
 static bool same_bits(const Problem* p, const Result* a, const Result* b) {
     size_t n = (size_t)p->T * p->C * sizeof(float);
-    return !memcmp(a->out, b->out, n) && !memcmp(a->dinp, b->dinp, n) && !memcmp(a->dweight, b->dweight, p->C * sizeof(float));
+    return !memcmp(a->out, b->out, n) && !memcmp(a->dinp, b->dinp, n) &&
+           !memcmp(a->dweight, b->dweight, p->C * sizeof(float));
 }
 
 #ifndef PRECISION_BF16
 // Σ out ∘ dout as a function of one of its two arguments
-typedef struct { Problem* p; floatX** argument; size_t n; } Slope;
+typedef struct {
+    Problem* p;
+    floatX** argument;
+    size_t n;
+} Slope;
 static double slope_value(void* data, const float* x) {
     Slope* s = (Slope*)data;
     bool tails;
@@ -185,8 +210,13 @@ static void check_slopes(const char* name, Problem* p, const Result* r) {
     size_t n = (size_t)p->T * p->C;
     float* dinp = harness_host<float>(n);
     for (size_t i = 0; i < n; i++) dinp[i] = r->dinp[i] - p->dinp[i];
-    struct { const char* name; floatX** argument; const float *x, *gradient; size_t n; } arguments[] = {
-        {"dinp", &p->d_inp1, p->inp1, dinp, n}, {"dweight", &p->d_weight, p->weight, r->dweight, (size_t)p->C}};
+    struct {
+        const char* name;
+        floatX** argument;
+        const float *x, *gradient;
+        size_t n;
+    } arguments[] = {{"dinp", &p->d_inp1, p->inp1, dinp, n},
+                     {"dweight", &p->d_weight, p->weight, r->dweight, (size_t)p->C}};
     for (auto& a : arguments) {
         Slope slope = {p, a.argument, a.n};
         harness_check_slope(harness_name(name, a.name), slope_value, &slope, a.x, a.gradient, a.n, 1e-2f);
@@ -194,20 +224,26 @@ static void check_slopes(const char* name, Problem* p, const Result* r) {
 }
 #endif
 
-static const struct { const char* name; int T, C, pad; bool fused, naive, small; } cases[] = {
+static const struct {
+    const char* name;
+    int T, C, pad;
+    bool fused, naive, small;
+} cases[] = {
     {"T1-C8", 1, 8, 8, false, true, true},
-    {"T37-C264", 37, 264, 8, true, false, true},        // the last vectors of some lanes are empty
-    {"T5-C1280", 5, 1280, 64, true, false, true},       // two warps a row
-    {"T301-C1024", 301, 1024, 0, false, true, false},   // every lane full
-    {"T67-C4096", 67, 4096, 64, true, false, false},    // four warps a row
-    {"T33-C8192", 33, 8192, 8, false, false, false},    // eight
-    {"T17001-C8", 17001, 8, 8, false, false, false},    // more rows than the most blocks of backward have at the least a block
+    {"T37-C264", 37, 264, 8, true, false, true},       // the last vectors of some lanes are empty
+    {"T5-C1280", 5, 1280, 64, true, false, true},      // two warps a row
+    {"T301-C1024", 301, 1024, 0, false, true, false},  // every lane full
+    {"T67-C4096", 67, 4096, 64, true, false, false},   // four warps a row
+    {"T33-C8192", 33, 8192, 8, false, false, false},   // eight
+    {"T17001-C8", 17001, 8, 8, false, false,
+     false},  // more rows than the most blocks of backward have at the least a block
 };
 
 static void check_case(const char* name, int T, int C, int pad, bool fused, bool naive) {
     Problem p = problem_create(T, C, pad, fused);
     Reference reference = reference_create(&p);
-    Result first = run(&p, winner_forward, winner_backward, 1), second = run(&p, winner_forward, winner_backward, 1), twice = run(&p, winner_forward, winner_backward, 2);
+    Result first = run(&p, winner_forward, winner_backward, 1), second = run(&p, winner_forward, winner_backward, 1),
+           twice = run(&p, winner_forward, winner_backward, 2);
     check_result(name, &p, &first, &reference);
     check(same_bits(&p, &first, &second), "%s: two equal runs give equal bits", name);
     bool doubled = true, untouched = true;
@@ -215,7 +251,8 @@ static void check_case(const char* name, int T, int C, int pad, bool fused, bool
     check(doubled, "%s: accumulating twice doubles dweight", name);
     Result frozen = run(&p, winner_forward, frozen_backward, 1);
     for (int c = 0; c < C; c++) untouched = untouched && frozen.dweight[c] == 0.0f;
-    check(untouched && !memcmp(frozen.dinp, first.dinp, sizeof(float) * T * C), "%s: a frozen norm has the same dinp, and no dweight", name);
+    check(untouched && !memcmp(frozen.dinp, first.dinp, sizeof(float) * T * C),
+          "%s: a frozen norm has the same dinp, and no dweight", name);
 #ifndef PRECISION_BF16
     check_slopes(name, &p, &first);
 #endif
@@ -226,19 +263,31 @@ static void check_case(const char* name, int T, int C, int pad, bool fused, bool
     harness_release();
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // benchmark
 
-typedef struct { Problem* p; Pass pass; } Timed;
+typedef struct {
+    Problem* p;
+    Pass pass;
+} Timed;
 static void timed_run(void* data, cudaStream_t stream) { ((Timed*)data)->pass(((Timed*)data)->p, stream); }
 
 static void benchmark(int T, int C) {
     printf("rmsnorm " FLOATX_NAME ", %d tokens of width %d\n", T, C);
     Problem p = problem_create(T, C, 0, false);
     double tensor = (double)T * C * sizeof(floatX);
-    struct { const char* name; bool fused; Pass pass; double tensors; } rows[] = {
-        {"naive forward", false, naive_forward, 2},   {"forward", false, winner_forward, 2},   {"fused residual + forward", true, winner_forward, 4},
-        {"naive backward", false, naive_backward, 4}, {"backward", false, winner_backward, 4}, {"backward, frozen", false, frozen_backward, 4},
+    struct {
+        const char* name;
+        bool fused;
+        Pass pass;
+        double tensors;
+    } rows[] = {
+        {"naive forward", false, naive_forward, 2},
+        {"forward", false, winner_forward, 2},
+        {"fused residual + forward", true, winner_forward, 4},
+        {"naive backward", false, naive_backward, 4},
+        {"backward", false, winner_backward, 4},
+        {"backward, frozen", false, frozen_backward, 4},
     };
     for (auto& row : rows) {
         Timed timed = {&p, row.pass};
@@ -254,7 +303,8 @@ int main(int argc, char** argv) {
 #else
     int T = 512, C = 4096;
 #endif
-    const HarnessOption options[] = {{"--tokens", &T, 1, "rows"}, {"--width", &C, 8, "elements of a row, a multiple of 8"}};
+    const HarnessOption options[] = {{"--tokens", &T, 1, "rows"},
+                                     {"--width", &C, 8, "elements of a row, a multiple of 8"}};
     harness_options(argc, argv, options, 2);
     if (!harness_check) {
         benchmark(T, C / VEC * VEC);

@@ -1,8 +1,8 @@
 /*
-The next token from logits: the naive kernel (one thread a row, which looks for the largest probability again and again until enough are kept), the winner of
-seal_kernels, and a double-precision reference that sorts. The distribution of many draws is held against exact probabilities by a chi-square test.
-  sampling --check [--small]             (--small: for sanitizers)
-  sampling [--rows N] [--vocabulary N]   speed, with the share of a plain copy's bandwidth
+The next token from logits: the naive kernel (one thread a row, which looks for the largest probability again and again
+until enough are kept), the winner of seal_kernels, and a double-precision reference that sorts. The distribution of
+many draws is held against exact probabilities by a chi-square test. sampling --check [--small]             (--small:
+for sanitizers) sampling [--rows N] [--vocabulary N]   speed, with the share of a plain copy's bandwidth
 */
 #include <algorithm>
 // defines: harness_*, check
@@ -10,10 +10,11 @@ seal_kernels, and a double-precision reference that sorts. The distribution of m
 // defines: draw_tokens, SampleSettings
 #include "kernels.h"
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // naive kernel: no penalty, no top-k; kept tokens are marked by a negative probability
 
-static __global__ void naive_kernel(int* tokens, float* probabilities, const floatX* logits, const float* uniform, float temperature, float top_p, int n, int V, int Vp) {
+static __global__ void naive_kernel(int* tokens, float* probabilities, const floatX* logits, const float* uniform,
+                                    float temperature, float top_p, int n, int V, int Vp) {
     int row = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= n) return;
     const floatX* x = logits + (size_t)row * Vp;
@@ -36,7 +37,7 @@ static __global__ void naive_kernel(int* tokens, float* probabilities, const flo
     }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // one problem
 
 typedef struct {
@@ -74,11 +75,12 @@ static int* run(Problem* p, SampleSettings s) {
     p->d_seen = harness_copy(p->seen, (size_t)p->n * SAMPLE_SEEN_WORDS(p->V));
     harness_poison(p->d_tokens, p->n);
     harness_poison(p->d_probabilities, (size_t)p->n * p->Vp);
-    draw_tokens(p->d_tokens, p->d_probabilities, p->d_logits, p->d_seen, p->d_slots, p->d_uniform, s, p->n, p->V, p->Vp, 0);
+    draw_tokens(p->d_tokens, p->d_probabilities, p->d_logits, p->d_seen, p->d_slots, p->d_uniform, s, p->n, p->V, p->Vp,
+                0);
     return harness_fetch(p->d_tokens, p->n);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // reference
 
 static double penalised(const Problem* p, int row, int v, float penalty) {
@@ -87,11 +89,12 @@ static double penalised(const Problem* p, int row, int v, float penalty) {
     return !seen ? x : x < 0 ? x * penalty : x / penalty;
 }
 
-// probability (V) of every token in a row, 0 where it is not kept. Returns the probability of the token at top_p's cut where rounding may keep one more or less of
-// them, else 0.
+// probability (V) of every token in a row, 0 where it is not kept. Returns the probability of the token at top_p's cut
+// where rounding may keep one more or less of them, else 0.
 static double exact(const Problem* p, int row, SampleSettings s, double* probability) {
     int V = p->V, kept = 0, *order = (int*)malloc(sizeof(int) * V);
-    double highest = -INFINITY, total = 0.0, above = 0.0, mass = 0.0, margin = 1.0, *x = (double*)malloc(sizeof(double) * V);
+    double highest = -INFINITY, total = 0.0, above = 0.0, mass = 0.0, margin = 1.0,
+           *x = (double*)malloc(sizeof(double) * V);
     for (int v = 0; v < V; v++) {
         x[v] = penalised(p, row, v, s.repetition_penalty);
         highest = fmax(highest, x[v]);
@@ -116,15 +119,20 @@ static double exact(const Problem* p, int row, SampleSettings s, double* probabi
     return margin < 1e-5 ? cut : 0.0;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // checks
 
-static const struct { const char* name; SampleSettings s; } settings[] = {
-    {"plain", {false, 1.0f, 1.0f, 0, 1.0f}},          {"top-p 0.9", {false, 1.0f, 0.9f, 0, 1.0f}},          {"top-k 7", {false, 1.0f, 1.0f, 7, 1.0f}},
-    {"temperature 0.3", {false, 0.3f, 1.0f, 0, 1.0f}}, {"penalty 1.2", {false, 1.0f, 1.0f, 0, 1.2f}}, {"all of them", {false, 0.7f, 0.8f, 20, 1.3f}},
+static const struct {
+    const char* name;
+    SampleSettings s;
+} settings[] = {
+    {"plain", {false, 1.0f, 1.0f, 0, 1.0f}},       {"top-p 0.9", {false, 1.0f, 0.9f, 0, 1.0f}},
+    {"top-k 7", {false, 1.0f, 1.0f, 7, 1.0f}},     {"temperature 0.3", {false, 0.3f, 1.0f, 0, 1.0f}},
+    {"penalty 1.2", {false, 1.0f, 1.0f, 0, 1.2f}}, {"all of them", {false, 0.7f, 0.8f, 20, 1.3f}},
 };
 
-// The random number must lie in the token's share of the reference's distribution, up to the rounding of fp32 sums and to a token more or less at the cut.
+// The random number must lie in the token's share of the reference's distribution, up to the rounding of fp32 sums and
+// to a token more or less at the cut.
 static void check_tokens(const char* name, int n, int V, float spread) {
     Problem p = problem_create(n, V, spread);
     double* probability = harness_host<double>(V);
@@ -136,18 +144,21 @@ static void check_tokens(const char* name, int n, int V, float spread) {
             double cut = exact(&p, i, c.s, probability), slack = 2e-5 + cut, before = 0.0;
             int t = tokens[i];
             for (int v = 0; v < t; v++) before += probability[v];
-            wrong += t < 0 || t >= V || (probability[t] == 0.0 && cut == 0.0) || p.uniform[i] < before - slack || p.uniform[i] > before + probability[t] + slack;
+            wrong += t < 0 || t >= V || (probability[t] == 0.0 && cut == 0.0) || p.uniform[i] < before - slack ||
+                     p.uniform[i] > before + probability[t] + slack;
             widest = fmax(widest, slack);
             unmarked += t < 0 || t >= V || !(seen[(size_t)(n - 1 - i) * SAMPLE_SEEN_WORDS(V) + t / 32] >> t % 32 & 1);
         }
-        check(wrong == 0 && widest < 0.1, "%s, %s: every token is the reference's, up to %.0e of the mass", name, c.name, widest);
+        check(wrong == 0 && widest < 0.1, "%s, %s: every token is the reference's, up to %.0e of the mass", name,
+              c.name, widest);
         check(unmarked == 0, "%s, %s: every token drawn is marked as seen", name, c.name);
         check(!memcmp(tokens, again, n * sizeof(int)), "%s, %s: two equal runs give equal tokens", name, c.name);
     }
     harness_release();
 }
 
-// Many draws from one row: Σ (observed − expected)² / expected against its own mean and spread (df ± √(2 df)); rare tokens are taken together.
+// Many draws from one row: Σ (observed − expected)² / expected against its own mean and spread (df ± √(2 df)); rare
+// tokens are taken together.
 static void check_distribution(int V, int draws) {
     for (auto& c : settings) {
         Problem p = problem_create(draws, V, 1.5f);
@@ -167,17 +178,26 @@ static void check_distribution(int V, int draws) {
         }
         if (rare >= 1.0) chi += (rare_seen - rare) * (rare_seen - rare) / rare, cells++;
         double freedom = cells - 1;
-        check(outside == 0 && freedom >= 2 && fabs(chi - freedom) < 4.5 * sqrt(2.0 * freedom), "%d draws, %s: chi-square %.1f at %g degrees of freedom, %d tokens outside", draws,
-              c.name, chi, freedom, outside);
+        check(outside == 0 && freedom >= 2 && fabs(chi - freedom) < 4.5 * sqrt(2.0 * freedom),
+              "%d draws, %s: chi-square %.1f at %g degrees of freedom, %d tokens outside", draws, c.name, chi, freedom,
+              outside);
         harness_release();
     }
 }
 
-typedef struct { float logits[10]; float uniform; SampleSettings s; int expected; const char* what; } Edge;
+typedef struct {
+    float logits[10];
+    float uniform;
+    SampleSettings s;
+    int expected;
+    const char* what;
+} Edge;
 static void check_edges(void) {
     const float no = -INFINITY;
-    const SampleSettings greedy = {true, 1.0f, 1.0f, 0, 1.0f}, plain = {false, 1.0f, 1.0f, 0, 1.0f}, tiny = {false, 1.0f, 1e-6f, 0, 1.0f}, half = {false, 1.0f, 0.5f, 0, 1.0f};
-    const SampleSettings one = {false, 1.0f, 1.0f, 1, 1.0f}, many = {false, 1.0f, 1.0f, 99, 1.0f}, cold = {false, 1e-3f, 1.0f, 0, 1.0f}, whole = {false, 1.0f, 1.5f, 0, 1.0f};
+    const SampleSettings greedy = {true, 1.0f, 1.0f, 0, 1.0f}, plain = {false, 1.0f, 1.0f, 0, 1.0f},
+                         tiny = {false, 1.0f, 1e-6f, 0, 1.0f}, half = {false, 1.0f, 0.5f, 0, 1.0f};
+    const SampleSettings one = {false, 1.0f, 1.0f, 1, 1.0f}, many = {false, 1.0f, 1.0f, 99, 1.0f},
+                         cold = {false, 1e-3f, 1.0f, 0, 1.0f}, whole = {false, 1.0f, 1.5f, 0, 1.0f};
     const float end = 0.99999994f;
     const Edge edges[] = {
         {{0, 3, 1, 3, 2, 0, 0, 0, 0, 0}, 0, greedy, 1, "greedy takes the lowest of equals"},
@@ -224,28 +244,37 @@ static void check_naive(int n, int V) {
     Problem p = problem_create(n, V, 2.0f);
     SampleSettings s = settings[1].s;
     int *winner = run(&p, s), same = 0;
-    LAUNCH(naive_kernel, CEIL_DIV(n, 32), 32, 0, 0, p.d_tokens, p.d_probabilities, p.d_logits, p.d_uniform, s.temperature, s.top_p, n, V, p.Vp);
+    LAUNCH(naive_kernel, CEIL_DIV(n, 32), 32, 0, 0, p.d_tokens, p.d_probabilities, p.d_logits, p.d_uniform,
+           s.temperature, s.top_p, n, V, p.Vp);
     int* naive = harness_fetch(p.d_tokens, n);
     for (int i = 0; i < n; i++) same += winner[i] == naive[i];
     check(same >= n - 1 - n / 50, "the naive kernel draws the same tokens (%d of %d)", same, n);
     harness_release();
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 
-typedef struct { Problem* p; SampleSettings s; bool naive; } Timed;
+typedef struct {
+    Problem* p;
+    SampleSettings s;
+    bool naive;
+} Timed;
 static void timed_run(void* data, cudaStream_t stream) {
     Timed* t = (Timed*)data;
     Problem* p = t->p;
     if (t->naive)
-        LAUNCH(naive_kernel, CEIL_DIV(p->n, 32), 32, 0, stream, p->d_tokens, p->d_probabilities, p->d_logits, p->d_uniform, t->s.temperature, t->s.top_p, p->n, p->V, p->Vp);
-    else draw_tokens(p->d_tokens, p->d_probabilities, p->d_logits, p->d_seen, p->d_slots, p->d_uniform, t->s, p->n, p->V, p->Vp, stream);
+        LAUNCH(naive_kernel, CEIL_DIV(p->n, 32), 32, 0, stream, p->d_tokens, p->d_probabilities, p->d_logits,
+               p->d_uniform, t->s.temperature, t->s.top_p, p->n, p->V, p->Vp);
+    else
+        draw_tokens(p->d_tokens, p->d_probabilities, p->d_logits, p->d_seen, p->d_slots, p->d_uniform, t->s, p->n, p->V,
+                    p->Vp, stream);
 }
 
 int main(int argc, char** argv) {
 #ifdef __CUDACC__
     int n = 256, V = 128256;
-    const float spread = 200.0f;  // some hundred tokens hold 0.9 of the mass, as in a model's text; the naive kernel's thread of a row would take a minute over thousands
+    const float spread = 200.0f;  // some hundred tokens hold 0.9 of the mass, as in a model's text; the naive kernel's
+                                  // thread of a row would take a minute over thousands
 #else
     int n = 16, V = 50257;
     const float spread = 2.5f;
@@ -265,7 +294,11 @@ int main(int argc, char** argv) {
     }
     Problem p = problem_create(n, V, spread);
     double tensor = (double)n * p.Vp * sizeof(floatX);
-    Timed rows[] = {{&p, {true, 1.0f, 1.0f, 0, 1.0f}, false}, {&p, settings[0].s, false}, {&p, settings[1].s, true}, {&p, settings[1].s, false}, {&p, settings[5].s, false}};
+    Timed rows[] = {{&p, {true, 1.0f, 1.0f, 0, 1.0f}, false},
+                    {&p, settings[0].s, false},
+                    {&p, settings[1].s, true},
+                    {&p, settings[1].s, false},
+                    {&p, settings[5].s, false}};
     const char* names[] = {"greedy", "plain", "naive, top-p 0.9", "top-p 0.9", "all of them"};
     printf("sampling " FLOATX_NAME ", %d rows, vocabulary %d\n", n, V);
     for (int i = 0; i < 5; i++) harness_report(names[i], timed_run, &rows[i], tensor);

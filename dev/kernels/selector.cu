@@ -1,23 +1,23 @@
 /*
-The data selector ω: normalisation, weights of a batch and of its tokens, Δ, the gradient, and the optimizers that are not Adam; against a double-
-precision reference written from the formulas of the paper, the gradient also by finite differences of the mean of σ_i(ω) Δ_i. Everything is fp32 in
-both builds. The naive gradient is one thread for each logit, which sums S and looks for itself in the batch.
-  selector --check [--small]           against the reference (--small: for sanitizers)
-  selector [--samples N] [--batch N]   speed, with the share of a plain copy's bandwidth
+The data selector ω: normalisation, weights of a batch and of its tokens, Δ, the gradient, and the optimizers that are
+not Adam; against a double- precision reference written from the formulas of the paper, the gradient also by finite
+differences of the mean of σ_i(ω) Δ_i. Everything is fp32 in both builds. The naive gradient is one thread for each
+logit, which sums S and looks for itself in the batch. selector --check [--small]           against the reference
+(--small: for sanitizers) selector [--samples N] [--batch N]   speed, with the share of a plain copy's bandwidth
 */
 // defines: harness_*, check
 #include "harness.h"
 // defines: selector_*
 #include "kernels.h"
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // naive kernel
 
 static __device__ float naive_sigma(float omega, const float* stats, int N, SelectorActivation activation) {
     return activation == SELECTOR_SOFTMAX ? N * expf(omega - stats[0]) / stats[1] : 2.0f / (1.0f + expf(-omega));
 }
-static __global__ void naive_gradient_kernel(float* grad, const float* omega, const float* stats, const int* rows, const float* delta, int b, int N,
-                                             SelectorActivation activation) {
+static __global__ void naive_gradient_kernel(float* grad, const float* omega, const float* stats, const int* rows,
+                                             const float* delta, int b, int N, SelectorActivation activation) {
     int k = blockIdx.x * blockDim.x + threadIdx.x;
     if (k >= N) return;
     float S = 0.0f, mine = 0.0f, sigma = naive_sigma(omega[k], stats, N, activation);
@@ -28,7 +28,7 @@ static __global__ void naive_gradient_kernel(float* grad, const float* omega, co
     grad[k] = activation == SELECTOR_SOFTMAX ? sigma / b * (mine - S) : sigma * (1.0f - 0.5f * sigma) * mine / b;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // one problem
 
 typedef struct {
@@ -46,7 +46,8 @@ static Problem problem_create(int N, int b, float spread, SelectorActivation act
     p.omega = harness_randoms<float>(N, spread, 0.1f);
     p.delta = harness_randoms<float>(b, 0.5f, 1.5f);
     p.rows = harness_host<int>(b);
-    for (int i = 0; i < b; i++) p.rows[i] = i % 4 == 3 ? p.rows[i / 2] : (int)((harness_random() + 2.0f) * 1e6f) % N;  // some rows repeat
+    for (int i = 0; i < b; i++)
+        p.rows[i] = i % 4 == 3 ? p.rows[i / 2] : (int)((harness_random() + 2.0f) * 1e6f) % N;  // some rows repeat
     p.d_omega = harness_copy(p.omega, N);
     p.d_delta = harness_copy(p.delta, b);
     p.d_rows = harness_copy(p.rows, b);
@@ -62,10 +63,12 @@ static void weights(Problem* p, cudaStream_t stream) {
     selector_sigma(p->d_sigma, p->d_omega, p->d_stats, p->d_rows, p->b, p->N, p->activation, stream);
 }
 static void gradient(Problem* p, cudaStream_t stream) {
-    selector_gradient(p->d_grad, p->d_omega, p->d_stats, p->d_sigma, p->d_rows, p->d_delta, p->b, p->N, p->activation, stream);
+    selector_gradient(p->d_grad, p->d_omega, p->d_stats, p->d_sigma, p->d_rows, p->d_delta, p->b, p->N, p->activation,
+                      stream);
 }
 static void naive_gradient(Problem* p, cudaStream_t stream) {
-    LAUNCH(naive_gradient_kernel, CEIL_DIV(p->N, 256), 256, 0, stream, p->d_grad, p->d_omega, p->d_stats, p->d_rows, p->d_delta, p->b, p->N, p->activation);
+    LAUNCH(naive_gradient_kernel, CEIL_DIV(p->N, 256), 256, 0, stream, p->d_grad, p->d_omega, p->d_stats, p->d_rows,
+           p->d_delta, p->b, p->N, p->activation);
 }
 
 // σ of all N logits
@@ -74,14 +77,17 @@ static double* reference_sigma(const Problem* p, const float* omega) {
     for (int k = 0; k < p->N; k++) highest = fmax(highest, omega[k]);
     for (int k = 0; k < p->N; k++) sum += exp(omega[k] - highest);
     for (int k = 0; k < p->N; k++)
-        sigma[k] = p->activation == SELECTOR_SOFTMAX ? p->N * exp(omega[k] - highest) / sum : 2.0 / (1.0 + exp(-(double)omega[k]));
+        sigma[k] = p->activation == SELECTOR_SOFTMAX ? p->N * exp(omega[k] - highest) / sum
+                                                     : 2.0 / (1.0 + exp(-(double)omega[k]));
     return sigma;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // checks
 
-static double slope_value(void* data, const float* x) {  // mean over the batch of σ_i Δ_i, in double: the kernel's formula is what is on trial
+static double slope_value(
+    void* data,
+    const float* x) {  // mean over the batch of σ_i Δ_i, in double: the kernel's formula is what is on trial
     Problem* p = (Problem*)data;
     double *sigma = reference_sigma(p, x), sum = 0.0;
     for (int i = 0; i < p->b; i++) sum += sigma[p->rows[i]] * p->delta[i] / p->b;
@@ -93,12 +99,14 @@ static void check_gradient(const char* name, Problem* p, const float* got) {
     for (int i = 0; i < p->b; i++) {
         S += sigma[p->rows[i]] * p->delta[i] / p->N;
         double s = 1.0 / (1.0 + exp(-(double)p->omega[p->rows[i]]));
-        grad[p->rows[i]] += (p->activation == SELECTOR_SOFTMAX ? sigma[p->rows[i]] : 2.0 * s * (1.0 - s)) * p->delta[i] / p->b;
+        grad[p->rows[i]] += (p->activation == SELECTOR_SOFTMAX ? sigma[p->rows[i]] : 2.0 * s * (1.0 - s)) *
+                            p->delta[i] / p->b;
     }
     for (int k = 0; k < p->N && p->activation == SELECTOR_SOFTMAX; k++) grad[k] -= sigma[k] * S / p->b;
-    // Adam divides by a gradient's own size, so small entries count as much as large ones: the batch's rows and the others are held apart
-    float *apart[2] = {harness_host<float>(p->N), harness_host<float>(p->N)};
-    double *expected[2] = {harness_host<double>(p->N), harness_host<double>(p->N)};
+    // Adam divides by a gradient's own size, so small entries count as much as large ones: the batch's rows and the
+    // others are held apart
+    float* apart[2] = {harness_host<float>(p->N), harness_host<float>(p->N)};
+    double* expected[2] = {harness_host<double>(p->N), harness_host<double>(p->N)};
     bool* drawn = harness_host<bool>(p->N);
     for (int i = 0; i < p->b; i++) drawn[p->rows[i]] = true;
     for (int k = 0; k < p->N; k++) {
@@ -124,7 +132,8 @@ static void check_selector(const char* name, int N, int b, float spread, Selecto
     for (int i = 0; i < b; i++) of_batch[i] = sigma[p.rows[i]];
     check_close(harness_name(name, "sigma"), first[0][0], of_batch, b, 1e-5);
     check_gradient(name, &p, first[0][1]);
-    check(!memcmp(first[0][0], first[1][0], b * sizeof(float)) && !memcmp(first[0][1], first[1][1], N * sizeof(float)), "%s: two equal runs give equal bits", name);
+    check(!memcmp(first[0][0], first[1][0], b * sizeof(float)) && !memcmp(first[0][1], first[1][1], N * sizeof(float)),
+          "%s: two equal runs give equal bits", name);
     harness_check_slope(harness_name(name, "gradient"), slope_value, &p, p.omega, first[0][1], N, 1e-2f);
     if (naive) {
         naive_gradient(&p, 0);
@@ -137,16 +146,19 @@ static void check_selector(const char* name, int N, int b, float spread, Selecto
 static void check_limits(void) {
     const float omega[] = {200.0f, -200.0f, 199.0f, 0.0f, -1e30f};
     const int rows[] = {0, 1, 2, 3, 4};
-    float *d_omega = harness_copy(omega, 5), *d_stats = harness_device<float>(2), *d_sigma = harness_device<float>(5), *d_grad = harness_device<float>(5);
+    float *d_omega = harness_copy(omega, 5), *d_stats = harness_device<float>(2), *d_sigma = harness_device<float>(5),
+          *d_grad = harness_device<float>(5);
     float *zero = harness_host<float>(5), *d_zero = harness_copy(zero, 5);
     int* d_rows = harness_copy(rows, 5);
     selector_normalise(d_stats, harness_device<float>(selector_scratch(5)), d_omega, 5, 0);
     selector_sigma(d_sigma, d_omega, d_stats, d_rows, 5, 5, SELECTOR_SOFTMAX, 0);
     float* soft = harness_fetch(d_sigma, 5);
-    check(fabsf(soft[0] - 5.0f / (1.0f + expf(-1.0f))) < 1e-5f && soft[1] == 0.0f && soft[3] == 0.0f && soft[4] == 0.0f, "softmax of logits far apart: %g %g", soft[0], soft[2]);
+    check(fabsf(soft[0] - 5.0f / (1.0f + expf(-1.0f))) < 1e-5f && soft[1] == 0.0f && soft[3] == 0.0f && soft[4] == 0.0f,
+          "softmax of logits far apart: %g %g", soft[0], soft[2]);
     selector_sigma(d_sigma, d_omega, NULL, d_rows, 5, 5, SELECTOR_SIGMOID, 0);
     float* sigmoid = harness_fetch(d_sigma, 5);
-    check(sigmoid[0] == 2.0f && sigmoid[1] == 0.0f && sigmoid[3] == 1.0f && sigmoid[4] == 0.0f, "sigmoid of logits far from zero: %g %g", sigmoid[0], sigmoid[1]);
+    check(sigmoid[0] == 2.0f && sigmoid[1] == 0.0f && sigmoid[3] == 1.0f && sigmoid[4] == 0.0f,
+          "sigmoid of logits far from zero: %g %g", sigmoid[0], sigmoid[1]);
     bool still = true;
     for (int activation = 0; activation < 2; activation++) {
         selector_gradient(d_grad, d_omega, d_stats, d_sigma, d_rows, d_zero, 5, 5, (SelectorActivation)activation, 0);
@@ -158,20 +170,25 @@ static void check_limits(void) {
 }
 
 static void check_tokens_and_delta(void) {
-    const int start[] = {0, 3, 3, 40, 41, 120}, place[] = {1, 4, 2, 0, 3};  // five samples, the batch's first three are fine-tuning ones
-    const float coefficient[] = {0.5f, 2.0f, 0.25f, 1.0f, 3.0f}, sigma[] = {1.5f, 0.75f, 1.25f}, loss[] = {1.0f, 2.0f, 4.0f}, loss_hat[] = {0.5f, 2.0f, 1.0f};
+    const int start[] = {0, 3, 3, 40, 41, 120},
+              place[] = {1, 4, 2, 0, 3};  // five samples, the batch's first three are fine-tuning ones
+    const float coefficient[] = {0.5f, 2.0f, 0.25f, 1.0f, 3.0f}, sigma[] = {1.5f, 0.75f, 1.25f},
+                loss[] = {1.0f, 2.0f, 4.0f}, loss_hat[] = {0.5f, 2.0f, 1.0f};
     float *d_weight = harness_device<float>(121), *d_delta = harness_device<float>(3), *d_loss = harness_copy(loss, 3);
-    selector_token_weights(d_weight, harness_copy(sigma, 3), harness_copy(coefficient, 5), harness_copy(place, 5), harness_copy(start, 6), 5, 3, 0);
+    selector_token_weights(d_weight, harness_copy(sigma, 3), harness_copy(coefficient, 5), harness_copy(place, 5),
+                           harness_copy(start, 6), 5, 3, 0);
     float* weight = harness_fetch(d_weight, 121);
     bool good = isnan(weight[120]);
     for (int s = 0; s < 5; s++)
-        for (int i = start[s]; i < start[s + 1]; i++) good = good && weight[i] == coefficient[s] * (place[s] < 3 ? sigma[place[s]] : 1.0f);
+        for (int i = start[s]; i < start[s + 1]; i++)
+            good = good && weight[i] == coefficient[s] * (place[s] < 3 ? sigma[place[s]] : 1.0f);
     check(good, "token weights: sigma for fine-tuning samples, 1 for safe ones, nothing past the last");
     selector_delta(d_delta, d_loss, harness_copy(loss_hat, 3), 2.0f, 3, 0);
     float* a = harness_fetch(d_delta, 3);
     selector_delta(d_delta, d_loss, NULL, 1.0f, 3, 0);
     float* b = harness_fetch(d_delta, 3);
-    check(a[0] == 1.0f && a[1] == 0.0f && a[2] == 6.0f && b[0] == 1.0f && b[1] == 2.0f && b[2] == 4.0f, "delta with and without theta_hat's losses");
+    check(a[0] == 1.0f && a[1] == 0.0f && a[2] == 6.0f && b[0] == 1.0f && b[1] == 2.0f && b[2] == 4.0f,
+          "delta with and without theta_hat's losses");
     // empty batches and streams are no error
     selector_delta(d_delta, d_loss, NULL, 1.0f, 0, 0);
     selector_sigma(d_delta, d_loss, NULL, NULL, 0, 3, SELECTOR_SIGMOID, 0);
@@ -183,10 +200,13 @@ static void check_tokens_and_delta(void) {
 // The optimizers that are not Adam, over a few steps with repeating rows.
 static void check_optimizers(int N, int b) {
     const float lr = 0.3f, decay = 0.9f, initial = 0.1f, scale = 0.5f;
-    double *descended = harness_host<double>(N), *visited = harness_host<double>(N), *sum = harness_host<double>(N), *count = harness_host<double>(N);
+    double *descended = harness_host<double>(N), *visited = harness_host<double>(N), *sum = harness_host<double>(N),
+           *count = harness_host<double>(N);
     double mean = 0.0, weight = 0.0, all = 0.0, n_all = 0.0;
-    float *d_descend = harness_device<float>(N), *d_visit = harness_device<float>(N), *d_sum = harness_copy(harness_host<float>(N), N);
-    float *d_count = harness_copy(harness_host<float>(N), N), *d_centre = harness_copy(harness_host<float>(2), 2), *d_running = harness_copy(harness_host<float>(2), 2);
+    float *d_descend = harness_device<float>(N), *d_visit = harness_device<float>(N),
+          *d_sum = harness_copy(harness_host<float>(N), N);
+    float *d_count = harness_copy(harness_host<float>(N), N), *d_centre = harness_copy(harness_host<float>(2), 2),
+          *d_running = harness_copy(harness_host<float>(2), 2);
     selector_fill(d_descend, initial, N, 0);
     selector_fill(d_visit, initial, N, 0);
     for (int k = 0; k < N; k++) descended[k] = initial;
@@ -205,7 +225,8 @@ static void check_optimizers(int N, int b) {
         mean = decay * mean + (1.0 - decay) * batch_mean;
         weight = decay * weight + (1.0 - decay);
         for (int i = 0; i < b; i++) centred[i] = p.delta[i] - mean / weight;
-        for (int k = 0; k < N; k++) visited[k] = count[k] > 0.0 ? initial - lr * (sum[k] / count[k] - all / n_all) : initial;
+        for (int k = 0; k < N; k++)
+            visited[k] = count[k] > 0.0 ? initial - lr * (sum[k] / count[k] - all / n_all) : initial;
         selector_descend(d_descend, harness_copy(grad, N), harness_copy(&scale, 1), lr, N, 0);
         selector_visit(d_visit, d_sum, d_count, d_running, p.d_rows, p.d_delta, b, N, lr, initial, 0);
         selector_centre(d_delta, d_centre, b, decay, 0);
@@ -216,17 +237,22 @@ static void check_optimizers(int N, int b) {
     harness_release();
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 
-typedef struct { Problem* p; void (*pass)(Problem*, cudaStream_t); } Timed;
+typedef struct {
+    Problem* p;
+    void (*pass)(Problem*, cudaStream_t);
+} Timed;
 static void timed_run(void* data, cudaStream_t stream) { ((Timed*)data)->pass(((Timed*)data)->p, stream); }
 
 int main(int argc, char** argv) {
     int N = 112000, b = 64;
-    const HarnessOption options[] = {{"--samples", &N, 1, "fine-tuning samples"}, {"--batch", &b, 1, "of them in the batch"}};
+    const HarnessOption options[] = {{"--samples", &N, 1, "fine-tuning samples"},
+                                     {"--batch", &b, 1, "of them in the batch"}};
     harness_options(argc, argv, options, 2);
     if (harness_check) {
-        const char* names[2][4] = {{"softmax N1", "softmax N37", "softmax N20011", "softmax N3001, wide"}, {"sigmoid N1", "sigmoid N37", "sigmoid N20011", "sigmoid N3001, wide"}};
+        const char* names[2][4] = {{"softmax N1", "softmax N37", "softmax N20011", "softmax N3001, wide"},
+                                   {"sigmoid N1", "sigmoid N37", "sigmoid N20011", "sigmoid N3001, wide"}};
         for (int activation = 0; activation < 2; activation++) {
             SelectorActivation a = (SelectorActivation)activation;
             check_selector(names[a][1], 37, 9, 0.5f, a, true);

@@ -1,15 +1,15 @@
 /*
-SwiGLU, forward and backward: the naive kernels (one thread an element), the winner of seal_kernels, and a double-precision reference fed the same
-rounded inputs.
-  swiglu --check [--small]          against the reference, backward also by finite differences (--small: for sanitizers)
-  swiglu [--tokens N] [--width N]   speed, with the share of a plain copy's bandwidth
+SwiGLU, forward and backward: the naive kernels (one thread an element), the winner of seal_kernels, and a
+double-precision reference fed the same rounded inputs. swiglu --check [--small]          against the reference,
+backward also by finite differences (--small: for sanitizers) swiglu [--tokens N] [--width N]   speed, with the share of
+a plain copy's bandwidth
 */
 // defines: harness_*, check
 #include "harness.h"
 // defines: swiglu_forward, swiglu_backward
 #include "kernels.h"
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // naive kernels
 
 static __global__ void naive_forward_kernel(floatX* out, const floatX* gate_up, int T, int FF, int ldo) {
@@ -20,16 +20,18 @@ static __global__ void naive_forward_kernel(floatX* out, const floatX* gate_up, 
     out[i / FF * ldo + i % FF] = from_float<floatX>(gate / (1.0f + expf(-gate)) * up);
 }
 
-static __global__ void naive_backward_kernel(floatX* dgate_up, const floatX* dout, const floatX* gate_up, int T, int FF, int ldd) {
+static __global__ void naive_backward_kernel(floatX* dgate_up, const floatX* dout, const floatX* gate_up, int T, int FF,
+                                             int ldd) {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (size_t)T * FF) return;
     size_t at = i / FF * 2 * FF + i % FF;
-    float gate = to_float(gate_up[at]), up = to_float(gate_up[at + FF]), d = to_float(dout[i / FF * ldd + i % FF]), s = 1.0f / (1.0f + expf(-gate));
+    float gate = to_float(gate_up[at]), up = to_float(gate_up[at + FF]), d = to_float(dout[i / FF * ldd + i % FF]),
+          s = 1.0f / (1.0f + expf(-gate));
     dgate_up[at] = from_float<floatX>(d * up * (s + gate * s * (1.0f - s)));
     dgate_up[at + FF] = from_float<floatX>(d * gate * s);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // one problem
 
 typedef struct {
@@ -39,7 +41,15 @@ typedef struct {
 } Problem;
 
 static Problem problem_create(int T, int FF, int pad) {
-    Problem p = {T, FF, FF + pad, harness_randoms<floatX>((size_t)T * 2 * FF, 2.0f, 0.0f), harness_randoms<floatX>((size_t)T * FF, 1.0f, 0.0f), NULL, NULL, NULL, NULL};
+    Problem p = {T,
+                 FF,
+                 FF + pad,
+                 harness_randoms<floatX>((size_t)T * 2 * FF, 2.0f, 0.0f),
+                 harness_randoms<floatX>((size_t)T * FF, 1.0f, 0.0f),
+                 NULL,
+                 NULL,
+                 NULL,
+                 NULL};
     p.d_gate_up = harness_upload<floatX>(p.gate_up, T, 2 * FF, 2 * FF);
     p.d_dout = harness_upload<floatX>(p.dout, T, FF, p.ld);
     p.d_out = harness_device<floatX>((size_t)T * p.ld);
@@ -48,19 +58,28 @@ static Problem problem_create(int T, int FF, int pad) {
 }
 
 typedef void (*Pass)(Problem* p, cudaStream_t stream);
-static void winner_forward(Problem* p, cudaStream_t stream) { swiglu_forward(p->d_out, p->d_gate_up, p->T, p->FF, p->ld, stream); }
-static void winner_backward(Problem* p, cudaStream_t stream) { swiglu_backward(p->d_dgate_up, p->d_dout, p->d_gate_up, p->T, p->FF, p->ld, stream); }
+static void winner_forward(Problem* p, cudaStream_t stream) {
+    swiglu_forward(p->d_out, p->d_gate_up, p->T, p->FF, p->ld, stream);
+}
+static void winner_backward(Problem* p, cudaStream_t stream) {
+    swiglu_backward(p->d_dgate_up, p->d_dout, p->d_gate_up, p->T, p->FF, p->ld, stream);
+}
 static void naive_forward(Problem* p, cudaStream_t stream) {
-    LAUNCH(naive_forward_kernel, (unsigned)CEIL_DIV((size_t)p->T * p->FF, 256), 256, 0, stream, p->d_out, p->d_gate_up, p->T, p->FF, p->ld);
+    LAUNCH(naive_forward_kernel, (unsigned)CEIL_DIV((size_t)p->T * p->FF, 256), 256, 0, stream, p->d_out, p->d_gate_up,
+           p->T, p->FF, p->ld);
 }
 static void naive_backward(Problem* p, cudaStream_t stream) {
-    LAUNCH(naive_backward_kernel, (unsigned)CEIL_DIV((size_t)p->T * p->FF, 256), 256, 0, stream, p->d_dgate_up, p->d_dout, p->d_gate_up, p->T, p->FF, p->ld);
+    LAUNCH(naive_backward_kernel, (unsigned)CEIL_DIV((size_t)p->T * p->FF, 256), 256, 0, stream, p->d_dgate_up,
+           p->d_dout, p->d_gate_up, p->T, p->FF, p->ld);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // checks
 
-typedef struct { float *out, *dgate_up; bool tails_kept; } Result;
+typedef struct {
+    float *out, *dgate_up;
+    bool tails_kept;
+} Result;
 static Result run(Problem* p, Pass forward, Pass backward) {
     Result r = {NULL, NULL, true};
     harness_poison(p->d_out, (size_t)p->T * p->ld);
@@ -100,37 +119,48 @@ static void check_case(const char* name, int T, int FF, int pad, Pass forward, P
     harness_compare_x(harness_name(name, "out"), first.out, out, n);
     harness_compare_x(harness_name(name, "dgate_up"), first.dgate_up, dgate_up, 2 * n);
     check(first.tails_kept, "%s: the tails of the rows are untouched", name);
-    check(!memcmp(first.out, second.out, n * sizeof(float)) && !memcmp(first.dgate_up, second.dgate_up, 2 * n * sizeof(float)), "%s: two equal runs give equal bits", name);
+    check(!memcmp(first.out, second.out, n * sizeof(float)) &&
+              !memcmp(first.dgate_up, second.dgate_up, 2 * n * sizeof(float)),
+          "%s: two equal runs give equal bits", name);
     if (forward == winner_forward) {
         floatX* d = harness_upload<floatX>(p.gate_up, T, 2 * FF, 2 * FF);
         swiglu_backward(d, p.d_dout, d, T, FF, p.ld, 0);
         bool tails;
-        check(!memcmp(harness_download(d, T, 2 * FF, 2 * FF, &tails), first.dgate_up, 2 * n * sizeof(float)), "%s: in place gives the same bits", name);
-        if (sizeof(floatX) == sizeof(float)) harness_check_slope(harness_name(name, "dgate_up"), slope_value, &p, p.gate_up, first.dgate_up, 2 * n, 1e-2f);
+        check(!memcmp(harness_download(d, T, 2 * FF, 2 * FF, &tails), first.dgate_up, 2 * n * sizeof(float)),
+              "%s: in place gives the same bits", name);
+        if (sizeof(floatX) == sizeof(float))
+            harness_check_slope(harness_name(name, "dgate_up"), slope_value, &p, p.gate_up, first.dgate_up, 2 * n,
+                                1e-2f);
     }
     harness_release();
 }
 
 // Far from zero silu is x or 0 and its slope 1 or 0, without an infinity on the way; a NaN stays a NaN.
 static void check_limits(void) {
-    const float gate[8] = {1e30f, -1e30f, 200.0f, -200.0f, NAN, 0.0f, 88.5f, -88.5f}, silu[8] = {1e30f, 0.0f, 200.0f, 0.0f, NAN, 0.0f, 88.5f, 0.0f};
+    const float gate[8] = {1e30f, -1e30f, 200.0f, -200.0f, NAN, 0.0f, 88.5f, -88.5f},
+                silu[8] = {1e30f, 0.0f, 200.0f, 0.0f, NAN, 0.0f, 88.5f, 0.0f};
     const float slope[8] = {1.0f, 0.0f, 1.0f, 0.0f, NAN, 0.5f, 1.0f, 0.0f}, one[8] = {1, 1, 1, 1, 1, 1, 1, 1};
     float row[16];
     for (int i = 0; i < 8; i++) row[i] = gate[i], row[i + 8] = 1.0f;
-    floatX *d_row = harness_upload<floatX>(row, 1, 16, 16), *d_out = harness_device<floatX>(8), *d_one = harness_upload<floatX>(one, 1, 8, 8), *d_slope = harness_device<floatX>(16);
+    floatX *d_row = harness_upload<floatX>(row, 1, 16, 16), *d_out = harness_device<floatX>(8),
+           *d_one = harness_upload<floatX>(one, 1, 8, 8), *d_slope = harness_device<floatX>(16);
     bool tails;
     swiglu_forward(d_out, d_row, 1, 8, 8, 0);
     swiglu_backward(d_slope, d_one, d_row, 1, 8, 8, 0);
     float *a = harness_download(d_out, 1, 8, 8, &tails), *b = harness_download(d_slope, 1, 16, 16, &tails);
     for (int i = 0; i < 8; i++) {
         float want = to_float(from_float<floatX>(silu[i]));
-        check((fabsf(a[i] - want) <= 1e-30f * fabsf(want) + 1e-30f || (isnan(a[i]) && isnan(want))) && (fabsf(b[i] - slope[i]) <= 1e-30f || (isnan(b[i]) && isnan(slope[i]))),
+        check((fabsf(a[i] - want) <= 1e-30f * fabsf(want) + 1e-30f || (isnan(a[i]) && isnan(want))) &&
+                  (fabsf(b[i] - slope[i]) <= 1e-30f || (isnan(b[i]) && isnan(slope[i]))),
               "silu(%g) = %g, slope %g", gate[i], a[i], b[i]);
     }
     harness_release();
 }
 
-typedef struct { Problem* p; Pass pass; } Timed;
+typedef struct {
+    Problem* p;
+    Pass pass;
+} Timed;
 static void timed_run(void* data, cudaStream_t stream) { ((Timed*)data)->pass(((Timed*)data)->p, stream); }
 
 int main(int argc, char** argv) {
@@ -139,14 +169,21 @@ int main(int argc, char** argv) {
 #else
     int T = 256, FF = 14336;
 #endif
-    const HarnessOption options[] = {{"--tokens", &T, 1, "rows"}, {"--width", &FF, 8, "elements of gate, and of up, in a row, a multiple of 8"}};
+    const HarnessOption options[] = {{"--tokens", &T, 1, "rows"},
+                                     {"--width", &FF, 8, "elements of gate, and of up, in a row, a multiple of 8"}};
     harness_options(argc, argv, options, 2);
     if (!harness_check) {
         FF = FF / VEC * VEC;
         Problem p = problem_create(T, FF, 0);
         double tensor = (double)T * FF * sizeof(floatX);
-        struct { const char* name; Pass pass; double tensors; } rows[] = {
-            {"naive forward", naive_forward, 3}, {"forward", winner_forward, 3}, {"naive backward", naive_backward, 5}, {"backward", winner_backward, 5}};
+        struct {
+            const char* name;
+            Pass pass;
+            double tensors;
+        } rows[] = {{"naive forward", naive_forward, 3},
+                    {"forward", winner_forward, 3},
+                    {"naive backward", naive_backward, 5},
+                    {"backward", winner_backward, 5}};
         printf("swiglu " FLOATX_NAME ", %d tokens, gate and up of width %d\n", T, FF);
         for (auto& row : rows) {
             Timed timed = {&p, row.pass};
@@ -155,12 +192,17 @@ int main(int argc, char** argv) {
         harness_release();
         return 0;
     }
-    static const struct { const char* name; int T, FF, pad; bool small; } cases[] = {{"T1-FF8", 1, 8, 8, true}, {"T37-FF264", 37, 264, 16, true}, {"T301-FF2816", 301, 2816, 64, false}};
+    static const struct {
+        const char* name;
+        int T, FF, pad;
+        bool small;
+    } cases[] = {{"T1-FF8", 1, 8, 8, true}, {"T37-FF264", 37, 264, 16, true}, {"T301-FF2816", 301, 2816, 64, false}};
     check_limits();
     for (auto& c : cases) {
         if (harness_small && !c.small) continue;
         check_case(c.name, c.T, c.FF, c.pad, winner_forward, winner_backward);
-        if (c.small) check_case(c.T == 1 ? "naive T1-FF8" : "naive T37-FF264", c.T, c.FF, c.pad, naive_forward, naive_backward);
+        if (c.small)
+            check_case(c.T == 1 ? "naive T1-FF8" : "naive T37-FF264", c.T, c.FF, c.pad, naive_forward, naive_backward);
     }
     return check_report();
 }

@@ -1,6 +1,7 @@
 /*
-The few lines every test program shares: named checks that are counted and printed as TAP (`ok NAME`, `not ok NAME: why`), so that one failure
-does not hide the next. dev/test/run.sh adds the programs up. Usable from C and from .cu files.
+The few lines every test program shares: named checks that are counted and printed as TAP (`ok NAME`, `not ok NAME:
+why`), so that one failure does not hide the next. dev/test/run.sh adds the programs up. Usable from C and from .cu
+files.
 */
 #ifndef SEAL_CHECK_H
 #define SEAL_CHECK_H
@@ -23,7 +24,8 @@ CHECK_UNUSED __attribute__((format(printf, 2, 3))) static int check(int good, co
     putchar('\n');
     fflush(stdout);
     va_end(args);
-    if (good) check_passed++; else check_failed++;
+    if (good) check_passed++;
+    else check_failed++;
     return good;
 }
 
@@ -35,17 +37,25 @@ CHECK_UNUSED static int check_close(const char* name, const float* a, const doub
     long at = 0;
     for (long i = 0; i < n; i++) {
         double error = fabs((double)a[i] - b[i]);
-        if (!(error <= worst) && !isnan(worst)) { worst = error; at = i; }  // a NaN stays the worst
+        if (!(error <= worst) && !isnan(worst)) {
+            worst = error;
+            at = i;
+        }  // a NaN stays the worst
         if (fabs(b[i]) > scale) scale = fabs(b[i]);
     }
-    return check(worst <= tolerance * scale, "%s: max|a-b| %.2e of max|b| %.3g, allowed %.0e (worst at %ld: %.6g against %.6g)", name, worst, scale,
+    return check(worst <= tolerance * scale,
+                 "%s: max|a-b| %.2e of max|b| %.3g, allowed %.0e (worst at %ld: %.6g against %.6g)", name, worst, scale,
                  tolerance, at, n ? a[at] : 0.0, n ? b[at] : 0.0);
 }
 
 // bf16: cosine ≥ 0.999 and norm within 1%. A reference that is zero everywhere demands zeros.
 CHECK_UNUSED static int check_cosine(const char* name, const float* a, const double* b, long n) {
     double ab = 0.0, aa = 0.0, bb = 0.0;
-    for (long i = 0; i < n; i++) { ab += (double)a[i] * b[i]; aa += (double)a[i] * a[i]; bb += b[i] * b[i]; }
+    for (long i = 0; i < n; i++) {
+        ab += (double)a[i] * b[i];
+        aa += (double)a[i] * a[i];
+        bb += b[i] * b[i];
+    }
     if (bb == 0.0) return check(aa == 0.0, "%s: all zero", name);
     double cosine = ab / sqrt(aa * bb), ratio = sqrt(aa / bb);
     return check(cosine >= 0.999 && fabs(ratio - 1.0) <= 0.01, "%s: cosine %.6f, norm ratio %.5f", name, cosine, ratio);

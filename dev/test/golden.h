@@ -1,7 +1,8 @@
 /*
-A recorded model of dev/reference/golden and the trainer that is held against it: what test_gpt2.cu and test_families.cu share. A batch of the record runs
-through the trainer's own passes; logits, losses, gradients and optimizer steps are compared with what PyTorch computed.
-fp32: max|a−b| ≤ 1e-5·max|b| per tensor. bf16: cosine ≥ 0.999 and norm within 1% per tensor, the reference having run on bf16-rounded weights.
+A recorded model of dev/reference/golden and the trainer that is held against it: what test_gpt2.cu and test_families.cu
+share. A batch of the record runs through the trainer's own passes; logits, losses, gradients and optimizer steps are
+compared with what PyTorch computed. fp32: max|a−b| ≤ 1e-5·max|b| per tensor. bf16: cosine ≥ 0.999 and norm within 1%
+per tensor, the reference having run on bf16-rounded weights.
 */
 #ifndef SEAL_GOLDEN_H
 #define SEAL_GOLDEN_H
@@ -21,7 +22,9 @@ static const bool bf16 = false;
 #endif
 
 // states.safetensors: on the file's weights; states_bf16.safetensors: on their bf16 roundings, where those differ
-typedef struct { StReader states, narrow; } Golden;
+typedef struct {
+    StReader states, narrow;
+} Golden;
 
 static void golden_open(Golden* g, const char* directory) {
     char path[512];
@@ -47,7 +50,8 @@ static double* golden_get(const Golden* g, const char* name, int64_t* count) {
     return wide;
 }
 // Compares n numbers with the recorded tensor, whose size they must have.
-__attribute__((format(printf, 5, 6))) static void golden_compare(const Golden* g, const char* tensor, const float* a, int64_t n, const char* format, ...) {
+__attribute__((format(printf, 5, 6))) static void golden_compare(const Golden* g, const char* tensor, const float* a,
+                                                                 int64_t n, const char* format, ...) {
     char name[512];
     va_list args;
     va_start(args, format);
@@ -61,7 +65,7 @@ __attribute__((format(printf, 5, 6))) static void golden_compare(const Golden* g
     free(b);
 }
 
-// ---- the recorded batch ------------------------------------------------------------------------------------------------------------------
+// ---- the recorded batch ----------------------------------------------------------------------------
 typedef struct {
     int k, T;  // samples, tokens
     int *tokens, *cu_seqlens, *prompt_len, *targets;

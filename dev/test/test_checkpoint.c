@@ -1,6 +1,7 @@
 /*
-Checkpoint files without a device: parts of several ranks put together again for any number of ranks, what counts as finished and as whole, which ones are kept, what is
-left after a write that failed, and runs that a checkpoint does not belong to.
+Checkpoint files without a device: parts of several ranks put together again for any number of ranks, what counts as
+finished and as whole, which ones are kept, what is left after a write that failed, and runs that a checkpoint does not
+belong to.
 */
 #include <math.h>
 #include <signal.h>
@@ -22,17 +23,22 @@ static float state[COUNT], moments[7];
 // One rank's file of a checkpoint; ranks share `state` in parts of unequal size, rank 0 has the moments.
 static bool write_rank(const char* run, int64_t step, int rank, int ranks, const char* json) {
     CheckpointWriter w;
-    int64_t from = COUNT * (int64_t)(rank * rank) / (ranks * ranks), to = COUNT * (int64_t)((rank + 1) * (rank + 1)) / (ranks * ranks);
+    int64_t from = COUNT * (int64_t)(rank * rank) / (ranks * ranks),
+            to = COUNT * (int64_t)((rank + 1) * (rank + 1)) / (ranks * ranks);
     CheckpointPart parts[] = {{"state", COUNT, from, to - from}, {"moments", 7, 0, rank ? 0 : 7}};
-    bool good = checkpoint_create(&w, run, step, rank, parts, 2) && checkpoint_write(&w, state + from, (size_t)(to - from) * sizeof(float)) &&
-           (rank || checkpoint_write(&w, moments, sizeof moments)) && checkpoint_commit(&w, rank ? NULL : json);
+    bool good = checkpoint_create(&w, run, step, rank, parts, 2) &&
+                checkpoint_write(&w, state + from, (size_t)(to - from) * sizeof(float)) &&
+                (rank || checkpoint_write(&w, moments, sizeof moments)) && checkpoint_commit(&w, rank ? NULL : json);
     if (!good) printf("# %s\n", w.error);
     return good;
 }
 static bool write_step(const char* run, int64_t step, int ranks, const char* extra) {
     char json[512];
     mkdir(run, 0700);
-    snprintf(json, sizeof json, "{\"command\":\"sft\",\"ranks\":%d,\"step\":%lld,\"loss\":null,\"options\":{\"lr\":1e-5},\"facts\":{\"tune data\":\"abc\"}%s}", ranks, (long long)step, extra);
+    snprintf(json, sizeof json,
+             "{\"command\":\"sft\",\"ranks\":%d,\"step\":%lld,\"loss\":null,\"options\":{\"lr\":1e-5},\"facts\":{"
+             "\"tune data\":\"abc\"}%s}",
+             ranks, (long long)step, extra);
     bool good = true;
     for (int r = ranks - 1; r >= 0; r--) good = write_rank(run, step, r, ranks, json) && good;
     return good;
@@ -49,7 +55,8 @@ static void test_parts(void) {
         Checkpoint c;
         float got[COUNT], few[7];
         int good = write_step(run, ranks, ranks, "");
-        check(good && checkpoint_open(&c, run, -1) && c.step == ranks && c.ranks == ranks, "a checkpoint of %d ranks is written and opened", ranks);
+        check(good && checkpoint_open(&c, run, -1) && c.step == ranks && c.ranks == ranks,
+              "a checkpoint of %d ranks is written and opened", ranks);
         checkpoint_read(&c, "state", COUNT, 0, COUNT, got);
         good = !memcmp(got, state, sizeof state);
         for (int other = 1; other <= 7; other++)  // as that many ranks would read it
@@ -60,7 +67,8 @@ static void test_parts(void) {
             }
         checkpoint_read(&c, "moments", 7, 0, 7, few);
         check(good && !memcmp(few, moments, sizeof moments), "and read by 1 to 7 ranks, each its part");
-        check(checkpoint_integer(&c, "step") == ranks && isnan(checkpoint_number(&c, "loss")), "with the numbers of run.json");
+        check(checkpoint_integer(&c, "step") == ranks && isnan(checkpoint_number(&c, "loss")),
+              "with the numbers of run.json");
         checkpoint_close(&c);
     }
 }
@@ -82,7 +90,8 @@ static void read_number(const void* run) {
 static void test_refusals(void) {
     const char* run = in_directory("refusals");
     check(write_step(run, 3, 2, ""), "a checkpoint");
-    check(refuses(read_other_size, run, "state has 1000 elements, this run's 1001"), "a buffer of another size is refused");
+    check(refuses(read_other_size, run, "state has 1000 elements, this run's 1001"),
+          "a buffer of another size is refused");
     check(refuses(read_absent, run, "0 of 1 elements of nothing are there"), "an absent buffer is refused");
     check(refuses(read_number, run, "tokens is missing"), "a number that run.json lacks is refused");
 }
@@ -93,9 +102,11 @@ static void test_finished(void) {
     check(!checkpoint_any(run) && !checkpoint_open(&c, run, -1), "where nothing is, nothing is found");
     check(write_step(run, 10, 3, ""), "a checkpoint of three ranks");
     for (int last = 0; last < 3; last++) {  // whichever rank comes last
-        for (int r = 0; r < 3; r++) if (r != last) write_rank(run, 20, r, 3, json);
+        for (int r = 0; r < 3; r++)
+            if (r != last) write_rank(run, 20, r, 3, json);
         checkpoint_prune(run, 1);
-        check(exists(run, "step-10/rank-0.sha256") && exists(run, "step-20"), "the one before stays until rank %d has written too", last);
+        check(exists(run, "step-10/rank-0.sha256") && exists(run, "step-20"),
+              "the one before stays until rank %d has written too", last);
         write_rank(run, 20, last, 3, json);
         checkpoint_prune(run, 1);
         check(!exists(run, "step-10") && exists(run, "step-20/rank-0.sha256"), "then it goes");
@@ -107,16 +118,20 @@ static void test_finished(void) {
     for (int step = 11; step < 15; step++) write_step(run, step, 1, "");
     write_rank(run, 12, 1, 2, NULL);  // a file too many does no harm
     checkpoint_prune(run, 2);
-    check(!exists(run, "step-10") && !exists(run, "step-12") && exists(run, "step-13") && exists(run, "step-14"), "the newest two are kept");
-    check(checkpoint_bytes_held(run) > 2 * sizeof state && checkpoint_bytes_held(run) < 4 * sizeof state, "and what they hold is counted");
+    check(!exists(run, "step-10") && !exists(run, "step-12") && exists(run, "step-13") && exists(run, "step-14"),
+          "the newest two are kept");
+    check(checkpoint_bytes_held(run) > 2 * sizeof state && checkpoint_bytes_held(run) < 4 * sizeof state,
+          "and what they hold is counted");
     check(checkpoint_open(&c, run, 13) && c.step == 13, "one of several is opened by its step");
     checkpoint_close(&c);
     // a run that goes on from 13, as 14 is damaged, writes 14 again under other steps first
     checkpoint_discard(run, 13);
-    check(exists(run, "step-14") && exists(run, "step-13/rank-0.sha256") && !exists(run, "step-14/rank-0.sha256"), "what lies behind the step gone on from does not count any more");
+    check(exists(run, "step-14") && exists(run, "step-13/rank-0.sha256") && !exists(run, "step-14/rank-0.sha256"),
+          "what lies behind the step gone on from does not count any more");
     write_rank(run, 15, 0, 2, json);
     checkpoint_prune(run, 1);
-    check(exists(run, "step-13/rank-0.sha256") && exists(run, "step-15"), "and neither displaces a good one nor what is being written");
+    check(exists(run, "step-13/rank-0.sha256") && exists(run, "step-15"),
+          "and neither displaces a good one nor what is being written");
     checkpoint_discard(run, -1);
     check(!checkpoint_any(run), "nothing counts for a run that begins anew");
 }
@@ -135,17 +150,22 @@ static void test_failing_write(void) {
     CheckpointPart part = {"state", COUNT, 0, COUNT};
     bool good = checkpoint_create(&w, run, 2, 0, &part, 1) && checkpoint_write(&w, state, sizeof state);
     setrlimit(RLIMIT_FSIZE, &old);
-    check(!good && strstr(w.error, "step-2/.rank-0.safetensors: cannot be written: File too large"), "a write that fails says where and why: %s", w.error);
-    check(exists(run, "step-1/rank-0.sha256") && !exists(run, "step-2/.rank-0.safetensors"), "the checkpoint before is there, nothing half-written");
+    check(!good && strstr(w.error, "step-2/.rank-0.safetensors: cannot be written: File too large"),
+          "a write that fails says where and why: %s", w.error);
+    check(exists(run, "step-1/rank-0.sha256") && !exists(run, "step-2/.rank-0.safetensors"),
+          "the checkpoint before is there, nothing half-written");
     Checkpoint c;
     check(checkpoint_open(&c, run, 1), "and whole");
     checkpoint_close(&c);
     const char* file = in_directory("file");
     file_write(file, "x", 1);
-    check(!checkpoint_create(&w, file, 1, 0, &part, 1) && strstr(w.error, "cannot make the directory"), "a run that is a file: %s", w.error);
+    check(!checkpoint_create(&w, file, 1, 0, &part, 1) && strstr(w.error, "cannot make the directory"),
+          "a run that is a file: %s", w.error);
 }
 
-typedef struct { const char *run, *command, *options, *fact; } Meeting;
+typedef struct {
+    const char *run, *command, *options, *fact;
+} Meeting;
 static void meet(const void* context) {
     const Meeting* m = context;
     Checkpoint c;
@@ -161,14 +181,18 @@ static void meet(const void* context) {
 static void test_records(void) {
     const char* run = in_directory("records");
     write_step(run, 1, 1, "");
-    const struct { Meeting m; const char* expected; } cases[] = {
+    const struct {
+        Meeting m;
+        const char* expected;
+    } cases[] = {
         {{run, "selector", "{\"lr\":1e-5}", "abc"}, "a checkpoint of \"sft\", this is \"selector\""},
         {{run, "sft", "{\"lr\":2e-5}", "abc"}, "--lr is 2e-05 here, 1e-05 there"},
         {{run, "sft", "{\"lr\":1e-5,\"seed\":3}", "abc"}, "--seed is 3 here, absent there"},
         {{run, "sft", "{}", "abc"}, "--lr is absent here, 1e-05 there"},
         {{run, "sft", "{\"lr\":2e-5}", "abd"}, "there; the tune data is \"abd\" here"},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check(refuses(meet, &cases[i].m, cases[i].expected), "another run is refused: %s", cases[i].expected);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        check(refuses(meet, &cases[i].m, cases[i].expected), "another run is refused: %s", cases[i].expected);
     Meeting same = {run, "sft", "{\"lr\":1e-5,\"quiet\":true,\"tune\":[\"elsewhere\"],\"keep\":3}", "abc"};
     meet(&same);
     check(1, "the same run with other paths is taken");

@@ -1,7 +1,8 @@
 /*
-Generation with a cache against transformers' generate (dev/reference/record_generation.py): greedy tokens of a tiny model of every family, with a repetition penalty,
-with an adapter. And what needs no record: the batch changes nothing, greedy or drawn; another seed draws other tokens; an end token ends.
-fp32: the same tokens. bf16: the same up to the first place where the record's lead is within what rounding moves a logit.
+Generation with a cache against transformers' generate (dev/reference/record_generation.py): greedy tokens of a tiny
+model of every family, with a repetition penalty, with an adapter. And what needs no record: the batch changes nothing,
+greedy or drawn; another seed draws other tokens; an end token ends. fp32: the same tokens. bf16: the same up to the
+first place where the record's lead is within what rounding moves a logit.
 */
 // defines: check
 #include "check.h"
@@ -12,10 +13,19 @@ fp32: the same tokens. bf16: the same up to the first place where the record's l
 
 #define NEW 16
 
-typedef struct { const char *name, *directory; } Case;
+typedef struct {
+    const char *name, *directory;
+} Case;
 static const Case cases[] = {
-    {"gpt2_tiny", "gpt2_tiny"}, {"gpt2_hs80", "gpt2_hs80"}, {"gpt2", "families/gpt2"}, {"llama", "families/llama"}, {"llama_tied", "families/llama_tied"},
-    {"mistral", "families/mistral"}, {"gpt_neox", "families/gpt_neox"}, {"gpt_neox_sequential", "families/gpt_neox_sequential"}, {"phi3", "families/phi3"},
+    {"gpt2_tiny", "gpt2_tiny"},
+    {"gpt2_hs80", "gpt2_hs80"},
+    {"gpt2", "families/gpt2"},
+    {"llama", "families/llama"},
+    {"llama_tied", "families/llama_tied"},
+    {"mistral", "families/mistral"},
+    {"gpt_neox", "families/gpt_neox"},
+    {"gpt_neox_sequential", "families/gpt_neox_sequential"},
+    {"phi3", "families/phi3"},
 };
 #define N_CASES ((int)(sizeof cases / sizeof *cases))
 
@@ -23,7 +33,7 @@ typedef struct {
     const Case* of;
     char directory[256], adapter[320];
     StReader record;
-    int k;                // prompts
+    int k;  // prompts
     int32_t *prompts, *lengths;
     int longest;
 } Model;
@@ -53,7 +63,8 @@ static void close_model(Model* m) {
 static void count_done(void* context, int i) { ((int*)context)[i]++; }
 
 // The answers (k, NEW) of a run, −1 behind an end; to be freed.
-static int32_t* run(const Model* m, const char* adapter, int slots, int T, SampleSettings sampling, uint64_t seed, int end) {
+static int32_t* run(const Model* m, const char* adapter, int slots, int T, SampleSettings sampling, uint64_t seed,
+                    int end) {
     ModelConfig config;
     DecoderSettings settings = {};
     Decoder d;
@@ -84,7 +95,8 @@ static int32_t* run(const Model* m, const char* adapter, int slots, int T, Sampl
     decoder_run(&d, s, m->k, count_done, times);
     for (int i = 0; i < m->k; i++) {
         if (times[i] != 1) check(0, "%s: sequence %d was reported done %d times", m->of->name, i, times[i]);
-        for (int j = 0; j < NEW; j++) out[i * NEW + j] = m->lengths[i] + j < s[i].n ? s[i].tokens[m->lengths[i] + j] : -1;
+        for (int j = 0; j < NEW; j++)
+            out[i * NEW + j] = m->lengths[i] + j < s[i].n ? s[i].tokens[m->lengths[i] + j] : -1;
         free(s[i].tokens);
     }
     free(s);
@@ -104,7 +116,10 @@ static void check_recorded(const Model* m, const char* what, const char* tensor,
     for (int i = 0; i < m->k; i++)
         for (int j = 0; j < NEW; j++) {
             int at = i * NEW + j;
-            if (got[at] == want[at]) { same++; continue; }
+            if (got[at] == want[at]) {
+                same++;
+                continue;
+            }
 #ifdef PRECISION_BF16
             bad += margin[at] > 0.1f;  // logits of some units, rounded to eight bits on their way
 #else
@@ -112,7 +127,8 @@ static void check_recorded(const Model* m, const char* what, const char* tensor,
 #endif
             break;  // what follows answers another text
         }
-    check(bad == 0 && same > m->k * NEW / 2, "%s, %s: transformers' tokens (%d of %d)", m->of->name, what, same, m->k * NEW);
+    check(bad == 0 && same > m->k * NEW / 2, "%s, %s: transformers' tokens (%d of %d)", m->of->name, what, same,
+          m->k * NEW);
     free(want);
     free(margin);
 }
@@ -122,7 +138,8 @@ static void check_case(const Case* c) {
     Model m;
     open_model(&m, c);
     size_t bytes = m.k * NEW * sizeof(int32_t);
-    int32_t *three = run(&m, NULL, 3, m.longest, greedy, 1, -1), *all = run(&m, NULL, m.k, 256, greedy, 1, -1), *one = run(&m, NULL, 1, 256, greedy, 1, -1);
+    int32_t *three = run(&m, NULL, 3, m.longest, greedy, 1, -1), *all = run(&m, NULL, m.k, 256, greedy, 1, -1),
+            *one = run(&m, NULL, 1, 256, greedy, 1, -1);
     check_recorded(&m, "greedy", "greedy", three);
     check(!memcmp(three, all, bytes) && !memcmp(three, one, bytes), "%s: slots and streams change nothing", c->name);
     SampleSettings penalised = greedy;
@@ -146,9 +163,11 @@ static void check_case(const Case* c) {
     }
     check(ends, "%s: an answer ends before its end token", c->name);
     free(again);
-    int32_t *drawn_one = run(&m, NULL, 1, 256, drawn, 7, -1), *drawn_all = run(&m, NULL, m.k, m.longest, drawn, 7, -1), *other = run(&m, NULL, m.k, 256, drawn, 8, -1);
+    int32_t *drawn_one = run(&m, NULL, 1, 256, drawn, 7, -1), *drawn_all = run(&m, NULL, m.k, m.longest, drawn, 7, -1),
+            *other = run(&m, NULL, m.k, 256, drawn, 8, -1);
     check(!memcmp(drawn_one, drawn_all, bytes), "%s: a prompt draws its own numbers, whatever the batch", c->name);
-    check(memcmp(drawn_one, other, bytes) && memcmp(drawn_one, three, bytes), "%s: another seed draws other tokens", c->name);
+    check(memcmp(drawn_one, other, bytes) && memcmp(drawn_one, three, bytes), "%s: another seed draws other tokens",
+          c->name);
     int32_t* lists[] = {three, all, one, drawn_one, drawn_all, other};
     for (int32_t* list : lists) free(list);
     close_model(&m);

@@ -1,6 +1,6 @@
 /*
-DSIR without a device: words as Python cuts them, buckets, log weights and kept rows against upstream's own run (dev/reference/record_dsir.py), the noise, the
-refusals. golden/dsir holds texts made for the purpose.
+DSIR without a device: words as Python cuts them, buckets, log weights and kept rows against upstream's own run
+(dev/reference/record_dsir.py), the noise, the refusals. golden/dsir holds texts made for the purpose.
 */
 #include <math.h>
 #include <string.h>
@@ -16,7 +16,9 @@ refusals. golden/dsir holds texts made for the purpose.
 #define GOLDEN "dev/reference/golden/dsir/"
 
 static cJSON* expected;
-static double number(const char* array, int64_t i) { return cJSON_GetArrayItem(cJSON_GetObjectItem(expected, array), (int)i)->valuedouble; }
+static double number(const char* array, int64_t i) {
+    return cJSON_GetArrayItem(cJSON_GetObjectItem(expected, array), (int)i)->valuedouble;
+}
 
 static void join(void* context, const char* word, size_t n) {
     Text* t = context;
@@ -36,12 +38,19 @@ static void test_words(void) {
     words_are("runs of punctuation stay together", "don't... (x_1)?!", "don|'|t|...|(|x_1|)?!");
     words_are("no words", " \n\t\xE3\x80\x80", "");
     words_are("marks are no word characters", "e\xCC\x81t", "e|\xCC\x81|t");
-    words_are("final and other sigma", "\xCE\x9F\xCE\x94\xCE\x9F\xCE\xA3 \xCE\xA3\xCE\x91", "\xCE\xBF\xCE\xB4\xCE\xBF\xCF\x82|\xCF\x83\xCE\xB1");
+    words_are("final and other sigma", "\xCE\x9F\xCE\x94\xCE\x9F\xCE\xA3 \xCE\xA3\xCE\x91",
+              "\xCE\xBF\xCE\xB4\xCE\xBF\xCF\x82|\xCF\x83\xCE\xB1");
     words_are("I with a dot", "\xC4\xB0x", "i|\xCC\x87|x");
-    words_are("bytes that are no UTF-8 are punctuation", "a\xFF\xFE" "b", "a|\xFF\xFE|b");
+    words_are("bytes that are no UTF-8 are punctuation",
+              "a\xFF\xFE"
+              "b",
+              "a|\xFF\xFE|b");
     const cJSON *vectors = cJSON_GetObjectItem(expected, "vectors"), *v;
-    cJSON_ArrayForEach(v, vectors) check(dsir_bucket(v->string, strlen(v->string)) == v->valueint, "bucket of \"%s\" is %d", v->string, v->valueint);
-    check(dsir_bucket("alice", 5) == 6720 && dsir_bucket("is eating", 9) == 2719 && dsir_bucket("hello world", 11) == 1529, "buckets as published");
+    cJSON_ArrayForEach(v, vectors) check(dsir_bucket(v->string, strlen(v->string)) == v->valueint,
+                                         "bucket of \"%s\" is %d", v->string, v->valueint);
+    check(dsir_bucket("alice", 5) == 6720 && dsir_bucket("is eating", 9) == 2719 &&
+              dsir_bucket("hello world", 11) == 1529,
+          "buckets as published");
 }
 
 static void test_weights(void) {
@@ -50,9 +59,11 @@ static void test_weights(void) {
     double worst = 0.0;
     bool words = true, same = true;
     DsirScores s[2];
-    for (int threads = 0; threads < 2; threads++) dsir_score(&s[threads], &files, &targets, &(DsirOptions){.threads = 1 + 2 * threads, .quiet = true});
+    for (int threads = 0; threads < 2; threads++)
+        dsir_score(&s[threads], &files, &targets, &(DsirOptions){.threads = 1 + 2 * threads, .quiet = true});
     int64_t n = s[0].n;
-    check(n == cJSON_GetArraySize(cJSON_GetObjectItem(expected, "words")) && s[0].n_rows == n, "every row has a weight (%lld)", (long long)n);
+    check(n == cJSON_GetArraySize(cJSON_GetObjectItem(expected, "words")) && s[0].n_rows == n,
+          "every row has a weight (%lld)", (long long)n);
     for (int64_t i = 0; i < n; i++) {
         worst = fmax(worst, fabs(s[0].log_weight[i] - number("log_weight", i)));
         words &= s[0].words[i] == (int)number("words", i) && s[0].rows[i] == i;
@@ -71,18 +82,23 @@ static void test_weights(void) {
     selection_order(score, s[0].rows, n, 1, order);
     for (int64_t i = 0; i < kept; i++) keep[order[i]] = 1;
     for (int64_t i = 0; i < kept; i++) shared += keep[(int)number("kept_70", i)];
-    check(shared == kept && kept == cJSON_GetArraySize(cJSON_GetObjectItem(expected, "kept_70")), "without noise the rows upstream keeps (%lld)", (long long)kept);
+    check(shared == kept && kept == cJSON_GetArraySize(cJSON_GetObjectItem(expected, "kept_70")),
+          "without noise the rows upstream keeps (%lld)", (long long)kept);
 
-    // With noise the first place is a draw by weight: P = w_i / Σ w. Two rows of log weights 0 and 1: e/(1+e) of the draws.
+    // With noise the first place is a draw by weight: P = w_i / Σ w. Two rows of log weights 0 and 1: e/(1+e) of the
+    // draws.
     const double two[2] = {0.0, 1.0};
     const int64_t rows[2] = {0, 1};
     int first = 0, draws = 4000;
     for (int seed = 0; seed < draws; seed++) {
-        selection_score(method, &(SelectionInput){.scores = two, .seed = (uint64_t)seed, .noise = true}, rows, 2, score);
+        selection_score(method, &(SelectionInput){.scores = two, .seed = (uint64_t)seed, .noise = true}, rows, 2,
+                        score);
         first += score[1] > score[0];
     }
     double p = exp(1.0) / (1.0 + exp(1.0)), deviation = sqrt(p * (1.0 - p) * draws);
-    check(fabs(first - p * draws) < 4.0 * deviation, "with noise the first row is a draw by weight (%d of %d, expected %.0f ± %.0f)", first, draws, p * draws, deviation);
+    check(fabs(first - p * draws) < 4.0 * deviation,
+          "with noise the first row is a draw by weight (%d of %d, expected %.0f ± %.0f)", first, draws, p * draws,
+          deviation);
     for (int t = 0; t < 2; t++) dsir_free(&s[t]);
     free(order);
     free(score);
@@ -100,10 +116,13 @@ static void test_refusals(void) {
     char wordless[] = "/tmp/seal_dsir_XXXXXX.jsonl";
     int file = mkstemps(wordless, 6);
     const char row[] = "{\"prompt\":\" \",\"response\":\" \"}\n";
-    if (file < 0 || write(file, row, sizeof row - 1) != (ssize_t)sizeof row - 1) fatal("%s: cannot be written", wordless);
+    if (file < 0 || write(file, row, sizeof row - 1) != (ssize_t)sizeof row - 1)
+        fatal("%s: cannot be written", wordless);
     close(file);
-    check(refuses(score, (const char*[]){GOLDEN "data.jsonl", wordless}, "has a word"), "a target without words is refused");
-    check(refuses(score, (const char*[]){"/nowhere.jsonl", GOLDEN "target.jsonl"}, "/nowhere.jsonl"), "a file that is not there is refused");
+    check(refuses(score, (const char*[]){GOLDEN "data.jsonl", wordless}, "has a word"),
+          "a target without words is refused");
+    check(refuses(score, (const char*[]){"/nowhere.jsonl", GOLDEN "target.jsonl"}, "/nowhere.jsonl"),
+          "a file that is not there is refused");
     unlink(wordless);
 }
 

@@ -1,8 +1,8 @@
 /*
-A tiny model of every family against states recorded from transformers (dev/reference/record_families.py): logits, losses, every gradient, five AdamW
-steps. And what needs no reference: packing changes nothing, neighbours do not see each other, positions restart at every sample, recomputation and
-repetition give the same bits, a saved model is read back as it was, and loading takes no second copy of it.
-Each model runs whole and under two adapters recorded from PEFT.
+A tiny model of every family against states recorded from transformers (dev/reference/record_families.py): logits,
+losses, every gradient, five AdamW steps. And what needs no reference: packing changes nothing, neighbours do not see
+each other, positions restart at every sample, recomputation and repetition give the same bits, a saved model is read
+back as it was, and loading takes no second copy of it. Each model runs whole and under two adapters recorded from PEFT.
   test_families [NAME…]    names of dev/reference/golden/families, or of an adapter there: llama/lora_qv
 */
 #include "golden.h"
@@ -11,13 +11,13 @@ Each model runs whole and under two adapters recorded from PEFT.
 
 #define STEPS 5
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // one recorded model
 
 typedef struct {
-    const char* name;       // "llama", "llama/lora_qv"
-    char directory[256];    // of the model
-    char adapter[256];      // of the adapter, or empty
+    const char* name;     // "llama", "llama/lora_qv"
+    char directory[256];  // of the model
+    char adapter[256];    // of the adapter, or empty
     Golden golden;
     GoldenBatch batch;
     Trainer trainer;
@@ -56,7 +56,9 @@ static void run_items(Model* m, int first, int n, bool backward, float* loss, fl
     Trainer* t = &m->trainer;
     PassCounts counts = {};
     trainer_pass(t, &t->theta, m->batch.items + first, n, 0, NULL, t->loss, backward, &counts);
-    if (norm) global_norm(t->norm, t->norm + 1, t->theta.norm_partial, t->theta.rows, t->theta.n_rows, t->theta.n_chunks, 0.0f, t->stream);
+    if (norm)
+        global_norm(t->norm, t->norm + 1, t->theta.norm_partial, t->theta.rows, t->theta.n_rows, t->theta.n_chunks,
+                    0.0f, t->stream);
     if (loss) cudaCheck(cudaMemcpyAsync(loss, t->loss, n * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
     if (norm) cudaCheck(cudaMemcpyAsync(norm, t->norm, sizeof(float), cudaMemcpyDeviceToHost, t->stream));
     cudaCheck(cudaStreamSynchronize(t->stream));
@@ -72,7 +74,7 @@ static float* all_gradients(const Model* m) {
     return g;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // against the record
 
 static void check_logits_and_losses(Model* m) {
@@ -81,7 +83,8 @@ static void check_logits_and_losses(Model* m) {
     int V = t->layout.config.V;
     PackSample* samples = (PackSample*)malloc(b->k * sizeof *samples);
     int* rows = (int*)malloc(b->T * sizeof(int));
-    float *logits = (float*)malloc((size_t)b->T * V * sizeof(float)), *token_loss = (float*)malloc(b->T * sizeof(float)), *nll = (float*)calloc(b->T, sizeof(float));
+    float *logits = (float*)malloc((size_t)b->T * V * sizeof(float)),
+          *token_loss = (float*)malloc(b->T * sizeof(float)), *nll = (float*)calloc(b->T, sizeof(float));
     float* sample_loss = (float*)malloc(b->k * sizeof(float));
     for (int s = 0; s < b->k; s++) samples[s] = b->items[s].sample;
     for (int i = 0; i < b->T; i++) rows[i] = i;
@@ -95,7 +98,8 @@ static void check_logits_and_losses(Model* m) {
     if (recorded(m, "logits")) golden_compare(&m->golden, "logits", logits, (int64_t)b->T * V, "%s logits", m->name);
     // token losses lie in token_loss in the order of the loss-bearing rows
     transformer_loss(&t->transformer, set, &stream, t->loss, NULL, false, t->stream);
-    cudaCheck(cudaMemcpyAsync(token_loss, t->transformer.token_loss, t->packed.n_loss * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
+    cudaCheck(cudaMemcpyAsync(token_loss, t->transformer.token_loss, t->packed.n_loss * sizeof(float),
+                              cudaMemcpyDeviceToHost, t->stream));
     cudaCheck(cudaStreamSynchronize(t->stream));
     for (int i = 0; i < t->packed.n_loss; i++) nll[t->packed.loss_rows[i]] = token_loss[i];
     golden_compare(&m->golden, "nll", nll, b->T, "%s loss of every token", m->name);
@@ -105,7 +109,8 @@ static void check_logits_and_losses(Model* m) {
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
 
-// Every tensor of the set's files, in the files' order and under their names; what is not in the files is padding and has no gradient.
+// Every tensor of the set's files, in the files' order and under their names; what is not in the files is padding and
+// has no gradient.
 static void check_gradients(Model* m) {
     const ParameterSet* set = &m->trainer.theta;
     const ModelLayout* layout = set->layout;
@@ -113,16 +118,19 @@ static void check_gradients(Model* m) {
     run_batch(m, true, NULL, NULL);
     for (int i = 0; i < layout->n_tensors; i++) {
         const ModelTensor* t = &layout->tensors[i];
-        float *values = (float*)malloc(t->rows * t->cols * sizeof(float)), *rows = (float*)malloc(t->rows * t->cols * sizeof(float));
+        float *values = (float*)malloc(t->rows * t->cols * sizeof(float)),
+              *rows = (float*)malloc(t->rows * t->cols * sizeof(float));
         float* part = (float*)malloc(t->rows * t->cols * sizeof(float));
         parameters_get_gradient(set, i, values);
-        for (int64_t e = 0; e < t->rows * t->cols; e++) padding_zero &= (e / t->cols < t->file_rows && e % t->cols < t->file_cols) || values[e] == 0.0f;
+        for (int64_t e = 0; e < t->rows * t->cols; e++)
+            padding_zero &= (e / t->cols < t->file_rows && e % t->cols < t->file_cols) || values[e] == 0.0f;
         for (int f = 0; f < layout->n_files; f++) {
             const FileTensor* file = &layout->files[f];
             if (file->tensor != i) continue;
             char key[256];
             snprintf(key, sizeof key, "grad.%s", file->hf_name);
-            for (int64_t r = 0; r < file->rows; r++) memcpy(rows + r * file->cols, values + (file->first + r) * t->cols, file->cols * sizeof(float));
+            for (int64_t r = 0; r < file->rows; r++)
+                memcpy(rows + r * file->cols, values + (file->first + r) * t->cols, file->cols * sizeof(float));
             file_tensor_order(layout, file, rows, part);
             golden_compare(&m->golden, key, part, file->rows * file->cols, "%s gradient of %s", m->name, file->hf_name);
         }
@@ -140,10 +148,12 @@ static void check_after(Model* m) {
         char key[256];
         snprintf(key, sizeof key, "after.%s", file->hf_name);
         if (!recorded(m, key)) continue;
-        float *rows = (float*)malloc(file->rows * file->cols * sizeof(float)), *ordered = (float*)malloc(file->rows * file->cols * sizeof(float));
+        float *rows = (float*)malloc(file->rows * file->cols * sizeof(float)),
+              *ordered = (float*)malloc(file->rows * file->cols * sizeof(float));
         parameters_get_rows(&m->trainer.theta, file->tensor, file->first, file->rows, rows);
         file_tensor_order(layout, file, rows, ordered);
-        golden_compare(&m->golden, key, ordered, file->rows * file->cols, "%s %s after the steps", m->name, file->hf_name);
+        golden_compare(&m->golden, key, ordered, file->rows * file->cols, "%s %s after the steps", m->name,
+                       file->hf_name);
         free(rows);
         free(ordered);
     }
@@ -161,16 +171,19 @@ static void check_steps(Model* m) {
     }
     double *losses = golden_get(&m->golden, "step_loss", NULL), *norms = golden_get(&m->golden, "step_grad_norm", NULL);
     for (int step = 0; step < STEPS; step++) {
-        check(fabs(loss[step] - losses[step]) <= (bf16 ? 1e-2 : 1e-5) * fabs(losses[step]), "%s step %d: loss %.7f, recorded %.7f", m->name, step + 1, loss[step], losses[step]);
-        // bf16: 1% at the recorded parameters; from the second step on each side is at its own, and their distance adds to the norm's error once more
-        check(fabs(norm[step] - norms[step]) <= (bf16 ? step ? 2e-2 : 1e-2 : 1e-5) * norms[step], "%s step %d: gradient norm %.6f, recorded %.6f", m->name, step + 1, norm[step], norms[step]);
+        check(fabs(loss[step] - losses[step]) <= (bf16 ? 1e-2 : 1e-5) * fabs(losses[step]),
+              "%s step %d: loss %.7f, recorded %.7f", m->name, step + 1, loss[step], losses[step]);
+        // bf16: 1% at the recorded parameters; from the second step on each side is at its own, and their distance adds
+        // to the norm's error once more
+        check(fabs(norm[step] - norms[step]) <= (bf16 ? step ? 2e-2 : 1e-2 : 1e-5) * norms[step],
+              "%s step %d: gradient norm %.6f, recorded %.6f", m->name, step + 1, norm[step], norms[step]);
     }
     free(losses);
     free(norms);
     if (!bf16) check_after(m);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // what needs no reference
 
 static void compare_with(const char* name, const char* what, const float* a, const float* b, int64_t n) {
@@ -183,7 +196,8 @@ static void compare_with(const char* name, const char* what, const float* a, con
     free(wide);
 }
 
-// The batch in one stream; again; recomputed; in two streams; each sample alone, which restarts its positions by itself.
+// The batch in one stream; again; recomputed; in two streams; each sample alone, which restarts its positions by
+// itself.
 static void check_packing_and_recompute(const char* name) {
     Model one, two, again;
     open_model(&one, name, 256, false);
@@ -197,13 +211,17 @@ static void check_packing_and_recompute(const char* name) {
 
     run_batch(&one, true, loss, NULL);
     float* g = all_gradients(&one);
-    check(!memcmp(expected, g, n * sizeof(float)) && !memcmp(loss_one, loss, k * sizeof(float)), "%s: two equal runs give equal bits", name);
+    check(!memcmp(expected, g, n * sizeof(float)) && !memcmp(loss_one, loss, k * sizeof(float)),
+          "%s: two equal runs give equal bits", name);
     free(g);
 
     run_batch(&again, true, loss, NULL);
     g = all_gradients(&again);
-    check(!memcmp(expected, g, n * sizeof(float)) && !memcmp(loss_one, loss, k * sizeof(float)), "%s: recomputed activations give equal bits", name);
-    check(again.trainer.plan.bytes[MEMORY_ACTIVATIONS] < one.trainer.plan.bytes[MEMORY_ACTIVATIONS] || one.trainer.layout.config.L == 1, "%s: recomputing keeps less", name);
+    check(!memcmp(expected, g, n * sizeof(float)) && !memcmp(loss_one, loss, k * sizeof(float)),
+          "%s: recomputed activations give equal bits", name);
+    check(again.trainer.plan.bytes[MEMORY_ACTIVATIONS] < one.trainer.plan.bytes[MEMORY_ACTIVATIONS] ||
+              one.trainer.layout.config.L == 1,
+          "%s: recomputing keeps less", name);
     free(g);
 
     run_batch(&two, true, loss, NULL);
@@ -236,7 +254,8 @@ static void check_neighbours(const char* name) {
         int same = 0, V = m.trainer.layout.config.V;
         for (int i = b->cu_seqlens[victim]; i < b->cu_seqlens[victim + 1]; i++) b->tokens[i] = (b->tokens[i] + 7) % V;
         run_batch(&m, false, after, NULL);
-        for (int i = b->cu_seqlens[victim]; i < b->cu_seqlens[victim + 1]; i++) b->tokens[i] = (b->tokens[i] + V - 7) % V;
+        for (int i = b->cu_seqlens[victim]; i < b->cu_seqlens[victim + 1]; i++)
+            b->tokens[i] = (b->tokens[i] + V - 7) % V;
         for (int s = 0; s < b->k; s++) same += s == victim ? before[s] != after[s] : before[s] == after[s];
         check(same == b->k, "%s: sample %d changes, its neighbours keep their bits", name, victim);
     }
@@ -256,7 +275,8 @@ static void check_plan(const char* name) {
 #else
     double pages = 0.0;
 #endif
-    check(fabs(used - planned) <= 0.01 * planned + pages, "%s: %.2f MiB planned, %.2f MiB taken", name, planned / 1048576, used / 1048576);
+    check(fabs(used - planned) <= 0.01 * planned + pages, "%s: %.2f MiB planned, %.2f MiB taken", name,
+          planned / 1048576, used / 1048576);
     close_model(&m);
 }
 
@@ -274,11 +294,15 @@ static bool same_files(const char* a, const char* b, const char* stem) {
             const StTensor* x = &files[0].files[i].tensors[k];
             const StReader* file;
             const StTensor* y = st_model_find(&files[1], x->name, &file);
-            if (!y || y->n_dims != x->n_dims || memcmp(x->shape, y->shape, x->n_dims * sizeof *x->shape)) { same = false; continue; }
+            if (!y || y->n_dims != x->n_dims || memcmp(x->shape, y->shape, x->n_dims * sizeof *x->shape)) {
+                same = false;
+                continue;
+            }
             float *u = (float*)malloc(x->count * sizeof(float)), *v = (float*)malloc(x->count * sizeof(float));
             st_to_float(&files[0].files[i], x, 0, x->count, u);
             st_to_float(file, y, 0, y->count, v);
-            for (int64_t e = 0; e < x->count; e++) same &= to_float(from_float<floatX>(u[e])) == to_float(from_float<floatX>(v[e]));
+            for (int64_t e = 0; e < x->count; e++)
+                same &= to_float(from_float<floatX>(u[e])) == to_float(from_float<floatX>(v[e]));
             free(u);
             free(v);
         }
@@ -287,17 +311,21 @@ static bool same_files(const char* a, const char* b, const char* stem) {
     return same && n[0] == n[1];
 }
 
-// What transformers and PEFT wrote, read and written again, has the same tensors: what they read of it gives the same logits.
+// What transformers and PEFT wrote, read and written again, has the same tensors: what they read of it gives the same
+// logits.
 static void check_written_again(const char* name) {
     Model m;
     open_model(&m, name, 256, false);
     char directory[] = "/tmp/test_families.XXXXXX", command[128];
-    if (!mkdtemp(directory)) { check(0, "mkdtemp"); return; }
+    if (!mkdtemp(directory)) {
+        check(0, "mkdtemp");
+        return;
+    }
     Trainer* t = &m.trainer;
     if (t->with_lora) peft_save(&t->theta, &t->lora, directory, m.directory);
     else parameters_save(&t->theta, directory, m.directory, 0, true);
-    check(same_files(t->with_lora ? m.adapter : m.directory, directory, t->with_lora ? "adapter_model" : "model"), "%s: every tensor %s wrote, read and written again", name,
-          t->with_lora ? "PEFT" : "transformers");
+    check(same_files(t->with_lora ? m.adapter : m.directory, directory, t->with_lora ? "adapter_model" : "model"),
+          "%s: every tensor %s wrote, read and written again", name, t->with_lora ? "PEFT" : "transformers");
     snprintf(command, sizeof command, "rm -r %s", directory);
     if (system(command)) check(0, "%s", command);
     close_model(&m);
@@ -310,7 +338,10 @@ static void check_save_and_load(const char* name) {
         open_model(&a, name, 256, false);
         open_model(&b, name, 256, false);
         char directory[] = "/tmp/test_families.XXXXXX", command[128];
-        if (!mkdtemp(directory)) { check(0, "mkdtemp"); return; }
+        if (!mkdtemp(directory)) {
+            check(0, "mkdtemp");
+            return;
+        }
         float loss_a[64], loss_b[64];
         Trainer* t = &a.trainer;
         run_batch(&a, true, loss_a, NULL);
@@ -319,11 +350,14 @@ static void check_save_and_load(const char* name) {
         parameters_save(&t->theta, directory, shards ? a.directory : NULL, shards ? 30000 : 0, true);
         ModelConfig config;
         model_config_read(&config, directory);
-        char *text_a = model_config_json(&t->layout.config, NULL, NULL), *text_b = model_config_json(&config, NULL, NULL);
-        check(!strcmp(text_a, text_b), "%s: config.json survives saving%s", name, shards ? " from the model's own" : "");
+        char *text_a = model_config_json(&t->layout.config, NULL, NULL),
+             *text_b = model_config_json(&config, NULL, NULL);
+        check(!strcmp(text_a, text_b), "%s: config.json survives saving%s", name,
+              shards ? " from the model's own" : "");
         parameters_load(&b.trainer.theta, directory, true);
         run_batch(&b, false, loss_b, NULL);
-        check(!memcmp(loss_a, loss_b, a.batch.k * sizeof(float)), "%s: a model saved%s and loaded gives equal bits", name, shards ? " in shards" : "");
+        check(!memcmp(loss_a, loss_b, a.batch.k * sizeof(float)), "%s: a model saved%s and loaded gives equal bits",
+              name, shards ? " in shards" : "");
         snprintf(command, sizeof command, "rm -r %s", directory);
         if (system(command)) check(0, "%s", command);
         free(text_a);
@@ -341,14 +375,18 @@ static StDtype st_model_dtype(const char* directory) {
     return dtype;
 }
 
-// An adapter saved as PEFT reads it is loaded with equal bits; merged, the model is the same to the rounding of its files' dtype.
+// An adapter saved as PEFT reads it is loaded with equal bits; merged, the model is the same to the rounding of its
+// files' dtype.
 static void check_adapter_saved(const char* name) {
     Model a, b;
     open_model(&a, name, 256, false);
     open_model(&b, name, 256, false);
     Trainer* t = &a.trainer;
     char directory[] = "/tmp/test_families.XXXXXX", path[64], command[128];
-    if (!mkdtemp(directory)) { check(0, "mkdtemp"); return; }
+    if (!mkdtemp(directory)) {
+        check(0, "mkdtemp");
+        return;
+    }
     float loss_a[64], loss_b[64];
     run_batch(&a, true, NULL, NULL);
     optimizer_step(&t->theta, &t->settings.adamw, 1e-2f, t->norm, t->norm + 1, t->stream);
@@ -356,7 +394,9 @@ static void check_adapter_saved(const char* name) {
     peft_save(&t->theta, &t->lora, directory, a.directory);
     LoraSettings settings;
     peft_settings(directory, &t->layout.config, &settings);
-    check(settings.rank == t->settings.lora.rank && settings.scale == t->settings.lora.scale && !strcmp(settings.modules, t->settings.lora.modules), "%s: modules, rank and scale survive", name);
+    check(settings.rank == t->settings.lora.rank && settings.scale == t->settings.lora.scale &&
+              !strcmp(settings.modules, t->settings.lora.modules),
+          "%s: modules, rank and scale survive", name);
     peft_load(&b.trainer.theta, &b.trainer.lora, directory, b.directory);
     run_batch(&b, false, loss_b, NULL);
     check(!memcmp(loss_a, loss_b, a.batch.k * sizeof(float)), "%s: an adapter saved and loaded gives equal bits", name);
@@ -372,10 +412,12 @@ static void check_adapter_saved(const char* name) {
         else peft_load_merged(&whole.trainer.theta, whole.directory, directory, true);
         run_batch(&whole, false, loss_b, NULL);
         double worst = 0;
-        for (int s = 0; s < a.batch.k; s++) worst = fmax(worst, loss_a[s] ? fabs(loss_b[s] - loss_a[s]) / loss_a[s] : 0);
+        for (int s = 0; s < a.batch.k; s++)
+            worst = fmax(worst, loss_a[s] ? fabs(loss_b[s] - loss_a[s]) / loss_a[s] : 0);
         // a checkpoint in bf16 holds eight bits of the sum; the adapter beside it more
         bool narrow = bf16 || st_model_dtype(path) != ST_F32;
-        check(worst <= (narrow ? 1e-2 : 1e-5), "%s: the loss of the model merged %s within %.1e", name, file ? "and saved" : "on the way in", worst);
+        check(worst <= (narrow ? 1e-2 : 1e-5), "%s: the loss of the model merged %s within %.1e", name,
+              file ? "and saved" : "on the way in", worst);
         close_model(&whole);
     }
     snprintf(command, sizeof command, "rm -r %s", directory);
@@ -400,7 +442,8 @@ static bool forget_the_peak(void) {
     return f && !fclose(f) && good;
 }
 
-// A model moves block by block: while it is loaded the host holds some blocks and the tensor under way, not a second copy.
+// A model moves block by block: while it is loaded the host holds some blocks and the tensor under way, not a second
+// copy.
 static void check_loading(void) {
     ModelConfig c;
     ModelLayout layout;
@@ -422,13 +465,18 @@ static void check_loading(void) {
         parameters_set(&set, i, zeros);
         free(zeros);
     }
-    if (!mkdtemp(directory)) { check(0, "mkdtemp"); return; }
+    if (!mkdtemp(directory)) {
+        check(0, "mkdtemp");
+        return;
+    }
     parameters_save(&set, directory, NULL, 0, true);
     bool measured = forget_the_peak();
     int64_t before = process_bytes("VmRSS");
     parameters_load(&set, directory, true);
-    double more = (double)(process_bytes("VmHWM") - before) / 1048576, file = (double)layout.n_parameters * sizeof(float) / 1048576;
-    if (measured && before > 0) check(more <= 0.4 * file, "loading %.0f MiB takes %.0f MiB of the host beside the weights", file, more);
+    double more = (double)(process_bytes("VmHWM") - before) / 1048576,
+           file = (double)layout.n_parameters * sizeof(float) / 1048576;
+    if (measured && before > 0)
+        check(more <= 0.4 * file, "loading %.0f MiB takes %.0f MiB of the host beside the weights", file, more);
     else check_skip("loading takes no second copy", "/proc does not tell");
     snprintf(command, sizeof command, "rm -r %s", directory);
     if (system(command)) check(0, "%s", command);
@@ -447,14 +495,18 @@ static void check_model(const char* name) {
     check_packing_and_recompute(name);
     check_written_again(name);
     check_neighbours(name);
-    if (adapter) { check_adapter_saved(name); return; }
+    if (adapter) {
+        check_adapter_saved(name);
+        return;
+    }
     check_plan(name);
     check_save_and_load(name);
 }
 
 int main(int argc, char** argv) {
     program_name = "test_families";
-    static const char* const families[] = {"gpt2", "llama", "llama_tied", "mistral", "gpt_neox", "gpt_neox_sequential", "phi3"};
+    static const char* const families[] = {"gpt2", "llama", "llama_tied", "mistral", "gpt_neox", "gpt_neox_sequential",
+                                           "phi3"};
     static const char* const adapters[] = {"", "/lora_qv", "/lora_all"};
     for (int i = 1; i < argc; i++) check_model(argv[i]);
     for (size_t i = 0; i < sizeof families / sizeof *families && argc == 1; i++)

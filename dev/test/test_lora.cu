@@ -1,7 +1,8 @@
 /*
-LoRA inside the base GEMM. Each site against the textbook form in double precision, y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ and its gradients, with NaN planted wherever nobody may read;
-garbage put into a tail on purpose must show. Then the whole model: two adapters in one pass against one at a time, a base that never changes and has no gradient,
-recomputation bit for bit, and the memory plans of the models that people train.
+LoRA inside the base GEMM. Each site against the textbook form in double precision, y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ and its
+gradients, with NaN planted wherever nobody may read; garbage put into a tail on purpose must show. Then the whole
+model: two adapters in one pass against one at a time, a base that never changes and has no gradient, recomputation bit
+for bit, and the memory plans of the models that people train.
 */
 #include <string.h>
 #include "check.h"
@@ -26,7 +27,8 @@ static void compare(const char* name, const float* a, const double* b, int64_t n
 
 static float* randoms(int64_t n, float scale, uint64_t stream) {
     float* x = (float*)malloc(n * sizeof(float));
-    for (int64_t i = 0; i < n; i++) x[i] = to_float(from_float<floatX>(scale * (float)random_normal(7, stream, (uint64_t)i)));
+    for (int64_t i = 0; i < n; i++)
+        x[i] = to_float(from_float<floatX>(scale * (float)random_normal(7, stream, (uint64_t)i)));
     return x;
 }
 
@@ -69,7 +71,8 @@ static void open_trainer(Trainer* t, const ModelConfig* c, const LoraSettings* l
         ParameterSet* set = a ? &t->theta_hat : &t->theta;
         for (int i = 0; i < set->layout->n_tensors; i++) {
             const ModelTensor* x = &set->layout->tensors[i];
-            float *values = (float*)calloc(x->rows * x->cols, sizeof(float)), *r = randoms(x->rows * x->cols, 0.1f, 1000 + 100 * a + i);
+            float *values = (float*)calloc(x->rows * x->cols, sizeof(float)),
+                  *r = randoms(x->rows * x->cols, 0.1f, 1000 + 100 * a + i);
             for (int64_t e = 0; e < x->rows * x->cols; e++)
                 if (e / x->cols < x->file_rows && e % x->cols < x->file_cols) values[e] = r[e];
             parameters_set(set, i, values);
@@ -79,7 +82,7 @@ static void open_trainer(Trainer* t, const ModelConfig* c, const LoraSettings* l
     }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // one site against the textbook
 
 typedef struct {
@@ -95,13 +98,15 @@ static float* tensor_values(const ParameterSet* set, int kind, int layer) {
     const ModelTensor* x = &set->layout->tensors[tensor_index(set->layout, kind, layer)];
     float* values = (float*)malloc(x->rows * x->cols * sizeof(float));
     parameters_get(set, tensor_index(set->layout, kind, layer), values);
-    for (int64_t e = 0; e < x->rows * x->cols; e++) values[e] = to_float(from_float<floatX>(values[e]));  // what the products read
+    for (int64_t e = 0; e < x->rows * x->cols; e++)
+        values[e] = to_float(from_float<floatX>(values[e]));  // what the products read
     return values;
 }
 
 static floatX* upload(const float* host, int rows, int width, int ld) {  // tails are NaN
     floatX *device = NULL, *padded = (floatX*)malloc((size_t)rows * ld * sizeof(floatX));
-    for (size_t i = 0; i < (size_t)rows * ld; i++) padded[i] = from_float<floatX>(host && (int)(i % ld) < width ? host[i / ld * width + i % ld] : NAN);
+    for (size_t i = 0; i < (size_t)rows * ld; i++)
+        padded[i] = from_float<floatX>(host && (int)(i % ld) < width ? host[i / ld * width + i % ld] : NAN);
     cudaCheck(cudaMalloc((void**)&device, (size_t)rows * ld * sizeof(floatX)));
     cudaCheck(cudaMemcpy(device, padded, (size_t)rows * ld * sizeof(floatX), cudaMemcpyHostToDevice));
     cudaCheck(cudaDeviceSynchronize());  // the trainer's stream does not wait for the default one
@@ -120,14 +125,18 @@ static float* download(const floatX* device, int rows, int width, int ld) {
 
 static void forward(Problem* p) {
     lora_forward(&p->t->lora, p->site, p->layer, p->d_x, p->C, p->T, p->split, p->t->stream);
-    matmul_forward(p->d_y, NULL, p->d_x, weight(&p->t->base, site_weight(p->site), p->layer), NULL, p->T, p->ld, p->OC, p->OC, p->ld, p->ld, p->t->stream);
+    matmul_forward(p->d_y, NULL, p->d_x, weight(&p->t->base, site_weight(p->site), p->layer), NULL, p->T, p->ld, p->OC,
+                   p->OC, p->ld, p->ld, p->t->stream);
 }
 static void backward(Problem* p) {
-    matmul_backward_input(p->d_dx, p->d_dy, weight(&p->t->base, site_weight(p->site), p->layer), NULL, p->T, p->ld, p->OC, p->ld, p->OC, p->ld, false, p->t->stream);
+    matmul_backward_input(p->d_dx, p->d_dy, weight(&p->t->base, site_weight(p->site), p->layer), NULL, p->T, p->ld,
+                          p->OC, p->ld, p->OC, p->ld, false, p->t->stream);
     lora_backward(&p->t->lora, p->site, p->layer, p->d_dx, p->d_dy, p->OC, p->d_x, p->C, p->T, p->split, p->t->stream);
 }
 
-typedef struct { double *y, *dx, *dA[2][LORA_MODULES], *dB[2][LORA_MODULES]; } Textbook;
+typedef struct {
+    double *y, *dx, *dA[2][LORA_MODULES], *dB[2][LORA_MODULES];
+} Textbook;
 
 static Textbook textbook(const Problem* p) {
     Textbook b = {};
@@ -145,7 +154,8 @@ static Textbook textbook(const Problem* p) {
     for (int a = 0; a < p->t->lora.n_sets; a++)
         for (int m = 0; m < site->n; m++) {
             const float *A = p->A[a][m], *B = p->B[a][m];
-            double *dA = b.dA[a][m] = (double*)calloc((size_t)r * p->C, sizeof(double)), *dB = b.dB[a][m] = (double*)calloc((size_t)site->rows[m] * r, sizeof(double));
+            double *dA = b.dA[a][m] = (double*)calloc((size_t)r * p->C, sizeof(double)),
+                   *dB = b.dB[a][m] = (double*)calloc((size_t)site->rows[m] * r, sizeof(double));
             for (int t = a ? p->split : 0; t < (a ? p->T : p->split); t++)
                 for (int k = 0; k < r; k++) {
                     double xa = 0, dyb = 0;
@@ -186,25 +196,32 @@ static void check_gradients(const Problem* p, const Textbook* b, const char* wha
                 int64_t n = of_b ? (int64_t)site->rows[m] * r : (int64_t)r * p->C;
                 float* got = (float*)malloc(n * sizeof(float));
                 parameters_get_gradient(p->t->lora.sets[a], i, got);
-                snprintf(name, sizeof name, "%s: gradient of %s of %s", what, layout->tensors[i].name, a ? "theta_hat" : "theta");
+                snprintf(name, sizeof name, "%s: gradient of %s of %s", what, layout->tensors[i].name,
+                         a ? "theta_hat" : "theta");
                 compare(name, got, of_b ? b->dB[a][m] : b->dA[a][m], n);
                 bool padding = true;
                 for (int64_t e = 0; e < n; e++)
-                    if (e / layout->tensors[i].cols >= layout->tensors[i].file_rows || e % layout->tensors[i].cols >= layout->tensors[i].file_cols) padding &= got[e] == 0.0f;
-                if (layout->tensors[i].file_rows * layout->tensors[i].file_cols < n) check(padding, "%s: none where the rank is padding", name);
+                    if (e / layout->tensors[i].cols >= layout->tensors[i].file_rows ||
+                        e % layout->tensors[i].cols >= layout->tensors[i].file_cols)
+                        padding &= got[e] == 0.0f;
+                if (layout->tensors[i].file_rows * layout->tensors[i].file_cols < n)
+                    check(padding, "%s: none where the rank is padding", name);
                 free(got);
             }
 }
 
-static void check_site(const char* family, const char* modules, int rank, float alpha, bool with_hat, Site which, int T, int split) {
+static void check_site(const char* family, const char* modules, int rank, float alpha, bool with_hat, Site which, int T,
+                       int split) {
     ModelConfig c = tiny(family);
     LoraSettings settings = lora_settings(modules, rank, alpha);
     Trainer t;
     char what[128], name[192];
-    snprintf(what, sizeof what, "%s %s r%d, %s, site %d", family, modules, rank, with_hat ? "two adapters" : "one adapter", which);
+    snprintf(what, sizeof what, "%s %s r%d, %s, site %d", family, modules, rank,
+             with_hat ? "two adapters" : "one adapter", which);
     open_trainer(&t, &c, &settings, with_hat, false);
     const ModelTensor* w = &t.layout.tensors[tensor_index(&t.layout, site_weight(which), 1)];
-    Problem p = {&t, which, 1, T, split, (int)w->cols, (int)w->rows, (int)w->ld, NULL, NULL, NULL, {}, {}, NULL, NULL, NULL, NULL};
+    Problem p = {&t,   which, 1,  T,  split, (int)w->cols, (int)w->rows, (int)w->ld, NULL,
+                 NULL, NULL,  {}, {}, NULL,  NULL,         NULL,         NULL};
     p.x = randoms((int64_t)T * p.C, 1.0f, 1);
     p.dy = randoms((int64_t)T * p.OC, 1.0f, 2);
     p.w = tensor_values(&t.base, site_weight(which), 1);
@@ -236,14 +253,17 @@ static void check_site(const char* family, const char* modules, int rank, float 
         }
     check_gradients(&p, &b, what);
 
-    // What this test is worth: garbage in one unused column of one row's tail, behind the kernel's back, moves y beyond any rounding.
+    // What this test is worth: garbage in one unused column of one row's tail, behind the kernel's back, moves y beyond
+    // any rounding.
     if (with_hat) {
         float* tail = download(p.d_x, T, p.ld, p.ld);
         tail[(size_t)0 * p.ld + p.C + t.lora.sites[which].width] = 3.0f;  // row 0 is θ's, the column θ̂'s
         floatX* planted = upload(tail, T, p.ld, p.ld);
-        matmul_forward(p.d_y, NULL, planted, weight(&t.base, site_weight(which), 1), NULL, T, p.ld, p.OC, p.OC, p.ld, p.ld, t.stream);
+        matmul_forward(p.d_y, NULL, planted, weight(&t.base, site_weight(which), 1), NULL, T, p.ld, p.OC, p.OC, p.ld,
+                       p.ld, t.stream);
         float* wrong = download(p.d_y, T, p.OC, p.OC);
-        check(split == 0 || distance(wrong, b.y, (int64_t)T * p.OC) > 1e-3, "%s: garbage in the other adapter's column is seen", what);
+        check(split == 0 || distance(wrong, b.y, (int64_t)T * p.OC) > 1e-3,
+              "%s: garbage in the other adapter's column is seen", what);
         free(tail);
         free(wrong);
         cudaCheck(cudaFree(planted));
@@ -260,11 +280,16 @@ static void check_site(const char* family, const char* modules, int rank, float 
     free(b.y);
     free(b.dx);
     for (int a = 0; a < 2; a++)
-        for (int m = 0; m < LORA_MODULES; m++) { free(p.A[a][m]); free(p.B[a][m]); free(b.dA[a][m]); free(b.dB[a][m]); }
+        for (int m = 0; m < LORA_MODULES; m++) {
+            free(p.A[a][m]);
+            free(p.B[a][m]);
+            free(b.dA[a][m]);
+            free(b.dB[a][m]);
+        }
     trainer_free(&t);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // the whole model
 
 #define SAMPLES 4
@@ -272,7 +297,8 @@ static int sample_tokens[SAMPLES][32];
 static void make_items(BatchItem* items, int V) {
     const int lengths[SAMPLES] = {31, 9, 20, 17};
     for (int s = 0; s < SAMPLES; s++) {
-        for (int i = 0; i < lengths[s]; i++) sample_tokens[s][i] = (int)random_below(5, (uint64_t)s, (uint64_t)i, (uint64_t)V);
+        for (int i = 0; i < lengths[s]; i++)
+            sample_tokens[s][i] = (int)random_below(5, (uint64_t)s, (uint64_t)i, (uint64_t)V);
         PackSample sample = {sample_tokens[s], NULL, lengths[s], lengths[s] - 1, s};
         items[s].sample = sample;
         items[s].coefficient = 0.1f * (float)(s + 1);
@@ -312,7 +338,8 @@ static void check_one_pass(const char* family) {
     trainer_pass_both(&t, items, SAMPLES, items, SAMPLES, NULL, &counts, &counts_hat);
     losses_of(&t, loss, loss_hat);
     float *g = gradients_of(&t.theta), *g_hat = gradients_of(&t.theta_hat);
-    check(counts.trained_tokens == 77 && counts_hat.trained_tokens == 77, "%s: tokens of both are counted apart", family);
+    check(counts.trained_tokens == 77 && counts_hat.trained_tokens == 77, "%s: tokens of both are counted apart",
+          family);
     for (int a = 0; a < 2; a++) {
         ParameterSet* set = a ? &t.theta_hat : &t.theta;
         gradients_zero(&t.theta, t.stream);
@@ -338,7 +365,9 @@ static void check_one_pass(const char* family) {
     trainer_pass_both(&again, items, SAMPLES, items, SAMPLES, NULL, &counts, &counts_hat);
     losses_of(&again, recomputed, unused);
     float *h = gradients_of(&again.theta), *h_hat = gradients_of(&again.theta_hat);
-    check(!memcmp(h, g, n * sizeof(float)) && !memcmp(h_hat, g_hat, n * sizeof(float)) && !memcmp(loss, recomputed, sizeof loss), "%s: recomputed activations give equal bits", family);
+    check(!memcmp(h, g, n * sizeof(float)) && !memcmp(h_hat, g_hat, n * sizeof(float)) &&
+              !memcmp(loss, recomputed, sizeof loss),
+          "%s: recomputed activations give equal bits", family);
     free(g);
     free(g_hat);
     free(h);
@@ -355,7 +384,8 @@ static floatX* weights_without_tails(const ParameterSet* set, size_t* n) {
     cudaCheck(cudaMemcpy(all, set->weights, layout->n_elements * sizeof(floatX), cudaMemcpyDeviceToHost));
     for (int i = 0; i < layout->n_tensors; i++)
         for (int64_t r = 0; r < layout->tensors[i].rows; r++, at += layout->tensors[i].cols)
-            memmove(all + at, all + layout->tensors[i].offset + r * layout->tensors[i].ld, layout->tensors[i].cols * sizeof(floatX));
+            memmove(all + at, all + layout->tensors[i].offset + r * layout->tensors[i].ld,
+                    layout->tensors[i].cols * sizeof(floatX));
     *n = at * sizeof(floatX);
     return all;
 }
@@ -382,7 +412,9 @@ static void check_frozen(const char* family) {
     floatX* after = weights_without_tails(&t.base, &n);
     check(!memcmp(before, after, n), "%s: the base keeps its bits", family);
     check(last[0] < first[0] && last[2] < first[2], "%s: the adapter learns (%.4f to %.4f)", family, first[0], last[0]);
-    check(!t.base.grads && !t.base.m && t.plan.bytes[MEMORY_GRADIENTS] <= (size_t)t.lora.layout.n_elements * sizeof(float) + MEMORY_ALIGNMENT, "%s: only adapters have gradients", family);
+    check(!t.base.grads && !t.base.m &&
+              t.plan.bytes[MEMORY_GRADIENTS] <= (size_t)t.lora.layout.n_elements * sizeof(float) + MEMORY_ALIGNMENT,
+          "%s: only adapters have gradients", family);
     free(before);
     free(after);
     trainer_free(&t);
@@ -402,11 +434,12 @@ static void check_frozen(const char* family) {
     trainer_free(&plain);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // a step of SEAL
 
-// Algorithm 1 in one pass, as seal_step runs it with adapters, against the equations one after the other: θ̂'s pass and update, θ's, then ω's. γ 0 in the first step,
-// where the fine-tuning samples run forward only under θ while θ̂ learns from them.
+// Algorithm 1 in one pass, as seal_step runs it with adapters, against the equations one after the other: θ̂'s pass and
+// update, θ's, then ω's. γ 0 in the first step, where the fine-tuning samples run forward only under θ while θ̂ learns
+// from them.
 static void check_seal_step(const char* family) {
     enum { N = 12, B = 2, M = 2, STEPS = 3 };
     ModelConfig c = tiny(family);
@@ -436,12 +469,18 @@ static void check_seal_step(const char* family) {
             } else {
                 PassCounts counts = {};
                 selector_begin(&s[way], rows, B, x->stream);
-                for (int i = 0; i < B; i++) { items[i].sample = tune[i]; items[i].coefficient = 1.0f / B; }
+                for (int i = 0; i < B; i++) {
+                    items[i].sample = tune[i];
+                    items[i].coefficient = 1.0f / B;
+                }
                 gradients_zero(&x->theta_hat, x->stream);
                 trainer_pass(x, &x->theta_hat, items, B, B, s[way].sigma, x->loss_hat, true, &counts);
                 optimizer_step(&x->theta_hat, &x->settings.adamw, 2e-3f, x->norm + 2, x->norm + 3, x->stream);
                 for (int i = 0; i < B; i++) items[i].coefficient = gamma / B;
-                for (int j = 0; j < M; j++) { items[B + j].sample = safe[j]; items[B + j].coefficient = (1.0f - gamma) / M; }
+                for (int j = 0; j < M; j++) {
+                    items[B + j].sample = safe[j];
+                    items[B + j].coefficient = (1.0f - gamma) / M;
+                }
                 gradients_zero(&x->theta, x->stream);
                 trainer_pass(x, &x->theta, items, B + M, B, s[way].sigma, x->loss, true, &counts);
                 optimizer_step(&x->theta, &x->settings.adamw, 1e-3f, x->norm, x->norm + 1, x->stream);
@@ -462,16 +501,19 @@ static void check_seal_step(const char* family) {
     for (int step = 0; step < STEPS; step++) {
         for (int i = 0; i < B + M; i++) sum += loss[0][step][i] + loss_hat[0][step][i % B] + norm[0][step];
         for (int i = 0; i < B + M; i++) worst_loss = fmax(worst_loss, fabs(loss[0][step][i] / loss[1][step][i] - 1));
-        for (int i = 0; i < B; i++) worst_loss = fmax(worst_loss, fabs(loss_hat[0][step][i] / loss_hat[1][step][i] - 1));
+        for (int i = 0; i < B; i++)
+            worst_loss = fmax(worst_loss, fabs(loss_hat[0][step][i] / loss_hat[1][step][i] - 1));
         worst_norm = fmax(worst_norm, fabs(norm[0][step] / norm[1][step] - 1));
     }
     for (int i = 0; i < N; i++) worst_omega = fmax(worst_omega, fabs(omega[0][i] - omega[1][i]));
-    check(isfinite(sum) && worst_loss <= (bf16 ? 1e-2 : 1e-5), "%s: Algorithm 1 in one pass: losses within %.1e of separate passes", family, worst_loss);
+    check(isfinite(sum) && worst_loss <= (bf16 ? 1e-2 : 1e-5),
+          "%s: Algorithm 1 in one pass: losses within %.1e of separate passes", family, worst_loss);
     check(worst_norm <= (bf16 ? 2e-2 : 1e-5), "%s: gradient norms within %.1e", family, worst_norm);
-    check(worst_omega <= (bf16 ? 5e-3 : 1e-5) && fabs(omega[1][0] - 0.1) > 1e-3, "%s: omega within %.1e (it moved by %.1e)", family, worst_omega, fabs(omega[1][0] - 0.1));
+    check(worst_omega <= (bf16 ? 5e-3 : 1e-5) && fabs(omega[1][0] - 0.1) > 1e-3,
+          "%s: omega within %.1e (it moved by %.1e)", family, worst_omega, fabs(omega[1][0] - 0.1));
 }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // memory
 
 static size_t planned(const ModelConfig* c, const char* modules, int algorithm, int T, bool recompute) {
@@ -503,8 +545,10 @@ static void check_memory(void) {
     const char* modules[] = {"q,v", "all"};
     for (int m = 0; m < 2; m++)
         for (int recompute = 0; recompute < 2; recompute++) {
-            double one = (double)planned(&c, modules[m], 1, 4096, recompute), two = (double)planned(&c, modules[m], 2, 4096, recompute);
-            check(one <= 1.05 * two, "Llama-3-8B, LoRA on %s%s: Algorithm 1 plans %.2f GB, Algorithm 2 %.2f GB", modules[m], recompute ? ", recomputed" : "", one / 1e9, two / 1e9);
+            double one = (double)planned(&c, modules[m], 1, 4096, recompute),
+                   two = (double)planned(&c, modules[m], 2, 4096, recompute);
+            check(one <= 1.05 * two, "Llama-3-8B, LoRA on %s%s: Algorithm 1 plans %.2f GB, Algorithm 2 %.2f GB",
+                  modules[m], recompute ? ", recomputed" : "", one / 1e9, two / 1e9);
         }
     if (!bf16) return;
     double small = (double)planned(&c, "q,v", 2, 4096, true), large = (double)planned(&c, "q,v", 2, 12288, false);

@@ -1,7 +1,8 @@
 /*
-SEAL against its PyTorch implementation (dev/reference/record_seal.py): both algorithms, both activations, 63 steps over three epochs of γ, from the same
-model with the same batches. fp32: ω within 1e-4 absolute after every step, losses within 1e-5 relative. bf16 changes the arithmetic of every step, so there only
-the courses are compared: ω within a fifth of its own range.
+SEAL against its PyTorch implementation (dev/reference/record_seal.py): both algorithms, both activations, 63 steps over
+three epochs of γ, from the same model with the same batches. fp32: ω within 1e-4 absolute after every step, losses
+within 1e-5 relative. bf16 changes the arithmetic of every step, so there only the courses are compared: ω within a
+fifth of its own range.
 */
 #include <string.h>
 #include "check.h"
@@ -64,7 +65,8 @@ static float* read_floats(const StReader* file, const char* name) {
 
 static double relative(double a, double b) { return fabs(a - b) / (fabs(b) > 1e-30 ? fabs(b) : 1e-30); }
 
-static void run(const StReader* inputs, const Set* safe, const Set* tune, int algorithm, SelectorActivation activation) {
+static void run(const StReader* inputs, const Set* safe, const Set* tune, int algorithm,
+                SelectorActivation activation) {
     const char* names[] = {"softmax", "sigmoid"};
     char path[256];
     StReader recorded;
@@ -75,12 +77,14 @@ static void run(const StReader* inputs, const Set* safe, const Set* tune, int al
     st_copy(inputs, "theta_adamw", ST_F32, 6, theta_adamw);
     st_copy(inputs, "omega_adam", ST_F32, 5, omega_adam);
     st_copy(inputs, "gamma_linear", ST_F32, 2, gamma_linear);
-    int *epoch = (int*)malloc(steps * sizeof(int)), *safe_rows = (int*)malloc(steps * width * sizeof(int)), *tune_rows = (int*)malloc(steps * width * sizeof(int));
+    int *epoch = (int*)malloc(steps * sizeof(int)), *safe_rows = (int*)malloc(steps * width * sizeof(int)),
+        *tune_rows = (int*)malloc(steps * width * sizeof(int));
     st_copy(inputs, "epoch", ST_I32, steps, epoch);
     st_copy(inputs, "safe_rows", ST_I32, (int64_t)steps * width, safe_rows);
     st_copy(inputs, "tune_rows", ST_I32, (int64_t)steps * width, tune_rows);
-    float *omega_rec = read_floats(&recorded, "omega"), *safe_rec = read_floats(&recorded, "safe_loss"), *tune_rec = read_floats(&recorded, "tune_loss"),
-          *norm_rec = read_floats(&recorded, "theta_grad_norm"), *gamma_rec = read_floats(&recorded, "gamma");
+    float *omega_rec = read_floats(&recorded, "omega"), *safe_rec = read_floats(&recorded, "safe_loss"),
+          *tune_rec = read_floats(&recorded, "tune_loss"), *norm_rec = read_floats(&recorded, "theta_grad_norm"),
+          *gamma_rec = read_floats(&recorded, "gamma");
 
     ModelConfig config;
     model_config_read(&config, GOLDEN);
@@ -93,7 +97,14 @@ static void run(const StReader* inputs, const Set* safe, const Set* tune, int al
     settings.adamw = adamw;
     Trainer t;
     Selector s;
-    SelectorSettings selector = {activation, SELECTOR_ADAM, omega_adam[1], omega_adam[2], omega_adam[3], omega_adam[4], activation == SELECTOR_SOFTMAX ? 0.1f : -1e-4f, 0.0f};
+    SelectorSettings selector = {activation,
+                                 SELECTOR_ADAM,
+                                 omega_adam[1],
+                                 omega_adam[2],
+                                 omega_adam[3],
+                                 omega_adam[4],
+                                 activation == SELECTOR_SOFTMAX ? 0.1f : -1e-4f,
+                                 0.0f};
     trainer_plan(&t, &config, &settings);
     selector_plan(&s, &selector, N, width, &t.plan);
     trainer_allocate(&t);
@@ -113,12 +124,16 @@ static void run(const StReader* inputs, const Set* safe, const Set* tune, int al
         int b = 0, m = 0, rows[MOST];
         for (int i = 0; i < width; i++) {
             int row = tune_rows[step * width + i];
-            if (row >= 0) { rows[b] = row; tune_batch[b++] = tune->samples[row]; }
+            if (row >= 0) {
+                rows[b] = row;
+                tune_batch[b++] = tune->samples[row];
+            }
             if (safe_rows[step * width + i] >= 0) safe_batch[m++] = safe->samples[safe_rows[step * width + i]];
         }
         float gamma = (float)gamma_at(&schedule, epoch[step], step, steps);
         worst_gamma = fmax(worst_gamma, fabs(gamma - gamma_rec[step]));
-        SealBatch batch = {tune_batch, rows, b, safe_batch, m, gamma, theta_adamw[0], theta_adamw[0], omega_adam[0], 1.0f};
+        SealBatch batch = {tune_batch,     rows,          b,   safe_batch, m, gamma, theta_adamw[0],
+                           theta_adamw[0], omega_adam[0], 1.0f};
         SealCounts counts;
         seal_step(&t, &s, algorithm, &batch, items, &counts);
         trainer_bring_back(&t, 0);
@@ -136,10 +151,15 @@ static void run(const StReader* inputs, const Set* safe, const Set* tune, int al
     }
     const char* what = names[activation];
     check(worst_gamma <= 1e-7, "Algorithm %d %s: gamma is the recorded one", algorithm, what);
-    check(worst_omega <= (bf16 ? 0.2 * (high - low) : 1e-4), "Algorithm %d %s: omega after %d steps within %.1e (range %.3f)", algorithm, what, steps, worst_omega, high - low);
-    check(worst_loss <= (bf16 ? 0.05 : 1e-5), "Algorithm %d %s: losses within %.1e relative", algorithm, what, worst_loss);
-    check(worst_norm <= (bf16 ? 0.1 : 1e-4), "Algorithm %d %s: gradient norms within %.1e relative", algorithm, what, worst_norm);
-    // Adam on a dense softmax gradient moves undrawn logits by a full +lr every step (Algorithm 2): max ω ≈ ω₀ + lr·steps
+    check(worst_omega <= (bf16 ? 0.2 * (high - low) : 1e-4),
+          "Algorithm %d %s: omega after %d steps within %.1e (range %.3f)", algorithm, what, steps, worst_omega,
+          high - low);
+    check(worst_loss <= (bf16 ? 0.05 : 1e-5), "Algorithm %d %s: losses within %.1e relative", algorithm, what,
+          worst_loss);
+    check(worst_norm <= (bf16 ? 0.1 : 1e-4), "Algorithm %d %s: gradient norms within %.1e relative", algorithm, what,
+          worst_norm);
+    // Adam on a dense softmax gradient moves undrawn logits by a full +lr every step (Algorithm 2): max ω ≈ ω₀ +
+    // lr·steps
     if (algorithm == 2 && activation == SELECTOR_SOFTMAX) {
         double most = -1e9, bound = 0.1 + omega_adam[0] * steps;
         for (int k = 0; k < N; k++) most = fmax(most, omega[k]);
@@ -167,7 +187,8 @@ int main(void) {
     read_set(&safe, &inputs, "safe");
     read_set(&tune, &inputs, "tune");
     for (int algorithm = 1; algorithm <= 2; algorithm++)
-        for (int activation = 0; activation < 2; activation++) run(&inputs, &safe, &tune, algorithm, (SelectorActivation)activation);
+        for (int activation = 0; activation < 2; activation++)
+            run(&inputs, &safe, &tune, algorithm, (SelectorActivation)activation);
     st_close(&inputs);
     free_set(&safe);
     free_set(&tune);

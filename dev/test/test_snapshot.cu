@@ -1,6 +1,7 @@
 /*
-State from the device to a checkpoint and back: in one copy that travels while the next step changes the buffers, and in pieces where the host has no room for it; both
-ways write the same file. A checkpoint that cannot be written is told when the run looks.
+State from the device to a checkpoint and back: in one copy that travels while the next step changes the buffers, and in
+pieces where the host has no room for it; both ways write the same file. A checkpoint that cannot be written is told
+when the run looks.
 */
 #include <sys/stat.h>
 #include "check.h"
@@ -36,7 +37,10 @@ static bool holds(float first) {
 static void begin(Snapshot* s, const char* run, bool pieces) {
     mkdir(run, 0700);
     snapshot_begin(s, run, 0, 2);
-    if (pieces) { s->host_most = 100; s->piece = 4096; }
+    if (pieces) {
+        s->host_most = 100;
+        s->piece = 4096;
+    }
     snapshot_add(s, "large", large, N);
     snapshot_add(s, "small", small, FEW);
     snapshot_add(s, "absent", NULL, N);
@@ -100,7 +104,8 @@ int main(void) {
     file_sha256_hex(in_directory("pieces/checkpoint/step-3/rank-0.safetensors"), b);
     check(!strcmp(a, b), "both ways write the same file");
 #ifndef __CUDACC__  // a CUDA context does not survive fork
-    check(refuses(lose_the_folder, NULL, "the checkpoints before it are whole"), "a checkpoint that cannot be written ends the run with one line");
+    check(refuses(lose_the_folder, NULL, "the checkpoints before it are whole"),
+          "a checkpoint that cannot be written ends the run with one line");
 #else
     check_skip("a checkpoint that cannot be written", "a CUDA context does not survive fork");
     (void)refuses;

@@ -1,6 +1,7 @@
 /*
-The tokenizers against what their own libraries said (dev/reference/record_tokenizers.py): ids and byte offsets of 2300 strings for small tokenizers of every
-style, and for the published ones where ../shared is there. Decoding at once and one by one, threads, chat templates, bad files, bad ids.
+The tokenizers against what their own libraries said (dev/reference/record_tokenizers.py): ids and byte offsets of 2300
+strings for small tokenizers of every style, and for the published ones where ../shared is there. Decoding at once and
+one by one, threads, chat templates, bad files, bad ids.
 */
 // defines: pthread_create
 #include <pthread.h>
@@ -14,8 +15,14 @@ style, and for the published ones where ../shared is there. Decoding at once and
 
 #define GOLDEN "dev/reference/golden/tokenizers/"
 
-typedef struct { unsigned char* s; size_t n, at; } Bytes;
-typedef struct { const char* s; size_t n; } String;
+typedef struct {
+    unsigned char* s;
+    size_t n, at;
+} Bytes;
+typedef struct {
+    const char* s;
+    size_t n;
+} String;
 
 // A gzip or plain file, whole; s is NULL where it cannot be read.
 static Bytes read_bytes(const char* path) {
@@ -57,12 +64,15 @@ static void read_texts(void) {
     while (all.s && next_netstring(&all, &texts[n_texts])) n_texts++;
 }
 
-// ---- recorded ids and offsets -------------------------------------------------------------------------------------------------------------------
+// ---- recorded ids and offsets ----------------------------------------------------------------------
 
 enum { SPECIAL = 1, WHOLE = 2, LOSSLESS = 4, BYTES = 8 };
-// SPECIAL: BOS and EOS are added, special text is read. WHOLE: offsets were recorded in characters. LOSSLESS: what the tokenizer has bytes for comes back as
-// it was; BYTES: so does what is not UTF-8.
-static const struct { const char *path, *tokens; int flags; } goldens[] = {
+// SPECIAL: BOS and EOS are added, special text is read. WHOLE: offsets were recorded in characters. LOSSLESS: what the
+// tokenizer has bytes for comes back as it was; BYTES: so does what is not UTF-8.
+static const struct {
+    const char *path, *tokens;
+    int flags;
+} goldens[] = {
     {GOLDEN "gpt2_style.json.gz", "gpt2_style", SPECIAL | WHOLE | LOSSLESS | BYTES},
     {GOLDEN "pair", "gpt2_style", SPECIAL | WHOLE | LOSSLESS | BYTES},
     {GOLDEN "neox_style.json.gz", "neox_style", SPECIAL | WHOLE},
@@ -86,7 +96,9 @@ static const struct { const char *path, *tokens; int flags; } goldens[] = {
     {"phi3/tokenizer.json.gz", "phi3_json", SPECIAL | WHOLE},
 };
 
-static int begins_character(const String* t, int64_t i) { return i <= 0 || (size_t)i >= t->n || ((unsigned char)t->s[i] & 0xC0) != 0x80; }
+static int begins_character(const String* t, int64_t i) {
+    return i <= 0 || (size_t)i >= t->n || ((unsigned char)t->s[i] & 0xC0) != 0x80;
+}
 static int is_utf8(const String* t) {
     for (size_t i = 0; i < t->n;) {
         unsigned char c = (unsigned char)t->s[i];
@@ -95,7 +107,8 @@ static int is_utf8(const String* t) {
         for (size_t k = 1; k < n; k++)
             if (((unsigned char)t->s[i + k] & 0xC0) != 0x80) return 0;
         unsigned char d = n > 1 ? (unsigned char)t->s[i + 1] : 0;
-        if ((c == 0xE0 && d < 0xA0) || (c == 0xED && d > 0x9F) || (c == 0xF0 && d < 0x90) || (c == 0xF4 && d > 0x8F)) return 0;
+        if ((c == 0xE0 && d < 0xA0) || (c == 0xED && d > 0x9F) || (c == 0xF0 && d < 0x90) || (c == 0xF4 && d > 0x8F))
+            return 0;
         i += n;
     }
     return 1;
@@ -125,7 +138,8 @@ static int as_recorded(const Encoding* e, const String* text, Bytes* record, int
     return same;
 }
 
-// All pieces of the stream, then compared with what was decoded at once (an end inside a character becomes U+FFFD in the stream).
+// All pieces of the stream, then compared with what was decoded at once (an end inside a character becomes U+FFFD in
+// the stream).
 static int streams_alike(const Tokenizer* t, const Encoding* e, const char* whole, size_t length) {
     TokenStream s = {0};
     char* out = malloc((size_t)tokenizer_longest_piece(t) + 8);
@@ -149,7 +163,10 @@ static void test_golden(int g) {
     snprintf(name, sizeof name, "%s", own ? goldens[g].path + strlen(GOLDEN) : goldens[g].path);
     if (own) snprintf(path, sizeof path, "%s", goldens[g].path);
     else snprintf(path, sizeof path, "%s/data/tokenizers/%s", shared ? shared : "../shared", goldens[g].path);
-    if (!own && access(path, R_OK)) { check_skip(name, "not in ../shared/data/tokenizers (SHARED_DIR)"); return; }
+    if (!own && access(path, R_OK)) {
+        check_skip(name, "not in ../shared/data/tokenizers (SHARED_DIR)");
+        return;
+    }
     Tokenizer* t = tokenizer_open(path, error, sizeof error);
     if (!check(t != NULL, "%s opens%s%s", name, t ? "" : ": ", t ? "" : error)) return;
     snprintf(path, sizeof path, GOLDEN "%s.tokens.gz", goldens[g].tokens);
@@ -160,7 +177,8 @@ static void test_golden(int g) {
     for (int i = 0; i < n_texts && record.s; i++) {
         int asked = 0;
         uint32_t decoded = 0;
-        if (tokenizer_encode(t, texts[i].s, texts[i].n, how, &e) < 0 || !as_recorded(&e, &texts[i], &record, flags & WHOLE, &asked, &decoded)) {
+        if (tokenizer_encode(t, texts[i].s, texts[i].n, how, &e) < 0 ||
+            !as_recorded(&e, &texts[i], &record, flags & WHOLE, &asked, &decoded)) {
             differ++;
             if (first < 0) first = i;
         }
@@ -170,12 +188,15 @@ static void test_golden(int g) {
         int same = back && length == texts[i].n && !memcmp(back, texts[i].s, length);
         others += !back || (decoded && crc32(0, (const unsigned char*)back, (uInt)length) != decoded);
         // sentencepiece reads U+2581 as a blank
-        int comparable = flags & LOSSLESS && (flags & BYTES || (is_utf8(&texts[i]) && !memmem(texts[i].s, texts[i].n, "\xE2\x96\x81", 3)));
+        int comparable = flags & LOSSLESS &&
+                         (flags & BYTES || (is_utf8(&texts[i]) && !memmem(texts[i].s, texts[i].n, "\xE2\x96\x81", 3)));
         lost += comparable && !same;
         streams += !back || !streams_alike(t, &e, back, length);
         free(back);
     }
-    check(record.at == record.n && n_asked > 2000 && !differ, "%s: ids and offsets of %d strings as recorded (%d differ, the first is text %d)", name, n_asked, differ, first);
+    check(record.at == record.n && n_asked > 2000 && !differ,
+          "%s: ids and offsets of %d strings as recorded (%d differ, the first is text %d)", name, n_asked, differ,
+          first);
     check(!others, "%s: decoding gives what the library gives (%d do not)", name, others);
     if (flags & LOSSLESS) check(!lost, "%s: decoding gives every text back (%d do not)", name, lost);
     check(!streams, "%s: one by one decodes as all at once (%d do not)", name, streams);
@@ -184,16 +205,20 @@ static void test_golden(int g) {
     tokenizer_close(t);
 }
 
-// ---- one tokenizer, many threads ----------------------------------------------------------------------------------------------------------------
+// ---- one tokenizer, many threads -------------------------------------------------------------------
 
-typedef struct { const Tokenizer* t; uint64_t hash; } Reader;
+typedef struct {
+    const Tokenizer* t;
+    uint64_t hash;
+} Reader;
 static void* read_all(void* argument) {
     Reader* r = argument;
     Encoding e = {0};
     for (int round = 0; round < 2; round++)  // the second time from the cache
         for (int i = 0; i < n_texts; i++) {
             tokenizer_encode(r->t, texts[i].s, texts[i].n, TOKENIZER_PARSE_SPECIAL, &e);
-            for (int64_t k = 0; k < e.n; k++) r->hash = (r->hash ^ (uint64_t)e.ids[k] ^ (uint64_t)e.end[k] << 32) * 0x9E3779B97F4A7C15u;
+            for (int64_t k = 0; k < e.n; k++)
+                r->hash = (r->hash ^ (uint64_t)e.ids[k] ^ (uint64_t)e.end[k] << 32) * 0x9E3779B97F4A7C15u;
         }
     encoding_free(&e);
     return NULL;
@@ -207,14 +232,16 @@ static void test_threads(void) {
     for (int i = 0; i < 4; i++) pthread_create(&threads[i], NULL, read_all, &r[i]);
     for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
     read_all(&r[4]);
-    check(r[0].hash == r[4].hash && r[1].hash == r[4].hash && r[2].hash == r[4].hash && r[3].hash == r[4].hash, "four threads share a tokenizer");
+    check(r[0].hash == r[4].hash && r[1].hash == r[4].hash && r[2].hash == r[4].hash && r[3].hash == r[4].hash,
+          "four threads share a tokenizer");
     tokenizer_close(t);
 }
 
 // One Encoding may serve several tokenizers: its cache must not mix them up.
 static void test_two_tokenizers(void) {
     char error[512];
-    Tokenizer *a = tokenizer_open(GOLDEN "gpt2_style.json.gz", error, sizeof error), *b = tokenizer_open(GOLDEN "sentence_plain.model.gz", error, sizeof error);
+    Tokenizer *a = tokenizer_open(GOLDEN "gpt2_style.json.gz", error, sizeof error),
+              *b = tokenizer_open(GOLDEN "sentence_plain.model.gz", error, sizeof error);
     Encoding both = {0}, alone = {0};
     int same = 1;
     for (int i = 0; i < 600; i++) {
@@ -231,7 +258,7 @@ static void test_two_tokenizers(void) {
     tokenizer_close(b);
 }
 
-// ---- special tokens, flags ----------------------------------------------------------------------------------------------------------------------
+// ---- special tokens, flags -------------------------------------------------------------------------
 
 static void test_flags(void) {
     char error[512];
@@ -245,21 +272,26 @@ static void test_flags(void) {
     for (int64_t i = 0; i < e.n; i++) plain &= e.ids[i] != eot && e.ids[i] != bos;
     check(plain, "without flags special text is text, and nothing is added");
     tokenizer_encode(t, text, strlen(text), TOKENIZER_PARSE_SPECIAL, &e);
-    check(e.n == 2 && e.ids[1] == eot && e.start[1] == 1 && e.end[1] == (int32_t)strlen(text), "PARSE_SPECIAL reads it");
+    check(e.n == 2 && e.ids[1] == eot && e.start[1] == 1 && e.end[1] == (int32_t)strlen(text),
+          "PARSE_SPECIAL reads it");
     tokenizer_encode(t, text, strlen(text), TOKENIZER_PARSE_SPECIAL | TOKENIZER_ADD_SPECIAL, &e);
-    check(e.n == 3 && e.ids[0] == bos && e.start[0] == 0 && e.end[0] == 0, "ADD_SPECIAL adds BOS, which covers nothing");
+    check(e.n == 3 && e.ids[0] == bos && e.start[0] == 0 && e.end[0] == 0,
+          "ADD_SPECIAL adds BOS, which covers nothing");
     char* out = tokenizer_decode(t, e.ids, e.n, false, &length, error, sizeof error);
     check(out && !strcmp(out, "a"), "decoding leaves special tokens out");
     free(out);
     out = tokenizer_decode(t, e.ids, e.n, true, &length, error, sizeof error);
     check(out && !strcmp(out, "<|begin_of_text|>a<|eot_id|>"), "or prints them");
     free(out);
-    check(tokenizer_bos(t) == bos && tokenizer_is_special(t, eot) && !tokenizer_is_special(t, e.ids[1]) && tokenizer_eos(t) == tokenizer_id(t, "<|endoftext|>"), "BOS, EOS and special tokens are known");
+    check(tokenizer_bos(t) == bos && tokenizer_is_special(t, eot) && !tokenizer_is_special(t, e.ids[1]) &&
+              tokenizer_eos(t) == tokenizer_id(t, "<|endoftext|>"),
+          "BOS, EOS and special tokens are known");
     char* run = malloc(1 << 20);
     memset(run, 'a', 1 << 20);
     int64_t n = tokenizer_encode(t, run, 1 << 20, 0, &e);
     out = n > 0 ? tokenizer_decode(t, e.ids, n, true, &length, error, sizeof error) : NULL;
-    check(out && length == 1 << 20 && !memcmp(out, run, length), "a megabyte of one letter is %lld tokens", (long long)n);
+    check(out && length == 1 << 20 && !memcmp(out, run, length), "a megabyte of one letter is %lld tokens",
+          (long long)n);
     free(out);
     free(run);
     tokenizer_close(t);
@@ -270,14 +302,16 @@ static void test_flags(void) {
     t = tokenizer_open(GOLDEN "neox_style.json.gz", error, sizeof error);
     n = tokenizer_encode(t, marks, (1 << 20) - 3, 0, &e);
     out = n > 0 ? tokenizer_decode(t, e.ids, n, true, &length, error, sizeof error) : NULL;
-    check(out && length == (1 << 20) - 3 && !memcmp(out, "\xE1\xBA\xA1\xCC\xA3\xCC\xA3", 7) && !memcmp(out + length - 4, "\xCC\x81\xCC\x81", 4), "half a million marks on one letter are sorted");
+    check(out && length == (1 << 20) - 3 && !memcmp(out, "\xE1\xBA\xA1\xCC\xA3\xCC\xA3", 7) &&
+              !memcmp(out + length - 4, "\xCC\x81\xCC\x81", 4),
+          "half a million marks on one letter are sorted");
     free(out);
     free(marks);
     encoding_free(&e);
     tokenizer_close(t);
 }
 
-// ---- chat templates -----------------------------------------------------------------------------------------------------------------------------
+// ---- chat templates --------------------------------------------------------------------------------
 
 static void test_chat(void) {
     Bytes b = read_bytes(GOLDEN "chat.gz");
@@ -306,40 +340,57 @@ static void test_chat(void) {
             differ += text != NULL || !*error;
         } else differ += !text || strlen(text) != expected.n || memcmp(text, expected.s, expected.n);
         free(text);
-        for (int i = 0; i < k; i++) { free((char*)messages[i].role); free((char*)messages[i].content); }
+        for (int i = 0; i < k; i++) {
+            free((char*)messages[i].role);
+            free((char*)messages[i].content);
+        }
         n++;
     }
-    check(n > 100 && refused > 10 && !differ, "chat templates: %d conversations as apply_chat_template renders or refuses (%d) them, %d differ", n, refused, differ);
+    check(n > 100 && refused > 10 && !differ,
+          "chat templates: %d conversations as apply_chat_template renders or refuses (%d) them, %d differ", n, refused,
+          differ);
     int known = 0;
     for (int i = 0; chat_template_name(i); i++)
         for (int k = 0; k < 4; k++) known += !strcmp(names[k], chat_template_name(i));
     check(known == 4 && !chat_template_name(4), "chat templates: all four have been compared");
-    check(!chat_render("vicuna", NULL, 0, false, error, sizeof error) && strstr(error, "vicuna") && strstr(error, "phi3"), "an unknown chat template is named, and those that exist: %s", error);
-    check(!chat_render("phi3", &(ChatMessage){"tool", "x"}, 1, false, error, sizeof error) && strstr(error, "tool"), "an unknown role is named: %s", error);
+    check(
+        !chat_render("vicuna", NULL, 0, false, error, sizeof error) && strstr(error, "vicuna") && strstr(error, "phi3"),
+        "an unknown chat template is named, and those that exist: %s", error);
+    check(!chat_render("phi3", &(ChatMessage){"tool", "x"}, 1, false, error, sizeof error) && strstr(error, "tool"),
+          "an unknown role is named: %s", error);
     free(b.s);
 }
 
-// ---- bad files, bad ids -------------------------------------------------------------------------------------------------------------------------
+// ---- bad files, bad ids ----------------------------------------------------------------------------
 
 #define JSON(model, parts) "{\"added_tokens\":[]," parts "\"model\":" model "}"
 #define BPE "{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a b\"]}"
 #define RANKS "YQ== 0\n"
 
-static const struct { const char *what, *text, *expected; } bad_files[] = {
+static const struct {
+    const char *what, *text, *expected;
+} bad_files[] = {
     {"an empty file", "", "is empty"},
     {"JSON that breaks off", "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0", "breaks at byte"},
     {"JSON without a model", JSON("7", "\"a\":{\"model\":{}},"), "no object `model`"},
     {"a model without a type", JSON("{\"vocab\":{}}", ""), "has no type"},
     {"an unknown model", JSON("{\"type\":\"Unigram\",\"vocab\":[]}", ""), "Unigram"},
     {"an unknown normalizer", JSON(BPE, "\"normalizer\":{\"type\":\"Precompiled\"},"), "Precompiled"},
-    {"an unknown normalizer inside a Sequence", JSON(BPE, "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Nmt\"}]},"), "Nmt"},
+    {"an unknown normalizer inside a Sequence",
+     JSON(BPE, "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Nmt\"}]},"),
+     "Nmt"},
     {"an unknown pre_tokenizer", JSON(BPE, "\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},"), "BertPreTokenizer"},
     {"an unknown post_processor", JSON(BPE, "\"post_processor\":{\"type\":\"Other\"},"), "Other"},
     {"an unknown decoder", JSON(BPE, "\"decoder\":{\"type\":\"CTC\"},"), "CTC"},
-    {"an unknown behavior", JSON(BPE, "\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Sideways\",\"pattern\":{\"String\":\" \"}},"), "Sideways"},
-    {"a regular expression that does not compile", JSON(BPE, "\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Isolated\",\"pattern\":{\"Regex\":\"(\"}},"), "regular expression ("},
+    {"an unknown behavior",
+     JSON(BPE, "\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Sideways\",\"pattern\":{\"String\":\" \"}},"),
+     "Sideways"},
+    {"a regular expression that does not compile",
+     JSON(BPE, "\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Isolated\",\"pattern\":{\"Regex\":\"(\"}},"),
+     "regular expression ("},
     {"dropout", JSON("{\"type\":\"BPE\",\"dropout\":0.1,\"vocab\":{},\"merges\":[]}", ""), "dropout"},
-    {"a suffix of words", JSON("{\"type\":\"BPE\",\"end_of_word_suffix\":\"</w>\",\"vocab\":{},\"merges\":[]}", ""), "end_of_word_suffix"},
+    {"a suffix of words", JSON("{\"type\":\"BPE\",\"end_of_word_suffix\":\"</w>\",\"vocab\":{},\"merges\":[]}", ""),
+     "end_of_word_suffix"},
     {"no vocabulary", JSON("{\"type\":\"BPE\",\"merges\":[]}", ""), "vocab"},
     {"an empty vocabulary", JSON("{\"type\":\"BPE\",\"vocab\":{},\"merges\":[]}", ""), "empty"},
     {"no merges", JSON("{\"type\":\"BPE\",\"vocab\":{\"a\":0}}", ""), "merges"},
@@ -348,10 +399,16 @@ static const struct { const char *what, *text, *expected; } bad_files[] = {
     {"a negative id", JSON("{\"type\":\"BPE\",\"vocab\":{\"a\":-1},\"merges\":[]}", ""), "id"},
     {"an enormous id", JSON("{\"type\":\"BPE\",\"vocab\":{\"a\":1e30},\"merges\":[]}", ""), "id"},
     {"a fraction as id", JSON("{\"type\":\"BPE\",\"vocab\":{\"a\":0.5},\"merges\":[]}", ""), "id"},
-    {"a merge of what is not there", JSON("{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1},\"merges\":[\"a b\"]}", ""), "merge 1"},
-    {"an unknown token that is none", JSON("{\"type\":\"BPE\",\"unk_token\":\"<unk>\",\"vocab\":{\"a\":0},\"merges\":[]}", ""), "<unk>"},
+    {"a merge of what is not there", JSON("{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1},\"merges\":[\"a b\"]}", ""),
+     "merge 1"},
+    {"an unknown token that is none",
+     JSON("{\"type\":\"BPE\",\"unk_token\":\"<unk>\",\"vocab\":{\"a\":0},\"merges\":[]}", ""), "<unk>"},
     {"an added token without an id", "{\"added_tokens\":[{\"content\":\"x\"}],\"model\":" BPE "}", "added_tokens"},
-    {"a post_processor's token outside", JSON(BPE, "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}}],\"special_tokens\":{\"<s>\":{\"ids\":[99]}}},"), "<s>"},
+    {"a post_processor's token outside",
+     JSON(BPE,
+          "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}}],"
+          "\"special_tokens\":{\"<s>\":{\"ids\":[99]}}},"),
+     "<s>"},
     {"ranks with a line that is no base64", RANKS "??? 1\n", ":2"},
     {"ranks without a number", RANKS "Yg== x\n", ":2"},
     {"ranks with a rank twice", RANKS "Yg== 0\n", ":2"},
@@ -365,14 +422,16 @@ static void test_bad_files(void) {
     for (size_t i = 0; i < sizeof bad_files / sizeof *bad_files; i++) {
         *error = 0;
         Tokenizer* t = tokenizer_open_memory("FILE", bad_files[i].text, strlen(bad_files[i].text), error, sizeof error);
-        check(!t && strstr(error, "FILE") == error && strstr(error, bad_files[i].expected) && !strchr(error, '\n'), "%s is refused: %s", bad_files[i].what, error);
+        check(!t && strstr(error, "FILE") == error && strstr(error, bad_files[i].expected) && !strchr(error, '\n'),
+              "%s is refused: %s", bad_files[i].what, error);
         tokenizer_close(t);
     }
     char* deep = malloc(200001);
     memset(deep, '[', 200000);
     memcpy(deep, "{\"model\":{", 10);
     deep[200000] = 0;
-    check(!tokenizer_open_memory("FILE", deep, 200000, error, sizeof error), "two hundred thousand brackets are refused: %s", error);
+    check(!tokenizer_open_memory("FILE", deep, 200000, error, sizeof error),
+          "two hundred thousand brackets are refused: %s", error);
     free(deep);
     // every format cut short and with bytes changed: opens or says why, and never more than that
     static const char* const whole[] = {"llama2_style.json.gz", "ranks.model.gz", "sentence_unknown.model.gz"};
@@ -389,7 +448,8 @@ static void test_bad_files(void) {
             silent += !t && !*error;
             tokenizer_close(t);
         }
-        check(tried > 40 && refused > tried * 3 / 4 && !silent, "%s cut short: %d of %d refused, each with a reason", whole[f], refused, tried);
+        check(tried > 40 && refused > tried * 3 / 4 && !silent, "%s cut short: %d of %d refused, each with a reason",
+              whole[f], refused, tried);
         free(b.s);
     }
 }
@@ -397,8 +457,10 @@ static void test_bad_files(void) {
 static void test_paths(void) {
     char directory[] = "/tmp/test_tokenizer.XXXXXX", path[256], error[512];
     if (!mkdtemp(directory)) return;
-    check(!tokenizer_open("/nowhere/at/all", error, sizeof error) && strstr(error, "/nowhere/at/all"), "a missing path is named: %s", error);
-    check(!tokenizer_open(directory, error, sizeof error) && strstr(error, "holds no tokenizer"), "an empty directory: %s", error);
+    check(!tokenizer_open("/nowhere/at/all", error, sizeof error) && strstr(error, "/nowhere/at/all"),
+          "a missing path is named: %s", error);
+    check(!tokenizer_open(directory, error, sizeof error) && strstr(error, "holds no tokenizer"),
+          "an empty directory: %s", error);
     snprintf(path, sizeof path, "%s/tokenizer.json.gz", directory);
     FILE* f = fopen(path, "wb");
     Bytes b = {0};
@@ -408,7 +470,8 @@ static void test_paths(void) {
     fclose(g);
     fwrite(b.s, 1, b.n / 2, f);
     fclose(f);
-    check(!tokenizer_open(directory, error, sizeof error) && strstr(error, "truncated"), "a .gz that breaks off: %s", error);
+    check(!tokenizer_open(directory, error, sizeof error) && strstr(error, "truncated"), "a .gz that breaks off: %s",
+          error);
     f = fopen(path, "wb");
     fwrite(b.s, 1, b.n, f);
     fclose(f);
@@ -419,19 +482,22 @@ static void test_paths(void) {
     fputs("{\"eos_token\":{\"content\":\"ing\"}}", f);  // a piece like any other
     fclose(f);
     Tokenizer* t = tokenizer_open(directory, error, sizeof error);
-    check(t && tokenizer_eos(t) == tokenizer_id(t, "ing") && tokenizer_eos(t) >= 0, "tokenizer_config.json says what ends a text");
+    check(t && tokenizer_eos(t) == tokenizer_id(t, "ing") && tokenizer_eos(t) >= 0,
+          "tokenizer_config.json says what ends a text");
     tokenizer_close(t);
     f = fopen(config, "w");
     fputs("{\"eos_token\":", f);
     fclose(f);
-    check(!tokenizer_open(directory, error, sizeof error) && strstr(error, "tokenizer_config.json"), "a broken tokenizer_config.json: %s", error);
+    check(!tokenizer_open(directory, error, sizeof error) && strstr(error, "tokenizer_config.json"),
+          "a broken tokenizer_config.json: %s", error);
     unlink(path);
     unlink(config);
     snprintf(path, sizeof path, "%s/encoder.json", directory);
     f = fopen(path, "w");
     fputs("{\"a\":0}", f);
     fclose(f);
-    check(!tokenizer_open(directory, error, sizeof error) && strstr(error, "vocab.bpe"), "encoder.json alone: %s", error);
+    check(!tokenizer_open(directory, error, sizeof error) && strstr(error, "vocab.bpe"), "encoder.json alone: %s",
+          error);
     unlink(path);
     rmdir(directory);
 }
@@ -442,8 +508,10 @@ static void test_bad_ids(void) {
     Tokenizer* t = tokenizer_open(GOLDEN "sentence_plain.model.gz", error, sizeof error);
     const int32_t outside[3] = {5, tokenizer_vocab_size(t), -1};
     TokenStream s = {0};
-    check(!tokenizer_decode(t, outside, 2, true, &length, error, sizeof error) && strstr(error, "number 2"), "an id behind the vocabulary: %s", error);
-    check(!tokenizer_decode(t, outside + 2, 1, true, &length, error, sizeof error) && strstr(error, "id -1"), "a negative id: %s", error);
+    check(!tokenizer_decode(t, outside, 2, true, &length, error, sizeof error) && strstr(error, "number 2"),
+          "an id behind the vocabulary: %s", error);
+    check(!tokenizer_decode(t, outside + 2, 1, true, &length, error, sizeof error) && strstr(error, "id -1"),
+          "a negative id: %s", error);
     check(tokenizer_stream_push(t, &s, outside[1], true, out) < 0, "the stream refuses it too");
     check(!tokenizer_piece(t, outside[1], NULL) && !tokenizer_is_special(t, outside[1]), "and so do the questions");
     tokenizer_close(t);

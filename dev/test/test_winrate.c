@@ -1,4 +1,5 @@
-/* Win rates: the published one of AlpacaEval's own annotations (where ../shared is there), and small files with draws, nulls, NaN and what must be refused. */
+/* Win rates: the published one of AlpacaEval's own annotations (where ../shared is there), and small files with draws,
+ * nulls, NaN and what must be refused. */
 #include <math.h>
 #include <string.h>
 #include <unistd.h>
@@ -27,24 +28,30 @@ static void test_published(void) {
     }
     WinRate w;
     winrate_read(&w, PUBLISHED);
-    check(close_to(w.win_rate, 26.459627329192543) && close_to(w.standard_error, 1.535711469748), "alpaca-7b has the published win rate: %.4f, standard error %.4f", w.win_rate,
-          w.standard_error);
+    check(close_to(w.win_rate, 26.459627329192543) && close_to(w.standard_error, 1.535711469748),
+          "alpaca-7b has the published win rate: %.4f, standard error %.4f", w.win_rate, w.standard_error);
     check(w.n == 805 && w.wins == 205 && w.losses == 584 && w.draws == 16, "and its wins, losses and draws");
     check(floor(w.length_2) == 396, "and mean length (%.1f characters)", w.length_2);
     check(!strcmp(w.generator_2, "alpaca-7b") && !strcmp(w.generator_1, "text_davinci_003"), "and names");
 }
 
 static void test_small(void) {
-    WinRate w = of("[{\"preference\":1},{\"preference\":2},{\"preference\":2},{\"preference\":0},{\"preference\":1.5}]");
+    WinRate w = of(
+        "[{\"preference\":1},{\"preference\":2},{\"preference\":2},{\"preference\":0},{\"preference\":1.5}]");
     check(close_to(w.win_rate, 60) && w.draws == 2 && w.wins == 2 && w.losses == 1, "0 and 1.5 are draws");
-    check(close_to(w.standard_error, 100 * sqrt((0.36 + 2 * 0.16 + 2 * 0.01) / 4 / 5)), "the standard error is of a sample");
+    check(close_to(w.standard_error, 100 * sqrt((0.36 + 2 * 0.16 + 2 * 0.01) / 4 / 5)),
+          "the standard error is of a sample");
     w = of("[{\"preference\":1.25},{\"preference\":1.75}]");
     check(close_to(w.win_rate, 50) && close_to(w.standard_error, 25) && w.wins == 1, "weighted preferences");
-    w = of("[{\"preference\":null},{\"preference\": NaN, \"note\":\"NaN\"},{\"preference\":2,\"price_per_example\":NaN}]");
-    check(w.n == 1 && w.null == 1 && w.nan == 1 && close_to(w.win_rate, 100) && isnan(w.standard_error), "null and NaN are dropped and counted, NaN elsewhere is none of that");
+    w = of(
+        "[{\"preference\":null},{\"preference\": NaN, \"note\":\"NaN\"},{\"preference\":2,\"price_per_example\":NaN}]");
+    check(w.n == 1 && w.null == 1 && w.nan == 1 && close_to(w.win_rate, 100) && isnan(w.standard_error),
+          "null and NaN are dropped and counted, NaN elsewhere is none of that");
     w = of("[{\"preference\":null}]");
     check(w.n == 0 && isnan(w.win_rate), "without a preference there is no win rate");
-    w = of("[{\"preference\":2,\"preference_given\":1.9,\"preference_swapped\":1.2},{\"preference\":2,\"preference_given\":1.9,\"preference_swapped\":1.6}]");
+    w = of(
+        "[{\"preference\":2,\"preference_given\":1.9,\"preference_swapped\":1.2},{\"preference\":2,\"preference_"
+        "given\":1.9,\"preference_swapped\":1.6}]");
     check(w.both == 2 && w.flips == 1, "two orders that disagree are a flip");
     w = of("[{\"preference\":2,\"output_1\":\"abc\",\"output_2\":\"\xC3\xA4\xC3\xB6\"}]");
     check(w.length_1 == 3 && w.length_2 == 2, "lengths are of characters");
@@ -59,7 +66,9 @@ static void test_refusals(void) {
     check(refuses(body, "[{\"preference\":3}]", "the preference is 3"), "a preference outside 1 to 2 is refused");
     check(refuses(body, "[{\"preference\":\"2\"}]", "is no annotation"), "a preference that is a text is refused");
     check(refuses(body, "[{\"output\":\"x\"}]", "row 0: is no annotation"), "outputs are no annotations");
-    check(refuses(body, "[{\"preference\":2,\"generator_2\":\"a\"},{\"preference\":2,\"generator_2\":\"b\"}]", "is of two models"), "two models in one file are refused");
+    check(refuses(body, "[{\"preference\":2,\"generator_2\":\"a\"},{\"preference\":2,\"generator_2\":\"b\"}]",
+                  "is of two models"),
+          "two models in one file are refused");
     check(refuses(body, "[{\"preference\":2,]", "row 0"), "what is no JSON is refused");
 }
 

@@ -1,4 +1,5 @@
-/* bf16 on the CPU: a struct with float conversions, round to nearest even, NaN kept a NaN. Follows CUDA's cuda_bf16.h as far as the project uses it. */
+/* bf16 on the CPU: a struct with float conversions, round to nearest even, NaN kept a NaN. Follows CUDA's cuda_bf16.h
+ * as far as the project uses it. */
 #ifndef CPU_CUDA_BF16_H
 #define CPU_CUDA_BF16_H
 
@@ -31,6 +32,8 @@ static inline __nv_bfloat16 __float2bfloat16(float f) { return __float2bfloat16_
 struct __nv_bfloat162 {
     __nv_bfloat16 x, y;
 };
-static inline __nv_bfloat162 __floats2bfloat162_rn(float a, float b) { return {__float2bfloat16_rn(a), __float2bfloat16_rn(b)}; }
+static inline __nv_bfloat162 __floats2bfloat162_rn(float a, float b) {
+    return {__float2bfloat16_rn(a), __float2bfloat16_rn(b)};
+}
 
 #endif

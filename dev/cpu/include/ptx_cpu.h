@@ -1,4 +1,5 @@
-/* The CPU's half of seal_kernels/ptx.h: tensor-core fragments, ldmatrix and cp.async as operations of a warp of fibers. */
+/* The CPU's half of seal_kernels/ptx.h: tensor-core fragments, ldmatrix and cp.async as operations of a warp of fibers.
+ */
 #ifndef CPU_PTX_H
 #define CPU_PTX_H
 
@@ -16,22 +17,41 @@ template <int N> static inline void cp_async_wait(void) { cpu_async_wait(N); }
 static inline float cpu_low(uint32_t pair) { return __uint_as_float(pair << 16); }
 static inline float cpu_high(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // fine: one PTX instruction each
 
-struct cpu_ldmatrix { const __nv_bfloat16* row; uint32_t* to; int n; bool transposed; const char* file; int line; };
+struct cpu_ldmatrix {
+    const __nv_bfloat16* row;
+    uint32_t* to;
+    int n;
+    bool transposed;
+    const char* file;
+    int line;
+};
 void cpu_ldmatrix_work(void** lanes, uint32_t mask, void* context);
-static inline void cpu_ldmatrix_call(uint32_t* to, const void* row, int n, bool transposed, const char* file, int line) {
+static inline void cpu_ldmatrix_call(uint32_t* to, const void* row, int n, bool transposed, const char* file,
+                                     int line) {
     cpu_check_aligned(row, 16, file, line);
     cpu_ldmatrix l = {(const __nv_bfloat16*)row, to, n, transposed, file, line};
     cpu_collect(CPU_LDMATRIX, 0xffffffffu, &l, cpu_ldmatrix_work, NULL, file, line);
 }
-static inline void ldmatrix_x4(uint32_t (&r)[4], const void* row, CPU_SITE) { cpu_ldmatrix_call(r, row, 4, false, file, line); }
-static inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, CPU_SITE) { cpu_ldmatrix_call(r, row, 4, true, file, line); }
-static inline void ldmatrix_x2(uint32_t (&r)[2], const void* row, CPU_SITE) { cpu_ldmatrix_call(r, row, 2, false, file, line); }
-static inline void ldmatrix_x2_trans(uint32_t (&r)[2], const void* row, CPU_SITE) { cpu_ldmatrix_call(r, row, 2, true, file, line); }
+static inline void ldmatrix_x4(uint32_t (&r)[4], const void* row, CPU_SITE) {
+    cpu_ldmatrix_call(r, row, 4, false, file, line);
+}
+static inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, CPU_SITE) {
+    cpu_ldmatrix_call(r, row, 4, true, file, line);
+}
+static inline void ldmatrix_x2(uint32_t (&r)[2], const void* row, CPU_SITE) {
+    cpu_ldmatrix_call(r, row, 2, false, file, line);
+}
+static inline void ldmatrix_x2_trans(uint32_t (&r)[2], const void* row, CPU_SITE) {
+    cpu_ldmatrix_call(r, row, 2, true, file, line);
+}
 
-struct cpu_mma { float* d; const uint32_t *a, *b; };
+struct cpu_mma {
+    float* d;
+    const uint32_t *a, *b;
+};
 void cpu_mma_work(void** lanes, uint32_t mask, void* context);
 static inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], CPU_SITE) {
     cpu_mma m = {d, a, b};
@@ -50,20 +70,28 @@ template <int N, bool SUM> static void cpu_quad_work(void** lanes, uint32_t, voi
             for (int e = 0; e < 4; e++) ((float*)lanes[l + e])[i] = all;
         }
 }
-template <int N> static inline void quad_max(float (&x)[N], CPU_SITE) { cpu_collect(CPU_WARP_MAX, 0xffffffffu, x, cpu_quad_work<N, false>, NULL, file, line); }
-template <int N> static inline void quad_sum(float (&x)[N], CPU_SITE) { cpu_collect(CPU_WARP_SUM, 0xffffffffu, x, cpu_quad_work<N, true>, NULL, file, line); }
+template <int N> static inline void quad_max(float (&x)[N], CPU_SITE) {
+    cpu_collect(CPU_WARP_MAX, 0xffffffffu, x, cpu_quad_work<N, false>, NULL, file, line);
+}
+template <int N> static inline void quad_sum(float (&x)[N], CPU_SITE) {
+    cpu_collect(CPU_WARP_SUM, 0xffffffffu, x, cpu_quad_work<N, true>, NULL, file, line);
+}
 
-// ---------------------------------------------------------------------------------------------------------------------------------------
+// ---------------------------------------------------------------------------------------------------
 // coarse: a whole tile in one operation of the warp (ptx.h says what each computes)
 
 #ifndef CPU_FINE_MMA
-struct cpu_tile { uint32_t (*a)[4]; const __nv_bfloat16* shared; int ld; };
+struct cpu_tile {
+    uint32_t (*a)[4];
+    const __nv_bfloat16* shared;
+    int ld;
+};
 template <int KT> static void cpu_load_a_work(void** lanes, uint32_t, void*) {
     const cpu_tile* first = (const cpu_tile*)lanes[0];
     const __nv_bfloat16* p = first->shared;
     int ld = first->ld;
     for (int l = 0; l < 32; l++) {
-        uint32_t (*a)[4] = ((cpu_tile*)lanes[l])->a;
+        uint32_t(*a)[4] = ((cpu_tile*)lanes[l])->a;
         int row = l / 4, col = l % 4 * 2;
         for (int k = 0; k < KT; k++) {
             memcpy(&a[k][0], p + row * ld + 16 * k + col, 4);
@@ -73,17 +101,24 @@ template <int KT> static void cpu_load_a_work(void** lanes, uint32_t, void*) {
         }
     }
 }
-template <int KT> static inline void load_a_fragments(uint32_t (&a)[KT][4], const __nv_bfloat16* shared, int lda, CPU_SITE) {
+template <int KT>
+static inline void load_a_fragments(uint32_t (&a)[KT][4], const __nv_bfloat16* shared, int lda, CPU_SITE) {
     cpu_check_aligned(shared, 16, file, line);
     cpu_tile t = {a, shared, lda};
     cpu_collect(CPU_LDMATRIX, 0xffffffffu, &t, cpu_load_a_work<KT>, NULL, file, line);
 }
 
-struct cpu_product { float (*c)[4]; const uint32_t (*a)[4]; const __nv_bfloat16* b; int ldb; };
+struct cpu_product {
+    float (*c)[4];
+    const uint32_t (*a)[4];
+    const __nv_bfloat16* b;
+    int ldb;
+};
 template <int NT, int KT, bool NK> static void cpu_product_work(void** lanes, uint32_t, void*) {
     const int N = 8 * NT, K = 16 * KT;
     alignas(64) float A[16][16 * KT], C[16][8 * NT];
-    // At head size 256 as much as a fiber's whole stack, so it is the OS thread's: nothing waits in here. To ThreadSanitizer fibers are threads, with larger stacks.
+    // At head size 256 as much as a fiber's whole stack, so it is the OS thread's: nothing waits in here. To
+    // ThreadSanitizer fibers are threads, with larger stacks.
 #ifdef __SANITIZE_THREAD__
     alignas(64) float B[16 * KT][8 * NT];
 #else
@@ -137,20 +172,28 @@ template <int NT, int KT, bool NK> static void cpu_product_work(void** lanes, ui
         }
     }
 }
-template <int NT, int KT> static inline void mma_tile_nk(float (&c)[NT][4], const uint32_t (&a)[KT][4], const __nv_bfloat16* b, int ldb, CPU_SITE) {
+template <int NT, int KT>
+static inline void mma_tile_nk(float (&c)[NT][4], const uint32_t (&a)[KT][4], const __nv_bfloat16* b, int ldb,
+                               CPU_SITE) {
     cpu_check_aligned(b, 16, file, line);
     cpu_product p = {c, a, b, ldb};
     cpu_collect(CPU_MMA, 0xffffffffu, &p, cpu_product_work<NT, KT, true>, NULL, file, line);
 }
-template <int NT, int KT> static inline void mma_tile_kn(float (&c)[NT][4], const uint32_t (&a)[KT][4], const __nv_bfloat16* b, int ldb, CPU_SITE) {
+template <int NT, int KT>
+static inline void mma_tile_kn(float (&c)[NT][4], const uint32_t (&a)[KT][4], const __nv_bfloat16* b, int ldb,
+                               CPU_SITE) {
     cpu_check_aligned(b, 16, file, line);
     cpu_product p = {c, a, b, ldb};
     cpu_collect(CPU_MMA, 0xffffffffu, &p, cpu_product_work<NT, KT, false>, NULL, file, line);
 }
-template <int MT, int NT, int KT> static inline void mma_tile_nk(float (&c)[MT][NT][4], const uint32_t (&a)[MT][KT][4], const __nv_bfloat16* b, int ldb, CPU_SITE) {
+template <int MT, int NT, int KT>
+static inline void mma_tile_nk(float (&c)[MT][NT][4], const uint32_t (&a)[MT][KT][4], const __nv_bfloat16* b, int ldb,
+                               CPU_SITE) {
     for (int m = 0; m < MT; m++) mma_tile_nk(c[m], a[m], b, ldb, file, line);
 }
-template <int MT, int NT, int KT> static inline void mma_tile_kn(float (&c)[MT][NT][4], const uint32_t (&a)[MT][KT][4], const __nv_bfloat16* b, int ldb, CPU_SITE) {
+template <int MT, int NT, int KT>
+static inline void mma_tile_kn(float (&c)[MT][NT][4], const uint32_t (&a)[MT][KT][4], const __nv_bfloat16* b, int ldb,
+                               CPU_SITE) {
     for (int m = 0; m < MT; m++) mma_tile_kn(c[m], a[m], b, ldb, file, line);
 }
 #endif
