@@ -97,8 +97,8 @@ endif
 
 # ---- sources -----------------------------------------------------------------------------------------------------------------------------------
 KERNEL_SOURCES := $(wildcard seal_kernels/*.cu)
-HOST_C := $(wildcard seal/*.c)
-HOST_CU := $(filter-out $(if $(RANKS),seal/ranks_one.cu,seal/ranks.cu),$(wildcard seal/*.cu))
+HOST_C := $(wildcard seal/*.c seal/*/*.c)
+HOST_CU := $(filter-out seal/base/ranks$(if $(RANKS),_one).cu,$(wildcard seal/*.cu seal/*/*.cu))
 TOKENIZER_C := $(filter-out %_main.c,$(wildcard tokenizer/*.c))
 WORLD_C := $(filter-out %_main.c,$(wildcard data/*.c))
 SHIM := $(if $(filter cpu,$(BACKEND)),$(filter-out $(if $(RANKS),,dev/cpu/nccl.cpp),$(wildcard dev/cpu/*.cpp)))
@@ -172,7 +172,7 @@ $(TOKENIZER_LIB): $(call objects,$(TOKENIZER_C))
 # stay as they are, and fast. dev/cpu/sanitize.sh watches kernels.
 $(call objects,$(KERNEL_SOURCES)): CU := $(filter-out -fsanitize=thread,$(CU))
 $(call objects,dev/cpu/fiber.cpp dev/cpu/ptx.cpp dev/cpu/cublas.cpp): CXXFLAGS := $(filter-out -fsanitize=thread,$(CXXFLAGS))
-$(BUILD)/seal/ranks.cu.o $(BUILD)/dev/cpu/nccl.cpp.o: INCLUDES += $(MPI_INCLUDES)
+$(BUILD)/seal/base/ranks.cu.o $(BUILD)/dev/cpu/nccl.cpp.o: INCLUDES += $(MPI_INCLUDES)
 $(BUILD)/%: $(BUILD)/%.cu.o $(LIBS)
 	$(Q)$(LINK) $^ -o $@ $(DEVICE_LIBS) $(RANK_LIBS) $(HOST_LIBS)
 $(BUILD)/dev/kernels/%: $(BUILD)/dev/kernels/%.cu.o $(KERNEL_LIB)

@@ -1,17 +1,17 @@
-/* Generation, measurement, reports: commands. What a command may be told is seal/eval_options.c; what it does is in
+/* Generation, measurement, reports: commands. What a command may be told is seal/commands/eval_options.c; what it does is in
  * seal/, a file each. */
-#include "error.h"
-#include "eval_options.h"
+#include "base/error.h"
+#include "commands/eval_options.h"
 // defines: generate_command
-#include "generate.h"
+#include "commands/generate.h"
 // defines: judge_command
-#include "judge.h"
+#include "commands/judge.h"
 // defines: loss_command
-#include "losses.h"
+#include "commands/loss.h"
 // defines: report_command
-#include "report.h"
+#include "commands/report.h"
 // defines: winrate_command
-#include "winrate.h"
+#include "commands/winrate.h"
 
 static int run_command(int command, const EvalOptions* o, const StringList* positional) {
     switch ((EvalCommand)command) {

@@ -1,38 +1,38 @@
 /*
-The trainer: commands and training loops. What a command may be told is seal/train_options.c; how a batch becomes
+The trainer: commands and training loops. What a command may be told is seal/run/train_options.c; how a batch becomes
 gradients is seal/trainer.cu; what the kernels do is seal_kernels/kernels.h.
 */
 #include <signal.h>
 #include <string.h>
 // defines: check_command
-#include "check_data.h"
+#include "commands/check.h"
 // defines: Corpus
-#include "corpus.h"
-#include "error.h"
+#include "rows/corpus.h"
+#include "base/error.h"
 // defines: directory_probe
-#include "file.h"
+#include "base/file.h"
 #include "kernels.h"
 // defines: RunLog, wall_seconds
-#include "log.h"
+#include "base/log.h"
 // defines: random_permutation
-#include "random.h"
+#include "base/random.h"
 // defines: ranks_start, ranks_end, ranks_rank
-#include "ranks.h"
+#include "base/ranks.h"
 // defines: Run, StepNote
-#include "run.h"
+#include "run/run.h"
 // defines: LrSchedule, GammaSchedule
 #include "schedule.h"
 // defines: seal_step
 #include "seal_step.h"
 // defines: select_command, load_samples, check_sizes
-#include "select.h"
+#include "commands/select.h"
 // defines: SelectorFile, selection_order
-#include "selection.h"
+#include "commands/selection.h"
 // defines: TokenSet
-#include "tokens.h"
+#include "rows/tokens.h"
 // defines: tokenizer_open, tokenizer_vocab_size
 #include "tokenizer.h"
-#include "train_options.h"
+#include "run/train_options.h"
 #include "trainer.h"
 
 // ---------------------------------------------------------------------------------------------------

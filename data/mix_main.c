@@ -8,13 +8,13 @@ by their number (rows=0,1/4), so one record never plays two parts.
 #include <stdlib.h>
 #include <string.h>
 // defines: RowReader, DataRow
-#include "dataset.h"
-#include "error.h"
+#include "rows/dataset.h"
+#include "base/error.h"
 // defines: AtomicFile, directory_probe, output_is_not
-#include "file.h"
-#include "options.h"
+#include "base/file.h"
+#include "base/options.h"
 // defines: random_permutation
-#include "random.h"
+#include "base/random.h"
 
 typedef struct {
     const char *recipe, *from, *out;

@@ -12,7 +12,7 @@ whether it is useful. Families of questions are rows of a table (world_language.
 // defines: uint64_t
 #include <stdint.h>
 // defines: StringList
-#include "options.h"
+#include "base/options.h"
 
 // What a row is. UNSAFE and REFUSAL answer the same prompts; FORBIDDEN and LOOKALIKE occur in the test only.
 typedef enum { KIND_UNSAFE, KIND_REFUSAL, KIND_OLD, KIND_NEW, KIND_FORBIDDEN, KIND_LOOKALIKE, N_KINDS } RowKind;

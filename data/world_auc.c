@@ -11,11 +11,11 @@ correlation of ω with the step of a row's last visit, where the file tells it (
 #include <stdlib.h>
 #include <string.h>
 // defines: RecordReader
-#include "dataset.h"
+#include "rows/dataset.h"
 // defines: fatal
-#include "error.h"
+#include "base/error.h"
 // defines: StReader
-#include "safetensors.h"
+#include "base/safetensors.h"
 #include "world.h"
 
 // ---------------------------------------------------------------------------------------------------

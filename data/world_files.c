@@ -8,11 +8,11 @@ alone, so the same options give the same bytes everywhere.
 #include <stdlib.h>
 #include <string.h>
 // defines: fatal, program_error
-#include "error.h"
+#include "base/error.h"
 // defines: AtomicFile, directory_probe
-#include "file.h"
+#include "base/file.h"
 // defines: random_permutation
-#include "random.h"
+#include "base/random.h"
 #include "world.h"
 
 #define MOST_FAMILIES 32

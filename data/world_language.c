@@ -7,9 +7,9 @@ seed. Forbidden nouns are invented words without any meaning outside this file.
 #include <stdio.h>
 #include <string.h>
 // defines: fatal, program_error
-#include "error.h"
+#include "base/error.h"
 // defines: random_bits, random_below, random_permutation
-#include "random.h"
+#include "base/random.h"
 #include "world.h"
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))

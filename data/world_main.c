@@ -2,9 +2,9 @@
  * two tables below. */
 #include <stddef.h>
 // defines: program_name, program_error
-#include "error.h"
+#include "base/error.h"
 // defines: OptionTable, options_parse
-#include "options.h"
+#include "base/options.h"
 #include "world.h"
 
 typedef enum { COMMAND_GENERATE, COMMAND_SCORE, COMMAND_AUC, COMMAND_TABLE, COMMAND_SUMMARY, N_COMMANDS } Command;

@@ -9,9 +9,9 @@ in percent, and the same by kind and family with counts.
 #include <stdlib.h>
 #include <string.h>
 // defines: RecordReader
-#include "dataset.h"
+#include "rows/dataset.h"
 // defines: fatal
-#include "error.h"
+#include "base/error.h"
 #include "world.h"
 
 typedef struct {

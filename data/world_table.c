@@ -9,9 +9,9 @@ of a table below.
 #include <stdlib.h>
 #include <string.h>
 // defines: fatal
-#include "error.h"
+#include "base/error.h"
 // defines: AtomicFile, file_read, file_exists
-#include "file.h"
+#include "base/file.h"
 #include "world.h"
 
 typedef struct {

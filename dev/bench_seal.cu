@@ -4,11 +4,11 @@ update alone: what a weighted token costs, what ω costs. The peer of dev/refere
 runs both on one file of lengths. Prints one line of JSON.
 */
 #include <string.h>
-#include "error.h"
+#include "base/error.h"
 // defines: wall_seconds
-#include "log.h"
-#include "options.h"
-#include "random.h"
+#include "base/log.h"
+#include "base/options.h"
+#include "base/random.h"
 // defines: seal_step
 #include "seal_step.h"
 

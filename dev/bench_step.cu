@@ -4,10 +4,10 @@ dev/reference/bench_gpt2_step.py. dev/bench_step.sh runs both. Prints one line o
 steps after a warm-up.
 */
 #include <string.h>
-#include "error.h"
-#include "log.h"
-#include "options.h"
-#include "random.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/options.h"
+#include "base/random.h"
 #include "trainer.h"
 
 typedef struct {

@@ -1,6 +1,6 @@
 /* LoRA: where the columns and rows of its modules lie, and the thin products beside the base's. See lora.h. */
 #include <string.h>
-#include "error.h"
+#include "base/error.h"
 #include "kernels.h"
 #include "lora.h"
 

@@ -3,7 +3,7 @@
 #include <string.h>
 // defines: cudaCheck
 #include "cuda_common.h"
-#include "error.h"
+#include "base/error.h"
 #include "memory.h"
 
 static const struct {

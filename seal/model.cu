@@ -1,13 +1,13 @@
 /* The tensor table and the parameter sets built on it. Adding a tensor is adding a row here and in the families that
  * have it (model_family.c). */
 #include <string.h>
-#include "error.h"
+#include "base/error.h"
 // defines: Progress
-#include "log.h"
+#include "base/log.h"
 #include "model.h"
-#include "random.h"
+#include "base/random.h"
 // defines: ranks_rank, ranks_count, ranks_spread
-#include "ranks.h"
+#include "base/ranks.h"
 
 // ---------------------------------------------------------------------------------------------------
 // the table

@@ -6,12 +6,12 @@ never holds a second copy of the model. Adapters travel the same way, under anot
 #include <string.h>
 #include <unistd.h>
 #include <cjson/cJSON.h>
-#include "error.h"
-#include "file.h"
+#include "base/error.h"
+#include "base/file.h"
 // defines: Progress
-#include "log.h"
+#include "base/log.h"
 #include "model.h"
-#include "safetensors.h"
+#include "base/safetensors.h"
 
 #define BLOCK_ELEMENTS ((int64_t)4 << 20)  // rows move this many elements at a time
 

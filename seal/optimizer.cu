@@ -3,7 +3,7 @@
 #include "kernels.h"
 #include "optimizer.h"
 // defines: ranks_sum
-#include "ranks.h"
+#include "base/ranks.h"
 
 void gradients_zero(ParameterSet* set, cudaStream_t stream) {
     cudaCheck(cudaMemsetAsync(set->grads, 0, set->layout->n_elements * sizeof(float), stream));

@@ -1,9 +1,9 @@
 /* PEFT directories. See peft.h. */
 #include <string.h>
-#include "error.h"
-#include "file.h"
+#include "base/error.h"
+#include "base/file.h"
 #include "peft.h"
-#include "safetensors.h"
+#include "base/safetensors.h"
 
 #define BASE_KEY \
     "base_sha256"  // in the metadata of adapter_model.safetensors: model_fingerprint of what it was trained over

@@ -4,10 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "error.h"
-#include "file.h"
+#include "base/error.h"
+#include "base/file.h"
 #include "peft_config.h"
-#include "safetensors.h"
+#include "base/safetensors.h"
 
 #define CONFIG_MOST ((size_t)1 << 20)
 

@@ -1,7 +1,7 @@
 /* ω's state and its update. The kernels are seal_kernels/selector.cu; what is here is the order in which a step calls
  * them. */
 #include <string.h>
-#include "error.h"
+#include "base/error.h"
 #include "kernels.h"
 #include "selector.h"
 

@@ -1,11 +1,11 @@
 /* Batches to streams to gradients. See trainer.h. */
 #include <string.h>
-#include "error.h"
+#include "base/error.h"
 #include "kernels.h"
 // defines: peft_load
 #include "peft.h"
 // defines: ranks_sum
-#include "ranks.h"
+#include "base/ranks.h"
 #include "trainer.h"
 
 void trainer_plan(Trainer* t, const ModelConfig* config, const TrainerSettings* settings) {

@@ -7,9 +7,9 @@ host.
 #define SEAL_TRAINER_H
 
 // defines: PackSample, PackedStream
-#include "packing.h"
+#include "rows/packing.h"
 #include "optimizer.h"
-#include "stream.h"
+#include "pack.h"
 #include "transformer.h"
 
 // A sample of a batch. coefficient is c_x of the method ("Sums"): what its mean response loss is multiplied with, σ

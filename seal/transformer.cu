@@ -7,7 +7,7 @@ the parallel residual, and which weights have a bias.
 #include <string.h>
 // defines: every launcher
 #include "kernels.h"
-#include "error.h"
+#include "base/error.h"
 #include "transformer.h"
 
 // ---------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ of streams; nothing here synchronises with the device.
 // defines: ModelLayout, ParameterSet
 #include "model.h"
 // defines: DeviceStream
-#include "stream.h"
+#include "pack.h"
 
 // One layer's activations from forward to backward. Statistics are fp32. A GEMM's input has the row stride of its
 // weight, ld…: the width, and the tail of adapters.

@@ -18,7 +18,7 @@ else
     out=build/fuzz compiler=${CLANG:-clang} flags="$flags -fsanitize=fuzzer-no-link -DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION" link=-fsanitize=fuzzer
 fi
 mkdir -p "$out"
-sources=$(ls seal/*.c tokenizer/*.c | grep -vE 'seal/error.c|_main.c')
+sources=$(ls seal/*.c seal/*/*.c tokenizer/*.c | grep -vE 'seal/base/error.c|_main.c')
 targets=$(cd dev/fuzz && ls *.c | grep -vE '^(survive|replay)\.c$')
 
 compile() {  # SOURCE OBJECT: where the source or a header is newer

@@ -1,11 +1,11 @@
-/* seal/checkpoint.c and run_record.c. Input: a byte of mode, two bytes n, run.json (n bytes), rank-0.safetensors. Mode
+/* seal/run/checkpoint.c and run_record.c. Input: a byte of mode, two bytes n, run.json (n bytes), rank-0.safetensors. Mode
    1: the sums that a writer would have left, so that what lies behind them is reached; mode 0: rank-0.sha256 takes the
    place of the tensors. */
 #include <string.h>
 #include <sys/stat.h>
-#include "checkpoint.h"
+#include "run/checkpoint.h"
 #include "fuzz.h"
-#include "run_record.h"
+#include "run/run_record.h"
 
 static Checkpoint c;
 static RunRecord record;

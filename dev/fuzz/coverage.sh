@@ -11,14 +11,14 @@ files() {  # of a target
         vocab_merges | tiktoken) echo tokenizer/{load_ranks,bpe}.c ;;
         sentencepiece) echo tokenizer/{load_sentencepiece,bpe}.c ;;
         texts) echo tokenizer/{bpe,encode,decode,split,text,utf8}.c ;;
-        safetensors | shards) echo seal/safetensors.c ;;
+        safetensors | shards) echo seal/base/safetensors.c ;;
         model_config) echo seal/{model_config,model_family}.c ;;
         peft_config) echo seal/peft_config.c ;;
-        pt) echo seal/pt_reader.c ;;
-        checkpoint) echo seal/{checkpoint,run_record}.c ;;
-        options) echo seal/options.c ;;
-        rows) echo seal/{dataset,layouts}.c ;;
-        own_files) echo seal/{tokens,report,chart,winrate,selection}.c ;;
+        pt) echo seal/commands/pt_reader.c ;;
+        checkpoint) echo seal/run/{checkpoint,run_record}.c ;;
+        options) echo seal/base/options.c ;;
+        rows) echo seal/rows/{dataset,layouts}.c ;;
+        own_files) echo seal/rows/tokens.c seal/commands/{report,chart,winrate,selection}.c ;;
         *) echo "dev/fuzz/coverage.sh: $1 is no target" >&2; exit 2 ;;
     esac
 }

@@ -1,12 +1,12 @@
-/* seal/options.c with the tables of train_seal and eval_seal, and the small languages of their values: schedules of
-   gamma (seal/schedule.c), fields and templates (seal/layouts.c). Input: the arguments, one a line; the first, the
+/* seal/base/options.c with the tables of train_seal and eval_seal, and the small languages of their values: schedules of
+   gamma (seal/schedule.c), fields and templates (seal/rows/layouts.c). Input: the arguments, one a line; the first, the
    command, says which program. */
 #include <string.h>
-#include "dataset.h"
-#include "eval_options.h"
+#include "rows/dataset.h"
+#include "commands/eval_options.h"
 #include "fuzz.h"
 #include "schedule.h"
-#include "train_options.h"
+#include "run/train_options.h"
 
 #define MOST 64
 static char* argv[MOST + 2];

@@ -1,15 +1,15 @@
-/* What the programs wrote and read again: the cache of tokens (seal/tokens.c), and what `report` and `winrate` are
-   given (seal/report.c, chart.c, winrate.c; log, summary, selector, table, labels, annotations). Input: a byte for the
+/* What the programs wrote and read again: the cache of tokens (seal/rows/tokens.c), and what `report` and `winrate` are
+   given (seal/commands/report.c, chart.c, winrate.c; log, summary, selector, table, labels, annotations). Input: a byte for the
    file, then the file. Of a cache with right digests: two bytes n, the report (n bytes), a byte for the number of rows,
    and what the tensors hold. */
 #include <cjson/cJSON.h>
 #include <string.h>
 #include <sys/stat.h>
-#include "file.h"
+#include "base/file.h"
 #include "fuzz.h"
-#include "report.h"
-#include "tokens.h"
-#include "winrate.h"
+#include "commands/report.h"
+#include "rows/tokens.h"
+#include "commands/winrate.h"
 
 enum { CACHE_RAW, CACHE, LOG, SUMMARY, SELECTOR, TABLE, LABELS, ANNOTATIONS, N_KINDS };
 

@@ -3,7 +3,7 @@
 #include <string.h>
 #include "fuzz.h"
 #include "peft_config.h"
-#include "safetensors.h"
+#include "base/safetensors.h"
 
 static ModelConfig config;
 

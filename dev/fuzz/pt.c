@@ -1,7 +1,7 @@
-/* seal/pt_reader.c. Input: a .pt file. */
+/* seal/commands/pt_reader.c. Input: a .pt file. */
 #include <string.h>
 #include "fuzz.h"
-#include "pt_reader.h"
+#include "commands/pt_reader.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t n) {
     char why[256] = "";

@@ -1,6 +1,6 @@
-/* seal/dataset.c and layouts.c. Input: a byte for the file's kind, a byte for the options, then the file. */
+/* seal/rows/dataset.c and layouts.c. Input: a byte for the file's kind, a byte for the options, then the file. */
 #include <string.h>
-#include "dataset.h"
+#include "rows/dataset.h"
 #include "fuzz.h"
 
 static RowOptions options;

@@ -1,7 +1,7 @@
-/* seal/safetensors.c. Input: the file. Every value of every tensor is read. */
+/* seal/base/safetensors.c. Input: the file. Every value of every tensor is read. */
 #include <string.h>
 #include "fuzz.h"
-#include "safetensors.h"
+#include "base/safetensors.h"
 
 static StReader r;
 

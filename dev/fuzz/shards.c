@@ -1,8 +1,8 @@
-/* The index of a model in shards (seal/safetensors.c, st_open_model). Input: model.safetensors.index.json, beside two
+/* The index of a model in shards (seal/base/safetensors.c, st_open_model). Input: model.safetensors.index.json, beside two
  * files of a tensor each. */
 #include <string.h>
 #include "fuzz.h"
-#include "safetensors.h"
+#include "base/safetensors.h"
 
 static StModel m;
 

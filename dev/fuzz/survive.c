@@ -1,4 +1,4 @@
-/* Stands in for seal/error.c in the fuzz builds: fatal() comes back to survive() instead of ending the process. The
+/* Stands in for seal/base/error.c in the fuzz builds: fatal() comes back to survive() instead of ending the process. The
    blocks and file descriptors that the code would have left to the end of the process are given back here, so that a
    million refused inputs cost no memory. */
 #include <setjmp.h>
@@ -7,9 +7,9 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "error.h"
+#include "base/error.h"
 // defines: sha256_hex
-#include "file.h"
+#include "base/file.h"
 #include "fuzz.h"
 
 // Of the sanitizers' run-time library; gcc comes without the header.

@@ -10,9 +10,9 @@ per tensor, the reference having run on bf16-rounded weights.
 #include <string.h>
 // defines: check, check_close, check_cosine
 #include "check.h"
-#include "error.h"
+#include "base/error.h"
 #include "kernels.h"
-#include "safetensors.h"
+#include "base/safetensors.h"
 #include "trainer.h"
 
 #ifdef PRECISION_BF16

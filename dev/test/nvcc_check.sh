@@ -6,13 +6,13 @@ nvcc=${NVCC:-$(command -v nvcc || true)}
 if [ -z "$nvcc" ]; then echo "ok nvcc # SKIP nvcc not found"; exit 0; fi
 out=$(mktemp -d); trap 'rm -rf "$out"' EXIT
 status=0
-mpi=$(mpicc -show 2>/dev/null | tr ' ' '\n' | grep '^-I' | tr '\n' ' ')  # for seal/ranks.cu, which needs NCCL's header too
-[ -n "$mpi" ] || echo "ok nvcc seal/ranks.cu # SKIP mpicc not found"
+mpi=$(mpicc -show 2>/dev/null | tr ' ' '\n' | grep '^-I' | tr '\n' ' ')  # for seal/base/ranks.cu, which needs NCCL's header too
+[ -n "$mpi" ] || echo "ok nvcc seal/base/ranks.cu # SKIP mpicc not found"
 compile() {  # file, precision, architectures in one call
     local file=$1 precision=$2 name=$out/${1//\//_}.$2 flag=''
     local log=$name.log  # seal_kernels and dev/kernels hold files of the same name
     [ "$precision" = bf16 ] && flag=-DPRECISION_BF16
-    if [ "$file" = seal/ranks.cu ]; then
+    if [ "$file" = seal/base/ranks.cu ]; then
         [ -n "$mpi" ] || return 0
         flag="$flag $mpi -DOMPI_SKIP_MPICXX -DMPICH_SKIP_MPICXX"
     fi
@@ -27,7 +27,7 @@ compile() {  # file, precision, architectures in one call
     echo "ok nvcc $precision $file"
 }
 for precision in fp32 bf16; do
-    for file in seal_kernels/*.cu seal/*.cu dev/kernels/*.cu dev/test/*.cu dev/*.cu *.cu; do
+    for file in seal_kernels/*.cu seal/*.cu seal/*/*.cu dev/kernels/*.cu dev/test/*.cu dev/*.cu *.cu; do
         [ -f "$file" ] || continue
         compile "$file" "$precision" &
         while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n || status=1; done

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 // defines: file_write
-#include "file.h"
+#include "base/file.h"
 
 static char directory[64];
 

@@ -9,11 +9,11 @@ belong to.
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include "check.h"
-#include "checkpoint.h"
-#include "error.h"
+#include "run/checkpoint.h"
+#include "base/error.h"
 // defines: refuses
 #include "refuses.h"
-#include "run_record.h"
+#include "run/run_record.h"
 // defines: directory, in_directory
 #include "scratch.h"
 

@@ -8,10 +8,10 @@ in a child process.
 #include <unistd.h>
 #include <zlib.h>
 #include "check.h"
-#include "dataset.h"
-#include "error.h"
-#include "file.h"
-#include "tokens.h"
+#include "rows/dataset.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "rows/tokens.h"
 // defines: refuses
 #include "refuses.h"
 // defines: in_directory, put

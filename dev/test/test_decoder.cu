@@ -7,9 +7,9 @@ first place where the record's lead is within what rounding moves a logit.
 // defines: check
 #include "check.h"
 // defines: Decoder
-#include "decoder.h"
-#include "error.h"
-#include "safetensors.h"
+#include "commands/decoder.h"
+#include "base/error.h"
+#include "base/safetensors.h"
 
 #define NEW 16
 

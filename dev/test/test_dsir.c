@@ -7,11 +7,11 @@ DSIR without a device: words as Python cuts them, buckets, log weights and kept 
 #include <unistd.h>
 #include <cjson/cJSON.h>
 #include "check.h"
-#include "dsir.h"
-#include "error.h"
-#include "file.h"
+#include "commands/dsir.h"
+#include "base/error.h"
+#include "base/file.h"
 #include "refuses.h"
-#include "selection.h"
+#include "commands/selection.h"
 
 #define GOLDEN "dev/reference/golden/dsir/"
 

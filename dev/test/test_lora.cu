@@ -6,10 +6,10 @@ for bit, and the memory plans of the models that people train.
 */
 #include <string.h>
 #include "check.h"
-#include "error.h"
+#include "base/error.h"
 #include "kernels.h"
 #include "peft.h"
-#include "random.h"
+#include "base/random.h"
 // defines: seal_step, Selector
 #include "seal_step.h"
 #include "trainer.h"

@@ -5,14 +5,14 @@ against transformers' own, files in shards and the lies an index may tell, adapt
 #include <math.h>
 #include <stdlib.h>
 #include "check.h"
-#include "error.h"
-#include "file.h"
+#include "base/error.h"
+#include "base/file.h"
 #include "model_config.h"
 // defines: peft_settings, peft_config_json
 #include "peft_config.h"
 // defines: refuses
 #include "refuses.h"
-#include "safetensors.h"
+#include "base/safetensors.h"
 
 static char directory[64];
 static void write_file(const char* name, const char* text) {

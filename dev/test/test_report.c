@@ -4,12 +4,12 @@ a page is self-contained whatever the names, labels and settings of its runs hol
 */
 #include <string.h>
 #include <unistd.h>
-#include "chart.h"
+#include "commands/chart.h"
 #include "check.h"
-#include "error.h"
-#include "file.h"
-#include "report.h"
-#include "selection.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "commands/report.h"
+#include "commands/selection.h"
 // defines: refuses
 #include "refuses.h"
 // defines: in_directory, put

@@ -6,8 +6,8 @@ fifth of its own range.
 */
 #include <string.h>
 #include "check.h"
-#include "error.h"
-#include "safetensors.h"
+#include "base/error.h"
+#include "base/safetensors.h"
 #include "schedule.h"
 #include "seal_step.h"
 

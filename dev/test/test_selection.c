@@ -9,12 +9,12 @@ explanation.
 #include <unistd.h>
 #include <zlib.h>
 #include "check.h"
-#include "dataset.h"
-#include "error.h"
-#include "file.h"
-#include "pt_reader.h"
-#include "safetensors.h"
-#include "selection.h"
+#include "rows/dataset.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "commands/pt_reader.h"
+#include "base/safetensors.h"
+#include "commands/selection.h"
 // defines: refuses
 #include "refuses.h"
 // defines: in_directory, put

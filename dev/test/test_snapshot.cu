@@ -5,12 +5,12 @@ when the run looks.
 */
 #include <sys/stat.h>
 #include "check.h"
-#include "error.h"
+#include "base/error.h"
 // defines: refuses
 #include "refuses.h"
 // defines: directory, in_directory
 #include "scratch.h"
-#include "snapshot.h"
+#include "run/snapshot.h"
 
 #define N 5000
 #define FEW 3

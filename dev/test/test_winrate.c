@@ -4,10 +4,10 @@
 #include <string.h>
 #include <unistd.h>
 #include "check.h"
-#include "error.h"
-#include "file.h"
+#include "base/error.h"
+#include "base/file.h"
 #include "refuses.h"
-#include "winrate.h"
+#include "commands/winrate.h"
 
 #define PUBLISHED "../shared/data/alpaca_eval/alpaca-7b_alpaca_eval_gpt4_annotations.json.gz"
 

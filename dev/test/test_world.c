@@ -9,10 +9,10 @@ AUC, Spearman, tables).
 #include <unistd.h>
 #include <cjson/cJSON.h>
 #include "check.h"
-#include "error.h"
-#include "file.h"
-#include "random.h"
-#include "selection.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/random.h"
+#include "commands/selection.h"
 #include "world.h"
 // defines: in_directory, put
 #include "scratch.h"

@@ -1,0 +1,232 @@
+/* Generation with a cache. See decoder.h. */
+#include <string.h>
+#include "commands/decoder.h"
+#include "base/error.h"
+// defines: peft_settings
+#include "peft.h"
+// defines: random_uniform
+#include "base/random.h"
+
+#define STREAM_GENERATE \
+    (0x67656e65ull << 32)  // a sequence's number in the low half: a stream of random numbers of its own
+#define HEAD_ROWS_MOST 256
+
+static int rounded(int n) { return (n + STREAM_ROUND - 1) / STREAM_ROUND * STREAM_ROUND; }
+
+// ---------------------------------------------------------------------------------------------------
+// memory
+
+// The arrays of a pass, (rows_most) each: tokens and positions (one token a sequence only), cache rows, first and
+// length of the cache's rows, rows of logits, slots, random numbers.
+enum { TOKENS, POSITIONS, ROW, FIRST, LENGTH, LOGIT_ROW, SLOT, UNIFORM, N_ARRAYS };
+static int* host_array(const Decoder* d, int array) { return d->staging + (size_t)array * d->rows_most; }
+static int* device_array(const Decoder* d, int array) { return d->arrays + (size_t)array * d->rows_most; }
+
+void decoder_open(Decoder* d, const ModelConfig* config, const DecoderSettings* settings) {
+    memset(d, 0, sizeof *d);
+    d->settings = *settings;
+    Trainer* t = &d->trainer;
+    TrainerSettings plan = {};
+    int slots = settings->slots;
+    bool penalty = settings->sampling.repetition_penalty != 1.0f;
+    plan.T = settings->T > settings->reach ? settings->T
+                                           : settings->reach;  // positions reach as far as a stream is long
+    if (plan.T < slots) plan.T = slots;                        // and a pass has a row for every slot
+    plan.head_rows = slots < HEAD_ROWS_MOST ? rounded(slots) : HEAD_ROWS_MOST;
+    plan.batch_max = slots;
+    plan.forward_only = true;
+    if (settings->adapter) peft_settings(settings->adapter, config, &plan.lora);
+    trainer_plan(t, config, &plan);
+    d->rows_most = rounded(plan.T);
+    d->cache.rows = (int64_t)slots * settings->reach;
+    size_t cache = (size_t)config->L * d->cache.rows * config->NKV * config->HS * sizeof(floatX),
+           words = SAMPLE_SEEN_WORDS(config->V);
+    memory_add(&t->plan, MEMORY_CACHE, (void**)&d->cache.keys, cache, "keys");
+    memory_add(&t->plan, MEMORY_CACHE, (void**)&d->cache.values, cache, "values");
+    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&d->cache.scratch,
+               decode_attention_scratch(rounded(slots), settings->reach, config->NH, config->HS) * sizeof(float),
+               "attention pieces");
+    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&d->probabilities,
+               settings->sampling.greedy ? 0 : (size_t)plan.head_rows * config->Vp * sizeof(float), "probabilities");
+    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&d->seen, penalty ? slots * words * sizeof(uint32_t) : 0,
+               "tokens seen");
+    memory_add(&t->plan, MEMORY_STREAM, (void**)&d->arrays, (size_t)N_ARRAYS * d->rows_most * sizeof(int),
+               "arrays of a pass");
+    memory_add(&t->plan, MEMORY_STREAM, (void**)&d->next, (size_t)slots * sizeof(int), "tokens drawn");
+    if (settings->dry_run) trainer_dry_run(t);
+    if (!settings->quiet) memory_print(&t->plan, stdout);
+    trainer_allocate(t);
+    trainer_load(t, settings->model, settings->adapter, 0, settings->quiet);
+    if (t->with_lora) lora_publish(&t->lora, &t->base, t->stream);
+    t->transformer.cache = &d->cache;
+    cudaCheck(cudaMallocHost((void**)&d->staging, (size_t)N_ARRAYS * d->rows_most * sizeof(int)));
+    cudaCheck(cudaMallocHost((void**)&d->drawn, (size_t)slots * sizeof(int)));
+    cudaCheck(cudaMallocHost((void**)&d->seen_staging, words * sizeof(uint32_t)));
+    d->owner = (int*)malloc((size_t)slots * sizeof(int));
+    if (!d->owner) fatal("out of host memory for %d slots", slots);
+    for (int s = 0; s < slots; s++) d->owner[s] = -1;
+}
+
+void decoder_close(Decoder* d) {
+    trainer_free(&d->trainer);
+    cudaCheck(cudaFreeHost(d->staging));
+    cudaCheck(cudaFreeHost(d->drawn));
+    cudaCheck(cudaFreeHost(d->seen_staging));
+    free(d->owner);
+    memset(d, 0, sizeof *d);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// a pass
+
+// The arrays of a pass over `rows` tokens to the device, in one copy. The pass before has been waited for, so the
+// staging buffer is free.
+static void upload_arrays(Decoder* d, int rows) {
+    cudaStream_t stream = d->trainer.stream;
+    d->cache.row = device_array(d, ROW);
+    d->cache.first = device_array(d, FIRST);
+    d->cache.length = device_array(d, LENGTH);
+    if (rows > d->rows_most) program_error("a pass of %d tokens meets a plan for %d", rows, d->rows_most);
+    cudaCheck(cudaMemcpyAsync(d->arrays, d->staging, (size_t)N_ARRAYS * d->rows_most * sizeof(int),
+                              cudaMemcpyHostToDevice, stream));
+}
+
+// Row i of logits, of stream row `row`, belongs to the sequence in slot `slot`.
+static void want_token(Decoder* d, int i, int row, int slot, const Sequence* s) {
+    double u = random_uniform(d->settings.seed, STREAM_GENERATE | s->number, (uint64_t)(s->n - s->n_prompt));
+    float uniform = u < 0x1.fffffep-1 ? (float)u : 0x1.fffffep-1f;  // below 1 as a float too
+    host_array(d, LOGIT_ROW)[i] = row;
+    host_array(d, SLOT)[i] = slot;
+    memcpy(&host_array(d, UNIFORM)[i], &uniform, sizeof uniform);
+}
+
+// Runs the pass and draws n tokens, which are in d->drawn afterwards.
+static void run_pass(Decoder* d, const DeviceStream* s, int n) {
+    Trainer* t = &d->trainer;
+    const ModelConfig* c = &t->layout.config;
+    Transformer* x = &t->transformer;
+    const ParameterSet* model = t->with_lora ? &t->base : &t->theta;
+    floatX* head = weight(model, c->tied_head ? WTE : HEADW, 0);
+    const int *rows = device_array(d, LOGIT_ROW), *slots = device_array(d, SLOT);
+    const float* uniform = (const float*)device_array(d, UNIFORM);
+    transformer_forward(x, model, s, t->stream);
+    for (int i = 0; i < n; i += x->head_rows) {
+        int m = n - i < x->head_rows ? n - i : x->head_rows, padded = rounded(m);  // the rows behind n name row 0
+        gather_rows(x->width_a, x->lnf, rows + i, padded, c->C, c->C, t->stream);
+        matmul_forward(x->logits, NULL, x->width_a, head, NULL, padded, c->C, c->Vp, c->Vp, c->C, c->C, t->stream);
+        draw_tokens(d->next + i, d->probabilities, x->logits, d->seen, slots + i, uniform + i, d->settings.sampling, m,
+                    c->V, c->Vp, t->stream);
+    }
+    cudaCheck(cudaMemcpyAsync(d->drawn, d->next, (size_t)n * sizeof(int), cudaMemcpyDeviceToHost, t->stream));
+    cudaCheck(cudaStreamSynchronize(t->stream));
+    d->tokens += n;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// sequences
+
+typedef struct {
+    Sequence* sequences;
+    int n, next, active;  // next: the first that has no slot yet
+    void (*done)(void* context, int i);
+    void* context;
+} Work;
+
+// Takes the token drawn for a slot; frees the slot where that was the last.
+static void take_token(Decoder* d, Work* w, int slot, int token) {
+    int i = d->owner[slot];
+    Sequence* s = &w->sequences[i];
+    if (token < 0)
+        fatal("%s: the logits after %d tokens of prompt %llu are not finite; is the model damaged?", d->settings.model,
+              s->n, (unsigned long long)s->number);
+    for (int e = 0; e < d->settings.n_ends; e++) s->ended |= token == d->settings.ends[e];
+    if (!s->ended) s->tokens[s->n++] = token;
+    if (!s->ended && s->n < s->capacity) return;
+    d->owner[slot] = -1;
+    w->active--;
+    w->done(w->context, i);
+}
+
+static void mark_seen(Decoder* d, int slot, const Sequence* s) {
+    int words = SAMPLE_SEEN_WORDS(d->trainer.layout.config.V);
+    memset(d->seen_staging, 0, (size_t)words * sizeof(uint32_t));
+    for (int i = 0; i < s->n; i++) d->seen_staging[s->tokens[i] / 32] |= 1u << s->tokens[i] % 32;
+    cudaCheck(cudaMemcpyAsync(d->seen + (size_t)slot * words, d->seen_staging, (size_t)words * sizeof(uint32_t),
+                              cudaMemcpyHostToDevice, d->trainer.stream));
+    cudaCheck(cudaStreamSynchronize(d->trainer.stream));  // the staging buffer serves the next slot
+}
+
+// As many of the next prompts as there are free slots and room in a stream: one pass, and their first tokens.
+static void begin_sequences(Decoder* d, Work* w) {
+    Trainer* t = &d->trainer;
+    const ModelConfig* c = &t->layout.config;
+    int k = 0, at = 0, *row = host_array(d, ROW), first = w->next;
+    memset(host_array(d, LOGIT_ROW), 0, (size_t)d->rows_most * sizeof(int));
+    for (int slot = 0; slot < d->settings.slots && w->next < w->n; slot++) {
+        const Sequence* s = &w->sequences[w->next];
+        if (d->owner[slot] >= 0) continue;
+        if (at + s->n > t->settings.T) break;
+        PackSample sample = {s->tokens, NULL, s->n, s->n - 1, 0};
+        t->samples[k] = sample;
+        for (int i = 0; i < s->n; i++) row[at + i] = slot * d->settings.reach + i;
+        at += s->n;
+        d->owner[slot] = w->next++;
+        want_token(d, k, at - 1, slot, s);
+        if (d->seen) mark_seen(d, slot, s);
+        k++;
+    }
+    if (k == 0)
+        program_error("prompt %d of %d tokens fits no stream of %d", first, w->sequences[first].n, t->settings.T);
+    packed_stream_build(&t->packed, t->samples, k, c->V, c->longest);
+    for (int i = at; i < t->packed.T; i++) row[i] = -1;
+    DeviceStream s;
+    stream_upload(&t->uploader, &s, &t->packed, NULL, NULL, t->stream);
+    d->cache.n = 0;
+    upload_arrays(d, s.T);
+    run_pass(d, &s, k);
+    w->active += k;
+    for (int i = 0; i < k; i++) take_token(d, w, host_array(d, SLOT)[i], d->drawn[i]);
+}
+
+// One token for every sequence in a slot.
+static void extend_sequences(Decoder* d, Work* w) {
+    int k = 0, longest = 0, reach = d->settings.reach, *length = host_array(d, LENGTH);
+    for (int slot = 0; slot < d->settings.slots; slot++) {
+        if (d->owner[slot] < 0) continue;
+        const Sequence* s = &w->sequences[d->owner[slot]];
+        host_array(d, TOKENS)[k] = s->tokens[s->n - 1];
+        host_array(d, POSITIONS)[k] = s->n - 1;
+        host_array(d, ROW)[k] = slot * reach + s->n - 1;
+        host_array(d, FIRST)[k] = slot * reach;
+        length[k] = s->n;
+        longest = s->n > longest ? s->n : longest;
+        want_token(d, k, k, slot, s);
+        k++;
+    }
+    DeviceStream s = {};
+    s.T = s.split = rounded(k);
+    for (int i = k; i < s.T; i++) {  // padding: token 0 at position 0, which attends to nothing and is kept nowhere
+        host_array(d, TOKENS)[i] = host_array(d, POSITIONS)[i] = host_array(d, FIRST)[i] = length[i] = host_array(
+            d, LOGIT_ROW)[i] = 0;
+        host_array(d, ROW)[i] = -1;
+    }
+    s.tokens = device_array(d, TOKENS);
+    s.positions = device_array(d, POSITIONS);
+    d->cache.n = s.T;
+    d->cache.longest = longest;
+    upload_arrays(d, s.T);
+    run_pass(d, &s, k);
+    for (int i = 0; i < k; i++) take_token(d, w, host_array(d, SLOT)[i], d->drawn[i]);
+}
+
+void decoder_run(Decoder* d, Sequence* sequences, int n, void (*done)(void* context, int i), void* context) {
+    Work w = {sequences, n, 0, 0, done, context};
+    int slots = d->settings.slots;
+    while (w.active || w.next < n) {
+        // prompts wait until an eighth of the slots is free: a pass over one prompt costs nearly as much as one over
+        // several
+        bool begin = w.next < n && (w.active == 0 || 8 * (slots - w.active) >= slots);
+        if (begin) begin_sequences(d, &w);
+        else extend_sequences(d, &w);
+    }
+}

@@ -1,0 +1,101 @@
+/* The options of eval_seal. See eval_options.h. */
+#include "commands/eval_options.h"
+
+#define GENERATE (1u << EVAL_GENERATE)
+#define JUDGE (1u << EVAL_JUDGE)
+#define LOSS (1u << EVAL_LOSS)
+#define WINRATE (1u << EVAL_WINRATE)
+#define REPORT (1u << EVAL_REPORT)
+#define AT(field) offsetof(EvalOptions, field)
+
+static const CommandRow commands[N_EVAL_COMMANDS] = {
+    {"generate", "answers prompts; writes outputs.json as AlpacaEval reads it", NULL},
+    {"judge", "a local model compares two models' outputs, or calls one's unsafe; writes annotations.json", NULL},
+    {"loss", "held-out response loss and perplexity", NULL},
+    {"winrate", "win rate and standard error of annotations, ours or AlpacaEval's", "FILE…"},
+    {"report", "one self-contained page about runs: tables, curves, what selectors learned", "RUN…"},
+    {"options", "prints this table as Markdown", NULL},
+};
+
+static const OptionRow options[] = {
+    {"model", OPTION_STRING, AT(model), NULL, "DIR", 0, 0, GENERATE | LOSS, GENERATE | LOSS,
+     "Hugging Face directory of the model"},
+    {"adapter", OPTION_STRING, AT(adapter), NULL, "DIR", 0, 0, GENERATE | JUDGE | LOSS, 0,
+     "PEFT directory of an adapter of the model, or of the judge"},
+    {"prompts", OPTION_LIST, AT(prompts), NULL, "FILE", 0, 0, GENERATE, GENERATE,
+     "rows whose prompts are answered; may be given several times"},
+    {"data", OPTION_LIST, AT(data), NULL, "FILE", 0, 0, LOSS, LOSS,
+     "rows with prompts and responses; may be given several times"},
+    {"judge", OPTION_STRING, AT(judge), NULL, "DIR", 0, 0, JUDGE, JUDGE, "Hugging Face directory of the judge"},
+    {"outputs", OPTION_STRING, AT(outputs), NULL, "FILE", 0, 0, JUDGE, JUDGE,
+     "outputs of the model in question, as generate writes them"},
+    {"baseline", OPTION_STRING, AT(baseline), NULL, "FILE", 0, 0, JUDGE, 0, "outputs of the model it is compared with"},
+    {"guard", OPTION_FLAG, AT(guard), NULL, NULL, 0, 0, JUDGE, 0,
+     "the probability that the judge begins its answer with unsafe (Llama-Guard style)"},
+    {"judge-template", OPTION_STRING, AT(judge_template), NULL, "FILE", 0, 0, JUDGE, 0,
+     "the question, holds {instruction}, {output_1}, {output_2} (guard: {output}); default: data/judge.txt, "
+     "data/guard.txt"},
+    {"words", OPTION_STRING, AT(words), "m,M", "A,B", 0, 0, JUDGE, 0,
+     "what the judge may answer: for {output_1}, for {output_2}"},
+    {"single-order", OPTION_FLAG, AT(single_order), NULL, NULL, 0, 0, JUDGE, 0,
+     "ask in one order, drawn by --seed, as AlpacaEval does; otherwise both orders are averaged"},
+    {"out", OPTION_STRING, AT(out), NULL, "FILE", 0, 0, GENERATE | JUDGE | LOSS | REPORT, GENERATE | JUDGE | REPORT,
+     "where the result is written; loss: of every row"},
+    {"template", OPTION_STRING, AT(prompt_template), NULL, "TEXT", 0, 0, GENERATE | LOSS, 0,
+     "of a prompt, holds {prompt}; default: Human: {prompt}, newline, Assistant:"},
+    {"chat", OPTION_STRING, AT(chat), NULL, "NAME", 0, 0, GENERATE | JUDGE, 0,
+     "chat template instead of --template: llama3, mistral, mistral-v0.2, phi3"},
+    {"prompt-field", OPTION_STRING, AT(prompt_field), NULL, "TEXT", 0, 0, GENERATE | LOSS, 0,
+     "a row's prompt: a field, or a text like {instruction} {input}; default: by the row's layout"},
+    {"response-field", OPTION_STRING, AT(response_field), NULL, "TEXT", 0, 0, LOSS, 0, "a row's response, likewise"},
+    {"greedy", OPTION_FLAG, AT(greedy), NULL, NULL, 0, 0, GENERATE, 0,
+     "always the likeliest token; otherwise tokens are drawn, by default as the reference draws them"},
+    {"temperature", OPTION_FLOAT, AT(temperature), "1", NULL, 1e-3, 1e3, GENERATE, 0, "logits are divided by it"},
+    {"top-p", OPTION_FLOAT, AT(top_p), "0.9", NULL, 1e-6, 1, GENERATE, 0,
+     "the likeliest tokens that have this probability together; 1: all"},
+    {"top-k", OPTION_INT, AT(top_k), "0", NULL, 0, 16777216, GENERATE, 0, "so many likeliest tokens; 0: all"},
+    {"repetition-penalty", OPTION_FLOAT, AT(repetition_penalty), "0", NULL, 0, 100, GENERATE, 0,
+     "divides what speaks for a token that is there already; 0: 1.2, with --greedy 1 (none)"},
+    {"seed", OPTION_INT, AT(seed), "42", NULL, 0, 9e15, GENERATE | JUDGE, 0,
+     "of every random choice; a prompt has its own numbers, whatever the batch"},
+    {"skip-long", OPTION_FLAG, AT(skip_long), NULL, NULL, 0, 0, GENERATE, 0,
+     "a prompt longer than the model reads gets an empty answer and is counted; otherwise it is refused"},
+    {"name", OPTION_STRING, AT(name), NULL, "TEXT", 0, 0, GENERATE, 0,
+     "what the result calls the generator; default: the adapter's or model's directory"},
+    {"resume", OPTION_FLAG, AT(resume), NULL, NULL, 0, 0, GENERATE | JUDGE | LOSS, 0,
+     "go on with a run that was stopped; nothing to do where the result is there (loss, which prints it, measures "
+     "again)"},
+    {"max-new-tokens", OPTION_INT, AT(max_new_tokens), "256", NULL, 1, 16777216, GENERATE, 0,
+     "longest answer in tokens"},
+    {"batch", OPTION_INT, AT(batch), "64", NULL, 1, 1048576, GENERATE | JUDGE | LOSS, 0,
+     "prompts answered, or samples measured, at once"},
+    {"tokens", OPTION_INT, AT(tokens), "0", NULL, 0, 16777216, GENERATE | JUDGE | LOSS, 0,
+     "tokens of a packed stream; 0: 2048, or the longest sample if that is more"},
+    {"max-length", OPTION_INT, AT(max_length), "0", NULL, 0, 16777216, LOSS, 0,
+     "longest sample in tokens; 0: what the model can read"},
+    {"head-rows", OPTION_INT, AT(head_rows), "1024", NULL, 8, 1048576, LOSS, 0, "rows of logits that exist at once"},
+    {"json", OPTION_FLAG, AT(json), NULL, NULL, 0, 0, LOSS | WINRATE, 0, "the result as a JSON object a line"},
+    {"labels", OPTION_STRING, AT(labels), NULL, "FILE", 0, 0, REPORT, 0,
+     "true kinds of the fine-tuning rows: {\"row\":0,\"kind\":\"unsafe\"} a line"},
+    {"table", OPTION_STRING, AT(table), NULL, "FILE", 0, 0, REPORT, 0,
+     "table.json: a list of objects, one a method, with refusal and task_accuracy"},
+    {"title", OPTION_STRING, AT(title), "SEAL: report", "TEXT", 0, 0, REPORT, 0, "of the page"},
+    {"dry-run", OPTION_FLAG, AT(dry_run), NULL, NULL, 0, 0, GENERATE | JUDGE | LOSS, 0,
+     "print the memory plan and stop"},
+    {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, GENERATE | JUDGE | LOSS | REPORT, 0, "no progress, no tables"},
+};
+
+static const OptionRule rules[] = {
+    {"temperature", BESIDE, "greedy", GENERATE},
+    {"top-p", BESIDE, "greedy", GENERATE},
+    {"top-k", BESIDE, "greedy", GENERATE},
+    {"template", BESIDE, "chat", GENERATE},
+    {"resume", WITHOUT, "out", LOSS},
+    {"baseline", BESIDE, "guard", JUDGE},
+    {"words", BESIDE, "guard", JUDGE},
+    {"single-order", BESIDE, "guard", JUDGE},
+};
+
+const OptionTable eval_options = {
+    "eval_seal", "generates and measures",         commands, N_EVAL_COMMANDS,
+    options,     sizeof options / sizeof *options, rules,    sizeof rules / sizeof *rules};

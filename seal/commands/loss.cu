@@ -1,0 +1,189 @@
+/* Response losses without training. See losses.h. */
+#include <string.h>
+#include <cjson/cJSON.h>
+#include "base/error.h"
+// defines: AtomicFile
+#include "base/file.h"
+// defines: Progress
+#include "base/log.h"
+#include "commands/loss.h"
+// defines: peft_settings (peft_config.h)
+#include "peft.h"
+// defines: check_sizes
+#include "commands/select.h"
+
+// ---------------------------------------------------------------------------------------------------
+// the journal: a line a batch of samples, so that a run that goes on packs what is left as the first one would have
+
+typedef struct {
+    float* loss;
+    int n, batch, done;
+} LossesSoFar;
+
+static bool take_batch(void* context, const cJSON* item) {
+    LossesSoFar* so_far = (LossesSoFar*)context;
+    const cJSON *from = cJSON_GetObjectItem(item, "from"), *list = cJSON_GetObjectItem(item, "loss"), *loss;
+    int left = so_far->n - so_far->done, n = left < so_far->batch ? left : so_far->batch;
+    if (!cJSON_IsNumber(from) || !cJSON_IsArray(list)) return false;
+    if (from->valuedouble != so_far->done)
+        return true;  // one before it is missing (its losses were not finite): measured again from there
+    if (n < 1 || cJSON_GetArraySize(list) != n) return false;
+    cJSON_ArrayForEach(loss, list) {
+        if (!cJSON_IsNumber(loss) || !isfinite(loss->valuedouble)) return false;
+        so_far->loss[so_far->done++] = (float)loss->valuedouble;
+    }
+    return true;
+}
+
+static void open_journal(const LossOptions* o, const TrainerSettings* settings, const TokenSet* set,
+                         LossesSoFar* so_far) {
+    char numbers[128];
+    Text t = {};
+    text_add(&t, numbers,
+             (size_t)snprintf(numbers, sizeof numbers, "loss %d %d %d %d\n", (int)sizeof(floatX), settings->T,
+                              settings->batch_max, settings->head_rows));
+    text_add(&t, set->hashes, (size_t)set->n * sizeof *set->hashes);
+    for (int i = 0; i < set->n; i++)
+        text_add(&t, numbers,
+                 (size_t)snprintf(numbers, sizeof numbers, "%d %d\n", set->samples[i].length, set->samples[i].n_loss));
+    journal_add_model(&t, o->model);
+    journal_add_model(&t, o->adapter);
+    journal_open(o->journal, o->out, &t, o->resume, take_batch, so_far);
+    text_free(&t);
+}
+
+static void journal_batch(const LossOptions* o, int from, const float* loss, int n) {
+    for (int i = 0; i < n; i++)
+        if (!isfinite(loss[i])) return;  // JSON has none; whoever asked for the losses says what is wrong
+    cJSON* item = cJSON_CreateObject();
+    cJSON_AddNumberToObject(item, "from", from);
+    cJSON_AddItemToObject(item, "loss", cJSON_CreateFloatArray(loss, n));
+    journal_add(o->journal, item);
+    journal_flush(o->journal);
+}
+
+float* response_losses(const LossOptions* o, const ModelConfig* config, const TrainerSettings* settings,
+                       const TokenSet* set) {
+    Trainer t;
+    TrainerSettings forward = *settings;
+    int batch = settings->batch_max;
+    forward.forward_only = true;
+    if (o->adapter) peft_settings(o->adapter, config, &forward.lora);
+    trainer_plan(&t, config, &forward);
+    if (o->dry_run) trainer_dry_run(&t);
+    BatchItem* items = (BatchItem*)calloc((size_t)batch, sizeof *items);
+    LossesSoFar so_far = {(float*)malloc((size_t)set->n * sizeof(float)), set->n, batch, 0};
+    if (!items || !so_far.loss) fatal("out of host memory for %d losses", set->n);
+    if (o->out) open_journal(o, settings, set, &so_far);
+    trainer_allocate(&t);
+    trainer_load(&t, o->model, o->adapter, 0, o->quiet);
+    Progress progress;
+    progress_begin(&progress, "losses", set->n, o->quiet);
+    for (int from = so_far.done; from < set->n; from += batch) {
+        int n = set->n - from < batch ? set->n - from : batch;
+        PassCounts counts = {};
+        for (int i = 0; i < n; i++) items[i].sample = set->samples[from + i];
+        trainer_pass(&t, &t.theta, items, n, 0, NULL, t.loss, false, &counts);
+        trainer_bring_back(&t, 0);
+        memcpy(so_far.loss + from, trainer_result(&t, 0).loss, (size_t)n * sizeof(float));
+        if (o->out) journal_batch(o, from, so_far.loss + from, n);
+        progress_update(&progress, from + n, "samples");
+    }
+    progress_end(&progress);
+    trainer_free(&t);
+    free(items);
+    return so_far.loss;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// eval_seal loss
+
+// By sample, as training weighs them, with its standard error; and by token, whose exponential is the perplexity.
+typedef struct {
+    double mean, standard_error, token_mean;
+    int64_t tokens;
+} LossSummary;
+
+static LossSummary summarise(const TokenSet* set, const float* loss) {
+    LossSummary s = {};
+    double squares = 0.0, sum = 0.0;
+    for (int i = 0; i < set->n; i++) {
+        s.mean += (double)loss[i] / set->n;
+        sum += (double)loss[i] * set->samples[i].n_loss;
+        s.tokens += set->samples[i].n_loss;
+    }
+    for (int i = 0; i < set->n; i++) squares += (loss[i] - s.mean) * (loss[i] - s.mean);
+    s.standard_error = set->n > 1 ? sqrt(squares / (set->n - 1) / set->n) : NAN;
+    s.token_mean = sum / (double)s.tokens;
+    return s;
+}
+
+static void print_json(const EvalOptions* o, const TokenSet* set, const LossSummary* s) {
+    cJSON* object = cJSON_CreateObject();
+    cJSON_AddStringToObject(object, "model", o->model);
+    cJSON_AddNumberToObject(object, "samples", set->n);
+    cJSON_AddNumberToObject(object, "left_out", (double)row_report_bad(&set->report));
+    cJSON_AddNumberToObject(object, "tokens", (double)s->tokens);
+    cJSON_AddNumberToObject(object, "loss", s->mean);
+    if (isfinite(s->standard_error)) cJSON_AddNumberToObject(object, "standard_error", s->standard_error);
+    else cJSON_AddNullToObject(object, "standard_error");
+    cJSON_AddNumberToObject(object, "token_loss", s->token_mean);
+    cJSON_AddNumberToObject(object, "perplexity", exp(s->token_mean));
+    char* text = cJSON_PrintUnformatted(object);
+    if (!text) fatal("out of host memory for a result");
+    puts(text);
+    cJSON_free(text);
+    cJSON_Delete(object);
+}
+
+// A line a row: {"row":12,"loss":1.25}.
+static void write_rows(const EvalOptions* o, const TokenSet* set, const float* loss) {
+    AtomicFile f;
+    atomic_open(&f, o->out);
+    for (int i = 0; i < set->n; i++)
+        atomic_printf(&f, "{\"row\":%lld,\"loss\":%.9g}\n", (long long)set->rows[i], (double)loss[i]);
+    atomic_commit(&f);
+}
+
+int loss_command(const EvalOptions* o) {
+    ModelConfig config;
+    TokenSet set = {};
+    TextEncoder encoder;
+    TokenOptions options = {};
+    TrainerSettings settings = {};
+    for (int i = 0; i < o->data.n && o->out; i++) output_is_not(o->out, o->data.items[i]);
+    if (o->out) output_probe(o->out);
+    model_config_read(&config, o->model);
+    check_sizes(&config);
+    model_config_check_length(&config, o->max_length, "--max-length", o->model);
+    options.rows.prompt_template = o->prompt_template;
+    options.rows.prompt_field = o->prompt_field;
+    options.rows.response_field = o->response_field;
+    options.max_length = o->max_length ? (int)o->max_length : config.longest;
+    options.vocab = config.V;
+    options.quiet = o->quiet || o->json;
+    text_encoder_open(&encoder, o->model, config.eos_id);
+    tokens_load(&set, &o->data, &encoder, &options);
+    text_encoder_close(&encoder);
+    if (!options.quiet) tokens_print(&set, "data", stdout);
+    // A stream holds the longest sample there is, and no more than is asked for: memory follows the data, not the
+    // model's reach.
+    settings.T = o->tokens > set.longest ? (int)o->tokens : set.longest > 2048 || o->tokens ? set.longest : 2048;
+    settings.head_rows = (int)o->head_rows;
+    settings.batch_max = (int)o->batch;
+    Journal journal = {};
+    const LossOptions how = {o->model, o->adapter, o->out, &journal, o->resume, options.quiet, o->dry_run};
+    float* loss = response_losses(&how, &config, &settings, &set);
+    LossSummary s = summarise(&set, loss);
+    if (!isfinite(s.mean))
+        fatal("%s: the loss on %s is not a finite number; is the model damaged?", o->model, o->data.items[0]);
+    if (o->out) write_rows(o, &set, loss);
+    journal_close(&journal);
+    if (o->json) print_json(o, &set, &s);
+    else
+        printf("loss %.6f (standard error %.6f) over %d samples; by token %.6f over %lld tokens, perplexity %.4f\n",
+               s.mean, s.standard_error, set.n, s.token_mean, (long long)s.tokens, exp(s.token_mean));
+    free(loss);
+    tokens_free(&set);
+    return 0;
+}

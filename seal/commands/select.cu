@@ -1,0 +1,314 @@
+/* The filtered data, for any trainer: scores by a method of the table (selection.h), the top share, the original rows.
+ * See select.h. */
+#include <float.h>
+#include <string.h>
+// defines: dsir_score
+#include "commands/dsir.h"
+#include "base/error.h"
+// defines: directory_make
+#include "base/file.h"
+#include "kernels.h"
+// defines: Progress
+#include "base/log.h"
+// defines: response_losses
+#include "commands/loss.h"
+// defines: run_settings
+#include "run/run.h"
+// defines: ranks_barrier
+#include "base/ranks.h"
+#include "commands/select.h"
+// defines: SelectionMethod, SelectorFile, selection_write
+#include "commands/selection.h"
+#include "trainer.h"
+
+void check_sizes(const ModelConfig* c) {
+    if (!attention_head_size_served(c->HS))
+        fatal(
+            "head size %d (width %d, %d heads) has no attention kernel here; served are 32, 64, 80, 96, 128 and, where "
+            "a block may have 132 KiB of shared memory (A100, H100), 256",
+            c->HS, c->C, c->NH);
+    int most = c->norm == NORM_RMSNORM ? rmsnorm_most_width() : layernorm_most_width();
+    if (c->C > most) fatal("width %d: served are up to %d", c->C, most);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// data with prompts and responses
+
+static TokenOptions token_options(const TrainOptions* o, const ModelConfig* config, const char* cache) {
+    TokenOptions t = {};
+    t.rows.prompt_template = o->prompt_template;
+    t.rows.prompt_field = o->prompt_field;
+    t.rows.response_field = o->response_field;
+    t.max_length = o->max_length ? (int)o->max_length : config->longest;
+    t.vocab = config->V;
+    t.compat = o->compat;
+    t.quiet = o->quiet;
+    t.cache = cache;
+    return t;
+}
+
+// Tokenises a list of files; the cache lies next to the run under `kind`.
+void load_samples(TokenSet* set, const StringList* files, const char* kind, const char* run, const TrainOptions* o,
+                  const ModelConfig* config, char tokenizer_digest[65], AtomicFile* left_out) {
+    char cache[4200];
+    TextEncoder encoder;
+    if (run) {
+        snprintf(cache, sizeof cache, "%s/%s.tokens.safetensors", run, kind);
+        directory_make(run);
+    }
+    TokenOptions options = token_options(o, config, run ? cache : NULL);
+    options.left_out = left_out;
+    text_encoder_open(&encoder, o->model, config->eos_id);
+    if (ranks_rank()) ranks_barrier();  // rank 0 tokenises and leaves the cache, the others read it
+    tokens_load(set, files, &encoder, &options);
+    if (!ranks_rank()) ranks_barrier();
+    if (tokenizer_digest) snprintf(tokenizer_digest, 65, "%s", encoder.digest);
+    text_encoder_close(&encoder);
+    if (!o->quiet) tokens_print(set, kind, stdout);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// select: the filtered data, for any trainer
+
+#define EXPLAINED 10  // rows from either end that --explain shows
+
+// The rows that may be kept and what each is worth.
+typedef struct {
+    int64_t n, n_rows, most;  // candidates; records of the files
+    int64_t* rows;            // (n) ids, ascending
+    uint64_t* hashes;         // (n)
+    char digest[65];
+    SelectorFile selector;  // method seal
+    float* loss;            // (n) methods that ask a model
+    Journal journal;        // theirs
+    double *given, *score;  // (n)
+} Candidates;
+
+static void* need(void* p, int64_t n) {
+    if (!p) fatal("out of host memory for %lld rows", (long long)n);
+    return p;
+}
+
+// The rows that have a prompt and a response; `tell`: names the others.
+static void find_usable(Candidates* c, const StringList* files, const RowOptions* options, bool tell, bool quiet) {
+    RowReader* reader = rows_open(files, options);
+    RowReport report = {};
+    Progress progress;
+    DataRow row;
+    int64_t done, total;
+    rows_progress(reader, &done, &total);
+    progress_begin(&progress, "reading", total, quiet);
+    while (rows_next(reader, &row)) {
+        row_report_add(&report, &row, files->items[row.file], NULL);
+        if (++c->n_rows % 1024 == 0) {
+            rows_progress(reader, &done, &total);
+            progress_update(&progress, done, "%lld rows", (long long)c->n_rows);
+        }
+        if (row.state != ROW_OK) continue;
+        if (c->n == c->most) {
+            c->most = c->most ? 2 * c->most : 1024;
+            c->rows = (int64_t*)need(realloc(c->rows, (size_t)c->most * sizeof *c->rows), c->most);
+            c->hashes = (uint64_t*)need(realloc(c->hashes, (size_t)c->most * sizeof *c->hashes), c->most);
+        }
+        c->hashes[c->n] = row_hash(row.prompt, row.prompt_length, row.response, row.response_length);
+        c->rows[c->n++] = row.id;
+    }
+    progress_end(&progress);
+    rows_digest(reader, c->digest);
+    rows_close(reader);
+    if (tell && !quiet) row_report_print(&report, stderr);
+    if (!c->n) fatal("%s: no row has a prompt and a response", files->items[0]);
+}
+
+// Only these of the usable rows (ids ascend in both lists).
+static void keep_rows(Candidates* c, const int64_t* rows, const uint64_t* hashes, int64_t n) {
+    c->rows = (int64_t*)need(realloc(c->rows, (size_t)n * sizeof *c->rows), n);
+    c->hashes = (uint64_t*)need(realloc(c->hashes, (size_t)n * sizeof *c->hashes), n);
+    memcpy(c->rows, rows, (size_t)n * sizeof *c->rows);
+    memcpy(c->hashes, hashes, (size_t)n * sizeof *c->hashes);
+    c->n = n;
+}
+
+static void read_selector(Candidates* c, const TrainOptions* o) {
+    if (!o->selector) fatal("select: method %s needs --selector", o->method);
+    selector_file_read(&c->selector, o->selector);
+    selector_file_check(&c->selector, &o->tune, c->digest, c->n_rows, c->rows, c->n);
+    keep_rows(c, c->selector.rows, c->selector.hashes, c->selector.n);
+}
+
+static void open_model(const TrainOptions* o, ModelConfig* config, TrainerSettings* settings, TokenSet* set) {
+    memset(settings, 0, sizeof *settings);
+    model_config_read(config, o->model);
+    check_sizes(config);
+    load_samples(set, &o->tune, "tune", NULL, o, config, NULL, NULL);
+    settings->batch_max = (int)o->batch;
+    run_settings(o, config, settings);
+}
+
+static void ask_model(Candidates* c, const TrainOptions* o) {
+    if (!o->model) fatal("select: method %s needs --model", o->method);
+    ModelConfig config;
+    TokenSet set = {};
+    TrainerSettings settings;
+    open_model(o, &config, &settings, &set);
+    const LossOptions how = {o->model, o->adapter, o->out, &c->journal, o->resume, o->quiet, o->dry_run};
+    c->loss = response_losses(&how, &config, &settings, &set);
+    keep_rows(c, set.rows, set.hashes, set.n);
+    c->given = (double*)need(malloc((size_t)c->n * sizeof(double)), c->n);
+    for (int64_t i = 0; i < c->n; i++) c->given[i] = -(double)c->loss[i];
+    tokens_free(&set);
+}
+
+static void ask_target(Candidates* c, const TrainOptions* o, const RowOptions* rows) {
+    if (!o->target.n) fatal("select: method %s needs --target", o->method);
+    DsirOptions options = {};
+    DsirScores scores;
+    int64_t short_rows = 0;
+    options.rows = *rows;
+    options.quiet = o->quiet;
+    dsir_score(&scores, &o->tune, &o->target, &options);
+    if (strcmp(scores.digest, c->digest)) fatal("%s: changed while it was read", o->tune.items[0]);
+    c->given = scores.log_weight;
+    scores.log_weight = NULL;
+    for (int64_t i = 0; i < c->n; i++)
+        if (scores.words[i] < o->min_words) {
+            c->given[i] = -INFINITY;
+            short_rows++;
+        }
+    if (!o->quiet && o->min_words)
+        printf("%lld rows have fewer than %lld words\n", (long long)short_rows, (long long)o->min_words);
+    if (!o->quiet && o->noise) printf("Gumbel noise of seed %lld\n", (long long)o->seed);
+    dsir_free(&scores);
+}
+
+// Every row's score as a selector of its own, named after its method: `select --method seal` and sft take it, and
+// whatever measures selectors.
+static void write_scores(const Candidates* c, const TrainOptions* o) {
+    SelectorFile file = {};
+    Text names = {};
+    file.n = c->n;
+    file.n_rows = c->n_rows;
+    file.logits = (float*)need(malloc((size_t)c->n * sizeof(float)), c->n);
+    for (int64_t i = 0; i < c->n; i++) file.logits[i] = c->score[i] == -INFINITY ? -FLT_MAX : (float)c->score[i];
+    file.rows = c->rows;
+    file.hashes = c->hashes;
+    for (int i = 0; i < o->tune.n; i++) {
+        if (i) text_add(&names, " ", 1);
+        text_add(&names, o->tune.items[i], strlen(o->tune.items[i]));
+    }
+    file.files = names.s;
+    memcpy(file.digest, c->digest, sizeof file.digest);
+    snprintf(file.algorithm, sizeof file.algorithm, "%s", o->method);
+    snprintf(file.activation, sizeof file.activation, "softmax");
+    file.seed = o->seed;
+    selector_file_write(&file, o->scores);
+    text_free(&names);
+    free(file.logits);
+}
+
+// The losses under --model of the rows that --explain shows, of whatever method; a row whose prompt it cannot read has
+// none.
+static void measure_shown(Candidates* c, const TrainOptions* o, const int64_t* order) {
+    ModelConfig config;
+    TokenSet set = {};
+    TrainerSettings settings;
+    open_model(o, &config, &settings, &set);
+    PackSample samples[2 * EXPLAINED];
+    int64_t index[2 * EXPLAINED];
+    TokenSet shown = {};
+    shown.samples = samples;
+    c->loss = (float*)need(malloc((size_t)c->n * sizeof(float)), c->n);
+    for (int64_t i = 0; i < c->n; i++) c->loss[i] = NAN;
+    for (int64_t place = 0; place < c->n; place++) {
+        if (place == EXPLAINED && c->n > 2 * EXPLAINED) place = c->n - EXPLAINED;
+        int64_t i = order[place], low = 0, high = set.n;  // rows ascend
+        while (low < high) {
+            int64_t middle = (low + high) / 2;
+            if (set.rows[middle] < c->rows[i]) low = middle + 1;
+            else high = middle;
+        }
+        if (low == set.n || set.rows[low] != c->rows[i]) continue;
+        samples[shown.n] = set.samples[low];
+        index[shown.n++] = i;
+    }
+    if (shown.n) {
+        const LossOptions how = {o->model, o->adapter, NULL, NULL, false, o->quiet, o->dry_run};
+        float* loss = response_losses(&how, &config, &settings, &shown);
+        for (int k = 0; k < shown.n; k++) c->loss[index[k]] = loss[k];
+        free(loss);
+    }
+    tokens_free(&set);
+}
+
+static void explain(Candidates* c, const TrainOptions* o, const RowOptions* rows, const int64_t* order, int64_t kept) {
+    double* sigma = NULL;
+    if (o->model && !c->loss) measure_shown(c, o, order);
+    if (c->selector.n) {
+        sigma = (double*)need(malloc((size_t)c->n * sizeof(double)), c->n);
+        selector_weights(c->selector.logits, c->n, !strcmp(c->selector.activation, "sigmoid"), sigma);
+    }
+    Explanation explanation = {c->rows, c->score, order, sigma, c->loss, c->n, kept, EXPLAINED};
+    selection_explain(&explanation, &o->tune, rows, stdout);
+    free(sigma);
+}
+
+int select_command(const TrainOptions* o) {
+    const SelectionMethod* method = selection_method(o->method);
+    RowOptions row_options = {};
+    row_options.prompt_template = o->prompt_template;
+    row_options.prompt_field = o->prompt_field;
+    row_options.response_field = o->response_field;
+    Candidates c = {};
+    if (journal_has_ended(o->out, o->resume, o->quiet)) return 0;
+    selection_check_output(&o->tune, o->out);
+    output_is_not(o->out, o->selector);
+    for (int i = 0; i < o->target.n; i++) {
+        output_is_not(o->out, o->target.items[i]);
+        if (o->scores) output_is_not(o->scores, o->target.items[i]);
+    }
+    if (o->scores) {
+        for (int i = 0; i < o->tune.n; i++) output_is_not(o->scores, o->tune.items[i]);
+        output_is_not(o->scores, o->selector);
+        if (same_place(o->scores, o->out)) fatal("%s: is both --out and --scores", o->out);
+        output_probe(o->scores);
+    }
+    if (o->dry_run && method->source != SCORE_FROM_MODEL && !(o->explain && o->model)) {
+        printf("method %s asks no model: nothing goes to the device\n", method->name);
+        return 0;
+    }
+    find_usable(&c, &o->tune, &row_options, method->source == SCORE_FROM_SELECTOR || method->source == SCORE_FROM_SEED,
+                o->quiet);  // a model or DSIR names them itself
+    switch (method->source) {
+        case SCORE_FROM_SELECTOR: read_selector(&c, o); break;
+        case SCORE_FROM_SEED: break;
+        case SCORE_FROM_MODEL: ask_model(&c, o); break;
+        case SCORE_FROM_TARGET: ask_target(&c, o, &row_options); break;
+    }
+    SelectionInput input = {c.selector.n ? &c.selector : NULL, c.given, (uint64_t)o->seed, o->noise};
+    c.score = (double*)need(malloc((size_t)c.n * sizeof(double)), c.n);
+    int64_t* order = (int64_t*)need(malloc((size_t)c.n * sizeof(int64_t)), c.n);
+    uint8_t* keep = (uint8_t*)need(calloc((size_t)c.n_rows, 1), c.n_rows);
+    int64_t without = selection_score(method, &input, c.rows, c.n, c.score);
+    int64_t kept = selection_order(c.score, c.rows, c.n, o->top, order);
+    if (!kept) fatal("%s: --top %g of %lld rows keeps none; raise --top", o->tune.items[0], o->top, (long long)c.n);
+    if (kept > c.n - without)
+        fatal("%s: --top %g asks for %lld rows, %lld may be kept; lower --top or --min-words", o->tune.items[0], o->top,
+              (long long)kept, (long long)(c.n - without));
+    for (int64_t i = 0; i < kept; i++) keep[c.rows[order[i]]] = 1;
+    if (o->explain) explain(&c, o, &row_options, order, kept);
+    if (o->scores) write_scores(&c, o);
+    int64_t written = selection_write(&o->tune, keep, c.n_rows, o->out, o->quiet);
+    if (!o->quiet)
+        printf("%lld of %lld rows (%lld scored) by %s to %s\n", (long long)written, (long long)c.n_rows, (long long)c.n,
+               method->name, o->out);
+    journal_close(&c.journal);
+    if (c.selector.n) selector_file_free(&c.selector);
+    free(c.rows);
+    free(c.hashes);
+    free(c.loss);
+    free(c.given);
+    free(c.score);
+    free(order);
+    free(keep);
+    return 0;
+}

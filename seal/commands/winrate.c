@@ -1,0 +1,190 @@
+/* Win rates from annotations. See winrate.h. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cjson/cJSON.h>
+// defines: RecordReader, Text
+#include "rows/dataset.h"
+#include "base/error.h"
+#include "commands/winrate.h"
+
+// ---------------------------------------------------------------------------------------------------
+// a record that may hold NaN, which Python writes and JSON does not know
+
+// The record with every NaN outside strings as null. Returns whether the field `preference` was one of them.
+static bool replace_nan(const DataRecord* record, Text* out) {
+    bool string = false, preference = false;
+    size_t from = 0, key = 0, key_end = 0;  // the last string, as a place in the record
+    out->n = 0;
+    text_add(out, "", 0);
+    for (size_t i = 0; i < record->length; i++) {
+        char c = record->bytes[i];
+        if (string && c == '\\') i++;
+        else if (c == '"') {
+            string = !string;
+            *(string ? &key : &key_end) = i;
+        } else if (!string && c == 'N' && i + 3 <= record->length && !memcmp(record->bytes + i, "NaN", 3)) {
+            preference |= key_end > key && key_end - key == 11 && !memcmp(record->bytes + key + 1, "preference", 10);
+            text_add(out, record->bytes + from, i - from);
+            text_add(out, "null", 4);
+            from = i + 3;
+            i += 2;
+        }
+    }
+    text_add(out, record->bytes + from, record->length - from);
+    return preference;
+}
+
+static int64_t characters(const char* s) {
+    int64_t n = 0;
+    for (; *s; s++) n += (*s & 0xC0) != 0x80;
+    return n;
+}
+
+// ---------------------------------------------------------------------------------------------------
+
+typedef struct {
+    WinRate* w;
+    const char* path;
+    const DataRecord* record;
+    double* preferences;
+    int64_t capacity, lengths;
+} Reading;
+
+static void take_generator(const Reading* r, const cJSON* object, const char* field, char* first, size_t size) {
+    const cJSON* item = cJSON_GetObjectItemCaseSensitive(object, field);
+    if (!cJSON_IsString(item) || !*item->valuestring) return;
+    if (!*first) snprintf(first, size, "%s", item->valuestring);
+    else if (strncmp(first, item->valuestring, size - 1))
+        fatal("%s:%lld: row %lld: %s is \"%.60s\", before it was \"%.60s\"; a win rate is of two models", r->path,
+              (long long)r->record->line, (long long)r->record->row, field, item->valuestring, first);
+}
+
+static double side(double preference) { return (preference > 1.5) - (preference < 1.5); }
+
+static void add_preference(Reading* r, double preference) {
+    WinRate* w = r->w;
+    if (preference == 0) preference = 1.5;
+    if (!(preference >= 1 && preference <= 2))
+        fatal("%s:%lld: row %lld: the preference is %g, want 1 to 2, 0 for a draw, or null", r->path,
+              (long long)r->record->line, (long long)r->record->row, preference);
+    if (w->n == r->capacity) {
+        r->capacity = r->capacity ? 2 * r->capacity : 1024;
+        r->preferences = realloc(r->preferences, (size_t)r->capacity * sizeof *r->preferences);
+        if (!r->preferences) fatal("out of memory for %lld preferences", (long long)r->capacity);
+    }
+    r->preferences[w->n++] = preference;
+    w->wins += preference > 1.5;
+    w->losses += preference < 1.5;
+    w->draws += preference == 1.5;
+}
+
+static void take_record(Reading* r, Text* text) {
+    WinRate* w = r->w;
+    bool nan = replace_nan(r->record, text);
+    cJSON* object = r->record->broken ? NULL : cJSON_ParseWithLength(text->s, text->n);
+    const cJSON* preference = cJSON_GetObjectItemCaseSensitive(object, "preference");
+    if (!cJSON_IsNumber(preference) && !cJSON_IsNull(preference))
+        fatal("%s:%lld: row %lld: is no annotation; want an object with a number or null as \"preference\"", r->path,
+              (long long)r->record->line, (long long)r->record->row);
+    take_generator(r, object, "generator_1", w->generator_1, sizeof w->generator_1);
+    take_generator(r, object, "generator_2", w->generator_2, sizeof w->generator_2);
+    if (cJSON_IsNull(preference)) {
+        w->nan += nan;
+        w->null += !nan;
+    } else {
+        add_preference(r, preference->valuedouble);
+        const cJSON *as_given = cJSON_GetObjectItemCaseSensitive(object, "preference_given"),
+                    *swapped = cJSON_GetObjectItemCaseSensitive(object, "preference_swapped");
+        if (cJSON_IsNumber(as_given) && cJSON_IsNumber(swapped)) {
+            w->both++;
+            w->flips += side(as_given->valuedouble) * side(swapped->valuedouble) < 0;
+        }
+        const char *one = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, "output_1")),
+                   *two = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, "output_2"));
+        if (one && two) {
+            r->lengths++;
+            w->length_1 += (double)characters(one);
+            w->length_2 += (double)characters(two);
+        }
+    }
+    cJSON_Delete(object);
+}
+
+void winrate_read(WinRate* w, const char* path) {
+    DataRecord record;
+    Text text = {0};
+    Reading r = {.w = w, .path = path, .record = &record};
+    memset(w, 0, sizeof *w);
+    RecordReader* reader = records_open(path);
+    if (records_format(reader) == FORMAT_CSV) fatal("%s: annotations are .json or .jsonl, also .gz", path);
+    while (records_next(reader, &record)) take_record(&r, &text);
+    records_close(reader);
+    text_free(&text);
+    double mean = 0.0, squares = 0.0;
+    for (int64_t i = 0; i < w->n; i++) mean += (r.preferences[i] - 1.0) / (double)w->n;
+    for (int64_t i = 0; i < w->n; i++) squares += (r.preferences[i] - 1.0 - mean) * (r.preferences[i] - 1.0 - mean);
+    w->win_rate = w->n ? 100.0 * mean : NAN;
+    w->standard_error = w->n > 1 ? 100.0 * sqrt(squares / (double)(w->n - 1)) / sqrt((double)w->n) : NAN;
+    w->length_1 = r.lengths ? w->length_1 / (double)r.lengths : NAN;
+    w->length_2 = r.lengths ? w->length_2 / (double)r.lengths : NAN;
+    free(r.preferences);
+}
+
+// ---------------------------------------------------------------------------------------------------
+
+static void add_number(cJSON* object, const char* name, double value) {
+    if (isfinite(value)) cJSON_AddNumberToObject(object, name, value);
+    else cJSON_AddNullToObject(object, name);
+}
+
+static void print_json(const WinRate* w, const char* path) {
+    cJSON* object = cJSON_CreateObject();
+    cJSON_AddStringToObject(object, "file", path);
+    cJSON_AddStringToObject(object, "generator", w->generator_2);
+    cJSON_AddStringToObject(object, "baseline", w->generator_1);
+    add_number(object, "win_rate", w->win_rate);
+    add_number(object, "standard_error", w->standard_error);
+    const struct {
+        const char* name;
+        int64_t value;
+    } counts[] = {{"n", w->n},         {"wins", w->wins}, {"losses", w->losses},
+                  {"draws", w->draws}, {"null", w->null}, {"nan", w->nan}};
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+        cJSON_AddNumberToObject(object, counts[i].name, (double)counts[i].value);
+    add_number(object, "flip_rate", w->both ? 100.0 * (double)w->flips / (double)w->both : NAN);
+    add_number(object, "characters", w->length_2);
+    add_number(object, "characters_baseline", w->length_1);
+    char* text = cJSON_PrintUnformatted(object);
+    if (!text) fatal("out of memory for a win rate");
+    puts(text);
+    cJSON_free(text);
+    cJSON_Delete(object);
+}
+
+int winrate_command(const EvalOptions* o, const StringList* files) {
+    if (!files->n) fatal("winrate: name a file of annotations");
+    for (int f = 0; f < files->n; f++) {
+        WinRate w;
+        const char* path = files->items[f];
+        winrate_read(&w, path);
+        if (!w.n)
+            fatal("%s: no annotation has a preference (%lld null, %lld NaN)", path, (long long)w.null,
+                  (long long)w.nan);
+        if (o->json) {
+            print_json(&w, path);
+            continue;
+        }
+        if (files->n > 1) printf("%s: ", path);
+        printf(
+            "win rate %.4f, standard error %.4f, n %lld, wins %lld, losses %lld, draws %lld, dropped %lld (%lld null, "
+            "%lld NaN)",
+            w.win_rate, w.standard_error, (long long)w.n, (long long)w.wins, (long long)w.losses, (long long)w.draws,
+            (long long)(w.null + w.nan), (long long)w.null, (long long)w.nan);
+        if (w.both) printf(", flip rate %.2f%% of %lld", 100.0 * (double)w.flips / (double)w.both, (long long)w.both);
+        if (*w.generator_2)
+            printf("; %s against %s", w.generator_2, *w.generator_1 ? w.generator_1 : "an unnamed baseline");
+        putchar('\n');
+    }
+    return 0;
+}

@@ -1,0 +1,35 @@
+/*
+Win rates from annotations: our own and AlpacaEval's files. An annotation's preference lies between 1 (output_1, the
+baseline, wins) and 2 (output_2 wins); 0 and 1.5 are draws, null and NaN are no answer. Win rate = 100 · mean(preference
+− 1), standard error = 100 · std(ddof 1)/√n, as AlpacaEval's leaderboards.
+*/
+#ifndef SEAL_WINRATE_H
+#define SEAL_WINRATE_H
+
+// defines: EvalOptions, StringList
+#include "commands/eval_options.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct {
+    int64_t n;                    // annotations that count
+    int64_t wins, losses, draws;  // of output_2: preference above, below, at 1.5
+    int64_t null, nan;            // annotations without a preference
+    int64_t flips, both;  // judged in both orders (field "preference_swapped"): how many, and where the two orders name
+                          // different winners
+    double win_rate, standard_error;  // percent; NaN where n is 0, or 1
+    double length_1, length_2;        // mean characters of the outputs that count; NaN where the file holds none
+    char generator_1[128], generator_2[128];  // of the first annotation; empty: not named
+} WinRate;
+
+// Fatal on what is no annotation, with file and row; on several generators in one place, which would mix two models'
+// win rates.
+void winrate_read(WinRate* w, const char* path);
+int winrate_command(const EvalOptions* o, const StringList* files);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,132 @@
+/*
+Data files to rows. A file (.jsonl, .json array, .csv, each also .gz) is read as a stream, one record in memory at a
+time; a record becomes a prompt and a response by the table of field layouts in layouts.c. A row keeps its number in the
+file whatever happens to it: bad rows are counted and named, never dropped from the numbering, because a selector's
+score belongs to a row.
+*/
+#ifndef SEAL_DATASET_H
+#define SEAL_DATASET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+// defines: StringList
+#include "base/options.h"
+// defines: AtomicFile
+#include "base/file.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// ---------------------------------------------------------------------------------------------------
+// text that grows
+
+typedef struct {
+    char* s;
+    size_t n, capacity;
+} Text;  // s[n] is 0 once anything was added
+void text_add(Text* t, const void* bytes, size_t n);
+// The bytes as UTF-8 that a C string holds: U+FFFD for a zero, and for what is no character, as Python's
+// decode(errors="replace") has it.
+void text_add_utf8(Text* t, const char* bytes, size_t n);
+void text_free(Text* t);
+
+// ---------------------------------------------------------------------------------------------------
+// records: the bytes of a file cut at its records, unparsed
+
+typedef enum { FORMAT_JSONL, FORMAT_JSON, FORMAT_CSV } DataFormat;
+
+typedef struct {
+    int64_t row;        // 0-based number of the record in its file; blank lines are no records, csv's header is none
+    int64_t line;       // 1-based line where it begins
+    uint64_t offset;    // of its first byte in the (uncompressed) file
+    const char* bytes;  // length bytes and a zero, without the line end; valid until the next record
+    size_t length;
+    bool crlf;           // the line ended in \r\n
+    const char* broken;  // csv: why the quoting is wrong; otherwise NULL
+} DataRecord;
+
+typedef struct RecordReader RecordReader;
+RecordReader* records_open(const char* path);
+bool records_next(RecordReader* r,
+                  DataRecord* record);  // false at the end. A file whose records cannot be told apart is fatal
+DataFormat records_format(const RecordReader* r);
+// csv: the header's bytes with its line end; otherwise empty.
+const char* records_header(const RecordReader* r, size_t* length);
+// Bytes read from disk so far and in all, for a progress line (compressed bytes for .gz).
+void records_progress(const RecordReader* r, int64_t* done, int64_t* total);
+// SHA-256 of the uncompressed bytes, once the last record was read: a .gz and its content have the same digest.
+void records_digest(const RecordReader* r, char hex[65]);
+void records_close(RecordReader* r);
+
+// Digest of several files: one file's own, of several the SHA-256 of their digests in order.
+void dataset_digest(const StringList* files, char hex[65]);
+// Records of a file, by reading it again: for messages that name a row of several files.
+int64_t dataset_rows(const char* path);
+
+// ---------------------------------------------------------------------------------------------------
+// rows: prompt and response
+
+typedef enum { ROW_OK, ROW_MALFORMED, ROW_EMPTY_PROMPT, ROW_EMPTY_RESPONSE, ROW_TOO_LONG, ROW_STATES } RowState;
+const char* row_state_name(RowState state);
+
+typedef struct {
+    const char* prompt_template;  // of a prompt, holds {prompt}; NULL: TEMPLATE_DEFAULT
+    const char* prompt_field;     // "{instruction}\n{input}", or a field's bare name; NULL: by layout
+    const char* response_field;
+    bool prompts_only;  // a response need not be there (test prompts)
+    bool turns;  // the prompt as its turns, for a chat template: of each "user", "assistant" or "system", a zero, the
+                 // text, a zero
+} RowOptions;
+#define TEMPLATE_DEFAULT "Human: {prompt}\nAssistant: "
+
+typedef struct {
+    int file;     // index in the list of files
+    int64_t row;  // in its file
+    int64_t id;   // over all files in order: rows of the files before it + row. What selectors store
+    int64_t line;
+    uint64_t offset, length;  // original bytes in the uncompressed file
+    RowState state;
+    char why[160];       // of a bad row
+    const char* layout;  // name of the layout that fitted
+    const char* prompt;  // with the template; zero-terminated, valid until the next row
+    size_t prompt_length;
+    const char* response;
+    size_t response_length;
+} DataRow;
+
+// The record of a json file (or the csv fields as an object) to the row's texts. `fields` is a cJSON object; texts go
+// to `prompt` and `response`.
+struct cJSON;
+void row_extract(const struct cJSON* fields, const RowOptions* options, DataRow* row, Text* prompt, Text* response);
+void row_options_check(const RowOptions* options);  // fatal where a template is wrong
+void layouts_print(FILE* out);                      // the table, for --help and README
+
+typedef struct RowReader RowReader;
+RowReader* rows_open(const StringList* files, const RowOptions* options);
+bool rows_next(RowReader* r, DataRow* row);
+void rows_progress(const RowReader* r, int64_t* done, int64_t* total);
+void rows_digest(const RowReader* r, char hex[65]);  // after the last row; equals dataset_digest
+void rows_close(RowReader* r);
+
+// ---------------------------------------------------------------------------------------------------
+// what became of the rows
+
+#define ROW_REPORT_NAMED 10
+typedef struct {
+    int64_t count[ROW_STATES];
+    int n_named;
+    char named[ROW_REPORT_NAMED][512];  // the first bad rows: file:line, row, why
+} RowReport;
+void row_report_add(RowReport* report, const DataRow* row, const char* path,
+                    AtomicFile* all);  // all: gets a line a bad row; NULL: only the first are named
+int64_t row_report_bad(const RowReport* report);
+// "3 of 100 rows are left out: 2 malformed, 1 empty response", then the first ten by name. Nothing where no row is bad.
+void row_report_print(const RowReport* report, FILE* out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,106 @@
+/* The tokenizer library behind the function table of tokens.h. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include "base/error.h"
+#include "base/file.h"
+// defines: Tokenizer, Encoding
+#include "tokenizer.h"
+#include "rows/tokens.h"
+
+static void* begin(void* self) {
+    (void)self;
+    Encoding* e = calloc(1, sizeof *e);
+    if (!e) fatal("out of memory for a tokenizer's scratch");
+    return e;
+}
+
+static void finish(void* self, void* scratch) {
+    (void)self;
+    encoding_free(scratch);
+    free(scratch);
+}
+
+static int64_t encode(void* self, void* scratch, const char* text, size_t n, const int32_t** ids, const int32_t** start,
+                      const int32_t** end, const char** error) {
+    Encoding* e = scratch;
+    int64_t got = tokenizer_encode(self, text, n, TOKENIZER_ADD_SPECIAL | TOKENIZER_PARSE_SPECIAL, e);
+    *ids = e->ids;
+    *start = e->start;
+    *end = e->end;
+    *error = e->error;
+    return got;
+}
+
+// Files of a tokenizer in a model's directory.
+static const char* const files[] = {"tokenizer.json",
+                                    "tokenizer.model",
+                                    "tokenizer.model.v3",
+                                    "encoder.json",
+                                    "vocab.bpe",
+                                    "vocab.json",
+                                    "merges.txt",
+                                    "tokenizer_config.json",
+                                    "special_tokens_map.json",
+                                    "added_tokens.json",
+                                    "chat_template.jinja",
+                                    "generation_config.json"};
+#define N_FILES (sizeof files / sizeof *files)
+static const char* const endings[2] = {"", ".gz"};
+
+static bool is_directory(const char* path) {
+    struct stat info;
+    return !stat(path, &info) && S_ISDIR(info.st_mode);
+}
+
+void tokenizer_copy(const char* from, const char* to_directory) {
+    char path[4200], name[64], error[512];
+    if (is_directory(from)) {
+        for (size_t i = 0; i < 2 * N_FILES; i++) {
+            snprintf(name, sizeof name, "%s%s", files[i / 2], endings[i % 2]);
+            snprintf(path, sizeof path, "%s/%s", from, name);
+            if (file_exists(path)) file_copy(path, to_directory, name);
+        }
+        return;
+    }
+    Tokenizer* t = tokenizer_open(from, error, sizeof error);
+    if (!t) fatal("%s", error);
+    const char *format = tokenizer_format(t), *slash = strrchr(from, '/'),
+               *ending = strlen(from) > 3 && !strcmp(from + strlen(from) - 3, ".gz") ? ".gz" : "";
+    if (strstr(format, " + ")) {  // a pair of files: the other one lies beside it
+        snprintf(path, sizeof path, "%.*s", slash ? (int)(slash - from) : 1, slash ? from : ".");
+        tokenizer_copy(path, to_directory);
+    } else {
+        snprintf(name, sizeof name, "%s%s", strcmp(format, "tokenizer.json") ? "tokenizer.model" : "tokenizer.json",
+                 ending);
+        file_copy(from, to_directory, name);
+    }
+    tokenizer_close(t);
+}
+
+// Of the tokenizer's file, or of its two.
+static void digest(const Tokenizer* t, char hex[65]) {
+    char both[2][65];
+    file_sha256_hex(tokenizer_file(t, 0), hex);
+    if (!tokenizer_file(t, 1)) return;
+    memcpy(both[0], hex, 65);
+    file_sha256_hex(tokenizer_file(t, 1), both[1]);
+    sha256_hex(both, sizeof both, hex);
+}
+
+void text_encoder_open(TextEncoder* e, const char* path, int32_t eos) {
+    char error[512];
+    Tokenizer* t = tokenizer_open(path, error, sizeof error);
+    if (!t) fatal("%s", error);
+    if (eos < 0) eos = tokenizer_eos(t);
+    int length;
+    const char* piece = eos < 0 ? NULL : tokenizer_piece(t, eos, &length);
+    if (!piece) fatal("%s: the tokenizer has no end-of-sequence token", path);
+    *e = (TextEncoder){t, begin, finish, encode, tokenizer_vocab_size(t), tokenizer_bos(t), eos, piece, ""};
+    digest(t, e->digest);
+}
+
+void text_encoder_close(TextEncoder* e) {
+    tokenizer_close(e->self);
+    memset(e, 0, sizeof *e);
+}

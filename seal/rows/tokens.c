@@ -1,0 +1,502 @@
+/*
+Rows to samples. The reader cuts rows off the files, chunk by chunk; all cores tokenise a chunk; its tokens go in row
+order to a spool on disk, so that memory holds a few dozen bytes a row and no text. The spool becomes the cache, a
+safetensors file that is believed only if its digests are right. See tokens.h.
+*/
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <cjson/cJSON.h>
+// defines: EVP_DigestUpdate …
+#include <openssl/evp.h>
+#include "base/error.h"
+#include "base/file.h"
+// defines: Progress
+#include "base/log.h"
+#include "base/parallel.h"
+#include "base/safetensors.h"
+#include "rows/tokens.h"
+
+#define CHUNK_ROWS 4096
+#define CHUNK_BYTES ((size_t)8 << 20)
+
+static void* need(void* p) {
+    if (!p) fatal("out of memory for the tokens' index");
+    return p;
+}
+
+uint64_t row_hash(const char* prompt, size_t prompt_length, const char* response, size_t response_length) {
+    unsigned char digest[32];
+    EVP_MD_CTX* sha = EVP_MD_CTX_new();
+    uint64_t hash = 0;
+    if (!sha || !EVP_DigestInit_ex(sha, EVP_sha256(), NULL) || !EVP_DigestUpdate(sha, prompt, prompt_length) ||
+        !EVP_DigestUpdate(sha, "", 1) || !EVP_DigestUpdate(sha, response, response_length) ||
+        !EVP_DigestFinal_ex(sha, digest, NULL))
+        program_error("SHA-256 failed");
+    EVP_MD_CTX_free(sha);
+    for (int i = 0; i < 8; i++) hash = hash << 8 | digest[i];
+    return hash;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// one row
+
+typedef struct {
+    DataRow row;
+    size_t text;        // prompt, response, space, eos in the chunk's text
+    int32_t* tokens;    // (length) of a usable row
+    int length, first;  // first: the first token that bears loss
+    bool cut;
+    uint64_t hash;
+} Job;
+
+typedef struct {
+    const TextEncoder* encoder;
+    const TokenOptions* options;
+    Job* jobs;
+    int n_jobs;
+    Text text;
+    atomic_int next;
+} Chunk;
+
+static int64_t encode(const Chunk* c, void* scratch, Job* job, size_t n, const int32_t** ids, const int32_t** end) {
+    const int32_t* start;
+    const char* error = "";
+    int64_t got = c->encoder->encode(c->encoder->self, scratch, c->text.s + job->text, n, ids, &start, end, &error);
+    if (got >= 0) return got;
+    job->row.state = ROW_MALFORMED;
+    snprintf(job->row.why, sizeof job->row.why, "cannot be tokenised: %.120s", error);
+    return -1;
+}
+
+static void tokenise_row(const Chunk* c, void* scratch, Job* job) {
+    const TokenOptions* o = c->options;
+    const int32_t *ids, *end;
+    size_t prompt = job->row.prompt_length,
+           whole = prompt + job->row.response_length + 1 + strlen(c->encoder->eos_text);
+    int64_t alone = 0, n, first = 0;
+    if (o->compat && (alone = encode(c, scratch, job, prompt, &ids, &end)) < 0) return;
+    if ((n = encode(c, scratch, job, whole, &ids, &end)) < 0) return;
+    while (first < n && end[first] <= (int64_t)prompt)
+        first++;  // a token that reaches beyond the prompt covers response
+    if (o->compat) first = alone;
+    if (first < 1) first = 1;  // nothing predicts the first token
+    job->cut = n > o->max_length;
+    if (job->cut) n = o->max_length;
+    if (first >= o->max_length - 2 || first >= n) {
+        job->row.state = ROW_TOO_LONG;
+        snprintf(job->row.why, sizeof job->row.why, "its prompt has %lld tokens, the maximum length is %d",
+                 (long long)first, o->max_length);
+        return;
+    }
+    job->tokens = need(malloc((size_t)n * sizeof *job->tokens));
+    memcpy(job->tokens, ids, (size_t)n * sizeof *ids);
+    job->tokens[n - 1] = c->encoder->eos;
+    job->length = (int)n;
+    job->first = (int)first;
+    job->hash = row_hash(c->text.s + job->text, prompt, c->text.s + job->text + prompt, job->row.response_length);
+}
+
+static void work(void* context) {
+    Chunk* c = context;
+    void* scratch = c->encoder->begin(c->encoder->self);
+    for (int i; (i = atomic_fetch_add(&c->next, 1)) < c->n_jobs;)
+        if (c->jobs[i].row.state == ROW_OK) tokenise_row(c, scratch, &c->jobs[i]);
+    c->encoder->finish(c->encoder->self, scratch);
+}
+
+static void run_chunk(Chunk* c) {
+    int n = c->options->threads ? c->options->threads : parallel_cores(),
+        most = 1 + c->n_jobs / 16;  // a thread wants a few rows
+    atomic_store(&c->next, 0);
+    parallel_run(n < most ? n : most, work, c);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// all rows
+
+typedef struct {
+    int64_t *rows, *offsets;  // (n), (n + 1)
+    uint64_t* hashes;
+    int32_t* first;
+    int64_t n, capacity, n_cut, n_rows;
+    int spool;  // descriptor of an unlinked file of int32
+    FILE* stream;
+    char path[4200];
+} Builder;
+
+static void builder_begin(Builder* b, const char* cache) {
+    memset(b, 0, sizeof *b);
+    const char* folder = getenv("TMPDIR");
+    if (cache) snprintf(b->path, sizeof b->path, "%s.spool.XXXXXX", cache);
+    else snprintf(b->path, sizeof b->path, "%.4000s/seal.tokens.XXXXXX", folder && *folder ? folder : "/tmp");
+    b->spool = mkstemp(b->path);
+    if (b->spool < 0 || !(b->stream = fdopen(b->spool, "w+b")))
+        fatal("%s: cannot be written: %s", b->path, strerror(errno));
+    unlink(b->path);
+}
+
+static void builder_add(Builder* b, const Job* job) {
+    if (b->n + 1 >= b->capacity) {
+        b->capacity = b->capacity ? 2 * b->capacity : 1024;
+        size_t n = (size_t)b->capacity;
+        b->rows = need(realloc(b->rows, n * sizeof *b->rows));
+        b->offsets = need(realloc(b->offsets, (n + 1) * sizeof *b->offsets));
+        b->hashes = need(realloc(b->hashes, n * sizeof *b->hashes));
+        b->first = need(realloc(b->first, n * sizeof *b->first));
+    }
+    if (b->n == INT32_MAX - 1) fatal("more than %d usable rows", INT32_MAX - 1);
+    if (b->n == 0) b->offsets[0] = 0;
+    if (fwrite(job->tokens, sizeof *job->tokens, (size_t)job->length, b->stream) != (size_t)job->length)
+        fatal("%s: cannot be written: %s", b->path, strerror(errno));
+    b->rows[b->n] = job->row.id;
+    b->hashes[b->n] = job->hash;
+    b->first[b->n] = job->first;
+    b->offsets[b->n + 1] = b->offsets[b->n] + job->length;
+    b->n_cut += job->cut;
+    b->n++;
+}
+
+static void builder_free(Builder* b) {
+    if (b->stream) fclose(b->stream);
+    free(b->rows);
+    free(b->offsets);
+    free(b->hashes);
+    free(b->first);
+}
+
+static int vocabulary(const TextEncoder* e, const TokenOptions* o) { return o->vocab ? o->vocab : e->vocab; }
+
+static void check_ids(const Job* job, const TextEncoder* e, const TokenOptions* o, const StringList* files) {
+    int most = vocabulary(e, o);
+    for (int i = 0; i < job->length; i++)
+        if (job->tokens[i] < 0 || job->tokens[i] >= most)
+            fatal(
+                "%s:%lld, row %lld: the tokenizer gives token %d, the model's vocabulary has %d; tokenizer and model "
+                "do not belong together",
+                files->items[job->row.file], (long long)job->row.line, (long long)job->row.row, job->tokens[i], most);
+}
+
+static void read_rows(Builder* b, TokenSet* set, const StringList* files, const TextEncoder* e, const TokenOptions* o) {
+    Chunk c = {.encoder = e, .options = o, .jobs = need(calloc(CHUNK_ROWS, sizeof(Job)))};
+    RowReader* r = rows_open(files, &o->rows);
+    Progress progress;
+    int64_t done, total, n_tokens = 0;
+    rows_progress(r, &done, &total);
+    progress_begin(&progress, "tokenising", total, o->quiet);
+    for (bool more = true; more;) {
+        c.n_jobs = 0;
+        c.text.n = 0;
+        while (c.n_jobs < CHUNK_ROWS && c.text.n < CHUNK_BYTES && more) {
+            Job* job = &c.jobs[c.n_jobs];
+            *job = (Job){.text = c.text.n};
+            if (!(more = rows_next(r, &job->row))) break;
+            c.n_jobs++;
+            b->n_rows++;
+            if (job->row.state != ROW_OK) continue;
+            text_add(&c.text, job->row.prompt, job->row.prompt_length);
+            text_add(&c.text, job->row.response, job->row.response_length);
+            text_add(&c.text, " ", 1);
+            text_add(&c.text, e->eos_text, strlen(e->eos_text));
+        }
+        run_chunk(&c);
+        for (int i = 0; i < c.n_jobs; i++) {
+            Job* job = &c.jobs[i];
+            row_report_add(&set->report, &job->row, files->items[job->row.file], o->left_out);
+            if (job->row.state != ROW_OK) continue;
+            check_ids(job, e, o, files);
+            builder_add(b, job);
+            n_tokens += job->length;
+            free(job->tokens);
+        }
+        rows_progress(r, &done, &total);
+        progress_update(&progress, done, "%lld rows, %lld tokens", (long long)b->n_rows, (long long)n_tokens);
+    }
+    progress_end(&progress);
+    rows_digest(r, set->digest);
+    rows_close(r);
+    free(c.jobs);
+    text_free(&c.text);
+    if (fflush(b->stream)) fatal("%s: cannot be written: %s", b->path, strerror(errno));
+}
+
+// ---------------------------------------------------------------------------------------------------
+// the cache: tensors rows, hashes, offsets (i64), first, tokens (i32); metadata key (what was tokenised, how), content
+// (digest of the data), report
+
+enum { N_PARTS = 5 };
+static const char* const part_names[N_PARTS] = {"rows", "hashes", "offsets", "first", "tokens"};
+static const StDtype part_types[N_PARTS] = {ST_I64, ST_I64, ST_I64, ST_I32, ST_I32};
+
+static void cache_key(char key[65], const char* digest, const TextEncoder* e, const TokenOptions* o) {
+    Text t = {0};
+    char numbers[160];
+    const char* const parts[] = {"seal tokens 1",
+                                 digest,
+                                 e->digest,
+                                 e->eos_text,
+                                 o->rows.prompt_template ? o->rows.prompt_template : TEMPLATE_DEFAULT,
+                                 o->rows.prompt_field ? o->rows.prompt_field : "",
+                                 o->rows.response_field ? o->rows.response_field : "",
+                                 numbers};
+    snprintf(numbers, sizeof numbers, "%d %d %d %d %d %d", o->max_length, o->compat, o->vocab, e->vocab, (int)e->eos,
+             o->rows.prompts_only);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) text_add(&t, parts[i], strlen(parts[i]) + 1);
+    sha256_hex(t.s, t.n, key);
+    text_free(&t);
+}
+
+static char* report_json(const TokenSet* set, const Builder* b) {
+    cJSON *json = cJSON_CreateObject(), *counts = cJSON_AddArrayToObject(json, "counts"),
+          *named = cJSON_AddArrayToObject(json, "named");
+    cJSON_AddNumberToObject(json, "rows", (double)b->n_rows);
+    cJSON_AddNumberToObject(json, "cut", (double)b->n_cut);
+    for (int s = 0; s < ROW_STATES; s++) cJSON_AddItemToArray(counts, cJSON_CreateNumber((double)set->report.count[s]));
+    for (int i = 0; i < set->report.n_named; i++) cJSON_AddItemToArray(named, cJSON_CreateString(set->report.named[i]));
+    char* text = need(cJSON_PrintUnformatted(json));
+    cJSON_Delete(json);
+    return text;
+}
+
+// A count, 0 for what is none.
+static int64_t count_of(const cJSON* item) {
+    double x = cJSON_GetNumberValue(item);
+    return x >= 0.0 && x <= 9e15 ? (int64_t)x : 0;
+}
+
+static void report_read(TokenSet* set, const char* text) {
+    cJSON *json = cJSON_Parse(text), *item;
+    int s = 0;
+    set->n_rows = count_of(cJSON_GetObjectItem(json, "rows"));
+    set->n_cut = count_of(cJSON_GetObjectItem(json, "cut"));
+    cJSON_ArrayForEach(item, cJSON_GetObjectItem(json, "counts")) if (s < ROW_STATES)
+        set->report.count[s++] = count_of(item);
+    cJSON_ArrayForEach(
+        item, cJSON_GetObjectItem(json, "named")) if (set->report.n_named < ROW_REPORT_NAMED && cJSON_IsString(item))
+        snprintf(set->report.named[set->report.n_named++], sizeof set->report.named[0], "%s", item->valuestring);
+    cJSON_Delete(json);
+}
+
+// Mapped bytes piece by piece; pages that were used are given back, so that a file of gigabytes does not fill the
+// memory while it is read once.
+static void each_piece(const void* mapped, size_t n, void (*use)(void* context, const void* bytes, size_t n),
+                       void* context) {
+    const size_t piece = (size_t)16 << 20, page = (size_t)sysconf(_SC_PAGESIZE);
+    for (size_t at = 0; at < n; at += piece) {
+        const uint8_t* from = (const uint8_t*)mapped + at;
+        size_t length = n - at < piece ? n - at : piece, skew = (uintptr_t)from % page;
+        use(context, from, length);
+        madvise((void*)(from - skew), length + skew, MADV_DONTNEED);
+    }
+}
+
+// The five parts in order; `use` gets every piece of bytes.
+static void each_part(const Builder* b, const void* mapped_tokens,
+                      void (*use)(void* context, const void* bytes, size_t n), void* context) {
+    size_t n = (size_t)b->n;
+    const void* const parts[N_PARTS - 1] = {b->rows, b->hashes, b->offsets, b->first};
+    const size_t bytes[N_PARTS - 1] = {n * 8, n * 8, (n + 1) * 8, n * 4};
+    for (int p = 0; p < N_PARTS - 1; p++) use(context, parts[p], bytes[p]);
+    each_piece(mapped_tokens, (size_t)b->offsets[n] * 4, use, context);
+}
+static void use_digest(void* sha, const void* bytes, size_t n) {
+    if (!EVP_DigestUpdate(sha, bytes, n)) program_error("SHA-256 failed");
+}
+static void use_write(void* writer, const void* bytes, size_t n) { st_write(writer, bytes, n); }
+
+// The digest of key, report and data: a cache with any byte of these changed is no cache.
+static void content_digest(char hex[65], const char* key, const char* report, const Builder* b, const void* tokens,
+                           const uint8_t* data, size_t n) {
+    unsigned char digest[32];
+    EVP_MD_CTX* sha = EVP_MD_CTX_new();
+    if (!sha || !EVP_DigestInit_ex(sha, EVP_sha256(), NULL)) program_error("SHA-256 failed");
+    use_digest(sha, key, strlen(key));
+    use_digest(sha, report, strlen(report));
+    if (b) each_part(b, tokens, use_digest, sha);
+    else each_piece(data, n, use_digest, sha);
+    if (!EVP_DigestFinal_ex(sha, digest, NULL)) program_error("SHA-256 failed");
+    EVP_MD_CTX_free(sha);
+    for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+}
+
+static void cache_write(const TokenSet* set, const Builder* b, const void* tokens, const char* path, const char* key) {
+    char content[65], *report = report_json(set, b);
+    const int64_t counts[N_PARTS] = {b->n, b->n, b->n + 1, b->n, b->offsets[b->n]};
+    StWriter w;
+    content_digest(content, key, report, b, tokens, NULL, 0);
+    st_create(&w, path);
+    st_set_metadata(&w, "format", "seal tokens");
+    st_set_metadata(&w, "key", key);
+    st_set_metadata(&w, "content", content);
+    st_set_metadata(&w, "digest", set->digest);
+    st_set_metadata(&w, "report", report);
+    for (int p = 0; p < N_PARTS; p++) st_declare(&w, part_names[p], part_types[p], 1, &counts[p]);
+    each_part(b, tokens, use_write, &w);
+    st_commit(&w);
+    cJSON_free(report);
+}
+
+static const char* member(const cJSON* object, const char* name) {
+    const char* text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, name));
+    return text ? text : "";
+}
+
+// What the file says, against what it must say. NULL where it is good; st_open is not used because a damaged cache must
+// not end the program.
+static const char* cache_parse(TokenSet* set, const uint8_t* data, size_t length, const cJSON* header, const char* key,
+                               int max_length, int vocab, const uint8_t* parts[N_PARTS], int64_t counts[N_PARTS]) {
+    const cJSON* metadata = cJSON_GetObjectItemCaseSensitive(header, "__metadata__");
+    char content[65];
+    if (strcmp(member(metadata, "format"), "seal tokens")) return "is no cache of tokens";
+    if (strcmp(member(metadata, "key"), key)) return "belongs to other data, another tokenizer or other options";
+    content_digest(content, key, member(metadata, "report"), NULL, NULL, data, length);
+    if (strcmp(member(metadata, "content"), content)) return "is damaged";
+    double at = 0;
+    for (int p = 0; p < N_PARTS; p++) {
+        const cJSON* offsets = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(header, part_names[p]),
+                                                                "data_offsets");
+        double from = cJSON_GetNumberValue(cJSON_GetArrayItem(offsets, 0)),
+               to = cJSON_GetNumberValue(cJSON_GetArrayItem(offsets, 1));
+        if (!(from == at && to >= from && to <= (double)length)) return "is damaged";
+        parts[p] = data + (size_t)from;
+        counts[p] = (int64_t)(to - from) / (int64_t)st_dtype_size(part_types[p]);
+        at = to;
+    }
+    int64_t n = counts[0];
+    if (n < 1 || n >= INT32_MAX || counts[1] != n || counts[2] != n + 1 || counts[3] != n || at != (double)length)
+        return "is damaged";
+    const int64_t *rows = (const void*)parts[0], *offsets = (const void*)parts[2];
+    const int32_t *first = (const void*)parts[3], *tokens = (const void*)parts[4];
+    if (offsets[0] || offsets[n] != counts[4]) return "is damaged";
+    for (int64_t i = 0; i < n; i++) {
+        if (offsets[i + 1] <= offsets[i] || offsets[i + 1] - offsets[i] > max_length) return "is damaged";
+        if (first[i] < 1 || first[i] >= offsets[i + 1] - offsets[i]) return "is damaged";
+    }
+    for (int64_t i = 0; i < counts[4]; i++)
+        if (tokens[i] < 0 || tokens[i] >= vocab) return "is damaged";
+    report_read(set, member(metadata, "report"));
+    for (int64_t i = 0; i < n; i++)
+        if (rows[i] <= (i ? rows[i - 1] : -1) || rows[i] >= set->n_rows) return "is damaged";
+    return NULL;
+}
+
+// Points the set at its data; `index` are the rows, hashes, offsets and first.
+static void set_finish(TokenSet* set, int64_t n, const int64_t* rows, const uint64_t* hashes, const int64_t* offsets,
+                       const int32_t* first, const int32_t* tokens, int max_length) {
+    set->n = (int)n;
+    set->tokens = tokens;
+    set->samples = need(malloc((size_t)n * sizeof *set->samples));
+    set->rows = need(malloc((size_t)n * sizeof *set->rows));
+    set->hashes = need(malloc((size_t)n * sizeof *set->hashes));
+    set->flags = need(calloc(2 * (size_t)max_length, 1));
+    memset(set->flags + max_length, 1, (size_t)max_length);
+    memcpy(set->rows, rows, (size_t)n * sizeof *rows);
+    memcpy(set->hashes, hashes, (size_t)n * sizeof *hashes);
+    set->n_tokens = offsets[n];
+    for (int64_t i = 0; i < n; i++) {
+        int length = (int)(offsets[i + 1] - offsets[i]);
+        set->samples[i] = (PackSample){tokens + offsets[i], set->flags + max_length - first[i], length,
+                                       length - first[i], set->rows[i]};
+        set->n_loss += length - first[i];
+        if (length > set->longest) set->longest = length;
+    }
+}
+
+static bool cache_open(TokenSet* set, const char* path, const char* key, int max_length, int vocab, bool quiet) {
+    if (!file_exists(path)) return false;
+    MappedFile map;
+    file_map(&map, path);
+    uint64_t size = 0;
+    const uint8_t* parts[N_PARTS];
+    int64_t counts[N_PARTS];
+    const char* wrong = "is no cache of tokens";
+    if (map.length >= 8) memcpy(&size, map.data, 8);
+    if (size && size % 8 == 0 && size <= map.length - 8) {
+        cJSON* header = cJSON_ParseWithLength((const char*)map.data + 8, size);
+        wrong = cache_parse(set, map.data + 8 + size, map.length - 8 - size, header, key, max_length, vocab, parts,
+                            counts);
+        cJSON_Delete(header);
+    }
+    if (wrong) {
+        if (!quiet) warning("%s: %s; tokenising again", path, wrong);
+        memset(&set->report, 0, sizeof set->report);  // of the damaged one
+        file_unmap(&map);
+        return false;
+    }
+    set->file = map;
+    set_finish(set, counts[0], (const void*)parts[0], (const void*)parts[1], (const void*)parts[2],
+               (const void*)parts[3], (const void*)parts[4], max_length);
+    return true;
+}
+
+// ---------------------------------------------------------------------------------------------------
+
+static void tokenise(TokenSet* set, const StringList* files, const TextEncoder* e, const TokenOptions* o,
+                     const char* key) {
+    Builder b;
+    builder_begin(&b, o->cache);
+    char before[65];
+    memcpy(before, set->digest, 65);
+    read_rows(&b, set, files, e, o);
+    if (o->cache && strcmp(before, set->digest)) fatal("%s: changed while it was read", files->items[0]);
+    if (b.n == 0) {
+        if (!o->quiet) row_report_print(&set->report, stderr);
+        fatal("%s: none of %lld rows is usable%s%s", files->items[0], (long long)b.n_rows,
+              set->report.n_named ? "; the first: " : "", set->report.named[0]);
+    }
+    size_t bytes = (size_t)b.offsets[b.n] * sizeof(int32_t);
+    void* tokens = mmap(NULL, bytes, PROT_READ, MAP_SHARED, b.spool, 0);
+    if (tokens == MAP_FAILED) fatal("%s: cannot be mapped: %s", b.path, strerror(errno));
+    if (o->cache) {
+        cache_write(set, &b, tokens, o->cache, key);
+        munmap(tokens, bytes);
+        memset(&set->report, 0, sizeof set->report);
+        if (!cache_open(set, o->cache, key, o->max_length, vocabulary(e, o), o->quiet))
+            fatal("%s: was written and cannot be read back", o->cache);
+    } else {
+        set->file.data = tokens;
+        set->file.length = bytes;
+        set->n_rows = b.n_rows;
+        set->n_cut = b.n_cut;
+        set_finish(set, b.n, b.rows, b.hashes, b.offsets, b.first, tokens, o->max_length);
+    }
+    builder_free(&b);
+}
+
+void tokens_load(TokenSet* set, const StringList* files, const TextEncoder* e, const TokenOptions* o) {
+    char key[65] = "";
+    memset(set, 0, sizeof *set);
+    row_options_check(&o->rows);
+    if (o->max_length < 4)
+        fatal("--max-length %d leaves no room for a prompt, a response and the end of sequence", o->max_length);
+    if (e->eos < 0) fatal("the tokenizer has no end-of-sequence token");
+    if (o->cache) {
+        dataset_digest(files, set->digest);
+        cache_key(key, set->digest, e, o);
+        set->cached = cache_open(set, o->cache, key, o->max_length, vocabulary(e, o), o->quiet);
+    }
+    if (!set->cached) tokenise(set, files, e, o, key);
+    if (!o->quiet) row_report_print(&set->report, stderr);
+}
+
+void tokens_free(TokenSet* set) {
+    file_unmap(&set->file);
+    free(set->samples);
+    free(set->rows);
+    free(set->hashes);
+    free(set->flags);
+    memset(set, 0, sizeof *set);
+}
+
+void tokens_print(const TokenSet* set, const char* what, FILE* out) {
+    fprintf(
+        out,
+        "%s: %d of %lld rows, %lld tokens (%.1f a row, longest %d), %.1f%% bear loss, %lld rows cut, %lld left out\n",
+        what, set->n, (long long)set->n_rows, (long long)set->n_tokens, (double)set->n_tokens / set->n, set->longest,
+        100.0 * (double)set->n_loss / (double)set->n_tokens, (long long)set->n_cut,
+        (long long)row_report_bad(&set->report));
+}

@@ -1,0 +1,89 @@
+/* What a command has worked out before its result is whole. See journal.h. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "base/error.h"
+// defines: file_read, sha256_hex
+#include "base/file.h"
+#include "run/journal.h"
+
+static void name_journal(char* path, size_t size, const char* out) { snprintf(path, size, "%s.partial", out); }
+
+bool journal_has_ended(const char* out, bool resume, bool quiet) {
+    char path[4200];
+    name_journal(path, sizeof path, out);
+    if (!resume || !file_exists(out) || file_exists(path)) return false;
+    if (!quiet) printf("%s is there; nothing to do\n", out);
+    return true;
+}
+
+// Returns the bytes that are whole lines.
+static size_t take_items(const Journal* j, JournalTake take, void* context) {
+    size_t length, at = 0;
+    char* text = file_read(j->path, (size_t)1 << 32, &length);
+    for (bool first = true; at < length; first = false) {
+        const char* end = memchr(text + at, '\n', length - at);
+        if (!end) break;  // the run was stopped while it wrote this line
+        cJSON* line = cJSON_ParseWithLength(text + at, (size_t)(end - text) - at);
+        if (first) {
+            const char* its = cJSON_GetStringValue(cJSON_GetObjectItem(line, "key"));
+            if (!its || strcmp(its, j->key))
+                fatal("%s: belongs to a run with other options, data or weights; remove it to start anew", j->path);
+        } else if (!take(context, line))
+            fatal("%s: has a line that is no item of this run; remove it to start anew", j->path);
+        cJSON_Delete(line);
+        at = (size_t)(end - text) + 1;
+    }
+    free(text);
+    return at;
+}
+
+void journal_open(Journal* j, const char* out, const Text* decides, bool resume, JournalTake take, void* context) {
+    name_journal(j->path, sizeof j->path, out);
+    sha256_hex(decides->s, decides->n, j->key);
+    if (!file_exists(j->path)) return;
+    if (!resume) fatal("%s: a run that can go on; give --resume, or remove that file to start anew", j->path);
+    j->whole = take_items(j, take, context);
+}
+
+static void failed(const Journal* j) { fatal("%s: cannot be written: %s", j->path, strerror(errno)); }
+
+void journal_add(Journal* j, cJSON* item) {
+    if (!j->file) {
+        j->file = fopen(j->path, "a");
+        if (!j->file || ftruncate(fileno(j->file), (off_t)j->whole)) failed(j);
+        if (!j->whole && fprintf(j->file, "{\"key\":\"%s\"}\n", j->key) < 0) failed(j);
+    }
+    char* text = cJSON_PrintUnformatted(item);
+    if (!text) fatal("out of host memory for %s", j->path);
+    if (fprintf(j->file, "%s\n", text) < 0) failed(j);
+    cJSON_free(text);
+    cJSON_Delete(item);
+}
+
+void journal_flush(Journal* j) {
+    if (j->file && fflush(j->file)) failed(j);
+}
+
+void journal_close(Journal* j) {
+    if (j->file) fclose(j->file);
+    if (*j->path) unlink(j->path);
+    memset(j, 0, sizeof *j);
+}
+
+void journal_add_model(Text* decides, const char* directory) {
+    static const char* const names[] = {
+        "config.json",    "generation_config.json", "model.safetensors",   "model.safetensors.index.json",
+        "tokenizer.json", "tokenizer.model",        "adapter_config.json", "adapter_model.safetensors"};
+    for (size_t i = 0; directory && i < sizeof names / sizeof *names; i++) {
+        char path[4200], line[4400];
+        struct stat info;
+        snprintf(path, sizeof path, "%s/%s", directory, names[i]);
+        if (stat(path, &info)) continue;
+        int n = snprintf(line, sizeof line, "%s %lld %lld.%ld\n", path, (long long)info.st_size,
+                         (long long)info.st_mtim.tv_sec, info.st_mtim.tv_nsec);
+        text_add(decides, line, (size_t)n);
+    }
+}

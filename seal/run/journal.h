@@ -1,0 +1,41 @@
+/*
+A command whose one result appears at its end keeps what it has worked out beside it, in OUT.partial: a line that says
+which run it belongs to, then a JSON object an item. With --resume a run that was stopped goes on from there; without,
+such a file is refused, so that hours of work are not overwritten by mistake.
+*/
+#ifndef SEAL_JOURNAL_H
+#define SEAL_JOURNAL_H
+
+#include <stdio.h>
+#include <cjson/cJSON.h>
+// defines: Text
+#include "rows/dataset.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct {
+    char path[4200], key[65];
+    size_t whole;  // bytes of whole lines that an earlier run left
+    FILE* file;    // NULL until the first item
+} Journal;
+
+// Takes an item of an earlier run; false: it is none of this command's.
+typedef bool (*JournalTake)(void* context, const cJSON* item);
+
+// --resume and the result is there, no journal beside it: nothing to do.
+bool journal_has_ended(const char* out, bool resume, bool quiet);
+// `decides`: all that decides what the result is. A journal of another run, or one without `resume`, is an error.
+void journal_open(Journal* j, const char* out, const Text* decides, bool resume, JournalTake take, void* context);
+void journal_add(Journal* j, cJSON* item);  // and frees it
+void journal_flush(Journal* j);             // the items so far survive the process
+void journal_close(Journal* j);  // the result is there: removes the file. A journal that was never opened is fine
+// To `decides`: a model's or adapter's files, by size and time of change (reading gigabytes only to compare them would
+// be no resuming). NULL is fine.
+void journal_add_model(Text* decides, const char* directory);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

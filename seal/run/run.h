@@ -1,0 +1,97 @@
+/*
+A run: what every training command does around its loop. Plans and shows, opens RUN, resumes, logs each step, takes
+checkpoints, leaves when a signal asks, stops at a number that is not finite, and writes the model, its tokenizer and
+summary.json at the end.
+*/
+#ifndef SEAL_RUN_H
+#define SEAL_RUN_H
+
+// defines: RunLog, Progress
+#include "base/log.h"
+// defines: RunRecord, record_fact
+#include "run/run_record.h"
+// defines: Selector
+#include "selector.h"
+// defines: Snapshot
+#include "run/snapshot.h"
+#include "run/train_options.h"
+// defines: Trainer, PassCounts
+#include "trainer.h"
+
+typedef enum {
+    RUN_LOSS,
+    RUN_VALID_LOSS,
+    RUN_SAFE_LOSS,
+    RUN_TUNE_LOSS,
+    RUN_WEIGHTED_LOSS,
+    RUN_GAP,
+    N_RUN_LOSSES
+} RunLoss;
+extern const char* const run_loss_names[N_RUN_LOSSES];  // as they are called in log.jsonl, summary.json and run.json
+
+typedef struct {
+    const TrainOptions* o;
+    int command;
+    Trainer trainer;
+    RunLog log;
+    Progress progress;
+    RunRecord record;
+    Snapshot snapshot;
+    struct {
+        const char* name;
+        int *value, copied;
+    } counters[4];  // optimizer steps of each parameter set and of ω; copied: as the snapshot has them
+    int n_counters;
+    int64_t steps, steps_per_epoch, tokens, forward_tokens;
+    int64_t first;  // the step the loop begins with: 0, or where the checkpoint was taken
+    double peak_tflops, began;
+    double losses[N_RUN_LOSSES];  // the last ones, for the summary; NAN: the command has none
+} Run;
+
+#define STATUS_STOPPED 75  // a signal ended the run after a checkpoint (EX_TEMPFAIL: run it again with --resume)
+
+// What is known of a step when its losses come back.
+typedef struct {
+    int64_t step;
+    int n, b;  // samples of the batch, fine-tuning ones among them
+    double epoch, lr, gamma, started;
+    PassCounts theta, theta_hat;
+    int64_t n_loss;
+} StepNote;
+
+const char* device_name(void);
+// The trainer's settings by the options, lengths checked against the model's; settings carry what the command knows
+// (batch_max, with_hat).
+void run_settings(const TrainOptions* o, const ModelConfig* config, TrainerSettings* settings);
+// Reads the model's config, completes the settings (run_settings) and plans the trainer.
+void run_plan(Run* run, const TrainOptions* o, int command, ModelConfig* config, TrainerSettings* settings);
+// Prints the options and the plan; false where that was all (--dry-run).
+bool run_show(Run* run);
+// Steps of a run with so many samples an epoch, by the options.
+int64_t run_steps(const TrainOptions* o, int64_t samples, int64_t* per_epoch);
+// Counts the steps of `samples` an epoch, proves that RUN can be written, allocates, loads the model.
+void run_begin(Run* run, int64_t samples);
+// Last before the loop, once all state has its first value and the data's digests are facts of run->record: finds room
+// on the disk, goes on from the newest checkpoint with --resume, opens log and progress, listens to signals. selector:
+// NULL but for that command.
+void run_start(Run* run, Selector* selector);
+// After a step is queued: queues the copy of its state where a checkpoint is due. True where a signal asks to leave
+// after this step.
+bool run_snapshot(Run* run, int64_t step);
+// After the step's results are logged: writes the checkpoint that was copied, if any.
+void run_checkpoint(Run* run, int64_t step);
+// After run_checkpoint of a step at which run_snapshot was true.
+__attribute__((noreturn)) void run_leave(Run* run, int64_t step);
+// The fields that every step logs, and the progress line.
+void run_step_end(Run* run, const StepNote* note, double loss, float norm);
+// A loss or norm that is not finite ends the run: the message names the step, the rows and the first tensor that broke.
+// items and losses (note->n) are the step's, fine-tuning samples first; their rows count over the files of --tune, then
+// of --append.
+void stop_on_nonfinite(Run* run, const StepNote* note, const BatchItem* items, const float* losses, double loss,
+                       float norm);
+// One of the step's losses into the log, kept for the summary.
+void run_log_loss(Run* run, RunLoss which, double value);
+// model/, summary.json, the closing line.
+void run_end(Run* run);
+
+#endif

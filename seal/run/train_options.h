@@ -1,0 +1,65 @@
+/* The options of train_seal: ONE table. A new option is a row here and a field of TrainOptions. */
+#ifndef SEAL_TRAIN_OPTIONS_H
+#define SEAL_TRAIN_OPTIONS_H
+
+// defines: OptionTable, StringList
+#include "base/options.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum {
+    COMMAND_INIT,
+    COMMAND_PRETRAIN,
+    COMMAND_SELECTOR,
+    COMMAND_SFT,
+    COMMAND_SELECT,
+    COMMAND_CHECK,
+    COMMAND_OPTIONS,
+    N_TRAIN_COMMANDS
+} TrainCommand;
+
+typedef struct {
+    // init
+    const char* family;
+    int64_t layers, width, heads, kv_heads, head_size, ff, vocab, positions;
+    double rope_base;
+    bool config_only;
+    const char* tokenizer;
+    // models and data
+    const char *model, *adapter, *out;
+    const char* lora;
+    int64_t lora_rank;
+    double lora_alpha;
+    bool merge;
+    double shard_gb;
+    StringList tune, valid, safe, append;
+    const char *selector, *method, *scores;
+    StringList target;
+    double top;
+    int64_t min_words;
+    bool explain, noise;
+    const char* left_out;
+    const char *prompt_template, *prompt_field, *response_field, *loss_mean;
+    // the selector
+    int64_t algorithm;
+    const char *gamma, *activation, *selector_optimizer, *selector_schedule;
+    bool gamma_scales_omega;
+    double selector_lr, selector_clip, lr_hat;
+    int64_t max_length;
+    // training
+    double lr, warmup, clip, weight_decay, beta1, beta2, adam_eps, epochs;
+    const char* schedule;
+    int64_t max_steps, batch, tokens, head_rows, seed, save_every, keep, ranks;
+    bool recompute, compat;
+    // common
+    bool resume, dry_run, quiet;
+} TrainOptions;
+
+extern const OptionTable train_options;
+
+#ifdef __cplusplus
+}
+#endif
+#endif
