@@ -1,5 +1,5 @@
-/* Generation, measurement, reports: commands. What a command may be told is seal/commands/eval_options.c; what it does is in
- * seal/, a file each. */
+/* Generation, measurement, reports: commands. What a command may be told is seal/commands/eval_options.c; what it does
+ * is in seal/, a file each. */
 #include "base/error.h"
 #include "commands/eval_options.h"
 // defines: generate_command

@@ -17,7 +17,7 @@ typedef struct {
     Trainer trainer;
 } Case;
 
-static void open_case(Case* c, const char* name, int tokens_per_stream, bool recompute) {
+static void open_case(Case* c, const char* name, int tokens_per_pack, bool recompute) {
     char directory[256];
     memset(c, 0, sizeof *c);
     snprintf(c->name, sizeof c->name, "%s", name);
@@ -26,7 +26,7 @@ static void open_case(Case* c, const char* name, int tokens_per_stream, bool rec
     golden_batch(&c->batch, &c->golden);
     ModelConfig config;
     model_config_read(&config, directory);
-    TrainerSettings settings = golden_settings(&c->batch, tokens_per_stream, recompute);
+    TrainerSettings settings = golden_settings(&c->batch, tokens_per_pack, recompute);
     trainer_plan(&c->trainer, &config, &settings);
     trainer_allocate(&c->trainer);
     parameters_load(&c->trainer.theta, directory, true);
@@ -72,9 +72,9 @@ static void check_logits_and_losses(Case* c) {
     float* logits = (float*)malloc((size_t)c->batch.T * V * sizeof(float));
     for (int s = 0; s < c->batch.k; s++) samples[s] = c->batch.items[s].sample;
     for (int i = 0; i < c->batch.T; i++) rows[i] = i;
-    DeviceStream stream;
-    packed_stream_build(&t->packed, samples, c->batch.k, V, t->layout.config.max_positions);
-    stream_upload(&t->uploader, &stream, &t->packed, NULL, NULL, t->stream);
+    DevicePack stream;
+    host_pack_build(&t->packed, samples, c->batch.k, V, t->layout.config.max_positions);
+    pack_upload(&t->uploader, &stream, &t->packed, NULL, NULL, t->stream);
     transformer_forward(&t->transformer, &t->theta, &stream, t->stream);
     transformer_logits(&t->transformer, &t->theta, rows, c->batch.T, logits, t->stream);
     golden_compare(&c->golden, "logits", logits, (int64_t)c->batch.T * V, "%s logits", c->name);

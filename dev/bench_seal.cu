@@ -34,7 +34,7 @@ static const OptionRow options[] = {
     {"recompute", OPTION_FLAG, AT(recompute), NULL, NULL, 0, 0, 1, 0, "compute activations again in backward"},
     {"vocab", OPTION_INT, AT(vocab), "8192", NULL, 1, 1000000, 1, 0, "vocabulary"},
     {"batch", OPTION_INT, AT(batch), "16", NULL, 1, 4096, 1, 0, "safe samples a step, and as many fine-tuning samples"},
-    {"tokens", OPTION_INT, AT(tokens), "4096", NULL, 2, 1000000, 1, 0, "tokens of a packed stream"},
+    {"tokens", OPTION_INT, AT(tokens), "4096", NULL, 2, 1000000, 1, 0, "tokens of a pack"},
     {"rows", OPTION_INT, AT(rows), "112000", NULL, 1, 100000000, 1, 0, "N: logits of the selector"},
     {"algorithm", OPTION_INT, AT(algorithm), "2", NULL, 1, 2, 1, 0, "1 or 2"},
     {"gamma", OPTION_FLOAT, AT(gamma), "0.03", NULL, 0, 1, 1, 0, "penalty strength"},

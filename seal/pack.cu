@@ -1,4 +1,4 @@
-/* Packed streams to the device, one copy each. See stream.h. */
+/* Packs to the device, one copy each. See pack.h. */
 #include <string.h>
 #include "base/error.h"
 #include "kernels.h"
@@ -7,12 +7,12 @@
 // GEMM rows come in multiples of this on a GPU: few shapes, few cached plans. A CPU multiplies any shape as well, so it
 // only rounds to whole vectors.
 #ifdef __CUDACC__
-const int STREAM_ROUND = 128;
+const int PACK_ROUND = 128;
 #else
-const int STREAM_ROUND = 8;
+const int PACK_ROUND = 8;
 #endif
 
-static int rounded(int n) { return (n + STREAM_ROUND - 1) / STREAM_ROUND * STREAM_ROUND; }
+static int rounded(int n) { return (n + PACK_ROUND - 1) / PACK_ROUND * PACK_ROUND; }
 
 // The arrays of a stream in the order in which they lie in a slot, with their capacity in elements of four bytes. `at`
 // walks a slot.
@@ -27,24 +27,24 @@ static size_t capacity(int T, int max_samples) {
     return arrays * sizeof(int);
 }
 
-void stream_plan(StreamUploader* u, int T, int max_samples, MemoryPlan* plan) {
+void pack_plan(PackUploader* u, int T, int max_samples, MemoryPlan* plan) {
     memset(u, 0, sizeof *u);
     u->T = T;
     u->max_samples = max_samples;
     u->bytes = capacity(T, max_samples);
-    for (int i = 0; i < STREAM_SLOTS; i++)
-        memory_add(plan, MEMORY_STREAM, (void**)&u->device[i], u->bytes, "stream slot %d", i);
+    for (int i = 0; i < PACK_SLOTS; i++)
+        memory_add(plan, MEMORY_PACK, (void**)&u->device[i], u->bytes, "stream slot %d", i);
 }
 
-void stream_bind(StreamUploader* u) {
-    for (int i = 0; i < STREAM_SLOTS; i++) {
+void pack_bind(PackUploader* u) {
+    for (int i = 0; i < PACK_SLOTS; i++) {
         cudaCheck(cudaMallocHost((void**)&u->staging[i], u->bytes));
         cudaCheck(cudaEventCreateWithFlags(&u->uploaded[i], cudaEventDisableTiming));
     }
 }
 
-void stream_free(StreamUploader* u) {
-    for (int i = 0; i < STREAM_SLOTS; i++) {
+void pack_free(PackUploader* u) {
+    for (int i = 0; i < PACK_SLOTS; i++) {
         if (!u->staging[i]) continue;
         cudaCheck(cudaFreeHost(u->staging[i]));
         cudaCheck(cudaEventDestroy(u->uploaded[i]));
@@ -64,11 +64,11 @@ static void* put(Cursor* c, const void* from, size_t used, size_t n) {
     return device;
 }
 
-void stream_upload(StreamUploader* u, DeviceStream* s, const PackedStream* p, const float* coefficient,
-                   const int* place, cudaStream_t stream) {
+void pack_upload(PackUploader* u, DevicePack* s, const HostPack* p, const float* coefficient, const int* place,
+                 cudaStream_t stream) {
     NVTX_RANGE("upload");
     int slot = u->next;
-    u->next = (u->next + 1) % STREAM_SLOTS;
+    u->next = (u->next + 1) % PACK_SLOTS;
     cudaCheck(cudaEventSynchronize(u->uploaded[slot]));
     Cursor c = {u->device[slot], u->staging[slot], 0};
     memset(s, 0, sizeof *s);

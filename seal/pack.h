@@ -1,15 +1,15 @@
 /*
-A packed stream on the device. The host packs stream i + 1 while the device works on stream i: two slots, each with a
+A pack on the device. The host packs stream i + 1 while the device works on stream i: two slots, each with a
 pinned staging buffer that travels in ONE copy, and an event that says when the slot may be filled again.
 */
-#ifndef SEAL_STREAM_H
-#define SEAL_STREAM_H
+#ifndef SEAL_PACK_H
+#define SEAL_PACK_H
 
 // defines: cudaStream_t, floatX
 #include "cuda_common.h"
 // defines: MemoryPlan
 #include "memory.h"
-// defines: PackedStream
+// defines: HostPack
 #include "rows/packing.h"
 
 typedef struct {
@@ -32,27 +32,27 @@ typedef struct {
     float* weight;  // (n_loss_padded) dloss of each token's NLL; uploaded, or overwritten by selector_token_weights
     float* coefficient;  // (n_samples) c_x / n_x without σ
     int* place;          // (n_samples) where each sample's loss belongs in the batch
-} DeviceStream;
+} DevicePack;
 
-#define STREAM_SLOTS 2
-extern const int STREAM_ROUND;  // T and the loss-bearing rows are rounded up to a multiple of this
+#define PACK_SLOTS 2
+extern const int PACK_ROUND;  // T and the loss-bearing rows are rounded up to a multiple of this
 
 typedef struct {
     int T, max_samples;
     size_t bytes;  // of one slot
-    char* device[STREAM_SLOTS];
-    char* staging[STREAM_SLOTS];         // pinned
-    cudaEvent_t uploaded[STREAM_SLOTS];  // the staging buffer may be written again
+    char* device[PACK_SLOTS];
+    char* staging[PACK_SLOTS];         // pinned
+    cudaEvent_t uploaded[PACK_SLOTS];  // the staging buffer may be written again
     int next;
-} StreamUploader;
+} PackUploader;
 
-void stream_plan(StreamUploader* u, int T, int max_samples, MemoryPlan* plan);
-void stream_bind(StreamUploader* u);  // after memory_allocate: pinned buffers and events
-void stream_free(StreamUploader* u);
-// Copies a packed stream to the device and describes it in `s`, which stays valid until STREAM_SLOTS further uploads.
+void pack_plan(PackUploader* u, int T, int max_samples, MemoryPlan* plan);
+void pack_bind(PackUploader* u);  // after memory_allocate: pinned buffers and events
+void pack_free(PackUploader* u);
+// Copies a pack to the device and describes it in `s`, which stays valid until PACK_SLOTS further uploads.
 // coefficient (n_samples): the weight of each token of a sample; place (n_samples): see above; NULL place = stream
 // order. Queued on `stream`; the host waits only where the slot's previous copy is still under way.
-void stream_upload(StreamUploader* u, DeviceStream* s, const PackedStream* packed, const float* coefficient,
-                   const int* place, cudaStream_t stream);
+void pack_upload(PackUploader* u, DevicePack* s, const HostPack* packed, const float* coefficient, const int* place,
+                 cudaStream_t stream);
 
 #endif

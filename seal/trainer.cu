@@ -26,7 +26,7 @@ void trainer_plan(Trainer* t, const ModelConfig* config, const TrainerSettings* 
     KeepMode keep = !train ? KEEP_NOTHING : settings->recompute ? KEEP_RESIDUALS : KEEP_ALL;
     transformer_plan(&t->transformer, &t->layout, t->with_lora ? &t->lora : NULL, keep, settings->T,
                      settings->head_rows, &t->plan);
-    stream_plan(&t->uploader, settings->T, t->items_max, &t->plan);
+    pack_plan(&t->uploader, settings->T, t->items_max, &t->plan);
     size_t losses = ((size_t)settings->batch_max + 1) * sizeof(float);
     memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->loss, losses, "losses under theta");
     memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->loss_hat, settings->with_hat ? losses : 0,
@@ -58,18 +58,18 @@ void trainer_allocate(Trainer* t) {
     t->lora.sets[0] = &t->theta;
     t->lora.sets[1] = &t->theta_hat;
     transformer_bind(&t->transformer);
-    stream_bind(&t->uploader);
+    pack_bind(&t->uploader);
     cudaCheck(cudaStreamCreateWithFlags(&t->stream, cudaStreamNonBlocking));
     cudaCheck(cudaStreamCreateWithFlags(&t->exchange, cudaStreamNonBlocking));
     cudaCheck(cudaEventCreateWithFlags(&t->layer_ready, cudaEventDisableTiming));
     cudaCheck(cudaEventCreateWithFlags(&t->exchanged, cudaEventDisableTiming));
-    packed_stream_allocate(&t->packed, t->settings.T, n, STREAM_ROUND);
+    host_pack_allocate(&t->packed, t->settings.T, n, PACK_ROUND);
     t->packed.untrained = t->layout.config.pad_id;
     t->lengths = (int*)calloc(5 * (size_t)n, sizeof(int));
     t->samples = (PackSample*)calloc(n, sizeof *t->samples);
     t->coefficient = (float*)calloc(n, sizeof(float));
     if (!t->lengths || !t->samples || !t->coefficient) fatal("out of host memory for a batch of %d samples", n);
-    t->stream_of = t->lengths + n;
+    t->pack_of = t->lengths + n;
     t->chosen = t->lengths + 2 * n;
     t->place = t->lengths + 3 * n;
     t->owner = t->lengths + 4 * n;
@@ -92,8 +92,8 @@ void trainer_free(Trainer* t) {
     cudaCheck(cudaStreamDestroy(t->exchange));
     cudaCheck(cudaEventDestroy(t->layer_ready));
     cudaCheck(cudaEventDestroy(t->exchanged));
-    stream_free(&t->uploader);
-    packed_stream_free(&t->packed);
+    pack_free(&t->uploader);
+    host_pack_free(&t->packed);
     free(t->lengths);
     free(t->samples);
     free(t->coefficient);
@@ -124,16 +124,16 @@ typedef struct {
 static const BatchItem* item_of(const Pass* x, int i) { return i < x->n ? &x->items[i] : &x->hat[i - x->n]; }
 
 // Packs the k chosen items of one stream, n_first of them in the first range, uploads and runs it.
-static void run_stream(Trainer* t, const Pass* x, int k, int n_first, bool backward) {
+static void run_pack(Trainer* t, const Pass* x, int k, int n_first, bool backward) {
     for (int i = 0; i < k; i++) {
         const BatchItem* item = item_of(x, t->chosen[i]);
         t->samples[i] = item->sample;
         t->place[i] = t->chosen[i] < x->n ? t->chosen[i] : t->chosen[i] - x->n;
         t->coefficient[i] = item->sample.n_loss ? item->coefficient / item->sample.n_loss : 0.0f;
     }
-    packed_stream_build_split(&t->packed, t->samples, k, n_first, t->layout.config.V, t->layout.config.longest);
-    DeviceStream s;
-    stream_upload(&t->uploader, &s, &t->packed, t->coefficient, t->place, t->stream);
+    host_pack_build_split(&t->packed, t->samples, k, n_first, t->layout.config.V, t->layout.config.longest);
+    DevicePack s;
+    pack_upload(&t->uploader, &s, &t->packed, t->coefficient, t->place, t->stream);
     if (x->sigma)
         selector_token_weights(s.weight, x->sigma, s.coefficient, s.place, s.loss_start, s.n_samples, x->b, t->stream);
     transformer_forward(&t->transformer, x->model, &s, t->stream);
@@ -177,10 +177,10 @@ static void begin_sums(Trainer* t, const Pass* x, bool last) {
     t->transformer.gradients_ready = sums ? sum_layer : NULL;
     t->transformer.ready_context = t;
 }
-static void end_sums(Trainer* t, const Pass* x, int trained_streams) {
+static void end_sums(Trainer* t, const Pass* x, int trained_packs) {
     if (ranks_count() == 1 || !x->backward) return;
     begin_sums(t, x, false);
-    for (int l = t->layout.config.L - 1; l >= -1 && !trained_streams; l--) sum_layer(t, l);
+    for (int l = t->layout.config.L - 1; l >= -1 && !trained_packs; l--) sum_layer(t, l);
     cudaCheck(cudaEventRecord(t->exchanged, t->exchange));
     cudaCheck(cudaStreamWaitEvent(t->stream, t->exchanged, 0));
 }
@@ -209,20 +209,20 @@ static void run_pass(Trainer* t, const Pass* x, PassCounts* counts, PassCounts* 
             members[m] = i;
             t->lengths[m++] = sample->length;
         }
-        int streams = pack_first_fit_split(t->lengths, m, m_first, t->settings.T, STREAM_ROUND, t->stream_of);
+        int streams = pack_first_fit_split(t->lengths, m, m_first, t->settings.T, PACK_ROUND, t->pack_of);
         if (streams < 0)
             fatal("a sample is longer than a stream of %d tokens; raise --tokens or lower --max-length", t->settings.T);
-        // chosen is overwritten stream by stream, so the members and their streams are kept in lengths and stream_of
+        // chosen is overwritten stream by stream, so the members and their streams are kept in lengths and pack_of
         memcpy(t->lengths, members, (size_t)m * sizeof(int));
         for (int s = 0; s < streams; s++) {
             int k = 0, n_first = 0;
             for (int i = 0; i < m; i++)
-                if (t->stream_of[i] == s) {
+                if (t->pack_of[i] == s) {
                     n_first += i < m_first;
                     t->chosen[k++] = t->lengths[i];
                 }
             begin_sums(t, x, trained && s + 1 == streams);
-            run_stream(t, x, k, n_first, trained);
+            run_pack(t, x, k, n_first, trained);
         }
         counts->streams += streams;
         if (trained) end_sums(t, x, streams);

@@ -6,7 +6,7 @@ host.
 #ifndef SEAL_TRAINER_H
 #define SEAL_TRAINER_H
 
-// defines: PackSample, PackedStream
+// defines: PackSample, HostPack
 #include "rows/packing.h"
 #include "optimizer.h"
 #include "pack.h"
@@ -45,7 +45,7 @@ typedef struct {
     ParameterSet base;
     MemoryPlan plan;
     Transformer transformer;
-    StreamUploader uploader;
+    PackUploader uploader;
     ParameterSet theta, theta_hat;  // what is trained: the model, or adapters
     cudaStream_t stream;
     // several ranks: gradients are summed on a stream of their own while backward goes on
@@ -60,9 +60,9 @@ typedef struct {
     float* results[2];
     cudaEvent_t ready[2];
     // host
-    PackedStream packed;
-    int items_max;                                      // of a pass: batch_max, twice that where θ and θ̂ share one
-    int *lengths, *stream_of, *chosen, *place, *owner;  // (items_max); owner: the rank that runs a sample
+    HostPack packed;
+    int items_max;                                    // of a pass: batch_max, twice that where θ and θ̂ share one
+    int *lengths, *pack_of, *chosen, *place, *owner;  // (items_max); owner: the rank that runs a sample
     bool vote;   // this rank asks to leave; told to the others with the next step's losses
     bool voted;  // a rank asked: known to all at the same step
     PackSample* samples;

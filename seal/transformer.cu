@@ -122,7 +122,7 @@ void transformer_plan(Transformer* t, const ModelLayout* layout, const Lora* lor
     t->layout = layout;
     t->lora = lora;
     t->keep = keep;
-    T = (T + STREAM_ROUND - 1) / STREAM_ROUND * STREAM_ROUND;  // the rows a packed stream of T tokens may have
+    T = (T + PACK_ROUND - 1) / PACK_ROUND * PACK_ROUND;  // the rows a pack of T tokens may have
     t->T = T;
     t->head_rows = head_rows < T ? head_rows : T;
     t->n_layer_slots = keep == KEEP_ALL ? c->L : 1;
@@ -225,13 +225,13 @@ static void norm_backward(const Transformer* t, const ParameterSet* p, Norm n, f
 }
 
 // The adapters' part of a site's input.
-static void fill_tail(const Transformer* t, const DeviceStream* s, Site site, int l, floatX* inp, cudaStream_t stream) {
+static void fill_tail(const Transformer* t, const DevicePack* s, Site site, int l, floatX* inp, cudaStream_t stream) {
     if (adapted(t, site)) lora_forward(t->lora, site, l, inp, site_cols(t, site), s->T, s->split, stream);
 }
 
 // out (T, OC; ldo) = inp · weightᵀ + bias of a site, adapters included: they write into the tail of inp. pre_gelu as
 // matmul_forward's; add: out +=.
-static void linear_forward(const Transformer* t, const ParameterSet* p, const DeviceStream* s, Site site, int l,
+static void linear_forward(const Transformer* t, const ParameterSet* p, const DevicePack* s, Site site, int l,
                            floatX* out, int ldo, floatX* pre_gelu, floatX* inp, bool add, cudaStream_t stream) {
     int ld = site_ld(t, site), OC = (int)site_tensor(t, site)->rows;
     fill_tail(t, s, site, l, inp, stream);
@@ -242,7 +242,7 @@ static void linear_forward(const Transformer* t, const ParameterSet* p, const De
 
 // dinp (T, ld of the site) = gradient of its input, tail included, and the gradients of what is trained there. dout (T,
 // OC; ldd). pre_gelu: as matmul_backward_input's, for a site without an adapter.
-static void linear_backward(const Transformer* t, const ParameterSet* p, const DeviceStream* s, Site site, int l,
+static void linear_backward(const Transformer* t, const ParameterSet* p, const DevicePack* s, Site site, int l,
                             floatX* dinp, const floatX* dout, int ldd, const floatX* pre_gelu, const floatX* inp,
                             cudaStream_t stream) {
     int ld = site_ld(t, site), OC = (int)site_tensor(t, site)->rows;
@@ -260,7 +260,7 @@ static void linear_backward(const Transformer* t, const ParameterSet* p, const D
 
 // The attention of a pass over texts that are being generated: keys and values go to the cache; a pass of one token a
 // sequence reads them from there.
-static void cached_attention(Transformer* t, const DeviceStream* s, int l, cudaStream_t stream) {
+static void cached_attention(Transformer* t, const DevicePack* s, int l, cudaStream_t stream) {
     const ModelConfig* c = &t->layout->config;
     const KvCache* cache = t->cache;
     LayerActivations* a = slot_of(t, l);
@@ -277,7 +277,7 @@ static void cached_attention(Transformer* t, const DeviceStream* s, int l, cudaS
 }
 
 // From ln1 to the attention's output. Where the residual is parallel the MLP's norm reads the same input.
-static void attention_block(Transformer* t, const ParameterSet* p, const DeviceStream* s, int l, cudaStream_t stream) {
+static void attention_block(Transformer* t, const ParameterSet* p, const DevicePack* s, int l, cudaStream_t stream) {
     const ModelConfig* c = &t->layout->config;
     LayerActivations* a = slot_of(t, l);
     int T = s->T, qkv = qkv_width(c);
@@ -293,7 +293,7 @@ static void attention_block(Transformer* t, const ParameterSet* p, const DeviceS
 
 // The attention's projection; then the residual and ln2, or, where the residual is parallel, nothing until the MLP's
 // output joins it.
-static void attention_out(Transformer* t, const ParameterSet* p, const DeviceStream* s, int l, cudaStream_t stream) {
+static void attention_out(Transformer* t, const ParameterSet* p, const DevicePack* s, int l, cudaStream_t stream) {
     const ModelConfig* c = &t->layout->config;
     LayerActivations* a = slot_of(t, l);
     linear_forward(t, p, s, SITE_ATTPROJ, l, t->width_a, c->C, NULL, a->atty, false, stream);
@@ -302,7 +302,7 @@ static void attention_out(Transformer* t, const ParameterSet* p, const DeviceStr
 }
 
 // From ln2 to the activation of the MLP.
-static void mlp_block(Transformer* t, const ParameterSet* p, const DeviceStream* s, int l, cudaStream_t stream) {
+static void mlp_block(Transformer* t, const ParameterSet* p, const DevicePack* s, int l, cudaStream_t stream) {
     const ModelConfig* c = &t->layout->config;
     LayerActivations* a = slot_of(t, l);
     int T = s->T, FF = c->FF, ldo = site_ld(t, SITE_DOWN);
@@ -316,7 +316,7 @@ static void mlp_block(Transformer* t, const ParameterSet* p, const DeviceStream*
 }
 
 // The MLP's output, the residual, and the norm that comes next: the following layer's ln1, or lnf.
-static void mlp_out(Transformer* t, const ParameterSet* p, const DeviceStream* s, int l, cudaStream_t stream) {
+static void mlp_out(Transformer* t, const ParameterSet* p, const DevicePack* s, int l, cudaStream_t stream) {
     const ModelConfig* c = &t->layout->config;
     LayerActivations* a = slot_of(t, l);
     linear_forward(t, p, s, SITE_DOWN, l, t->width_a, c->C, NULL, a->fch_act, c->parallel_residual, stream);
@@ -325,7 +325,7 @@ static void mlp_out(Transformer* t, const ParameterSet* p, const DeviceStream* s
                           t->width_a, s->T, stream);
 }
 
-void transformer_forward(Transformer* t, const ParameterSet* p, const DeviceStream* s, cudaStream_t stream) {
+void transformer_forward(Transformer* t, const ParameterSet* p, const DevicePack* s, cudaStream_t stream) {
     NVTX_RANGE("forward");
     const ModelConfig* c = &t->layout->config;
     if (s->T > t->T) program_error("a stream of %d tokens meets a plan for %d", s->T, t->T);
@@ -344,7 +344,7 @@ void transformer_forward(Transformer* t, const ParameterSet* p, const DeviceStre
 // ---------------------------------------------------------------------------------------------------
 // the weighted loss
 
-void transformer_loss(Transformer* t, const ParameterSet* p, const DeviceStream* s, float* sample_loss,
+void transformer_loss(Transformer* t, const ParameterSet* p, const DevicePack* s, float* sample_loss,
                       float* sample_loss_hat, bool backward, cudaStream_t stream) {
     NVTX_RANGE("loss");
     const ModelConfig* c = &t->layout->config;
@@ -396,7 +396,7 @@ void transformer_logits(Transformer* t, const ParameterSet* p, const int* rows, 
 // backward
 
 // From the gradient of the MLP's output, dresidual, to that of ln2, in width_a.
-static void mlp_backward(Transformer* t, const ParameterSet* p, const DeviceStream* s, int l, cudaStream_t stream) {
+static void mlp_backward(Transformer* t, const ParameterSet* p, const DevicePack* s, int l, cudaStream_t stream) {
     const ModelConfig* c = &t->layout->config;
     LayerActivations* a = slot_of(t, l);
     int T = s->T, FF = c->FF, ld = site_ld(t, SITE_DOWN);
@@ -412,7 +412,7 @@ static void mlp_backward(Transformer* t, const ParameterSet* p, const DeviceStre
 }
 
 // From the gradient of the attention's projection, dresidual, to that of ln1, in dln1.
-static void attention_block_backward(Transformer* t, const ParameterSet* p, const DeviceStream* s, int l, floatX* dln1,
+static void attention_block_backward(Transformer* t, const ParameterSet* p, const DevicePack* s, int l, floatX* dln1,
                                      cudaStream_t stream) {
     const ModelConfig* c = &t->layout->config;
     LayerActivations* a = slot_of(t, l);
@@ -428,7 +428,7 @@ static void attention_block_backward(Transformer* t, const ParameterSet* p, cons
 
 // dresidual arrives as the gradient of the layer's output and leaves as that of its input: each norm adds its part to
 // the part that goes past it.
-static void layer_backward(Transformer* t, const ParameterSet* p, const DeviceStream* s, int l, cudaStream_t stream) {
+static void layer_backward(Transformer* t, const ParameterSet* p, const DevicePack* s, int l, cudaStream_t stream) {
     NVTX_RANGE("layer");
     const ModelConfig* c = &t->layout->config;
     LayerActivations* a = slot_of(t, l);
@@ -452,7 +452,7 @@ static void layer_backward(Transformer* t, const ParameterSet* p, const DeviceSt
     norm_backward(t, p, ln1_of(t, l), t->dresidual, dln1, residual_of(t, l), s->T, stream);
 }
 
-void transformer_backward(Transformer* t, const ParameterSet* p, const DeviceStream* s, cudaStream_t stream) {
+void transformer_backward(Transformer* t, const ParameterSet* p, const DevicePack* s, cudaStream_t stream) {
     NVTX_RANGE("backward");
     const ModelConfig* c = &t->layout->config;
     if (t->keep == KEEP_NOTHING) program_error("backward on a plan that keeps no activations");

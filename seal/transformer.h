@@ -1,6 +1,6 @@
 /*
-The transformer on packed streams: its activations, forward, the weighted loss, backward. Parameters come as a
-ParameterSet (model.h), adapters over it as a Lora (lora.h), tokens as a DeviceStream (stream.h). Which norm, positions,
+The transformer on packs: its activations, forward, the weighted loss, backward. Parameters come as a
+ParameterSet (model.h), adapters over it as a Lora (lora.h), tokens as a DevicePack (pack.h). Which norm, positions,
 MLP and residual a family has are fields of its ModelConfig. Gradients are added to the sets', so a batch is any number
 of streams; nothing here synchronises with the device.
 */
@@ -13,7 +13,7 @@ of streams; nothing here synchronises with the device.
 #include "memory.h"
 // defines: ModelLayout, ParameterSet
 #include "model.h"
-// defines: DeviceStream
+// defines: DevicePack
 #include "pack.h"
 
 // One layer's activations from forward to backward. Statistics are fp32. A GEMM's input has the row stride of its
@@ -40,8 +40,8 @@ typedef struct {
     int64_t rows;
     float* scratch;  // of decode_attention
     const int* row;  // (T) where each token of the pass goes; −1: nowhere
-    int n;  // 0: the pass is a packed stream, which attends within itself; else one token a sequence, which attends to
-            // the sequence's rows
+    int n;           // 0: the pass is a pack, which attends within itself; else one token a sequence, which attends to
+                     // the sequence's rows
     const int *first, *length;  // (n) those rows
     int longest;                // of the lengths
 } KvCache;
@@ -94,15 +94,15 @@ void transformer_free(Transformer* t);
 
 // Runs the stream through all layers up to the final norm. Activations stay as `keep` says. set: the model; with a Lora
 // it is the frozen one.
-void transformer_forward(Transformer* t, const ParameterSet* set, const DeviceStream* s, cudaStream_t stream);
+void transformer_forward(Transformer* t, const ParameterSet* set, const DevicePack* s, cudaStream_t stream);
 // The LM head on the stream's loss-bearing tokens, after transformer_forward. Fills t->token_loss and, at s->place of
 // each sample, sample_loss (device; mean over the sample's tokens). Samples of the stream's second range go to
 // sample_loss_hat in the same way. With backward, s->weight scales each token's term: the head's weight gradient is
 // added and the gradient of the final hidden states is left where transformer_backward finds it.
-void transformer_loss(Transformer* t, const ParameterSet* set, const DeviceStream* s, float* sample_loss,
+void transformer_loss(Transformer* t, const ParameterSet* set, const DevicePack* s, float* sample_loss,
                       float* sample_loss_hat, bool backward, cudaStream_t stream);
 // From the loss down to the embeddings; gradients of all parameters that are trained are added to.
-void transformer_backward(Transformer* t, const ParameterSet* set, const DeviceStream* s, cudaStream_t stream);
+void transformer_backward(Transformer* t, const ParameterSet* set, const DevicePack* s, cudaStream_t stream);
 // logits (n, V) fp32 on the host for the given rows of the stream (host indices), after transformer_forward.
 // Synchronises; for tests and decoding.
 void transformer_logits(Transformer* t, const ParameterSet* set, const int* rows, int n, float* logits,

@@ -1,5 +1,5 @@
 /*
-Causal attention within each sample of a packed stream: the part that does not depend on the precision. The tile table
+Causal attention within each sample of a pack: the part that does not depend on the precision. The tile table
 on the host, and the row sums of datty ∘ atty which backward needs. The kernels themselves are in attention_fp32.cu and
 attention_bf16.cu; both follow FlashAttention-2 (Dao 2023, algorithms 1 and 2): no T×T buffer, an online softmax
 forward, probabilities recomputed from the log-sum-exp backward.

@@ -1,11 +1,11 @@
 /*
 The table of contents of seal_kernels/: every launcher, in the order in which a training step meets them. One operation,
 one file: embedding_* is in embedding.cu and so on. All pointers are device pointers unless a comment says host; all
-work is queued on `stream`, nothing here synchronises. Sizes: T tokens of the packed stream, C width, V vocabulary, Vp
+work is queued on `stream`, nothing here synchronises. Sizes: T tokens of the pack, C width, V vocabulary, Vp
 padded vocabulary (row stride of logits), NH heads, NKV key-value heads, HS head size, FF width of the MLP, n
 loss-bearing tokens, k samples, N fine-tuning samples.
 
-Packed streams: samples lie end to end in T tokens without padding; cu_seqlens (n_seq + 1) holds where each begins, and
+Packs: samples lie end to end in T tokens without padding; cu_seqlens (n_seq + 1) holds where each begins, and
 T. Strides: `ld…` is the distance between two rows in elements, ≥ the row's length; every kernel that writes a GEMM's
 input takes one, because the tail of such a row belongs to the adapters. Widths and strides are multiples of 8, pointers
 16-byte aligned.
@@ -107,7 +107,7 @@ void rope_backward(floatX* dqkv, const int* positions, const float* cos_sin, int
                    int ld, cudaStream_t stream);
 
 // ---- attention.cu ----------------------------------------------------------------------------------
-// Causal attention within each sample of the packed stream. qkv (T, (NH + 2 NKV)·HS; ldq): a row holds all query heads,
+// Causal attention within each sample of the pack. qkv (T, (NH + 2 NKV)·HS; ldq): a row holds all query heads,
 // then keys, then values. Query head h reads key-value head h / (NH / NKV). HS one of 32, 64, 80, 96, 128, 256
 // (attention_head_size_served: in bf16 256 needs blocks of 132 KiB of shared memory, A100's and H100's; in fp32 what a
 // GPU gives may end at 64). The work is cut into tiles of ATTENTION_TILE rows of one sample: tiles (n_tiles, 2) =

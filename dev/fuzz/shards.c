@@ -1,5 +1,5 @@
-/* The index of a model in shards (seal/base/safetensors.c, st_open_model). Input: model.safetensors.index.json, beside two
- * files of a tensor each. */
+/* The index of a model in shards (seal/base/safetensors.c, st_open_model). Input: model.safetensors.index.json, beside
+ * two files of a tensor each. */
 #include <string.h>
 #include "fuzz.h"
 #include "base/safetensors.h"

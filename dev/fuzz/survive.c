@@ -1,6 +1,6 @@
-/* Stands in for seal/base/error.c in the fuzz builds: fatal() comes back to survive() instead of ending the process. The
-   blocks and file descriptors that the code would have left to the end of the process are given back here, so that a
-   million refused inputs cost no memory. */
+/* Stands in for seal/base/error.c in the fuzz builds: fatal() comes back to survive() instead of ending the process.
+   The blocks and file descriptors that the code would have left to the end of the process are given back here, so that
+   a million refused inputs cost no memory. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>

@@ -104,7 +104,7 @@ static __global__ void naive_dkdv_kernel(floatX* dqkv, const float* delta, const
 }
 
 // ---------------------------------------------------------------------------------------------------
-// one problem: a packed stream with its buffers on the device. Rows are longer than their contents; the tails hold NaN,
+// one problem: a pack with its buffers on the device. Rows are longer than their contents; the tails hold NaN,
 // in inputs (reading them would show in the result) and in outputs (writing them would show in the tail).
 
 typedef struct {

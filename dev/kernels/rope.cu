@@ -40,7 +40,7 @@ typedef struct {
     float* d_cos_sin;
 } Problem;
 
-// Positions restart every few tokens, as in a packed stream, and the last of the table's is among them; the table has a
+// Positions restart every few tokens, as in a pack, and the last of the table's is among them; the table has a
 // factor, as LongRoPE's has.
 static Problem problem_create(int T, Heads h, int pad) {
     Problem p;

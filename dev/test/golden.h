@@ -104,9 +104,9 @@ static void golden_batch_free(GoldenBatch* b) {
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
 
-static TrainerSettings golden_settings(const GoldenBatch* b, int tokens_per_stream, bool recompute) {
+static TrainerSettings golden_settings(const GoldenBatch* b, int tokens_per_pack, bool recompute) {
     TrainerSettings settings = {};
-    settings.T = tokens_per_stream;
+    settings.T = tokens_per_pack;
     settings.head_rows = 48;  // several chunks, the last one short
     settings.batch_max = b->k;
     settings.recompute = recompute;

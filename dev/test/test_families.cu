@@ -23,7 +23,7 @@ typedef struct {
     Trainer trainer;
 } Model;
 
-static void open_model(Model* m, const char* name, int tokens_per_stream, bool recompute) {
+static void open_model(Model* m, const char* name, int tokens_per_pack, bool recompute) {
     memset(m, 0, sizeof *m);
     m->name = name;
     int model = (int)strcspn(name, "/");
@@ -36,7 +36,7 @@ static void open_model(Model* m, const char* name, int tokens_per_stream, bool r
     golden_open(&m->golden, m->adapter[0] ? m->adapter : m->directory);
     ModelConfig config;
     model_config_read(&config, m->directory);
-    TrainerSettings settings = golden_settings(&m->batch, tokens_per_stream, recompute);
+    TrainerSettings settings = golden_settings(&m->batch, tokens_per_pack, recompute);
     if (m->adapter[0]) peft_settings(m->adapter, &config, &settings.lora);
     trainer_plan(&m->trainer, &config, &settings);
     trainer_allocate(&m->trainer);
@@ -88,11 +88,11 @@ static void check_logits_and_losses(Model* m) {
     float* sample_loss = (float*)malloc(b->k * sizeof(float));
     for (int s = 0; s < b->k; s++) samples[s] = b->items[s].sample;
     for (int i = 0; i < b->T; i++) rows[i] = i;
-    DeviceStream stream;
+    DevicePack stream;
     const ParameterSet* set = t->with_lora ? &t->base : &t->theta;
     if (t->with_lora) lora_publish(&t->lora, &t->base, t->stream);
-    packed_stream_build(&t->packed, samples, b->k, V, t->layout.config.longest);
-    stream_upload(&t->uploader, &stream, &t->packed, NULL, NULL, t->stream);
+    host_pack_build(&t->packed, samples, b->k, V, t->layout.config.longest);
+    pack_upload(&t->uploader, &stream, &t->packed, NULL, NULL, t->stream);
     transformer_forward(&t->transformer, set, &stream, t->stream);
     transformer_logits(&t->transformer, set, rows, b->T, logits, t->stream);
     if (recorded(m, "logits")) golden_compare(&m->golden, "logits", logits, (int64_t)b->T * V, "%s logits", m->name);

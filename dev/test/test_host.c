@@ -114,9 +114,9 @@ static void test_packing(void) {
     int32_t a[] = {4, 5, 4}, b[] = {9}, c[] = {1, 2, 3, 4};
     uint8_t bears[] = {0, 0, 1, 1};
     PackSample samples[] = {{a, NULL, 3, 2, 0}, {b, NULL, 1, 0, 1}, {c, bears, 4, 2, 2}};
-    PackedStream p;
-    packed_stream_allocate(&p, 16, 4, 8);
-    packed_stream_build(&p, samples, 3, 10, 6);
+    HostPack p;
+    host_pack_allocate(&p, 16, 4, 8);
+    host_pack_build(&p, samples, 3, 10, 6);
     int32_t tokens[] = {4, 5, 4, 9, 1, 2, 3, 4}, positions[] = {0, 1, 2, 0, 0, 1, 2, 3}, rows[] = {0, 1, 5, 6},
             targets[] = {5, 4, 3, 4}, start[] = {0, 2, 2, 4};
     check(p.T == 8 && p.n_seq == 3 && !memcmp(p.tokens, tokens, sizeof tokens) &&
@@ -131,11 +131,11 @@ static void test_packing(void) {
             sorted &= p.tokens[p.token_order[i]] == p.token_segment_row[s] &&
                       (i == p.token_segment_start[s] || p.token_order[i] > p.token_order[i - 1]);
     check(sorted && p.token_segment_start[p.n_token_segments] == p.T, "token segments are sorted and stable");
-    packed_stream_build(&p, samples, 1, 10, 3);
+    host_pack_build(&p, samples, 1, 10, 3);
     check(p.T == 8 && p.n_seq == 3 && p.cu_seqlens[1] == 3 && p.cu_seqlens[2] == 6 && p.cu_seqlens[3] == 8 &&
               p.loss_index[3] == -1 && p.n_samples == 1,
           "padding is samples of their own, no longer than the model reads, without a loss");
-    packed_stream_free(&p);
+    host_pack_free(&p);
 }
 
 // ---------------------------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ static int as_recorded(const Encoding* e, const String* text, Bytes* record, int
 
 // All pieces of the stream, then compared with what was decoded at once (an end inside a character becomes U+FFFD in
 // the stream).
-static int streams_alike(const Tokenizer* t, const Encoding* e, const char* whole, size_t length) {
+static int packs_alike(const Tokenizer* t, const Encoding* e, const char* whole, size_t length) {
     TokenStream s = {0};
     char* out = malloc((size_t)tokenizer_longest_piece(t) + 8);
     size_t at = 0;
@@ -191,7 +191,7 @@ static void test_golden(int g) {
         int comparable = flags & LOSSLESS &&
                          (flags & BYTES || (is_utf8(&texts[i]) && !memmem(texts[i].s, texts[i].n, "\xE2\x96\x81", 3)));
         lost += comparable && !same;
-        streams += !back || !streams_alike(t, &e, back, length);
+        streams += !back || !packs_alike(t, &e, back, length);
         free(back);
     }
     check(record.at == record.n && n_asked > 2000 && !differ,

@@ -65,12 +65,12 @@ static void print_packing(const TrainOptions* o, const TokenSet* set, int T) {
     int64_t tokens = 0;
     int* order = (int*)malloc(((size_t)set->n + 2 * (size_t)batch) * sizeof(int));
     if (!order) fatal("out of host memory for %d rows", set->n);
-    int *lengths = order + set->n, *stream_of = lengths + batch;
+    int *lengths = order + set->n, *pack_of = lengths + batch;
     random_permutation((uint64_t)o->seed, 0, order, set->n);
     for (int from = 0; from < set->n && steps < PACKED_STEPS; from += batch, steps++) {
         int n = set->n - from < batch ? set->n - from : batch;
         for (int i = 0; i < n; i++) tokens += lengths[i] = set->samples[order[from + i]].length;
-        streams += pack_first_fit(lengths, n, T, stream_of);
+        streams += pack_first_fit(lengths, n, T, pack_of);
     }
     printf(
         "\nstreams of %d tokens: %.1f a step of %d rows, %.1f%% full (padding to the longest row of a batch would take "

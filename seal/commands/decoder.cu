@@ -11,7 +11,7 @@
     (0x67656e65ull << 32)  // a sequence's number in the low half: a stream of random numbers of its own
 #define HEAD_ROWS_MOST 256
 
-static int rounded(int n) { return (n + STREAM_ROUND - 1) / STREAM_ROUND * STREAM_ROUND; }
+static int rounded(int n) { return (n + PACK_ROUND - 1) / PACK_ROUND * PACK_ROUND; }
 
 // ---------------------------------------------------------------------------------------------------
 // memory
@@ -50,9 +50,9 @@ void decoder_open(Decoder* d, const ModelConfig* config, const DecoderSettings* 
                settings->sampling.greedy ? 0 : (size_t)plan.head_rows * config->Vp * sizeof(float), "probabilities");
     memory_add(&t->plan, MEMORY_SCRATCH, (void**)&d->seen, penalty ? slots * words * sizeof(uint32_t) : 0,
                "tokens seen");
-    memory_add(&t->plan, MEMORY_STREAM, (void**)&d->arrays, (size_t)N_ARRAYS * d->rows_most * sizeof(int),
+    memory_add(&t->plan, MEMORY_PACK, (void**)&d->arrays, (size_t)N_ARRAYS * d->rows_most * sizeof(int),
                "arrays of a pass");
-    memory_add(&t->plan, MEMORY_STREAM, (void**)&d->next, (size_t)slots * sizeof(int), "tokens drawn");
+    memory_add(&t->plan, MEMORY_PACK, (void**)&d->next, (size_t)slots * sizeof(int), "tokens drawn");
     if (settings->dry_run) trainer_dry_run(t);
     if (!settings->quiet) memory_print(&t->plan, stdout);
     trainer_allocate(t);
@@ -101,7 +101,7 @@ static void want_token(Decoder* d, int i, int row, int slot, const Sequence* s) 
 }
 
 // Runs the pass and draws n tokens, which are in d->drawn afterwards.
-static void run_pass(Decoder* d, const DeviceStream* s, int n) {
+static void run_pass(Decoder* d, const DevicePack* s, int n) {
     Trainer* t = &d->trainer;
     const ModelConfig* c = &t->layout.config;
     Transformer* x = &t->transformer;
@@ -177,10 +177,10 @@ static void begin_sequences(Decoder* d, Work* w) {
     }
     if (k == 0)
         program_error("prompt %d of %d tokens fits no stream of %d", first, w->sequences[first].n, t->settings.T);
-    packed_stream_build(&t->packed, t->samples, k, c->V, c->longest);
+    host_pack_build(&t->packed, t->samples, k, c->V, c->longest);
     for (int i = at; i < t->packed.T; i++) row[i] = -1;
-    DeviceStream s;
-    stream_upload(&t->uploader, &s, &t->packed, NULL, NULL, t->stream);
+    DevicePack s;
+    pack_upload(&t->uploader, &s, &t->packed, NULL, NULL, t->stream);
     d->cache.n = 0;
     upload_arrays(d, s.T);
     run_pass(d, &s, k);
@@ -203,7 +203,7 @@ static void extend_sequences(Decoder* d, Work* w) {
         want_token(d, k, k, slot, s);
         k++;
     }
-    DeviceStream s = {};
+    DevicePack s = {};
     s.T = s.split = rounded(k);
     for (int i = k; i < s.T; i++) {  // padding: token 0 at position 0, which attends to nothing and is kept nowhere
         host_array(d, TOKENS)[i] = host_array(d, POSITIONS)[i] = host_array(d, FIRST)[i] = length[i] = host_array(

@@ -70,7 +70,7 @@ static const OptionRow options[] = {
     {"batch", OPTION_INT, AT(batch), "64", NULL, 1, 1048576, GENERATE | JUDGE | LOSS, 0,
      "prompts answered, or samples measured, at once"},
     {"tokens", OPTION_INT, AT(tokens), "0", NULL, 0, 16777216, GENERATE | JUDGE | LOSS, 0,
-     "tokens of a packed stream; 0: 2048, or the longest sample if that is more"},
+     "tokens of a pack; 0: 2048, or the longest sample if that is more"},
     {"max-length", OPTION_INT, AT(max_length), "0", NULL, 0, 16777216, LOSS, 0,
      "longest sample in tokens; 0: what the model can read"},
     {"head-rows", OPTION_INT, AT(head_rows), "1024", NULL, 8, 1048576, LOSS, 0, "rows of logits that exist at once"},

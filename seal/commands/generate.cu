@@ -18,7 +18,7 @@
 // defines: Tokenizer, TokenStream
 #include "tokenizer.h"
 
-#define STREAM_TOKENS 2048  // of prompts that run together, where nobody says otherwise
+#define PACK_TOKENS 2048  // of prompts that run together, where nobody says otherwise
 
 typedef struct {
     char *instruction, *output;  // the prompt without a template; NULL until it is answered
@@ -328,9 +328,9 @@ static void answer_all(Generation* g) {
     s->model = o->model;
     s->adapter = o->adapter;
     s->slots = o->batch < g->n_open ? (int)o->batch : g->n_open;
-    s->T = o->tokens > s->longest_prompt                    ? (int)o->tokens
-           : s->longest_prompt > STREAM_TOKENS || o->tokens ? s->longest_prompt
-                                                            : STREAM_TOKENS;
+    s->T = o->tokens > s->longest_prompt                  ? (int)o->tokens
+           : s->longest_prompt > PACK_TOKENS || o->tokens ? s->longest_prompt
+                                                          : PACK_TOKENS;
     s->seed = (uint64_t)o->seed;
     s->quiet = o->quiet;
     s->dry_run = o->dry_run;

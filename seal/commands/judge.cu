@@ -328,9 +328,9 @@ static void answer_all(Judge* j) {
             open += !q->answered;
         }
         if (!open) continue;
-        DeviceStream s;
-        packed_stream_build(&t->packed, t->samples, k, j->config.V, j->config.longest);
-        stream_upload(&t->uploader, &s, &t->packed, NULL, NULL, t->stream);
+        DevicePack s;
+        host_pack_build(&t->packed, t->samples, k, j->config.V, j->config.longest);
+        pack_upload(&t->uploader, &s, &t->packed, NULL, NULL, t->stream);
         transformer_forward(&t->transformer, model, &s, t->stream);
         transformer_logits(&t->transformer, model, rows, k, logits, t->stream);
         for (int i = 0; i < k; i++) {

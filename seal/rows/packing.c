@@ -1,15 +1,15 @@
-/* Samples to packed streams. See packing.h. */
+/* Samples to packs. See packing.h. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/error.h"
 #include "rows/packing.h"
 
-int pack_first_fit(const int* lengths, int n, int T, int* stream_of) {
-    return pack_first_fit_split(lengths, n, n, T, 1, stream_of);
+int pack_first_fit(const int* lengths, int n, int T, int* pack_of) {
+    return pack_first_fit_split(lengths, n, n, T, 1, pack_of);
 }
 
-int pack_first_fit_split(const int* lengths, int n, int n_first, int T, int round, int* stream_of) {
+int pack_first_fit_split(const int* lengths, int n, int n_first, int T, int round, int* pack_of) {
     int streams = 0;
     int* room = malloc((n > 0 ? n : 1) * sizeof *room);
     if (!room) fatal("out of memory packing %d samples", n);
@@ -24,7 +24,7 @@ int pack_first_fit_split(const int* lengths, int n, int n_first, int T, int roun
         while (s < streams && room[s] < lengths[i]) s++;
         if (s == streams) room[streams++] = T;
         room[s] -= lengths[i];
-        stream_of[i] = s;
+        pack_of[i] = s;
     }
     free(room);
     return streams;
@@ -56,7 +56,7 @@ void deal_samples(const int* cost, int n, int ranks, int* owner) {
     free(load);
 }
 
-void packed_stream_allocate(PackedStream* p, int T_max, int samples_max, int round) {
+void host_pack_allocate(HostPack* p, int T_max, int samples_max, int round) {
     memset(p, 0, sizeof *p);
     p->round = round;
     p->untrained = -1;
@@ -92,7 +92,7 @@ void packed_stream_allocate(PackedStream* p, int T_max, int samples_max, int rou
     }
 }
 
-void packed_stream_free(PackedStream* p) {
+void host_pack_free(HostPack* p) {
     free(p->block);
     free(p->count);
     memset(p, 0, sizeof *p);
@@ -100,7 +100,7 @@ void packed_stream_free(PackedStream* p) {
 
 // Stable counting sort of the stream's rows by key: order holds them by ascending key, equal keys in stream order; one
 // segment a key that occurs. The rows of `skipped` come last and belong to no segment.
-static int sort_segments(PackedStream* p, const int32_t* key, int keys, int skipped, int32_t* order, int32_t* start,
+static int sort_segments(HostPack* p, const int32_t* key, int keys, int skipped, int32_t* order, int32_t* start,
                          int32_t* row) {
     int32_t* at = p->count;
     memset(at, 0, (size_t)(keys + 1) * sizeof *at);
@@ -124,7 +124,7 @@ static int sort_segments(PackedStream* p, const int32_t* key, int keys, int skip
 
 // Rows [t, a multiple of `round`): token 0, in pieces that a model can read and that bear no loss. Returns the row
 // behind them.
-static int pad(PackedStream* p, int t, int max_positions) {
+static int pad(HostPack* p, int t, int max_positions) {
     int end = (t + p->round - 1) / p->round * p->round;
     for (int in_piece = 0; t < end; t++) {
         if (in_piece == 0) p->cu_seqlens[p->n_seq++] = t;
@@ -136,12 +136,11 @@ static int pad(PackedStream* p, int t, int max_positions) {
     return t;
 }
 
-void packed_stream_build(PackedStream* p, const PackSample* samples, int n, int vocab, int max_positions) {
-    packed_stream_build_split(p, samples, n, n, vocab, max_positions);
+void host_pack_build(HostPack* p, const PackSample* samples, int n, int vocab, int max_positions) {
+    host_pack_build_split(p, samples, n, n, vocab, max_positions);
 }
 
-void packed_stream_build_split(PackedStream* p, const PackSample* samples, int n, int n_first, int vocab,
-                               int max_positions) {
+void host_pack_build_split(HostPack* p, const PackSample* samples, int n, int n_first, int vocab, int max_positions) {
     assert(n <= p->samples_max && n_first <= n);
     int keys = vocab > max_positions ? vocab : max_positions;
     if (p->count_size < keys + 1) {

@@ -1,5 +1,5 @@
 /*
-Samples to packed streams: first-fit into streams of T tokens, and for each stream the host arrays that the kernels read
+Samples to packs: first-fit into streams of T tokens, and for each stream the host arrays that the kernels read
 (seal_kernels/kernels.h says what each means). Knows no device.
 */
 #ifndef SEAL_PACKING_H
@@ -41,29 +41,28 @@ typedef struct {
     void* block;     // all of the above in one allocation
     int32_t* count;  // scratch of the counting sort
     int count_size;
-} PackedStream;
+} HostPack;
 
-// First-fit in the given order: stream_of[i] is the stream of sample i. Returns the number of streams, −1 where a
+// First-fit in the given order: pack_of[i] is the stream of sample i. Returns the number of streams, −1 where a
 // sample is longer than T.
-int pack_first_fit(const int* lengths, int n, int T, int* stream_of);
+int pack_first_fit(const int* lengths, int n, int T, int* pack_of);
 // The same with two ranges a stream, samples [0, n_first) before the others: the second range begins at a multiple of
 // `round`.
-int pack_first_fit_split(const int* lengths, int n, int n_first, int T, int round, int* stream_of);
+int pack_first_fit_split(const int* lengths, int n, int n_first, int T, int round, int* pack_of);
 
 // Deals n samples to `ranks` such that all have about as much to do: the costliest first, each to whoever has least so
 // far (longest processing time first; no rank has more than the mean plus one sample). owner (n). The same costs give
 // the same deal everywhere.
 void deal_samples(const int* cost, int n, int ranks, int* owner);
 
-void packed_stream_allocate(PackedStream* p, int T_max, int samples_max, int round);
-void packed_stream_free(PackedStream* p);
+void host_pack_allocate(HostPack* p, int T_max, int samples_max, int round);
+void host_pack_free(HostPack* p);
 // Lays the samples end to end, positions restarting at each; the padding behind them (to a multiple of `round`) is
 // token 0 in pieces no longer than max_positions that bear no loss. vocab bounds the token ids, max_positions the
 // lengths: both are checked by whoever made the samples.
-void packed_stream_build(PackedStream* p, const PackSample* samples, int n, int vocab, int max_positions);
+void host_pack_build(HostPack* p, const PackSample* samples, int n, int vocab, int max_positions);
 // The same with samples [n_first, n) in a range of rows of their own, behind padding of the first.
-void packed_stream_build_split(PackedStream* p, const PackSample* samples, int n, int n_first, int vocab,
-                               int max_positions);
+void host_pack_build_split(HostPack* p, const PackSample* samples, int n, int n_first, int vocab, int max_positions);
 
 #ifdef __cplusplus
 }

@@ -64,7 +64,7 @@ static int tokens_that_fit(const ModelConfig* config, TrainerSettings settings, 
         if (fits) low = middle;
         else high = middle - 1;
     }
-    return (int)(low > longest ? low / STREAM_ROUND * STREAM_ROUND : longest);
+    return (int)(low > longest ? low / PACK_ROUND * PACK_ROUND : longest);
 }
 
 void run_settings(const TrainOptions* o, const ModelConfig* config, TrainerSettings* settings) {

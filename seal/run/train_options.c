@@ -121,7 +121,7 @@ static const OptionRow options[] = {
      "end after so many steps; 0: at the end of the epochs"},
     {"batch", OPTION_INT, AT(batch), "64", NULL, 1, 1048576, TRAINS | SELECT | CHECK, 0, "samples of a step"},
     {"tokens", OPTION_INT, AT(tokens), "0", "N|auto", 0, 16777216, TRAINS | SELECT | CHECK, 0,
-     "tokens of a packed stream; 0: --max-length; auto: what free device memory and a batch allow"},
+     "tokens of a pack; 0: --max-length; auto: what free device memory and a batch allow"},
     {"max-length", OPTION_INT, AT(max_length), "0", NULL, 0, 16777216, TRAINS | SELECT | CHECK, 0,
      "longest sample in tokens; 0: what the model can read"},
     {"head-rows", OPTION_INT, AT(head_rows), "1024", NULL, 8, 1048576, TRAINS | SELECT | CHECK, 0,
