@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The memory plans of two models of the paper as README shows them: `selector --dry-run` in bf16, GB by class. Nothing is allocated.
+# The memory plans of two models of the paper as docs/adapters.md shows them: `selector --dry-run` in bf16, GB by class. Nothing is allocated.
 #   dev/memory_table.sh        BUILD=build/cuda-bf16: the build of a GPU (its plans are the same)
 set -eu
 cd "$(dirname "$0")/.."

@@ -5,7 +5,7 @@
 #
 # --scale paper wants the environment of table1.sh. Under LoRA Algorithm 1 runs θ̂'s tokens in the same streams: 1.5 times Algorithm 2's time (1.75 at γ = 0), its memory and one adapter.
 #   two selectors, 1.6e19 FLOP: 12 h on one H200, 27 h on 4 × A6000; three fine-tunings, 6.6e18 FLOP: 4 h, 9 h; memory as in table1.sh: 19 GB with --recompute and 4096 tokens a stream, 73 GB without it at 16384.
-#   Pythia-2.8B in full: 60 GB for Algorithm 2, 99 GB for Algorithm 1 (README, Adapters).
+#   Pythia-2.8B in full: 60 GB for Algorithm 2, 99 GB for Algorithm 1 (docs/adapters.md).
 KNOBS=${KNOBS---entropy-family on --absent-family on} FAMILIES="any age" COSTS=1
 # shellcheck source=dev/reproduce/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# README against the programs it describes.
+# docs/options.md against the programs that it describes.
 dev/options.sh --check
