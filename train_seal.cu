@@ -24,8 +24,10 @@ gradients is seal/trainer.cu; what the kernels do is seal_kernels/kernels.h.
 #include "schedule.h"
 // defines: seal_step
 #include "seal_step.h"
-// defines: select_command, load_samples, check_sizes
+// defines: select_command
 #include "commands/select.h"
+// defines: load_samples, check_sizes
+#include "run/samples.h"
 // defines: SelectorFile, selection_order
 #include "commands/selection.h"
 // defines: TokenSet

@@ -11,8 +11,7 @@
 #include "base/random.h"
 // defines: run_settings, device_name
 #include "run/run.h"
-// defines: load_samples, check_sizes
-#include "commands/select.h"
+#include "run/samples.h"
 // defines: Selector, selector_plan
 #include "selector.h"
 // defines: TokenSet

@@ -11,8 +11,7 @@
 #include "run/journal.h"
 // defines: Progress
 #include "base/log.h"
-// defines: check_sizes
-#include "commands/select.h"
+#include "run/samples.h"
 // defines: TextEncoder
 #include "rows/tokens.h"
 // defines: Tokenizer, TokenStream

@@ -14,8 +14,7 @@
 #include "peft.h"
 // defines: random_bits
 #include "base/random.h"
-// defines: check_sizes
-#include "commands/select.h"
+#include "run/samples.h"
 // defines: Tokenizer, chat_render
 #include "tokenizer.h"
 // defines: Trainer

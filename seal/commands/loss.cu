@@ -9,8 +9,7 @@
 #include "commands/loss.h"
 // defines: peft_settings (peft_config.h)
 #include "peft.h"
-// defines: check_sizes
-#include "commands/select.h"
+#include "run/samples.h"
 
 // ---------------------------------------------------------------------------------------------------
 // the journal: a line a batch of samples, so that a run that goes on packs what is left as the first one would have

@@ -14,61 +14,11 @@
 #include "commands/loss.h"
 // defines: run_settings
 #include "run/run.h"
-// defines: ranks_barrier
-#include "base/ranks.h"
+#include "run/samples.h"
 #include "commands/select.h"
 // defines: SelectionMethod, SelectorFile, selection_write
 #include "commands/selection.h"
 #include "trainer.h"
-
-void check_sizes(const ModelConfig* c) {
-    if (!attention_head_size_served(c->HS))
-        fatal(
-            "head size %d (width %d, %d heads) has no attention kernel here; served are 32, 64, 80, 96, 128 and, where "
-            "a block may have 132 KiB of shared memory (A100, H100), 256",
-            c->HS, c->C, c->NH);
-    int most = c->norm == NORM_RMSNORM ? rmsnorm_most_width() : layernorm_most_width();
-    if (c->C > most) fatal("width %d: served are up to %d", c->C, most);
-}
-
-// ---------------------------------------------------------------------------------------------------
-// data with prompts and responses
-
-static TokenOptions token_options(const TrainOptions* o, const ModelConfig* config, const char* cache) {
-    TokenOptions t = {};
-    t.rows.prompt_template = o->prompt_template;
-    t.rows.prompt_field = o->prompt_field;
-    t.rows.response_field = o->response_field;
-    t.max_length = o->max_length ? (int)o->max_length : config->longest;
-    t.vocab = config->V;
-    t.compat = o->compat;
-    t.quiet = o->quiet;
-    t.cache = cache;
-    return t;
-}
-
-// Tokenises a list of files; the cache lies next to the run under `kind`.
-void load_samples(TokenSet* set, const StringList* files, const char* kind, const char* run, const TrainOptions* o,
-                  const ModelConfig* config, char tokenizer_digest[65], AtomicFile* left_out) {
-    char cache[4200];
-    TextEncoder encoder;
-    if (run) {
-        snprintf(cache, sizeof cache, "%s/%s.tokens.safetensors", run, kind);
-        directory_make(run);
-    }
-    TokenOptions options = token_options(o, config, run ? cache : NULL);
-    options.left_out = left_out;
-    text_encoder_open(&encoder, o->model, config->eos_id);
-    if (ranks_rank()) ranks_barrier();  // rank 0 tokenises and leaves the cache, the others read it
-    tokens_load(set, files, &encoder, &options);
-    if (!ranks_rank()) ranks_barrier();
-    if (tokenizer_digest) snprintf(tokenizer_digest, 65, "%s", encoder.digest);
-    text_encoder_close(&encoder);
-    if (!o->quiet) tokens_print(set, kind, stdout);
-}
-
-// ---------------------------------------------------------------------------------------------------
-// select: the filtered data, for any trainer
 
 #define EXPLAINED 10  // rows from either end that --explain shows
 

@@ -1,17 +1,9 @@
-/* `train_seal select`, and what it shares with the training commands: reading rows as samples. */
+/* `train_seal select`: the rows worth keeping, byte for byte, for any trainer. */
 #ifndef SEAL_SELECT_H
 #define SEAL_SELECT_H
 
-#include "model_config.h"
-#include "rows/tokens.h"
 #include "run/train_options.h"
 
-void check_sizes(const ModelConfig* c);  // fatal where no kernel serves the heads or the width
-// Tokenises a list of files as the options say, with the tokenizer of --model. The cache lies in `run` under `kind`
-// (run NULL: none). tokenizer_digest may be NULL, and so may left_out, which without a cache gets a line for every row
-// that is left out.
-void load_samples(TokenSet* set, const StringList* files, const char* kind, const char* run, const TrainOptions* o,
-                  const ModelConfig* config, char tokenizer_digest[65], AtomicFile* left_out);
 int select_command(const TrainOptions* o);
 
 #endif

@@ -10,8 +10,7 @@
 // defines: ranks_rank, ranks_count, ranks_share
 #include "base/ranks.h"
 #include "run/run.h"
-// defines: check_sizes
-#include "commands/select.h"
+#include "run/samples.h"
 
 #define AUTO_TOKENS_MOST (1 << 18)  // of --tokens auto: GEMMs gain nothing beyond
 

@@ -1,0 +1,16 @@
+/* Rows of files to samples: what every command that reads prompts and responses shares. */
+#ifndef SEAL_SAMPLES_H
+#define SEAL_SAMPLES_H
+
+#include "model_config.h"
+#include "rows/tokens.h"
+#include "run/train_options.h"
+
+void check_sizes(const ModelConfig* c);  // fatal where no kernel serves the heads or the width
+// Tokenises a list of files as the options say, with the tokenizer of --model. The cache lies in `run` under `kind`
+// (run NULL: none). tokenizer_digest may be NULL, and so may left_out, which without a cache gets a line for every row
+// that is left out.
+void load_samples(TokenSet* set, const StringList* files, const char* kind, const char* run, const TrainOptions* o,
+                  const ModelConfig* config, char tokenizer_digest[65], AtomicFile* left_out);
+
+#endif
