@@ -1,12 +1,13 @@
 # The SEAL trainer. `make` builds train_seal, eval_seal, tokenize, world and mix: for the GPU where nvcc and a GPU are found, for the CPU otherwise.
 #   make CPU=1 | CUDA=1          force the build        make PRECISION=fp32|bf16     the type of weights and activations (default: fp32 on a CPU, bf16 on a GPU)
-#   make demo SEED=1             the whole of SEAL on the synthetic world (data/); table on the terminal, report in out/demo
+#   make demo SEED=1             installs what is missing, then runs the whole of SEAL on the synthetic world (data/); table on the terminal, report in out/demo
 #   make test                    every test that needs no GPU (installs what is missing); last line: N passed, N failed
 #   make test-sanitize           the kernels under ASan+UBSan and TSan, in several thread orders; whole programs, a sample
 #   make test-fuzz               ten seconds of fuzzing for every reader of files (clang)
 #   make check-nvcc              sm_80 and sm_90 compile without warnings and register spills
 #   make test-gpu, make bench    the same tests on a GPU; the ladders of dev/kernels with GB/s and TFLOP/s
-#   make deps                    installs missing Debian packages        make info     what was found on this machine
+#   make deps                    installs missing Debian packages with apt-get (INSTALL=no: only names them), as `make demo` and `make test` do first
+#   make info                    what was found on this machine        make WERROR=1   warnings are errors, as in CI
 
 SHELL := /bin/bash
 comma := ,
@@ -20,8 +21,8 @@ CUDA_HOME ?= /usr/local/cuda
 NVCC := $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc 2>/dev/null))
 GPU_CC := $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | grep -E '^[0-9]+\.[0-9]+$$' | head -1 | tr -d .)
 PKG_CONFIG ?= pkg-config
-has_package = $(shell $(PKG_CONFIG) --exists $(1) 2>/dev/null && echo yes)
-has_header = $(shell printf '\#include <%s>\n' $(1) | $(CC) -E -x c $(2) - >/dev/null 2>&1 && echo yes)
+# What is needed and how it is found is dev/deps.sh's table; it probes with the same compilers.
+DEPS = CC='$(CC)' CXX='$(CXX)' PKG_CONFIG='$(PKG_CONFIG)' dev/deps.sh
 
 ifeq ($(CPU),1)
   BACKEND := cpu
@@ -45,17 +46,23 @@ BUILD := build/$(BACKEND)-$(PRECISION)$(if $(SANITIZE),-$(SANITIZE))
 Q := $(if $(V),,@)
 
 # ---- compilers and flags -----------------------------------------------------------------------------------------------------------------------
-CC := gcc
-CXX := g++
+# gcc unless the command line or the environment names another: make's own default is cc.
+ifneq ($(filter default undefined,$(origin CC)),)
+  CC := gcc
+endif
+ifneq ($(filter default undefined,$(origin CXX)),)
+  CXX := g++
+endif
+export CC CXX PKG_CONFIG
 WARN := -Wall -Wextra
 INCLUDES := -Iseal_kernels -Iseal -Itokenizer -Idata -Idev/test -Idev/kernels
 PRECISION_FLAG := $(if $(filter bf16,$(PRECISION)),-DPRECISION_BF16)
 # Never -ffast-math: it would remove the NaN poison of dev/cpu and the NaN detection of the trainer.
 OPT ?= $(if $(SANITIZE),-O2 -Wno-psabi -Wno-maybe-uninitialized $(SANITIZE_FLAGS),-O3) -march=native -fno-math-errno -fno-trapping-math
-# Warnings are errors here and in CI; WERROR= turns that off for a compiler newer than the ones tried.
-WERROR ?= -Werror
-CFLAGS := -std=c11 -D_GNU_SOURCE $(OPT) -g $(WARN) $(WERROR) -MMD -MP
-CXXFLAGS := -std=c++17 $(OPT) -g $(WARN) $(WERROR) -MMD -MP
+# WERROR=1: warnings are errors, as in CI. A user's compiler may be newer than any that was tried.
+FATAL := $(if $(filter 1,$(WERROR)),-Werror)
+CFLAGS := -std=c11 -D_GNU_SOURCE $(OPT) -g $(WARN) $(FATAL) -MMD -MP
+CXXFLAGS := -std=c++17 $(OPT) -g $(WARN) $(FATAL) -MMD -MP
 # Where pkg-config knows a library (PKG_CONFIG_PATH leads to copies outside the system's folders) its flags are taken, else the usual name.
 package_flags = $(or $(shell $(PKG_CONFIG) --$(2) $(1) 2>/dev/null),$(3))
 PACKAGES := libcjson libcrypto zlib libpcre2-8 libutf8proc
@@ -85,7 +92,7 @@ ifeq ($(BACKEND),cpu)
 else
   ARCHS := $(if $(GPU_CC),$(GPU_CC),80 90)
   # Code for each, and PTX of the last, which the driver makes code of for GPUs that came later.
-  CU := $(NVCC) -std=c++17 -O3 -g -lineinfo -Xcompiler -Wall,-Wextra,-Wno-unused-parameter -Werror all-warnings -MMD -MP \
+  CU := $(NVCC) -std=c++17 -O3 -g -lineinfo -Xcompiler -Wall,-Wextra,-Wno-unused-parameter $(if $(FATAL),-Werror all-warnings) -MMD -MP \
         $(foreach a,$(ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_$(lastword $(ARCHS)),code=compute_$(lastword $(ARCHS))
   # A toolkit outside the system's list of libraries is found again when a program starts.
   LINK := $(NVCC) -Xcompiler -Wall -Xlinker -rpath,$(abspath $(dir $(NVCC))../lib64)
@@ -117,7 +124,7 @@ HOST_TESTS := $(patsubst %.c,%,$(wildcard dev/test/test_*.c))
 SCRIPT_TESTS := $(wildcard dev/test/test_*.sh)
 SHIM_TESTS := $(wildcard dev/cpu/test_*.sh)
 
-.PHONY: all info deps demo test test-build test-sanitize test-fuzz test-gpu check-nvcc bench clean
+.PHONY: all info requirements deps demo test test-build test-sanitize test-fuzz test-gpu check-nvcc bench clean
 all: info $(addprefix $(BUILD)/,$(PROGRAMS))
 	@for p in $(PROGRAMS); do ln -sf $(BUILD)/$$p $$p; done
 
@@ -130,19 +137,14 @@ info:
 	$(call tick,GPU $(if $(GPU_CC),(compute capability $(GPU_CC))),$(GPU_CC),nvidia-smi names none; kernels run on the CPU)
 	$(call tick,cuBLASLt,$(wildcard $(CUDA_HOME)/include/cublasLt.h),comes with the CUDA Toolkit; the CPU build uses OpenBLAS)
 	$(call tick,NCCL,$(NCCL),apt-get install libnccl-dev or set NCCL_HOME; a GPU build without it is for one GPU (a CPU build needs none))
-	$(call tick,MPI,$(MPI_FLAGS),apt-get install libopenmpi-dev; without it the build is for one rank)
-	$(call tick,OpenBLAS,$(or $(call has_package,openblas),$(call has_header,openblas_config.h)),apt-get install libopenblas-dev; the GEMMs of the CPU build)
-	$(call tick,PCRE2,$(call has_package,libpcre2-8),apt-get install libpcre2-dev)
-	$(call tick,utf8proc,$(call has_package,libutf8proc),apt-get install libutf8proc-dev)
-	$(call tick,cJSON,$(call has_package,libcjson),apt-get install libcjson-dev)
-	$(call tick,zlib,$(call has_package,zlib),apt-get install zlib1g-dev)
-	$(call tick,libcrypto,$(call has_package,libcrypto),apt-get install libssl-dev)
-	$(call tick,stb_ds,$(call has_header,stb/stb_ds.h),apt-get install libstb-dev)
-	$(call tick,cmocka,$(call has_package,cmocka),apt-get install libcmocka-dev; tests only)
-	$(call tick,gnuplot,$(shell command -v gnuplot 2>/dev/null),apt-get install gnuplot-nox; pictures only)
+	@$(DEPS) --list
+
+# Before anything is compiled: one block that names all that is missing and the command that installs it.
+requirements: $(if $(filter all,$(or $(MAKECMDGOALS),all)),info)
+	@$(DEPS) --need build $(if $(filter cpu,$(BACKEND)),cpu) $(if $(filter test-build,$(MAKECMDGOALS)),tests)
 
 deps:
-	@dev/deps.sh
+	@$(DEPS)
 
 # OUT=folder (out/demo). What a stage does is in data/demo.sh.
 SEED ?= 1
@@ -151,13 +153,13 @@ demo: deps
 	@BUILD=$(BUILD) SEED=$(SEED) data/demo.sh
 
 # ---- rules -------------------------------------------------------------------------------------------------------------------------------------
-$(BUILD)/%.cu.o: %.cu
+$(BUILD)/%.cu.o: %.cu | requirements
 	@mkdir -p $(@D); echo "  $(BUILD) $<"
 	$(Q)$(CU) $(PRECISION_FLAG) $(INCLUDES) -c $< -o $@
-$(BUILD)/%.cpp.o: %.cpp
+$(BUILD)/%.cpp.o: %.cpp | requirements
 	@mkdir -p $(@D); echo "  $(BUILD) $<"
 	$(Q)$(CXX) $(CXXFLAGS) $(PRECISION_FLAG) -Idev/cpu/include $(INCLUDES) -c $< -o $@
-$(BUILD)/%.c.o: %.c
+$(BUILD)/%.c.o: %.c | requirements
 	@mkdir -p $(@D); echo "  $(BUILD) $<"
 	$(Q)$(CC) $(CFLAGS) $(INCLUDES) -c $< -o $@
 

@@ -1,43 +1,106 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that the build and the tests need and this machine lacks; says nothing where all are there.
-# Without root, sudo or apt-get it names them and lets the build try: PKG_CONFIG_PATH and CPATH may lead to copies elsewhere.
+# What the build and the tests need beyond a POSIX system: one table, which the Makefile's list, its stop before compiling
+# and `make deps` are read from.
+#   deps.sh                    installs the Debian packages that are missing (apt-get, as root or through sudo); says nothing
+#                              where all are there. INSTALL=no, or no root, sudo or apt-get: names them instead.
+#   deps.sh --list             a tick or a cross for each row
+#   deps.sh --need USE…        nothing where all that USE needs is there; else one block that names all of it, and status 2
+# USE: build (every program), cpu (the CPU build), tests, ranks (several processes), pictures. Only what `make` was asked
+# for stops it. CC, CXX, PKG_CONFIG, PKG_CONFIG_PATH, CPATH, LIBRARY_PATH are the build's own.
 set -u
-# package : how to see that it is there
-table='
-libopenblas-dev   package openblas
-libcjson-dev      header cjson/cJSON.h
-libpcre2-dev      header pcre2.h
-libutf8proc-dev   header utf8proc.h
-zlib1g-dev        header zlib.h
-libssl-dev        header openssl/sha.h
-libstb-dev        header stb/stb_ds.h
-libcmocka-dev     header cmocka.h
-libopenmpi-dev    command mpicc
-openmpi-bin       command mpirun
-gnuplot-nox       command gnuplot
-pkg-config        command pkg-config
-g++               command g++
-'
-missing=()
-while read -r package kind what; do
+CC=${CC:-gcc} CXX=${CXX:-g++} PKG_CONFIG=${PKG_CONFIG:-pkg-config}
+# Each probe can be asked alone, also for a thing that does not exist: dev/test/test_probes.sh.
+probe_program() { command -v "${1%% *}" >/dev/null 2>&1; }
+# `-include` and not a line on stdin: the names of headers must not pass through the quoting of two languages.
+preludes='-DPCRE2_CODE_UNIT_WIDTH=8 -include stdarg.h -include stddef.h -include stdint.h -include setjmp.h'
+probe_header() { $prober -E -x c $preludes -include "$1" /dev/null >/dev/null 2>&1; }
+# By pkg-config where that knows it, and either way by compiling against the header and linking: the flags are the Makefile's.
+probe_library() {
+    local name=${1%:*} least=${1#*:} header=$2 flags=$3 cflags=
+    if $PKG_CONFIG --exists "$name" 2>/dev/null; then
+        $PKG_CONFIG --atleast-version="$least" "$name" || { found="found $($PKG_CONFIG --modversion "$name")"; return 1; }
+        cflags=$($PKG_CONFIG --cflags "$name") flags=$($PKG_CONFIG --libs "$name")
+    fi
+    echo 'int main(void) { return 0; }' >"$scratch/probe.c"
+    $prober $cflags $preludes -include "$header" "$scratch/probe.c" -o "$scratch/probe" $flags >/dev/null 2>&1
+}
+# Where the compiler itself is missing another one finds the libraries, and where there is none their files do.
+prober=
+for compiler in "$CC" gcc cc clang; do probe_program "$compiler" && { prober=$compiler; break; }; done
+if [ -z "$prober" ]; then
+    probe_header() { compgen -G "/usr/include/$1" >/dev/null || compgen -G "/usr/include/*-linux-gnu*/$1" >/dev/null; }
+    probe_library() { probe_header "$2"; }
+fi
+# Debian names the packages of further compilers after the programs.
+compiler_package() { case $(basename "${1%% *}") in cc) echo gcc ;; c++) echo g++ ;; clang++*) basename "${1%% *}" | sed s/++// ;; *) basename "${1%% *}" ;; esac; }
+scratch=$(mktemp -d) || exit 2
+trap 'rm -rf "$scratch"' EXIT
+
+# package          use       name        how to see that it is there
+table="
+$(compiler_package "$CC")                build     C           program  $CC
+$(compiler_package "$CXX")                build     C++         program  $CXX
+libpcre2-dev       build     PCRE2       library  libpcre2-8:10.36  pcre2.h  -lpcre2-8
+libutf8proc-dev    build     utf8proc    library  libutf8proc:2.5  utf8proc.h  -lutf8proc
+libcjson-dev       build     cJSON       library  libcjson:1.7.10  cjson/cJSON.h  -lcjson
+zlib1g-dev         build     zlib        library  zlib:1.2  zlib.h  -lz
+libssl-dev         build     libcrypto   library  libcrypto:1.1.1  openssl/evp.h  -lcrypto
+libstb-dev         build     stb_ds      header   stb/stb_ds.h
+libopenblas-dev    cpu       OpenBLAS    library  openblas:0.3  cblas.h  -lopenblas
+libcmocka-dev      tests     cmocka      library  cmocka:1.1  cmocka.h  -lcmocka
+libopenmpi-dev     ranks     MPI         program  mpicc
+openmpi-bin        ranks     mpirun      program  mpirun
+gnuplot-nox        pictures  gnuplot     program  gnuplot
+pkg-config         finding   pkg-config  program  $PKG_CONFIG
+"
+
+[ "${1:-}" = --probe ] && { kind=$2; shift 2; "probe_$kind" "$@"; exit; }  # one probe alone: for its test
+
+mode=${1:-} uses=" ${*:2} "
+missing=() lines=()
+while read -r package use name kind what; do
     [ -n "$package" ] || continue
-    case $kind in
-        header) printf '#define PCRE2_CODE_UNIT_WIDTH 8\n#include <stdarg.h>\n#include <stddef.h>\n#include <stdint.h>\n#include <setjmp.h>\n#include <%s>\n' "$what" |
-                    gcc -E -x c - -I/usr/include/"$(gcc -dumpmachine 2>/dev/null)" >/dev/null 2>&1 || missing+=("$package") ;;
-        package) pkg-config --exists "$what" 2>/dev/null || missing+=("$package") ;;   # cblas.h may be another library's
-        command) command -v "$what" >/dev/null 2>&1 || missing+=("$package") ;;
+    [ "$mode" != --need ] || [[ $uses == *" $use "* ]] || continue
+    found='' label=$name
+    [ "$kind" = library ] && { least=${what%% *}; label="$name ${least#*:} or newer"; }
+    [ "$kind" = program ] && label="$name ($what)"
+    if "probe_$kind" $what; then
+        [ "$mode" = --list ] && echo "  ✓ $name"
+        continue
+    fi
+    [[ " ${missing[*]-} " == *" $package "* ]] || missing+=("$package")  # clang is C and C++
+    lines+=("$label${found:+, $found}")
+    case $use in
+        cpu) why="; the GEMMs of the CPU build" ;;
+        tests) why="; tests only" ;;
+        ranks) why="; without it the build is for one process" ;;
+        pictures) why="; pictures only" ;;
+        finding) why="; without it only the system's own folders are searched" ;;
+        *) why= ;;
     esac
+    [ "$mode" = --list ] && echo "  ✗ $name${found:+: $found}: apt-get install $package$why"
 done <<<"$table"
+[ "$mode" = --list ] && exit 0
 [ ${#missing[@]} -eq 0 ] && exit 0
 
-if command -v apt-get >/dev/null 2>&1; then
-    sudo=''
+command_line="apt-get install ${missing[*]}"
+if [ "$mode" = --need ]; then
+    {
+        echo "missing, so nothing was compiled:"
+        printf '    %s\n' "${lines[@]}"
+        echo "On Debian and Ubuntu: $([ "$(id -u)" -eq 0 ] || echo 'sudo ')$command_line"
+        echo "Other systems, and machines where you are not root: docs/install.md (PKG_CONFIG_PATH, CPATH and LIBRARY_PATH are honoured)"
+    } >&2
+    exit 2
+fi
+if [ "${INSTALL:-yes}" != no ] && command -v apt-get >/dev/null 2>&1; then
+    sudo=
     if [ "$(id -u)" -ne 0 ]; then sudo=$(command -v sudo || true); fi
     if [ "$(id -u)" -eq 0 ] || [ -n "$sudo" ]; then
-        echo "installing: ${missing[*]}"
+        echo "this installs Debian packages (INSTALL=no: it does not): ${sudo:+sudo }$command_line"
         $sudo apt-get update -qq && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null && exit 0
         echo "apt-get could not install: ${missing[*]}" >&2
         exit 2
     fi
 fi
-echo "missing: ${missing[*]} (Debian's names); install them, or set PKG_CONFIG_PATH and CPATH to where they are" >&2
+echo "missing: ${missing[*]} (Debian's names, as root: $command_line); other systems: docs/install.md" >&2

@@ -195,7 +195,7 @@ static __global__ void __launch_bounds__(block_threads<HS>(HS))
     float scale_log2 = args.scale * LOG2E;  // softmax in powers of two: one multiplication less an element
 
     load_transposed<HS>(qT, args.qkv + first_row * args.ldq + block.head * HS, args.ldq, n_q);
-    Rows m = rows_fill(-INFINITY), l = rows_fill(0.0f), acc[COLS], s[COLS];
+    Rows m = rows_fill(-INFINITY), l = rows_fill(0.0f), acc[COLS], s[COLS] = {};
     zero_tile(acc);
     for (int k0 = 0; k0 < row0 + n_q; k0 += SPAN) {
         int n_k = min(SPAN, block.length - k0);

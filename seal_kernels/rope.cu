@@ -57,7 +57,7 @@ static __global__ void rope_narrow_kernel(floatX* qkv, const int* positions, con
     floatX* p = qkv + (size_t)t * ld + first * HS + pair;
     const float* turn = cos_sin + ((size_t)positions[t] * half + pair) * 2;
     float c = turn[0], s = sign * turn[1];
-    floatX x[HEADS], y[HEADS];
+    floatX x[HEADS] = {}, y[HEADS] = {};
     UNROLL for (int h = 0; h < HEADS; h++) {
         if (h >= n) continue;
         x[h] = p[h * HS];

@@ -21,13 +21,13 @@ dev/cpu/README.md.
 // ---------------------------------------------------------------------------------------------------
 // language
 
+// No word here that a C++ library uses between the parentheses of an __attribute__, as libstdc++ does __noinline__;
+// __restrict__ is the compilers' own (test_headers.sh).
 #define __global__
 #define __device__
 #define __host__
 #define __constant__ static
 #define __forceinline__ inline __attribute__((always_inline))
-#define __noinline__ __attribute__((noinline))
-#define __restrict__ __restrict
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
 #define UNROLL _Pragma("GCC unroll 16")
