@@ -90,7 +90,7 @@ static void check_tensor(const ModelLayout* layout, const FileTensor* f, const S
     int64_t shape[2];
     int n = file_shape(layout, f, shape);
     if (s->dtype != ST_F32 && s->dtype != ST_F16 && s->dtype != ST_BF16)
-        fatal("%s: tensor %s is %s, want F32, F16 or BF16", file->file.path, s->name, st_dtype_name(s->dtype));
+        fatal("%s: tensor %s is %s; expected F32, F16 or BF16", file->file.path, s->name, st_dtype_name(s->dtype));
     if (s->n_dims == n && s->shape[0] == shape[0] && (n == 1 || s->shape[1] == shape[1])) return;
     char found[128] = "", wanted[64];
     for (int d = 0; d < s->n_dims; d++)

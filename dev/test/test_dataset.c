@@ -245,15 +245,15 @@ static void test_refusals(void) {
           "an unknown format is refused");
     check(refuses(read_all, put("cut.json", "[{\"prompt\":\"a\""), "cut.json:1: the file ends inside row 0"),
           "an array cut off is refused");
-    check(refuses(read_all, put("brace.json", "[{\"a\":1}}]"), "closing brace too many"),
+    check(refuses(read_all, put("brace.json", "[{\"a\":1}}]"), "unmatched closing brace"),
           "a closing brace too many is refused");
-    check(refuses(read_all, put("behind.json", "[{\"a\":1}] x"), "behind the end of the array"),
+    check(refuses(read_all, put("behind.json", "[{\"a\":1}] x"), "after the end of the array"),
           "text behind the array is refused");
     check(refuses(read_all, put("text.json", "hello"), "is an array of records"),
           "a .json that is no array is refused");
     check(refuses(read_all, put("quote.csv", "a,b\n1,\"2\n3,4\n"), "quote.csv:2: the file ends inside a quoted field"),
           "a quote never closed is refused");
-    check(refuses(read_all, put("empty.csv", ""), "want a header"), "a csv without header is refused");
+    check(refuses(read_all, put("empty.csv", ""), "expected a header"), "a csv without header is refused");
     size_t length;
     char* gz = file_read(
         put_gz(
@@ -264,12 +264,12 @@ static void test_refusals(void) {
     check(refuses(read_all, in_directory("cut.jsonl.gz"), "cut off"), "a .gz cut off is refused");
     gz[length / 2] ^= 0x55;
     file_write(in_directory("bad.jsonl.gz"), gz, length);
-    check(refuses(read_all, in_directory("bad.jsonl.gz"), "bad.jsonl.gz: cannot be read behind byte"),
+    check(refuses(read_all, in_directory("bad.jsonl.gz"), "bad.jsonl.gz: cannot be read after byte"),
           "a damaged .gz is refused");
     free(gz);
     check(refuses(check_options, &(RowOptions){.prompt_template = "Human: "}, "{prompt}"),
           "a template without {prompt} is refused");
-    check(refuses(check_options, &(RowOptions){.prompt_field = "{a"}, "opens no {field}"),
+    check(refuses(check_options, &(RowOptions){.prompt_field = "{a"}, "unmatched '{' at character 1; write {field}"),
           "an open brace in a field template is refused");
 }
 

@@ -46,7 +46,7 @@ refuse "another batch with its journal" "other options, data or weights" "${loss
 sed -i 10d stopped.jsonl.partial  # as a batch leaves none whose losses were not finite
 expect "it goes on before a batch that is missing" "${loss[@]}" --batch 1 --out stopped.jsonl --resume
 truth "to the same bytes" bash -c 'cmp whole.jsonl stopped.jsonl && cmp whole.txt out && test ! -e stopped.jsonl.partial'
-refuse "--resume where nothing is written" "loss: --resume does nothing without --out" "${loss[@]}" --resume
+refuse "--resume where nothing is written" "loss: --resume has no effect without --out" "${loss[@]}" --resume
 refuse "a length the model cannot read" "--max-length" "$eval_seal" loss --model run/model --data rows.jsonl --max-length 25
 
 # a judge that was taught to prefer good to bad, and to call bad unsafe; its words are tokens with a blank before them and, others that it never learned, without one
@@ -115,8 +115,8 @@ refuse "fewer outputs" "has 4 outputs, fewer.json has 3" "$eval_seal" judge --ju
 refuse "words that are no single tokens" "is not one token" "${judge[@]}" --words 'm,a b' --out x.json
 expect "the question that comes with the program is found from any folder" "$eval_seal" judge --judge jrun/model --outputs ours.json --baseline theirs.json --out long.json
 truth "and is longer than this judge reads" grep -q "questions longer than the 16 tokens" out
-refuse "a guard beside a baseline" "judge: --baseline does nothing beside --guard" "${judge[@]}" --guard --out x.json
-refuse "words beside a guard" "judge: --words does nothing beside --guard" "$eval_seal" judge --judge jrun/model --guard --words a,b --outputs ours.json --out x.json
+refuse "a guard beside a baseline" "judge: --baseline has no effect together with --guard" "${judge[@]}" --guard --out x.json
+refuse "words beside a guard" "judge: --words has no effect together with --guard" "$eval_seal" judge --judge jrun/model --guard --words a,b --outputs ours.json --out x.json
 expect "the judge's memory plan" "${judge[@]}" --dry-run --out dry.json
 truth "names classes and writes nothing" bash -c 'grep -q "weights" out && test ! -e dry.json'
 expect "the memory plan of losses" "$eval_seal" loss --model run/model --data rows.jsonl --dry-run --out dry.jsonl

@@ -63,7 +63,7 @@ truth "is counted" grep -q "17 prompts (1 longer than the model reads: empty)" o
 truth "and keeps its place" bash -c 'tail -2 mixed.json | grep -q "\"output\":\"\"" && test "$(grep -c instruction mixed.json)" -eq 17'
 echo '{"prompt":""}' >empty.jsonl
 refuse "an empty prompt" "empty.jsonl:1" "$eval_seal" generate --model run/model --prompts empty.jsonl --greedy --out x.json --quiet
-refuse "a temperature that greedy decoding has no use for" "generate: --temperature does nothing beside --greedy" "$eval_seal" generate --model run/model --prompts rows.jsonl --greedy --temperature 0.7 --out x.json
+refuse "a temperature that greedy decoding has no use for" "generate: --temperature has no effect together with --greedy" "$eval_seal" generate --model run/model --prompts rows.jsonl --greedy --temperature 0.7 --out x.json
 expect "the memory plan" "${generate[@]}" --dry-run --out dry.json
 truth "names classes and writes nothing" bash -c 'grep -q "cache" out && test ! -e dry.json && test ! -e dry.json.partial'
 refuse "a missing model" "nowhere" "$eval_seal" generate --model nowhere --prompts rows.jsonl --greedy --out x.json

@@ -180,7 +180,7 @@ static void test_safetensors(void) {
     truncate(path, 150);
     check(refuses(open_safetensors, path, "truncated"), "a truncated file is refused");
     truncate(path, 5);
-    check(refuses(open_safetensors, path, "no safetensors file"), "five bytes are refused");
+    check(refuses(open_safetensors, path, "safetensors file"), "five bytes are refused");
     static const struct {
         const char *name, *header;
         size_t data;
@@ -188,21 +188,21 @@ static void test_safetensors(void) {
     } bad[] = {
         {"an offset past the end", "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", 12, "a"},
         {"a shape that disagrees", "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,12]}}", 12,
-         "12 bytes where its shape wants 8"},
+         "12 bytes but its shape needs 8"},
         {"overlapping tensors",
          "{\"a\":{\"dtype\":\"U8\",\"shape\":[8],\"data_offsets\":[0,8]},\"b\":{\"dtype\":\"U8\",\"shape\":[8],\"data_"
          "offsets\":[4,12]}}",
          12, "overlap"},
         {"an unknown dtype", "{\"a\":{\"dtype\":\"F7\",\"shape\":[1],\"data_offsets\":[0,1]}}", 12, "unknown dtype"},
         {"a negative shape", "{\"a\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,4]}}", 12,
-         "no whole number"},
+         "not a whole number"},
         {"a huge shape",
          "{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296,4294967296],\"data_offsets\":[0,4]}}", 12,
          "larger than the file"},
         {"a doubled name",
          "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_"
          "offsets\":[1,2]}}",
-         12, "twice"},
+         12, "duplicate"},
         {"a header that is no object", "[1,2,3]", 12, "not a JSON object"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -261,9 +261,8 @@ static void test_files(void) {
     char command[256];
     snprintf(command, sizeof command, "ls %s | grep -c tmp > /dev/null", directory);
     check(system(command) != 0, "no temporary file stays behind");
-    check(
-        refuses(read_what_was_cut, in_directory("cut"), "cut: was made shorter, or its disk failed, while it was read"),
-        "a file that is made shorter while it is mapped ends the program with a line");
+    check(refuses(read_what_was_cut, in_directory("cut"), "cut: became shorter, or its disk failed, while it was read"),
+          "a file that is made shorter while it is mapped ends the program with a line");
     check(system(command) != 0, "and what it had begun to write goes with it");
     check(refuses(write_unwritable, in_directory("absent/file"), "cannot be written"), "an unwritable path is refused");
     check(refuses(probe, "/proc/nowhere", "/proc/nowhere"), "a directory that cannot be made is found before training");
@@ -364,11 +363,11 @@ static void test_options(void) {
     static const struct {
         const char *words, *expected;
     } bad[] = {
-        {"run --word w --number 12x", "want a whole number"},
-        {"run --word w --number 101", "want 1 to 100"},
-        {"run --word w --rate nan", "want a number"},
-        {"run --word w --rate 2", "want 0 to 1"},
-        {"run --word w --kind huge", "want one of big|small"},
+        {"run --word w --number 12x", "expected a whole number"},
+        {"run --word w --number 101", "expected 1 to 100"},
+        {"run --word w --rate nan", "expected a number"},
+        {"run --word w --rate 2", "expected 0 to 1"},
+        {"run --word w --kind huge", "expected one of big|small"},
         {"run --word w --numbr 3", "did you mean --number?"},
         {"run --word", "wants a value"},
         {"run --word --flag", "wants a value"},
@@ -378,7 +377,7 @@ static void test_options(void) {
         {"run --word w stray", "unexpected \"stray\""},
         {"rum --word w", "did you mean run?"},
         {"run --word w --flag=on", "takes no value"},
-        {"run --word w --toggle maybe", "want on or off"},
+        {"run --word w --toggle maybe", "expected on or off"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         check(refuses(parse_and_drop, bad[i].words, bad[i].expected), "options: \"%s\" is refused", bad[i].words);

@@ -35,7 +35,7 @@ kept tune.jsonl tok/tokenizer.json
 refuse "a selection over its data" "it would be overwritten" "${select[@]}" --out tune.jsonl
 refuse "scores over the data" "it would be overwritten" "${select[@]}" --scores tune.jsonl --out x.jsonl
 cp tune.jsonl target.jsonl; kept tune.jsonl target.jsonl
-refuse "scores over a target" "target.jsonl: is target.jsonl, which is read" "$train_seal" select --method dsir --tune tune.jsonl --target target.jsonl --scores target.jsonl --out x.jsonl
+refuse "scores over a target" "target.jsonl: is target.jsonl, which this command reads" "$train_seal" select --method dsir --tune tune.jsonl --target target.jsonl --scores target.jsonl --out x.jsonl
 refuse "scores and rows in one file" "x.jsonl: is both --out and --scores" "${select[@]}" --scores x.jsonl --out x.jsonl
 refuse "by another name too" "is both --out and --scores" "${select[@]}" --scores ./x.jsonl --out x.jsonl
 refuse "answers over the prompts" "it would be overwritten" "$eval_seal" generate --model base --prompts target.jsonl --greedy --out target.jsonl --quiet
@@ -48,9 +48,9 @@ unharmed "the template"
 expect "a run" "${sft[@]}" --model base --out run
 mkdir run2 && cp -r base run2/model
 kept run/model/model.safetensors run/log.jsonl run/summary.json
-refuse "a model trained in its own place" "run/model: is run/model, which is read" "${sft[@]}" --model run/model --out run
-refuse "by another name too" "which is read" "${sft[@]}" --model ./run/../run/model --out run
-refuse "with --resume too, where there is no checkpoint" "which is read" "${sft[@]}" --model run2/model --out run2 --resume
+refuse "a model trained in its own place" "run/model: is run/model, which this command reads" "${sft[@]}" --model run/model --out run
+refuse "by another name too" "which this command reads" "${sft[@]}" --model ./run/../run/model --out run
+refuse "with --resume too, where there is no checkpoint" "which this command reads" "${sft[@]}" --model run2/model --out run2 --resume
 refuse "a run of a model that is not there, in an old run's place" "typo" "${sft[@]}" --model typo --out run
 cp -r base short && truncate -s 50000 short/model.safetensors
 refuse "one of a model that is damaged" "truncated" "${sft[@]}" --model short --out run
@@ -60,14 +60,14 @@ unharmed "the run"
 "${sft[@]}" --model base --out run 2>err; status=$?
 truth "a run in an old one's place says so (status $status)" grep -q "held a run that had ended; this one takes its place" err
 expect "an adapter" "${sft[@]}" --model base --lora q,v --lora-rank 4 --out lora
-refuse "an adapter trained in its own place" "lora/adapter: is lora/adapter, which is read" "${sft[@]}" --model base --adapter lora/adapter --out lora
+refuse "an adapter trained in its own place" "lora/adapter: is lora/adapter, which this command reads" "${sft[@]}" --model base --adapter lora/adapter --out lora
 mkdir method && echo '{"refusal":1}' >method/scores.json && kept method/scores.json
 refuse "a table over its scores" "it would be overwritten" "$world" table method --out method/scores.json
 unharmed "the scores"
 
 # mixes
 echo "tune new all tune.jsonl" >recipe; kept tune.jsonl
-refuse "a mix over its source" "tune.jsonl, which is read" "$mix" build --recipe recipe --out . --quiet
+refuse "a mix over its source" "tune.jsonl, which this command reads" "$mix" build --recipe recipe --out . --quiet
 unharmed "the source"
 long=$(printf 'r%.0s' $(seq 64))
 printf '%s1 new all tune.jsonl\n%s2 new all tune.jsonl\n' "$long" "$long" >recipe
@@ -77,7 +77,7 @@ refuse "a role outside the folder" "without /" "$mix" build --recipe recipe --ou
 echo "tune.labels new all tune.jsonl" >recipe
 refuse "a role that would be another's labels" "without .labels" "$mix" build --recipe recipe --out mixed --quiet
 echo "tune new all tune.jsonl rows=0/4294967298" >recipe
-refuse "a remainder beyond the integers" "want a whole number from 1 to 2147483647" "$mix" build --recipe recipe --out mixed --quiet
+refuse "a remainder beyond the integers" "expected a whole number from 1 to 2147483647" "$mix" build --recipe recipe --out mixed --quiet
 
 # temporary files of processes that are gone are removed, others are not
 sleep 100 & other=$!

@@ -212,17 +212,17 @@ static void test_shards(void) {
     static const struct {
         const char *name, *json, *expected;
     } bad[] = {
-        {"an index that is none", "{\"weights\":1}", "no index of safetensors files"},
-        {"an empty map", "{\"weight_map\":{}}", "no index of safetensors files"},
+        {"an index that is none", "{\"weights\":1}", "not an index of safetensors files"},
+        {"an empty map", "{\"weight_map\":{}}", "not an index of safetensors files"},
         {"a file outside the directory", "{\"weight_map\":{\"a\":\"../one.safetensors\"}}",
-         "no file of this directory"},
-        {"a hidden file", "{\"weight_map\":{\"a\":\"..\"}}", "no file of this directory"},
+         "not the name of a file in this directory"},
+        {"a hidden file", "{\"weight_map\":{\"a\":\"..\"}}", "not the name of a file in this directory"},
         {"a file that is not there", "{\"weight_map\":{\"a\":\"three.safetensors\"}}", "three.safetensors"},
         {"a tensor in another file", "{\"weight_map\":{\"a\":\"one.safetensors\",\"b\":\"one.safetensors\"}}",
          "tensor b is not in"},
         {"a name that stands twice",
          "{\"weight_map\":{\"a\":\"one.safetensors\",\"b\":\"two.safetensors\",\"b\":\"two.safetensors\"}}",
-         "names 3 tensors, its files hold 2"},
+         "names 3 tensors but its files hold 2"},
         {"a tensor without a file", "{\"weight_map\":{\"a\":3}}", "tensor a has no file"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

@@ -47,15 +47,15 @@ expect "pretrain reads a text" "$train_seal" pretrain --model worded --tune text
 truth "of 600 words" grep -q '"tokens":7428' texts/summary.json
 truth "and learns it" awk "BEGIN { exit !($(tail -1 texts/log.jsonl | sed 's/.*"loss":\([0-9.]*\).*/\1/') < 0.3) }"
 truth "the trained model has its tokenizer" cmp words/tokenizer.json texts/model/tokenizer.json
-refuse "a text without a tokenizer" "a text needs the model's tokenizer" "$train_seal" pretrain --model base --tune text.txt --out x
+refuse "a text without a tokenizer" "a text file needs the model's tokenizer" "$train_seal" pretrain --model base --tune text.txt --out x
 
 small=("$train_seal" pretrain --model base --tune train.safetensors --out x --batch 4)
-refuse "an option with a wrong value" "want a whole number" "${small[@]}" --max-steps ten
+refuse "an option with a wrong value" "expected a whole number" "${small[@]}" --max-steps ten
 refuse "an unknown option" "did you mean --tokens?" "${small[@]}" --token 64
 refuse "an unknown command" "did you mean pretrain?" "$train_seal" pretrian
 refuse "a missing option" "--model is required" "$train_seal" pretrain --tune x --out y
 refuse "a head size that no kernel serves" "head size 24" "$train_seal" init --width 48 --heads 2 --vocab 61 --out x
-refuse "a family that is not served" "want one of gpt2" "$train_seal" init --family bert --vocab 61 --out x
+refuse "a family that is not served" "expected one of gpt2" "$train_seal" init --family bert --vocab 61 --out x
 refuse "a width that heads do not divide" "does not divide" "$train_seal" init --width 64 --heads 3 --vocab 61 --out x
 refuse "a missing model" "config.json" "$train_seal" pretrain --model nowhere --tune train.safetensors --out x
 refuse "a sample longer than the model reads" "reads at most 64" "${small[@]}" --max-length 65

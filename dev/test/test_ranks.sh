@@ -90,7 +90,7 @@ until grep -qs '"step":15,' dead/log.jsonl || ! kill -0 $pid 2>/dev/null; do :; 
 victim=$(pgrep -P $pid | sed -n 2p)
 kill -KILL "$victim"; start=$SECONDS; wait $pid; status=$?
 truth "a rank that is killed ends the run (status $status, $((SECONDS - start)) s)" test $status -ne 0 -a $((SECONDS - start)) -lt 60
-truth "with a line that says so" grep -q "rank 1 has gone" err
+truth "with a line that says so" grep -q "rank 1 has died" err
 # all live, and yet nothing goes on: the communicator of one has broken, as behind a cable that was pulled
 timeout 60 mpirun -n 1 "${select[@]/4/400}" --algorithm 2 --out broken : -n 1 -x CPU_NCCL_BREAK=300 "${select[@]/4/400}" --algorithm 2 --out broken >out 2>err; status=$?
 truth "a broken communicator ends the run (status $status)" test $status -ne 0 -a $status -ne 124
@@ -109,5 +109,5 @@ said "so are numbers that are not finite, with the tensor that broke first, wher
 mkdir here there
 for d in here there; do ln -s "$work/base" "$work/tune.jsonl" "$work/safe.jsonl" $d; done
 said "a folder that is another one for each machine" "run: rank 0's machine has another folder of this name" mpirun -n 1 -wdir "$work/here" "${sft[@]}" --out run : -n 1 -wdir "$work/there" "${sft[@]}" --out run
-refuse "more ranks than were started" "--ranks is 4 and 1 process was started" "${sft[@]}" --out x4 --ranks 4
+refuse "more ranks than were started" "--ranks is 4 but 1 process was started" "${sft[@]}" --out x4 --ranks 4
 exit $failed

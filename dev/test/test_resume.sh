@@ -112,7 +112,7 @@ refuse "another model" "the model" "${select[@]/words/elsewhere}" "${resume[@]}"
 refuse "another command" 'a checkpoint of "selector", this is "sft"' "${sft[@]}" "${resume[@]}"
 refuse "a fresh run where one can go on" "give --resume" "${select[@]}" --out again
 : >again/log.jsonl
-refuse "a log that is another's" "this is not the run's log" "${select[@]}" "${resume[@]}"
+refuse "a log that is another's" "it is not the log of this run" "${select[@]}" "${resume[@]}"
 cp tune.jsonl moved.jsonl && cp -r words moved
 interrupt TERM 5 again "${select[@]}"
 moved=("${select[@]/words/moved}")

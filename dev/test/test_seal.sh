@@ -91,7 +91,7 @@ refuse "a selection in its source's place" "would be overwritten" "$train_seal" 
 truth "the source is whole" cmp source.jsonl tune.jsonl
 refuse "scores in the selector's place" "would be overwritten" "$train_seal" select --tune tune.jsonl --selector sel2/selector.safetensors --scores sel2/selector.safetensors --out x.jsonl
 refuse "a share that keeps no row" "keeps none" "$train_seal" select --method random --tune tune.jsonl --top 0.001 --out x2.jsonl
-refuse "a share without a selector" "sft: --top does nothing without --selector" "$train_seal" sft --model base --tune tune.jsonl --top 0.8 --out x
+refuse "a share without a selector" "sft: --top has no effect without --selector" "$train_seal" sft --model base --tune tune.jsonl --top 0.8 --out x
 refuse "such a share in sft" "keeps none" "$train_seal" sft --model base --tune tune.jsonl --selector sel2/selector.safetensors --top 0.001 --out x --quiet
 # one line only: nothing was tokenised or measured before
 refuse "a place that cannot be written, before the scoring" "nowhere/x.jsonl" "$train_seal" select --method safe-loss --model base --tune tune.jsonl --out nowhere/x.jsonl
@@ -113,11 +113,11 @@ refuse "a run that diverges" "of --tune" "$train_seal" sft --model base --tune t
 truth "the step, rows and the tensor are named" grep -qE "step [0-9]+: loss .*: rows [0-9]+.* of --tune; the first tensor that is not finite: [a-z]" err
 refuse "a run over several files that diverges" "step" "$train_seal" sft --model base --tune tune.jsonl --append safe.jsonl --lr 1e6 --clip 0 --epochs 3 --batch 600 --tokens 256 --out x --quiet
 truth "the rows are told by file" grep -qE "rows [0-9]+ of (tune|safe).jsonl, [0-9]+ of (tune|safe).jsonl, .* and [0-9]+ more; the first tensor" err
-refuse "a rank without adapters" "sft: --lora-rank does nothing without --lora" "$train_seal" sft --model base --tune tune.jsonl --lora-rank 4 --out x
-refuse "a rank beside the adapter's own" "sft: --lora-rank does nothing beside --adapter" "$train_seal" sft --model base --tune tune.jsonl --adapter a --lora-rank 4 --out x
+refuse "a rank without adapters" "sft: --lora-rank has no effect without --lora" "$train_seal" sft --model base --tune tune.jsonl --lora-rank 4 --out x
+refuse "a rank beside the adapter's own" "sft: --lora-rank has no effect together with --adapter" "$train_seal" sft --model base --tune tune.jsonl --adapter a --lora-rank 4 --out x
 refuse "a selector that diverges" "of --safe" "$train_seal" selector --model base --tune tune.jsonl --safe safe.jsonl --gamma fixed:0.5 --lr 1e6 --clip 0 --batch 16 --tokens 256 --out x --quiet
 refuse "a theta_hat that diverges" "of theta_hat" "$train_seal" selector --model base --tune tune.jsonl --safe safe.jsonl --algorithm 1 --lr-hat 1e6 --clip 0 --batch 16 --tokens 256 --out x --quiet
 refuse "a file without a usable row" "empty.jsonl" "$train_seal" sft --model base --tune empty.jsonl --out x --quiet
 refuse "a gamma schedule that is none" "want linear:START,STEP" "$train_seal" selector --model base --tune tune.jsonl --safe safe.jsonl --gamma up --out x
-refuse "an algorithm that is none" "want 1 to 2" "$train_seal" selector --model base --tune tune.jsonl --safe safe.jsonl --algorithm 3 --out x
+refuse "an algorithm that is none" "expected 1 to 2" "$train_seal" selector --model base --tune tune.jsonl --safe safe.jsonl --algorithm 3 --out x
 exit $failed

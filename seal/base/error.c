@@ -54,7 +54,7 @@ void stdout_check(void) {
     if (!failed && !ferror(stdout)) return;
     if ((failed && number == EPIPE) || (poll(&out, 1, 0) == 1 && out.revents & (POLLERR | POLLHUP)))
         return;  // who reads a pipe may have seen enough
-    fatal("standard output cannot be written: %s", failed ? strerror(number) : "a part of it is lost");
+    fatal("standard output cannot be written: %s", failed ? strerror(number) : "some of the output is lost");
 }
 void warning(const char* format, ...) {
     va_list args;

@@ -37,7 +37,7 @@ char* file_read(const char* path, size_t most, size_t* length) {
     size_t size;
     FILE* f = fdopen(open_regular(path, &size), "rb");
     if (!f) fatal("%s: %s", path, strerror(errno));
-    if (size > most) fatal("%s: %zu bytes, more than the %zu expected of such a file", path, size, most);
+    if (size > most) fatal("%s: %zu bytes; at most %zu are expected of such a file", path, size, most);
     char* text = malloc(size + 1);
     if (!text) fatal("%s: out of memory for %zu bytes", path, size);
     *length = fread(text, 1, size, f);
@@ -84,13 +84,13 @@ void directory_probe(const char* path) {
     int error = errno;
     if (fd >= 0) close(fd);
     unlink(probe);
-    if (!good) fatal("%s: results cannot be written there: %s", path, strerror(error));
+    if (!good) fatal("%s: cannot write results there: %s", path, strerror(error));
 }
 
 void output_is_not(const char* path, const char* input) {
     struct stat out, in;
     if (input && !stat(path, &out) && !stat(input, &in) && out.st_dev == in.st_dev && out.st_ino == in.st_ino)
-        fatal("%s: is %s, which is read; it would be overwritten", path, input);
+        fatal("%s: is %s, which this command reads; it would be overwritten", path, input);
 }
 
 bool same_place(const char* a, const char* b) {
@@ -123,7 +123,7 @@ static void on_bus_error(int number, siginfo_t* info, void* context) {
     for (int i = 0; i < MAPS_MOST; i++) {
         if (!maps[i].data || at < maps[i].data || at >= maps[i].data + maps[i].length) continue;
         const char* const words[] = {program_name, ": ", maps[i].path,
-                                     ": was made shorter, or its disk failed, while it was read\n"};
+                                     ": became shorter, or its disk failed, while it was read\n"};
         for (int w = 0; w < 4; w++)
             if (write(STDERR_FILENO, words[w], strlen(words[w])) < 0) {}
         remove_temporaries();
@@ -224,13 +224,13 @@ void atomic_printf(AtomicFile* f, const char* format, ...) {
 void atomic_commit(AtomicFile* f) {
     if (fflush(f->stream) || fsync(fileno(f->stream)) || fclose(f->stream))
         fatal("%s: cannot be written: %s", f->path, strerror(errno));
-    if (rename(f->temporary, f->path)) fatal("%s: cannot be put in place: %s", f->path, strerror(errno));
+    if (rename(f->temporary, f->path)) fatal("%s: cannot be renamed into place: %s", f->path, strerror(errno));
     forget(f->temporary);
     char copy[4096];
     snprintf(copy, sizeof copy, "%s", f->path);
     int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY);  // the rename itself must reach the disk
     if (fd >= 0 && fsync(fd) && errno != EINVAL && errno != EROFS)
-        fatal("%s: the disk does not take it: %s", f->path,
+        fatal("%s: cannot be written to the disk: %s", f->path,
               strerror(errno));  // EINVAL, EROFS: a file system that does not sync folders
     if (fd >= 0) close(fd);
     f->stream = NULL;
@@ -246,7 +246,7 @@ void output_probe(const char* path) {
     AtomicFile f;
     struct stat info;
     char block[65536] = {0};
-    if (!stat(path, &info) && S_ISDIR(info.st_mode)) fatal("%s: is a directory, want the name of a file", path);
+    if (!stat(path, &info) && S_ISDIR(info.st_mode)) fatal("%s: is a directory; expected the name of a file", path);
     atomic_open(&f, path);
     atomic_write(&f, block, sizeof block);
     if (fflush(f.stream) || fsync(fileno(f.stream))) fatal("%s: cannot be written: %s", path, strerror(errno));

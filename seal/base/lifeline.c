@@ -57,7 +57,7 @@ static int transfer(int fd, void* data, size_t bytes, int sends) {
 // This machine's addresses, as numbers: those that others may reach.
 static void find_addresses(LifelineAddress* a) {
     struct ifaddrs *all, *x;
-    if (getifaddrs(&all)) fatal("the addresses of this machine cannot be had: %s", strerror(errno));
+    if (getifaddrs(&all)) fatal("cannot find the addresses of this machine: %s", strerror(errno));
     for (x = all; x && a->n_hosts < LIFELINE_HOSTS; x = x->ifa_next) {
         int family = x->ifa_addr ? x->ifa_addr->sa_family : AF_UNSPEC;
         if (!(x->ifa_flags & IFF_UP) || x->ifa_flags & IFF_LOOPBACK || (family != AF_INET && family != AF_INET6))
@@ -69,7 +69,7 @@ static void find_addresses(LifelineAddress* a) {
             a->n_hosts++;
     }
     freeifaddrs(all);
-    if (!a->n_hosts) fatal("this machine has no address that other machines reach; SEAL_ADDRESS may name one");
+    if (!a->n_hosts) fatal("this machine has no address that other machines can reach; set SEAL_ADDRESS to one");
 }
 
 // A socket that hears IPv4 and IPv6, or IPv4 alone where there is no other.
@@ -105,14 +105,14 @@ void lifeline_listen(LifelineAddress* a, int local_only) {
     memset(a, 0, sizeof *a);
     line.listener = local_only && !named ? listen_here(&a->port) : listen_anywhere(&a->port);
     if (line.listener < 0 || listen(line.listener, 1024))
-        fatal("no port can be opened for the other ranks: %s", strerror(errno));
+        fatal("cannot open a port for the other ranks: %s", strerror(errno));
     if (named || local_only) {
         if (snprintf(a->hosts[a->n_hosts++], sizeof a->hosts[0], "%s", named ? named : "127.0.0.1") >=
             (int)sizeof a->hosts[0])
             fatal("SEAL_ADDRESS is too long: %.80s", named);
     } else find_addresses(a);
     if (getrandom(a->token, sizeof a->token, 0) != (ssize_t)sizeof a->token)
-        fatal("no random bytes: %s", strerror(errno));
+        fatal("cannot get random bytes: %s", strerror(errno));
 }
 
 // A connection to one address, -1 and errno where there is none in CONNECT_SECONDS.
@@ -149,8 +149,9 @@ static int connect_to(const LifelineAddress* a) {
         size_t at = strlen(tried);
         snprintf(tried + at, sizeof tried - at, "%s%s", i ? ", " : "", a->hosts[i]);
     }
-    fatal("rank 0 cannot be reached at %s, port %d: %s; SEAL_ADDRESS on rank 0's machine may name another address",
-          tried, a->port, why);
+    fatal(
+        "rank 0 cannot be reached at %s, port %d: %s; set SEAL_ADDRESS on rank 0's machine to another of its addresses",
+        tried, a->port, why);
 }
 
 // Rank 0: one connection from every other rank. Strangers are sent away.
@@ -199,7 +200,7 @@ __attribute__((noreturn)) static void stop(int32_t gone) {
     if (error_status) _exit(error_status);  // it was about to say what the other has said
     if (gone < 0) _exit(-gone);
     int n = snprintf(text, sizeof text,
-                     "%s: rank %d has gone; rank %d stops with it (--resume goes on from the newest checkpoint)\n",
+                     "%s: rank %d has died; rank %d stops too (--resume continues from the newest checkpoint)\n",
                      program_name, gone, line.rank);
     if (write(STDERR_FILENO, text, (size_t)n) < 0) {}
     _exit(1);
@@ -210,7 +211,7 @@ static void look(void) {
     char why[512], text[1024];
     if (!line.broken || error_status || !line.broken(why, sizeof why)) return;
     int n = snprintf(text, sizeof text,
-                     "%s: rank %d: %s; all ranks stop (--resume goes on from the newest checkpoint)\n", program_name,
+                     "%s: rank %d: %s; all ranks stop (--resume continues from the newest checkpoint)\n", program_name,
                      line.rank, why);
     if (write(STDERR_FILENO, text, (size_t)n) < 0) {}
     device_failed();
@@ -270,7 +271,7 @@ void lifeline_start(const LifelineAddress* a, int rank, int n, LifelineBroken br
     line.broken = broken;
     memcpy(line.token, a->token, sizeof line.token);
     line.sockets = malloc((size_t)n * sizeof(int));
-    if (!line.sockets || pipe(line.leave)) fatal("no connections between ranks: %s", strerror(errno));
+    if (!line.sockets || pipe(line.leave)) fatal("cannot connect the ranks: %s", strerror(errno));
     for (int r = 0; r < n; r++) line.sockets[r] = -1;
     if (rank == 0) accept_all();
     else {
@@ -285,7 +286,7 @@ void lifeline_start(const LifelineAddress* a, int rank, int n, LifelineBroken br
         if (!transfer(line.sockets[0], &hello, sizeof hello, 1)) fatal("rank 0 does not answer: %s", strerror(errno));
     }
     if (pthread_create(&line.thread, NULL, rank == 0 ? watch_all : watch_hub, NULL))
-        fatal("no thread can be started to watch the other ranks");
+        fatal("cannot start the thread that watches the other ranks");
     line.running = 1;
     atexit(last_word);
 }

@@ -26,7 +26,7 @@ void log_open(RunLog* log, const char* run, int64_t keep) {
     int fd = open(log->path, O_CREAT | O_WRONLY, 0666);
     if (fd < 0 || fstat(fd, &info)) fatal("%s: cannot be written: %s", log->path, strerror(errno));
     if (run && info.st_size < keep)
-        fatal("%s: %lld bytes, the checkpoint was taken at %lld: this is not the run's log", log->path,
+        fatal("%s: has %lld bytes but had %lld when the checkpoint was taken; it is not the log of this run", log->path,
               (long long)info.st_size, (long long)keep);
     if ((run && (ftruncate(fd, keep) || lseek(fd, 0, SEEK_END) < 0)) || !(log->stream = fdopen(fd, "wb")))
         fatal("%s: cannot be written: %s", log->path, strerror(errno));

@@ -71,7 +71,7 @@ static void set_value(const OptionRow* row, const char* text, void* values) {
     switch (row->type) {
         case OPTION_FLAG: *(bool*)value = !strcmp(text, "on"); break;
         case OPTION_SWITCH:
-            if (strcmp(text, "on") && strcmp(text, "off")) fatal("--%s is \"%s\", want on or off", row->name, text);
+            if (strcmp(text, "on") && strcmp(text, "off")) fatal("--%s is \"%s\"; expected on or off", row->name, text);
             *(bool*)value = !strcmp(text, "on");
             break;
         case OPTION_INT: {
@@ -80,21 +80,23 @@ static void set_value(const OptionRow* row, const char* text, void* values) {
                 break;
             }
             long long n = strtoll(text, &end, 10);
-            if (end == text || *end || errno) fatal("--%s is \"%s\", want a whole number", row->name, text);
+            if (end == text || *end || errno) fatal("--%s is \"%s\"; expected a whole number", row->name, text);
             if (n < row->low || n > row->high)
-                fatal("--%s is %lld, want %.0f to %.0f", row->name, n, row->low, row->high);
+                fatal("--%s is %lld; expected %.0f to %.0f", row->name, n, row->low, row->high);
             *(int64_t*)value = n;
             break;
         }
         case OPTION_FLOAT: {
             double x = strtod(text, &end);
-            if (end == text || *end || errno || x != x) fatal("--%s is \"%s\", want a number", row->name, text);
-            if (x < row->low || x > row->high) fatal("--%s is %g, want %g to %g", row->name, x, row->low, row->high);
+            if (end == text || *end || errno || x != x) fatal("--%s is \"%s\"; expected a number", row->name, text);
+            if (x < row->low || x > row->high)
+                fatal("--%s is %g; expected %g to %g", row->name, x, row->low, row->high);
             *(double*)value = x;
             break;
         }
         case OPTION_CHOICE:
-            if (!in_choices(row->choices, text)) fatal("--%s is \"%s\", want one of %s", row->name, text, row->choices);
+            if (!in_choices(row->choices, text))
+                fatal("--%s is \"%s\"; expected one of %s", row->name, text, row->choices);
             *(const char**)value = text;
             break;
         case OPTION_STRING:
@@ -190,9 +192,10 @@ int options_parse(const OptionTable* table, int argc, char** argv, void* values,
         if (!(rule->commands >> command & 1) || !is_given(table, command, rule->option, given)) continue;
         bool other = is_given(table, command, rule->other, given);
         if (rule->how == WITHOUT && !other)
-            fatal("%s: --%s does nothing without --%s", argv[1], rule->option, rule->other);
+            fatal("%s: --%s has no effect without --%s", argv[1], rule->option, rule->other);
         if (rule->how == BESIDE && other)
-            fatal("%s: --%s does nothing beside --%s; give one of them", argv[1], rule->option, rule->other);
+            fatal("%s: --%s has no effect together with --%s; give only one of them", argv[1], rule->option,
+                  rule->other);
     }
     free(given);
     return command;

@@ -51,7 +51,8 @@ static void look_for_shared_gpus(MPI_Comm machine) {
     MPI_Allgather(mine, sizeof mine, MPI_BYTE, all, sizeof mine, MPI_BYTE, machine);
     for (int r = 0; r < world.machine_rank; r++)
         if (!strcmp(all + r * sizeof mine, mine))
-            fatal("%d ranks on a machine, and two of them have GPU %s; one rank a GPU", world.machine_n, mine);
+            fatal("%d ranks run on one machine and two of them use GPU %s; start one rank per GPU", world.machine_n,
+                  mine);
     free(all);
 #else
     (void)machine;
@@ -91,12 +92,12 @@ void ranks_start(int expected) {
         MPI_Comm_size(MPI_COMM_WORLD, &world.n);
         if (world.n == 1)
             fatal(
-                "the launcher started %d processes, MPI knows of one: they were started by another MPI than this "
-                "program's",
+                "the launcher started %d processes but MPI sees one; start them with the MPI that this program was "
+                "built with",
                 launched_count());
     }
     if (expected && expected != world.n)
-        fatal("--ranks is %d and %d %s started; use mpirun -n %d, or --dry-run to plan", expected, world.n,
+        fatal("--ranks is %d but %d %s started; use mpirun -n %d, or --dry-run to plan", expected, world.n,
               world.n == 1 ? "process was" : "were", expected);
     if (world.n == 1) return;
     error_rank = world.rank;

@@ -10,7 +10,7 @@ void ranks_start(int expected) {
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (getenv(names[i]) && atoi(getenv(names[i])) > started) started = atoi(getenv(names[i]));
     if (started > 1 || expected > 1)
-        fatal("this build has one rank: NCCL or MPI was missing when it was made (`make info`)");
+        fatal("this build supports one rank only: NCCL or MPI was missing when it was built (see `make info`)");
 }
 static int planned = 1;
 void ranks_plan(int n) {

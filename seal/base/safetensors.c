@@ -36,7 +36,7 @@ typedef struct {
 static double whole_number(const cJSON* item, const char* path, const char* name) {
     if (!cJSON_IsNumber(item) || item->valuedouble < 0 || item->valuedouble > 9007199254740992.0 ||
         item->valuedouble != floor(item->valuedouble))
-        fatal("%s: tensor %.80s has a shape or offset that is no whole number", path, name);
+        fatal("%s: tensor %.80s has a shape or offset that is not a whole number", path, name);
     return item->valuedouble;
 }
 
@@ -72,8 +72,7 @@ static void read_tensor(StReader* r, const cJSON* entry, size_t data_at, StTenso
               r->file.length);
     t->bytes = (size_t)(end - begin);
     if (t->bytes != (size_t)t->count * size)
-        fatal("%s: tensor %.80s has %zu bytes where its shape wants %zu", path, name, t->bytes,
-              (size_t)t->count * size);
+        fatal("%s: tensor %.80s has %zu bytes but its shape needs %zu", path, name, t->bytes, (size_t)t->count * size);
     t->data = r->file.data + data_at + (size_t)begin;
     t->name = strdup(name);
 }
@@ -87,10 +86,10 @@ void st_open(StReader* r, const char* path) {
     memset(r, 0, sizeof *r);
     file_map(&r->file, path);
     uint64_t header = 0;
-    if (r->file.length < 8) fatal("%s: %zu bytes are no safetensors file", path, r->file.length);
+    if (r->file.length < 8) fatal("%s: has %zu bytes, too few for a safetensors file", path, r->file.length);
     for (int i = 7; i >= 0; i--) header = header << 8 | r->file.data[i];
     if (header > HEADER_MOST || header > r->file.length - 8)
-        fatal("%s: truncated, or no safetensors file: the header wants %llu bytes of %zu", path,
+        fatal("%s: truncated, or not a safetensors file: its header claims %llu bytes of %zu", path,
               (unsigned long long)header, r->file.length);
     cJSON* json = cJSON_ParseWithLength((const char*)r->file.data + 8, header);
     if (!cJSON_IsObject(json)) fatal("%s: the header is not a JSON object", path);
@@ -102,7 +101,7 @@ void st_open(StReader* r, const char* path) {
     for (const cJSON* entry = json->child; entry; entry = entry->next) {
         if (!strcmp(entry->string, "__metadata__")) {
             if (!cJSON_IsObject(entry) || r->metadata)
-                fatal("%s: __metadata__ is no object, or stands there twice", path);
+                fatal("%s: __metadata__ is not an object, or is a duplicate", path);
             r->metadata = calloc(2 * (size_t)cJSON_GetArraySize(entry) + 1, sizeof *r->metadata);
             if (!r->metadata) fatal("%s: out of memory", path);
             for (const cJSON* m = entry->child; m; m = m->next) {
@@ -113,7 +112,7 @@ void st_open(StReader* r, const char* path) {
             }
             continue;
         }
-        if (shgeti(map, entry->string) >= 0) fatal("%s: tensor %.80s stands there twice", path, entry->string);
+        if (shgeti(map, entry->string) >= 0) fatal("%s: tensor %.80s is a duplicate", path, entry->string);
         read_tensor(r, entry, 8 + header, &r->tensors[r->n_tensors++]);
         shput(map, entry->string, 0);
     }
@@ -179,7 +178,7 @@ void st_to_float(const StReader* r, const StTensor* t, int64_t from, int64_t n, 
                 out[i] = half_to_float(h);
             }
             break;
-        default: fatal("%s: tensor %s is %s, want F32, F16 or BF16", r->file.path, t->name, dtypes[t->dtype].name);
+        default: fatal("%s: tensor %s is %s; expected F32, F16 or BF16", r->file.path, t->name, dtypes[t->dtype].name);
     }
 }
 
@@ -204,7 +203,7 @@ static uint16_t to_half(float x) {
 
 void st_from_float(StDtype dtype, const float* in, int64_t n, void* out) {
     if (dtype != ST_F32 && dtype != ST_BF16 && dtype != ST_F16)
-        program_error("a float becomes no %s", dtypes[dtype].name);
+        program_error("a float cannot be stored as %s", dtypes[dtype].name);
     if (dtype == ST_F32) {
         memmove(out, in, (size_t)n * 4);
         return;
@@ -218,7 +217,7 @@ void st_from_float(StDtype dtype, const float* in, int64_t n, void* out) {
 void st_copy(const StReader* r, const char* name, StDtype dtype, int64_t count, void* out) {
     const StTensor* t = st_need(r, name);
     if (t->dtype != dtype || t->count != count)
-        fatal("%s: tensor %s holds %lld of %s, want %lld of %s", r->file.path, name, (long long)t->count,
+        fatal("%s: tensor %s has %lld elements of %s; expected %lld of %s", r->file.path, name, (long long)t->count,
               dtypes[t->dtype].name, (long long)count, dtypes[dtype].name);
     memcpy(out, t->data, t->bytes);
 }
@@ -239,7 +238,8 @@ static int open_shard(StModel* m, NameMap** shards, const char* directory, const
     char path[4200];
     ptrdiff_t known = shgeti(*shards, name);
     if (known >= 0) return (*shards)[known].value;
-    if (!*name || strchr(name, '/') || name[0] == '.') fatal("%s: \"%.80s\" is no file of this directory", index, name);
+    if (!*name || strchr(name, '/') || name[0] == '.')
+        fatal("%s: \"%.80s\" is not the name of a file in this directory", index, name);
     if (m->n_files == SHARDS_MOST) fatal("%s: names more than %d files", index, SHARDS_MOST);
     m->files = realloc(m->files, ((size_t)m->n_files + 1) * sizeof *m->files);
     if (!m->files) fatal("%s: out of memory", index);
@@ -255,7 +255,7 @@ static void open_index(StModel* m, const char* directory, const char* index) {
     cJSON* json = cJSON_ParseWithLength(text, length);
     const cJSON* map = cJSON_GetObjectItemCaseSensitive(json, "weight_map");
     if (!cJSON_IsObject(map) || !map->child)
-        fatal("%s: no index of safetensors files (an object with a \"weight_map\")", index);
+        fatal("%s: not an index of safetensors files (an object with a \"weight_map\")", index);
     NameMap* shards = NULL;
     int64_t named = 0, present = 0;
     sh_new_strdup(shards);
@@ -277,7 +277,7 @@ static void open_index(StModel* m, const char* directory, const char* index) {
     // every name of the index is in its file, so another number means a tensor without a name, or a name that stands
     // twice
     if (present != named)
-        fatal("%s: names %lld tensors, its files hold %lld", index, (long long)named, (long long)present);
+        fatal("%s: names %lld tensors but its files hold %lld", index, (long long)named, (long long)present);
     shfree(shards);
     cJSON_Delete(json);
     free(text);

@@ -20,7 +20,7 @@ static void read_token_file(Corpus* c, const char* path) {
     StReader file;
     st_open(&file, path);
     const StTensor* t = st_need(&file, "tokens");
-    if (t->dtype != ST_I32) fatal("%s: tensor tokens is %s, want I32", path, st_dtype_name(t->dtype));
+    if (t->dtype != ST_I32) fatal("%s: tensor tokens is %s; expected I32", path, st_dtype_name(t->dtype));
     int32_t* tokens = malloc(t->bytes + 1);
     if (!tokens) fatal("%s: out of memory for %lld tokens", path, (long long)t->count);
     memcpy(tokens, t->data, t->bytes);
@@ -56,13 +56,13 @@ void corpus_open(Corpus* c, const StringList* files, const char* tokenizer_direc
         else {
             char error[512];
             if (!tokenizer && !(tokenizer = tokenizer_open(tokenizer_directory, error, sizeof error)))
-                fatal("%s; a text needs the model's tokenizer (a token file ends in .safetensors)", error);
+                fatal("%s; a text file needs the model's tokenizer (a token file ends in .safetensors)", error);
             read_text(c, files->items[f], tokenizer);
         }
         for (int64_t i = from; i < c->n; i++)
             if (c->tokens[i] < 0 || c->tokens[i] >= vocab)
-                fatal("%s: token %lld is %d, the model's vocabulary has %d", files->items[f], (long long)(i - from),
-                      c->tokens[i], vocab);
+                fatal("%s: token %lld is %d but the model's vocabulary has %d tokens", files->items[f],
+                      (long long)(i - from), c->tokens[i], vocab);
     }
     tokenizer_close(tokenizer);
     if (c->n < 2) fatal("%s: %lld tokens are too few to train on", files->items[0], (long long)c->n);

@@ -88,7 +88,7 @@ static bool fill(RecordReader* r) {
     if (got < 0 || (got == 0 && !gzeof(r->file))) {
         int code;
         const char* why = gzerror(r->file, &code);
-        fatal("%s: cannot be read behind byte %llu: %s", r->path, (unsigned long long)r->base,
+        fatal("%s: cannot be read after byte %llu: %s", r->path, (unsigned long long)r->base,
               code == Z_ERRNO ? strerror(errno) : why);
     }
     if (got == 0) {
@@ -176,7 +176,7 @@ static void next_value(RecordReader* r, int64_t first_line) {
                 return;
             } else if (c == '}' || c == ']') {
                 if (--depth < 0)
-                    fatal("%s:%lld: row %lld has a closing brace too many", r->path, (long long)r->line,
+                    fatal("%s:%lld: row %lld has an unmatched closing brace", r->path, (long long)r->line,
                           (long long)r->next_row);
             }
             r->line += c == '\n';
@@ -214,7 +214,7 @@ static bool next_element(RecordReader* r, DataRecord* out) {
     }
     bool found = r->record.n > 0;
     skip_space(r);
-    if (peek(r) >= 0) fatal("%s:%lld: text stands behind the end of the array", r->path, (long long)r->line);
+    if (peek(r) >= 0) fatal("%s:%lld: there is text after the end of the array", r->path, (long long)r->line);
     return found;
 }
 
@@ -245,7 +245,7 @@ static bool next_csv(RecordReader* r, DataRecord* out) {
                 else if (c == '"' && state == CLOSED) state = QUOTED;
                 else if (c == '\r') continue;
                 else {
-                    if (state == CLOSED) out->broken = "text stands behind a closing quote";
+                    if (state == CLOSED) out->broken = "has text after a closing quote";
                     state = state == CLOSED ? CLOSED : PLAIN;
                 }
                 r->line += c == '\n';
@@ -304,7 +304,7 @@ static DataFormat format_of(const char* path) {
         size_t m = strlen(formats[f].ending);
         if (n > m && !memcmp(path + n - m, formats[f].ending, m)) return (DataFormat)f;
     }
-    fatal("%s: a data file ends in .jsonl, .json or .csv, each also with .gz behind it", path);
+    fatal("%s: a data file ends in .jsonl, .json or .csv, each also with .gz after it", path);
 }
 
 RecordReader* records_open(const char* path) {
@@ -315,7 +315,7 @@ RecordReader* records_open(const char* path) {
         fatal("%.80s…: the path is too long", path);
     r->format = format_of(path);
     if (stat(path, &info)) fatal("%s: cannot be read: %s", path, strerror(errno));
-    if (S_ISDIR(info.st_mode)) fatal("%s: is a directory, want a data file", path);
+    if (S_ISDIR(info.st_mode)) fatal("%s: is a directory; expected a data file", path);
     if (!S_ISREG(info.st_mode)) fatal("%s: not a regular file; data is read more than once", path);
     r->size = info.st_size;
     r->file = gzopen(path, "rb");
@@ -334,7 +334,7 @@ RecordReader* records_open(const char* path) {
     }
     if (r->format == FORMAT_CSV) {
         DataRecord header = {0};
-        if (!next_csv(r, &header)) fatal("%s: is empty, want a header line", path);
+        if (!next_csv(r, &header)) fatal("%s: is empty; expected a header line", path);
         if (header.broken) fatal("%s:%lld: header: %s", path, (long long)header.line, header.broken);
         text_add(&r->header, r->record.s, r->record.n);
         text_add(&r->header, header.crlf ? "\r\n" : "\n", 1 + (size_t)header.crlf);
@@ -484,7 +484,7 @@ static cJSON* parse_csv(RowReader* r, const DataRecord* record, char* why, size_
     }
     while (csv_field(record->bytes, record->length, &f, &r->field)) values++;
     text_free(&name);
-    if (values != names) snprintf(why, size, "%d fields where the header names %d", values, names);
+    if (values != names) snprintf(why, size, "has %d fields but the header names %d", values, names);
     return object;
 }
 
@@ -501,7 +501,7 @@ static cJSON* parse_record(RowReader* r, const DataRecord* record, char* why, si
     else {
         while (end < record->bytes + record->length && is_space((unsigned char)*end)) end++;
         if (end != record->bytes + record->length)
-            snprintf(why, size, "has text behind the record at byte %zu", (size_t)(end - record->bytes));
+            snprintf(why, size, "has text after the record at byte %zu", (size_t)(end - record->bytes));
         else if (!cJSON_IsObject(value)) snprintf(why, size, "is not an object with named fields");
     }
     return value;

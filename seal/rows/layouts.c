@@ -153,12 +153,12 @@ static void add_templated(const char* template, const char* prompt, size_t n, Te
 
 void row_options_check(const RowOptions* options) {
     if (options->prompt_template && !strstr(options->prompt_template, "{prompt}"))
-        fatal("--template \"%s\" does not say where the {prompt} goes", options->prompt_template);
+        fatal("--template \"%s\" does not contain {prompt}", options->prompt_template);
     const char* const given[2][2] = {{"--prompt-field", options->prompt_field},
                                      {"--response-field", options->response_field}};
     for (int i = 0; i < 2; i++) {
         if (!given[i][1]) continue;
-        if (!*given[i][1]) fatal("%s is empty, want a field's name or a text with {fields}", given[i][0]);
+        if (!*given[i][1]) fatal("%s is empty; expected the name of a field or a text with {fields}", given[i][0]);
         for (const char* s = given[i][1]; (s = strchr(s, '{'));) {
             if (s[1] == '{') {
                 s += 2;
@@ -166,7 +166,7 @@ void row_options_check(const RowOptions* options) {
             }
             const char* end = strchr(s, '}');
             if (!end || end == s + 1)
-                fatal("%s \"%s\": the brace at character %d opens no {field}", given[i][0], given[i][1],
+                fatal("%s \"%s\": unmatched '{' at character %d; write {field}", given[i][0], given[i][1],
                       (int)(s - given[i][1]) + 1);
             s = end;
         }

@@ -85,7 +85,7 @@ void host_pack_allocate(HostPack* p, int T_max, int samples_max, int round) {
     size_t total = 0, at = 0;
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) total += arrays[i].n;
     p->block = malloc(total * sizeof(int32_t));
-    if (!p->block) fatal("out of memory for streams of %d tokens", T_max);
+    if (!p->block) fatal("out of memory for packs of %d tokens", T_max);
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
         *arrays[i].array = (int32_t*)p->block + at;
         at += arrays[i].n;

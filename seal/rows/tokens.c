@@ -89,7 +89,7 @@ static void tokenise_row(const Chunk* c, void* scratch, Job* job) {
     if (job->cut) n = o->max_length;
     if (first >= o->max_length - 2 || first >= n) {
         job->row.state = ROW_TOO_LONG;
-        snprintf(job->row.why, sizeof job->row.why, "its prompt has %lld tokens, the maximum length is %d",
+        snprintf(job->row.why, sizeof job->row.why, "its prompt has %lld tokens but the maximum length is %d",
                  (long long)first, o->max_length);
         return;
     }
@@ -176,8 +176,8 @@ static void check_ids(const Job* job, const TextEncoder* e, const TokenOptions* 
     for (int i = 0; i < job->length; i++)
         if (job->tokens[i] < 0 || job->tokens[i] >= most)
             fatal(
-                "%s:%lld, row %lld: the tokenizer gives token %d, the model's vocabulary has %d; tokenizer and model "
-                "do not belong together",
+                "%s:%lld, row %lld: the tokenizer gives token %d but the model's vocabulary has %d tokens; this "
+                "tokenizer is not the model's",
                 files->items[job->row.file], (long long)job->row.line, (long long)job->row.row, job->tokens[i], most);
 }
 
@@ -351,7 +351,7 @@ static const char* cache_parse(TokenSet* set, const uint8_t* data, size_t length
                                int max_length, int vocab, const uint8_t* parts[N_PARTS], int64_t counts[N_PARTS]) {
     const cJSON* metadata = cJSON_GetObjectItemCaseSensitive(header, "__metadata__");
     char content[65];
-    if (strcmp(member(metadata, "format"), "seal tokens")) return "is no cache of tokens";
+    if (strcmp(member(metadata, "format"), "seal tokens")) return "is not a token cache";
     if (strcmp(member(metadata, "key"), key)) return "belongs to other data, another tokenizer or other options";
     content_digest(content, key, member(metadata, "report"), NULL, NULL, data, length);
     if (strcmp(member(metadata, "content"), content)) return "is damaged";
@@ -413,7 +413,7 @@ static bool cache_open(TokenSet* set, const char* path, const char* key, int max
     uint64_t size = 0;
     const uint8_t* parts[N_PARTS];
     int64_t counts[N_PARTS];
-    const char* wrong = "is no cache of tokens";
+    const char* wrong = "is not a token cache";
     if (map.length >= 8) memcpy(&size, map.data, 8);
     if (size && size % 8 == 0 && size <= map.length - 8) {
         cJSON* header = cJSON_ParseWithLength((const char*)map.data + 8, size);
@@ -456,7 +456,7 @@ static void tokenise(TokenSet* set, const StringList* files, const TextEncoder* 
         munmap(tokens, bytes);
         memset(&set->report, 0, sizeof set->report);
         if (!cache_open(set, o->cache, key, o->max_length, vocabulary(e, o), o->quiet))
-            fatal("%s: was written and cannot be read back", o->cache);
+            fatal("%s: was written but cannot be read back", o->cache);
     } else {
         set->file.data = tokens;
         set->file.length = bytes;
@@ -493,10 +493,10 @@ void tokens_free(TokenSet* set) {
 }
 
 void tokens_print(const TokenSet* set, const char* what, FILE* out) {
-    fprintf(
-        out,
-        "%s: %d of %lld rows, %lld tokens (%.1f a row, longest %d), %.1f%% bear loss, %lld rows cut, %lld left out\n",
-        what, set->n, (long long)set->n_rows, (long long)set->n_tokens, (double)set->n_tokens / set->n, set->longest,
-        100.0 * (double)set->n_loss / (double)set->n_tokens, (long long)set->n_cut,
-        (long long)row_report_bad(&set->report));
+    fprintf(out,
+            "%s: %d of %lld rows, %lld tokens (%.1f per row, longest %d), %.1f%% carry loss, %lld rows cut, %lld left "
+            "out\n",
+            what, set->n, (long long)set->n_rows, (long long)set->n_tokens, (double)set->n_tokens / set->n,
+            set->longest, 100.0 * (double)set->n_loss / (double)set->n_tokens, (long long)set->n_cut,
+            (long long)row_report_bad(&set->report));
 }

@@ -69,7 +69,7 @@ static bool put_file(CheckpointWriter* w, const char* name, const char* text) {
         return failed(w, "%s: cannot be written: %s", path, strerror(errno));
     close(w->fd);
     w->fd = -1;
-    if (rename(w->path, path)) return failed(w, "%s: cannot be put in place: %s", path, strerror(errno));
+    if (rename(w->path, path)) return failed(w, "%s: cannot be renamed into place: %s", path, strerror(errno));
     *w->path = 0;
     return true;
 }
@@ -139,7 +139,7 @@ bool checkpoint_commit(CheckpointWriter* w, const char* run_json) {
     if (fsync(w->fd)) return failed(w, "%s: cannot be written: %s", path, strerror(errno));
     close(w->fd);
     w->fd = -1;
-    if (rename(w->path, path)) return failed(w, "%s: cannot be put in place: %s", path, strerror(errno));
+    if (rename(w->path, path)) return failed(w, "%s: cannot be renamed into place: %s", path, strerror(errno));
     *w->path = 0;
     if (!EVP_DigestFinal_ex(w->sha, digest, NULL)) return failed(w, "%s: SHA-256 failed", path);
     EVP_MD_CTX_free(w->sha);
