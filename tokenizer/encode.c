@@ -91,16 +91,40 @@ static int32_t spaces_after(const Text* text, int32_t at) {
     return at;
 }
 
+// Whether the match text[start, end) may become token a: special ones touch no plain bytes.
+static bool may_be_read(const AddedToken* a, const PlainText* plain, const Text* text, int32_t start, int32_t end) {
+    bool guarded = a->special;
+    for (int i = 0; i < plain->n_guarded && !guarded; i++) guarded = plain->guarded[i] == a->id;
+    if (!guarded) return true;
+    const size_t from = (size_t)origin_from(text, start), to = (size_t)origin_to(text, end - 1);
+    int low = 0, high = plain->n;  // the first range that ends after `from`
+    while (low < high) {
+        int middle = (low + high) / 2;
+        if (plain->ranges[middle].end <= from) low = middle + 1;
+        else high = middle;
+    }
+    return low == plain->n || plain->ranges[low].start >= to;
+}
+
+// The longest added token at `at` that may be read, −1: none. Without plain text that is decided later, as
+// `tokenizers` does, which goes on after a match that it does not take.
+static int32_t added_at(const Tokenizer* t, const Trie* trie, const Text* text, int32_t at, const PlainText* plain,
+                        int32_t* length) {
+    if (!trie->first[(unsigned char)text->bytes[at]]) return -1;
+    int32_t token = trie_longest(trie, text->bytes + at, text->n - at, length);
+    while (plain && token >= 0 && !may_be_read(&t->added[token], plain, text, at, at + *length))
+        token = trie_longest(trie, text->bytes + at, *length - 1, length);
+    return token;
+}
+
 // The next added token at or after `from`: leftmost, longest, then its rules (single_word, lstrip, rstrip), as
 // AddedVocabulary::find_matches. `scan` is where the search itself goes on, which the blanks taken by rstrip do not
 // move. Returns its index, −1 for none.
 static int32_t next_added(const Tokenizer* t, const Trie* trie, const Text* text, int32_t taken, int32_t* scan,
-                          bool special, Range* found) {
+                          bool special, const PlainText* plain, Range* found) {
     if (!trie->any) return -1;
     while (*scan < text->n) {
-        const char* at = text->bytes + *scan;
-        int32_t length = 0,
-                token = trie->first[(unsigned char)*at] ? trie_longest(trie, at, text->n - *scan, &length) : -1;
+        int32_t length = 0, token = added_at(t, trie, text, *scan, plain, &length);
         if (token < 0) {
             (*scan)++;
             continue;
@@ -142,7 +166,7 @@ static bool encode_between(const Tokenizer* t, Text text, bool special, Encoding
     if (!normalize_text(t, &text, e)) return false;
     int32_t taken = 0, scan = 0, token;
     Range found;
-    while ((token = next_added(t, &t->normalized_trie, &text, taken, &scan, special, &found)) >= 0) {
+    while ((token = next_added(t, &t->normalized_trie, &text, taken, &scan, special, e->scratch->plain, &found)) >= 0) {
         if (found.start > taken && !encode_words(t, part(&text, taken, found.start), e)) return false;
         put_added(t, &text, token, found, e);
         taken = found.end;
@@ -150,7 +174,8 @@ static bool encode_between(const Tokenizer* t, Text text, bool special, Encoding
     return taken >= text.n || encode_words(t, part(&text, taken, text.n), e);
 }
 
-int64_t tokenizer_encode(const Tokenizer* t, const char* text, size_t length, int flags, Encoding* e) {
+static int64_t encode_text(const Tokenizer* t, const char* text, size_t length, const PlainText* plain, int flags,
+                           Encoding* e) {
     e->n = 0;
     e->error[0] = 0;
     if (!e->scratch) e->scratch = scratch_new();
@@ -168,13 +193,14 @@ int64_t tokenizer_encode(const Tokenizer* t, const char* text, size_t length, in
         memset(s->cache, 0, CACHE_SLOTS * sizeof *s->cache);
         s->owner = t;
     }
+    s->plain = plain;
     if (flags & TOKENIZER_ADD_SPECIAL)
         for (ptrdiff_t i = 0; i < arrlen(t->prefix); i++) encoding_put(e, t->prefix[i], 0, 0);
     const Text whole = {text, (int32_t)length, 0, NULL, NULL};
     const bool special = flags & TOKENIZER_PARSE_SPECIAL;
     int32_t taken = 0, scan = 0, token;
     Range found;
-    while ((token = next_added(t, &t->added_trie, &whole, taken, &scan, special, &found)) >= 0) {
+    while ((token = next_added(t, &t->added_trie, &whole, taken, &scan, special, e->scratch->plain, &found)) >= 0) {
         if (found.start > taken && !encode_between(t, part(&whole, taken, found.start), special, e)) return -1;
         put_added(t, &whole, token, found, e);
         taken = found.end;
@@ -183,4 +209,13 @@ int64_t tokenizer_encode(const Tokenizer* t, const char* text, size_t length, in
     if (flags & TOKENIZER_ADD_SPECIAL)
         for (ptrdiff_t i = 0; i < arrlen(t->suffix); i++) encoding_put(e, t->suffix[i], 0, 0);
     return e->n;
+}
+
+int64_t tokenizer_encode(const Tokenizer* t, const char* text, size_t length, int flags, Encoding* e) {
+    return encode_text(t, text, length, NULL, flags, e);
+}
+
+int64_t tokenizer_encode_mixed(const Tokenizer* t, const char* text, size_t length, const PlainText* plain, int flags,
+                               Encoding* e) {
+    return encode_text(t, text, length, plain, flags | TOKENIZER_PARSE_SPECIAL, e);
 }

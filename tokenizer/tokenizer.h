@@ -57,6 +57,23 @@ void tokenizer_close(Tokenizer* t);
 int64_t tokenizer_encode(const Tokenizer* t, const char* text, size_t length, int flags, Encoding* e);
 void encoding_free(Encoding* e);
 
+// Where in a text somebody's own words are, between what a template writes.
+typedef struct {
+    size_t start, end;
+} TextRange;
+typedef struct {
+    const TextRange* ranges;  // (n) bytes [start, end), ascending, none inside another
+    int n;
+    const int32_t* guarded;  // (n_guarded) added tokens that count as special here though their file does not say so:
+    int n_guarded;           // <|im_start|> is one in some published models
+} PlainText;
+
+// tokenizer_encode with TOKENIZER_PARSE_SPECIAL for the template's part of a text and without it for the plain part: a
+// special or guarded token is read only where none of its bytes is plain. All else is as if the text were one, so words
+// and offsets run across the borders.
+int64_t tokenizer_encode_mixed(const Tokenizer* t, const char* text, size_t length, const PlainText* plain, int flags,
+                               Encoding* e);
+
 // Ids back to bytes. Returns a malloc'ed, zero-terminated buffer and its length, or NULL with `error` (an id out of
 // range). Special tokens are left out unless with_special. Byte tokens that do not form UTF-8 come out as the bytes
 // they are.

@@ -231,6 +231,7 @@ typedef struct {
 
 struct TokenizerScratch {
     const Tokenizer* owner;  // whose words the cache holds
+    const PlainText* plain;  // of the text at hand; NULL: special tokens are read everywhere or nowhere
     TextBuffer buffer[4];
     int stage;                    // 0: the normalisers' two buffers, 2: the pre-tokenisers'
     Range *ranges, *ranges_next;  // stb_ds

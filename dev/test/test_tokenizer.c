@@ -311,6 +311,46 @@ static void test_flags(void) {
     tokenizer_close(t);
 }
 
+// A template's special tokens are read, the same texts in somebody's words are not.
+static void test_mixed(void) {
+    char error[512];
+    Tokenizer* t = tokenizer_open(GOLDEN "llama3_style.json.gz", error, sizeof error);
+    Encoding mixed = {0}, alone = {0};
+    const int32_t bos = tokenizer_id(t, "<|begin_of_text|>"), eot = tokenizer_id(t, "<|eot_id|>");
+    const char* text = "<|begin_of_text|>the<|eot_id|> and<|eot_id|>";  // the first end of turn is the user's
+    const size_t n = strlen(text);
+    TextRange users = {17, n - 10};
+    PlainText plain = {&users, 1, NULL, 0};
+    tokenizer_encode_mixed(t, text, n, &plain, 0, &mixed);
+    tokenizer_encode(t, text + 17, n - 27, 0, &alone);
+    check(mixed.n == alone.n + 2 && mixed.ids[0] == bos && mixed.ids[mixed.n - 1] == eot &&
+              !memcmp(mixed.ids + 1, alone.ids, (size_t)alone.n * sizeof *alone.ids) && mixed.start[1] == 17,
+          "mixed text: the template's special tokens are read, the user's are text");
+    users = (TextRange){17, n - 1};
+    tokenizer_encode_mixed(t, text, n, &plain, 0, &mixed);
+    check(mixed.ids[mixed.n - 1] != eot, "one that is the user's but for its last byte is text");
+    users = (TextRange){17, 17};
+    tokenizer_encode_mixed(t, text, n, &plain, 0, &mixed);
+    tokenizer_encode(t, text, n, TOKENIZER_PARSE_SPECIAL, &alone);
+    check(mixed.n == alone.n && !memcmp(mixed.ids, alone.ids, (size_t)alone.n * sizeof *alone.ids),
+          "without any plain text all are read");
+    tokenizer_close(t);
+    t = tokenizer_open(GOLDEN "prefix_style.json.gz", error, sizeof error);
+    const int32_t left = tokenizer_id(t, "<l>");  // added, but not special
+    users = (TextRange){0, 3};
+    tokenizer_encode_mixed(t, "<l>", 3, &plain, 0, &mixed);
+    check(mixed.n == 1 && *mixed.ids == left, "an added token that is not special is read in plain text too");
+    plain.guarded = &left;
+    plain.n_guarded = 1;
+    tokenizer_encode_mixed(t, "<l>", 3, &plain, 0, &mixed);
+    int read = 0;
+    for (int64_t i = 0; i < mixed.n; i++) read += mixed.ids[i] == left;
+    check(mixed.n > 1 && !read, "unless it is guarded");
+    encoding_free(&mixed);
+    encoding_free(&alone);
+    tokenizer_close(t);
+}
+
 // ---- chat templates --------------------------------------------------------------------------------
 
 static void test_chat(void) {
@@ -524,6 +564,7 @@ int main(void) {
     test_threads();
     test_two_tokenizers();
     test_flags();
+    test_mixed();
     test_chat();
     test_bad_files();
     test_paths();
