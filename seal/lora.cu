@@ -166,8 +166,8 @@ void lora_forward(const Lora* lora, Site site, int layer, floatX* x, int C, int 
         set_rows(a, T, split, &from, &n);
         floatX* rows = x + (size_t)from * ld;
         matmul_forward(rows + C + a * s->width, NULL, rows,
-                       lora->sets[a]->weights + adapter_tensor(lora, site, 0, false, layer)->offset, NULL, n, C,
-                       s->width, ld, ld, C, stream);
+                       lora->sets[a]->weights + adapter_tensor(lora, site, 0, false, layer)->offset, NULL,
+                       {.T = n, .C = C, .OC = s->width, .ldo = ld, .ldi = ld, .ldw = C}, stream);
     }
     adapter_tail(x + C, T, split, s->width, s->tail, ld, lora->settings.scale, stream);
 }
@@ -189,7 +189,7 @@ void lora_backward(const Lora* lora, Site site, int layer, floatX* dx, const flo
                                    dy + (size_t)from * lddy + s->first[m], x + at + C + a * s->width + m * lora->rank,
                                    n, lora->rank, s->rows[m], ld, lddy, stream);
         matmul_backward_weight(set->grads + at_a, dx + at + C + a * s->width, x + at, n, C, s->width, ld, ld, stream);
-        matmul_backward_input(dx + at, dx + at + C + a * s->width, set->weights + at_a, NULL, n, C, s->width, ld, ld, C,
-                              true, stream);
+        matmul_backward_input(dx + at, dx + at + C + a * s->width, set->weights + at_a, NULL,
+                              {.T = n, .C = C, .OC = s->width, .ldo = ld, .ldi = ld, .ldw = C}, true, stream);
     }
 }

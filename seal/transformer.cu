@@ -195,10 +195,27 @@ static void norm_forward(const Transformer* t, const ParameterSet* p, Norm n, co
                          cudaStream_t stream) {
     const ModelConfig* c = &t->layout->config;
     if (c->norm == NORM_RMSNORM)
-        rmsnorm_forward(n.out, n.rstd, inp, weight(p, n.weight, n.layer), T, c->C, n.ld, c->norm_eps, stream);
+        rmsnorm_forward({.out = n.out,
+                         .rstd = n.rstd,
+                         .inp1 = inp,
+                         .weight = weight(p, n.weight, n.layer),
+                         .T = T,
+                         .C = c->C,
+                         .ldo = n.ld,
+                         .eps = c->norm_eps},
+                        stream);
     else
-        layernorm_forward(n.out, n.mean, n.rstd, inp, weight(p, n.weight, n.layer), weight(p, n.bias, n.layer), T, c->C,
-                          n.ld, c->norm_eps, stream);
+        layernorm_forward({.out = n.out,
+                           .mean = n.mean,
+                           .rstd = n.rstd,
+                           .inp1 = inp,
+                           .weight = weight(p, n.weight, n.layer),
+                           .bias = weight(p, n.bias, n.layer),
+                           .T = T,
+                           .C = c->C,
+                           .ldo = n.ld,
+                           .eps = c->norm_eps},
+                          stream);
 }
 
 // residual = inp1 + inp2, and its norm.
@@ -206,11 +223,31 @@ static void residual_norm_forward(const Transformer* t, const ParameterSet* p, N
                                   const floatX* inp1, const floatX* inp2, int T, cudaStream_t stream) {
     const ModelConfig* c = &t->layout->config;
     if (c->norm == NORM_RMSNORM)
-        fused_residual_rmsnorm_forward(residual, n.out, n.rstd, inp1, inp2, weight(p, n.weight, n.layer), T, c->C, n.ld,
-                                       c->norm_eps, stream);
+        fused_residual_rmsnorm_forward({.out = n.out,
+                                        .rstd = n.rstd,
+                                        .inp1 = inp1,
+                                        .weight = weight(p, n.weight, n.layer),
+                                        .T = T,
+                                        .C = c->C,
+                                        .ldo = n.ld,
+                                        .eps = c->norm_eps,
+                                        .residual = residual,
+                                        .inp2 = inp2},
+                                       stream);
     else
-        fused_residual_layernorm_forward(residual, n.out, n.mean, n.rstd, inp1, inp2, weight(p, n.weight, n.layer),
-                                         weight(p, n.bias, n.layer), T, c->C, n.ld, c->norm_eps, stream);
+        fused_residual_layernorm_forward({.out = n.out,
+                                          .mean = n.mean,
+                                          .rstd = n.rstd,
+                                          .inp1 = inp1,
+                                          .weight = weight(p, n.weight, n.layer),
+                                          .bias = weight(p, n.bias, n.layer),
+                                          .T = T,
+                                          .C = c->C,
+                                          .ldo = n.ld,
+                                          .eps = c->norm_eps,
+                                          .residual = residual,
+                                          .inp2 = inp2},
+                                         stream);
 }
 
 // dinp += gradient through the norm of inp; dout has the row stride of the norm's output.
@@ -220,8 +257,31 @@ static void norm_backward(const Transformer* t, const ParameterSet* p, Norm n, f
     const floatX* w = weight(p, n.weight, n.layer);
     int C = t->layout->config.C;
     if (t->layout->config.norm == NORM_RMSNORM)
-        rmsnorm_backward(dinp, dw, t->partial, dout, inp, w, n.rstd, T, C, n.ld, stream);
-    else layernorm_backward(dinp, dw, db, t->partial, dout, inp, w, n.mean, n.rstd, T, C, n.ld, stream);
+        rmsnorm_backward({.dinp = dinp,
+                          .dweight = dw,
+                          .scratch = t->partial,
+                          .dout = dout,
+                          .inp = inp,
+                          .weight = w,
+                          .rstd = n.rstd,
+                          .T = T,
+                          .C = C,
+                          .ldd = n.ld},
+                         stream);
+    else
+        layernorm_backward({.dinp = dinp,
+                            .dweight = dw,
+                            .dbias = db,
+                            .scratch = t->partial,
+                            .dout = dout,
+                            .inp = inp,
+                            .weight = w,
+                            .mean = n.mean,
+                            .rstd = n.rstd,
+                            .T = T,
+                            .C = C,
+                            .ldd = n.ld},
+                           stream);
 }
 
 // The adapters' part of a site's input.
@@ -236,8 +296,11 @@ static void linear_forward(const Transformer* t, const ParameterSet* p, const De
     int ld = site_ld(t, site), OC = (int)site_tensor(t, site)->rows;
     fill_tail(t, s, site, l, inp, stream);
     const floatX *w = weight(p, site_weight(site), l), *b = weight(p, site_bias(site), l);
-    if (add) matmul_forward_add(out, inp, w, b, s->T, ld, OC, ldo, ld, ld, stream);
-    else matmul_forward(out, pre_gelu, inp, w, b, s->T, ld, OC, ldo, ld, ld, stream);
+    if (add)
+        matmul_forward_add(out, inp, w, b, {.T = s->T, .C = ld, .OC = OC, .ldo = ldo, .ldi = ld, .ldw = ld}, stream);
+    else
+        matmul_forward(out, pre_gelu, inp, w, b, {.T = s->T, .C = ld, .OC = OC, .ldo = ldo, .ldi = ld, .ldw = ld},
+                       stream);
 }
 
 // dinp (T, ld of the site) = gradient of its input, tail included, and the gradients of what is trained there. dout (T,
@@ -249,8 +312,8 @@ static void linear_backward(const Transformer* t, const ParameterSet* p, const D
     float *dw = gradient(p, site_weight(site), l), *db = gradient(p, site_bias(site), l);
     if (dw) matmul_backward_weight(dw, dout, inp, s->T, ld, OC, ld, ldd, stream);
     if (db) matmul_backward_bias(db, t->partial, dout, s->T, OC, ldd, stream);
-    matmul_backward_input(dinp, dout, weight(p, site_weight(site), l), pre_gelu, s->T, ld, OC, ld, ldd, ld, false,
-                          stream);
+    matmul_backward_input(dinp, dout, weight(p, site_weight(site), l), pre_gelu,
+                          {.T = s->T, .C = ld, .OC = OC, .ldo = ldd, .ldi = ld, .ldw = ld}, false, stream);
     if (adapted(t, site))
         lora_backward(t->lora, site, l, dinp, dout, ldd, inp, site_cols(t, site), s->T, s->split, stream);
 }
@@ -269,11 +332,36 @@ static void cached_attention(Transformer* t, const DevicePack* s, int l, cudaStr
            *values = cache->values + (size_t)l * cache->rows * c->NKV * c->HS;
     cache_store(keys, values, a->qkv, cache->row, s->T, c->NH, c->NKV, c->HS, qkv, stream);
     if (cache->n)
-        decode_attention(a->atty, cache->scratch, a->qkv, keys, values, cache->first, cache->length, cache->longest,
-                         cache->n, c->NH, c->NKV, c->HS, qkv, ldo, c->attention_scale, stream);
+        decode_attention(a->atty,
+                         {.qkv = a->qkv,
+                          .keys = keys,
+                          .values = values,
+                          .first = cache->first,
+                          .length = cache->length,
+                          .scratch = cache->scratch,
+                          .longest = cache->longest,
+                          .n = cache->n,
+                          .NH = c->NH,
+                          .NKV = c->NKV,
+                          .HS = c->HS,
+                          .ldq = qkv,
+                          .ldo = ldo,
+                          .scale = c->attention_scale},
+                         stream);
     else
-        attention_forward(a->atty, a->lse, a->qkv, s->cu_seqlens, s->tiles, s->n_tiles, s->T, c->NH, c->NKV, c->HS, qkv,
-                          ldo, c->attention_scale, stream);
+        attention_forward(a->atty, a->lse,
+                          {.qkv = a->qkv,
+                           .cu_seqlens = s->cu_seqlens,
+                           .tiles = s->tiles,
+                           .n_tiles = s->n_tiles,
+                           .T = s->T,
+                           .NH = c->NH,
+                           .NKV = c->NKV,
+                           .HS = c->HS,
+                           .ldq = qkv,
+                           .ldo = ldo,
+                           .scale = c->attention_scale},
+                          stream);
 }
 
 // From ln1 to the attention's output. Where the residual is parallel the MLP's norm reads the same input.
@@ -286,8 +374,19 @@ static void attention_block(Transformer* t, const ParameterSet* p, const DeviceP
         rope_forward(a->qkv, s->positions, t->cos_sin, T, c->NH, c->NKV, c->HS, c->rope.rotary, qkv, stream);
     if (t->cache) cached_attention(t, s, l, stream);
     else
-        attention_forward(a->atty, a->lse, a->qkv, s->cu_seqlens, s->tiles, s->n_tiles, T, c->NH, c->NKV, c->HS, qkv,
-                          site_ld(t, SITE_ATTPROJ), c->attention_scale, stream);
+        attention_forward(a->atty, a->lse,
+                          {.qkv = a->qkv,
+                           .cu_seqlens = s->cu_seqlens,
+                           .tiles = s->tiles,
+                           .n_tiles = s->n_tiles,
+                           .T = T,
+                           .NH = c->NH,
+                           .NKV = c->NKV,
+                           .HS = c->HS,
+                           .ldq = qkv,
+                           .ldo = site_ld(t, SITE_ATTPROJ),
+                           .scale = c->attention_scale},
+                          stream);
     if (c->parallel_residual) norm_forward(t, p, ln2_of(t, l), residual_of(t, l), T, stream);
 }
 
@@ -355,12 +454,13 @@ void transformer_loss(Transformer* t, const ParameterSet* p, const DevicePack* s
     for (int i = 0; i < s->n_loss_padded; i += t->head_rows) {
         int n = s->n_loss_padded - i < t->head_rows ? s->n_loss_padded - i : t->head_rows;
         floatX* x = hidden + (size_t)i * c->C;
-        matmul_forward(t->logits, NULL, x, weight(p, head, 0), NULL, n, c->C, c->Vp, c->Vp, c->C, c->C, stream);
+        matmul_forward(t->logits, NULL, x, weight(p, head, 0), NULL,
+                       {.T = n, .C = c->C, .OC = c->Vp, .ldo = c->Vp, .ldi = c->C, .ldw = c->C}, stream);
         cross_entropy(t->logits, t->token_loss + i, s->targets + i, backward ? s->weight + i : NULL, n, c->V, c->Vp,
                       stream);
         if (!backward) continue;
-        matmul_backward_input(dhidden + (size_t)i * c->C, t->logits, weight(p, head, 0), NULL, n, c->C, c->Vp, c->C,
-                              c->Vp, c->C, false, stream);
+        matmul_backward_input(dhidden + (size_t)i * c->C, t->logits, weight(p, head, 0), NULL,
+                              {.T = n, .C = c->C, .OC = c->Vp, .ldo = c->Vp, .ldi = c->C, .ldw = c->C}, false, stream);
         if (gradient(p, head, 0))
             matmul_backward_weight(gradient(p, head, 0), t->logits, x, n, c->C, c->Vp, c->C, c->Vp, stream);
     }
@@ -382,7 +482,7 @@ void transformer_logits(Transformer* t, const ParameterSet* p, const int* rows, 
     for (int i = 0; i < n; i += t->head_rows) {
         int m = n - i < t->head_rows ? n - i : t->head_rows;
         matmul_forward(t->logits, NULL, t->width_a + (size_t)i * c->C, weight(p, c->tied_head ? WTE : HEADW, 0), NULL,
-                       m, c->C, c->Vp, c->Vp, c->C, c->C, stream);
+                       {.T = m, .C = c->C, .OC = c->Vp, .ldo = c->Vp, .ldi = c->C, .ldw = c->C}, stream);
         cudaCheck(cudaMemcpyAsync(out, t->logits, (size_t)m * c->Vp * sizeof(floatX), cudaMemcpyDeviceToHost, stream));
         cudaCheck(cudaStreamSynchronize(stream));
         for (int r = 0; r < m; r++)
@@ -419,8 +519,24 @@ static void attention_block_backward(Transformer* t, const ParameterSet* p, cons
     int T = s->T, qkv = qkv_width(c);
     floatX* datty = t->width_b;
     linear_backward(t, p, s, SITE_ATTPROJ, l, datty, t->dresidual, c->C, NULL, a->atty, stream);
-    attention_backward(t->dqkv, t->delta, datty, a->atty, a->lse, a->qkv, s->cu_seqlens, s->tiles, s->n_tiles, T, c->NH,
-                       c->NKV, c->HS, qkv, qkv, site_ld(t, SITE_ATTPROJ), c->attention_scale, stream);
+    attention_backward(t->dqkv,
+                       {.qkv = a->qkv,
+                        .cu_seqlens = s->cu_seqlens,
+                        .tiles = s->tiles,
+                        .n_tiles = s->n_tiles,
+                        .T = T,
+                        .NH = c->NH,
+                        .NKV = c->NKV,
+                        .HS = c->HS,
+                        .ldq = qkv,
+                        .ldo = site_ld(t, SITE_ATTPROJ),
+                        .scale = c->attention_scale,
+                        .atty = a->atty,
+                        .datty = datty,
+                        .lse = a->lse,
+                        .delta = t->delta,
+                        .lddq = qkv},
+                       stream);
     if (c->positions == POSITIONS_ROPE)
         rope_backward(t->dqkv, s->positions, t->cos_sin, T, c->NH, c->NKV, c->HS, c->rope.rotary, qkv, stream);
     linear_backward(t, p, s, SITE_QKV, l, dln1, t->dqkv, qkv, NULL, a->ln1, stream);

@@ -45,12 +45,12 @@ int attention_tiles(int* tiles, const int* cu_seqlens, int n_seq) {
 // delta (NH, T) = rowsum(datty ∘ atty), FlashAttention-2's D: what the softmax backward subtracts from every dP of a
 // row. Four lanes a (token, head): together they read 32 neighbouring elements, whole sectors of memory, and their sums
 // meet at the end.
-static __global__ void attention_delta_kernel(AttentionArgs args, int HS) {
+static __global__ void attention_delta_kernel(AttentionArgs args) {
     unsigned i = (blockIdx.x * blockDim.x + threadIdx.x) / 4, t = i / args.NH, head = i % args.NH;
     float8 sum = {{0.0f}};
     if (t < (unsigned)args.T) {
-        size_t at = (size_t)t * args.ldo + head * HS;
-        UNROLL for (int d = threadIdx.x % 4 * VEC; d < HS; d += 4 * VEC) {
+        size_t at = (size_t)t * args.ldo + head * args.HS;
+        UNROLL for (int d = threadIdx.x % 4 * VEC; d < args.HS; d += 4 * VEC) {
             float8 a = load8(args.datty + at + d), b = load8(args.atty + at + d);
             for (int k = 0; k < VEC; k++) sum.v[k] += a.v[k] * b.v[k];
         }
@@ -64,32 +64,25 @@ static __global__ void attention_delta_kernel(AttentionArgs args, int HS) {
 // ---------------------------------------------------------------------------------------------------
 // launchers
 
-static void check_arguments(const AttentionArgs& args,
-                            int HS) {  // bugs of the caller; the user's head size is refused before
-    assert(attention_shared_bytes(HS) > 0 && args.NH % args.NKV == 0);
+static void check_arguments(const AttentionArgs& args) {  // bugs of the caller; the user's head size is refused before
+    assert(attention_shared_bytes(args.HS) > 0 && args.NH % args.NKV == 0);
     assert((int64_t)args.T * args.NH < INT32_MAX / 4 && args.ldq % VEC == 0 && args.ldo % VEC == 0 &&
            args.lddq % VEC == 0);
-    (void)args, (void)HS;
+    (void)args;
 }
 
-void attention_forward(floatX* atty, float* lse, const floatX* qkv, const int* cu_seqlens, const int* tiles,
-                       int n_tiles, int T, int NH, int NKV, int HS, int ldq, int ldo, float scale,
-                       cudaStream_t stream) {
+void attention_forward(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream) {
     NVTX_RANGE("attention_forward");
-    if (n_tiles == 0) return;
-    AttentionArgs args = {qkv, NULL, NULL, NULL, NULL, cu_seqlens, tiles, n_tiles, T, NH, NKV, ldq, ldo, 0, scale};
-    check_arguments(args, HS);
-    attention_forward_served(atty, lse, args, HS, stream);
+    if (args.n_tiles == 0) return;
+    check_arguments(args);
+    attention_forward_served(atty, lse, args, stream);
 }
 
-void attention_backward(floatX* dqkv, float* delta, const floatX* datty, const floatX* atty, const float* lse,
-                        const floatX* qkv, const int* cu_seqlens, const int* tiles, int n_tiles, int T, int NH, int NKV,
-                        int HS, int lddq, int ldq, int ldo, float scale, cudaStream_t stream) {
+void attention_backward(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream) {
     NVTX_RANGE("attention_backward");
-    if (n_tiles == 0) return;
-    AttentionArgs args = {qkv, atty, datty, lse, delta, cu_seqlens, tiles, n_tiles, T, NH, NKV, ldq, ldo, lddq, scale};
-    check_arguments(args, HS);
+    if (args.n_tiles == 0) return;
+    check_arguments(args);
     const int block = 128;
-    LAUNCH(attention_delta_kernel, (unsigned)CEIL_DIV((int64_t)T * NH * 4, block), block, 0, stream, args, HS);
-    attention_backward_served(dqkv, args, HS, stream);
+    LAUNCH(attention_delta_kernel, (unsigned)CEIL_DIV((int64_t)args.T * args.NH * 4, block), block, 0, stream, args);
+    attention_backward_served(dqkv, args, stream);
 }

@@ -1,5 +1,5 @@
 /*
-What the two precisions of attention share: the arguments every kernel takes, and the part of the work a block owns.
+What the two precisions of attention share: the part of the work a block owns, and the choice of an instance.
 Private to attention*.cu and decode_attention.cu; the public functions are in kernels.h.
 */
 #ifndef SEAL_ATTENTION_H
@@ -10,18 +10,6 @@ Private to attention*.cu and decode_attention.cu; the public functions are in ke
 
 #define LOG2E 1.4426950408889634f
 #define LN2 0.6931471805599453f
-
-typedef struct {
-    const floatX* qkv;      // (T, (NH + 2 NKV)·HS; ldq)
-    const floatX* atty;     // (T, NH·HS; ldo); backward only
-    const floatX* datty;    // (T, NH·HS; ldo); backward only
-    const float* lse;       // (NH, T); backward only
-    float* delta;           // (NH, T); backward only
-    const int* cu_seqlens;  // (n_seq + 1)
-    const int* tiles;       // (n_tiles, 2) = {sample, tile within the sample}
-    int n_tiles, T, NH, NKV, ldq, ldo, lddq;
-    float scale;
-} AttentionArgs;
 
 // What one block owns: ATTENTION_TILE rows of one sample and one head. Heads run fastest, so that blocks which start
 // together read the same keys and values, and the order of the tile table (longest first) is the order in which blocks
@@ -47,8 +35,8 @@ static inline __device__ AttentionBlock attention_block(const AttentionArgs& arg
 // kernel serves the head size.
 size_t attention_shared_bytes(int HS);
 // Backward expects args.delta filled.
-void attention_forward_served(floatX* atty, float* lse, const AttentionArgs& args, int HS, cudaStream_t stream);
-void attention_backward_served(floatX* dqkv, const AttentionArgs& args, int HS, cudaStream_t stream);
+void attention_forward_served(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream);
+void attention_backward_served(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream);
 
 // FUNCTION<HS>(…) for the sizes of a head that there are kernels for. A new size is a case here and a decision about
 // WIDTH; another HS calls nothing.

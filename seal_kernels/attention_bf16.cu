@@ -32,9 +32,18 @@ keys (dk and dv, on transposed scores, so that no atomics are needed).
 // later (FlashAttention-4).
 #define LAZY 8.0f
 
-// Accumulators of 16 rows × 8 columns (NT of them side by side): lane holds rows lane/4 and lane/4 + 8, columns
-// 2·(lane%4) and + 1, in the order {row, column} {row, column + 1} {row + 8, column} {row + 8, column + 1}.
+// Accumulators of 16 rows × 8 columns (NT of them side by side): a lane holds four elements, of two rows and two
+// columns. Element e is at row_of(lane, e), column_of(lane, e); statistics of a row, of which a lane has half_of(e) = 0
+// and 1, are of rows row_of_half(lane, 0) and row_of_half(lane, 1), and the four lanes of a quad share those rows.
 #define NT_SCORES (TILE / 8)
+static inline __device__ int half_of(int e) { return e / 2; }
+static inline __device__ int row_of_half(int lane, int half) { return lane / 4 + half * 8; }
+static inline __device__ int row_of(int lane, int e) { return row_of_half(lane, half_of(e)); }
+static inline __device__ int column_of(int lane, int e) { return lane % 4 * 2 + e % 2; }
+// Fragment k of a left operand is two accumulators side by side: its register e holds a pair of neighbouring columns,
+// the first of them pair_column(lane, k, e), of row pair_row(lane, e).
+static inline __device__ int pair_row(int lane, int e) { return lane / 4 + e % 2 * 8; }
+static inline __device__ int pair_column(int lane, int k, int e) { return k * 16 + e / 2 * 8 + lane % 4 * 2; }
 
 // On a GPU the left operand is read from shared memory a slice of k at a time, because all of it at once would not fit
 // into the registers next to the accumulators. The emulated warp has no registers to save, and pays for each operation
@@ -97,8 +106,7 @@ static inline __device__ void store_rows(floatX* dst, int ld, const float (&c)[N
     accumulators_to_a(packed, c);
     __syncwarp();  // the last reads of these rows as operands are over
     UNROLL for (int k = 0; k < N / 16; k++) UNROLL for (int e = 0; e < 4; e++) *
-        reinterpret_cast<uint32_t*>(shared + (lane / 4 + e % 2 * 8) * LD + k * 16 + e / 2 * 8 +
-                                    lane % 4 * 2) = packed[k][e];
+        reinterpret_cast<uint32_t*>(shared + pair_row(lane, e) * LD + pair_column(lane, k, e)) = packed[k][e];
     __syncwarp();
     for (int x = lane; x < n * (N / VEC); x += WARP_SIZE) {
         int row = x / (N / VEC), d = x % (N / VEC) * VEC;
@@ -135,7 +143,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
     cp_async_commit();
 
     float acc[MT][HS / 8][4], m[2 * MT],
-        l[2 * MT];  // maximum, up to LAZY, and this lane's share of the sum: rows lane/4 + 8i of the warp
+        l[2 * MT];  // maximum, up to LAZY, and this lane's share of the sum: rows row_of_half(lane, i) of the warp
     zero(acc);
     UNROLL for (int i = 0; i < 2 * MT; i++) {
         m[i] = -INFINITY;
@@ -157,8 +165,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
                 // sample comes after them
                 UNROLL for (int i = 0; i < MT; i++) UNROLL for (int n = 0; n < NT_SCORES; n++)
                     UNROLL for (int e = 0; e < 4; e++) {
-                    int key = t * TILE + n * 8 + lane % 4 * 2 + e % 2,
-                        query = row0 + warp_row + i * 16 + lane / 4 + e / 2 * 8;
+                    int key = t * TILE + n * 8 + column_of(lane, e), query = row0 + warp_row + i * 16 + row_of(lane, e);
                     if (key > query) s[i][n][e] = -INFINITY;
                 }
             }
@@ -184,8 +191,8 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
             }
             UNROLL for (int i = 0; i < MT; i++) UNROLL for (int n = 0; n < NT_SCORES; n++)
                 UNROLL for (int e = 0; e < 4; e++) {
-                s[i][n][e] = exp2_approx(s[i][n][e] * scale_log2 - m[2 * i + e / 2] * scale_log2);
-                l[2 * i + e / 2] += s[i][n][e];
+                s[i][n][e] = exp2_approx(s[i][n][e] * scale_log2 - m[2 * i + half_of(e)] * scale_log2);
+                l[2 * i + half_of(e)] += s[i][n][e];
             }
             UNROLL for (int i = 0; i < MT; i++) accumulators_to_a(p[i], s[i]);
         }
@@ -206,7 +213,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
             acc[i / 2][n][i % 2 * 2] *= inverse;
             acc[i / 2][n][i % 2 * 2 + 1] *= inverse;
         }
-        int row = lane / 4 + i * 8;
+        int row = row_of_half(lane, i);
         if (lane % 4 == 0 && warp_row + row < n_q)
             lse[(size_t)block.head * args.T + first_row + row] = m[i] * args.scale + logf(l[i]);
     }
@@ -245,7 +252,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dq_kerne
     cp_async_commit();
     float lse[2], delta[2];
     UNROLL for (int i = 0; i < 2; i++) {
-        int row = warp_row + lane / 4 + i * 8;
+        int row = warp_row + row_of_half(lane, i);
         size_t at = (size_t)block.head * args.T + first_row + row;
         lse[i] = row < n_q ? args.lse[at] * LOG2E : 0.0f;
         delta[i] = row < n_q ? args.delta[at] : 0.0f;
@@ -279,9 +286,9 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dq_kerne
                 mma_tile_nk(dp, dout, v, LD);
             }
             UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) {
-                float p = exp2_approx(s[0][n][e] * scale_log2 - lse[e / 2]);
-                int key = n * 8 + lane % 4 * 2 + e % 2, query = warp_row + lane / 4 + e / 2 * 8;
-                dp[0][n][e] = t == block.tile && key > query ? 0.0f : p * (dp[0][n][e] - delta[e / 2]);
+                float p = exp2_approx(s[0][n][e] * scale_log2 - lse[half_of(e)]);
+                int key = n * 8 + column_of(lane, e), query = warp_row + row_of(lane, e);
+                dp[0][n][e] = t == block.tile && key > query ? 0.0f : p * (dp[0][n][e] - delta[half_of(e)]);
             }
             uint32_t ds[1][TILE / 16][4];
             accumulators_to_a(ds[0], dp[0]);
@@ -373,7 +380,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
             uint32_t fragments[1][TILE / 16][4];
             scores<HS>(s, k + warp_row * LD, q);
             UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) {
-                int query = n * 8 + lane % 4 * 2 + e % 2, key = warp_row + lane / 4 + e / 2 * 8;
+                int query = n * 8 + column_of(lane, e), key = warp_row + row_of(lane, e);
                 float p = exp2_approx(s[0][n][e] * scale_log2 - lse[query] * LOG2E);
                 s[0][n][e] = diagonal && key > query ? 0.0f : p;
             }
@@ -381,7 +388,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
             mma_tile_kn(dv, fragments, dout + blockIdx.y * WIDTH, LD);
             scores<HS>(dp, v + warp_row * LD, dout);
             UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++)
-                s[0][n][e] *= dp[0][n][e] - delta[n * 8 + lane % 4 * 2 + e % 2];
+                s[0][n][e] *= dp[0][n][e] - delta[n * 8 + column_of(lane, e)];
             accumulators_to_a(fragments[0], s[0]);
             mma_tile_kn(dk, fragments, q + blockIdx.y * WIDTH, LD);
         }
@@ -434,10 +441,10 @@ size_t attention_shared_bytes(int HS) {
     AT_HEAD_SIZE(HS, shared_bytes, &bytes)
     return bytes;
 }
-void attention_forward_served(floatX* atty, float* lse, const AttentionArgs& args, int HS, cudaStream_t stream) {
-    AT_HEAD_SIZE(HS, forward, atty, lse, args, stream)
+void attention_forward_served(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream) {
+    AT_HEAD_SIZE(args.HS, forward, atty, lse, args, stream)
 }
-void attention_backward_served(floatX* dqkv, const AttentionArgs& args, int HS, cudaStream_t stream) {
-    AT_HEAD_SIZE(HS, backward, dqkv, args, stream)
+void attention_backward_served(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream) {
+    AT_HEAD_SIZE(args.HS, backward, dqkv, args, stream)
 }
 #endif

@@ -39,15 +39,6 @@ static inline void team_sync(void) {}
 #define N_TEAMS(HS) (HS > 128 ? 1 : 2)
 #endif
 
-typedef struct {
-    const floatX* qkv;            // (n, (NH + 2 NKV)·HS; ldq)
-    const floatX *keys, *values;  // (R, NKV·HS)
-    const int *first, *length;    // (n) the sequence's first row of the cache, and its number of rows
-    float* scratch;               // (n, NH, pieces, HS + 2): unnormalised output, maximum, sum
-    int n, NH, NKV, pieces, ldq, ldo;
-    float scale;
-} DecodeArgs;
-
 // ---------------------------------------------------------------------------------------------------
 // kernels
 
@@ -78,7 +69,7 @@ template <int HS, int LD> static __device__ void copy_keys(floatX* tile, const f
 // each thread has KEYS keys of a tile. Output: a value's row is LANES vectors, of which a thread has COLS; a warp reads
 // PARTS rows at a time, and the parts are added at the end.
 template <int HS, int HEADS>
-static __global__ void __launch_bounds__(N_TEAMS(HS) * TEAM) decode_attention_kernel(DecodeArgs args) {
+static __global__ void __launch_bounds__(N_TEAMS(HS) * TEAM) decode_attention_kernel(DecodeArgs args, int pieces) {
     enum {
         TEAMS = N_TEAMS(HS),
         LD = HS + 16 / sizeof(floatX),  // the odd 16 bytes spread a column over all banks
@@ -185,7 +176,7 @@ static __global__ void __launch_bounds__(N_TEAMS(HS) * TEAM) decode_attention_ke
             total += stats[w][h][1] * shrink;
             x += of_team * shrink;
         }
-        float* piece = args.scratch + (((size_t)sequence * args.NH + head + h) * args.pieces + blockIdx.y) * (HS + 2);
+        float* piece = args.scratch + (((size_t)sequence * args.NH + head + h) * pieces + blockIdx.y) * (HS + 2);
         piece[d] = x;
         if (d == 0) {
             piece[HS] = top;
@@ -195,13 +186,13 @@ static __global__ void __launch_bounds__(N_TEAMS(HS) * TEAM) decode_attention_ke
 }
 
 // One thread an element of the output: the pieces of its head, in order. A sequence of no rows (padding) gives zeros.
-static __global__ void join_pieces_kernel(floatX* atty, const float* scratch, const int* length, int n, int NH, int HS,
-                                          int pieces, int ldo) {
+static __global__ void join_pieces_kernel(floatX* atty, DecodeArgs args, int pieces) {
+    int NH = args.NH, HS = args.HS;
     unsigned i = blockIdx.x * blockDim.x + threadIdx.x, row = i / (NH * HS), c = i % (NH * HS), head = c / HS,
              d = c % HS;
-    if (row >= (unsigned)n) return;
-    const float* piece = scratch + ((size_t)row * NH + head) * pieces * (HS + 2);
-    int used = CEIL_DIV(length[row], DECODE_PIECE);
+    if (row >= (unsigned)args.n) return;
+    const float* piece = args.scratch + ((size_t)row * NH + head) * pieces * (HS + 2);
+    int used = CEIL_DIV(args.length[row], DECODE_PIECE);
     float top = -INFINITY, total = 0.0f, x = 0.0f;
     for (int p = 0; p < used; p++) top = fmaxf(top, piece[(size_t)p * (HS + 2) + HS]);
     for (int p = 0; p < used; p++) {
@@ -209,7 +200,7 @@ static __global__ void join_pieces_kernel(floatX* atty, const float* scratch, co
         total += piece[(size_t)p * (HS + 2) + HS + 1] * shrink;
         x += piece[(size_t)p * (HS + 2) + d] * shrink;
     }
-    atty[(size_t)row * ldo + c] = from_float<floatX>(used ? x / total : 0.0f);
+    atty[(size_t)row * args.ldo + c] = from_float<floatX>(used ? x / total : 0.0f);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -233,24 +224,21 @@ size_t decode_attention_scratch(int n, int longest, int NH, int HS) {
 }
 
 template <int HS> static void launch(const DecodeArgs& args, cudaStream_t stream) {
-    int group = args.NH / args.NKV;
+    int group = args.NH / args.NKV, pieces = n_pieces(args.longest);
     if (group == 1) {
-        dim3 grid(args.n * args.NKV, args.pieces);
-        LAUNCH((decode_attention_kernel<HS, 1>), grid, N_TEAMS(HS) * TEAM, 0, stream, args);
+        dim3 grid(args.n * args.NKV, pieces);
+        LAUNCH((decode_attention_kernel<HS, 1>), grid, N_TEAMS(HS) * TEAM, 0, stream, args, pieces);
     } else {
-        dim3 grid(args.n * args.NKV * CEIL_DIV(group, 4), args.pieces);
-        LAUNCH((decode_attention_kernel<HS, 4>), grid, N_TEAMS(HS) * TEAM, 0, stream, args);
+        dim3 grid(args.n * args.NKV * CEIL_DIV(group, 4), pieces);
+        LAUNCH((decode_attention_kernel<HS, 4>), grid, N_TEAMS(HS) * TEAM, 0, stream, args, pieces);
     }
 }
 
-void decode_attention(floatX* atty, float* scratch, const floatX* qkv, const floatX* keys, const floatX* values,
-                      const int* first, const int* length, int longest, int n, int NH, int NKV, int HS, int ldq,
-                      int ldo, float scale, cudaStream_t stream) {
+void decode_attention(floatX* atty, const DecodeArgs& args, cudaStream_t stream) {
     NVTX_RANGE("decode_attention");
-    assert(attention_head_size_served(HS) && NH % NKV == 0 && n_pieces(longest) <= 65535);
-    if (n == 0) return;
-    DecodeArgs args = {qkv, keys, values, first, length, scratch, n, NH, NKV, n_pieces(longest), ldq, ldo, scale};
-    AT_HEAD_SIZE(HS, launch, args, stream)
-    LAUNCH(join_pieces_kernel, CEIL_DIV((unsigned)((size_t)n * NH * HS), BLOCK), BLOCK, 0, stream, atty, scratch,
-           length, n, NH, HS, args.pieces, ldo);
+    assert(attention_head_size_served(args.HS) && args.NH % args.NKV == 0 && n_pieces(args.longest) <= 65535);
+    if (args.n == 0) return;
+    AT_HEAD_SIZE(args.HS, launch, args, stream)
+    LAUNCH(join_pieces_kernel, CEIL_DIV((unsigned)((size_t)args.n * args.NH * args.HS), BLOCK), BLOCK, 0, stream, atty,
+           args, n_pieces(args.longest));
 }

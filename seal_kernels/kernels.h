@@ -5,6 +5,8 @@ work is queued on `stream`, nothing here synchronises. Sizes: T tokens of the pa
 padded vocabulary (row stride of logits), NH heads, NKV key-value heads, HS head size, FF width of the MLP, n
 loss-bearing tokens, k samples, N fine-tuning samples.
 
+A launcher with more than ten parameters takes a struct with named fields; a field with a value here may be left out.
+
 Packs: samples lie end to end in T tokens without padding; cu_seqlens (n_seq + 1) holds where each begins, and
 T. Strides: `ld…` is the distance between two rows in elements, ≥ the row's length; every kernel that writes a GEMM's
 input takes one, because the tail of such a row belongs to the adapters. Widths and strides are multiples of 8, pointers
@@ -30,36 +32,63 @@ void embedding_backward(float* dtable, const floatX* dencoded, const int* order,
                         const int* segment_row, int n_segments, int C, cudaStream_t stream);
 
 // ---- layernorm.cu ----------------------------------------------------------------------------------
-// out (T, C; ldo) = (inp − mean) · rstd · weight + bias; mean, rstd (T) kept for backward.
-// torch.nn.functional.layer_norm.
-void layernorm_forward(floatX* out, float* mean, float* rstd, const floatX* inp, const floatX* weight,
-                       const floatX* bias, int T, int C, int ldo, float eps, cudaStream_t stream);
-// residual (T, C) = inp1 + inp2, rounded to floatX; normed (T, C; ldo) = layernorm(residual).
-void fused_residual_layernorm_forward(floatX* residual, floatX* normed, float* mean, float* rstd, const floatX* inp1,
-                                      const floatX* inp2, const floatX* weight, const floatX* bias, int T, int C,
-                                      int ldo, float eps, cudaStream_t stream);
-// dinp (T, C) += …, dweight (C) +=, dbias (C) += (both may be NULL: a frozen norm). dout (T, C; ldd). scratch:
-// layernorm_scratch(C) floats.
-void layernorm_backward(floatX* dinp, float* dweight, float* dbias, float* scratch, const floatX* dout,
-                        const floatX* inp, const floatX* weight, const float* mean, const float* rstd, int T, int C,
-                        int ldd, cudaStream_t stream);
+struct LayernormForward {
+    floatX* out;         // (T, C; ldo) =
+    float *mean, *rstd;  // (T) =, kept for backward
+    const floatX* inp1;  // (T, C)
+    const floatX *weight, *bias;
+    int T, C, ldo;
+    float eps;
+    // of the fused one
+    floatX* residual = NULL;    // (T, C) =
+    const floatX* inp2 = NULL;  // (T, C)
+};
+// out = (inp1 − mean) · rstd · weight + bias. torch.nn.functional.layer_norm.
+void layernorm_forward(const LayernormForward& args, cudaStream_t stream);
+// residual = inp1 + inp2, rounded to floatX; out = layernorm(residual).
+void fused_residual_layernorm_forward(const LayernormForward& args, cudaStream_t stream);
+struct LayernormBackward {
+    floatX* dinp;            // (T, C) +=
+    float *dweight, *dbias;  // (C) +=; NULL: a frozen norm
+    float* scratch;          // layernorm_scratch(C) floats
+    const floatX* dout;      // (T, C; ldd)
+    const floatX* inp;       // (T, C)
+    const floatX* weight;
+    const float *mean, *rstd;  // (T)
+    int T, C, ldd;
+};
+void layernorm_backward(const LayernormBackward& args, cudaStream_t stream);
 size_t layernorm_scratch(int C);  // floats
 int layernorm_most_width(void);   // C of the widest row that is served
 
 // ---- rmsnorm.cu ------------------------------------------------------------------------------------
-// out (T, C; ldo) = inp · rstd · weight, rstd (T) = 1/sqrt(mean(inp²) + eps) kept for backward.
-// torch.nn.functional.rms_norm, in fp32 throughout.
-void rmsnorm_forward(floatX* out, float* rstd, const floatX* inp, const floatX* weight, int T, int C, int ldo,
-                     float eps, cudaStream_t stream);
+struct RmsnormForward {
+    floatX* out;         // (T, C; ldo) =
+    float* rstd;         // (T) = 1/sqrt(mean(inp²) + eps), kept for backward
+    const floatX* inp1;  // (T, C)
+    const floatX* weight;
+    int T, C, ldo;
+    float eps;
+    // of the fused one
+    floatX* residual = NULL;    // (T, C) =
+    const floatX* inp2 = NULL;  // (T, C)
+};
+// out = inp1 · rstd · weight. torch.nn.functional.rms_norm, in fp32 throughout.
+void rmsnorm_forward(const RmsnormForward& args, cudaStream_t stream);
 int rmsnorm_most_width(void);  // C of the widest row that is served
-// residual (T, C) = inp1 + inp2, rounded to floatX; normed (T, C; ldo) = rmsnorm(residual).
-void fused_residual_rmsnorm_forward(floatX* residual, floatX* normed, float* rstd, const floatX* inp1,
-                                    const floatX* inp2, const floatX* weight, int T, int C, int ldo, float eps,
-                                    cudaStream_t stream);
-// dinp (T, C) += …, dweight (C) += (may be NULL: a frozen norm). dout (T, C; ldd). scratch: rmsnorm_scratch(C) floats,
-// unused for a frozen norm.
-void rmsnorm_backward(floatX* dinp, float* dweight, float* scratch, const floatX* dout, const floatX* inp,
-                      const floatX* weight, const float* rstd, int T, int C, int ldd, cudaStream_t stream);
+// residual = inp1 + inp2, rounded to floatX; out = rmsnorm(residual).
+void fused_residual_rmsnorm_forward(const RmsnormForward& args, cudaStream_t stream);
+struct RmsnormBackward {
+    floatX* dinp;        // (T, C) +=
+    float* dweight;      // (C) +=; NULL: a frozen norm
+    float* scratch;      // rmsnorm_scratch(C) floats, unused for a frozen norm
+    const floatX* dout;  // (T, C; ldd)
+    const floatX* inp;   // (T, C)
+    const floatX* weight;
+    const float* rstd;  // (T)
+    int T, C, ldd;
+};
+void rmsnorm_backward(const RmsnormBackward& args, cudaStream_t stream);
 size_t rmsnorm_scratch(int C);  // floats
 
 // ---- matmul.cu -------------------------------------------------------------------------------------
@@ -67,18 +96,21 @@ size_t rmsnorm_scratch(int C);  // floats
 #define MATMUL_WORKSPACE_BYTES ((size_t)32 << 20)  // NVIDIA's advice for Hopper
 void matmul_create(void);
 void matmul_destroy(void);
-// out (T, OC; ldo) = inp (T, C; ldi) · weight (OC, C; ldw)ᵀ + bias (OC, or NULL). With pre_gelu (T, OC, or NULL):
-// pre_gelu = that, and out = gelu_tanh(pre_gelu). torch.nn.functional.linear.
-void matmul_forward(floatX* out, floatX* pre_gelu, const floatX* inp, const floatX* weight, const floatX* bias, int T,
-                    int C, int OC, int ldo, int ldi, int ldw, cudaStream_t stream);
+// out or dout (T, OC; ldo), inp or dinp (T, C; ldi), weight (OC, C; ldw).
+struct MatmulShape {
+    int T, C, OC, ldo, ldi, ldw;
+};
+// out = inp · weightᵀ + bias (OC, or NULL). With pre_gelu (T, OC, or NULL): pre_gelu = that, and out =
+// gelu_tanh(pre_gelu). torch.nn.functional.linear.
+void matmul_forward(floatX* out, floatX* pre_gelu, const floatX* inp, const floatX* weight, const floatX* bias,
+                    MatmulShape shape, cudaStream_t stream);
 // out += that, without GELU: a second branch joins the first.
-void matmul_forward_add(floatX* out, const floatX* inp, const floatX* weight, const floatX* bias, int T, int C, int OC,
-                        int ldo, int ldi, int ldw, cudaStream_t stream);
-// dinp (T, C; ldi) = dout (T, OC; ldo) · weight (OC, C; ldw); with pre_gelu (T, C, or NULL) multiplied by
-// gelu'(pre_gelu): dinp is then the gradient before the activation. accumulate: dinp += instead of =, not together with
-// pre_gelu.
-void matmul_backward_input(floatX* dinp, const floatX* dout, const floatX* weight, const floatX* pre_gelu, int T, int C,
-                           int OC, int ldi, int ldo, int ldw, bool accumulate, cudaStream_t stream);
+void matmul_forward_add(floatX* out, const floatX* inp, const floatX* weight, const floatX* bias, MatmulShape shape,
+                        cudaStream_t stream);
+// dinp = dout · weight; with pre_gelu (T, C, or NULL) multiplied by gelu'(pre_gelu): dinp is then the gradient before
+// the activation. accumulate: dinp += instead of =, not together with pre_gelu.
+void matmul_backward_input(floatX* dinp, const floatX* dout, const floatX* weight, const floatX* pre_gelu,
+                           MatmulShape shape, bool accumulate, cudaStream_t stream);
 // dweight (OC, C; contiguous fp32) += dout (T, OC; ldo)ᵀ · inp (T, C; ldi)
 void matmul_backward_weight(float* dweight, const floatX* dout, const floatX* inp, int T, int C, int OC, int ldi,
                             int ldo, cudaStream_t stream);
@@ -116,14 +148,23 @@ void rope_backward(floatX* dqkv, const int* positions, const float* cos_sin, int
 bool attention_head_size_served(int HS);
 int attention_tiles(int* tiles, const int* cu_seqlens,
                     int n_seq);  // host; returns n_tiles; tiles may be NULL to count; longest first
+struct AttentionArgs {
+    const floatX* qkv;      // (T, (NH + 2 NKV)·HS; ldq)
+    const int* cu_seqlens;  // (n_seq + 1)
+    const int* tiles;       // (n_tiles, 2)
+    int n_tiles, T, NH, NKV, HS, ldq, ldo;
+    float scale;
+    // of backward
+    const floatX* atty = NULL;   // (T, NH·HS; ldo)
+    const floatX* datty = NULL;  // (T, NH·HS; ldo)
+    const float* lse = NULL;     // (NH, T)
+    float* delta = NULL;         // (NH, T) scratch
+    int lddq = 0;
+};
 // atty (T, NH·HS; ldo) = softmax(scale · q kᵀ, causal) v; lse (NH, T) = log-sum-exp of each row, kept for backward.
-void attention_forward(floatX* atty, float* lse, const floatX* qkv, const int* cu_seqlens, const int* tiles,
-                       int n_tiles, int T, int NH, int NKV, int HS, int ldq, int ldo, float scale, cudaStream_t stream);
-// dqkv (T, (NH + 2 NKV)·HS; lddq) =; delta (NH, T) is scratch. No atomics: one kernel owns rows of dq, another rows of
-// dk and dv.
-void attention_backward(floatX* dqkv, float* delta, const floatX* datty, const floatX* atty, const float* lse,
-                        const floatX* qkv, const int* cu_seqlens, const int* tiles, int n_tiles, int T, int NH, int NKV,
-                        int HS, int lddq, int ldq, int ldo, float scale, cudaStream_t stream);
+void attention_forward(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream);
+// dqkv (T, (NH + 2 NKV)·HS; lddq) =. No atomics: one kernel owns rows of dq, another rows of dk and dv.
+void attention_backward(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream);
 
 // ---- decode_attention.cu: generation ---------------------------------------------------------------
 // The cache of a layer has rows for keys (R, NKV·HS) and for values (R, NKV·HS); a sequence owns consecutive rows, one
@@ -131,12 +172,17 @@ void attention_backward(floatX* dqkv, float* delta, const floatX* datty, const f
 // negative.
 void cache_store(floatX* keys, floatX* values, const floatX* qkv, const int* rows, int T, int NH, int NKV, int HS,
                  int ldq, cudaStream_t stream);
+struct DecodeArgs {
+    const floatX* qkv;            // (n, (NH + 2 NKV)·HS; ldq)
+    const floatX *keys, *values;  // (R, NKV·HS)
+    const int *first, *length;    // (n) a sequence's first row of the cache, and its number of rows
+    float* scratch;               // decode_attention_scratch floats
+    int longest, n, NH, NKV, HS, ldq, ldo;
+    float scale;
+};
 // One token a sequence: atty (n, NH·HS; ldo) = softmax(scale · q kᵀ) v over the cache rows first[i] … first[i] +
-// length[i] − 1, the token's own included. longest ≥ every length. A length of 0 gives zeros. scratch:
-// decode_attention_scratch floats.
-void decode_attention(floatX* atty, float* scratch, const floatX* qkv, const floatX* keys, const floatX* values,
-                      const int* first, const int* length, int longest, int n, int NH, int NKV, int HS, int ldq,
-                      int ldo, float scale, cudaStream_t stream);
+// length[i] − 1, the token's own included. longest ≥ every length. A length of 0 gives zeros.
+void decode_attention(floatX* atty, const DecodeArgs& args, cudaStream_t stream);
 size_t decode_attention_scratch(int n, int longest, int NH, int HS);  // floats
 
 // ---- sampling.cu: generation -----------------------------------------------------------------------
@@ -150,12 +196,19 @@ typedef struct {
     int top_k;                 // 0: all
     float repetition_penalty;  // > 0; 1: none
 } SampleSettings;
-// tokens (n) = the next token of each row of logits (n, Vp; V of them count), −1 where the row holds a NaN, a +∞ or
-// nothing above −∞. uniform (n), in [0, 1): the row's random number (greedy: may be NULL). seen (slots,
-// SAMPLE_SEEN_WORDS(V)): the tokens each sequence holds as bits; row i reads row slots[i] and adds its token there; may
-// be NULL where repetition_penalty is 1. probabilities (n, Vp) is scratch (greedy: may be NULL).
-void draw_tokens(int* tokens, float* probabilities, const floatX* logits, uint32_t* seen, const int* slots,
-                 const float* uniform, SampleSettings settings, int n, int V, int Vp, cudaStream_t stream);
+struct DrawArgs {
+    int* tokens;           // (n) =
+    float* probabilities;  // (n, Vp) scratch; greedy: may be NULL
+    const floatX* logits;  // (n, Vp), V of them count
+    uint32_t* seen;        // (slots, SAMPLE_SEEN_WORDS(V)) the tokens each sequence holds as bits; row i reads row
+                           // slots[i] and adds its token there; may be NULL where repetition_penalty is 1
+    const int* slots;      // (n)
+    const float* uniform;  // (n), in [0, 1): the row's random number; greedy: may be NULL
+    SampleSettings settings;
+    int n, V, Vp;
+};
+// tokens = the next token of each row of logits, −1 where the row holds a NaN, a +∞ or nothing above −∞.
+void draw_tokens(const DrawArgs& args, cudaStream_t stream);
 #define SAMPLE_SEEN_WORDS(V) (((V) + 31) / 32)
 
 // ---- gelu.cu ---------------------------------------------------------------------------------------

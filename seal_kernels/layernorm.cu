@@ -22,16 +22,8 @@ allows, and a lane has all its loads in flight at once.
 // ---------------------------------------------------------------------------------------------------
 // kernels
 
-typedef struct {
-    floatX *residual, *out;  // (T, C), NULL unless fused; (T, C; ldo)
-    float *mean, *rstd;      // (T)
-    const floatX *inp1, *inp2, *weight, *bias;
-    int T, C, ldo;
-    float eps;
-} ForwardArgs;
-
 template <int WR, int LV, int R, bool FUSED>
-static __global__ void __launch_bounds__(WARPS* WARP_SIZE) layernorm_forward_kernel(ForwardArgs args) {
+static __global__ void __launch_bounds__(WARPS* WARP_SIZE) layernorm_forward_kernel(LayernormForward args) {
     int warp = threadIdx.x / WARP_SIZE, row = (blockIdx.x * (WARPS / WR) + warp / WR) * R;
     int first = warp % WR * WARP_SIZE +
                 threadIdx.x % WARP_SIZE;  // vectors first, first + 32 WR, … of each row are this lane's
@@ -91,21 +83,14 @@ static __global__ void __launch_bounds__(WARPS* WARP_SIZE) layernorm_forward_ker
     }
 }
 
-typedef struct {
-    floatX* dinp;    // (T, C)
-    float* partial;  // (blocks, 2, C), NULL for a frozen norm
-    const floatX *dout, *inp, *weight;
-    const float *mean, *rstd;
-    int T, C, ldd, block_rows;
-} BackwardArgs;
-
 // norm = (inp − mean) rstd, dnorm = weight dout:  dinp += rstd (dnorm − mean(dnorm) − norm mean(dnorm norm));  dweight
 // = Σ dout norm, dbias = Σ dout. A lane keeps the sums of its columns over all rows of its warp, so nothing but the two
 // row sums crosses lanes until the block's end.
 template <int WR, int LV, int R>
-static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2) layernorm_backward_kernel(BackwardArgs args) {
+static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2)
+    layernorm_backward_kernel(LayernormBackward args, int block_rows) {
     int warp = threadIdx.x / WARP_SIZE, first = warp % WR * WARP_SIZE + threadIdx.x % WARP_SIZE, n_vecs = args.C / VEC;
-    int begin = blockIdx.x * args.block_rows, end = min(begin + args.block_rows, args.T);
+    int begin = blockIdx.x * block_rows, end = min(begin + block_rows, args.T);
     float8 sums[2][LV];  // of dweight and dbias
     UNROLL for (int j = 0; j < LV; j++) sums[0][j] = sums[1][j] = zero8();
     for (int rows = begin; rows < end; rows += WARPS / WR * R) {
@@ -151,7 +136,8 @@ static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2) layernorm_backward
             }
         }
     }
-    if (args.partial) store_column_sums<WR>(args.partial + (size_t)blockIdx.x * 2 * args.C, sums, n_vecs);
+    // scratch: (blocks, 2, C)
+    if (args.dweight) store_column_sums<WR>(args.scratch + (size_t)blockIdx.x * 2 * args.C, sums, n_vecs);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -159,7 +145,7 @@ static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2) layernorm_backward
 
 int layernorm_most_width(void) { return most_width(LANE_VECS); }
 
-template <bool FUSED> static void forward(const ForwardArgs& args, cudaStream_t stream) {
+template <bool FUSED> static void forward(const LayernormForward& args, cudaStream_t stream) {
     if (args.T == 0) return;
     int warps = row_warps("layernorm", args.C, LANE_VECS), grid = CEIL_DIV(args.T, WARPS / warps),
         block = WARPS * WARP_SIZE;
@@ -176,35 +162,39 @@ template <bool FUSED> static void forward(const ForwardArgs& args, cudaStream_t 
     }
 }
 
-void layernorm_forward(floatX* out, float* mean, float* rstd, const floatX* inp, const floatX* weight,
-                       const floatX* bias, int T, int C, int ldo, float eps, cudaStream_t stream) {
+void layernorm_forward(const LayernormForward& args, cudaStream_t stream) {
     NVTX_RANGE("layernorm_forward");
-    forward<false>({NULL, out, mean, rstd, inp, NULL, weight, bias, T, C, ldo, eps}, stream);
+    forward<false>(args, stream);
 }
 
-void fused_residual_layernorm_forward(floatX* residual, floatX* normed, float* mean, float* rstd, const floatX* inp1,
-                                      const floatX* inp2, const floatX* weight, const floatX* bias, int T, int C,
-                                      int ldo, float eps, cudaStream_t stream) {
+void fused_residual_layernorm_forward(const LayernormForward& args, cudaStream_t stream) {
     NVTX_RANGE("fused_residual_layernorm_forward");
-    forward<true>({residual, normed, mean, rstd, inp1, inp2, weight, bias, T, C, ldo, eps}, stream);
+    forward<true>(args, stream);
 }
 
 size_t layernorm_scratch(int C) { return (size_t)NORM_MAX_BLOCKS * 2 * C; }
 
-void layernorm_backward(floatX* dinp, float* dweight, float* dbias, float* scratch, const floatX* dout,
-                        const floatX* inp, const floatX* weight, const float* mean, const float* rstd, int T, int C,
-                        int ldd, cudaStream_t stream) {
+void layernorm_backward(const LayernormBackward& args, cudaStream_t stream) {
     NVTX_RANGE("layernorm_backward");
+    int T = args.T, C = args.C;
     if (T == 0) return;
     int warps = row_warps("layernorm", C, LANE_VECS), block = WARPS * WARP_SIZE,
         block_rows = max(MIN_BLOCK_ROWS, CEIL_DIV(T, NORM_MAX_BLOCKS)), grid = CEIL_DIV(T, block_rows);
-    BackwardArgs args = {dinp, dweight ? scratch : NULL, dout, inp, weight, mean, rstd, T, C, ldd, block_rows};
-    if (C <= NARROW_WIDTH) LAUNCH((layernorm_backward_kernel<1, 1, NARROW_ROWS>), grid, block, 0, stream, args);
+    if (C <= NARROW_WIDTH)
+        LAUNCH((layernorm_backward_kernel<1, 1, NARROW_ROWS>), grid, block, 0, stream, args, block_rows);
     else switch (warps) {
-            case 1: LAUNCH((layernorm_backward_kernel<1, LANE_VECS, 1>), grid, block, 0, stream, args); break;
-            case 2: LAUNCH((layernorm_backward_kernel<2, LANE_VECS, 1>), grid, block, 0, stream, args); break;
-            case 4: LAUNCH((layernorm_backward_kernel<4, LANE_VECS, 1>), grid, block, 0, stream, args); break;
-            default: LAUNCH((layernorm_backward_kernel<8, LANE_VECS, 1>), grid, block, 0, stream, args); break;
+            case 1:
+                LAUNCH((layernorm_backward_kernel<1, LANE_VECS, 1>), grid, block, 0, stream, args, block_rows);
+                break;
+            case 2:
+                LAUNCH((layernorm_backward_kernel<2, LANE_VECS, 1>), grid, block, 0, stream, args, block_rows);
+                break;
+            case 4:
+                LAUNCH((layernorm_backward_kernel<4, LANE_VECS, 1>), grid, block, 0, stream, args, block_rows);
+                break;
+            default:
+                LAUNCH((layernorm_backward_kernel<8, LANE_VECS, 1>), grid, block, 0, stream, args, block_rows);
+                break;
         }
-    if (dweight) add_column_sums(dweight, dbias, scratch, grid, C, stream);
+    if (args.dweight) add_column_sums(args.dweight, args.dbias, args.scratch, grid, C, stream);
 }

@@ -238,9 +238,10 @@ void matmul_destroy(void) {
     lt.handle = NULL;
 }
 
-void matmul_forward(floatX* out, floatX* pre_gelu, const floatX* inp, const floatX* weight, const floatX* bias, int T,
-                    int C, int OC, int ldo, int ldi, int ldw, cudaStream_t stream) {
+void matmul_forward(floatX* out, floatX* pre_gelu, const floatX* inp, const floatX* weight, const floatX* bias,
+                    MatmulShape shape, cudaStream_t stream) {
     NVTX_RANGE("matmul_forward");
+    auto [T, C, OC, ldo, ldi, ldw] = shape;
     if (T == 0) return;
     Operation plain = bias ? FORWARD_BIAS : FORWARD;
     if (pre_gelu == NULL) return multiply_or_stop({plain, OC, T, C, ldw, ldi, ldo, 0}, weight, inp, out, bias, stream);
@@ -251,16 +252,18 @@ void matmul_forward(floatX* out, floatX* pre_gelu, const floatX* inp, const floa
     gelu_forward(out, pre_gelu, T, OC, ldo, stream);
 }
 
-void matmul_forward_add(floatX* out, const floatX* inp, const floatX* weight, const floatX* bias, int T, int C, int OC,
-                        int ldo, int ldi, int ldw, cudaStream_t stream) {
+void matmul_forward_add(floatX* out, const floatX* inp, const floatX* weight, const floatX* bias, MatmulShape shape,
+                        cudaStream_t stream) {
     NVTX_RANGE("matmul_forward_add");
+    auto [T, C, OC, ldo, ldi, ldw] = shape;
     if (T == 0) return;
     multiply_or_stop({bias ? FORWARD_BIAS : FORWARD, OC, T, C, ldw, ldi, ldo, 1}, weight, inp, out, bias, stream);
 }
 
-void matmul_backward_input(floatX* dinp, const floatX* dout, const floatX* weight, const floatX* pre_gelu, int T, int C,
-                           int OC, int ldi, int ldo, int ldw, bool accumulate, cudaStream_t stream) {
+void matmul_backward_input(floatX* dinp, const floatX* dout, const floatX* weight, const floatX* pre_gelu,
+                           MatmulShape shape, bool accumulate, cudaStream_t stream) {
     NVTX_RANGE("matmul_backward_input");
+    auto [T, C, OC, ldo, ldi, ldw] = shape;
     if (T == 0) return;
     PlanKey plain = {BACKWARD_INPUT, C, T, OC, ldw, ldo, ldi, accumulate};
     if (pre_gelu && accumulate) matmul_error(&plain, "a gradient through the GELU cannot accumulate");

@@ -17,16 +17,8 @@ loads in flight at once.
 // ---------------------------------------------------------------------------------------------------
 // kernels
 
-typedef struct {
-    floatX *residual, *out;  // (T, C), NULL unless fused; (T, C; ldo)
-    float* rstd;             // (T)
-    const floatX *inp1, *inp2, *weight;
-    int T, C, ldo;
-    float eps;
-} ForwardArgs;
-
 template <int WR, bool FUSED>
-static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 4) rmsnorm_forward_kernel(ForwardArgs args) {
+static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 4) rmsnorm_forward_kernel(RmsnormForward args) {
     int warp = threadIdx.x / WARP_SIZE, row = blockIdx.x * (WARPS / WR) + warp / WR, n_vecs = args.C / VEC;
     int first = warp % WR * WARP_SIZE + threadIdx.x % WARP_SIZE;  // vectors first, first + 32 WR, … are this lane's
     if (row >= args.T) n_vecs = 0;                                // a row past the end takes part in the barriers only
@@ -56,21 +48,14 @@ static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 4) rmsnorm_forward_ke
     if (first == 0 && n_vecs > 0) args.rstd[row] = rstd;
 }
 
-typedef struct {
-    floatX* dinp;    // (T, C)
-    float* partial;  // (blocks, C), NULL for a frozen norm
-    const floatX *dout, *inp, *weight;
-    const float* rstd;
-    int T, C, ldd, block_rows;
-} BackwardArgs;
-
 // norm = inp rstd, dnorm = weight dout:  dinp += rstd (dnorm − norm mean(dnorm norm));  dweight = Σ dout norm.
 // A lane keeps the sums of its columns over all rows of its warp, so nothing but the row's sum crosses lanes until the
 // block's end.
 template <int WR>
-static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2) rmsnorm_backward_kernel(BackwardArgs args) {
+static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2)
+    rmsnorm_backward_kernel(RmsnormBackward args, int block_rows) {
     int warp = threadIdx.x / WARP_SIZE, first = warp % WR * WARP_SIZE + threadIdx.x % WARP_SIZE;
-    int begin = blockIdx.x * args.block_rows, end = min(begin + args.block_rows, args.T);
+    int begin = blockIdx.x * block_rows, end = min(begin + block_rows, args.T);
     float8 dweight[1][LANE_VECS];
     UNROLL for (int j = 0; j < LANE_VECS; j++) dweight[0][j] = zero8();
     for (int rows = begin; rows < end; rows += WARPS / WR) {
@@ -102,11 +87,14 @@ static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2) rmsnorm_backward_k
             if (v >= n_vecs) continue;
             float8 x = load8(inp + v * VEC), d = load8(dout + v * VEC), w = load8(args.weight + v * VEC),
                    sum = unpack8(before[j]);
-            for (int k = 0; k < VEC; k++) sum.v[k] += rstd * (d.v[k] * w.v[k] - x.v[k] * rstd * mean_dnorm_norm);
+            // fmaf, written out: which product a compiler fuses into a sum depends on the code around it
+            for (int k = 0; k < VEC; k++)
+                sum.v[k] = fmaf(rstd, fmaf(-(x.v[k] * rstd), mean_dnorm_norm, d.v[k] * w.v[k]), sum.v[k]);
             store8(dinp + v * VEC, sum);
         }
     }
-    if (args.partial) store_column_sums<WR>(args.partial + (size_t)blockIdx.x * args.C, dweight, args.C / VEC);
+    // scratch: (blocks, C)
+    if (args.dweight) store_column_sums<WR>(args.scratch + (size_t)blockIdx.x * args.C, dweight, args.C / VEC);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -114,7 +102,7 @@ static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2) rmsnorm_backward_k
 
 int rmsnorm_most_width(void) { return most_width(LANE_VECS); }
 
-template <bool FUSED> static void forward(const ForwardArgs& args, cudaStream_t stream) {
+template <bool FUSED> static void forward(const RmsnormForward& args, cudaStream_t stream) {
     if (args.T == 0) return;
     int warps = row_warps("rmsnorm", args.C, LANE_VECS), grid = CEIL_DIV(args.T, WARPS / warps),
         block = WARPS * WARP_SIZE;
@@ -126,35 +114,31 @@ template <bool FUSED> static void forward(const ForwardArgs& args, cudaStream_t 
     }
 }
 
-void rmsnorm_forward(floatX* out, float* rstd, const floatX* inp, const floatX* weight, int T, int C, int ldo,
-                     float eps, cudaStream_t stream) {
+void rmsnorm_forward(const RmsnormForward& args, cudaStream_t stream) {
     NVTX_RANGE("rmsnorm_forward");
-    forward<false>({NULL, out, rstd, inp, NULL, weight, T, C, ldo, eps}, stream);
+    forward<false>(args, stream);
 }
 
-void fused_residual_rmsnorm_forward(floatX* residual, floatX* normed, float* rstd, const floatX* inp1,
-                                    const floatX* inp2, const floatX* weight, int T, int C, int ldo, float eps,
-                                    cudaStream_t stream) {
+void fused_residual_rmsnorm_forward(const RmsnormForward& args, cudaStream_t stream) {
     NVTX_RANGE("fused_residual_rmsnorm_forward");
-    forward<true>({residual, normed, rstd, inp1, inp2, weight, T, C, ldo, eps}, stream);
+    forward<true>(args, stream);
 }
 
 size_t rmsnorm_scratch(int C) { return (size_t)NORM_MAX_BLOCKS * C; }
 
-void rmsnorm_backward(floatX* dinp, float* dweight, float* scratch, const floatX* dout, const floatX* inp,
-                      const floatX* weight, const float* rstd, int T, int C, int ldd, cudaStream_t stream) {
+void rmsnorm_backward(const RmsnormBackward& args, cudaStream_t stream) {
     NVTX_RANGE("rmsnorm_backward");
+    int T = args.T, C = args.C;
     if (T == 0) return;
     int warps = row_warps("rmsnorm", C, LANE_VECS), block = WARPS * WARP_SIZE;
     // A frozen norm leaves no partial rows, so its blocks may be as short as they like.
-    int block_rows = dweight ? max(MIN_BLOCK_ROWS, CEIL_DIV(T, NORM_MAX_BLOCKS)) : WARPS / warps,
+    int block_rows = args.dweight ? max(MIN_BLOCK_ROWS, CEIL_DIV(T, NORM_MAX_BLOCKS)) : WARPS / warps,
         grid = CEIL_DIV(T, block_rows);
-    BackwardArgs args = {dinp, dweight ? scratch : NULL, dout, inp, weight, rstd, T, C, ldd, block_rows};
     switch (warps) {
-        case 1: LAUNCH(rmsnorm_backward_kernel<1>, grid, block, 0, stream, args); break;
-        case 2: LAUNCH(rmsnorm_backward_kernel<2>, grid, block, 0, stream, args); break;
-        case 4: LAUNCH(rmsnorm_backward_kernel<4>, grid, block, 0, stream, args); break;
-        default: LAUNCH(rmsnorm_backward_kernel<8>, grid, block, 0, stream, args); break;
+        case 1: LAUNCH(rmsnorm_backward_kernel<1>, grid, block, 0, stream, args, block_rows); break;
+        case 2: LAUNCH(rmsnorm_backward_kernel<2>, grid, block, 0, stream, args, block_rows); break;
+        case 4: LAUNCH(rmsnorm_backward_kernel<4>, grid, block, 0, stream, args, block_rows); break;
+        default: LAUNCH(rmsnorm_backward_kernel<8>, grid, block, 0, stream, args, block_rows); break;
     }
-    if (dweight) add_column_sums(dweight, NULL, scratch, grid, C, stream);
+    if (args.dweight) add_column_sums(args.dweight, NULL, args.scratch, grid, C, stream);
 }

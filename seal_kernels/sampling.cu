@@ -25,17 +25,6 @@ static inline float row_sum(float x) { return x; }
 static inline float row_max(float x) { return x; }
 #endif
 
-typedef struct {
-    int* tokens;
-    float* probabilities;
-    const floatX* logits;
-    uint32_t* seen;
-    const int* slots;
-    const float* uniform;
-    SampleSettings settings;
-    int V, Vp;
-} SampleArgs;
-
 // ---------------------------------------------------------------------------------------------------
 // kernels
 
@@ -169,7 +158,7 @@ static __device__ __forceinline__ void draw(int* token, const float* probabiliti
 }
 
 // One block a row. See kernels.h.
-static __global__ void __launch_bounds__(THREADS, 2) sample_kernel(SampleArgs args) {
+static __global__ void __launch_bounds__(THREADS, 2) sample_kernel(DrawArgs args) {
     const floatX* row = args.logits + (size_t)blockIdx.x * args.Vp;
     const SampleSettings* s = &args.settings;
     int slot = args.seen ? args.slots[blockIdx.x] : 0, best;
@@ -206,13 +195,13 @@ static __global__ void __launch_bounds__(THREADS, 2) sample_kernel(SampleArgs ar
 // ---------------------------------------------------------------------------------------------------
 // launchers
 
-void draw_tokens(int* tokens, float* probabilities, const floatX* logits, uint32_t* seen, const int* slots,
-                 const float* uniform, SampleSettings settings, int n, int V, int Vp, cudaStream_t stream) {
+void draw_tokens(const DrawArgs& args, cudaStream_t stream) {
     NVTX_RANGE("draw_tokens");
-    assert(V > 0 && V <= 1 << 24 && Vp >= V && Vp % VEC == 0 && settings.repetition_penalty > 0.0f &&
-           (seen || settings.repetition_penalty == 1.0f));
-    assert(settings.greedy || (settings.temperature > 0.0f && settings.top_p > 0.0f && probabilities && uniform));
-    if (n == 0) return;
-    SampleArgs args = {tokens, probabilities, logits, seen, slots, uniform, settings, V, Vp};
-    LAUNCH(sample_kernel, n, THREADS, 0, stream, args);
+    const SampleSettings& s = args.settings;
+    assert(args.V > 0 && args.V <= 1 << 24 && args.Vp >= args.V && args.Vp % VEC == 0);
+    assert(s.repetition_penalty > 0.0f && (args.seen || s.repetition_penalty == 1.0f));
+    assert(s.greedy || (s.temperature > 0.0f && s.top_p > 0.0f && args.probabilities && args.uniform));
+    (void)s;
+    if (args.n == 0) return;
+    LAUNCH(sample_kernel, args.n, THREADS, 0, stream, args);
 }

@@ -218,12 +218,39 @@ static void problem_free(Problem* p) {
 typedef void (*AttentionPass)(Problem* p, cudaStream_t stream);
 
 static void winner_forward(Problem* p, cudaStream_t stream) {
-    attention_forward(p->d_atty, p->d_lse, p->d_qkv, p->d_cu_seqlens, p->d_tiles, p->n_tiles, p->T, p->NH, p->NKV,
-                      p->HS, p->ldq, p->ldo, p->scale, stream);
+    attention_forward(p->d_atty, p->d_lse,
+                      {.qkv = p->d_qkv,
+                       .cu_seqlens = p->d_cu_seqlens,
+                       .tiles = p->d_tiles,
+                       .n_tiles = p->n_tiles,
+                       .T = p->T,
+                       .NH = p->NH,
+                       .NKV = p->NKV,
+                       .HS = p->HS,
+                       .ldq = p->ldq,
+                       .ldo = p->ldo,
+                       .scale = p->scale},
+                      stream);
 }
 static void winner_backward(Problem* p, cudaStream_t stream) {
-    attention_backward(p->d_dqkv, p->d_delta, p->d_datty, p->d_atty, p->d_lse, p->d_qkv, p->d_cu_seqlens, p->d_tiles,
-                       p->n_tiles, p->T, p->NH, p->NKV, p->HS, p->lddq, p->ldq, p->ldo, p->scale, stream);
+    attention_backward(p->d_dqkv,
+                       {.qkv = p->d_qkv,
+                        .cu_seqlens = p->d_cu_seqlens,
+                        .tiles = p->d_tiles,
+                        .n_tiles = p->n_tiles,
+                        .T = p->T,
+                        .NH = p->NH,
+                        .NKV = p->NKV,
+                        .HS = p->HS,
+                        .ldq = p->ldq,
+                        .ldo = p->ldo,
+                        .scale = p->scale,
+                        .atty = p->d_atty,
+                        .datty = p->d_datty,
+                        .lse = p->d_lse,
+                        .delta = p->d_delta,
+                        .lddq = p->lddq},
+                       stream);
 }
 
 static NaiveArgs naive_args(const Problem* p) {

@@ -76,8 +76,22 @@ static Problem problem_create(const int* lengths, int n, int NH, int NKV, int HS
 typedef void (*Pass)(Problem* p, cudaStream_t stream);
 static float scale_of(const Problem* p) { return 1.0f / sqrtf((float)p->HS); }
 static void winner(Problem* p, cudaStream_t stream) {
-    decode_attention(p->d_atty, p->d_scratch, p->d_qkv, p->d_keys, p->d_values, p->d_first, p->d_length, p->longest,
-                     p->n, p->NH, p->NKV, p->HS, p->ldq, p->ldo, scale_of(p), stream);
+    decode_attention(p->d_atty,
+                     {.qkv = p->d_qkv,
+                      .keys = p->d_keys,
+                      .values = p->d_values,
+                      .first = p->d_first,
+                      .length = p->d_length,
+                      .scratch = p->d_scratch,
+                      .longest = p->longest,
+                      .n = p->n,
+                      .NH = p->NH,
+                      .NKV = p->NKV,
+                      .HS = p->HS,
+                      .ldq = p->ldq,
+                      .ldo = p->ldo,
+                      .scale = scale_of(p)},
+                     stream);
 }
 static void naive(Problem* p, cudaStream_t stream) {
     LAUNCH(naive_kernel, CEIL_DIV(p->n * p->NH, 32), 32, 0, stream, p->d_atty, p->d_qkv, p->d_keys, p->d_values,

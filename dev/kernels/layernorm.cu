@@ -147,15 +147,45 @@ typedef void (*Pass)(Problem* p, cudaStream_t stream);
 
 static void winner_forward(Problem* p, cudaStream_t stream) {
     if (p->fused)
-        fused_residual_layernorm_forward(p->d_residual, p->d_out, p->d_mean, p->d_rstd, p->d_inp1, p->d_inp2,
-                                         p->d_weight, p->d_bias, p->T, p->C, p->ldo, EPS, stream);
+        fused_residual_layernorm_forward({.out = p->d_out,
+                                          .mean = p->d_mean,
+                                          .rstd = p->d_rstd,
+                                          .inp1 = p->d_inp1,
+                                          .weight = p->d_weight,
+                                          .bias = p->d_bias,
+                                          .T = p->T,
+                                          .C = p->C,
+                                          .ldo = p->ldo,
+                                          .eps = EPS,
+                                          .residual = p->d_residual,
+                                          .inp2 = p->d_inp2},
+                                         stream);
     else
-        layernorm_forward(p->d_out, p->d_mean, p->d_rstd, p->d_inp1, p->d_weight, p->d_bias, p->T, p->C, p->ldo, EPS,
+        layernorm_forward({.out = p->d_out,
+                           .mean = p->d_mean,
+                           .rstd = p->d_rstd,
+                           .inp1 = p->d_inp1,
+                           .weight = p->d_weight,
+                           .bias = p->d_bias,
+                           .T = p->T,
+                           .C = p->C,
+                           .ldo = p->ldo,
+                           .eps = EPS},
                           stream);
 }
 static void winner_backward(Problem* p, cudaStream_t stream) {
-    layernorm_backward(p->d_dinp, p->d_dweight, p->d_dbias, p->d_scratch, p->d_dout,
-                       p->fused ? p->d_residual : p->d_inp1, p->d_weight, p->d_mean, p->d_rstd, p->T, p->C, p->ldd,
+    layernorm_backward({.dinp = p->d_dinp,
+                        .dweight = p->d_dweight,
+                        .dbias = p->d_dbias,
+                        .scratch = p->d_scratch,
+                        .dout = p->d_dout,
+                        .inp = p->fused ? p->d_residual : p->d_inp1,
+                        .weight = p->d_weight,
+                        .mean = p->d_mean,
+                        .rstd = p->d_rstd,
+                        .T = p->T,
+                        .C = p->C,
+                        .ldd = p->ldd},
                        stream);
 }
 static void naive_forward(Problem* p, cudaStream_t stream) {
@@ -284,7 +314,17 @@ static void check_case(const char* name, int T, int C, int pad, bool fused, bool
         bool tails;
         float* out = harness_download(p.d_out, T, C, p.ldo, &tails);
         harness_poison(p.d_out, (size_t)T * p.ldo);
-        layernorm_forward(p.d_out, p.d_mean, p.d_rstd, p.d_residual, p.d_weight, p.d_bias, T, C, p.ldo, EPS, 0);
+        layernorm_forward({.out = p.d_out,
+                           .mean = p.d_mean,
+                           .rstd = p.d_rstd,
+                           .inp1 = p.d_residual,
+                           .weight = p.d_weight,
+                           .bias = p.d_bias,
+                           .T = T,
+                           .C = C,
+                           .ldo = p.ldo,
+                           .eps = EPS},
+                          0);
         check(!memcmp(out, harness_download(p.d_out, T, C, p.ldo, &tails), sizeof(float) * T * C),
               "%s: fused and plain give equal bits", name);
     }

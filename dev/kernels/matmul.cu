@@ -98,8 +98,8 @@ static void check_forward(const char* name, Problem* p, bool with_bias, bool wit
     for (int run = 0; run < 2; run++) {
         harness_poison(p->d_out, (size_t)T * p->ldo);
         harness_poison(p->d_pre, n);
-        matmul_forward(p->d_out, with_gelu ? p->d_pre : NULL, p->d_inp, p->d_weight, with_bias ? p->d_bias : NULL, T, C,
-                       OC, p->ldo, p->ldi, p->ldw, 0);
+        matmul_forward(p->d_out, with_gelu ? p->d_pre : NULL, p->d_inp, p->d_weight, with_bias ? p->d_bias : NULL,
+                       {.T = T, .C = C, .OC = OC, .ldo = p->ldo, .ldi = p->ldi, .ldw = p->ldw}, 0);
         got[run] = harness_download(p->d_out, T, OC, p->ldo, &tails_kept);
         got_pre[run] = harness_download(p->d_pre, T, OC, OC, &tails_kept);
     }
@@ -122,8 +122,8 @@ static void check_forward_add(const char* name, Problem* p, bool with_bias) {
     float* got[2];
     for (int run = 0; run < 2; run++) {
         floatX* d_out = harness_upload<floatX>(before, T, OC, p->ldo);
-        matmul_forward_add(d_out, p->d_inp, p->d_weight, with_bias ? p->d_bias : NULL, T, C, OC, p->ldo, p->ldi, p->ldw,
-                           0);
+        matmul_forward_add(d_out, p->d_inp, p->d_weight, with_bias ? p->d_bias : NULL,
+                           {.T = T, .C = C, .OC = OC, .ldo = p->ldo, .ldi = p->ldi, .ldw = p->ldw}, 0);
         got[run] = harness_download(d_out, T, OC, p->ldo, &tails_kept);
     }
     const char* full = harness_name(name, with_bias ? "forward added, bias" : "forward added");
@@ -145,8 +145,8 @@ static void check_backward_input(const char* name, Problem* p, bool with_gelu, b
     for (int run = 0; run < 2; run++) {
         if (accumulate) p->d_dinp = harness_upload<floatX>(p->before_input, T, C, p->ldi);
         else harness_poison(p->d_dinp, (size_t)T * p->ldi);
-        matmul_backward_input(p->d_dinp, p->d_dout, p->d_weight, with_gelu ? p->d_pre_c : NULL, T, C, OC, p->ldi,
-                              p->ldo, p->ldw, accumulate, 0);
+        matmul_backward_input(p->d_dinp, p->d_dout, p->d_weight, with_gelu ? p->d_pre_c : NULL,
+                              {.T = T, .C = C, .OC = OC, .ldo = p->ldo, .ldi = p->ldi, .ldw = p->ldw}, accumulate, 0);
         got[run] = harness_download(p->d_dinp, T, C, p->ldi, &tails_kept);
     }
     const char* full = harness_name(name, with_gelu ? "dinp through GELU" : accumulate ? "dinp accumulated" : "dinp");
@@ -208,7 +208,8 @@ static double slope_value(void* data, const float* x) {
     bool tails;
     double sum = 0.0;
     *s->argument = harness_upload<floatX>(x, s->rows, s->width, s->ld);
-    matmul_forward(p->d_out, NULL, p->d_inp, p->d_weight, p->d_bias, p->T, p->C, p->OC, p->ldo, p->ldi, p->ldw, 0);
+    matmul_forward(p->d_out, NULL, p->d_inp, p->d_weight, p->d_bias,
+                   {.T = p->T, .C = p->C, .OC = p->OC, .ldo = p->ldo, .ldi = p->ldi, .ldw = p->ldw}, 0);
     float* out = harness_download(p->d_out, p->T, p->OC, p->ldo, &tails);
     for (size_t i = 0; i < (size_t)p->T * p->OC; i++) sum += (double)out[i] * p->dout[i];
     *s->argument = before;
@@ -219,7 +220,8 @@ static void check_slopes(const char* name, Problem* p) {
     int T = p->T, C = p->C, OC = p->OC;
     cudaCheck(cudaMemset(p->d_dweight, 0, sizeof(float) * OC * C));
     cudaCheck(cudaMemset(p->d_dbias, 0, sizeof(float) * OC));
-    matmul_backward_input(p->d_dinp, p->d_dout, p->d_weight, NULL, T, C, OC, p->ldi, p->ldo, p->ldw, false, 0);
+    matmul_backward_input(p->d_dinp, p->d_dout, p->d_weight, NULL,
+                          {.T = T, .C = C, .OC = OC, .ldo = p->ldo, .ldi = p->ldi, .ldw = p->ldw}, false, 0);
     matmul_backward_weight(p->d_dweight, p->d_dout, p->d_inp, T, C, OC, p->ldi, p->ldo, 0);
     matmul_backward_bias(p->d_dbias, p->d_scratch, p->d_dout, T, OC, p->ldo, 0);
     struct {
@@ -268,9 +270,12 @@ static void run_checks(void) {
     }
     // an empty stream is no error, and touches nothing
     Problem p = problem_create(1, 8, 8, 0);
-    matmul_forward(p.d_out, NULL, p.d_inp, p.d_weight, p.d_bias, 0, 8, 8, 8, 8, 8, 0);
-    matmul_forward_add(p.d_out, p.d_inp, p.d_weight, p.d_bias, 0, 8, 8, 8, 8, 8, 0);
-    matmul_backward_input(p.d_dinp, p.d_dout, p.d_weight, NULL, 0, 8, 8, 8, 8, 8, false, 0);
+    matmul_forward(p.d_out, NULL, p.d_inp, p.d_weight, p.d_bias,
+                   {.T = 0, .C = 8, .OC = 8, .ldo = 8, .ldi = 8, .ldw = 8}, 0);
+    matmul_forward_add(p.d_out, p.d_inp, p.d_weight, p.d_bias, {.T = 0, .C = 8, .OC = 8, .ldo = 8, .ldi = 8, .ldw = 8},
+                       0);
+    matmul_backward_input(p.d_dinp, p.d_dout, p.d_weight, NULL, {.T = 0, .C = 8, .OC = 8, .ldo = 8, .ldi = 8, .ldw = 8},
+                          false, 0);
     matmul_backward_weight(p.d_dweight, p.d_dout, p.d_inp, 0, 8, 8, 8, 8, 0);
     matmul_backward_bias(p.d_dbias, p.d_scratch, p.d_dout, 0, 8, 8, 0);
     check(!memcmp(harness_fetch(p.d_dweight, 64), p.before_weight, 64 * sizeof(float)) &&
@@ -290,22 +295,26 @@ typedef struct {
 static void timed_run(void* data, cudaStream_t stream) { ((Timed*)data)->pass(((Timed*)data)->p, stream); }
 
 static void forward(Problem* p, cudaStream_t stream) {
-    matmul_forward(p->d_out, NULL, p->d_inp, p->d_weight, NULL, p->T, p->C, p->OC, p->ldo, p->ldi, p->ldw, stream);
+    matmul_forward(p->d_out, NULL, p->d_inp, p->d_weight, NULL,
+                   {.T = p->T, .C = p->C, .OC = p->OC, .ldo = p->ldo, .ldi = p->ldi, .ldw = p->ldw}, stream);
 }
 static void forward_bias(Problem* p, cudaStream_t stream) {
-    matmul_forward(p->d_out, NULL, p->d_inp, p->d_weight, p->d_bias, p->T, p->C, p->OC, p->ldo, p->ldi, p->ldw, stream);
+    matmul_forward(p->d_out, NULL, p->d_inp, p->d_weight, p->d_bias,
+                   {.T = p->T, .C = p->C, .OC = p->OC, .ldo = p->ldo, .ldi = p->ldi, .ldw = p->ldw}, stream);
 }
 static void forward_gelu(Problem* p, cudaStream_t stream) {
-    matmul_forward(p->d_out, p->d_pre, p->d_inp, p->d_weight, p->d_bias, p->T, p->C, p->OC, p->ldo, p->ldi, p->ldw,
-                   stream);
+    matmul_forward(p->d_out, p->d_pre, p->d_inp, p->d_weight, p->d_bias,
+                   {.T = p->T, .C = p->C, .OC = p->OC, .ldo = p->ldo, .ldi = p->ldi, .ldw = p->ldw}, stream);
 }
 static void backward_input(Problem* p, cudaStream_t stream) {
-    matmul_backward_input(p->d_dinp, p->d_dout, p->d_weight, NULL, p->T, p->C, p->OC, p->ldi, p->ldo, p->ldw, false,
+    matmul_backward_input(p->d_dinp, p->d_dout, p->d_weight, NULL,
+                          {.T = p->T, .C = p->C, .OC = p->OC, .ldo = p->ldo, .ldi = p->ldi, .ldw = p->ldw}, false,
                           stream);
 }
 static void backward_gelu(Problem* p, cudaStream_t stream) {
-    matmul_backward_input(p->d_dinp, p->d_dout, p->d_weight, p->d_pre_c, p->T, p->C, p->OC, p->ldi, p->ldo, p->ldw,
-                          false, stream);
+    matmul_backward_input(p->d_dinp, p->d_dout, p->d_weight, p->d_pre_c,
+                          {.T = p->T, .C = p->C, .OC = p->OC, .ldo = p->ldo, .ldi = p->ldi, .ldw = p->ldw}, false,
+                          stream);
 }
 static void backward_weight(Problem* p, cudaStream_t stream) {
     matmul_backward_weight(p->d_dweight, p->d_dout, p->d_inp, p->T, p->C, p->OC, p->ldi, p->ldo, stream);

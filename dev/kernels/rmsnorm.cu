@@ -125,17 +125,53 @@ typedef void (*Pass)(Problem* p, cudaStream_t stream);
 
 static void winner_forward(Problem* p, cudaStream_t stream) {
     if (p->fused)
-        fused_residual_rmsnorm_forward(p->d_residual, p->d_out, p->d_rstd, p->d_inp1, p->d_inp2, p->d_weight, p->T,
-                                       p->C, p->ldo, EPS, stream);
-    else rmsnorm_forward(p->d_out, p->d_rstd, p->d_inp1, p->d_weight, p->T, p->C, p->ldo, EPS, stream);
+        fused_residual_rmsnorm_forward({.out = p->d_out,
+                                        .rstd = p->d_rstd,
+                                        .inp1 = p->d_inp1,
+                                        .weight = p->d_weight,
+                                        .T = p->T,
+                                        .C = p->C,
+                                        .ldo = p->ldo,
+                                        .eps = EPS,
+                                        .residual = p->d_residual,
+                                        .inp2 = p->d_inp2},
+                                       stream);
+    else
+        rmsnorm_forward({.out = p->d_out,
+                         .rstd = p->d_rstd,
+                         .inp1 = p->d_inp1,
+                         .weight = p->d_weight,
+                         .T = p->T,
+                         .C = p->C,
+                         .ldo = p->ldo,
+                         .eps = EPS},
+                        stream);
 }
 static void winner_backward(Problem* p, cudaStream_t stream) {
-    rmsnorm_backward(p->d_dinp, p->d_dweight, p->d_scratch, p->d_dout, p->fused ? p->d_residual : p->d_inp1,
-                     p->d_weight, p->d_rstd, p->T, p->C, p->ldd, stream);
+    rmsnorm_backward({.dinp = p->d_dinp,
+                      .dweight = p->d_dweight,
+                      .scratch = p->d_scratch,
+                      .dout = p->d_dout,
+                      .inp = p->fused ? p->d_residual : p->d_inp1,
+                      .weight = p->d_weight,
+                      .rstd = p->d_rstd,
+                      .T = p->T,
+                      .C = p->C,
+                      .ldd = p->ldd},
+                     stream);
 }
 static void frozen_backward(Problem* p, cudaStream_t stream) {
-    rmsnorm_backward(p->d_dinp, NULL, NULL, p->d_dout, p->fused ? p->d_residual : p->d_inp1, p->d_weight, p->d_rstd,
-                     p->T, p->C, p->ldd, stream);
+    rmsnorm_backward({.dinp = p->d_dinp,
+                      .dweight = NULL,
+                      .scratch = NULL,
+                      .dout = p->d_dout,
+                      .inp = p->fused ? p->d_residual : p->d_inp1,
+                      .weight = p->d_weight,
+                      .rstd = p->d_rstd,
+                      .T = p->T,
+                      .C = p->C,
+                      .ldd = p->ldd},
+                     stream);
 }
 static void naive_forward(Problem* p, cudaStream_t stream) {
     LAUNCH(naive_forward_kernel, CEIL_DIV(p->T, 128), 128, 0, stream, p->d_out, p->d_rstd, p->d_inp1, p->d_weight, p->T,

@@ -75,7 +75,16 @@ static int* run(Problem* p, SampleSettings s) {
     p->d_seen = harness_copy(p->seen, (size_t)p->n * SAMPLE_SEEN_WORDS(p->V));
     harness_poison(p->d_tokens, p->n);
     harness_poison(p->d_probabilities, (size_t)p->n * p->Vp);
-    draw_tokens(p->d_tokens, p->d_probabilities, p->d_logits, p->d_seen, p->d_slots, p->d_uniform, s, p->n, p->V, p->Vp,
+    draw_tokens({.tokens = p->d_tokens,
+                 .probabilities = p->d_probabilities,
+                 .logits = p->d_logits,
+                 .seen = p->d_seen,
+                 .slots = p->d_slots,
+                 .uniform = p->d_uniform,
+                 .settings = s,
+                 .n = p->n,
+                 .V = p->V,
+                 .Vp = p->Vp},
                 0);
     return harness_fetch(p->d_tokens, p->n);
 }
@@ -225,7 +234,17 @@ static void check_edges(void) {
         int token = run(&p, e.s)[0];
         check(token == e.expected, "%s (token %d)", e.what, token);
         // without `seen` there is nothing to mark
-        draw_tokens(p.d_tokens, p.d_probabilities, p.d_logits, NULL, NULL, p.d_uniform, e.s, 1, 10, p.Vp, 0);
+        draw_tokens({.tokens = p.d_tokens,
+                     .probabilities = p.d_probabilities,
+                     .logits = p.d_logits,
+                     .seen = NULL,
+                     .slots = NULL,
+                     .uniform = p.d_uniform,
+                     .settings = e.s,
+                     .n = 1,
+                     .V = 10,
+                     .Vp = p.Vp},
+                    0);
         check(harness_fetch(p.d_tokens, 1)[0] == e.expected, "%s, no tokens seen", e.what);
         harness_release();
     }
@@ -266,8 +285,17 @@ static void timed_run(void* data, cudaStream_t stream) {
         LAUNCH(naive_kernel, CEIL_DIV(p->n, 32), 32, 0, stream, p->d_tokens, p->d_probabilities, p->d_logits,
                p->d_uniform, t->s.temperature, t->s.top_p, p->n, p->V, p->Vp);
     else
-        draw_tokens(p->d_tokens, p->d_probabilities, p->d_logits, p->d_seen, p->d_slots, p->d_uniform, t->s, p->n, p->V,
-                    p->Vp, stream);
+        draw_tokens({.tokens = p->d_tokens,
+                     .probabilities = p->d_probabilities,
+                     .logits = p->d_logits,
+                     .seen = p->d_seen,
+                     .slots = p->d_slots,
+                     .uniform = p->d_uniform,
+                     .settings = t->s,
+                     .n = p->n,
+                     .V = p->V,
+                     .Vp = p->Vp},
+                    stream);
 }
 
 int main(int argc, char** argv) {

@@ -125,12 +125,13 @@ static float* download(const floatX* device, int rows, int width, int ld) {
 
 static void forward(Problem* p) {
     lora_forward(&p->t->lora, p->site, p->layer, p->d_x, p->C, p->T, p->split, p->t->stream);
-    matmul_forward(p->d_y, NULL, p->d_x, weight(&p->t->base, site_weight(p->site), p->layer), NULL, p->T, p->ld, p->OC,
-                   p->OC, p->ld, p->ld, p->t->stream);
+    matmul_forward(p->d_y, NULL, p->d_x, weight(&p->t->base, site_weight(p->site), p->layer), NULL,
+                   {.T = p->T, .C = p->ld, .OC = p->OC, .ldo = p->OC, .ldi = p->ld, .ldw = p->ld}, p->t->stream);
 }
 static void backward(Problem* p) {
-    matmul_backward_input(p->d_dx, p->d_dy, weight(&p->t->base, site_weight(p->site), p->layer), NULL, p->T, p->ld,
-                          p->OC, p->ld, p->OC, p->ld, false, p->t->stream);
+    matmul_backward_input(p->d_dx, p->d_dy, weight(&p->t->base, site_weight(p->site), p->layer), NULL,
+                          {.T = p->T, .C = p->ld, .OC = p->OC, .ldo = p->OC, .ldi = p->ld, .ldw = p->ld}, false,
+                          p->t->stream);
     lora_backward(&p->t->lora, p->site, p->layer, p->d_dx, p->d_dy, p->OC, p->d_x, p->C, p->T, p->split, p->t->stream);
 }
 
@@ -259,8 +260,8 @@ static void check_site(const char* family, const char* modules, int rank, float 
         float* tail = download(p.d_x, T, p.ld, p.ld);
         tail[(size_t)0 * p.ld + p.C + t.lora.sites[which].width] = 3.0f;  // row 0 is θ's, the column θ̂'s
         floatX* planted = upload(tail, T, p.ld, p.ld);
-        matmul_forward(p.d_y, NULL, planted, weight(&t.base, site_weight(which), 1), NULL, T, p.ld, p.OC, p.OC, p.ld,
-                       p.ld, t.stream);
+        matmul_forward(p.d_y, NULL, planted, weight(&t.base, site_weight(which), 1), NULL,
+                       {.T = T, .C = p.ld, .OC = p.OC, .ldo = p.OC, .ldi = p.ld, .ldw = p.ld}, t.stream);
         float* wrong = download(p.d_y, T, p.OC, p.OC);
         check(split == 0 || distance(wrong, b.y, (int64_t)T * p.OC) > 1e-3,
               "%s: garbage in the other adapter's column is seen", what);

@@ -113,9 +113,19 @@ static void run_pass(Decoder* d, const DevicePack* s, int n) {
     for (int i = 0; i < n; i += x->head_rows) {
         int m = n - i < x->head_rows ? n - i : x->head_rows, padded = rounded(m);  // the rows behind n name row 0
         gather_rows(x->width_a, x->lnf, rows + i, padded, c->C, c->C, t->stream);
-        matmul_forward(x->logits, NULL, x->width_a, head, NULL, padded, c->C, c->Vp, c->Vp, c->C, c->C, t->stream);
-        draw_tokens(d->next + i, d->probabilities, x->logits, d->seen, slots + i, uniform + i, d->settings.sampling, m,
-                    c->V, c->Vp, t->stream);
+        matmul_forward(x->logits, NULL, x->width_a, head, NULL,
+                       {.T = padded, .C = c->C, .OC = c->Vp, .ldo = c->Vp, .ldi = c->C, .ldw = c->C}, t->stream);
+        draw_tokens({.tokens = d->next + i,
+                     .probabilities = d->probabilities,
+                     .logits = x->logits,
+                     .seen = d->seen,
+                     .slots = slots + i,
+                     .uniform = uniform + i,
+                     .settings = d->settings.sampling,
+                     .n = m,
+                     .V = c->V,
+                     .Vp = c->Vp},
+                    t->stream);
     }
     cudaCheck(cudaMemcpyAsync(d->drawn, d->next, (size_t)n * sizeof(int), cudaMemcpyDeviceToHost, t->stream));
     cudaCheck(cudaStreamSynchronize(t->stream));
