@@ -500,12 +500,13 @@ typedef struct {
     real lr_hat;              // θ̂'s learning rate; all else is θ's
 } SealBatch;
 
-#define MOST 64  // samples of a batch
+#define LARGEST_BATCH 64  // samples of a batch
 
 // What a step computed, for whoever wants to look.
 typedef struct {
-    real sigma[MOST], loss[MOST], loss_hat[MOST], delta[MOST], loss_safe[MOST];  // of the batch, in its order
-    real S, norm, norm_hat, norm_omega;                                          // norms before clipping
+    real sigma[LARGEST_BATCH], loss[LARGEST_BATCH], loss_hat[LARGEST_BATCH], delta[LARGEST_BATCH],
+        loss_safe[LARGEST_BATCH];        // of the batch, in its order
+    real S, norm, norm_hat, norm_omega;  // norms before clipping
 } SealStep;
 
 // One step of Algorithm 1 (theta_hat given) or Algorithm 2 (NULL). Every loss is taken at the parameters from before

@@ -19,7 +19,7 @@ static void reference_name(char* name, size_t size, int kind, int layer) {
 }
 
 // Every tensor of the model, none missing, of the shape that the configuration says.
-static void reference_load(Model* model, const char* directory) {
+__attribute__((unused)) static void reference_load(Model* model, const char* directory) {
     char path[512], name[160];
     StReader file;
     snprintf(path, sizeof path, "%s/model.safetensors", directory);
