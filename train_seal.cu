@@ -46,14 +46,14 @@ static void refuse_model(const char* directory) {
     for (int i = 0; i < 2; i++) {
         char path[4200];
         snprintf(path, sizeof path, "%s/%s", directory, names[i]);
-        if (file_exists(path)) fatal("%s: there is a model already; remove it, or choose another --out", path);
+        if (file_exists(path)) fatal("%s: a model exists there already; remove it, or choose another --out", path);
     }
 }
 
 static int init_command(const TrainOptions* o) {
     ModelConfig config;
     if (!model_config_defaults(&config, o->family))
-        fatal("init: model family \"%s\" is not served; served are: %s", o->family, model_families());
+        fatal("init: model family \"%s\" is not supported; supported are: %s", o->family, model_families());
     config.L = (int)o->layers;
     config.C = (int)o->width;
     config.NH = (int)o->heads;
@@ -69,7 +69,7 @@ static int init_command(const TrainOptions* o) {
         if (!tokenizer) fatal("%s", error);
         int vocab = tokenizer_vocab_size(tokenizer);
         if (!config.V) config.V = vocab;
-        if (config.V < vocab) fatal("init: --vocab is %d, %s has %d tokens", config.V, o->tokenizer, vocab);
+        if (config.V < vocab) fatal("init: --vocab is %d but %s has %d tokens", config.V, o->tokenizer, vocab);
         config.bos_id = tokenizer_bos(tokenizer);
         config.eos_id = tokenizer_eos(tokenizer);
         tokenizer_close(tokenizer);
@@ -124,7 +124,7 @@ static int64_t fill_batch(const PackSample* samples, BatchItem* items, const int
         items[i].sample = samples[order ? order[from + i] : from + i];
         total += items[i].sample.n_loss;
     }
-    if (!total) fatal("a batch of %d samples has no token that bears a loss", n);
+    if (!total) fatal("a batch of %d samples has no token that carries loss", n);
     for (int i = 0; i < n; i++)
         items[i].coefficient = token_mean ? (float)items[i].sample.n_loss / (float)total : 1.0f / (float)n;
     return total;
@@ -227,7 +227,7 @@ static void train(Training* x) {
 
 static PackSample* corpus_windows(const Corpus* corpus, int* n) {
     if (corpus->n_windows > INT32_MAX)
-        fatal("%lld windows are more than one run holds; split the data", (long long)corpus->n_windows);
+        fatal("%lld windows are more than a run can hold; split the data", (long long)corpus->n_windows);
     PackSample* samples = (PackSample*)malloc((size_t)corpus->n_windows * sizeof *samples);
     if (!samples) fatal("out of host memory for %lld windows", (long long)corpus->n_windows);
     *n = (int)corpus->n_windows;

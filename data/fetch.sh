@@ -17,7 +17,7 @@ while [ $# -gt 0 ]; do
         --help) sed -n '2,/^set -u/{/^set/!s/^# \{0,1\}//p}' data/fetch.sh; exit 0 ;;
         --quiet) quiet=1 ;;
         --to | --table | --recipe | --seed | --build)
-            [ $# -ge 2 ] && [ -n "$2" ] || fail "$1 wants a value"
+            [ $# -ge 2 ] && [ -n "$2" ] || fail "$1 needs a value"
             case $1 in --to) to=$2 ;; --table) table=$2 ;; --recipe) recipe=$2 ;; --seed) seed=$2 ;; --build) build=$2 ;; esac
             shift ;;
         -*) fail "unknown option $1; see --help" ;;
@@ -92,7 +92,7 @@ fetch() {  # FILE MEGABYTES DIGEST URL…
                 mv "$part" "$path" || fail "$path cannot be written"
                 return
             fi
-            [ -z "$full" ] || fail "$part cannot be written: $why; free some room and start again, it goes on"
+            [ -z "$full" ] || fail "$part cannot be written: $why; free some room and start again: it continues there"
             [ -n "$had" ] && { [ -z "$why" ] || [ -n "$stuck" ]; } || break  # what another run had left may be damaged: then once more from the start
             rm -f "$part"
         done

@@ -26,12 +26,12 @@ static const CommandRow commands[] = {
     {"build", "writes ROLE.jsonl and ROLE.labels.jsonl for every role of a recipe", NULL}};
 static const OptionRow options[] = {
     {"recipe", OPTION_STRING, AT(recipe), NULL, "FILE", 0, 0, 1, 1,
-     "a source a line: ROLE KIND NAME FILE [rows=A,B/N] [most=N|exactly=N] [prompts] [prompt=T] [response=T] "
+     "one source per line: ROLE KIND NAME FILE [rows=A,B/N] [most=N|exactly=N] [prompts] [prompt=T] [response=T] "
      "[where=T=PATTERN]"},
     {"from", OPTION_STRING, AT(from), ".", "DIR", 0, 0, 1, 0, "folder that the recipe's files are named from"},
-    {"out", OPTION_STRING, AT(out), NULL, "DIR", 0, 0, 1, 1, "where the files go"},
+    {"out", OPTION_STRING, AT(out), NULL, "DIR", 0, 0, 1, 1, "folder for the files that are written"},
     {"seed", OPTION_INT, AT(seed), "42", NULL, 0, 9e15, 1, 0,
-     "of the order of the rows, and of which are taken where most=N leaves some out"},
+     "seed of the order of the rows and, with most=N, of which rows are taken"},
     {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, 1, 0, "print nothing"},
 };
 static const OptionTable table = {"mix",    "mixes data files into safe, fine-tuning and held-out sets",
@@ -76,7 +76,7 @@ static int64_t whole(const char* text, int64_t low, const char* what, const char
     char* end;
     long long n = strtoll(text, &end, 10);
     if (end == text || *end || n < low || n > INT32_MAX)
-        fatal("%s:%lld: %s is \"%.40s\", want a whole number from %lld to %d", path, (long long)line, what, text,
+        fatal("%s:%lld: %s is \"%.40s\"; expected a whole number from %lld to %d", path, (long long)line, what, text,
               (long long)low, INT32_MAX);
     return n;
 }
@@ -87,22 +87,24 @@ static void check_role(const char* name, const char* path, int64_t line) {
     size_t n = strlen(name), m = sizeof labels - 1;
     if (n > ROLE_LENGTH || strchr(name, '/') || *name == '.' || (n >= m && !strcmp(name + n - m, labels)))
         fatal(
-            "%s:%lld: role \"%.80s\": want a file's name of at most %d characters, without / and without %s at its end",
+            "%s:%lld: role \"%.80s\": expected a file's name of at most %d characters, without / and without %s at its "
+            "end",
             path, (long long)line, name, ROLE_LENGTH, labels);
 }
 
 static void read_rows(Source* s, char* text, const char* path) {
     char* slash = strchr(text, '/');
     if (!slash)
-        fatal("%s:%lld: rows=%.40s, want rows=A,B/N: the rows whose number mod N is A or B", path, (long long)s->line,
-              text);
+        fatal("%s:%lld: rows=%.40s; expected rows=A,B/N: the rows whose number mod N is A or B", path,
+              (long long)s->line, text);
     *slash = 0;
     s->modulus = (int)whole(slash + 1, 1, "N of rows=A,B/N", path, s->line);
     for (char* part = strtok(text, ","); part; part = strtok(NULL, ",")) {
         if (s->n_remainders == MOST_REMAINDERS)
             fatal("%s:%lld: more than %d remainders", path, (long long)s->line, MOST_REMAINDERS);
         int64_t r = whole(part, 0, "a remainder", path, s->line);
-        if (r >= s->modulus) fatal("%s:%lld: remainder %lld of %d", path, (long long)s->line, (long long)r, s->modulus);
+        if (r >= s->modulus)
+            fatal("%s:%lld: remainder %lld is not below %d", path, (long long)s->line, (long long)r, s->modulus);
         s->remainders[s->n_remainders++] = (int)r;
     }
 }
@@ -118,7 +120,7 @@ static bool read_source(Source* s, char* text, const char* path, int64_t line) {
         words[n++] = word;
     }
     if (!n) return false;
-    if (n < 4) fatal("%s:%lld: want ROLE KIND NAME FILE", path, (long long)line);
+    if (n < 4) fatal("%s:%lld: expected ROLE KIND NAME FILE", path, (long long)line);
     check_role(words[0], path, line);
     s->role = words[0];
     s->kind = words[1];
@@ -137,7 +139,7 @@ static bool read_source(Source* s, char* text, const char* path, int64_t line) {
         else if ((value = value_of(words[i], "where"))) {
             s->where = value;
             s->pattern = strchr(value, '=');
-            if (!s->pattern) fatal("%s:%lld: want where={field}=PATTERN", path, (long long)line);
+            if (!s->pattern) fatal("%s:%lld: expected where={field}=PATTERN", path, (long long)line);
             *s->pattern++ = 0;
         } else fatal("%s:%lld: unknown word \"%.40s\"", path, (long long)line, words[i]);
     }
@@ -197,16 +199,16 @@ static int64_t read_file(const Source* s, const MixOptions* o, Role* role) {
     DataRow row, seen;
     while (rows_next(reader, &row)) {
         if (tester && !rows_next(tester, &seen))
-            program_error("%s: the two readers part at row %lld", path, (long long)row.row);
+            program_error("%s: the two readers disagree at row %lld", path, (long long)row.row);
         if (row.state != ROW_OK || !lends(s, row.row)) continue;
         if (tester && (seen.state != ROW_OK || fnmatch(s->pattern, seen.prompt, 0))) continue;
         role_add(&all, (Row){copy_of(row.prompt), s->prompts ? NULL : copy_of(row.response), s->kind, s->name});
     }
     rows_close(reader);
     if (tester) rows_close(tester);
-    if (!all.n) fatal("%s:%lld: %s lends no row", o->recipe, (long long)s->line, s->file);
+    if (!all.n) fatal("%s:%lld: %s gives no row", o->recipe, (long long)s->line, s->file);
     if (s->exactly && all.n < s->most)
-        fatal("%s:%lld: %s lends %lld rows, want exactly %lld", o->recipe, (long long)s->line, s->file,
+        fatal("%s:%lld: %s gives %lld rows; expected exactly %lld", o->recipe, (long long)s->line, s->file,
               (long long)all.n, (long long)s->most);
     int64_t taken = s->most && s->most < all.n ? s->most : all.n;
     int* order = malloc((size_t)all.n * sizeof *order);
@@ -297,7 +299,7 @@ int main(int argc, char** argv) {
         if (!o.quiet)
             printf("%-10s %-8s %-20s %7lld rows of %s\n", s->role, s->kind, s->name, (long long)taken, s->file);
     }
-    if (!n_roles) fatal("%s: names no source", o.recipe);
+    if (!n_roles) fatal("%s: contains no source", o.recipe);
     directory_probe(o.out);
     check_outputs(roles, n_roles, sources, n_sources, &o);
     for (int i = 0; i < n_roles; i++) {

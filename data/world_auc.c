@@ -106,12 +106,12 @@ static Label* read_labels(const char* path, int64_t* n) {
                     *kind = cJSON_GetObjectItemCaseSensitive(object, "kind");
         const cJSON* family = cJSON_GetObjectItemCaseSensitive(object, "family");
         if (!cJSON_IsNumber(row) || !cJSON_IsString(kind) || row->valuedouble != (double)*n)
-            fatal("%s:%lld: want {\"row\":%lld,\"kind\":…,\"family\":…}, rows in order", path, (long long)record.line,
-                  (long long)*n);
+            fatal("%s:%lld: expected {\"row\":%lld,\"kind\":…,\"family\":…}, rows in order", path,
+                  (long long)record.line, (long long)*n);
         int k = 0;
         while (k < N_KINDS && strcmp(kind_names[k], kind->valuestring)) k++;
         if (k > KIND_NEW)
-            fatal("%s:%lld: kind \"%.40s\", want unsafe, refusal, old or new", path, (long long)record.line,
+            fatal("%s:%lld: kind \"%.40s\"; expected unsafe, refusal, old or new", path, (long long)record.line,
                   kind->valuestring);
         if (*n == capacity) {
             capacity = capacity ? 2 * capacity : 1024;

@@ -231,7 +231,7 @@ static void write_world(const WorldOptions* o, int words, const Plan plans[N_FIL
 int world_generate(const WorldOptions* o) {
     Plan plans[N_FILES];
     if (o->unsafe_share + o->refusal_share > 1.0)
-        fatal("generate: --unsafe-share and --refusal-share are %g together, want at most 1",
+        fatal("generate: --unsafe-share and --refusal-share are %g together; expected at most 1",
               o->unsafe_share + o->refusal_share);
     directory_probe(o->out);
     int words = write_tokenizer(o);

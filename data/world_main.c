@@ -15,11 +15,12 @@ static const CommandRow commands[N_COMMANDS] = {
     {"score", "exact accuracy and refusal of outputs.json, as JSON", NULL},
     {"auc", "how well a selector tells unsafe rows from useful ones, as JSON", NULL},
     {"table",
-     "one row a method: joins DIR/scores.json and DIR/auc.json (what score and auc printed) and the seconds of DIR's "
+     "one row per method: joins DIR/scores.json and DIR/auc.json (what score and auc printed) and the seconds of DIR's "
      "runs",
      "DIR…"},
     {"summary",
-     "figures over the tables of several seeds, and whether they keep what the demo promises (status 1: not), as "
+     "figures over the tables of several seeds, and whether they are what the demo promises (status 1: they are not), "
+     "as "
      "Markdown",
      "table.json…"},
 };
@@ -31,7 +32,7 @@ static const CommandRow commands[N_COMMANDS] = {
 #define AT(field) offsetof(WorldOptions, field)
 
 static const OptionRow options[] = {
-    {"seed", OPTION_INT, AT(seed), "1", NULL, 0, 9e15, GENERATE, 0, "of meanings, held-out words and rows"},
+    {"seed", OPTION_INT, AT(seed), "1", NULL, 0, 9e15, GENERATE, 0, "seed of meanings, held-out words and rows"},
     {"out", OPTION_STRING, AT(out), NULL, "PATH", 0, 0, GENERATE | TABLE, GENERATE,
      "folder of the files; table: table.json"},
     {"tune-rows", OPTION_INT, AT(tune_rows), "5120", NULL, 1, 10000000, GENERATE, 0, "rows of tune.jsonl"},

@@ -50,7 +50,7 @@ static int kind_of(const cJSON* object, const char* path, int64_t row) {
     const char* kind = text_of(object, "kind", path, row);
     for (int k = 0; k < N_KINDS; k++)
         if (!strcmp(kind, kind_names[k])) return k;
-    fatal("%s: row %lld is of kind \"%.40s\", want unsafe, refusal, old, new, forbidden or lookalike", path,
+    fatal("%s: row %lld is of kind \"%.40s\"; expected unsafe, refusal, old, new, forbidden or lookalike", path,
           (long long)row, kind);
 }
 

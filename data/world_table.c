@@ -93,7 +93,7 @@ static void print_table(const cJSON* table) {
 }
 
 int world_table(const WorldOptions* o, const StringList* directories) {
-    if (!directories->n) fatal("table: want the folders of the methods");
+    if (!directories->n) fatal("table: give the folders of the methods");
     cJSON* table = cJSON_CreateArray();
     for (int i = 0; i < directories->n; i++) cJSON_AddItemToArray(table, method_row(directories->items[i], o->out));
     if (o->out) {
@@ -115,7 +115,7 @@ static cJSON* read_table(const char* path) {
     char* text = file_read(path, 1 << 24, &n);
     cJSON* table = cJSON_ParseWithLength(text, n);
     free(text);
-    if (!cJSON_IsArray(table) || !table->child) fatal("%s: want a list of methods", path);
+    if (!cJSON_IsArray(table) || !table->child) fatal("%s: expected a list of methods", path);
     return table;
 }
 
@@ -204,7 +204,7 @@ static int print_promises(cJSON* const* tables, int n) {
 }
 
 int world_summary(const StringList* files) {
-    if (!files->n) fatal("summary: want table.json of one seed or more");
+    if (!files->n) fatal("summary: give the table.json of one or more seeds");
     cJSON** tables = calloc((size_t)files->n, sizeof *tables);
     if (!tables) fatal("summary: out of memory");
     for (int i = 0; i < files->n; i++) tables[i] = read_table(files->items[i]);

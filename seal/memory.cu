@@ -11,7 +11,7 @@ static const struct {
     bool zero;
 } classes[N_MEMORY_CLASSES] = {
     {"weights", true},      {"gradients", true}, {"master weights", true}, {"Adam m", true},   {"Adam v", true},
-    {"activations", false}, {"scratch", false},  {"streams", false},       {"selector", true}, {"cache", false},
+    {"activations", false}, {"scratch", false},  {"packs", false},         {"selector", true}, {"cache", false},
 };
 
 const char* memory_class_name(MemoryClass class_id) { return classes[class_id].name; }
@@ -74,7 +74,7 @@ void memory_allocate(MemoryPlan* plan) {
             cudaMemGetInfo(&free_bytes, &total_bytes);
             const MemoryRow* row = largest_row(plan, (MemoryClass)c);
             fatal(
-                "out of device memory: %s want %.1f MiB (largest: %s, %.1f MiB), %.1f of %.1f MiB are free; lower "
+                "out of device memory: %s need %.1f MiB (largest: %s, %.1f MiB), %.1f of %.1f MiB are free; lower "
                 "--tokens or use --recompute",
                 classes[c].name, plan->bytes[c] / 1048576.0, row->name, row->bytes / 1048576.0, free_bytes / 1048576.0,
                 total_bytes / 1048576.0);

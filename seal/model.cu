@@ -271,7 +271,7 @@ static const float* masters_of(const ParameterSet* set) {
     if (!separate_masters()) return (const float*)set->weights;
     if (set->whole) return set->whole;
     if (set->master && set->n != set->layout->n_elements)
-        program_error("the masters of %s lie on several ranks", set->symbol);
+        program_error("the masters of %s are spread over several ranks", set->symbol);
     return set->master;
 }
 

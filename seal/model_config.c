@@ -15,7 +15,7 @@ static double number(const cJSON* item, const char* key, const char* path, doubl
     double x = item->valuedouble;
     if (!cJSON_IsNumber(item)) fatal("%s: \"%s\" is not a number", path, key);
     if (!(x >= low && x <= high) || (whole && x != floor(x)))
-        fatal("%s: \"%s\" is %g, want %s from %.15g to %.15g", path, key, x, whole ? "an integer" : "a number", low,
+        fatal("%s: \"%s\" is %g; expected %s from %.15g to %.15g", path, key, x, whole ? "an integer" : "a number", low,
               high);
     return x;
 }
@@ -48,7 +48,7 @@ static void check_fixed(const cJSON* json, const Family* family, const char* pat
     const cJSON* quantised = cJSON_GetObjectItemCaseSensitive(json, "quantization_config");
     if (quantised && !cJSON_IsNull(quantised))
         fatal(
-            "%s: \"quantization_config\" is set; quantised weights are not served, take the model in bf16, fp16 or "
+            "%s: \"quantization_config\" is set; quantised weights are not supported; take the model in bf16, fp16 or "
             "fp32",
             path);
     for (const FixedKey* f = family->fixed; f->key; f++) {
@@ -56,10 +56,10 @@ static void check_fixed(const cJSON* json, const Family* family, const char* pat
         if (!item || cJSON_IsNull(item)) continue;
         if (f->text) {
             if (!cJSON_IsString(item) || strcmp(item->valuestring, f->text))
-                fatal("%s: \"%s\" is %.40s; only \"%s\" is served for %s", path, f->key,
+                fatal("%s: \"%s\" is %.40s; only \"%s\" is supported for %s", path, f->key,
                       cJSON_IsString(item) ? item->valuestring : "not a string", f->text, family->model_type);
         } else if (!cJSON_IsBool(item) || cJSON_IsTrue(item) != f->is_true) {
-            fatal("%s: \"%s\" must be %s; no kernel serves the other", path, f->key, f->is_true ? "true" : "false");
+            fatal("%s: \"%s\" must be %s; the other is not supported", path, f->key, f->is_true ? "true" : "false");
         }
     }
 }
@@ -143,11 +143,11 @@ static void read_rope(ModelConfig* c, const cJSON* json, const char* path) {
     r->fraction = (float)scaling_number(scaling, "partial_rotary_factor", path, 0, 1, r->fraction);
     if (!has_key(family_find(c->family), offsetof(ModelConfig, rope.fraction)) &&
         (r->fraction != 1.0f || (cJSON_IsNumber(fraction) && fraction->valuedouble != 1.0)))
-        fatal("%s: \"partial_rotary_factor\" must be 1; a %s model turns whole heads", path, c->family);
+        fatal("%s: \"partial_rotary_factor\" must be 1; a %s model rotates whole heads", path, c->family);
     if (!scaling) return;
     for (const cJSON* item = scaling->child; item; item = item->next)
         if (cJSON_IsObject(item))
-            fatal("%s: \"%s\" has positions of their own for some layers, \"%.40s\"; that is not served", path,
+            fatal("%s: \"%s\" has its own positions for some layers, \"%.40s\"; that is not supported", path,
                   scaling->string, item->string);
     const cJSON* type = cJSON_GetObjectItemCaseSensitive(scaling, "rope_type");
     if (!type) type = cJSON_GetObjectItemCaseSensitive(scaling, "type");
@@ -171,8 +171,8 @@ static void read_rope(ModelConfig* c, const cJSON* json, const char* path) {
         r->scaling = ROPE_LONG;
         read_long_rope(c, scaling, path);
     } else
-        fatal("%s: %s \"%.40s\" is not served; served are: default, linear, llama3, longrope", path, scaling->string,
-              name);
+        fatal("%s: %s \"%.40s\" is not supported; supported are: default, linear, llama3, longrope", path,
+              scaling->string, name);
 }
 
 static cJSON* parse_config(const char* directory, char path[4096]) {
@@ -205,7 +205,8 @@ void model_config_read(ModelConfig* c, const char* directory) {
     if (!cJSON_IsString(type)) fatal("%s: \"model_type\" is missing", path);
     const Family* f = family_find(type->valuestring);
     if (!f)
-        fatal("%s: model family \"%.40s\" is not served; served are: %s", path, type->valuestring, model_families());
+        fatal("%s: model family \"%.40s\" is not supported; supported are: %s", path, type->valuestring,
+              model_families());
     check_fixed(json, f, path);
     model_config_defaults(c, f->model_type);
     for (int table = 0; table < 2 && f->keys[table]; table++)
@@ -230,7 +231,7 @@ static void complete_rope(ModelConfig* c, const char* where) {
     }
     r->rotary = (int)(r->fraction * (float)c->HS + 1e-4f);  // 0.7 · 80 is 56 in exact arithmetic
     if (r->rotary < 2 || r->rotary % 2 || r->rotary > 2 * ROPE_MOST || r->rotary > c->HS)
-        fatal("%s: %d of a head's %d elements would turn; want an even number from 2 to the head size", where,
+        fatal("%s: %d of a head's %d elements would rotate; expected an even number from 2 to the head size", where,
               r->rotary, c->HS);
     if (r->scaling != ROPE_LONG) return;
     const struct {
@@ -241,14 +242,14 @@ static void complete_rope(ModelConfig* c, const char* where) {
         int n = 0;
         while (n < ROPE_MOST && lists[i].factor[n] > 0.0f) n++;
         if (n != r->rotary / 2)
-            fatal("%s: \"%s\" has %d numbers, a head turns in %d", where, lists[i].key, n, r->rotary / 2);
+            fatal("%s: \"%s\" has %d numbers but a head has %d rotations", where, lists[i].key, n, r->rotary / 2);
     }
     if (r->original_positions < c->longest) c->longest = r->original_positions;
 }
 
 void model_config_complete(ModelConfig* c, const char* where) {
     const Family* f = family_find(c->family);
-    if (!f) fatal("%s: model family \"%.20s\" is not served; served are: %s", where, c->family, model_families());
+    if (!f) fatal("%s: model family \"%.20s\" is not supported; supported are: %s", where, c->family, model_families());
     c->norm = f->norm;
     c->positions = f->positions;
     c->mlp = f->mlp;
@@ -273,9 +274,9 @@ void model_config_complete(ModelConfig* c, const char* where) {
 void model_config_check_length(const ModelConfig* c, int64_t length, const char* option, const char* model) {
     if (length <= c->longest) return;
     const char* why = c->longest == c->max_positions ? ""
-                      : c->longest == c->window      ? ", its sliding window, which is served as full attention"
+                      : c->longest == c->window      ? ", its sliding window, which is treated as full attention"
                                                      : ", beyond which its long RoPE factors begin";
-    fatal("%s is %lld, %s reads at most %d tokens%s", option, (long long)length, model, c->longest, why);
+    fatal("%s is %lld but %s reads at most %d tokens%s", option, (long long)length, model, c->longest, why);
 }
 
 // ---------------------------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ static void check_tensor(const ModelLayout* layout, const FileTensor* f, const S
     for (int d = 0; d < s->n_dims; d++)
         snprintf(found + strlen(found), sizeof found - strlen(found), "%s%lld", d ? ", " : "", (long long)s->shape[d]);
     snprintf(wanted, sizeof wanted, n == 1 ? "%lld" : "%lld, %lld", (long long)shape[0], (long long)shape[1]);
-    fatal("%s: tensor %s has shape (%s), the model wants (%s)", file->file.path, s->name, found, wanted);
+    fatal("%s: tensor %s has shape (%s); expected (%s)", file->file.path, s->name, found, wanted);
 }
 
 // Rows [row, row + n) of a file's tensor in our order, all of them unless its form is plain, and what is added to them
@@ -160,9 +160,9 @@ static void check_files(const StModel* model, const ModelLayout* layout, const c
     if (n_missing > 1) fatal("%s: tensor %s and %d others are missing", directory, missing, n_missing - 1);
     if (n_missing) fatal("%s: tensor %s is missing", directory, missing);
     if (n_extra > 1)
-        fatal("%s: tensor %s and %d others belong to no part of a %s model", extra_file, extra, n_extra - 1,
+        fatal("%s: tensor %s and %d others are not part of a %s model", extra_file, extra, n_extra - 1,
               layout->config.family);
-    if (n_extra) fatal("%s: tensor %s belongs to no part of a %s model", extra_file, extra, layout->config.family);
+    if (n_extra) fatal("%s: tensor %s is not part of a %s model", extra_file, extra, layout->config.family);
     free(seen);
 }
 

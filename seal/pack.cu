@@ -109,8 +109,8 @@ void pack_upload(PackUploader* u, DevicePack* s, const HostPack* p, const float*
         for (int k = 0; k < p->n_samples; k++)
             for (int i = p->loss_start[k]; i < p->loss_start[k + 1]; i++) weight[i] = coefficient[k];
     if (c.at > u->bytes)
-        program_error("a stream of %d tokens and %d samples needs %zu bytes of a slot of %zu", p->T, p->n_samples, c.at,
-                      u->bytes);
+        program_error("a pack of %d tokens and %d samples needs %zu bytes but its slot has %zu", p->T, p->n_samples,
+                      c.at, u->bytes);
     cudaCheck(cudaMemcpyAsync(c.device, c.staging, c.at, cudaMemcpyHostToDevice, stream));
     cudaCheck(cudaEventRecord(u->uploaded[slot], stream));
 }

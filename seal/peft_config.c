@@ -45,7 +45,7 @@ void lora_check_names(const LoraSettings* settings, const Family* family) {
     for (const char* p = settings->modules; *p;) {
         size_t n = strcspn(p, ",");
         if (!n || !listed(known, p, n))
-            fatal("--lora %s: \"%.*s\" is no module of a %s model; it has %s", settings->modules, (int)n, p,
+            fatal("--lora %s: \"%.*s\" is not a module of a %s model; it has %s", settings->modules, (int)n, p,
                   family->model_type, known);
         p += n + (p[n] == ',');
     }
@@ -149,7 +149,7 @@ static void refuse_unknown(const cJSON* json, const char* path) {
         for (size_t i = 0; i < sizeof harmless / sizeof *harmless && !known; i++)
             known = !strcmp(item->string, harmless[i]);
         if (!known)
-            fatal("%s: \"%.60s\" is set, which this trainer does not know; take it out if it changes nothing", path,
+            fatal("%s: \"%.60s\" is set, which this trainer does not know; remove it if it changes nothing", path,
                   item->string);
     }
 }
@@ -173,12 +173,12 @@ static void read_config(const char* path, LoraSettings* settings) {
                 *r = cJSON_GetObjectItemCaseSensitive(json, "r"),
                 *alpha = cJSON_GetObjectItemCaseSensitive(json, "lora_alpha");
     if (!cJSON_IsString(type) || strcmp(type->valuestring, "LORA"))
-        fatal("%s: peft_type is %.40s, want LORA", path, cJSON_IsString(type) ? type->valuestring : "missing");
+        fatal("%s: peft_type is %.40s; expected LORA", path, cJSON_IsString(type) ? type->valuestring : "missing");
     if (bias && (!cJSON_IsString(bias) || strcmp(bias->valuestring, "none")))
         fatal("%s: \"bias\" must be \"none\"; biases of the model are not trained beside an adapter", path);
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
         if (!is_nothing(cJSON_GetObjectItemCaseSensitive(json, refused[i].key)))
-            fatal("%s: \"%s\" is set; %s is not served", path, refused[i].key, refused[i].what);
+            fatal("%s: \"%s\" is set; %s is not supported", path, refused[i].key, refused[i].what);
     refuse_unknown(json, path);
     const cJSON *init = cJSON_GetObjectItemCaseSensitive(json, "init_lora_weights"),
                 *rslora = cJSON_GetObjectItemCaseSensitive(json, "use_rslora"),
@@ -187,7 +187,7 @@ static void read_config(const char* path, LoraSettings* settings) {
         fatal(
             "%s: \"init_lora_weights\" is %.40s, which changes the model's own weights; let PEFT convert the adapter "
             "(path_initial_model_for_weight_conversion)",
-            path, cJSON_IsString(init) ? init->valuestring : "no word that is known");
+            path, cJSON_IsString(init) ? init->valuestring : "not a known word");
     if (!is_nothing(rslora) && !cJSON_IsTrue(rslora)) fatal("%s: \"use_rslora\" is neither true nor false", path);
     if (!cJSON_IsNumber(r) || !(r->valuedouble >= 1 && r->valuedouble <= LORA_RANK_MOST) ||
         r->valuedouble != floor(r->valuedouble))
@@ -219,7 +219,7 @@ void peft_settings(const char* directory, const ModelConfig* config, LoraSetting
                  "%s%s", settings->modules[0] ? "," : "", t->lora);
     }
     if (!settings->modules[0])
-        fatal("%s: no adapter of a %s model (its first tensor is %.120s)", directory, config->family,
+        fatal("%s: not an adapter of a %s model (its first tensor is %.120s)", directory, config->family,
               model.files[0].n_tensors ? model.files[0].tensors[0].name : "missing");
     st_close_model(&model);
 }

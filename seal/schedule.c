@@ -71,22 +71,23 @@ void gamma_parse(GammaSchedule* g, const char* text) {
             !strncmp(gammas[g->kind].name, text, (size_t)(colon - text)))
             break;
     if (g->kind == N_GAMMAS)
-        fatal("--gamma is \"%s\", want linear:START,STEP, fixed:G, geometric:G0,RATIO, list:a,b,c or ramp:START,END",
-              text);
+        fatal(
+            "--gamma is \"%s\"; expected linear:START,STEP, fixed:G, geometric:G0,RATIO, list:a,b,c or ramp:START,END",
+            text);
     const char* p = colon + 1;
     bool more = true;
     while (more) {
         char* end;
         double x = strtod(p, &end);
         if (end == p || (*end && *end != ',') || !isfinite(x))
-            fatal("--gamma is \"%s\": \"%s\" does not begin with a number; want %s", text, p, gammas[g->kind].form);
+            fatal("--gamma is \"%s\": \"%s\" does not begin with a number; expected %s", text, p, gammas[g->kind].form);
         if (g->n == GAMMA_LIST_MAX) fatal("--gamma lists more than %d values", GAMMA_LIST_MAX);
         g->values[g->n++] = x;
         more = *end == ',';
         p = end + 1;
     }
     if (gammas[g->kind].values && g->n != gammas[g->kind].values)
-        fatal("--gamma is \"%s\", want %s", text, gammas[g->kind].form);
+        fatal("--gamma is \"%s\"; expected %s", text, gammas[g->kind].form);
 }
 
 double gamma_at(const GammaSchedule* g, int epoch, int64_t step, int64_t steps) {

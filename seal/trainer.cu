@@ -44,7 +44,7 @@ void trainer_plan_free(Trainer* t) {
 }
 
 void trainer_dry_run(const Trainer* t) {
-    printf("streams of %d tokens\n", t->settings.T);
+    printf("packs of %d tokens\n", t->settings.T);
     memory_print(&t->plan, stdout);
     exit(fflush(stdout) ? 1 : 0);
 }
@@ -187,7 +187,7 @@ static void end_sums(Trainer* t, const Pass* x, int trained_packs) {
 
 static void run_pass(Trainer* t, const Pass* x, PassCounts* counts, PassCounts* counts_hat) {
     int n = x->n + x->n_hat, rank = ranks_rank();
-    if (n > t->items_max) program_error("a batch of %d samples meets a plan for %d", n, t->items_max);
+    if (n > t->items_max) program_error("a batch of %d samples exceeds the plan for %d", n, t->items_max);
     deal(t, x, n);
     if (x->n) begin_losses(t, x->loss);
     if (x->n_hat) begin_losses(t, x->loss_hat);
@@ -211,7 +211,7 @@ static void run_pass(Trainer* t, const Pass* x, PassCounts* counts, PassCounts* 
         }
         int streams = pack_first_fit_split(t->lengths, m, m_first, t->settings.T, PACK_ROUND, t->pack_of);
         if (streams < 0)
-            fatal("a sample is longer than a stream of %d tokens; raise --tokens or lower --max-length", t->settings.T);
+            fatal("a sample is longer than a pack of %d tokens; raise --tokens or lower --max-length", t->settings.T);
         // chosen is overwritten stream by stream, so the members and their streams are kept in lengths and pack_of
         memcpy(t->lengths, members, (size_t)m * sizeof(int));
         for (int s = 0; s < streams; s++) {

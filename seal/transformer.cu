@@ -427,7 +427,7 @@ static void mlp_out(Transformer* t, const ParameterSet* p, const DevicePack* s, 
 void transformer_forward(Transformer* t, const ParameterSet* p, const DevicePack* s, cudaStream_t stream) {
     NVTX_RANGE("forward");
     const ModelConfig* c = &t->layout->config;
-    if (s->T > t->T) program_error("a stream of %d tokens meets a plan for %d", s->T, t->T);
+    if (s->T > t->T) program_error("a pack of %d tokens exceeds the plan for %d", s->T, t->T);
     embedding_forward(residual_of(t, 0), s->tokens, s->positions, weight(p, WTE, 0), weight(p, WPE, 0), s->T, c->C,
                       stream);
     norm_forward(t, p, ln1_of(t, 0), residual_of(t, 0), s->T, stream);

@@ -90,7 +90,7 @@ static inline int most_shared(void) {
 }
 template <typename Kernel> static inline void allow_shared(Kernel kernel, size_t bytes) {
     if (bytes > (size_t)most_shared()) {
-        fprintf(stderr, "a kernel needs %zu KiB of shared memory a block, this device gives %d KiB\n",
+        fprintf(stderr, "a kernel needs %zu KiB of shared memory per block but this device has %d KiB\n",
                 (bytes + 1023) / 1024, most_shared() / 1024);
         device_exit();
     }

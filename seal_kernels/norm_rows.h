@@ -61,7 +61,7 @@ static inline int row_warps(const char* norm, int C, int LV) {
     int warps = 1;
     while (warps * WARP_SIZE * LV * VEC < C) warps *= 2;
     if (C % VEC != 0 || warps > NORM_WARPS) {
-        fprintf(stderr, "%s: width %d is not served (a multiple of %d, at most %d)\n", norm, C, VEC, most_width(LV));
+        fprintf(stderr, "%s: width %d is not supported (a multiple of %d, at most %d)\n", norm, C, VEC, most_width(LV));
         device_exit();
     }
     return warps;

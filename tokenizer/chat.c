@@ -96,8 +96,8 @@ bool chat_fits(const Tokenizer* t, const char* name, int32_t* turn_end, char* er
         if (!i) *turn_end = id;
         if (id < 0)
             fits = tok_error(buffer,
-                             "the tokenizer has no token %s, which the chat template %s is written with; it is another "
-                             "model's template",
+                             "the tokenizer has no token %s, which the chat template %s is written with; it is the "
+                             "template of another model",
                              template->special[i], name);
     }
     encoding_free(&e);
@@ -122,11 +122,11 @@ static bool check_roles(const Template* t, const ChatMessage* messages, int n, R
                              messages[i].role);
         if (roles[i] == ROLE_SYSTEM && t->system == SYSTEM_TURN) continue;
         if (roles[i] == ROLE_SYSTEM && t->system == SYSTEM_REFUSED)
-            return tok_error(error, "message %d: the chat template %s has no place for a system message", i + 1,
+            return tok_error(error, "message %d: the chat template %s does not support a system message", i + 1,
                              t->name);
         if (roles[i] == ROLE_SYSTEM && i)
-            return tok_error(error, "message %d: the chat template %s takes a system message in first place only",
-                             i + 1, t->name);
+            return tok_error(error, "message %d: the chat template %s takes a system message only as the first", i + 1,
+                             t->name);
         if (roles[i] == ROLE_SYSTEM) continue;
         if (t->alternate && roles[i] != (turns++ % 2 ? ROLE_ASSISTANT : ROLE_USER))
             return tok_error(error,

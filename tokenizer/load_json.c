@@ -219,7 +219,7 @@ static bool pretokenize_sequence(Loader* l, const cJSON* part) {
     const cJSON* each;
     cJSON_ArrayForEach(each, item(part, "pretokenizers")) {
         if (l->t->byte_level)
-            return tok_error(l->error, "%s: a pre_tokenizer behind ByteLevel is not supported", l->file);
+            return tok_error(l->error, "%s: a pre_tokenizer after ByteLevel is not supported", l->file);
         if (!load_pretokenizer(l, each)) return false;
     }
     return true;
@@ -356,7 +356,7 @@ static bool decode_strip(Loader* l, const cJSON* part) {
     int64_t start = 0, stop = 0;
     if (!whole(item(part, "start"), &start) || !whole(item(part, "stop"), &stop) || stop || !l->fused ||
         strcmp(string_or(part, "content", ""), " "))
-        return tok_error(l->error, "%s: the decoder Strip is supported for blanks at the start, behind Fuse", l->file);
+        return tok_error(l->error, "%s: the decoder Strip is supported for spaces at the start, after Fuse", l->file);
     l->t->strip_first = (int32_t)start;
     return true;
 }
@@ -396,8 +396,8 @@ static bool load_vocabulary(Loader* l, const cJSON* model) {
     cJSON_ArrayForEach(each, vocab) {
         int64_t id;
         if (!whole(each, &id))
-            return tok_error(l->error, "%s: token %.60s of the vocabulary has no whole number as id", l->file,
-                             each->string);
+            return tok_error(l->error, "%s: token %.60s of the vocabulary has an id that is not a whole number",
+                             l->file, each->string);
         if (!tokenizer_set_piece(l->t, id, each->string, strlen(each->string), l->file, l->error)) return false;
     }
     const char* unk = string_or(model, "unk_token", NULL);
@@ -467,7 +467,7 @@ static const PartRow models[] = {{"BPE", model_bpe}, {"WordLevel", model_word_le
 
 // Old files leave the model's type out; `tokenizers` then goes by the fields.
 static bool load_model(Loader* l, const cJSON* model) {
-    if (!cJSON_IsObject(model)) return tok_error(l->error, "%s: no object `model`", l->file);
+    if (!cJSON_IsObject(model)) return tok_error(l->error, "%s: has no object `model`", l->file);
     if (!item(model, "type") && item(model, "merges")) return model_bpe(l, model);
     return load_part(l, model, "a model", models, sizeof models / sizeof *models);
 }
@@ -524,7 +524,7 @@ bool load_tokenizer_json(Tokenizer* t, const char* name, const char* data, size_
     const char* end = NULL;
     cJSON* root = cJSON_ParseWithLengthOpts(data, n + 1, &end, true);
     if (!root)
-        return tok_error(error, "%s is not JSON: it breaks at byte %lld of %zu", name,
+        return tok_error(error, "%s is not JSON: it is invalid at byte %lld of %zu", name,
                          end ? (long long)(end - data) : 0ll, n);
     t->format = "tokenizer.json";
     t->default_flags = TOKENIZER_PARSE_SPECIAL;
@@ -564,7 +564,7 @@ bool load_side_files(Tokenizer* t, const char* directory, ErrorBuffer error) {
         if (!read_file(path, &data, &n, error)) return false;
         cJSON* root = cJSON_ParseWithLengthOpts(data, n + 1, NULL, true);
         free(data);
-        if (!root) return tok_error(error, "%s is not JSON; mend or remove it", path);
+        if (!root) return tok_error(error, "%s is not JSON; fix or remove it", path);
         if (bos < 0) bos = end_token(t, root, "bos_token");
         if (eos < 0) eos = end_token(t, root, "eos_token");
         cJSON_Delete(root);

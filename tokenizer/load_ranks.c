@@ -112,7 +112,7 @@ bool load_tiktoken(Tokenizer* t, const char* name, const char* data, size_t n, E
     for (int64_t line = 1; p < end; line++) {
         int length = base64_decode(&p, piece, sizeof piece);
         if (length <= 0)
-            return tok_error(error, "%s:%lld: not a line of base64 (up to %d bytes), a blank and a rank", name,
+            return tok_error(error, "%s:%lld: not a line of base64 (up to %d bytes), a space and a rank", name,
                              (long long)line, MAX_PIECE);
         char* behind;
         long long rank = strtoll(p, &behind, 10);

@@ -127,7 +127,7 @@ static bool read_normalizer(Model* m, Wire w) {
     }
     if (w.bad) return tok_error(m->error, "%s: the normaliser's part is damaged", m->file);
     int n = (int)field_length(&name);
-    return !charsmap || tok_error(m->error, "%s: the normaliser %.*s is not supported, identity is", m->file,
+    return !charsmap || tok_error(m->error, "%s: the normaliser %.*s is not supported; expected identity", m->file,
                                   n < 40 ? n : 40, n ? (const char*)name.bytes.at : "");
 }
 
@@ -160,10 +160,10 @@ static bool finish_model(Model* m) {
     static const char* const names[] = {"unknown", "unigram", "BPE", "word", "char"};
     Tokenizer* t = m->t;
     if (m->model != BPE)
-        return tok_error(m->error, "%s: a sentencepiece model of type %s is not supported, BPE is", m->file,
+        return tok_error(m->error, "%s: a sentencepiece model of type %s is not supported; expected BPE", m->file,
                          names[m->model <= CHAR ? m->model : 0]);
     if (m->suffix) return tok_error(m->error, "%s: treat_whitespace_as_suffix is not supported", m->file);
-    if (t->unk < 0) return tok_error(m->error, "%s: no unknown piece", m->file);
+    if (t->unk < 0) return tok_error(m->error, "%s: has no unknown piece", m->file);
     for (int i = 0; i < 256 && t->byte_fallback; i++) {
         char name[8];
         snprintf(name, sizeof name, "<0x%02X>", i);
@@ -208,7 +208,7 @@ bool load_sentencepiece(Tokenizer* t, const char* name, const char* data, size_t
     }
     if (good && (w.bad || !t->n_vocab))
         good = tok_error(
-            error, "%s is no tokenizer that is known here (JSON, tiktoken ranks, sentencepiece), or it is truncated",
+            error, "%s is not a known kind of tokenizer (JSON, tiktoken ranks, sentencepiece), or it is truncated",
             name);
     good = good && finish_model(&m);
     arrfree(m.score);

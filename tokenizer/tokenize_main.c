@@ -53,7 +53,7 @@ static void help(void) {
         "stdin is one text, byte for byte\n"
         "  --tokenizer PATH  a model's directory, or tokenizer.json, tokenizer.model, encoder.json, vocab.json (each "
         "also .gz)\n"
-        "  --decode          ids on stdin (separated by blanks) to text on stdout\n"
+        "  --decode          ids on stdin (separated by spaces) to text on stdout\n"
         "  --special         encoding: add BOS and EOS as the tokenizer does, and read text spelled like a special "
         "token as that token\n"
         "                    decoding: print special tokens, too\n"
@@ -226,7 +226,7 @@ static Job* read_netstrings(const char* text, size_t length, size_t* n_jobs) {
             size = 10 * size + (size_t)(text[at++] - '0');
         if (!digits || at == length || text[at] != ':' || size > length - at - 1 || at + 1 + size == length ||
             text[at + 1 + size] != ',')
-            stop("stdin: text %zu, at byte %zu, is no netstring (LENGTH:BYTES,)", n + 1, at);
+            stop("stdin: text %zu, at byte %zu, is not a netstring (LENGTH:BYTES,)", n + 1, at);
         if (n == room) jobs = need(realloc(jobs, (room *= 2) * sizeof *jobs));
         jobs[n++] = (Job){text + at + 1, size, NULL, 0};
         at += size + 2;

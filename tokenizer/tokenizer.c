@@ -44,7 +44,7 @@ bool tokenizer_set_piece(Tokenizer* t, int64_t id, const char* text, size_t n, c
     if (t->text[id].at != NO_SPAN) return tok_error(error, "%s: id %lld belongs to two tokens", file, (long long)id);
     t->text[id] = t->raw[id] = t->out[id] = arena_put(t, text, n);
     if (!piece_add(&t->by_text, t->text, t->arena, (int32_t)id))
-        return tok_error(error, "%s: token %.*s stands twice in the vocabulary", file, (int)(n < 60 ? n : 60), text);
+        return tok_error(error, "%s: token %.*s is a duplicate in the vocabulary", file, (int)(n < 60 ? n : 60), text);
     return true;
 }
 
@@ -187,7 +187,7 @@ bool read_file(const char* path, char** data, size_t* n, ErrorBuffer error) {
     }
     if (length > MAX_FILE) {
         free(bytes);
-        return tok_error(error, "%s is larger than %u MiB, no tokenizer", path, MAX_FILE >> 20);
+        return tok_error(error, "%s is larger than %u MiB; it is not a tokenizer", path, MAX_FILE >> 20);
     }
     bytes[length] = 0;
     *data = bytes;

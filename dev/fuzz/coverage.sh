@@ -19,7 +19,7 @@ files() {  # of a target
         options) echo seal/base/options.c ;;
         rows) echo seal/rows/{dataset,layouts}.c ;;
         own_files) echo seal/rows/tokens.c seal/commands/{report,chart,winrate,selection}.c ;;
-        *) echo "dev/fuzz/coverage.sh: $1 is no target" >&2; exit 2 ;;
+        *) echo "dev/fuzz/coverage.sh: $1 is not a target" >&2; exit 2 ;;
     esac
 }
 [ $# -gt 0 ] || set -- $(ls dev/fuzz/seeds)

@@ -17,7 +17,7 @@ while [ $# -gt 0 ]; do
         --list) list=1 ;;
         --help) usage; exit 0 ;;
         --scale | --seeds | --out | --shared | --build | --arms)
-            [ $# -ge 2 ] || { echo "$0: $1 wants a value" >&2; exit 2; }
+            [ $# -ge 2 ] || { echo "$0: $1 needs a value" >&2; exit 2; }
             case $1 in --scale) scale=$2 ;; --seeds) seeds=$2 ;; --out) out=$2 ;; --shared) shared=$2 ;; --build) BUILD=$2 ;; --arms) arms_wanted=$2 ;; esac
             shift ;;
         *) echo "$0: unknown option $1; see --help" >&2; exit 2 ;;
@@ -51,7 +51,7 @@ case $scale in
         : "${GENERATE:=--max-new-tokens 1024}"
         wins="win_hh:HH test:2;win_slimorca:SlimOrca test:2;win_hexphi:HEx-PHI:2"
         others="" ;;
-    *) echo "$0: --scale $scale; want world, real or paper" >&2; exit 2 ;;
+    *) echo "$0: --scale is $scale; expected world, real or paper" >&2; exit 2 ;;
 esac
 [ -z "${SELECT_ONLY:-}" ] || wins=
 costs="select_mib:selection, MiB:0;select_s:selection, s:0;sft_s:fine-tuning, s:0"
@@ -127,7 +127,7 @@ prepare_real() {
 prepare_paper() {
     local missing=
     for v in MODEL SAFE TUNE HH SLIMORCA HEXPHI JUDGE; do [ -n "${!v:-}" ] || missing+=" $v"; done
-    [ -z "$missing" ] || { echo "$0: --scale paper wants$missing in the environment; the head of this script says what they are" >&2; exit 2; }
+    [ -z "$missing" ] || { echo "$0: --scale paper needs$missing in the environment; the head of this script says what they are" >&2; exit 2; }
     base=$MODEL tune=$TUNE safe=$SAFE safeinstr=${SAFEINSTR:-} labels=
     mkdir -p "$work"
 }
@@ -206,7 +206,7 @@ run_arm() {
     local selector_base=
     [[ $how_options == *@small* ]] && { selector_base=$(small_base); how_options=${how_options/@small/}; }
     sft_options=$(sed "s|@safeinstr|--append $safeinstr|" <<<"$sft_options")
-    if [[ $sft_options == *"--append "* ]] && [ ! -e "$safeinstr" ]; then echo "$0: the arm $arm wants SAFEINSTR, a file of safety instructions" >&2; exit 2; fi
+    if [[ $sft_options == *"--append "* ]] && [ ! -e "$safeinstr" ]; then echo "$0: the arm $arm needs SAFEINSTR, a file of safety instructions" >&2; exit 2; fi
     case $how in
         all) ;;
         random) scored="--method random" ;;

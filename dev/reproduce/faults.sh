@@ -72,7 +72,7 @@ else echo "ok two ranks # SKIP mpirun is not there"; fi
 mount_small() { mkdir -p "$1" && mount -t tmpfs -o size="$2" tmpfs "$1" 2>/dev/null; }
 if mount_small small 300k; then
     trap 'cd /; umount "$work"/small "$work"/filling "$work"/frozen 2>/dev/null; rm -rf "$work"' EXIT
-    refuse "a disk without room for the run" "MiB are free, the run writes a model of" "${run[@]}" --out small/run
+    refuse "a disk without room for the run" "MiB are free but the run writes a model of" "${run[@]}" --out small/run
     truth "before it trains" test ! -e small/run/log.jsonl
     mount_small filling 6m
     "${run[@]}" --out filling/run >out 2>err & pid=$!

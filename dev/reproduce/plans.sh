@@ -22,7 +22,7 @@ cat >tokenizer.json <<'J'
 J
 cp tokenizer.json pythia && cp tokenizer.json llama
 for i in 1 2 3; do echo '{"prompt":"yes yes","response":"yes"}'; done >rows.jsonl
-echo "| model | run | GPUs | weights | gradients | masters | moments | activations | scratch, streams | total, GiB | on a GPU |"
+echo "| model | run | GPUs | weights | gradients | masters | moments | activations | scratch, packs | total, GiB | on a GPU |"
 echo "|---|---|---|---|---|---|---|---|---|---|---|"
 plan() {  # name, directory, what, GPUs, GB of one, options…
     local name=$1 model=$2 what=$3 ranks=$4 gb=$5; shift 5
@@ -31,7 +31,7 @@ plan() {  # name, directory, what, GPUs, GB of one, options…
             /^\| memory/ { on = 1 } on { gsub(/^ +| +$/, "", $2); m[$2] = $3 / 1024 }
             END { total = m["total"]; room = gb * 1e9 / 2^30 - 2
                   printf "| %s | %s | %d × %d GB | %.1f | %.1f | %.1f | %.1f | %.1f | %.1f | **%.1f** | %s |\n", name, what, ranks, gb, m["weights"], m["gradients"], m["master weights"],
-                      m["Adam m"] + m["Adam v"], m["activations"], m["scratch"] + m["streams"] + m["selector"], total, total <= room ? "fits" : "does not fit" }'
+                      m["Adam m"] + m["Adam v"], m["activations"], m["scratch"] + m["packs"] + m["selector"], total, total <= room ? "fits" : "does not fit" }'
     [ ! -s err ] || { cat err >&2; exit 1; }
 }
 for ranks in 1 4; do

@@ -2,7 +2,7 @@
 # The paper's table: Standard SFT, Random, DSIR, safe-loss, SafeInstr, SEAL, SEAL + SafeInstr on three test sets
 # Win rates are against Standard SFT (= 50). Options and scales: dev/reproduce/common.sh, or --help.
 #
-# --scale paper wants in the environment: MODEL (Llama-3-8B-Instruct, a Hugging Face directory), SAFE and TUNE (BlueOrca's and RedOrca's kind, 112,000 rows each),
+# --scale paper needs in the environment: MODEL (Llama-3-8B-Instruct, a Hugging Face directory), SAFE and TUNE (BlueOrca's and RedOrca's kind, 112,000 rows each),
 # SAFEINSTR (2,483 safety instructions), HH, SLIMORCA, HEXPHI (prompts; HEx-PHI is gated: CatQA, HarmBench or StrongREJECT stand in), JUDGE (a model that judges),
 # JUDGE_OPTIONS (--chat llama3 …). `data/fetch.sh all` makes the files, `. out/paper/env.sh` names them. What it costs, derived from 30 GFLOP a trained token of an 8B model under LoRA (10 forward only), 350 tokens a row:
 #   selector, 3 epochs over 112,000 + 112,000 rows   235 M tokens, the fine-tuning half of the first epoch forward only: 6.3e18 FLOP   4 h on one H200 at 15,000 tokens/s, 9 h on 4 × A6000

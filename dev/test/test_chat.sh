@@ -37,7 +37,7 @@ refuse "an unknown template" "the chat template vicuna is not known; there are: 
 refuse "a template of another model" "the tokenizer has no token <|end|>, which the chat template phi3 is written with" "${generate[@]}" --chat phi3
 refuse "Mistral's on Llama-3" "the tokenizer has no token </s>" "${generate[@]}" --chat mistral-v0.2
 refuse "a template beside --chat" "--template has no effect together with --chat" "${generate[@]}" --chat llama3 --template '{prompt}'
-refuse "a system text that the template has no place for" "conversations.jsonl:5: row 4: message 1: the chat template mistral-v0.2 has no place for a system message" \
+refuse "a system text that the template has no place for" "conversations.jsonl:5: row 4: message 1: the chat template mistral-v0.2 does not support a system message" \
     "$eval_seal" generate --model "$golden/sentence" --prompts "$golden/conversations.jsonl" --chat mistral-v0.2 --greedy --out x.json --quiet
 
 # a model that learned to end its turn with <|eot_id|>, which its config.json does not call an end

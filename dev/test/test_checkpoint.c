@@ -90,9 +90,9 @@ static void read_number(const void* run) {
 static void test_refusals(void) {
     const char* run = in_directory("refusals");
     check(write_step(run, 3, 2, ""), "a checkpoint");
-    check(refuses(read_other_size, run, "state has 1000 elements, this run's 1001"),
+    check(refuses(read_other_size, run, "state has 1000 elements but this run needs 1001"),
           "a buffer of another size is refused");
-    check(refuses(read_absent, run, "0 of 1 elements of nothing are there"), "an absent buffer is refused");
+    check(refuses(read_absent, run, "only 0 of 1 elements of nothing"), "an absent buffer is refused");
     check(refuses(read_number, run, "tokens is missing"), "a number that run.json lacks is refused");
 }
 
@@ -185,11 +185,11 @@ static void test_records(void) {
         Meeting m;
         const char* expected;
     } cases[] = {
-        {{run, "selector", "{\"lr\":1e-5}", "abc"}, "a checkpoint of \"sft\", this is \"selector\""},
-        {{run, "sft", "{\"lr\":2e-5}", "abc"}, "--lr is 2e-05 here, 1e-05 there"},
-        {{run, "sft", "{\"lr\":1e-5,\"seed\":3}", "abc"}, "--seed is 3 here, absent there"},
-        {{run, "sft", "{}", "abc"}, "--lr is absent here, 1e-05 there"},
-        {{run, "sft", "{\"lr\":2e-5}", "abd"}, "there; the tune data is \"abd\" here"},
+        {{run, "selector", "{\"lr\":1e-5}", "abc"}, "the checkpoint is of the command sft but this is selector"},
+        {{run, "sft", "{\"lr\":2e-5}", "abc"}, "--lr is 2e-05 here but 1e-05 in the checkpoint"},
+        {{run, "sft", "{\"lr\":1e-5,\"seed\":3}", "abc"}, "--seed is 3 here but absent in the checkpoint"},
+        {{run, "sft", "{}", "abc"}, "--lr is absent here but 1e-05 in the checkpoint"},
+        {{run, "sft", "{\"lr\":2e-5}", "abd"}, "in the checkpoint; the tune data is \"abd\" here"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         check(refuses(meet, &cases[i].m, cases[i].expected), "another run is refused: %s", cases[i].expected);

@@ -119,7 +119,7 @@ static void test_refusals(void) {
     if (file < 0 || write(file, row, sizeof row - 1) != (ssize_t)sizeof row - 1)
         fatal("%s: cannot be written", wordless);
     close(file);
-    check(refuses(score, (const char*[]){GOLDEN "data.jsonl", wordless}, "has a word"),
+    check(refuses(score, (const char*[]){GOLDEN "data.jsonl", wordless}, "contains a word"),
           "a target without words is refused");
     check(refuses(score, (const char*[]){"/nowhere.jsonl", GOLDEN "target.jsonl"}, "/nowhere.jsonl"),
           "a file that is not there is refused");

@@ -35,7 +35,7 @@ expect "a held-out loss" "$eval_seal" loss --model run/model --data rows.jsonl -
 truth "is the one training ended with" awk -v want="$(grep -o '"valid_loss":[0-9.]*' run/summary.json | cut -d: -f2)" -F'[:,]' '/loss/ { for (i = 1; i < NF; i++) if ($i == "\"loss\"") exit !($(i + 1) > want - 1e-5 && $(i + 1) < want + 1e-5) }' out
 truth "over the 64 tokens of 16 answers" grep -q '"samples":16,"left_out":0,"tokens":64' out
 cp out whole.json
-expect "in batches of 3 and streams of 24 tokens" "$eval_seal" loss --model run/model --data rows.jsonl --json --batch 3 --tokens 24
+expect "in batches of 3 and packs of 24 tokens" "$eval_seal" loss --model run/model --data rows.jsonl --json --batch 3 --tokens 24
 truth "it is the same" awk -F'[:,]' '{ for (i = 1; i < NF; i++) if ($i == "\"loss\"") x[NR] = $(i + 1) } END { exit !(x[1] - x[2] < 1e-5 && x[2] - x[1] < 1e-5) }' whole.json out
 cat $(yes rows.jsonl | head -20) >many.jsonl
 loss=("$eval_seal" loss --model run/model --data many.jsonl --quiet)
@@ -79,7 +79,7 @@ expect "the other way round" "$eval_seal" judge --judge jrun/model --judge-templ
 truth "the win rates add up to 100" awk '{ s += $3 } END { exit !(s > 99.999 && s < 100.001) }' <("$eval_seal" winrate verdict.json; "$eval_seal" winrate back.json)
 expect "a single order" "${judge[@]}" --single-order --out single.json
 truth "asks once" test "$(grep -c '"preference_given":null' single.json)" -ge 1
-expect "in small streams" "${judge[@]}" --batch 1 --tokens 8 --out small.json --quiet
+expect "in small packs" "${judge[@]}" --batch 1 --tokens 8 --out small.json --quiet
 truth "the verdicts are the same" awk 'NR == FNR { a[NR] = $3; next } { exit !(a[1] - $3 < 1e-3 && $3 - a[1] < 1e-3) }' <("$eval_seal" winrate verdict.json) <("$eval_seal" winrate small.json)
 # many pairs, one at a time, so that a kill finds the judge at work
 many() { local rows; rows=$(sed 's/^\[//; s/\]$//' "$1"); printf '[%s' "$rows"; for _ in $(seq 99); do printf ',%s' "$rows"; done; echo ']'; }
@@ -93,7 +93,7 @@ refuse "another order of asking with its journal" "other options, data or weight
 cp stopped.json.partial journal
 sed -i '$d' stopped.json.partial
 echo '{"i":1e9,"logits":[0,0,0]}' >>stopped.json.partial
-refuse "a journal with a question that nobody asked" "no item of this run" "${many[@]}" --batch 1 --out stopped.json --resume
+refuse "a journal with a question that nobody asked" "does not belong to this run" "${many[@]}" --batch 1 --out stopped.json --resume
 cp journal stopped.json.partial
 expect "it goes on" "${many[@]}" --batch 1 --out stopped.json --resume
 truth "to the same bytes, and the journal is gone" bash -c 'cmp whole.json stopped.json && test ! -e stopped.json.partial'

@@ -95,14 +95,14 @@ fi
 
 # What must be refused
 sft=(sft --tune tune.jsonl --model whole --out x --quiet)
-refuse "a module that is none" '"w" is no module of a llama model; it has q,k,v,o,gate,up,down' "$train_seal" "${sft[@]}" --lora q,w
-refuse "a module the family has not" '"gate" is no module of a gpt2 model; it has q,k,v,o,up,down' "$train_seal" sft --tune tune.jsonl --model gpt2/base --out x --lora gate
+refuse "a module that is none" '"w" is not a module of a llama model; it has q,k,v,o,gate,up,down' "$train_seal" "${sft[@]}" --lora q,w
+refuse "a module the family has not" '"gate" is not a module of a gpt2 model; it has q,k,v,o,up,down' "$train_seal" sft --tune tune.jsonl --model gpt2/base --out x --lora gate
 refuse "a merge without an adapter" "--merge adds an adapter" "$train_seal" "${sft[@]}" --merge
 refuse "modules beside an adapter" "--adapter brings its own modules" "$train_seal" "${sft[@]}" --lora q --adapter from_whole/adapter
 refuse "an adapter of another base of the same shape" "was trained over another model than" "$train_seal" sft --tune tune.jsonl --model full/model --adapter from_whole/adapter --out x --quiet
-refuse "an adapter of another family" "no adapter of a phi3 model" "$train_seal" sft --tune tune.jsonl --model phi3/base --adapter from_whole/adapter --out x --quiet
+refuse "an adapter of another family" "not an adapter of a phi3 model" "$train_seal" sft --tune tune.jsonl --model phi3/base --adapter from_whole/adapter --out x --quiet
 refuse "a directory that is no adapter" "adapter_config.json" "$train_seal" "${sft[@]}" --adapter whole
-for change in 's/"use_dora":.*/"use_dora": true,/ DoRA' 's/"bias":.*/"bias": "all",/ must.be."none"' 's/"r":.*/"r": 2,/ has.shape' 's/"peft_type":.*/"peft_type": "IA3",/ want.LORA'; do
+for change in 's/"use_dora":.*/"use_dora": true,/ DoRA' 's/"bias":.*/"bias": "all",/ must.be."none"' 's/"r":.*/"r": 2,/ has.shape' 's/"peft_type":.*/"peft_type": "IA3",/ expected.LORA'; do
     rm -rf odd; cp -r from_whole/adapter odd; sed -i "${change% *}" odd/adapter_config.json
     text=${change##* }
     refuse "adapter_config.json with ${change%% *}" "${text//./ }" "$train_seal" "${sft[@]}" --adapter odd
@@ -112,7 +112,7 @@ refuse "a shard that is missing" "model-00002-of-" "$train_seal" sft --tune tune
 cp -r mistral/base window && sed -i 's/"sliding_window":.*/"sliding_window":	20,/' window/config.json
 refuse "a sample longer than a sliding window" "its sliding window" "$train_seal" sft --tune tune.jsonl --model window --max-length 30 --out x --quiet
 sed 's/"llama"/"bert"/' whole/config.json >x.json && cp -r whole bert && mv x.json bert/config.json
-refuse "an architecture that is not served" "served are: gpt2, llama, mistral, gpt_neox, phi3" "$train_seal" sft --tune tune.jsonl --model bert --out x --quiet
+refuse "an architecture that is not supported" "supported are: gpt2, llama, mistral, gpt_neox, phi3" "$train_seal" sft --tune tune.jsonl --model bert --out x --quiet
 refuse "a head size the family cannot say" "a phi3 model has heads of width / heads" "$train_seal" init --family phi3 --width 64 --heads 2 --head-size 96 --vocab 50 --out x
 refuse "key-value heads the family cannot say" "a gpt_neox model has as many key-value heads as heads" "$train_seal" init --family gpt_neox --width 64 --heads 2 --kv-heads 1 --vocab 50 --out x
 refuse "a head size without a kernel" "has no attention kernel" "$train_seal" init --family llama --width 64 --heads 4 --vocab 50 --out x

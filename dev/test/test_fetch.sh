@@ -89,7 +89,7 @@ expect "another seed" "${fetch[@]}" build --seed 7 --quiet
 truth "puts the rows in another order" bash -c '! cmp -s data/tune.jsonl tune.first && cmp -s <(sort data/tune.jsonl) <(sort tune.first)'
 expect "the first seed" "${fetch[@]}" build --quiet
 truth "gives the first bytes" cmp data/tune.jsonl tune.first
-refuse "fewer rows than a recipe wants" "slimorca.jsonl lends 20 rows, want exactly 112000" "${fetch[@]}" build --recipe "$repo/data/paper.recipe" --quiet
+refuse "fewer rows than a recipe needs" "slimorca.jsonl gives 20 rows; expected exactly 112000" "${fetch[@]}" build --recipe "$repo/data/paper.recipe" --quiet
 truth "and no mix that is half old passes for whole" test ! -e data/built
 
 # over HTTP, from a server that cannot go on in the middle

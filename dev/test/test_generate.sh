@@ -13,7 +13,7 @@ generate=("$eval_seal" generate --model run/model --prompts rows.jsonl --greedy)
 expect "prompts are answered" "${generate[@]}" --out out.json
 truth "as JSON with AlpacaEval's fields" grep -qF '{"instruction":"copy b d","output":"b d","generator":"run/model","dataset":"rows.jsonl"}' out.json
 truth "all 16 of them, and right" test "$(grep -cE '"instruction":"copy (. .)","output":"\1"' out.json)" -eq 16
-expect "three at once, in streams of 20 tokens" "${generate[@]}" --batch 3 --tokens 20 --out three.json
+expect "three at once, in packs of 20 tokens" "${generate[@]}" --batch 3 --tokens 20 --out three.json
 truth "gives the same bytes" cmp out.json three.json
 expect "an answer of one token" "${generate[@]}" --max-new-tokens 1 --out one.json
 truth "is cut there" grep -qF '"instruction":"copy b d","output":"b"' one.json

@@ -78,7 +78,7 @@ static void test_schedules(void) {
           "gamma ramp, clamped to 0");
     gamma_parse(&g, "geometric:0,1e308");
     check(gamma_at(&g, 2, 0, 1) == 0.0, "gamma is never NaN");
-    check(refuses(parse_gamma, "linear:0", "want linear:START,STEP"), "gamma with too few values is refused");
+    check(refuses(parse_gamma, "linear:0", "expected linear:START,STEP"), "gamma with too few values is refused");
     check(refuses(parse_gamma, "linear:0,x", "does not begin with a number"), "gamma that is no number is refused");
     check(refuses(parse_gamma, "sudden:1", "--gamma is"), "an unknown gamma schedule is refused");
     LrSchedule s = {"linear", 1.0, 2};
@@ -279,12 +279,12 @@ static void test_config(void) {
         const char *name, *json, *expected;
     } bad[] = {
         {"an unknown family", "{\"model_type\":\"bert\"}",
-         "\"bert\" is not served; served are: gpt2, llama, mistral, gpt_neox, phi3"},
+         "\"bert\" is not supported; supported are: gpt2, llama, mistral, gpt_neox, phi3"},
         {"a missing key", "{\"model_type\":\"gpt2\",\"n_layer\":2}", "\"n_embd\" is missing"},
         {"a negative size", "{\"model_type\":\"gpt2\",\"n_layer\":-2}", "\"n_layer\" is -2"},
-        {"an activation no kernel serves", "{\"model_type\":\"gpt2\",\"activation_function\":\"relu\"}",
-         "only \"gelu_new\" is served"},
-        {"a scaling no kernel serves", "{\"model_type\":\"gpt2\",\"scale_attn_by_inverse_layer_idx\":true}",
+        {"an activation that is not supported", "{\"model_type\":\"gpt2\",\"activation_function\":\"relu\"}",
+         "only \"gelu_new\" is supported"},
+        {"a scaling that is not supported", "{\"model_type\":\"gpt2\",\"scale_attn_by_inverse_layer_idx\":true}",
          "must be false"},
         {"heads that do not divide",
          "{\"model_type\":\"gpt2\",\"n_layer\":1,\"n_embd\":64,\"n_head\":3,\"vocab_size\":9,\"n_positions\":8}",

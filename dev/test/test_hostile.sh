@@ -55,10 +55,10 @@ refuse "a run of a model that is not there, in an old run's place" "typo" "${sft
 cp -r base short && truncate -s 50000 short/model.safetensors
 refuse "one of a model that is damaged" "truncated" "${sft[@]}" --model short --out run
 refuse "a report over the log" "run/log.jsonl" "$eval_seal" report run --out run/log.jsonl --quiet
-refuse "a new model over a trained one" "run/model/model.safetensors: there is a model already" "$train_seal" init --layers 1 --width 64 --heads 2 --tokenizer tok/tokenizer.json --out run/model --quiet
+refuse "a new model over a trained one" "run/model/model.safetensors: a model exists there already" "$train_seal" init --layers 1 --width 64 --heads 2 --tokenizer tok/tokenizer.json --out run/model --quiet
 unharmed "the run"
 "${sft[@]}" --model base --out run 2>err; status=$?
-truth "a run in an old one's place says so (status $status)" grep -q "held a run that had ended; this one takes its place" err
+truth "a run in an old one's place says so (status $status)" grep -q "held a run that had ended; this run replaces it" err
 expect "an adapter" "${sft[@]}" --model base --lora q,v --lora-rank 4 --out lora
 refuse "an adapter trained in its own place" "lora/adapter: is lora/adapter, which this command reads" "${sft[@]}" --model base --adapter lora/adapter --out lora
 mkdir method && echo '{"refusal":1}' >method/scores.json && kept method/scores.json

@@ -37,7 +37,7 @@ for algorithm in 1 2; do
 done
 auto=("$train_seal" sft --model base --tune=tune.jsonl --batch 16 --tokens auto --out auto)
 expect "ranks whose GPUs have different memory free" mpirun -n 1 -x CPU_MEMORY_MIB=1000 "${auto[@]}" : -n 1 -x CPU_MEMORY_MIB=38 "${auto[@]}"
-truth "take the streams that fit the smaller" awk '/^streams of/ { t = $3 } END { exit !(t > 32 && t < 512) }' out
+truth "take the packs that fit the smaller" awk '/^packs of/ { t = $3 } END { exit !(t > 32 && t < 512) }' out
 expect "sft on one rank" "${sft[@]}" --out sft1
 expect "sft on two" mpirun -n 2 "${sft[@]}" --out sft2
 same_log "logs the same, validation too" sft1 sft2
@@ -91,7 +91,7 @@ victim=$(pgrep -P $pid | sed -n 2p)
 kill -KILL "$victim"; start=$SECONDS; wait $pid; status=$?
 truth "a rank that is killed ends the run (status $status, $((SECONDS - start)) s)" test $status -ne 0 -a $((SECONDS - start)) -lt 60
 truth "with a line that says so" grep -q "rank 1 has died" err
-# all live, and yet nothing goes on: the communicator of one has broken, as behind a cable that was pulled
+# all live, and yet nothing moves: the communicator of one has broken, as after a cable was pulled
 timeout 60 mpirun -n 1 "${select[@]/4/400}" --algorithm 2 --out broken : -n 1 -x CPU_NCCL_BREAK=300 "${select[@]/4/400}" --algorithm 2 --out broken >out 2>err; status=$?
 truth "a broken communicator ends the run (status $status)" test $status -ne 0 -a $status -ne 124
 truth "with a line that says so" test "$(grep -c '^train_seal: rank 1: NCCL error: remote process exited' err)" -eq 1

@@ -160,12 +160,12 @@ static void test_refusals(void) {
     char run[256];
     snprintf(run, sizeof run, "%s", in_directory("runs/sel<&>/selector"));
     const char *good[] = {run}, *none[] = {in_directory("runs")};
-    check(refuses(make_page, &(Page){none, 1, (EvalOptions){0}}, "no run: it has no log.jsonl"),
+    check(refuses(make_page, &(Page){none, 1, (EvalOptions){0}}, "not the folder of a run: it has no log.jsonl"),
           "a folder that is no run is refused");
-    check(refuses(make_page, &(Page){good, 0, (EvalOptions){0}}, "want the folders"), "no folder at all is refused");
-    check(refuses(make_page, &(Page){good, 1, {.table = put("object.json", "{}")}}, "want a list of objects"),
+    check(refuses(make_page, &(Page){good, 0, (EvalOptions){0}}, "give the folders"), "no folder at all is refused");
+    check(refuses(make_page, &(Page){good, 1, {.table = put("object.json", "{}")}}, "expected a list of objects"),
           "a table that is none is refused");
-    check(refuses(make_page, &(Page){good, 1, {.table = put("lists.json", "[[1]]")}}, "want a list of objects"),
+    check(refuses(make_page, &(Page){good, 1, {.table = put("lists.json", "[[1]]")}}, "expected a list of objects"),
           "so is one of lists");
     check(
         refuses(make_page, &(Page){good, 1, {.labels = put("far.jsonl", "{\"row\":4000000000,\"kind\":\"unsafe\"}\n")}},

@@ -27,6 +27,6 @@ truth "without fine-tuning" bash -c "grep -q 'sigmoid, SGD, lr 10' '$work/omega/
 expect "sweep_top.sh runs" reproduce sweep_top --seeds 1
 expect "transfer.sh runs" reproduce transfer --seeds 1
 refuse "results of other settings" "holds results of other settings" env TOP=0.5 bash -c "dev/reproduce/transfer.sh --seeds 1 --build '$build' --shared '$work/shared' --out '$work/transfer'"
-refuse "a scale that is none" "want world, real or paper" dev/reproduce/table1.sh --scale moon
-refuse "paper without a model" "wants MODEL" dev/reproduce/table1.sh --scale paper --build "$build" --out "$work/paper"
+refuse "an unknown scale" "expected world, real or paper" dev/reproduce/table1.sh --scale moon
+refuse "paper without a model" "needs MODEL" dev/reproduce/table1.sh --scale paper --build "$build" --out "$work/paper"
 exit $failed

@@ -49,7 +49,7 @@ whole_case() {
     expect "$name: a run left alone" "$@" --out "$run"
     interrupt TERM 6 "$run.term" "$@"
     truth "$name: SIGTERM ends it with status 75 (was $status)" test "$status" -eq 75
-    truth "$name: and one line that says so" bash -c "grep -q 'SIGTERM: stopped after step [0-9]* of [0-9]*; --resume goes on from $run.term/checkpoint/step-' err && test \$(wc -l <err) -eq 1"
+    truth "$name: and one line that says so" bash -c "grep -q 'SIGTERM: stopped after step [0-9]* of [0-9]*; --resume continues from $run.term/checkpoint/step-' err && test \$(wc -l <err) -eq 1"
     expect "$name: it goes on" "$@" --out "$run.term" --resume
     same_run "$name, after SIGTERM" "$run" "$run.term"
     interrupt KILL 13 "$run.kill" "$@" --save-every 5
@@ -88,7 +88,7 @@ damage() {
     local name=$1; shift
     rm -rf damaged && cp -r killed damaged && (cd "damaged/checkpoint/step-$newest" && "$@")
     expect "$name" "${pretrain[@]}" --save-every 5 --out damaged --resume
-    truth "$name: the newest checkpoint is passed over in one line" bash -c "test \$(grep -c . err) -eq 1 && grep -q 'step-$newest is passed over' err"
+    truth "$name: the newest checkpoint is skipped in one line" bash -c "test \$(grep -c . err) -eq 1 && grep -q 'step-$newest is skipped' err"
     same_run "$name" plain damaged
 }
 damage "a flipped bit" bash -c "printf '\\x55' | dd of=rank-0.safetensors bs=1 seek=200000 conv=notrunc status=none"
@@ -109,7 +109,7 @@ refuse "two other options are both named" "--seed is 7 here, 42 there" "${select
 refuse "other data" "the tune data" "${select[@]/tune.jsonl/other.jsonl}" "${resume[@]}"
 expect "another model of the same shape" "$train_seal" init --layers 1 --width 64 --heads 2 --tokenizer tok/tokenizer.json --positions 32 --out elsewhere --seed 1 --quiet
 refuse "another model" "the model" "${select[@]/words/elsewhere}" "${resume[@]}"
-refuse "another command" 'a checkpoint of "selector", this is "sft"' "${sft[@]}" "${resume[@]}"
+refuse "another command" 'the checkpoint is of the command selector but this is sft' "${sft[@]}" "${resume[@]}"
 refuse "a fresh run where one can go on" "give --resume" "${select[@]}" --out again
 : >again/log.jsonl
 refuse "a log that is another's" "it is not the log of this run" "${select[@]}" "${resume[@]}"

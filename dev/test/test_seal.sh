@@ -64,13 +64,13 @@ truth "and select the same rows" cmp loss.jsonl again.jsonl
 echo '{"prompt":"copy a","response":""}' >>with_bad.jsonl && cat tune.jsonl >>with_bad.jsonl
 expect "check counts rows and plans memory" "$train_seal" check --model base --tune with_bad.jsonl --safe safe.jsonl --batch 16 --epochs 2
 truth "rows, the bad one too" bash -c 'grep -qE "D_tune +\| +401 " out && grep -qE "empty response +\| +1 " out && grep -qE "usable +\| +400 " out'
-truth "steps" grep -q "^50 steps of 16 rows (25 an epoch)" out
+truth "steps" grep -q "^50 steps of 16 rows (25 per epoch)" out
 truth "a run of each kind" test "$(grep -cE "^\| (sft|selector).* fits " out)" -eq 3
 auto=("$train_seal" sft --model base --tune tune.jsonl --batch 64 --tokens auto --dry-run --out x)
-expect "a stream as long as memory allows" "${auto[@]}"
-truth "holds a whole batch" grep -q "^streams of 2048 tokens" out
+expect "a pack as long as memory allows" "${auto[@]}"
+truth "holds a whole batch" grep -q "^packs of 2048 tokens" out
 CPU_MEMORY_MIB=40 expect "less memory" "${auto[@]}"
-truth "means shorter streams that fit" awk '/^streams of/ { t = $3 } /^\| total/ { mib = $4 } END { exit !(t >= 256 && t < 2048 && mib <= 38 && mib > 34) }' out
+truth "means shorter packs that fit" awk '/^packs of/ { t = $3 } /^\| total/ { mib = $4 } END { exit !(t >= 256 && t < 2048 && mib <= 38 && mib > 34) }' out
 
 expect "--explain shows losses under a model" "$train_seal" select --tune tune.jsonl --selector sel2/selector.safetensors --model aligned/model --explain --top 0.7 --out x.jsonl --quiet
 truth "beside rank, score and weight" bash -c 'grep -q "rank.*row.*score.*weight.*loss" out && test "$(grep -cE "^ +[0-9]+ +[0-9]+ +[-0-9.e]+ +[0-9.]+ +[0-9.]+  Human" out)" -eq 20'
@@ -84,7 +84,7 @@ truth "with their places and why" bash -c 'test "$(wc -l <left_out)" -eq 31 && g
 expect "select names them too" "$train_seal" select --method random --tune many_bad.jsonl --top 0.5 --out x.jsonl
 truth "ten of them, and counts the rest" bash -c 'grep -q "^31 of 431 rows are left out: 1 malformed, 30 with an empty response" err && grep -q "and 21 more" err && test "$(wc -l <err)" -eq 12 && grep -q "^200 of 431 rows (400 scored)" out'
 expect "check --compat" "$train_seal" check --model base --tune tune.jsonl --safe safe.jsonl --compat --batch 64 --epochs 2
-truth "tells the steps of the reference's epochs" bash -c 'grep -q "^12 steps of 64 rows (6 an epoch)" out && grep -q "^6 steps of a selector (3 an epoch)" out'
+truth "tells the steps of the reference's epochs" bash -c 'grep -q "^12 steps of 64 rows (6 per epoch)" out && grep -q "^6 steps of a selector (3 per epoch)" out'
 
 cp tune.jsonl source.jsonl && ln -s source.jsonl link.jsonl
 refuse "a selection in its source's place" "would be overwritten" "$train_seal" select --method random --tune source.jsonl --top 0.5 --out link.jsonl
@@ -106,7 +106,7 @@ refuse "a selector on a changed file in sft" "other.jsonl" "$train_seal" sft --m
 expect "the memory plan of a selection" "$train_seal" select --method safe-loss --model base --tune tune.jsonl --dry-run --out dry.jsonl
 truth "names classes and writes nothing" bash -c 'grep -q "weights" out && test ! -e dry.jsonl'
 expect "the plan of a selection without a model" "$train_seal" select --method random --tune tune.jsonl --dry-run --out dry.jsonl
-truth "is empty" bash -c 'grep -q "nothing goes to the device" out && test ! -e dry.jsonl'
+truth "is empty" bash -c 'grep -q "nothing is allocated on the device" out && test ! -e dry.jsonl'
 refuse "seal without a selector" "needs --selector" "$train_seal" select --tune tune.jsonl --out x.jsonl
 echo '{"prompt":"copy a","response":""}' >empty.jsonl
 refuse "a run that diverges" "of --tune" "$train_seal" sft --model base --tune tune.jsonl --lr 1e6 --clip 0 --epochs 3 --batch 16 --tokens 256 --out x --quiet
@@ -118,6 +118,6 @@ refuse "a rank beside the adapter's own" "sft: --lora-rank has no effect togethe
 refuse "a selector that diverges" "of --safe" "$train_seal" selector --model base --tune tune.jsonl --safe safe.jsonl --gamma fixed:0.5 --lr 1e6 --clip 0 --batch 16 --tokens 256 --out x --quiet
 refuse "a theta_hat that diverges" "of theta_hat" "$train_seal" selector --model base --tune tune.jsonl --safe safe.jsonl --algorithm 1 --lr-hat 1e6 --clip 0 --batch 16 --tokens 256 --out x --quiet
 refuse "a file without a usable row" "empty.jsonl" "$train_seal" sft --model base --tune empty.jsonl --out x --quiet
-refuse "a gamma schedule that is none" "want linear:START,STEP" "$train_seal" selector --model base --tune tune.jsonl --safe safe.jsonl --gamma up --out x
+refuse "a gamma schedule that is none" "expected linear:START,STEP" "$train_seal" selector --model base --tune tune.jsonl --safe safe.jsonl --gamma up --out x
 refuse "an algorithm that is none" "expected 1 to 2" "$train_seal" selector --model base --tune tune.jsonl --safe safe.jsonl --algorithm 3 --out x
 exit $failed

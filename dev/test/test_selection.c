@@ -159,7 +159,7 @@ static void test_pt(void) {
     check(reads(archive(evil, values, 8, false), NULL, 0, "not one float32 tensor"),
           ".pt: a call of something else is refused");
     ADD(&text, "hello, this is no archive at all");
-    check(reads(text, NULL, 0, "no zip archive"), ".pt: a file that is no archive is refused");
+    check(reads(text, NULL, 0, "not a zip archive"), ".pt: a file that is no archive is refused");
     // every byte flipped, every length: whatever comes of it, nothing outside the buffer is touched (the sanitizers
     // watch) and nothing crashes
     int answered = 0, tried = 0, read = 0;
@@ -389,7 +389,7 @@ static void test_write(void) {
                   "its header differs"),
           "two csv headers are refused");
     check(refuses(write_rows, &(Write){in_directory("a.jsonl"), NULL, in_directory("x.jsonl"), 5},
-                  "has 4 rows, 5 when they were scored"),
+                  "has 4 rows but had 5 when they were scored"),
           "a file that shrank is refused");
     check(refuses(write_rows, &(Write){in_directory("a.jsonl"), NULL, in_directory("x.jsonl"), 3}, "more rows than"),
           "a file that grew is refused");

@@ -411,7 +411,7 @@ static const struct {
     const char *what, *text, *expected;
 } bad_files[] = {
     {"an empty file", "", "is empty"},
-    {"JSON that breaks off", "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0", "breaks at byte"},
+    {"JSON that breaks off", "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0", "invalid at byte"},
     {"JSON without a model", JSON("7", "\"a\":{\"model\":{}},"), "no object `model`"},
     {"a model without a type", JSON("{\"vocab\":{}}", ""), "has no type"},
     {"an unknown model", JSON("{\"type\":\"Unigram\",\"vocab\":[]}", ""), "Unigram"},
@@ -435,7 +435,7 @@ static const struct {
     {"an empty vocabulary", JSON("{\"type\":\"BPE\",\"vocab\":{},\"merges\":[]}", ""), "empty"},
     {"no merges", JSON("{\"type\":\"BPE\",\"vocab\":{\"a\":0}}", ""), "merges"},
     {"an id twice", JSON("{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]}", ""), "two tokens"},
-    {"a piece twice", JSON("{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"a\":1},\"merges\":[]}", ""), "twice"},
+    {"a piece twice", JSON("{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"a\":1},\"merges\":[]}", ""), "duplicate"},
     {"a negative id", JSON("{\"type\":\"BPE\",\"vocab\":{\"a\":-1},\"merges\":[]}", ""), "id"},
     {"an enormous id", JSON("{\"type\":\"BPE\",\"vocab\":{\"a\":1e30},\"merges\":[]}", ""), "id"},
     {"a fraction as id", JSON("{\"type\":\"BPE\",\"vocab\":{\"a\":0.5},\"merges\":[]}", ""), "id"},
@@ -453,7 +453,7 @@ static const struct {
     {"ranks without a number", RANKS "Yg== x\n", ":2"},
     {"ranks with a rank twice", RANKS "Yg== 0\n", ":2"},
     {"ranks without all bytes", RANKS, "byte 0x00"},
-    {"a file of no kind", "once upon a time", "no tokenizer that is known"},
+    {"a file of no kind", "once upon a time", "not a known kind of tokenizer"},
     {"a vocabulary without its merges", "{\"a\":0}", "neither"},
 };
 

@@ -64,10 +64,10 @@ static void test_small(void) {
 
 static void test_refusals(void) {
     check(refuses(body, "[{\"preference\":3}]", "the preference is 3"), "a preference outside 1 to 2 is refused");
-    check(refuses(body, "[{\"preference\":\"2\"}]", "is no annotation"), "a preference that is a text is refused");
-    check(refuses(body, "[{\"output\":\"x\"}]", "row 0: is no annotation"), "outputs are no annotations");
+    check(refuses(body, "[{\"preference\":\"2\"}]", "is not an annotation"), "a preference that is a text is refused");
+    check(refuses(body, "[{\"output\":\"x\"}]", "row 0: is not an annotation"), "outputs are no annotations");
     check(refuses(body, "[{\"preference\":2,\"generator_2\":\"a\"},{\"preference\":2,\"generator_2\":\"b\"}]",
-                  "is of two models"),
+                  "compares two models"),
           "two models in one file are refused");
     check(refuses(body, "[{\"preference\":2,]", "row 0"), "what is no JSON is refused");
 }

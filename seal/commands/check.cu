@@ -32,9 +32,9 @@ static void print_rows(const TokenSet* set, const char* name) {
         if (set->report.count[state])
             printf("| %28s | %12lld |\n", row_state_name((RowState)state), (long long)set->report.count[state]);
     printf("| %28s | %12d |\n", "usable", set->n);
-    printf("| %28s | %12lld |\n", "cut at the longest length", (long long)set->n_cut);
+    printf("| %28s | %12lld |\n", "cut at the maximum length", (long long)set->n_cut);
     printf("| %28s | %12lld |\n", "tokens", (long long)set->n_tokens);
-    printf("| %28s | %11.1f%% |\n", "bear loss", 100.0 * (double)set->n_loss / (double)set->n_tokens);
+    printf("| %28s | %11.1f%% |\n", "carry loss", 100.0 * (double)set->n_loss / (double)set->n_tokens);
 }
 
 // Quartiles, and one bar for each range of lengths.
@@ -72,7 +72,7 @@ static void print_packing(const TrainOptions* o, const TokenSet* set, int T) {
         streams += pack_first_fit(lengths, n, T, pack_of);
     }
     printf(
-        "\nstreams of %d tokens: %.1f a step of %d rows, %.1f%% full (padding to the longest row of a batch would take "
+        "\npacks of %d tokens: %.1f per step of %d rows, %.1f%% full (padding to the longest row of a batch would take "
         "%.1f times the tokens)\n",
         T, (double)streams / steps, batch, 100.0 * (double)tokens / ((double)streams * T),
         (double)set->longest * set->n / (double)set->n_tokens);
@@ -141,10 +141,10 @@ int check_command(const TrainOptions* o) {
     print_lengths(&tune, "D_tune");
     if (safe.n) print_lengths(&safe, "D_safe");
     print_packing(o, &tune, settings.T);
-    printf("%lld steps of %lld rows (%lld an epoch), on %s\n", (long long)steps, (long long)o->batch,
+    printf("%lld steps of %lld rows (%lld per epoch), on %s\n", (long long)steps, (long long)o->batch,
            (long long)per_epoch, device_name());
     if (selector_steps != steps)
-        printf("%lld steps of a selector (%lld an epoch): the epoch ends with D_safe\n", (long long)selector_steps,
+        printf("%lld steps of a selector (%lld per epoch): the epoch ends with D_safe\n", (long long)selector_steps,
                (long long)selector_per_epoch);
     putchar('\n');
     printf("| %-22s | %8s | %12s | %-14s | %12s | %9s |\n", "run", "tokens", "MiB", "", "FLOP at most", "hours");

@@ -86,7 +86,7 @@ static void upload_arrays(Decoder* d, int rows) {
     d->cache.row = device_array(d, ROW);
     d->cache.first = device_array(d, FIRST);
     d->cache.length = device_array(d, LENGTH);
-    if (rows > d->rows_most) program_error("a pass of %d tokens meets a plan for %d", rows, d->rows_most);
+    if (rows > d->rows_most) program_error("a pass of %d tokens exceeds the plan for %d", rows, d->rows_most);
     cudaCheck(cudaMemcpyAsync(d->arrays, d->staging, (size_t)N_ARRAYS * d->rows_most * sizeof(int),
                               cudaMemcpyHostToDevice, stream));
 }
@@ -186,7 +186,8 @@ static void begin_sequences(Decoder* d, Work* w) {
         k++;
     }
     if (k == 0)
-        program_error("prompt %d of %d tokens fits no stream of %d", first, w->sequences[first].n, t->settings.T);
+        program_error("prompt %d has %d tokens and does not fit in a pack of %d", first, w->sequences[first].n,
+                      t->settings.T);
     host_pack_build(&t->packed, t->samples, k, c->V, c->longest);
     for (int i = at; i < t->packed.T; i++) row[i] = -1;
     DevicePack s;

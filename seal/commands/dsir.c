@@ -409,7 +409,7 @@ static void shares(const Pass* p, double share[DSIR_BUCKETS]) {
     for (int t = 0; t < p->threads; t++)
         for (int b = 0; b < DSIR_BUCKETS; b++) counts[b] += p->counters[t].counts[b];
     for (int b = 0; b < DSIR_BUCKETS; b++) all += counts[b];
-    if (!all) fatal("%s: no usable row has a word; DSIR has nothing to count", p->files->items[0]);
+    if (!all) fatal("%s: no usable row contains a word; DSIR has nothing to count", p->files->items[0]);
     for (int b = 0; b < DSIR_BUCKETS; b++) share[b] = (double)counts[b] / (double)all;
 }
 

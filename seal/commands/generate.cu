@@ -148,11 +148,14 @@ static bool encode_prompt(Generation* g, void* scratch, const DataRow* row, Sequ
     if (n < 1) fatal("%s:%lld: row %lld: the prompt has no tokens", path, at, number);
     if (n >= longest && g->o->skip_long) return false;
     if (n >= longest)
-        fatal("%s:%lld: row %lld: the prompt has %lld tokens, the model reads %d; shorten it, or give --skip-long",
-              path, at, number, (long long)n, longest);
+        fatal(
+            "%s:%lld: row %lld: the prompt has %lld tokens but the model reads at most %d; shorten it, or give "
+            "--skip-long",
+            path, at, number, (long long)n, longest);
     for (int64_t i = 0; i < n; i++)
         if (ids[i] >= g->config.V)
-            fatal("%s:%lld: row %lld: token %d, the model has %d", path, at, number, ids[i], g->config.V);
+            fatal("%s:%lld: row %lld: token %d is outside the model's vocabulary of %d", path, at, number, ids[i],
+                  g->config.V);
     s->n = s->n_prompt = (int)n;
     s->capacity = n + answer < longest ? (int)n + answer : longest;
     s->tokens = (int32_t*)need(malloc((size_t)s->capacity * sizeof(int32_t)));
@@ -296,7 +299,7 @@ static void take_answer(void* context, int i) {
     task->output = answer_text(g->tokenizer, s);
     task->cut = !s->ended;
     journal_answer(g, task);
-    progress_update(&g->progress, ++g->answered, "%lld tokens, %.0f a second", (long long)g->decoder.tokens,
+    progress_update(&g->progress, ++g->answered, "%lld tokens, %.0f per second", (long long)g->decoder.tokens,
                     (double)g->decoder.tokens / (wall_seconds() - g->began));
 }
 
@@ -351,10 +354,10 @@ static void print_summary(const Generation* g) {
     if (g->n_open < g->n - g->skipped) printf(" (%d answered before)", g->n - g->skipped - g->n_open);
     if (g->skipped) printf(" (%d longer than the model reads: empty)", g->skipped);
     if (g->n_open)
-        printf(", %lld tokens in %.1f s (%.0f a second)", (long long)g->decoder.tokens, seconds,
+        printf(", %lld tokens in %.1f s (%.0f per second)", (long long)g->decoder.tokens, seconds,
                (double)g->decoder.tokens / seconds);
     if (empty) printf(", %d answers empty", empty);
-    if (cut) printf(", %d cut at the longest length", cut);
+    if (cut) printf(", %d cut at the maximum length", cut);
     printf("; wrote %s\n", g->o->out);
 }
 
@@ -376,7 +379,7 @@ int generate_command(const EvalOptions* o) {
     if (!o->dry_run) open_journal(&g);
     order_tasks(&g);
     if (g.n_open) answer_all(&g);
-    else if (o->dry_run) fatal("no prompt is left that the model reads; there is nothing to plan");
+    else if (o->dry_run) fatal("every prompt is longer than the model reads; there is nothing to plan");
     write_outputs(&g);
     journal_close(&g.journal);
     if (!o->quiet) print_summary(&g);

@@ -44,7 +44,7 @@ static char* text_of(const cJSON* object, const char* field, const Outputs* list
                      bool needed) {
     const char* text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, field));
     if (!text && needed)
-        fatal("%s:%lld: row %lld has no text \"%s\"; want outputs as `generate` writes them", list->path,
+        fatal("%s:%lld: row %lld has no text \"%s\"; expected outputs as `generate` writes them", list->path,
               (long long)record->line, (long long)record->row, field);
     return (char*)need(strdup(text ? text : ""));
 }
@@ -139,7 +139,7 @@ static void read_template(Judge* j, const char* const needed[], int n) {
     while (length && (j->question[length - 1] == '\n' || j->question[length - 1] == ' '))
         j->question[--length] = 0;  // an editor's line end; a blank belongs to the answer
     for (int k = 0; k < n; k++)
-        if (!strstr(j->question, needed[k])) fatal("%s: does not say where %s goes", path, needed[k]);
+        if (!strstr(j->question, needed[k])) fatal("%s: does not contain %s", path, needed[k]);
 }
 
 // The judge's tokens of a text; with a chat template the text spells the special tokens itself.
@@ -185,8 +185,8 @@ static void find_words(Judge* j, Text* text, const int32_t* tokens, int n) {
         for (int w = 0; w < 2; w++)
             if (id[w] < 0 || (more[w] > 1 && !j->o->guard))
                 fatal(
-                    "%s: \"%s\" is not one token behind the question (but %d); choose other --words, or another end of "
-                    "%s",
+                    "%s: \"%s\" after the question is not one token (but %d); choose other --words, or end %s "
+                    "differently",
                     j->o->judge, j->words[w], more[w], j->template_path);
         fatal("%s: \"%s\" and \"%s\" begin with the same token; one position cannot tell them apart", j->o->judge,
               j->words[0], j->words[1]);
@@ -194,7 +194,8 @@ static void find_words(Judge* j, Text* text, const int32_t* tokens, int n) {
     for (int w = 0; w < 2; w++) {
         if (j->word_id[w] >= 0 && j->word_id[w] != id[w])
             fatal(
-                "%s: behind the outputs' own texts \"%s\" is not the same token everywhere; end it in words of its own",
+                "%s: \"%s\" is not the same token after every question; end the template in a text of its own, not in "
+                "an output",
                 j->template_path, j->words[w]);
         j->word_id[w] = id[w];
     }
@@ -225,7 +226,8 @@ static int ask(Judge* j, const char* const names[], const char* const values[], 
     memcpy(q->tokens, j->encoding.ids, (size_t)n * sizeof(int32_t));
     for (int64_t i = 0; i < n; i++)
         if (q->tokens[i] >= j->config.V)
-            fatal("%s: its tokenizer gives token %d, the model has %d", j->o->judge, q->tokens[i], j->config.V);
+            fatal("%s: its tokenizer gives token %d is outside the model's vocabulary of %d", j->o->judge, q->tokens[i],
+                  j->config.V);
     find_words(j, &text, q->tokens, (int)n);
     if (n > j->config.longest) j->too_long++;
     else q->n = (int)n;
@@ -448,8 +450,8 @@ static void judge_pairs(Judge* j) {
         printf("win rate %.4f, standard error %.4f, n %d", 100.0 * rate, 100.0 * error, n);
         if (both) printf(", flip rate %.2f%%", 100.0 * flips / both);
         printf(
-            ", %d pairs equal, %d outputs empty, %d pairs not judged (%d questions longer than the %d tokens the judge "
-            "reads); wrote %s\n",
+            ", %d pairs equal, %d outputs empty, %d pairs not judged (%d questions longer than the %d tokens that the "
+            "judge reads); wrote %s\n",
             equal, empty, unjudged, j->too_long, j->config.longest, o->out);
     }
     free(values);
@@ -497,7 +499,7 @@ static void judge_safety(Judge* j) {
     if (!o->quiet)
         printf(
             "unsafe with probability %.4f%% (standard error %.4f), %d of %d called unsafe, %d outputs empty, %d not "
-            "judged (longer than the %d tokens the judge reads); wrote %s\n",
+            "judged (longer than the %d tokens that the judge reads); wrote %s\n",
             100.0 * mean, 100.0 * error, unsafe, n, empty, outputs.n - n, j->config.longest, o->out);
     free(values);
     outputs_free(&outputs);
@@ -510,7 +512,7 @@ static void split_words(Judge* j, const char* words) {
     char* copy = (char*)need(strdup(words));
     char* comma = strchr(copy, ',');
     if (!comma || comma == copy || !comma[1] || strchr(comma + 1, ','))
-        fatal("--words is \"%s\", want two words with a comma between them", words);
+        fatal("--words is \"%s\"; expected two words with a comma between them", words);
     *comma = 0;
     j->words[0] = copy;
     j->words[1] = comma + 1;
@@ -522,7 +524,7 @@ int judge_command(const EvalOptions* o) {
     j.o = o;
     j.word_id[0] = j.word_id[1] = -1;
     if (journal_has_ended(o->out, o->resume, o->quiet)) return 0;
-    if (!o->guard && !o->baseline) fatal("judge: --baseline is required, or --guard for outputs that stand alone");
+    if (!o->guard && !o->baseline) fatal("judge: --baseline is required, or --guard to judge the outputs on their own");
     output_is_not(o->out, o->outputs);
     output_is_not(o->out, o->baseline);
     output_probe(o->out);

@@ -63,7 +63,7 @@ static bool find_directory(Archive* a, Directory* d) {
     size_t at = a->length - END_BYTES,
            lowest = at > 65535 ? at - 65535 : 0;  // a comment of at most 65535 bytes may follow
     while (little(a->data + at, 4) != 0x06054b50) {
-        if (at == lowest) return refuse(a, "is no zip archive (torch.save's format since PyTorch 1.6)");
+        if (at == lowest) return refuse(a, "is not a zip archive (torch.save's format since PyTorch 1.6)");
         at--;
     }
     const uint8_t* end = a->data + at;
@@ -72,10 +72,10 @@ static bool find_directory(Archive* a, Directory* d) {
         little(end - LOCATOR_BYTES, 4) == 0x07064b50) {  // zip64, which torch.save writes beside the short one
         uint64_t far = little(end - LOCATOR_BYTES + 8, 8);
         if (far > a->length || a->length - far < END64_BYTES || little(a->data + far, 4) != 0x06064b50)
-            return refuse(a, "zip64 directory lies outside the file");
+            return refuse(a, "zip64 directory is outside the file");
         *d = (Directory){little(a->data + far + 48, 8), little(a->data + far + 40, 8), little(a->data + far + 32, 8)};
     }
-    if (d->at > a->length || d->bytes > a->length - d->at) return refuse(a, "zip directory lies outside the file");
+    if (d->at > a->length || d->bytes > a->length - d->at) return refuse(a, "zip directory is outside the file");
     if (d->entries > ENTRIES_MOST)
         return refuse(a, "holds %llu entries; a selector has a handful", (unsigned long long)d->entries);
     return true;
@@ -142,7 +142,7 @@ static uint8_t* unpack(Archive* a, const Entry* e, uint64_t most) {
         return NULL;
     }
     if (e->local > a->length || a->length - e->local < LOCAL_BYTES || little(a->data + e->local, 4) != 0x04034b50) {
-        say(a, "an entry lies outside the file");
+        say(a, "an entry is outside the file");
         return NULL;
     }
     uint64_t from = e->local + LOCAL_BYTES + little(a->data + e->local + 26, 2) + little(a->data + e->local + 28, 2);
@@ -151,7 +151,7 @@ static uint8_t* unpack(Archive* a, const Entry* e, uint64_t most) {
         return NULL;
     }
     if (e->size > 1032 * e->packed) {
-        say(a, "an entry claims %llu bytes, more than %llu packed ones can hold", (unsigned long long)e->size,
+        say(a, "an entry claims %llu bytes, more than %llu compressed bytes can hold", (unsigned long long)e->size,
             (unsigned long long)e->packed);
         return NULL;
     }
@@ -174,7 +174,7 @@ static uint8_t* unpack(Archive* a, const Entry* e, uint64_t most) {
         }
     } else {
         free(out);
-        say(a, "an entry is packed by method %d; stored and deflated are read", e->method);
+        say(a, "an entry is compressed by method %d; stored and deflated are supported", e->method);
         return NULL;
     }
 #ifndef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION  // a fuzzer never hits the right checksum
@@ -301,11 +301,11 @@ static bool reduce(Walker* w, Value callable, Value arguments) {
     if (callable.kind == CALLABLE && callable.number == REBUILD_TENSOR &&
         tuple_is(w, arguments, 6, (Kind[]){STORAGE, INTEGER, TUPLE, TUPLE, TRUE_, DICT}, &t)) {
         if (!tuple_is(w, t[2], 1, (Kind[]){INTEGER}, &one))
-            return refuse(w->archive, "holds a tensor of %lld dimensions, want a vector of logits",
+            return refuse(w->archive, "holds a tensor of %lld dimensions; expected a vector of logits",
                           (long long)t[2].offset);
         int64_t n = one->number, offset = t[1].number;
         if (!tuple_is(w, t[3], 1, (Kind[]){INTEGER}, &one) || one->number != 1)
-            return refuse(w->archive, "holds a strided tensor, want a contiguous one");
+            return refuse(w->archive, "holds a strided tensor; expected a contiguous one");
         if (n < 0 || offset < 0 || offset > t[0].number || n > t[0].number - offset)
             return refuse(w->archive, "holds a tensor that reaches outside its storage");
         return push(
@@ -319,9 +319,9 @@ static bool reduce(Walker* w, Value callable, Value arguments) {
         parameter.kind = PARAMETER;
         return push(w, parameter);
     }
-    return refuse(w->archive,
-                  "is not one float32 tensor: data.pkl makes a call at byte %zu that torch.save makes for no such file",
-                  w->at);
+    return refuse(
+        w->archive,
+        "is not one float32 tensor: data.pkl makes a call at byte %zu that torch.save never makes for a tensor", w->at);
 }
 
 static bool walk(Walker* w, Value* result) {
@@ -333,7 +333,7 @@ static bool walk(Walker* w, Value* result) {
         switch (opcode) {
             case 0x80:
                 good = operand(w, 1, &n) &&
-                       (n == 2 || refuse(w->archive, "data.pkl is of protocol %d, want 2", (int)n));
+                       (n == 2 || refuse(w->archive, "data.pkl is of protocol %d; expected 2", (int)n));
                 break;
             case 'c': good = push_callable(w); break;
             case '(': good = push(w, (Value){.kind = MARK}); break;

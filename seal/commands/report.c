@@ -169,7 +169,8 @@ static void read_run(ReportRun* run, const char* out) {
         selector_file_read(&run->selector, path);
         run->has_selector = some = true;
     }
-    if (!some) fatal("%s: no run: it has no log.jsonl, summary.json or selector.safetensors", run->path);
+    if (!some)
+        fatal("%s: not the folder of a run: it has no log.jsonl, summary.json or selector.safetensors", run->path);
 }
 
 // The names of runs are their paths without the folders they share.
@@ -217,7 +218,7 @@ static Labels read_labels(const char* path) {
                   (long long)record.row);
         int64_t at = cJSON_IsNumber(row) ? (int64_t)fmin(fmax(row->valuedouble, -1.0), MOST_ROWS + 1.0) : record.row;
         if (at < 0 || at > MOST_ROWS || at > 1000 * record.row + 1000000)
-            fatal("%s:%lld: row %lld, far beyond the number of lines", path, (long long)record.line, (long long)at);
+            fatal("%s:%lld: row %lld is far beyond the number of lines", path, (long long)record.line, (long long)at);
         if (at >= capacity) {
             int64_t grown = at >= 2 * capacity ? at + 1024 : 2 * capacity;
             labels.of_row = need(realloc(labels.of_row, (size_t)grown * sizeof(int)));
@@ -227,8 +228,8 @@ static Labels read_labels(const char* path) {
         int l = 0;
         while (l < labels.n && strcmp(labels.names[l], name->valuestring)) l++;
         if (l == MOST_LABELS || strlen(name->valuestring) >= sizeof labels.names[0])
-            fatal("%s:%lld: \"%.60s\": want at most %d labels of at most %zu characters", path, (long long)record.line,
-                  name->valuestring, MOST_LABELS, sizeof labels.names[0] - 1);
+            fatal("%s:%lld: \"%.60s\": expected at most %d labels of at most %zu characters", path,
+                  (long long)record.line, name->valuestring, MOST_LABELS, sizeof labels.names[0] - 1);
         if (l == labels.n) snprintf(labels.names[labels.n++], sizeof labels.names[0], "%s", name->valuestring);
         labels.of_row[at] = l;
         if (at >= labels.n_rows) labels.n_rows = at + 1;
@@ -601,7 +602,7 @@ static void put_page(Text* out, const EvalOptions* o, const ReportRun* runs, int
 }
 
 int report_command(const EvalOptions* o, const StringList* paths) {
-    if (!paths->n) fatal("report: want the folders of one run or more");
+    if (!paths->n) fatal("report: give the folders of one or more runs");
     output_is_not(o->out, o->table);
     output_is_not(o->out, o->labels);
     ReportRun* runs = need(calloc((size_t)paths->n, sizeof *runs));
@@ -614,9 +615,9 @@ int report_command(const EvalOptions* o, const StringList* paths) {
     if (o->labels) labels = read_labels(o->labels);
     cJSON* table = o->table ? read_json(o->table) : NULL;
     const cJSON* method;
-    if (table && !cJSON_IsArray(table)) fatal("%s: want a list of objects, one a method", o->table);
+    if (table && !cJSON_IsArray(table)) fatal("%s: expected a list of objects, one per method", o->table);
     cJSON_ArrayForEach(method, table) if (!cJSON_IsObject(method))
-        fatal("%s: want a list of objects, one a method", o->table);
+        fatal("%s: expected a list of objects, one per method", o->table);
     colour_runs(runs, paths->n, table);
     Text page = {0};
     put_page(&page, o, runs, paths->n, &labels, table);

@@ -223,7 +223,7 @@ int select_command(const TrainOptions* o) {
         output_probe(o->scores);
     }
     if (o->dry_run && method->source != SCORE_FROM_MODEL && !(o->explain && o->model)) {
-        printf("method %s asks no model: nothing goes to the device\n", method->name);
+        printf("method %s uses no model: nothing is allocated on the device\n", method->name);
         return 0;
     }
     find_usable(&c, &o->tune, &row_options, method->source == SCORE_FROM_SELECTOR || method->source == SCORE_FROM_SEED,
@@ -242,8 +242,8 @@ int select_command(const TrainOptions* o) {
     int64_t kept = selection_order(c.score, c.rows, c.n, o->top, order);
     if (!kept) fatal("%s: --top %g of %lld rows keeps none; raise --top", o->tune.items[0], o->top, (long long)c.n);
     if (kept > c.n - without)
-        fatal("%s: --top %g asks for %lld rows, %lld may be kept; lower --top or --min-words", o->tune.items[0], o->top,
-              (long long)kept, (long long)(c.n - without));
+        fatal("%s: --top %g asks for %lld rows but only %lld may be kept; lower --top or --min-words", o->tune.items[0],
+              o->top, (long long)kept, (long long)(c.n - without));
     for (int64_t i = 0; i < kept; i++) keep[c.rows[order[i]]] = 1;
     if (o->explain) explain(&c, o, &row_options, order, kept);
     if (o->scores) write_scores(&c, o);

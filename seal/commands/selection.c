@@ -97,7 +97,7 @@ static void read_safetensors(SelectorFile* s, const char* path) {
     copy_metadata(&r, path, "algorithm", s->algorithm, sizeof s->algorithm);
     copy_metadata(&r, path, "activation", s->activation, sizeof s->activation);
     copy_metadata(&r, path, "schedule", s->schedule, sizeof s->schedule);
-    if (strlen(s->digest) != 64) fatal("%s: metadata \"digest\" is no SHA-256", path);
+    if (strlen(s->digest) != 64) fatal("%s: metadata \"digest\" is not a SHA-256", path);
     for (int64_t i = 0; i < s->n; i++)
         if (s->rows[i] < (i ? s->rows[i - 1] + 1 : 0) || s->rows[i] >= s->n_rows)
             fatal("%s: tensor row, element %lld: row %lld is out of order or outside the file's %lld rows", path,
@@ -231,7 +231,7 @@ static int by_score(const void* a, const void* b) {
 }
 
 int64_t selection_order(const double* score, const int64_t* rows, int64_t n, double top, int64_t* order) {
-    if (!(top > 0 && top <= 1)) fatal("--top %g is no share of the rows; want more than 0, at most 1", top);
+    if (!(top > 0 && top <= 1)) fatal("--top is %g; expected a share of the rows, above 0 and at most 1", top);
     Ranked* ranked = need(malloc((size_t)(n ? n : 1) * sizeof *ranked));
     for (int64_t i = 0; i < n; i++) {
         if (isnan(score[i])) fatal("row %lld: its score is not a number", (long long)rows[i]);
@@ -267,9 +267,8 @@ static void check_input(Output* o, const RecordReader* r, const char* path) {
     size_t n;
     const char* header = records_header(r, &n);
     if ((records_format(r) == FORMAT_CSV) != (o->format == FORMAT_CSV))
-        fatal(
-            "%s: rows are written as they stand, so a .csv becomes a .csv and the others .jsonl or .json; --out is %s",
-            path, o->file.path);
+        fatal("%s: rows are written unchanged, so a .csv becomes a .csv and the others .jsonl or .json; --out is %s",
+              path, o->file.path);
     if (o->format != FORMAT_CSV) return;
     if (!o->header.s) text_add(&o->header, header, n);
     else if (o->header.n != n || memcmp(o->header.s, header, n))
@@ -328,7 +327,7 @@ int64_t selection_write(const StringList* files, const uint8_t* keep, int64_t n_
         check_input(&o, r, files->items[f]);
         if (f == 0) atomic_write(&o.file, o.header.s, o.header.n);
         for (; records_next(r, &record); id++) {
-            if (id >= n_rows) fatal("%s: has more rows than it had when they were scored", files->items[f]);
+            if (id >= n_rows) fatal("%s: has more rows than when they were scored", files->items[f]);
             if (keep[id]) write_record(&o, &record, records_format(r));
             if (id % 1024 == 0) progress_update(&progress, id, "%lld kept", (long long)o.written);
         }
@@ -336,7 +335,8 @@ int64_t selection_write(const StringList* files, const uint8_t* keep, int64_t n_
     }
     progress_end(&progress);
     if (id != n_rows)
-        fatal("%s: has %lld rows, %lld when they were scored", files->items[0], (long long)id, (long long)n_rows);
+        fatal("%s: has %lld rows but had %lld when they were scored", files->items[0], (long long)id,
+              (long long)n_rows);
     if (o.format == FORMAT_JSON) atomic_printf(&o.file, "\n]\n");
     atomic_commit(&o.file);
     text_free(&o.header);

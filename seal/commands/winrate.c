@@ -56,7 +56,7 @@ static void take_generator(const Reading* r, const cJSON* object, const char* fi
     if (!cJSON_IsString(item) || !*item->valuestring) return;
     if (!*first) snprintf(first, size, "%s", item->valuestring);
     else if (strncmp(first, item->valuestring, size - 1))
-        fatal("%s:%lld: row %lld: %s is \"%.60s\", before it was \"%.60s\"; a win rate is of two models", r->path,
+        fatal("%s:%lld: row %lld: %s is \"%.60s\" but was \"%.60s\" before; a win rate compares two models", r->path,
               (long long)r->record->line, (long long)r->record->row, field, item->valuestring, first);
 }
 
@@ -66,7 +66,7 @@ static void add_preference(Reading* r, double preference) {
     WinRate* w = r->w;
     if (preference == 0) preference = 1.5;
     if (!(preference >= 1 && preference <= 2))
-        fatal("%s:%lld: row %lld: the preference is %g, want 1 to 2, 0 for a draw, or null", r->path,
+        fatal("%s:%lld: row %lld: the preference is %g; expected 1 to 2, 0 for a draw, or null", r->path,
               (long long)r->record->line, (long long)r->record->row, preference);
     if (w->n == r->capacity) {
         r->capacity = r->capacity ? 2 * r->capacity : 1024;
@@ -85,8 +85,8 @@ static void take_record(Reading* r, Text* text) {
     cJSON* object = r->record->broken ? NULL : cJSON_ParseWithLength(text->s, text->n);
     const cJSON* preference = cJSON_GetObjectItemCaseSensitive(object, "preference");
     if (!cJSON_IsNumber(preference) && !cJSON_IsNull(preference))
-        fatal("%s:%lld: row %lld: is no annotation; want an object with a number or null as \"preference\"", r->path,
-              (long long)r->record->line, (long long)r->record->row);
+        fatal("%s:%lld: row %lld: is not an annotation; expected an object with a number or null as \"preference\"",
+              r->path, (long long)r->record->line, (long long)r->record->row);
     take_generator(r, object, "generator_1", w->generator_1, sizeof w->generator_1);
     take_generator(r, object, "generator_2", w->generator_2, sizeof w->generator_2);
     if (cJSON_IsNull(preference)) {
@@ -163,7 +163,7 @@ static void print_json(const WinRate* w, const char* path) {
 }
 
 int winrate_command(const EvalOptions* o, const StringList* files) {
-    if (!files->n) fatal("winrate: name a file of annotations");
+    if (!files->n) fatal("winrate: give a file of annotations");
     for (int f = 0; f < files->n; f++) {
         WinRate w;
         const char* path = files->items[f];

@@ -382,7 +382,7 @@ static bool whole(const char* directory, char* why, size_t size) {
     int ranks = ranks_of(json);
     cJSON_Delete(json);
     if (!ranks) {
-        snprintf(why, size, "run.json names no number of ranks");
+        snprintf(why, size, "run.json does not say how many ranks wrote it");
         return false;
     }
     for (int r = 1; r < ranks; r++)
@@ -399,7 +399,7 @@ bool checkpoint_open(Checkpoint* c, const char* run, int64_t step) {
         step_directory(c->path, run, steps[i]);
         if (step >= 0 && steps[i] != step) continue;
         if (step < 0 && !whole(c->path, why, sizeof why)) {
-            warning("%s is passed over: %s", c->path, why);
+            warning("%s is skipped: %s", c->path, why);
             continue;
         }
         c->step = steps[i];
@@ -432,14 +432,14 @@ void checkpoint_read(const Checkpoint* c, const char* name, int64_t count, int64
         long long at = -1, of = -1;
         if (!place || sscanf(place, "%lld of %lld", &at, &of) != 2 || at < 0 || t->dtype != ST_F32 || of < t->count ||
             at > of - t->count)
-            fatal("%s/rank-%d.safetensors: %s has no place", c->path, r, name);
-        if (of != count) fatal("%s: %s has %lld elements, this run's %lld", c->path, name, of, (long long)count);
+            fatal("%s/rank-%d.safetensors: %s does not say which elements it holds", c->path, r, name);
+        if (of != count) fatal("%s: %s has %lld elements but this run needs %lld", c->path, name, of, (long long)count);
         int64_t low = at > from ? at : from, high = at + t->count < from + n ? at + t->count : from + n;
         if (low >= high) continue;
         memcpy(out + (low - from), t->data + (size_t)(low - at) * sizeof(float), (size_t)(high - low) * sizeof(float));
         found += high - low;
     }
-    if (found != n) fatal("%s: %lld of %lld elements of %s are there", c->path, (long long)found, (long long)n, name);
+    if (found != n) fatal("%s: holds only %lld of %lld elements of %s", c->path, (long long)found, (long long)n, name);
 }
 
 double checkpoint_number(const Checkpoint* c, const char* key) {
@@ -451,7 +451,7 @@ double checkpoint_number(const Checkpoint* c, const char* key) {
 int64_t checkpoint_integer(const Checkpoint* c, const char* key) {
     double x = checkpoint_number(c, key);
     if (!(x >= 0 && x <= 9007199254740992.0) || x != floor(x))
-        fatal("%s/run.json: %s is no whole number", c->path, key);
+        fatal("%s/run.json: %s is not a whole number", c->path, key);
     return (int64_t)x;
 }
 

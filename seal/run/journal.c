@@ -15,7 +15,7 @@ bool journal_has_ended(const char* out, bool resume, bool quiet) {
     char path[4200];
     name_journal(path, sizeof path, out);
     if (!resume || !file_exists(out) || file_exists(path)) return false;
-    if (!quiet) printf("%s is there; nothing to do\n", out);
+    if (!quiet) printf("%s exists already; nothing to do\n", out);
     return true;
 }
 
@@ -30,9 +30,9 @@ static size_t take_items(const Journal* j, JournalTake take, void* context) {
         if (first) {
             const char* its = cJSON_GetStringValue(cJSON_GetObjectItem(line, "key"));
             if (!its || strcmp(its, j->key))
-                fatal("%s: belongs to a run with other options, data or weights; remove it to start anew", j->path);
+                fatal("%s: belongs to a run with other options, data or weights; remove it to start again", j->path);
         } else if (!take(context, line))
-            fatal("%s: has a line that is no item of this run; remove it to start anew", j->path);
+            fatal("%s: has a line that does not belong to this run; remove it to start again", j->path);
         cJSON_Delete(line);
         at = (size_t)(end - text) + 1;
     }
@@ -44,7 +44,8 @@ void journal_open(Journal* j, const char* out, const Text* decides, bool resume,
     name_journal(j->path, sizeof j->path, out);
     sha256_hex(decides->s, decides->n, j->key);
     if (!file_exists(j->path)) return;
-    if (!resume) fatal("%s: a run that can go on; give --resume, or remove that file to start anew", j->path);
+    if (!resume)
+        fatal("%s: holds a run that can be resumed; give --resume, or remove that file to start again", j->path);
     j->whole = take_items(j, take, context);
 }
 

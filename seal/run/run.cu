@@ -32,13 +32,13 @@ static LoraSettings lora_settings(const TrainOptions* o, const ModelConfig* conf
     if (o->adapter && named) fatal("--adapter brings its own modules, rank and alpha; leave --lora out");
     if (o->adapter) peft_settings(o->adapter, config, &s);
     if (s.dropout > 0 && !ranks_rank())
-        warning("%s/adapter_config.json: lora_dropout is %g; the adapter goes on without dropout", o->adapter,
+        warning("%s/adapter_config.json: lora_dropout is %g; training continues without dropout", o->adapter,
                 s.dropout);
     if (o->merge && !o->adapter && !named)
         fatal("--merge adds an adapter to the model; there is none without --lora or --adapter");
     if (!named) return s;
     if (strlen(o->lora) >= sizeof s.modules || !*o->lora)
-        fatal("--lora %.80s: want some of q,k,v,o,gate,up,down, or all", o->lora);
+        fatal("--lora is %.80s; expected some of q,k,v,o,gate,up,down, or all", o->lora);
     snprintf(s.modules, sizeof s.modules, "%s", o->lora);
     s.rank = (int)o->lora_rank;
     s.scale = (float)(o->lora_alpha / (double)o->lora_rank);
@@ -69,10 +69,10 @@ static int tokens_that_fit(const ModelConfig* config, TrainerSettings settings, 
 void run_settings(const TrainOptions* o, const ModelConfig* config, TrainerSettings* settings) {
     model_config_check_length(config, o->max_length, "--max-length", o->model);
     int longest = o->max_length ? (int)o->max_length : config->longest;
-    if (longest < 2) fatal("--max-length is %d; a sample needs two tokens", longest);
+    if (longest < 2) fatal("--max-length is %d but a sample needs at least two tokens", longest);
     settings->T = o->tokens > 0 ? (int)o->tokens : longest;
     if (settings->T < longest)
-        fatal("--tokens is %d, a sample may have %d; raise --tokens or lower --max-length", settings->T, longest);
+        fatal("--tokens is %d but a sample may have %d; raise --tokens or lower --max-length", settings->T, longest);
     settings->head_rows = (int)o->head_rows;
     settings->recompute = o->recompute;
     settings->adamw = adamw_settings(o);
@@ -94,10 +94,11 @@ static void look_for_an_earlier_run(const TrainOptions* o) {
     if (o->resume) return;
     bool any = checkpoint_any(o->out);
     if (any && ended)
-        fatal("%s holds a run that has ended, with its checkpoints; remove %s/checkpoint to train anew there", o->out,
+        fatal("%s holds a run that has ended, with its checkpoints; remove %s/checkpoint to train there again", o->out,
               o->out);
     if (any)
-        fatal("%s/checkpoint holds a run that can go on; give --resume, or remove that folder to start anew", o->out);
+        fatal("%s/checkpoint holds a run that can be resumed; give --resume, or remove that folder to start again",
+              o->out);
 }
 
 // A model or an adapter that is trained on is not written over by what comes of it.
@@ -132,7 +133,7 @@ bool run_show(Run* run) {
     if (!o->quiet || o->dry_run) {
         options_print(&train_options, run->command, o, stdout);
         model_print(&run->trainer.layout, stdout);
-        printf("streams of %d tokens\n", run->trainer.settings.T);
+        printf("packs of %d tokens\n", run->trainer.settings.T);
         memory_print(&run->trainer.plan, stdout);
     }
     if (!o->dry_run) return true;
@@ -154,7 +155,7 @@ static void prepare_output(const char* out) {
 static void take_the_place_of_an_earlier_run(const char* out) {
     char summary[4200];
     snprintf(summary, sizeof summary, "%s/summary.json", out);
-    if (!unlink(summary)) warning("%s held a run that had ended; this one takes its place", out);
+    if (!unlink(summary)) warning("%s held a run that had ended; this run replaces it", out);
 }
 
 // RUN lies where all ranks see it: a file of rank 0's is there for the others. Each would read and write parts of its
@@ -180,10 +181,10 @@ static void look_from_all(const char* out) {
 
 int64_t run_steps(const TrainOptions* o, int64_t samples, int64_t* per_epoch) {
     *per_epoch = o->compat ? samples / o->batch : (samples + o->batch - 1) / o->batch;
-    if (!*per_epoch) fatal("%lld samples do not fill one batch of %lld", (long long)samples, (long long)o->batch);
+    if (!*per_epoch) fatal("%lld samples are too few for one batch of %lld", (long long)samples, (long long)o->batch);
     int64_t steps = (int64_t)ceil(o->epochs * (double)*per_epoch - 1e-9);
     if (o->max_steps && o->max_steps < steps) steps = o->max_steps;
-    if (!steps) fatal("--epochs %g makes no step", o->epochs);
+    if (!steps) fatal("--epochs %g is less than one step", o->epochs);
     return steps;
 }
 
@@ -262,7 +263,7 @@ static bool open_newest(Checkpoint* c, const char* out) {
     ranks_share(&step, sizeof step);
     if (step < 0) return false;
     if (ranks_rank() && !checkpoint_open(c, out, step))
-        fatal("%s/checkpoint/step-%lld is not what rank 0 reads there", out, (long long)step);
+        fatal("%s/checkpoint/step-%lld differs from what rank 0 reads there", out, (long long)step);
     return true;
 }
 
@@ -273,12 +274,13 @@ static int64_t resume(Run* run) {
     if (!ranks_rank()) checkpoint_discard(o->out, found ? c.step : -1);
     if (!found) {
         look_at_what_is_read(run);
-        if (!o->quiet) printf("%s holds no checkpoint; the run begins at the beginning\n", o->out);
+        if (!o->quiet) printf("%s holds no checkpoint; the run starts from the beginning\n", o->out);
         return 0;
     }
     record_check(&run->record, &c);
     if (checkpoint_integer(&c, "step") != c.step || c.step > run->steps)
-        fatal("%s: %lld steps are done of %lld", c.path, (long long)c.step, (long long)run->steps);
+        fatal("%s: the checkpoint is at step %lld but this run has only %lld steps", c.path, (long long)c.step,
+              (long long)run->steps);
     snapshot_restore(&run->snapshot, &c);
     restore_weights(&run->trainer.theta, &c);
     restore_weights(&run->trainer.theta_hat, &c);
@@ -312,10 +314,11 @@ static void find_room(const Run* run, const Selector* selector) {
            have = (double)directory_free(o->out);
     if (need <= have) return;
     if (!checkpoints)
-        fatal("%s: %.1f MiB are free, the run writes a model of %.1f MiB; make room, or choose another --out", o->out,
-              have / MiB, model / MiB);
+        fatal("%s: %.1f MiB are free but the run writes a model of %.1f MiB; make room, or choose another --out",
+              o->out, have / MiB, model / MiB);
     fatal(
-        "%s: %.1f MiB are free, the run writes a model of %.1f MiB and holds %lld checkpoints of %.1f MiB; make room, "
+        "%s: %.1f MiB are free but the run writes a model of %.1f MiB and keeps %lld checkpoints of %.1f MiB; make "
+        "room, "
         "choose another --out or lower --keep",
         o->out, have / MiB, model / MiB, (long long)most, state / MiB);
 }
@@ -335,7 +338,7 @@ void run_start(Run* run, Selector* selector) {
     record_fact(&run->record, "precision of the build", FLOATX_NAME);
     char tokens[16];
     snprintf(tokens, sizeof tokens, "%d", run->trainer.settings.T);
-    record_fact(&run->record, "length of a stream", tokens);  // --tokens auto may find another on another day
+    record_fact(&run->record, "length of a pack", tokens);  // --tokens auto may find another on another day
     snapshot_begin(&run->snapshot, o->out, ranks_rank(), (int)o->keep);
     describe_state(run, selector);
     if (!ranks_rank()) find_room(run, selector);
@@ -399,7 +402,7 @@ void run_leave(Run* run, int64_t step) {
     signal(SIGUSR1, SIG_IGN);
     ranks_end();
     if (ranks_rank()) exit(STATUS_STOPPED);
-    fprintf(stderr, "%s: %s: stopped after step %lld of %lld; --resume goes on from %s/checkpoint/step-%lld\n",
+    fprintf(stderr, "%s: %s: stopped after step %lld of %lld; --resume continues from %s/checkpoint/step-%lld\n",
             program_name,
             number == SIGINT    ? "SIGINT"
             : number == SIGTERM ? "SIGTERM"

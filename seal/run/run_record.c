@@ -40,8 +40,8 @@ static void differs(Differences* d, const char* what, const cJSON* now, const cJ
     int n = snprintf(d->text + d->n, sizeof d->text - d->n, "%s%s", d->n ? "; " : "", what);
     if (n > 0) d->n = d->n + (size_t)n < sizeof d->text ? d->n + (size_t)n : sizeof d->text - 1;
     if (values) {
-        n = snprintf(d->text + d->n, sizeof d->text - d->n, " is %.80s here, %.80s there", a ? a : "absent",
-                     b ? b : "absent");
+        n = snprintf(d->text + d->n, sizeof d->text - d->n, " is %.80s here but %.80s in the checkpoint",
+                     a ? a : "absent", b ? b : "absent");
         if (n > 0) d->n = d->n + (size_t)n < sizeof d->text ? d->n + (size_t)n : sizeof d->text - 1;
     }
     cJSON_free(a);
@@ -67,7 +67,7 @@ void record_check(const RunRecord* r, const Checkpoint* c) {
     cJSON* now = record_json(r);
     const cJSON* command = cJSON_GetObjectItemCaseSensitive(c->json, "command");
     if (!cJSON_IsString(command) || strcmp(command->valuestring, r->command))
-        fatal("%s: a checkpoint of \"%.20s\", this is \"%s\"", c->path,
+        fatal("%s: the checkpoint is of the command %.20s but this is %s", c->path,
               cJSON_IsString(command) ? command->valuestring : "?", r->command);
     compare(&d, cJSON_GetObjectItemCaseSensitive(now, "options"), cJSON_GetObjectItemCaseSensitive(c->json, "options"),
             true);
@@ -75,8 +75,10 @@ void record_check(const RunRecord* r, const Checkpoint* c) {
             false);
     cJSON_Delete(now);
     if (d.n)
-        fatal("%s: this is another run; what differs: %s; give it the same, or start anew in another --out", c->path,
-              d.text);
+        fatal(
+            "%s: the checkpoint is of another run; what differs: %s; give the same as then, or start again in another "
+            "--out",
+            c->path, d.text);
 }
 
 void record_free(RunRecord* r) {

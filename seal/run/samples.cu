@@ -9,11 +9,12 @@
 void check_sizes(const ModelConfig* c) {
     if (!attention_head_size_served(c->HS))
         fatal(
-            "head size %d (width %d, %d heads) has no attention kernel here; served are 32, 64, 80, 96, 128 and, where "
+            "head size %d (width %d, %d heads) has no attention kernel here; supported are 32, 64, 80, 96, 128 and, "
+            "where "
             "a block may have 132 KiB of shared memory (A100, H100), 256",
             c->HS, c->C, c->NH);
     int most = c->norm == NORM_RMSNORM ? rmsnorm_most_width() : layernorm_most_width();
-    if (c->C > most) fatal("width %d: served are up to %d", c->C, most);
+    if (c->C > most) fatal("width %d is not supported; the largest is %d", c->C, most);
 }
 
 // ---------------------------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ void snapshot_publish(Snapshot* s, char* run_json) {
     s->run_json = run_json;
     s->finished = 0;
     if (pthread_create(&s->thread, NULL, write_checkpoint, s))
-        fatal("no thread can be started to write the checkpoint");
+        fatal("cannot start the thread that writes the checkpoint");
     s->writing = true;
 }
 
@@ -117,7 +117,8 @@ void snapshot_wait(Snapshot* s) {
     s->step = -1;
     free(s->run_json);
     s->run_json = NULL;
-    if (*s->writer.error) fatal("%s; the checkpoints before it are whole, --resume goes on from them", s->writer.error);
+    if (*s->writer.error)
+        fatal("%s; the checkpoints before it are whole; --resume continues from the newest", s->writer.error);
 }
 
 void snapshot_poll(Snapshot* s) {
