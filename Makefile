@@ -65,9 +65,9 @@ CFLAGS := -std=c11 -D_GNU_SOURCE $(OPT) -g $(WARN) $(FATAL) -MMD -MP
 CXXFLAGS := -std=c++17 $(OPT) -g $(WARN) $(FATAL) -MMD -MP
 # Where pkg-config knows a library (PKG_CONFIG_PATH leads to copies outside the system's folders) its flags are taken, else the usual name.
 package_flags = $(or $(shell $(PKG_CONFIG) --$(2) $(1) 2>/dev/null),$(3))
-PACKAGES := libcjson libcrypto zlib libpcre2-8 libutf8proc
+PACKAGES := libcjson libcrypto zlib libzstd libpcre2-8 libutf8proc
 INCLUDES += $(foreach p,$(PACKAGES),$(call package_flags,$(p),cflags))
-HOST_LIBS := $(call package_flags,libcjson,libs,-lcjson) $(call package_flags,libcrypto,libs,-lcrypto) $(call package_flags,zlib,libs,-lz) \
+HOST_LIBS := $(call package_flags,libcjson,libs,-lcjson) $(call package_flags,libcrypto,libs,-lcrypto) $(call package_flags,zlib,libs,-lz) $(call package_flags,libzstd,libs,-lzstd) \
              $(call package_flags,libpcre2-8,libs,-lpcre2-8) $(call package_flags,libutf8proc,libs,-lutf8proc) -lpthread -lm
 # Several ranks need MPI to start them, and on GPUs NCCL between them. `mpicc -show` prints the flags with every MPI.
 MPICC := $(shell command -v mpicc 2>/dev/null)

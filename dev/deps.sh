@@ -44,6 +44,7 @@ libpcre2-dev       build     PCRE2       library  libpcre2-8:10.36  pcre2.h  -lp
 libutf8proc-dev    build     utf8proc    library  libutf8proc:2.5  utf8proc.h  -lutf8proc
 libcjson-dev       build     cJSON       library  libcjson:1.7.10  cjson/cJSON.h  -lcjson
 zlib1g-dev         build     zlib        library  zlib:1.2  zlib.h  -lz
+libzstd-dev        build     zstd        library  libzstd:1.4  zstd.h  -lzstd
 libssl-dev         build     libcrypto   library  libcrypto:1.1.1  openssl/evp.h  -lcrypto
 libstb-dev         build     stb_ds      header   stb/stb_ds.h
 libopenblas-dev    cpu       OpenBLAS    library  openblas:0.3  cblas.h  -lopenblas

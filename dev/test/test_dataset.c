@@ -71,7 +71,7 @@ static void test_formats(void) {
         "\xef\xbb\xbf [ {\"prompt\":\"[a,\\\"]\",\"response\":\"}b\"} ,\n "
         "{\"prompt\":\"c\",\n\"response\":{\"x\":[1,2]}}, 7, {\"prompt\":\"d\" \"response\"}"
         ",{\"prompt\":\"e\\\\\",\"response\":3}]\n ";
-    want = "0 + [a,\"]>|}b;1 m ;2 m ;3 m ;4 m ;";
+    want = "0 + [a,\"]>|}b;1 m ;2 m ;3 m ;4 + e\\>|3;";
     expect_rows("json array: brackets in strings, damage inside a record", put("a.json", array), &o, want);
     expect_rows("json.gz", put_gz("a.json.gz", array), &o, want);
     RowOptions number = {.prompt_template = "{prompt}>", .prompt_field = "{prompt}", .response_field = "{response}"};
@@ -197,7 +197,7 @@ static void test_offsets(void) {
     for (int i = 0; i < 25; i++)
         row_report_add(&many, &(DataRow){.row = i, .state = i < 5 ? ROW_OK : ROW_EMPTY_RESPONSE}, "f", NULL);
     FILE* out = tmpfile();
-    row_report_print(&many, out);
+    row_report_print(&many, false, out);
     char said[4096] = "";
     rewind(out);
     if (fread(said, 1, sizeof said - 1, out) == 0) *said = 0;

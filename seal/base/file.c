@@ -33,6 +33,24 @@ static int open_regular(const char* path, size_t* length) {
     return fd;
 }
 
+bool is_lfs_pointer(const void* data, size_t length) {
+    static const char begin[] = "version https://git-lfs.github.com/spec/";
+    return length >= sizeof begin - 1 && length < 1024 && !memcmp(data, begin, sizeof begin - 1);
+}
+
+static void refuse_pointer(const char* path, const void* data, size_t length) {
+    if (is_lfs_pointer(data, length))
+        fatal("%s: a Git LFS pointer, not the file itself: run git lfs pull in its repository", path);
+}
+
+void refuse_lfs_pointer(const char* path) {
+    char text[1024];
+    FILE* f = fopen(path, "rbe");
+    size_t length = f ? fread(text, 1, sizeof text, f) : 0;
+    if (f) fclose(f);
+    refuse_pointer(path, text, length);
+}
+
 char* file_read(const char* path, size_t most, size_t* length) {
     size_t size;
     FILE* f = fdopen(open_regular(path, &size), "rb");
@@ -44,6 +62,7 @@ char* file_read(const char* path, size_t most, size_t* length) {
     if (ferror(f)) fatal("%s: %s", path, strerror(errno));
     fclose(f);
     text[*length] = 0;
+    refuse_pointer(path, text, *length);
     return text;
 }
 
@@ -166,6 +185,7 @@ void file_map(MappedFile* map, const char* path) {
         remember_map(map);
     }
     close(fd);
+    refuse_pointer(path, map->data, map->length);
 }
 
 void file_unmap(MappedFile* map) {

@@ -18,6 +18,9 @@ enum { FILE_MISSING = -1, FILE_IRREGULAR = -2 };
 int file_open(const char* path, size_t* length);
 // The whole file, a zero byte behind it; to be freed. Larger than `most` bytes is an error.
 char* file_read(const char* path, size_t most, size_t* length);
+// fatal where the file is a pointer that Git LFS left in place of the file itself. All readers of files ask.
+void refuse_lfs_pointer(const char* path);
+bool is_lfs_pointer(const void* data, size_t length);
 bool file_exists(const char* path);
 const char* beside_program(const char* path);  // a file that comes with the program: in the program's folder or one
                                                // above; `path` itself where there is none. A static text

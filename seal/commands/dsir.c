@@ -442,8 +442,9 @@ static int64_t count_files(Pass* p, const StringList* files, const DsirOptions* 
     }
     progress_end(&progress);
     rows_digest(p->reader, digest);
+    rows_report(p->reader, &p->report);
     rows_close(p->reader);
-    if (!o->quiet) row_report_print(&p->report, stderr);
+    row_report_print(&p->report, o->quiet, stderr);
     shares(p, share);
     return p->n_rows;
 }

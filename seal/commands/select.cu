@@ -65,8 +65,9 @@ static void find_usable(Candidates* c, const StringList* files, const RowOptions
     }
     progress_end(&progress);
     rows_digest(reader, c->digest);
+    rows_report(reader, &report);
     rows_close(reader);
-    if (tell && !quiet) row_report_print(&report, stderr);
+    if (tell) row_report_print(&report, quiet, stderr);
     if (!c->n) fatal("%s: no row has a prompt and a response", files->items[0]);
 }
 

@@ -1,23 +1,14 @@
-/* Data files to records and rows: streams of bytes, three scanners, and the report of what became of the rows. See
- * dataset.h. */
-#include <ctype.h>
+/* Records to rows: parsing, texts, and the report of what became of the rows. See dataset.h. */
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <cjson/cJSON.h>
-// defines: EVP_DigestUpdate …
-#include <openssl/evp.h>
-// defines: gzFile; reads plain files as they are
-#include <zlib.h>
-#include "rows/dataset.h"
 #include "base/error.h"
 #include "base/file.h"
-
-#ifndef BUFFER_BYTES  // the fuzz targets read with a tiny one
-#define BUFFER_BYTES (1 << 18)
-#endif
-#define RECORD_MOST ((size_t)256 << 20)  // a longer record is a file that is not what it says
+#include "rows/layouts.h"
+#include "rows/records.h"
 
 void text_add(Text* t, const void* bytes, size_t n) {
     if (t->n + n + 1 > t->capacity) {
@@ -64,355 +55,6 @@ void text_free(Text* t) {
 }
 
 // ---------------------------------------------------------------------------------------------------
-// the stream of bytes
-
-struct RecordReader {
-    char path[4096];
-    DataFormat format;
-    gzFile file;
-    unsigned char* buffer;
-    size_t at, filled;
-    uint64_t base;       // offset in the uncompressed file of buffer[0]
-    int64_t size, line;  // size: bytes on disk
-    int64_t next_row;
-    bool begun, ended;  // json: inside the array, behind it
-    Text record, header;
-    EVP_MD_CTX* sha;
-    char digest[65];
-};
-
-static bool fill(RecordReader* r) {
-    r->base += r->filled;
-    r->at = r->filled = 0;
-    int got = gzread(r->file, r->buffer, BUFFER_BYTES);
-    if (got < 0 || (got == 0 && !gzeof(r->file))) {
-        int code;
-        const char* why = gzerror(r->file, &code);
-        fatal("%s: cannot be read after byte %llu: %s", r->path, (unsigned long long)r->base,
-              code == Z_ERRNO ? strerror(errno) : why);
-    }
-    if (got == 0) {
-        // gzeof is also true where a .gz ends too early; only the error code tells them apart
-        int code;
-        gzerror(r->file, &code);
-        if (code == Z_BUF_ERROR) fatal("%s: the compressed file is cut off; get it again", r->path);
-        return false;
-    }
-    if (!EVP_DigestUpdate(r->sha, r->buffer, (size_t)got)) program_error("SHA-256 failed");
-    r->filled = (size_t)got;
-    return true;
-}
-static inline int peek(RecordReader* r) { return r->at < r->filled || fill(r) ? r->buffer[r->at] : -1; }
-static inline void step(RecordReader* r) { r->line += r->buffer[r->at++] == '\n'; }
-static inline uint64_t position(const RecordReader* r) { return r->base + r->at; }
-
-// Takes the buffer up to `end` (not included) into the record.
-static void take(RecordReader* r, size_t end) {
-    if (r->record.n + (end - r->at) > RECORD_MOST)
-        fatal("%s:%lld: row %lld is longer than %zu MiB; is this a file of records?", r->path, (long long)r->line,
-              (long long)r->next_row, RECORD_MOST >> 20);
-    text_add(&r->record, r->buffer + r->at, end - r->at);
-    r->at = end;
-}
-
-static bool is_space(int c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
-static bool blank(const Text* t) {
-    for (size_t i = 0; i < t->n; i++)
-        if (!is_space((unsigned char)t->s[i])) return false;
-    return true;
-}
-static void drop_return(RecordReader* r, DataRecord* out) {
-    out->crlf = r->record.n && r->record.s[r->record.n - 1] == '\r';
-    if (out->crlf) r->record.s[--r->record.n] = 0;
-}
-static void skip_space(RecordReader* r) {
-    while (is_space(peek(r))) step(r);
-}
-
-// ---------------------------------------------------------------------------------------------------
-// .jsonl: a record a line, cut at \n only (U+2028 and its kin are text), a \r before it belongs to the line end
-
-static bool next_line(RecordReader* r, DataRecord* out) {
-    for (;;) {
-        if (peek(r) < 0) return false;
-        out->line = r->line;
-        out->offset = position(r);
-        r->record.n = 0;
-        text_add(&r->record, "", 0);
-        while (peek(r) >= 0) {
-            unsigned char* newline = memchr(r->buffer + r->at, '\n', r->filled - r->at);
-            take(r, newline ? (size_t)(newline - r->buffer) : r->filled);
-            if (newline) {
-                step(r);
-                break;
-            }
-        }
-        if (!blank(&r->record)) break;
-    }
-    drop_return(r, out);
-    return true;
-}
-
-// ---------------------------------------------------------------------------------------------------
-// .json: an array of records, cut by counting brackets outside strings; what is inside a record is cJSON's business
-
-static void next_value(RecordReader* r, int64_t first_line) {
-    int depth = 0;
-    bool string = false, escaped = false;
-    for (;;) {
-        if (peek(r) < 0)
-            fatal("%s:%lld: the file ends inside row %lld", r->path, (long long)first_line, (long long)r->next_row);
-        size_t i = r->at;
-        for (; i < r->filled; i++) {
-            unsigned char c = r->buffer[i];
-            if (string) {
-                if (escaped) escaped = false;
-                else if (c == '\\') escaped = true;
-                else if (c == '"') string = false;
-            } else if (c == '"') string = true;
-            else if (c == '{' || c == '[') depth++;
-            else if (depth == 0 && (c == ',' || c == ']')) {
-                take(r, i);
-                return;
-            } else if (c == '}' || c == ']') {
-                if (--depth < 0)
-                    fatal("%s:%lld: row %lld has an unmatched closing brace", r->path, (long long)r->line,
-                          (long long)r->next_row);
-            }
-            r->line += c == '\n';
-        }
-        take(r, i);
-    }
-}
-
-static bool next_element(RecordReader* r, DataRecord* out) {
-    if (r->ended) return false;
-    skip_space(r);
-    if (!r->begun) {
-        if (peek(r) < 0) return false;
-        if (peek(r) != '[')
-            fatal("%s:%lld: a .json file is an array of records; this one begins with '%c'", r->path,
-                  (long long)r->line, isprint(peek(r)) ? peek(r) : '?');
-        step(r);
-        r->begun = true;
-        skip_space(r);
-        if (peek(r) == ']') {
-            step(r);
-            r->ended = true;
-        }
-    }
-    if (!r->ended) {
-        out->line = r->line;
-        out->offset = position(r);
-        r->record.n = 0;
-        text_add(&r->record, "", 0);
-        next_value(r, out->line);
-        while (r->record.n && is_space((unsigned char)r->record.s[r->record.n - 1])) r->record.s[--r->record.n] = 0;
-        r->ended = peek(r) == ']';
-        step(r);  // the comma or the bracket
-        if (!r->ended) return true;
-    }
-    bool found = r->record.n > 0;
-    skip_space(r);
-    if (peek(r) >= 0) fatal("%s:%lld: there is text after the end of the array", r->path, (long long)r->line);
-    return found;
-}
-
-// ---------------------------------------------------------------------------------------------------
-// .csv: RFC 4180; a quoted field may hold line ends, a quote inside it is doubled
-
-static bool next_csv(RecordReader* r, DataRecord* out) {
-    for (;;) {
-        if (peek(r) < 0) return false;
-        out->line = r->line;
-        out->offset = position(r);
-        out->broken = NULL;
-        r->record.n = 0;
-        text_add(&r->record, "", 0);
-        enum { START, PLAIN, QUOTED, CLOSED } state = START;
-        bool done = false;
-        while (!done && peek(r) >= 0) {
-            size_t i = r->at;
-            for (; i < r->filled; i++) {
-                unsigned char c = r->buffer[i];
-                if (state == QUOTED) {
-                    if (c == '"') state = CLOSED;
-                } else if (c == '\n') {
-                    done = true;
-                    break;
-                } else if (c == ',') state = START;
-                else if (c == '"' && state == START) state = QUOTED;
-                else if (c == '"' && state == CLOSED) state = QUOTED;
-                else if (c == '\r') continue;
-                else {
-                    if (state == CLOSED) out->broken = "has text after a closing quote";
-                    state = state == CLOSED ? CLOSED : PLAIN;
-                }
-                r->line += c == '\n';
-            }
-            take(r, i);
-            if (done) step(r);
-        }
-        if (state == QUOTED)
-            fatal("%s:%lld: the file ends inside a quoted field of row %lld", r->path, (long long)out->line,
-                  (long long)r->next_row);
-        if (!blank(&r->record)) break;
-    }
-    drop_return(r, out);
-    return true;
-}
-
-// The next field of a csv record from *at; false behind the last.
-static bool csv_field(const char* bytes, size_t length, size_t* at, Text* out) {
-    if (*at > length) return false;
-    out->n = 0;
-    text_add(out, "", 0);
-    size_t i = *at;
-    if (i < length && bytes[i] == '"') {
-        for (i++; i < length; i++) {
-            if (bytes[i] == '"' && !(i + 1 < length && bytes[i + 1] == '"')) break;
-            if (bytes[i] == '"') i++;
-            text_add(out, bytes + i, 1);
-        }
-        while (i < length && bytes[i] != ',') i++;
-    } else {
-        size_t from = i;
-        while (i < length && bytes[i] != ',') i++;
-        text_add(out, bytes + from, i - from);
-    }
-    *at = i + 1;
-    return true;
-}
-
-// ---------------------------------------------------------------------------------------------------
-// a file
-
-typedef bool (*NextRecord)(RecordReader* r, DataRecord* out);
-static const struct {
-    const char* ending;
-    NextRecord next;
-} formats[] = {
-    [FORMAT_JSONL] = {".jsonl", next_line},
-    [FORMAT_JSON] = {".json", next_element},
-    [FORMAT_CSV] = {".csv", next_csv},
-};
-
-static DataFormat format_of(const char* path) {
-    size_t n = strlen(path);
-    if (n > 3 && !strcmp(path + n - 3, ".gz")) n -= 3;
-    for (int f = 0; f < 3; f++) {
-        size_t m = strlen(formats[f].ending);
-        if (n > m && !memcmp(path + n - m, formats[f].ending, m)) return (DataFormat)f;
-    }
-    fatal("%s: a data file ends in .jsonl, .json or .csv, each also with .gz after it", path);
-}
-
-RecordReader* records_open(const char* path) {
-    RecordReader* r = calloc(1, sizeof *r);
-    struct stat info;
-    if (!r || !(r->buffer = malloc(BUFFER_BYTES))) fatal("%s: out of memory", path);
-    if (snprintf(r->path, sizeof r->path, "%s", path) >= (int)sizeof r->path)
-        fatal("%.80s…: the path is too long", path);
-    r->format = format_of(path);
-    if (stat(path, &info)) fatal("%s: cannot be read: %s", path, strerror(errno));
-    if (S_ISDIR(info.st_mode)) fatal("%s: is a directory; expected a data file", path);
-    if (!S_ISREG(info.st_mode)) fatal("%s: not a regular file; data is read more than once", path);
-    r->size = info.st_size;
-    r->file = gzopen(path, "rb");
-    if (!r->file) fatal("%s: cannot be read: %s", path, errno ? strerror(errno) : "out of memory");
-    gzbuffer(r->file, BUFFER_BYTES);
-    r->sha = EVP_MD_CTX_new();
-    if (!r->sha || !EVP_DigestInit_ex(r->sha, EVP_sha256(), NULL)) program_error("SHA-256 failed");
-    r->line = 1;
-    if (peek(r) == 0xEF && r->filled >= 3 && r->buffer[1] == 0xBB && r->buffer[2] == 0xBF)
-        r->at = 3;  // a byte order mark is no text
-    if (r->format == FORMAT_JSON) {
-        skip_space(r);
-        // records one a line under the name .json are common enough; a file that begins with an object can be nothing
-        // else
-        if (peek(r) == '{') r->format = FORMAT_JSONL;
-    }
-    if (r->format == FORMAT_CSV) {
-        DataRecord header = {0};
-        if (!next_csv(r, &header)) fatal("%s: is empty; expected a header line", path);
-        if (header.broken) fatal("%s:%lld: header: %s", path, (long long)header.line, header.broken);
-        text_add(&r->header, r->record.s, r->record.n);
-        text_add(&r->header, header.crlf ? "\r\n" : "\n", 1 + (size_t)header.crlf);
-    }
-    return r;
-}
-
-bool records_next(RecordReader* r, DataRecord* record) {
-    *record = (DataRecord){0};
-    if (*r->digest) return false;  // the end was seen
-    r->record.n = 0;
-    if (!formats[r->format].next(r, record)) {
-        unsigned char digest[32];
-        unsigned length = sizeof digest;
-        if (!EVP_DigestFinal_ex(r->sha, digest, &length)) program_error("SHA-256 failed");
-        for (int i = 0; i < 32; i++) snprintf(r->digest + 2 * i, 3, "%02x", digest[i]);
-        return false;
-    }
-    record->row = r->next_row++;
-    record->bytes = r->record.s;
-    record->length = r->record.n;
-    return true;
-}
-
-DataFormat records_format(const RecordReader* r) { return r->format; }
-const char* records_header(const RecordReader* r, size_t* length) {
-    *length = r->header.n;
-    return r->header.s ? r->header.s : "";
-}
-void records_progress(const RecordReader* r, int64_t* done, int64_t* total) {
-    *done = (int64_t)gzoffset(r->file);
-    *total = r->size;
-}
-void records_digest(const RecordReader* r, char hex[65]) { memcpy(hex, r->digest, 65); }
-void records_close(RecordReader* r) {
-    if (!r) return;
-    gzclose(r->file);
-    EVP_MD_CTX_free(r->sha);
-    text_free(&r->record);
-    text_free(&r->header);
-    free(r->buffer);
-    free(r);
-}
-
-// digests[n][64], without zeros between them
-static void join_digests(const char* digests, int n, char hex[65]) {
-    if (n == 1) {
-        memcpy(hex, digests, 64);
-        hex[64] = 0;
-    } else sha256_hex(digests, (size_t)n * 64, hex);
-}
-
-void dataset_digest(const StringList* files, char hex[65]) {
-    char* digests = malloc((size_t)files->n * 64 + 1);
-    if (!digests) fatal("out of memory");
-    for (int f = 0; f < files->n; f++) {
-        RecordReader* r = records_open(files->items[f]);
-        while (fill(r)) {}
-        DataRecord none;
-        r->ended = r->begun = true;
-        while (records_next(r, &none)) {}
-        memcpy(digests + 64 * f, r->digest, 64);
-        records_close(r);
-    }
-    join_digests(digests, files->n, hex);
-    free(digests);
-}
-
-int64_t dataset_rows(const char* path) {
-    DataRecord record;
-    int64_t n = 0;
-    RecordReader* r = records_open(path);
-    while (records_next(r, &record)) n++;
-    records_close(r);
-    return n;
-}
-
-// ---------------------------------------------------------------------------------------------------
 // rows of several files
 
 struct RowReader {
@@ -423,7 +65,9 @@ struct RowReader {
     int64_t rows_before;  // of the files before this one
     int64_t disk_before, disk_total;
     Text prompt, response, field;
-    char* digests;  // [files][64]
+    Conversation conversation;
+    RowReport seen;  // notes, unread, layouts
+    char* digests;   // [files][64]
 };
 
 RowReader* rows_open(const StringList* files, const RowOptions* options) {
@@ -434,7 +78,7 @@ RowReader* rows_open(const StringList* files, const RowOptions* options) {
     r->options = *options;
     for (int f = 0; f < files->n; f++) {  // a missing file is found before an hour of reading the others
         struct stat info;
-        format_of(files->items[f]);
+        records_check_name(files->items[f]);
         if (stat(files->items[f], &info)) fatal("%s: cannot be read: %s", files->items[f], strerror(errno));
         r->disk_total += info.st_size;
     }
@@ -475,18 +119,119 @@ static cJSON* parse_csv(RowReader* r, const DataRecord* record, char* why, size_
     cJSON* object = cJSON_CreateObject();
     Text name = {0};
     int names = 0, values = 0;
-    while (csv_field(header, header_length, &h, &name)) {
+    while (csv_field(r->records, header, header_length, &h, &name)) {
         names++;
-        if (csv_field(record->bytes, record->length, &f, &r->field)) {
+        if (csv_field(r->records, record->bytes, record->length, &f, &r->field)) {
+            char* s = name.s;
+            while (name.n && is_space((unsigned char)s[name.n - 1])) s[--name.n] = 0;
+            while (is_space((unsigned char)*s)) s++;
             values++;
-            cJSON_AddStringToObject(object, name.s, r->field.s);
+            cJSON_AddStringToObject(object, s, r->field.s);
         }
     }
-    while (csv_field(record->bytes, record->length, &f, &r->field)) values++;
+    while (csv_field(r->records, record->bytes, record->length, &f, &r->field)) values++;
     text_free(&name);
-    if (values != names) snprintf(why, size, "has %d fields but the header names %d", values, names);
+    if (values != names)
+        snprintf(why, size, "has %d field%s but the header names %d%s", values, values == 1 ? "" : "s", names,
+                 values > names ? "; a text with the delimiter in it needs quotes" : "");
     return object;
 }
+
+// ---------------------------------------------------------------------------------------------------
+// JSON as people have it
+
+// Four hexadecimal digits; −1: none.
+static int hex4(const char* s, const char* end) {
+    int value = 0;
+    if (end - s < 4) return -1;
+    for (int i = 0; i < 4; i++) {
+        char c = s[i];
+        int digit = c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
+        if (digit < 0) return -1;
+        value = value << 4 | digit;
+    }
+    return value;
+}
+
+// Outside strings NaN becomes null and Infinity a number too large for any; inside them half a surrogate pair becomes
+// U+FFFD. False where there was nothing of the kind.
+static bool make_strict(const char* s, size_t n, Text* out) {
+    const char *end = s + n, *from = s;
+    bool string = false, changed = false;
+    for (; s < end; s++) {
+        const char* put = NULL;
+        size_t width = 0;
+        if (string && *s == '\\') {
+            int c = s + 1 < end && s[1] == 'u' ? hex4(s + 2, end) : -1;
+            bool high = c >= 0xD800 && c < 0xDC00, low = c >= 0xDC00 && c < 0xE000;
+            int next = high && s + 7 < end && s[6] == '\\' && s[7] == 'u' ? hex4(s + 8, end) : -1;
+            if (high && next >= 0xDC00 && next < 0xE000) s += 11;
+            else if (high || low) put = "\\ufffd", width = 6;
+            else s++;
+        } else if (*s == '"') string = !string;
+        else if (!string && end - s >= 3 && !memcmp(s, "NaN", 3)) put = "null", width = 3;
+        else if (!string && end - s >= 8 && !memcmp(s, "Infinity", 8)) put = "1e999", width = 8;
+        if (!put) continue;
+        text_add(out, from, (size_t)(s - from));
+        text_add(out, put, strlen(put));
+        changed = true;
+        from = s + width;
+        s = from - 1;
+    }
+    if (from < end) text_add(out, from, (size_t)(end - from));
+    return changed;
+}
+
+// Puts the digits of every number beside it. Numbers of the text and of the tree come in the same order.
+static const char* add_digits(cJSON* value, const char* s, const char* end) {
+    for (; value; value = value->next) {
+        if (cJSON_IsNumber(value)) {
+            for (bool string = false; s < end && (string || !strchr("-0123456789", *s)); s++) {
+                if (string && *s == '\\') s++;
+                else if (*s == '"') string = !string;
+            }
+            const char* from = s;
+            while (s < end && strchr("+-.0123456789eE", *s)) s++;
+            if (!isfinite(value->valuedouble)) continue;
+            value->valuestring = cJSON_malloc((size_t)(s - from) + 1);
+            if (!value->valuestring) fatal("out of memory for a number's digits");
+            memcpy(value->valuestring, from, (size_t)(s - from));
+            value->valuestring[s - from] = 0;
+        } else if (value->child) s = add_digits(value->child, s, end);
+    }
+    return s;
+}
+static bool holds_number(const cJSON* value) {
+    for (; value; value = value->next)
+        if (cJSON_IsNumber(value) || (value->child && holds_number(value->child))) return true;
+    return false;
+}
+
+cJSON* json_parse(const char* bytes, size_t n, char* why, size_t size) {
+    const char *end = NULL, *s = bytes;
+    Text strict = {0};
+    cJSON* value = cJSON_ParseWithLengthOpts(bytes, n, &end, 0);
+    size_t bad = end ? (size_t)(end - bytes) : 0;
+    if (!value && make_strict(bytes, n, &strict)) {
+        s = strict.s;
+        n = strict.n;
+        value = cJSON_ParseWithLengthOpts(s, n, &end, 0);
+    }
+    if (!value) snprintf(why, size, "is not JSON at byte %zu of the row", bad);
+    else {
+        while (end < s + n && is_space((unsigned char)*end)) end++;
+        if (end != s + n) snprintf(why, size, "has text after the record at byte %zu", (size_t)(end - s));
+        else if (holds_number(value)) add_digits(value, s, s + n);
+    }
+    text_free(&strict);
+    if (*why) {
+        cJSON_Delete(value);
+        value = NULL;
+    }
+    return value;
+}
+
+// ---------------------------------------------------------------------------------------------------
 
 static cJSON* parse_record(RowReader* r, const DataRecord* record, char* why, size_t size) {
     *why = 0;
@@ -495,16 +240,18 @@ static cJSON* parse_record(RowReader* r, const DataRecord* record, char* why, si
     else if (record->broken) snprintf(why, size, "%s", record->broken);
     if (*why) return NULL;
     if (records_format(r->records) == FORMAT_CSV) return parse_csv(r, record, why, size);
-    const char* end = NULL;
-    cJSON* value = cJSON_ParseWithLengthOpts(record->bytes, record->length, &end, 0);
-    if (!value) snprintf(why, size, "is not JSON at byte %zu of the row", end ? (size_t)(end - record->bytes) : 0);
-    else {
-        while (end < record->bytes + record->length && is_space((unsigned char)*end)) end++;
-        if (end != record->bytes + record->length)
-            snprintf(why, size, "has text after the record at byte %zu", (size_t)(end - record->bytes));
-        else if (!cJSON_IsObject(value)) snprintf(why, size, "is not an object with named fields");
-    }
+    cJSON* value = json_parse(record->bytes, record->length, why, size);
+    if (value && !cJSON_IsObject(value)) snprintf(why, size, "is not an object with named fields");
     return value;
+}
+
+static void begin_file(RowReader* r) {
+    const char* path = r->files->items[r->file];
+    RowReport* seen = &r->seen;
+    r->records = records_open(path);
+    const char* note = records_note(r->records);
+    if (*note && seen->n_notes < ROW_REPORT_NAMED)
+        snprintf(seen->notes[seen->n_notes++], sizeof seen->notes[0], "%.250s: %s", path, note);
 }
 
 bool rows_next(RowReader* r, DataRow* row) {
@@ -512,13 +259,16 @@ bool rows_next(RowReader* r, DataRow* row) {
     for (;;) {
         if (!r->records) {
             if (r->file >= r->files->n) return false;
-            r->records = records_open(r->files->items[r->file]);
+            begin_file(r);
         }
         if (records_next(r->records, &record)) break;
-        records_digest(r->records, (char[65]){0});
-        memcpy(r->digests + 64 * r->file, r->records->digest, 64);
-        r->rows_before += r->records->next_row;
-        r->disk_before += r->records->size;
+        char digest[65];
+        int64_t size, all;
+        records_digest(r->records, digest);
+        memcpy(r->digests + 64 * r->file, digest, 64);
+        r->rows_before += records_count(r->records);
+        records_progress(r->records, &size, &all);
+        r->disk_before += all;
         records_close(r->records);
         r->records = NULL;
         r->file++;
@@ -528,19 +278,41 @@ bool rows_next(RowReader* r, DataRow* row) {
                      .id = r->rows_before + record.row,
                      .line = record.line,
                      .offset = record.offset,
-                     .length = record.length};
+                     .length = record.length,
+                     .conversation = &r->conversation};
+    Conversation* c = &r->conversation;
+    conversation_free(c);
     r->prompt.n = r->response.n = 0;
     text_add(&r->prompt, "", 0);
     text_add(&r->response, "", 0);
     cJSON* fields = parse_record(r, &record, row->why, sizeof row->why);
-    if (*row->why) row->state = ROW_MALFORMED;
-    else row_extract(fields, &r->options, row, &r->prompt, &r->response);
-    cJSON_Delete(fields);
+    if (*row->why) {
+        row->state = ROW_MALFORMED;
+        cJSON_Delete(fields);
+    } else {
+        conversation_read(c, fields, &r->options, row);
+        if (row->state != ROW_MALFORMED && (!r->options.conversations || c->as_it_is))
+            conversation_plain(c, &r->options, row, &r->prompt, &r->response);
+    }
+    if (row->state == ROW_OK) {
+        conversation_unread(c, &r->options, &r->seen);
+        row_report_tally(r->seen.layouts, &r->seen.n_layouts, row->layout, 1);
+    }
     row->prompt = r->prompt.s;
     row->prompt_length = r->prompt.n;
     row->response = r->response.s;
     row->response_length = r->response.n;
     return true;
+}
+
+void rows_report(const RowReader* r, RowReport* report) {
+    const RowReport* seen = &r->seen;
+    for (int i = 0; i < seen->n_notes && report->n_notes < ROW_REPORT_NAMED; i++)
+        memcpy(report->notes[report->n_notes++], seen->notes[i], sizeof seen->notes[0]);
+    for (int i = 0; i < seen->n_unread; i++)
+        row_report_tally(report->unread, &report->n_unread, seen->unread[i].name, seen->unread[i].rows);
+    for (int i = 0; i < seen->n_layouts; i++)
+        row_report_tally(report->layouts, &report->n_layouts, seen->layouts[i].name, seen->layouts[i].rows);
 }
 
 void rows_progress(const RowReader* r, int64_t* done, int64_t* total) {
@@ -553,6 +325,7 @@ void rows_digest(const RowReader* r, char hex[65]) { join_digests(r->digests, r-
 void rows_close(RowReader* r) {
     if (!r) return;
     records_close(r->records);
+    conversation_free(&r->conversation);
     text_free(&r->prompt);
     text_free(&r->response);
     text_free(&r->field);
@@ -583,7 +356,22 @@ int64_t row_report_bad(const RowReport* report) {
     return bad;
 }
 
-void row_report_print(const RowReport* report, FILE* out) {
+void row_report_tally(RowTally* tallies, int* n, const char* name, int64_t rows) {
+    int i = 0;
+    char clean[sizeof tallies->name];
+    snprintf(clean, sizeof clean, "%.*s", (int)sizeof clean - 1, name);
+    while (i < *n && strcmp(tallies[i].name, clean)) i++;
+    if (i == ROW_REPORT_TALLIES - 1 && i == *n) snprintf(clean, sizeof clean, "others");
+    if (i == ROW_REPORT_TALLIES) i--;
+    if (i == *n) {
+        memcpy(tallies[i].name, clean, sizeof clean);
+        tallies[i].rows = 0;
+        ++*n;
+    }
+    tallies[i].rows += rows;
+}
+
+static void print_bad(const RowReport* report, bool quiet, FILE* out) {
     int64_t bad = row_report_bad(report);
     if (!bad) return;
     fprintf(out, "%lld of %lld rows are left out:", (long long)bad, (long long)(bad + report->count[ROW_OK]));
@@ -594,8 +382,19 @@ void row_report_print(const RowReport* report, FILE* out) {
             comma = ",";
         }
     fputc('\n', out);
+    if (quiet) return;
     for (int i = 0; i < report->n_named; i++) fprintf(out, "  %s\n", report->named[i]);
     if (bad > report->n_named)
         fprintf(out, "  and %lld more (train_seal check --left-out FILE lists all)\n",
                 (long long)(bad - report->n_named));
+}
+
+void row_report_print(const RowReport* report, bool quiet, FILE* out) {
+    for (int i = 0; i < report->n_notes && !quiet; i++) fprintf(out, "%s\n", report->notes[i]);
+    print_bad(report, quiet, out);
+    if (quiet || !report->n_unread) return;
+    fprintf(out, "text in fields that are not used:");
+    for (int i = 0; i < report->n_unread; i++)
+        fprintf(out, "%s %s (%lld rows)", i ? "," : "", report->unread[i].name, (long long)report->unread[i].rows);
+    fputc('\n', out);
 }

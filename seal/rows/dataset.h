@@ -1,8 +1,8 @@
 /*
-Data files to rows. A file (.jsonl, .json array, .csv, each also .gz) is read as a stream, one record in memory at a
-time; a record becomes a prompt and a response by the table of field layouts in layouts.c. A row keeps its number in the
-file whatever happens to it: bad rows are counted and named, never dropped from the numbering, because a selector's
-score belongs to a row.
+Data files to rows. A file (.jsonl, .json, .csv, .tsv, each also .gz or .zst, in UTF-8 or UTF-16) is read as a stream,
+one record in memory at a time; a record becomes a conversation (messages.h) by the table of field layouts in layouts.c,
+and that a prompt and a response. A row keeps its number in the file whatever happens to it: bad rows are counted and
+named, never dropped from the numbering, because a selector's score belongs to a row.
 */
 #ifndef SEAL_DATASET_H
 #define SEAL_DATASET_H
@@ -15,6 +15,8 @@ score belongs to a row.
 #include "base/options.h"
 // defines: AtomicFile
 #include "base/file.h"
+// defines: Conversation
+#include "rows/messages.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -36,12 +38,13 @@ void text_free(Text* t);
 // ---------------------------------------------------------------------------------------------------
 // records: the bytes of a file cut at its records, unparsed
 
+// FORMAT_JSON: records may span lines. FORMAT_CSV: fields separated by a comma, a semicolon, a tab or a bar.
 typedef enum { FORMAT_JSONL, FORMAT_JSON, FORMAT_CSV } DataFormat;
 
 typedef struct {
     int64_t row;        // 0-based number of the record in its file; blank lines are no records, csv's header is none
     int64_t line;       // 1-based line where it begins
-    uint64_t offset;    // of its first byte in the (uncompressed) file
+    uint64_t offset;    // of its first byte in the file, uncompressed and as UTF-8
     const char* bytes;  // length bytes and a zero, without the line end; valid until the next record
     size_t length;
     bool crlf;           // the line ended in \r\n
@@ -55,9 +58,12 @@ bool records_next(RecordReader* r,
 DataFormat records_format(const RecordReader* r);
 // csv: the header's bytes with its line end; otherwise empty.
 const char* records_header(const RecordReader* r, size_t* length);
-// Bytes read from disk so far and in all, for a progress line (compressed bytes for .gz).
+// Where the file is not what its name says, what it was taken for ("an array under the name .jsonl"); otherwise empty.
+const char* records_note(const RecordReader* r);
+// Bytes read from disk so far and in all, for a progress line (compressed bytes of a .gz).
 void records_progress(const RecordReader* r, int64_t* done, int64_t* total);
-// SHA-256 of the uncompressed bytes, once the last record was read: a .gz and its content have the same digest.
+// SHA-256 of the uncompressed bytes, UTF-16 as UTF-8, once the last record was read: a .gz and its content have the
+// same digest.
 void records_digest(const RecordReader* r, char hex[65]);
 void records_close(RecordReader* r);
 
@@ -79,6 +85,8 @@ typedef struct {
     bool prompts_only;  // a response need not be there (test prompts)
     bool turns;  // the prompt as its turns, for a chat template: of each "user", "assistant" or "system", a zero, the
                  // text, a zero
+    bool conversations;  // no texts are made of conversations: prompt and response are empty but for rows that stand as
+                         // they are (row->conversation->as_it_is)
 } RowOptions;
 #define TEMPLATE_DEFAULT "Human: {prompt}\nAssistant: "
 
@@ -95,36 +103,51 @@ typedef struct {
     size_t prompt_length;
     const char* response;
     size_t response_length;
+    Conversation* conversation;  // the reader's, valid until the next row; may be moved out (messages.h). Empty where
+                                 // the record was no object
 } DataRow;
 
-// The record of a json file (or the csv fields as an object) to the row's texts. `fields` is a cJSON object; texts go
-// to `prompt` and `response`.
-struct cJSON;
-void row_extract(const struct cJSON* fields, const RowOptions* options, DataRow* row, Text* prompt, Text* response);
 void row_options_check(const RowOptions* options);  // fatal where a template is wrong
-void layouts_print(FILE* out);                      // the table, for --help and README
+
+// ---------------------------------------------------------------------------------------------------
+// what became of the rows
+
+#define ROW_REPORT_NAMED 10
+#define ROW_REPORT_TALLIES 16
+typedef struct {
+    char name[72];
+    int64_t rows;
+} RowTally;
+typedef struct {
+    int64_t count[ROW_STATES];
+    int n_named;
+    char named[ROW_REPORT_NAMED][512];  // the first bad rows: file:line, row, why
+    int n_notes;
+    char notes[ROW_REPORT_NAMED][512];  // files that are not what their names say: file: what it was taken for
+    int n_unread, n_layouts;
+    RowTally unread[ROW_REPORT_TALLIES];   // fields with text that nothing reads, and in how many usable rows
+    RowTally layouts[ROW_REPORT_TALLIES];  // layouts of the usable rows
+} RowReport;
+// Adds to a name's count. Names beyond the table's room share the last place, named "others".
+void row_report_tally(RowTally* tallies, int* n, const char* name, int64_t rows);
+void row_report_add(RowReport* report, const DataRow* row, const char* path,
+                    AtomicFile* all);  // all: gets a line a bad row; NULL: only the first are named
+int64_t row_report_bad(const RowReport* report);
+// Notes of files; "3 of 100 rows are left out: 2 malformed, 1 empty response", then the first ten by name; fields that
+// nothing reads. Nothing where there is nothing to say. `quiet`: one line where rows are left out, and no more.
+void row_report_print(const RowReport* report, bool quiet, FILE* out);
+
+// ---------------------------------------------------------------------------------------------------
+// rows of several files
 
 typedef struct RowReader RowReader;
 RowReader* rows_open(const StringList* files, const RowOptions* options);
 bool rows_next(RowReader* r, DataRow* row);
 void rows_progress(const RowReader* r, int64_t* done, int64_t* total);
 void rows_digest(const RowReader* r, char hex[65]);  // after the last row; equals dataset_digest
+// What the reader saw besides the rows: notes, fields that nothing reads, layouts. Adds them to the report.
+void rows_report(const RowReader* r, RowReport* report);
 void rows_close(RowReader* r);
-
-// ---------------------------------------------------------------------------------------------------
-// what became of the rows
-
-#define ROW_REPORT_NAMED 10
-typedef struct {
-    int64_t count[ROW_STATES];
-    int n_named;
-    char named[ROW_REPORT_NAMED][512];  // the first bad rows: file:line, row, why
-} RowReport;
-void row_report_add(RowReport* report, const DataRow* row, const char* path,
-                    AtomicFile* all);  // all: gets a line a bad row; NULL: only the first are named
-int64_t row_report_bad(const RowReport* report);
-// "3 of 100 rows are left out: 2 malformed, 1 empty response", then the first ten by name. Nothing where no row is bad.
-void row_report_print(const RowReport* report, FILE* out);
 
 #ifdef __cplusplus
 }

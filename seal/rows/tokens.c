@@ -218,6 +218,7 @@ static void read_rows(Builder* b, TokenSet* set, const StringList* files, const 
     }
     progress_end(&progress);
     rows_digest(r, set->digest);
+    rows_report(r, &set->report);
     rows_close(r);
     free(c.jobs);
     text_free(&c.text);
@@ -235,7 +236,7 @@ static const StDtype part_types[N_PARTS] = {ST_I64, ST_I64, ST_I64, ST_I32, ST_I
 static void cache_key(char key[65], const char* digest, const TextEncoder* e, const TokenOptions* o) {
     Text t = {0};
     char numbers[160];
-    const char* const parts[] = {"seal tokens 1",
+    const char* const parts[] = {"seal tokens 2",
                                  digest,
                                  e->digest,
                                  e->eos_text,
@@ -250,6 +251,11 @@ static void cache_key(char key[65], const char* digest, const TextEncoder* e, co
     text_free(&t);
 }
 
+static void tallies_write(cJSON* json, const char* name, const RowTally* tallies, int n) {
+    cJSON* object = cJSON_AddObjectToObject(json, name);
+    for (int i = 0; i < n; i++) cJSON_AddNumberToObject(object, tallies[i].name, (double)tallies[i].rows);
+}
+
 static char* report_json(const TokenSet* set, const Builder* b) {
     cJSON *json = cJSON_CreateObject(), *counts = cJSON_AddArrayToObject(json, "counts"),
           *named = cJSON_AddArrayToObject(json, "named");
@@ -257,6 +263,10 @@ static char* report_json(const TokenSet* set, const Builder* b) {
     cJSON_AddNumberToObject(json, "cut", (double)b->n_cut);
     for (int s = 0; s < ROW_STATES; s++) cJSON_AddItemToArray(counts, cJSON_CreateNumber((double)set->report.count[s]));
     for (int i = 0; i < set->report.n_named; i++) cJSON_AddItemToArray(named, cJSON_CreateString(set->report.named[i]));
+    cJSON* notes = cJSON_AddArrayToObject(json, "notes");
+    for (int i = 0; i < set->report.n_notes; i++) cJSON_AddItemToArray(notes, cJSON_CreateString(set->report.notes[i]));
+    tallies_write(json, "unread", set->report.unread, set->report.n_unread);
+    tallies_write(json, "layouts", set->report.layouts, set->report.n_layouts);
     char* text = need(cJSON_PrintUnformatted(json));
     cJSON_Delete(json);
     return text;
@@ -266,6 +276,11 @@ static char* report_json(const TokenSet* set, const Builder* b) {
 static int64_t count_of(const cJSON* item) {
     double x = cJSON_GetNumberValue(item);
     return x >= 0.0 && x <= 9e15 ? (int64_t)x : 0;
+}
+
+static void tallies_read(const cJSON* json, const char* name, RowTally* tallies, int* n) {
+    const cJSON *object = cJSON_GetObjectItem(json, name), *item;
+    cJSON_ArrayForEach(item, object) if (item->string) row_report_tally(tallies, n, item->string, count_of(item));
 }
 
 static void report_read(TokenSet* set, const char* text) {
@@ -278,6 +293,11 @@ static void report_read(TokenSet* set, const char* text) {
     cJSON_ArrayForEach(
         item, cJSON_GetObjectItem(json, "named")) if (set->report.n_named < ROW_REPORT_NAMED && cJSON_IsString(item))
         snprintf(set->report.named[set->report.n_named++], sizeof set->report.named[0], "%s", item->valuestring);
+    cJSON_ArrayForEach(
+        item, cJSON_GetObjectItem(json, "notes")) if (set->report.n_notes < ROW_REPORT_NAMED && cJSON_IsString(item))
+        snprintf(set->report.notes[set->report.n_notes++], sizeof set->report.notes[0], "%s", item->valuestring);
+    tallies_read(json, "unread", set->report.unread, &set->report.n_unread);
+    tallies_read(json, "layouts", set->report.layouts, &set->report.n_layouts);
     cJSON_Delete(json);
 }
 
@@ -444,7 +464,7 @@ static void tokenise(TokenSet* set, const StringList* files, const TextEncoder* 
     read_rows(&b, set, files, e, o);
     if (o->cache && strcmp(before, set->digest)) fatal("%s: changed while it was read", files->items[0]);
     if (b.n == 0) {
-        if (!o->quiet) row_report_print(&set->report, stderr);
+        if (!o->quiet) row_report_print(&set->report, false, stderr);
         fatal("%s: none of %lld rows is usable%s%s", files->items[0], (long long)b.n_rows,
               set->report.n_named ? "; the first: " : "", set->report.named[0]);
     }
@@ -480,7 +500,7 @@ void tokens_load(TokenSet* set, const StringList* files, const TextEncoder* e, c
         set->cached = cache_open(set, o->cache, key, o->max_length, vocabulary(e, o), o->quiet);
     }
     if (!set->cached) tokenise(set, files, e, o, key);
-    if (!o->quiet) row_report_print(&set->report, stderr);
+    row_report_print(&set->report, o->quiet, stderr);
 }
 
 void tokens_free(TokenSet* set) {
