@@ -178,7 +178,7 @@ static void mark_read(Conversation* c, const char* name) {
 }
 
 // A text, a number or null as a message; turns as many. False with row->why.
-static bool add_message(Conversation* c, Role role, const cJSON* value, const char* name, DataRow* row) {
+static bool add_message(Conversation* c, MessageRole role, const cJSON* value, const char* name, DataRow* row) {
     if (holds_turns(value)) return turns_read(c, value, name, row);
     const char* text = value_text(value);
     if (!text && !cJSON_IsNull(value))
@@ -333,10 +333,10 @@ static bool extract_turns(const Layout* l, const cJSON* fields, const RowOptions
 // "\n\nHuman: …\n\nAssistant: …" as in Anthropic's HH; a turn's one leading space belongs to the marker.
 static const struct {
     const char* mark;
-    Role role;
+    MessageRole role;
 } marks[] = {{"\n\nHuman:", ROLE_USER}, {"\n\nAssistant:", ROLE_ASSISTANT}};
 
-static const char* next_mark(const char* s, Role* role, size_t* width) {
+static const char* next_mark(const char* s, MessageRole* role, size_t* width) {
     const char* first = NULL;
     for (int m = 0; m < 2; m++) {
         const char* at = strstr(s, marks[m].mark);
@@ -354,7 +354,7 @@ static bool is_dialogue(const char* s) { return !strncmp(s, marks[0].mark, 8); }
 static bool extract_dialogue(const Layout* l, const cJSON* fields, const RowOptions* options, DataRow* row,
                              Conversation* c) {
     Text whole = {0};
-    Role role = ROLE_USER, next = ROLE_USER;
+    MessageRole role = ROLE_USER, next = ROLE_USER;
     size_t width = 0, next_width = 0;
     const char* name = options->response_field ? options->response_field : l->response;
     mark_read(c, name);
@@ -475,7 +475,7 @@ void conversation_read(Conversation* c, cJSON* fields, const RowOptions* options
 
 // Consecutive messages of one speaker, joined with line ends, from *i on.
 static void join_messages(const Conversation* c, int* i, int end, Text* out) {
-    Role role = c->messages[*i].role;
+    MessageRole role = c->messages[*i].role;
     out->n = 0;
     text_add(out, "", 0);
     for (; *i < end && c->messages[*i].role == role; (*i)++) {

@@ -23,7 +23,7 @@ const char* conversation_keep(Conversation* c, const char* text, size_t length) 
     return copy;
 }
 
-Message* conversation_add(Conversation* c, Role role, const char* content, size_t length) {
+Message* conversation_add(Conversation* c, MessageRole role, const char* content, size_t length) {
     static const char* const names[] = {[ROLE_SYSTEM] = "system",
                                         [ROLE_USER] = "user",
                                         [ROLE_ASSISTANT] = "assistant",
@@ -52,7 +52,7 @@ void conversation_free(Conversation* c) {
 // Who speaks, under the names the formats use. `name`: what a template knows it by; NULL: as it is written.
 static const struct {
     const char* spelled;
-    Role role;
+    MessageRole role;
     const char* name;
 } speakers[] = {
     {"user", ROLE_USER, "user"},

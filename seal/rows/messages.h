@@ -16,12 +16,12 @@ extern "C" {
 struct cJSON;
 
 // ROLE_OTHER: a name that only a template may know; it gets the name as it is written.
-typedef enum { ROLE_SYSTEM, ROLE_USER, ROLE_ASSISTANT, ROLE_TOOL, ROLE_OTHER } Role;
+typedef enum { ROLE_SYSTEM, ROLE_USER, ROLE_ASSISTANT, ROLE_TOOL, ROLE_OTHER } MessageRole;
 
 // One turn. Turns of one speaker that follow each other are separate messages: a template decides what becomes of them,
 // the reference's text joins them with a line end.
 typedef struct {
-    Role role;
+    MessageRole role;
     const char* role_name;  // for a template: "system", "user", "assistant", "tool"; as written where that says more
                             // ("developer", "ipython", any ROLE_OTHER)
     const char* content;    // UTF-8 and a zero; "" where the record has null. Parts of text are joined
@@ -53,7 +53,7 @@ typedef struct {
 bool message_passes(const char* field);
 // Appends a message; the members that are not given are the caller's to change. content is not copied: it belongs to
 // the record or to `made` (conversation_keep).
-Message* conversation_add(Conversation* c, Role role, const char* content, size_t length);
+Message* conversation_add(Conversation* c, MessageRole role, const char* content, size_t length);
 const char* conversation_keep(Conversation* c, const char* text, size_t length);  // a copy that the conversation owns
 // Frees all it owns and leaves an empty one. A Conversation may be moved by copying the struct and emptying the source:
 // the pointers stay good.
