@@ -6,6 +6,8 @@ gradients is seal/trainer.cu; what the kernels do is seal_kernels/kernels.h.
 #include <string.h>
 // defines: check_command
 #include "commands/check.h"
+// defines: import_command
+#include "commands/import.h"
 // defines: Corpus
 #include "rows/corpus.h"
 #include "base/error.h"
@@ -40,16 +42,6 @@ gradients is seal/trainer.cu; what the kernels do is seal_kernels/kernels.h.
 // ---------------------------------------------------------------------------------------------------
 // init
 
-// Random weights do not take the place of trained ones.
-static void refuse_model(const char* directory) {
-    static const char* const names[] = {"model.safetensors", "model.safetensors.index.json"};
-    for (int i = 0; i < 2; i++) {
-        char path[4200];
-        snprintf(path, sizeof path, "%s/%s", directory, names[i]);
-        if (file_exists(path)) fatal("%s: a model exists there already; remove it, or choose another --out", path);
-    }
-}
-
 static int init_command(const TrainOptions* o) {
     ModelConfig config;
     if (!model_config_defaults(&config, o->family))
@@ -77,7 +69,7 @@ static int init_command(const TrainOptions* o) {
     if (!config.V) fatal("init: --vocab or --tokenizer is required");
     model_config_complete(&config, "init");
     check_sizes(&config);
-    refuse_model(o->out);
+    model_refuse_existing(o->out);
     directory_probe(o->out);
     ModelLayout layout;
     model_layout(&layout, &config, NULL);
@@ -580,6 +572,7 @@ static int selector_command(const TrainOptions* o, int command) {
 static int run_command(const TrainOptions* o, int command) {
     switch ((TrainCommand)command) {
         case COMMAND_INIT: return init_command(o);
+        case COMMAND_IMPORT: return import_command(o);
         case COMMAND_PRETRAIN: return pretrain_command(o, command);
         case COMMAND_SFT: return sft_command(o, command);
         case COMMAND_SELECTOR: return selector_command(o, command);

@@ -120,6 +120,7 @@ static void add_file(ModelLayout* layout, const FamilyTensor* source, int layer,
     model_part_rows(layout, source->kind, source->part, &f->first, &f->rows);
     f->cols = t->file_cols;
     f->form = source->form;
+    f->source = source;
     layout->n_parameters += f->rows * f->cols;
 }
 

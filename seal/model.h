@@ -9,6 +9,8 @@ has the same layout, so a tensor's offset serves weights, gradients, master weig
 #define SEAL_MODEL_H
 
 #include <stdint.h>
+// defines: StDtype
+#include "base/safetensors.h"
 // defines: floatX, TensorRow
 #include "kernels.h"
 // defines: MemoryPlan
@@ -37,6 +39,7 @@ typedef struct {
     int64_t first;      // its first row there
     int64_t rows, cols;
     FileForm form;
+    const FamilyTensor* source;  // the family's row
 } FileTensor;
 
 typedef struct {
@@ -140,6 +143,18 @@ void parameters_save(const ParameterSet* set, const char* directory, const char*
 // there.
 void model_save_changed(const ModelLayout* layout, const char* from, const RowChange* change, const char* directory,
                         int64_t shard_bytes, bool quiet);
+// A model whose rows come from elsewhere: rows [row, row + n) of a file's tensor in our order, (n, f->cols). All
+// tensors get the dtype; config.json is a new one.
+typedef struct {
+    void (*read)(const void* context, const ModelLayout* layout, const FileTensor* f, int64_t row, int64_t n,
+                 float* rows);
+    const void* context;
+    StDtype dtype;
+} RowSource;
+void model_save_rows(const ModelLayout* layout, const RowSource* reader, const char* directory, int64_t shard_bytes,
+                     bool quiet);
+// A model that is there already ends the program: another one does not take its place.
+void model_refuse_existing(const char* directory);
 // Rows of ours to the file's order and back: `rows` holds the file tensor's rows (rows, cols) of our tensor, `file` the
 // same as the file has them.
 void file_tensor_order(const ModelLayout* layout, const FileTensor* f, const float* rows, float* file);

@@ -117,12 +117,16 @@ static void read_long_rope(ModelConfig* c, const cJSON* scaling, const char* pat
     r->attention_factor = (float)scaling_number(scaling, "attention_factor", path, 0, 1e9, derived);
 }
 
-// Whether the family's config.json can name the field.
 static bool has_key(const Family* f, size_t offset) {
     for (int table = 0; table < 2 && f->keys[table]; table++)
         for (const ConfigKey* k = f->keys[table]; k->key; k++)
             if (k->offset == offset) return true;
     return false;
+}
+
+bool model_config_names(const char* family, size_t offset) {
+    const Family* f = family_find(family);
+    return f && has_key(f, offset);
 }
 
 // transformers 5 writes one object, "rope_parameters", where "rope_theta", "rope_scaling" and the fraction of a head

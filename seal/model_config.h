@@ -55,6 +55,8 @@ typedef struct {
 void model_config_read(ModelConfig* config, const char* directory);
 // A family's own values where its config.json says nothing; sizes are 0. False where the family is not served.
 bool model_config_defaults(ModelConfig* config, const char* family);
+// Whether the family's config.json can name the field at this offset of ModelConfig.
+bool model_config_names(const char* family, size_t offset);
 // Fills what follows from the rest (HS, FF where 0, Vp, scale, longest) and checks it; `where` begins the message.
 void model_config_complete(ModelConfig* config, const char* where);
 // The text of config.json, to be freed. from: a directory whose config.json is taken whole, but for the dtype

@@ -242,17 +242,18 @@ void model_fingerprint(const ModelLayout* layout, const char* directory, char he
 // ---------------------------------------------------------------------------------------------------
 // saving
 
-// Where the rows of a model that is saved come from: a set on the device, or another directory's files and what is
-// added to them.
+// Where the rows of a model that is saved come from: a set on the device, another directory's files and what is added
+// to them, or a reader.
 typedef struct {
     const ParameterSet* set;
     const StModel* files;
     const RowChange* change;
+    const RowSource* reader;
 } SaveSource;
 
 static StDtype source_dtype(const SaveSource* source, const FileTensor* f) {
     const StReader* file;
-    return source->set ? ST_F32 : find_tensor(source->files, f, &file)->dtype;
+    return source->set ? ST_F32 : source->reader ? source->reader->dtype : find_tensor(source->files, f, &file)->dtype;
 }
 static int64_t source_bytes(const SaveSource* source, const FileTensor* f) {
     return f->rows * f->cols * (int64_t)st_dtype_size(source_dtype(source, f));
@@ -263,10 +264,11 @@ static void save_tensor(const ModelLayout* layout, const SaveSource* source, con
     StDtype dtype = source_dtype(source, f);
     float *rows = host_floats(n * f->cols, f), *ordered = f->form == FILE_PLAIN ? NULL : host_floats(n * f->cols, f);
     const StReader* file = NULL;
-    const StTensor* s = source->set ? NULL : find_tensor(source->files, f, &file);
+    const StTensor* s = source->files ? find_tensor(source->files, f, &file) : NULL;
     for (int64_t row = 0; row < f->rows; row += n) {
         int64_t m = f->rows - row < n ? f->rows - row : n;
         if (source->set) parameters_get_rows(source->set, f->tensor, f->first + row, m, rows);
+        else if (source->reader) source->reader->read(source->reader->context, layout, f, row, m, rows);
         else read_rows(layout, f, file, s, source->change, row, m, rows);
         float* values = ordered ? ordered : rows;
         if (ordered) file_tensor_order(layout, f, rows, ordered);
@@ -371,8 +373,24 @@ static void save_model(const ModelLayout* layout, const SaveSource* source, cons
 
 void parameters_save(const ParameterSet* set, const char* directory, const char* from, int64_t shard_bytes,
                      bool quiet) {
-    SaveSource source = {set, NULL, NULL};
+    SaveSource source = {set, NULL, NULL, NULL};
     save_model(set->layout, &source, directory, from, "float32", shard_bytes, quiet);
+}
+
+void model_refuse_existing(const char* directory) {
+    static const char* const names[] = {"model.safetensors", "model.safetensors.index.json"};
+    for (int i = 0; i < 2; i++) {
+        char path[4200];
+        snprintf(path, sizeof path, "%s/%s", directory, names[i]);
+        if (file_exists(path)) fatal("%s: a model exists there already; remove it, or choose another --out", path);
+    }
+}
+
+void model_save_rows(const ModelLayout* layout, const RowSource* reader, const char* directory, int64_t shard_bytes,
+                     bool quiet) {
+    static const char* const names[] = {"float32", "float16", "bfloat16"};
+    SaveSource source = {NULL, NULL, NULL, reader};
+    save_model(layout, &source, directory, NULL, names[reader->dtype], shard_bytes, quiet);
 }
 
 void model_save_changed(const ModelLayout* layout, const char* from, const RowChange* change, const char* directory,
@@ -380,7 +398,7 @@ void model_save_changed(const ModelLayout* layout, const char* from, const RowCh
     StModel files;
     st_open_model(&files, from, "model");
     check_files(&files, layout, from);
-    SaveSource source = {NULL, &files, change};
+    SaveSource source = {NULL, &files, change, NULL};
     save_model(layout, &source, directory, from, NULL, shard_bytes, quiet);
     st_close_model(&files);
 }

@@ -152,11 +152,13 @@ const char* st_metadata(const StReader* r, const char* key) {
     return NULL;
 }
 
-static float half_to_float(uint16_t h) {
-    int exponent = h >> 10 & 31, mantissa = h & 1023;
-    float value = exponent == 31 ? (mantissa ? NAN : INFINITY)
-                  : exponent     ? ldexpf((float)(mantissa + 1024), exponent - 25)
-                                 : ldexpf((float)mantissa, -24);
+float st_half_to_float(uint16_t h) {
+    // the exponent and mantissa at their place in fp32 are the value times 2⁻¹¹², subnormals included
+    uint32_t bits = (uint32_t)(h & 0x7fff) << 13;
+    float value;
+    memcpy(&value, &bits, 4);
+    value *= 0x1p112f;
+    if ((h & 0x7c00) == 0x7c00) value = h & 0x3ff ? NAN : INFINITY;
     return h >> 15 ? -value : value;
 }
 
@@ -175,7 +177,7 @@ void st_to_float(const StReader* r, const StTensor* t, int64_t from, int64_t n, 
         case ST_F16:
             for (int64_t i = 0; i < n; i++) {
                 memcpy(&h, p + 2 * i, 2);
-                out[i] = half_to_float(h);
+                out[i] = st_half_to_float(h);
             }
             break;
         default: fatal("%s: tensor %s is %s; expected F32, F16 or BF16", r->file.path, t->name, dtypes[t->dtype].name);

@@ -46,6 +46,7 @@ size_t st_dtype_size(StDtype dtype);
 void st_to_float(const StReader* r, const StTensor* t, int64_t from, int64_t n, float* out);
 // n floats in a dtype, rounded to nearest, ties to even; F32, F16, BF16 only. out may be in itself.
 void st_from_float(StDtype dtype, const float* in, int64_t n, void* out);
+float st_half_to_float(uint16_t half);
 // The whole tensor, checked to be of this dtype and count, copied.
 void st_copy(const StReader* r, const char* name, StDtype dtype, int64_t count, void* out);
 

@@ -3,6 +3,7 @@
 #include "run/train_options.h"
 
 #define INIT (1u << COMMAND_INIT)
+#define IMPORT (1u << COMMAND_IMPORT)
 #define PRETRAIN (1u << COMMAND_PRETRAIN)
 #define SELECTOR (1u << COMMAND_SELECTOR)
 #define SFT (1u << COMMAND_SFT)
@@ -15,6 +16,7 @@
 
 static const CommandRow commands[N_TRAIN_COMMANDS] = {
     {"init", "makes a random model as a Hugging Face directory", NULL},
+    {"import", "turns a GGUF file of llama.cpp into a Hugging Face directory", NULL},
     {"pretrain", "trains on all tokens of token files or texts", NULL},
     {"selector", "learns a weight for every fine-tuning sample (SEAL, Algorithms 1 and 2)", NULL},
     {"sft", "fine-tunes on prompts and responses", NULL},
@@ -41,6 +43,9 @@ static const OptionRow options[] = {
      "tokenizer file, or directory with one, to put into the model's directory"},
     {"config-only", OPTION_FLAG, AT(config_only), NULL, NULL, 0, 0, INIT, 0,
      "write config.json and no weights: enough for --dry-run"},
+    {"gguf", OPTION_LIST, AT(gguf), NULL, "FILE", 0, 0, IMPORT, IMPORT,
+     "the file; of several splits or pieces one, the others are found by its name, or all of them in order"},
+    {"dtype", OPTION_CHOICE, AT(dtype), "bf16", "bf16|fp16|fp32", 0, 0, IMPORT, 0, "of the weights that are written"},
     {"model", OPTION_STRING, AT(model), NULL, "DIR", 0, 0, TRAINS | SELECT | CHECK, TRAINS | CHECK,
      "Hugging Face directory of the model to train; select: of the model whose loss is the score, or is shown by "
      "--explain"},
@@ -59,9 +64,9 @@ static const OptionRow options[] = {
      "D_safe: rows that show how the model should keep answering; may be given several times"},
     {"valid", OPTION_LIST, AT(valid), NULL, "FILE", 0, 0, PRETRAIN | SFT, 0,
      "held-out data; its loss is logged at the end of every epoch"},
-    {"out", OPTION_STRING, AT(out), NULL, "DIR", 0, 0, INIT | TRAINS | SELECT, INIT | TRAINS | SELECT,
+    {"out", OPTION_STRING, AT(out), NULL, "DIR", 0, 0, INIT | IMPORT | TRAINS | SELECT, INIT | IMPORT | TRAINS | SELECT,
      "where the model, the run or the selected rows are written"},
-    {"shard-gb", OPTION_FLOAT, AT(shard_gb), "5", NULL, 1e-6, 1e6, INIT | TRAINS, 0,
+    {"shard-gb", OPTION_FLOAT, AT(shard_gb), "5", NULL, 1e-6, 1e6, INIT | IMPORT | TRAINS, 0,
      "save the model in files of at most this many GB"},
     {"template", OPTION_STRING, AT(prompt_template), NULL, "TEXT", 0, 0, ROWS, 0,
      "template of a prompt, contains {prompt}; default: Human: {prompt}, newline, Assistant:"},
@@ -139,7 +144,8 @@ static const OptionRow options[] = {
      "processes, one per GPU, started by mpirun or srun; with --dry-run: plan for this many; 0: as many as were "
      "started"},
     {"dry-run", OPTION_FLAG, AT(dry_run), NULL, NULL, 0, 0, TRAINS | SELECT, 0, "print the memory plan and stop"},
-    {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, INIT | TRAINS | SELECT | CHECK, 0, "no progress, no tables"},
+    {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, INIT | IMPORT | TRAINS | SELECT | CHECK, 0,
+     "no progress, no tables"},
 };
 
 static const OptionRule rules[] = {

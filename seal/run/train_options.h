@@ -11,6 +11,7 @@ extern "C" {
 
 typedef enum {
     COMMAND_INIT,
+    COMMAND_IMPORT,
     COMMAND_PRETRAIN,
     COMMAND_SELECTOR,
     COMMAND_SFT,
@@ -27,6 +28,9 @@ typedef struct {
     double rope_base;
     bool config_only;
     const char* tokenizer;
+    // import
+    StringList gguf;
+    const char* dtype;
     // models and data
     const char *model, *adapter, *out;
     const char* lora;
