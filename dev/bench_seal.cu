@@ -10,7 +10,8 @@ runs both on one file of lengths. Prints one line of JSON.
 #include "base/options.h"
 #include "base/random.h"
 // defines: seal_step
-#include "seal_step.h"
+#define TESTING
+#include "../train_seal.cu"
 
 typedef struct {
     int64_t layers, width, heads, kv_heads, ff, vocab, rank, batch, tokens, steps, warmup, rows, algorithm, seed;
@@ -151,11 +152,10 @@ int main(int argc, char** argv) {
     fill(&t.theta);
     if (settings.with_hat) parameters_copy(&t.theta_hat, &t.theta, t.stream);
     selector_bind(&selector, t.stream);
-    BatchItem* items = (BatchItem*)calloc(3 * (size_t)b, sizeof *items);
     PackSample* drawn = (PackSample*)calloc(2 * (size_t)b, sizeof *drawn);
     int* rows = (int*)calloc((size_t)b, sizeof *rows);
     double* seal_ms = (double*)calloc(4 * (size_t)v.steps, sizeof *seal_ms);
-    if (!items || !drawn || !rows || !seal_ms) fatal("out of host memory");
+    if (!drawn || !rows || !seal_ms) fatal("out of host memory");
     double *sft_ms = seal_ms + v.steps, *omega_ms = sft_ms + v.steps, *ratio = omega_ms + v.steps;
     int64_t tokens = 0;
     double flops = 0;
@@ -166,29 +166,26 @@ int main(int argc, char** argv) {
             drawn[b + i] = safe[random_below((uint64_t)v.seed + 2, draw, (uint64_t)i, (uint64_t)n_safe)];
             rows[i] = (int)((draw * (uint64_t)b + (uint64_t)i) % (uint64_t)v.rows);
         }
-        SealBatch batch = {drawn, rows, b, drawn + b, b, (float)v.gamma, 1e-5f, 1e-5f, 5e-3f, 1.0f};
-        SealCounts counts;
+        SealBatch batch = {{drawn, drawn + b, b, b, NULL}, rows, (float)v.gamma, 1e-5f, 1e-5f, 5e-3f, 1.0f};
+        PassCounts passes[2] = {};
         double at = wall_seconds();
-        seal_step(&t, &selector, (int)v.algorithm, &batch, items, &counts);
+        seal_step(&t, &selector, (int)v.algorithm, &batch, passes);
         trainer_bring_back(&t, 0);
         trainer_result(&t, 0);
         double seal = wall_seconds() - at;
         // the same samples, one weight each
-        for (int i = 0; i < 2 * b; i++) {
-            items[i].sample = drawn[i];
-            items[i].coefficient = 0.5f / (float)b;
-        }
         PassCounts plain = {};
+        Batch all = {drawn, NULL, 2 * b, 0, NULL};
+        Leg sft_leg = {&t.theta, 0.5f / (float)b, 0.0f, 0, 1e-5f};
         at = wall_seconds();
-        gradients_zero(&t.theta, t.stream);
-        trainer_pass(&t, &t.theta, items, 2 * b, 0, NULL, t.loss, true, &plain);
-        optimizer_step(&t.theta, &settings.adamw, 1e-5f, t.norm, t.norm + 1, t.stream);
+        trainer_step(&t, &sft_leg, 1, &all, NULL, &plain);
         trainer_bring_back(&t, 0);
         trainer_result(&t, 0);
         double sft = wall_seconds() - at;
         at = wall_seconds();
-        selector_begin(&selector, rows, b, t.stream);
-        selector_end(&selector, t.loss, NULL, false, b, 5e-3f, 1.0f, t.stream);
+        SelectorDelta delta = {t.loss, NULL, 1.0f, false};
+        selector_weigh(&selector, rows, b, t.stream);
+        selector_update(&selector, &delta, b, 5e-3f, t.stream);
         cudaCheck(cudaStreamSynchronize(t.stream));
         double omega = wall_seconds() - at;
         if (step < 0) continue;
@@ -196,10 +193,10 @@ int main(int argc, char** argv) {
         sft_ms[step] = 1e3 * sft;
         omega_ms[step] = 1e3 * omega;
         // a token of SEAL's step against one of SFT's, in the same iteration
-        ratio[step] = seal / (double)(counts.theta.trained_tokens + counts.theta_hat.trained_tokens) /
+        ratio[step] = seal / (double)(passes[0].trained_tokens + passes[1].trained_tokens) /
                       (sft / (double)plain.trained_tokens);
-        tokens += counts.theta.trained_tokens + counts.theta_hat.trained_tokens;
-        flops += trainer_flops(&t, &counts.theta) + trainer_flops(&t, &counts.theta_hat);
+        tokens += passes[0].trained_tokens + passes[1].trained_tokens;
+        flops += trainer_flops(&t, &passes[0]) + trainer_flops(&t, &passes[1]);
     }
     double seal = median(seal_ms, v.steps), omega = median(omega_ms, v.steps);
     printf(

@@ -5,6 +5,8 @@
 #include "kernels.h"
 #include "selector.h"
 
+float selector_initial(SelectorActivation activation) { return activation == SELECTOR_SOFTMAX ? 0.1f : -1e-4f; }
+
 void selector_plan(Selector* s, const SelectorSettings* settings, int N, int b_max, MemoryPlan* plan) {
     memset(s, 0, sizeof *s);
     s->settings = *settings;
@@ -44,9 +46,9 @@ void selector_free(Selector* s) {
     memset(s, 0, sizeof *s);
 }
 
-void selector_begin(Selector* s, const int* rows, int b, cudaStream_t stream) {
-    NVTX_RANGE("selector begin");
-    if (b > s->b_max) program_error("a batch of %d fine-tuning samples exceeds the plan for %d", b, s->b_max);
+void selector_weigh(Selector* s, const int* rows, int b, cudaStream_t stream) {
+    NVTX_RANGE("selector weigh");
+    if (b > s->b_max) program_error("a batch of %d fine-tuning samples meets a plan for %d", b, s->b_max);
     cudaCheck(cudaEventSynchronize(s->staged));  // the previous step's rows have left the staging buffer long ago
     memcpy(s->staging, rows, (size_t)b * sizeof(int));
     cudaCheck(cudaMemcpyAsync(s->rows, s->staging, (size_t)b * sizeof(int), cudaMemcpyHostToDevice, stream));
@@ -55,12 +57,11 @@ void selector_begin(Selector* s, const int* rows, int b, cudaStream_t stream) {
     selector_sigma(s->sigma, s->omega, s->stats, s->rows, b, s->N, s->settings.activation, stream);
 }
 
-void selector_end(Selector* s, const float* loss, const float* loss_hat, bool equal, int b, float lr, float scale,
-                  cudaStream_t stream) {
-    NVTX_RANGE("selector end");
+void selector_update(Selector* s, const SelectorDelta* delta, int b, float lr, cudaStream_t stream) {
+    NVTX_RANGE("selector update");
     const SelectorSettings* o = &s->settings;
-    if (equal) cudaCheck(cudaMemsetAsync(s->delta, 0, (size_t)b * sizeof(float), stream));
-    else selector_delta(s->delta, loss, loss_hat, scale, b, stream);
+    if (delta->zero) cudaCheck(cudaMemsetAsync(s->delta, 0, (size_t)b * sizeof(float), stream));
+    else selector_delta(s->delta, delta->loss, delta->loss_hat, delta->scale, b, stream);
     s->step++;
     if (o->optimizer == SELECTOR_MEAN) {  // no gradient: an estimate of each sample's Δ
         selector_visit(s->omega, s->m, s->v, s->running, s->rows, s->delta, b, s->N, lr, o->initial, stream);

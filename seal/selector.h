@@ -41,15 +41,21 @@ typedef struct {
     cudaEvent_t staged;
 } Selector;
 
+// ω₀ of the reference: 0.1 for softmax, −1e-4 for sigmoid.
+float selector_initial(SelectorActivation activation);
 void selector_plan(Selector* s, const SelectorSettings* settings, int N, int b_max, MemoryPlan* plan);
 void selector_bind(Selector* s, cudaStream_t stream);  // after memory_allocate: ω = ω₀
 void selector_free(Selector* s);
-// Begins a step: uploads the batch's rows (host, b of them), computes σ of each into s->sigma.
-void selector_begin(Selector* s, const int* rows, int b, cudaStream_t stream);
-// Ends it: Δ = loss − loss_hat (device, in batch order; loss_hat NULL under Algorithm 2; equal: Δ is exactly 0 while θ̂
-// equals θ bit for bit), the gradient, its norm, the update. scale multiplies Δ and so the gradient (γ with
-// --gamma-scales-omega, else 1).
-void selector_end(Selector* s, const float* loss, const float* loss_hat, bool equal, int b, float lr, float scale,
-                  cudaStream_t stream);
+// σ_i(ω) of a batch: uploads its rows (host, b of them), leaves the weights in s->sigma.
+void selector_weigh(Selector* s, const int* rows, int b, cudaStream_t stream);
+
+// Δ = scale · (loss − loss_hat), a constant in ω's gradient.
+typedef struct {
+    const float *loss, *loss_hat;  // (b) device, in batch order; loss_hat NULL: 0 (Algorithm 2)
+    float scale;                   // γ with --gamma-scales-omega, else 1
+    bool zero;                     // Δ is exactly 0, whatever the losses
+} SelectorDelta;
+// ω ← Opt(ω, ∇ω mean of σ_i(ω) Δ_i over the batch that selector_weigh was given): the gradient, its norm, the update.
+void selector_update(Selector* s, const SelectorDelta* delta, int b, float lr, cudaStream_t stream);
 
 #endif

@@ -31,7 +31,7 @@ void trainer_plan(Trainer* t, const ModelConfig* config, const TrainerSettings* 
     memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->loss, losses, "losses under theta");
     memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->loss_hat, settings->with_hat ? losses : 0,
                "losses under theta_hat");
-    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->norm, 4 * sizeof(float), "norms");
+    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->norm, 4 * sizeof(float), "norms");  // norm_hat is its second half
     memory_add(&t->plan, MEMORY_SCRATCH, NULL, MATMUL_WORKSPACE_BYTES, "GEMM workspace");  // the kernels' own
 }
 
@@ -55,6 +55,7 @@ void trainer_allocate(Trainer* t) {
     parameters_bind(&t->theta, NULL, t->settings.adamw.weight_decay);
     if (t->settings.with_hat)
         parameters_bind(&t->theta_hat, t->with_lora ? NULL : &t->theta, t->settings.adamw.weight_decay);
+    t->norm_hat = t->norm + 2;
     t->lora.sets[0] = &t->theta;
     t->lora.sets[1] = &t->theta_hat;
     transformer_bind(&t->transformer);
@@ -65,14 +66,17 @@ void trainer_allocate(Trainer* t) {
     cudaCheck(cudaEventCreateWithFlags(&t->exchanged, cudaEventDisableTiming));
     host_pack_allocate(&t->packed, t->settings.T, n, PACK_ROUND);
     t->packed.untrained = t->layout.config.pad_id;
-    t->lengths = (int*)calloc(5 * (size_t)n, sizeof(int));
+    t->lengths = (int*)calloc(6 * (size_t)n, sizeof(int));
     t->samples = (PackSample*)calloc(n, sizeof *t->samples);
     t->coefficient = (float*)calloc(n, sizeof(float));
-    if (!t->lengths || !t->samples || !t->coefficient) fatal("out of host memory for a batch of %d samples", n);
+    t->items = (BatchItem*)calloc(n, sizeof *t->items);
+    if (!t->lengths || !t->samples || !t->coefficient || !t->items)
+        fatal("out of host memory for a batch of %d samples", n);
     t->pack_of = t->lengths + n;
     t->chosen = t->lengths + 2 * n;
     t->place = t->lengths + 3 * n;
     t->owner = t->lengths + 4 * n;
+    t->members = t->lengths + 5 * n;
     for (int slot = 0; slot < 2; slot++) {
         cudaCheck(cudaMallocHost((void**)&t->results[slot], (2 * (size_t)t->settings.batch_max + 6) * sizeof(float)));
         cudaCheck(cudaEventCreateWithFlags(&t->ready[slot], cudaEventDisableTiming));
@@ -97,6 +101,7 @@ void trainer_free(Trainer* t) {
     free(t->lengths);
     free(t->samples);
     free(t->coefficient);
+    free(t->items);
     trainer_plan_free(t);
 }
 
@@ -143,17 +148,18 @@ static void run_pack(Trainer* t, const Pass* x, int k, int n_first, bool backwar
 
 // Which rank runs which sample of the batch. A trained sample costs three times as much as one that runs forward only.
 static void deal(Trainer* t, const Pass* x, int n) {
-    int* cost = t->lengths;
+    int* cost = t->members;  // free until the deal is done
     for (int i = 0; i < n; i++)
         cost[i] = item_of(x, i)->sample.length * (x->backward && item_of(x, i)->coefficient != 0.0f ? 3 : 1);
     deal_samples(cost, n, ranks_count(), t->owner);
 }
 
-// A sample's loss is that of the rank that runs it plus zeros; any byte but 0 is a vote.
+// Losses are summed over the ranks: a sample's is that of the rank that runs it plus zeros. The element after them
+// counts the ranks that ask to leave.
 static void begin_losses(Trainer* t, float* loss) {
     if (ranks_count() == 1) return;
-    cudaCheck(cudaMemsetAsync(loss, 0, (size_t)t->settings.batch_max * sizeof(float), t->stream));
-    cudaCheck(cudaMemsetAsync(loss + t->settings.batch_max, t->vote, sizeof(float), t->stream));
+    selector_fill(loss, 0.0f, t->settings.batch_max, t->stream);
+    selector_fill(loss + t->settings.batch_max, t->vote ? 1.0f : 0.0f, 1, t->stream);
 }
 
 // A layer's gradients (−1: those of no layer) are complete on this rank: they are summed behind what is queued so far,
@@ -192,11 +198,10 @@ static void run_pass(Trainer* t, const Pass* x, PassCounts* counts, PassCounts* 
     if (x->n) begin_losses(t, x->loss);
     if (x->n_hat) begin_losses(t, x->loss_hat);
     if (t->with_lora) lora_publish(&t->lora, &t->base, t->stream);
-    // Two kinds of streams: with and without a backward pass.
+    // Two kinds of packs: with and without a backward pass.
     for (int kind = 0; kind < 2; kind++) {
         bool trained = kind == 0;
         int m = 0, m_first = 0;
-        int* members = t->chosen;
         for (int i = 0; i < n; i++) {
             const PackSample* sample = &item_of(x, i)->sample;
             PassCounts* of = i < x->n ? counts : counts_hat;
@@ -206,26 +211,24 @@ static void run_pass(Trainer* t, const Pass* x, PassCounts* counts, PassCounts* 
             if (trained) of->squares += (int64_t)sample->length * sample->length;
             if (t->owner[i] != rank) continue;
             m_first += i < x->n;
-            members[m] = i;
+            t->members[m] = i;
             t->lengths[m++] = sample->length;
         }
-        int streams = pack_first_fit_split(t->lengths, m, m_first, t->settings.T, PACK_ROUND, t->pack_of);
-        if (streams < 0)
+        int packs = pack_first_fit_split(t->lengths, m, m_first, t->settings.T, PACK_ROUND, t->pack_of);
+        if (packs < 0)
             fatal("a sample is longer than a pack of %d tokens; raise --tokens or lower --max-length", t->settings.T);
-        // chosen is overwritten stream by stream, so the members and their streams are kept in lengths and pack_of
-        memcpy(t->lengths, members, (size_t)m * sizeof(int));
-        for (int s = 0; s < streams; s++) {
+        for (int s = 0; s < packs; s++) {
             int k = 0, n_first = 0;
             for (int i = 0; i < m; i++)
                 if (t->pack_of[i] == s) {
                     n_first += i < m_first;
-                    t->chosen[k++] = t->lengths[i];
+                    t->chosen[k++] = t->members[i];
                 }
-            begin_sums(t, x, trained && s + 1 == streams);
+            begin_sums(t, x, trained && s + 1 == packs);
             run_pack(t, x, k, n_first, trained);
         }
-        counts->streams += streams;
-        if (trained) end_sums(t, x, streams);
+        counts->packs += packs;
+        if (trained) end_sums(t, x, packs);
     }
     if (x->n) ranks_sum(x->loss, (size_t)t->settings.batch_max + 1, t->stream);
     if (x->n_hat) ranks_sum(x->loss_hat, (size_t)t->settings.batch_max + 1, t->stream);
@@ -243,6 +246,50 @@ void trainer_pass_both(Trainer* t, const BatchItem* items, int n, const BatchIte
                        PassCounts* counts, PassCounts* counts_hat) {
     Pass x = {&t->base, items, hat, n, b, b, sigma, t->loss, t->loss_hat, true};
     run_pass(t, &x, counts, counts_hat);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// a step
+
+// The leg's part of the batch with its coefficients, fine-tuning samples first; returns how many.
+static int fill_items(BatchItem* items, const Leg* leg, const Batch* batch) {
+    for (int i = 0; i < batch->b; i++) {
+        items[i].sample = batch->tune[i];
+        items[i].coefficient = batch->share ? leg->tune_weight * batch->share[i] : leg->tune_weight;
+    }
+    for (int j = 0; j < leg->m; j++) {
+        items[batch->b + j].sample = batch->safe[j];
+        items[batch->b + j].coefficient = leg->safe_weight;
+    }
+    return batch->b + leg->m;
+}
+
+static void update(Trainer* t, const Leg* leg) {
+    float* norm = leg->set == &t->theta ? t->norm : t->norm_hat;
+    optimizer_step(leg->set, &t->settings.adamw, leg->lr, norm, norm + 1, t->stream);
+}
+
+void trainer_step(Trainer* t, const Leg* legs, int n_legs, const Batch* batch, const float* sigma, PassCounts* counts) {
+    if (n_legs == 2 && t->with_lora) {  // two adapters over one frozen model: one pass
+        int n = fill_items(t->items, &legs[1], batch), b = fill_items(t->items + n, &legs[0], batch);
+        for (int i = 0; i < 2; i++) gradients_zero(legs[i].set, t->stream);
+        trainer_pass_both(t, t->items, n, t->items + n, b, sigma, &counts[1], &counts[0]);
+        for (int i = 0; i < 2; i++) update(t, &legs[i]);
+        return;
+    }
+    for (int i = 0; i < n_legs; i++) {  // whole models: θ̂'s gradient buffer is θ's, used before it
+        int n = fill_items(t->items, &legs[i], batch);
+        gradients_zero(legs[i].set, t->stream);
+        trainer_pass(t, legs[i].set, t->items, n, batch->b, sigma, legs[i].set == &t->theta ? t->loss : t->loss_hat,
+                     true, &counts[i]);
+        update(t, &legs[i]);
+    }
+}
+
+void trainer_evaluate(Trainer* t, const Batch* batch, PassCounts* counts) {
+    Leg theta = {&t->theta, 0.0f, 0.0f, 0, 0.0f};
+    int n = fill_items(t->items, &theta, batch);
+    trainer_pass(t, &t->theta, t->items, n, n, NULL, t->loss, false, counts);
 }
 
 void trainer_bring_back(Trainer* t, int slot) {

@@ -1,5 +1,5 @@
 /*
-One training step, whatever the command: a batch of samples with their coefficients is packed into streams, run through
+One training step, whatever the command: a batch of samples with their coefficients is packed end to end, run through
 the transformer, and its gradients are summed; losses come back one step later, so that the device never waits for the
 host.
 */
@@ -13,14 +13,21 @@ host.
 #include "transformer.h"
 
 // A sample of a batch. coefficient is c_x of the method ("Sums"): what its mean response loss is multiplied with, σ
-// apart. A coefficient of 0 puts it into a forward-only stream: its loss is returned, nothing is kept.
+// apart. A coefficient of 0 puts it into a forward-only pack: its loss is returned, nothing is kept.
 typedef struct {
     PackSample sample;
     float coefficient;
 } BatchItem;
 
+// The samples of a step: fine-tuning ones, which σ weighs, and safe ones.
 typedef struct {
-    int T;          // tokens of a stream
+    const PackSample *tune, *safe;  // (b), (m)
+    int b, m;
+    const float* share;  // (b) a fine-tuning sample's coefficient beside its leg's tune_weight; NULL: 1
+} Batch;
+
+typedef struct {
+    int T;          // tokens of a pack
     int head_rows;  // rows of logits at once
     int batch_max;  // samples of a batch, safe and fine-tuning ones together
     bool recompute;
@@ -34,8 +41,17 @@ typedef struct {
     int64_t trained_tokens, forward_tokens;  // of samples with a backward pass; of the others
     int64_t squares;                         // Σ len² over the trained samples: what attention costs
     int64_t loss_tokens;
-    int streams;
+    int packs;
 } PassCounts;
+
+// What one parameter set does in a step:
+//     set ← AdamW(set, ∇ [ safe_weight · Σ_j ℓ(set; s_j) + tune_weight · Σ_i σ_i share_i ℓ(set; z_i) ])
+typedef struct {
+    ParameterSet* set;  // &trainer->theta or &trainer->theta_hat
+    float tune_weight, safe_weight;
+    int m;  // safe samples that the set sees: all of the batch's, or none
+    float lr;
+} Leg;
 
 typedef struct {
     TrainerSettings settings;
@@ -54,7 +70,7 @@ typedef struct {
     const ParameterSet* summed[2];  // the sets of the pass under way
     float* loss;                    // (batch_max + 1) device: ℓ(θ; x) in batch order; behind it the ranks' vote
     float* loss_hat;                // (batch_max + 1) ℓ(θ̂; z)
-    float* norm;                    // (4) norm and clip scale of θ, of θ̂
+    float *norm, *norm_hat;         // (2) each: norm before clipping, clip scale
     // what a step brings back, two steps in flight: pinned, [loss (batch_max + 1) | loss_hat (batch_max + 1) | norms
     // (4)]
     float* results[2];
@@ -63,10 +79,12 @@ typedef struct {
     HostPack packed;
     int items_max;                                    // of a pass: batch_max, twice that where θ and θ̂ share one
     int *lengths, *pack_of, *chosen, *place, *owner;  // (items_max); owner: the rank that runs a sample
-    bool vote;   // this rank asks to leave; told to the others with the next step's losses
-    bool voted;  // a rank asked: known to all at the same step
+    int* members;  // (items_max) of a pass: the items of one kind that this rank runs
+    bool vote;     // this rank asks to leave; told to the others with the next step's losses
+    bool voted;    // a rank asked: known to all at the same step
     PackSample* samples;
     float* coefficient;
+    BatchItem* items;  // (items_max) of trainer_step
 } Trainer;
 
 // Plans everything but what the caller adds to trainer->plan itself (the selector); trainer_allocate then allocates.
@@ -85,7 +103,7 @@ void trainer_load(Trainer* t, const char* model, const char* adapter, uint64_t s
 // (b); NULL = 1), the rest safe ones. Their mean response losses go to `loss` (device, batch order); with backward,
 // gradients are added to the set's. Several ranks share the samples by what they cost; the losses of all are on every
 // rank afterwards, and gradients are summed, so that there is one pass a step. Counts are of the whole batch but for
-// streams, which are this rank's.
+// packs, which are this rank's.
 void trainer_pass(Trainer* t, const ParameterSet* set, const BatchItem* items, int n, int b, const float* sigma,
                   float* loss, bool backward, PassCounts* counts);
 
@@ -93,6 +111,15 @@ void trainer_pass(Trainer* t, const ParameterSet* set, const BatchItem* items, i
 // gradients of each go to its own.
 void trainer_pass_both(Trainer* t, const BatchItem* items, int n, const BatchItem* hat, int b, const float* sigma,
                        PassCounts* counts, PassCounts* counts_hat);
+
+// One step: every leg's gradient at the parameters from before the step, its own clipping, its AdamW. legs: θ alone, or
+// θ̂ and then θ. Adapters of both share one pass over the frozen model; whole models take one pass each. sigma (device,
+// (b)): the fine-tuning samples' weights, NULL = 1. Losses go to trainer->loss (fine-tuning samples first) and
+// trainer->loss_hat, norms to trainer->norm; counts (n_legs) are added to. Nothing here synchronises.
+void trainer_step(Trainer* t, const Leg* legs, int n_legs, const Batch* batch, const float* sigma, PassCounts* counts);
+
+// ℓ(θ; x) of the batch's fine-tuning samples, to trainer->loss; nothing is trained.
+void trainer_evaluate(Trainer* t, const Batch* batch, PassCounts* counts);
 
 // Queues the copy of the step's losses and norms into slot 0 or 1; trainer_result waits for it. Reading a slot one step
 // later keeps the device busy.

@@ -11,8 +11,8 @@ for bit, and the memory plans of the models that people train.
 #include "peft.h"
 #include "base/random.h"
 // defines: seal_step, Selector
-#include "seal_step.h"
-#include "trainer.h"
+#define TESTING
+#include "../../train_seal.cu"
 
 #ifdef PRECISION_BF16
 static bool bf16 = true;
@@ -464,19 +464,19 @@ static void check_seal_step(const char* family) {
             int rows[B] = {(2 * step) % N, (2 * step + 5) % N};
             float gamma = 0.3f * (float)step;
             if (way == 0) {
-                SealBatch batch = {tune, rows, B, safe, M, gamma, 1e-3f, 2e-3f, 5e-3f, 1.0f};
-                SealCounts counts;
-                seal_step(x, &s[way], 1, &batch, items, &counts);
+                SealBatch batch = {{tune, safe, B, M, NULL}, rows, gamma, 1e-3f, 2e-3f, 5e-3f, 1.0f};
+                PassCounts passes[2] = {};
+                seal_step(x, &s[way], 1, &batch, passes);
             } else {
                 PassCounts counts = {};
-                selector_begin(&s[way], rows, B, x->stream);
+                selector_weigh(&s[way], rows, B, x->stream);
                 for (int i = 0; i < B; i++) {
                     items[i].sample = tune[i];
                     items[i].coefficient = 1.0f / B;
                 }
                 gradients_zero(&x->theta_hat, x->stream);
                 trainer_pass(x, &x->theta_hat, items, B, B, s[way].sigma, x->loss_hat, true, &counts);
-                optimizer_step(&x->theta_hat, &x->settings.adamw, 2e-3f, x->norm + 2, x->norm + 3, x->stream);
+                optimizer_step(&x->theta_hat, &x->settings.adamw, 2e-3f, x->norm_hat, x->norm_hat + 1, x->stream);
                 for (int i = 0; i < B; i++) items[i].coefficient = gamma / B;
                 for (int j = 0; j < M; j++) {
                     items[B + j].sample = safe[j];
@@ -485,7 +485,8 @@ static void check_seal_step(const char* family) {
                 gradients_zero(&x->theta, x->stream);
                 trainer_pass(x, &x->theta, items, B + M, B, s[way].sigma, x->loss, true, &counts);
                 optimizer_step(&x->theta, &x->settings.adamw, 1e-3f, x->norm, x->norm + 1, x->stream);
-                selector_end(&s[way], x->loss, x->loss_hat, step == 0, B, 5e-3f, 1.0f, x->stream);
+                SelectorDelta delta = {x->loss, x->loss_hat, 1.0f, step == 0};
+                selector_update(&s[way], &delta, B, 5e-3f, x->stream);
             }
             trainer_bring_back(x, 0);
             StepResult r = trainer_result(x, 0);

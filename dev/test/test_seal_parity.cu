@@ -9,7 +9,9 @@ fifth of its own range.
 #include "base/error.h"
 #include "base/safetensors.h"
 #include "schedule.h"
-#include "seal_step.h"
+// defines: seal_step
+#define TESTING
+#include "../../train_seal.cu"
 
 #ifdef PRECISION_BF16
 static bool bf16 = true;
@@ -103,7 +105,7 @@ static void run(const StReader* inputs, const Set* safe, const Set* tune, int al
                                  omega_adam[2],
                                  omega_adam[3],
                                  omega_adam[4],
-                                 activation == SELECTOR_SOFTMAX ? 0.1f : -1e-4f,
+                                 selector_initial(activation),
                                  0.0f};
     trainer_plan(&t, &config, &settings);
     selector_plan(&s, &selector, N, width, &t.plan);
@@ -120,7 +122,6 @@ static void run(const StReader* inputs, const Set* safe, const Set* tune, int al
     float* omega = (float*)malloc(N * sizeof(float));
     for (int step = 0; step < steps; step++) {
         PackSample tune_batch[MOST], safe_batch[MOST];
-        BatchItem items[3 * MOST];
         int b = 0, m = 0, rows[MOST];
         for (int i = 0; i < width; i++) {
             int row = tune_rows[step * width + i];
@@ -132,10 +133,10 @@ static void run(const StReader* inputs, const Set* safe, const Set* tune, int al
         }
         float gamma = (float)gamma_at(&schedule, epoch[step], step, steps);
         worst_gamma = fmax(worst_gamma, fabs(gamma - gamma_rec[step]));
-        SealBatch batch = {tune_batch,     rows,          b,   safe_batch, m, gamma, theta_adamw[0],
-                           theta_adamw[0], omega_adam[0], 1.0f};
-        SealCounts counts;
-        seal_step(&t, &s, algorithm, &batch, items, &counts);
+        SealBatch batch = {
+            {tune_batch, safe_batch, b, m, NULL}, rows, gamma, theta_adamw[0], theta_adamw[0], omega_adam[0], 1.0f};
+        PassCounts passes[2] = {};
+        seal_step(&t, &s, algorithm, &batch, passes);
         trainer_bring_back(&t, 0);
         StepResult r = trainer_result(&t, 0);
         for (int i = 0; i < b; i++) worst_loss = fmax(worst_loss, relative(r.loss[i], tune_rec[step * width + i]));

@@ -15,6 +15,7 @@
 #include <unistd.h>
 #include "base/error.h"
 #include "base/file.h"
+#include "base/text.h"
 
 int file_open(const char* path, size_t* length) {
     int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);  // NONBLOCK: a pipe would be waited for
@@ -311,7 +312,7 @@ void sha256_hex(const void* data, size_t bytes, char hex[65]) {
     unsigned char digest[32];
     unsigned length = sizeof digest;
     if (!EVP_Digest(data, bytes, digest, &length, EVP_sha256(), NULL)) program_error("SHA-256 failed");
-    for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+    hex_of(digest, hex);
 }
 void file_sha256_hex(const char* path, char hex[65]) {
     MappedFile map;

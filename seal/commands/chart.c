@@ -1,6 +1,5 @@
 /* Charts as SVG text. See chart.h. */
 #include <math.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include "commands/chart.h"
@@ -8,16 +7,6 @@
 
 const char* const chart_colours[CHART_COLOURS] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7",
                                                   "#e69f00", "#56b4e9", "#000000", "#8a8a00"};
-
-void text_printf(Text* t, const char* format, ...) {
-    char line[1024];
-    va_list args;
-    va_start(args, format);
-    int n = vsnprintf(line, sizeof line, format, args);
-    va_end(args);
-    if (n < 0 || n >= (int)sizeof line) program_error("a line of a page has %d bytes", n);
-    text_add(t, line, (size_t)n);
-}
 
 void text_escaped(Text* t, const char* text) {
     static const struct {

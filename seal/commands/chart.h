@@ -40,7 +40,6 @@ void chart_lines(Text* out, const ChartAxes* axes, const ChartSeries* series, in
 // Points with their names beside them, moved apart where they would overlap.
 void chart_points(Text* out, const ChartAxes* axes, const ChartPoint* points, int n);
 
-__attribute__((format(printf, 2, 3))) void text_printf(Text* t, const char* format, ...);
 void text_escaped(Text* t,
                   const char* text);  // & < > " ' as entities; control characters left out: fit for HTML and SVG
 

@@ -10,20 +10,6 @@
 #include "rows/layouts.h"
 #include "rows/records.h"
 
-void text_add(Text* t, const void* bytes, size_t n) {
-    if (t->n + n + 1 > t->capacity) {
-        size_t capacity = t->capacity ? t->capacity : 256;
-        while (capacity < t->n + n + 1) capacity *= 2;
-        char* s = realloc(t->s, capacity);
-        if (!s) fatal("out of memory for a text of %zu bytes", capacity);
-        t->s = s;
-        t->capacity = capacity;
-    }
-    if (n) memcpy(t->s + t->n, bytes, n);
-    t->n += n;
-    t->s[t->n] = 0;
-}
-
 // Length of the character that bytes begin with, or minus the length of what is none: a proper beginning goes as one
 // (Unicode, table 3-7).
 static int utf8_width(const unsigned char* u, size_t n) {
@@ -47,11 +33,6 @@ void text_add_utf8(Text* t, const char* bytes, size_t n) {
         text_add(t, width > 0 ? bytes + i : "\xEF\xBF\xBD", width > 0 ? (size_t)width : 3);
         i += (size_t)abs(width);
     }
-}
-
-void text_free(Text* t) {
-    free(t->s);
-    *t = (Text){0};
 }
 
 // ---------------------------------------------------------------------------------------------------

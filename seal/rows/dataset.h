@@ -13,6 +13,7 @@ named, never dropped from the numbering, because a selector's score belongs to a
 #include <stdio.h>
 // defines: StringList
 #include "base/options.h"
+#include "base/text.h"
 // defines: AtomicFile
 #include "base/file.h"
 // defines: Conversation
@@ -23,17 +24,11 @@ extern "C" {
 #endif
 
 // ---------------------------------------------------------------------------------------------------
-// text that grows
+// text
 
-typedef struct {
-    char* s;
-    size_t n, capacity;
-} Text;  // s[n] is 0 once anything was added
-void text_add(Text* t, const void* bytes, size_t n);
 // The bytes as UTF-8 that a C string holds: U+FFFD for a zero, and for what is no character, as Python's
 // decode(errors="replace") has it.
 void text_add_utf8(Text* t, const char* bytes, size_t n);
-void text_free(Text* t);
 
 // ---------------------------------------------------------------------------------------------------
 // records: the bytes of a file cut at its records, unparsed

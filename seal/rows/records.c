@@ -559,7 +559,7 @@ static void end_digest(RecordReader* r) {
     unsigned char digest[32];
     unsigned length = sizeof digest;
     if (!EVP_DigestFinal_ex(r->sha, digest, &length)) program_error("SHA-256 failed");
-    for (int i = 0; i < 32; i++) snprintf(r->digest + 2 * i, 3, "%02x", digest[i]);
+    hex_of(digest, r->digest);
 }
 
 bool records_next(RecordReader* r, DataRecord* record) {

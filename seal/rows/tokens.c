@@ -340,7 +340,7 @@ static void content_digest(char hex[65], const char* key, const char* report, co
     else each_piece(data, n, use_digest, sha);
     if (!EVP_DigestFinal_ex(sha, digest, NULL)) program_error("SHA-256 failed");
     EVP_MD_CTX_free(sha);
-    for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+    hex_of(digest, hex);
 }
 
 static void cache_write(const TokenSet* set, const Builder* b, const void* tokens, const char* path, const char* key) {

@@ -13,16 +13,13 @@
 #include "run/checkpoint.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/text.h"
 
 #define RANKS_MOST 4096
 #define SMALL_FILE ((size_t)16 << 20)  // run.json, sums
 
 static void step_directory(char out[4200], const char* run, int64_t step) {
     snprintf(out, 4200, "%.4000s/checkpoint/step-%lld", run, (long long)step);
-}
-
-static void hex_of(const unsigned char digest[32], char hex[65]) {
-    for (int i = 0; i < 32; i++) sprintf(hex + 2 * i, "%02x", digest[i]);
 }
 
 // ---------------------------------------------------------------------------------------------------

@@ -338,7 +338,7 @@ void run_start(Run* run, Selector* selector) {
     record_fact(&run->record, "precision of the build", FLOATX_NAME);
     char tokens[16];
     snprintf(tokens, sizeof tokens, "%d", run->trainer.settings.T);
-    record_fact(&run->record, "length of a pack", tokens);  // --tokens auto may find another on another day
+    record_fact(&run->record, "length of a stream", tokens);  // --tokens auto may find another on another day
     snapshot_begin(&run->snapshot, o->out, ranks_rank(), (int)o->keep);
     describe_state(run, selector);
     if (!ranks_rank()) find_room(run, selector);
@@ -392,6 +392,15 @@ void run_checkpoint(Run* run, int64_t step) {
         snapshot_publish(&run->snapshot, ranks_rank() ? NULL : run_json(run, step + 1));
 }
 
+static const char* signal_name(int number) {
+    switch (number) {
+        case SIGINT: return "SIGINT";
+        case SIGTERM: return "SIGTERM";
+        case SIGUSR1: return "SIGUSR1";
+        default: return "a signal to another rank";
+    }
+}
+
 void run_leave(Run* run, int64_t step) {
     int number = signalled;
     snapshot_wait(&run->snapshot);
@@ -403,12 +412,8 @@ void run_leave(Run* run, int64_t step) {
     ranks_end();
     if (ranks_rank()) exit(STATUS_STOPPED);
     fprintf(stderr, "%s: %s: stopped after step %lld of %lld; --resume continues from %s/checkpoint/step-%lld\n",
-            program_name,
-            number == SIGINT    ? "SIGINT"
-            : number == SIGTERM ? "SIGTERM"
-            : number == SIGUSR1 ? "SIGUSR1"
-                                : "a signal to another rank",
-            (long long)step + 1, (long long)run->steps, run->o->out, (long long)step + 1);
+            program_name, signal_name(number), (long long)step + 1, (long long)run->steps, run->o->out,
+            (long long)step + 1);
     exit(STATUS_STOPPED);
 }
 
@@ -423,19 +428,37 @@ void run_log_loss(Run* run, RunLoss which, double value) {
     run->losses[which] = value;
 }
 
+void run_log_step(Run* run, const StepNote* note) {
+    log_begin(&run->log);
+    log_integer(&run->log, "step", note->step + 1);
+    log_number(&run->log, "epoch", note->epoch);
+}
+
+void run_log_validation(Run* run, int64_t step, double loss) {
+    log_begin(&run->log);
+    log_integer(&run->log, "step", step + 1);
+    run_log_loss(run, RUN_VALID_LOSS, loss);
+    log_end(&run->log);
+}
+
 void run_step_end(Run* run, const StepNote* note, double loss, float norm) {
     double seconds = wall_seconds() - note->started;
-    int64_t trained = note->theta.trained_tokens + note->theta_hat.trained_tokens;
+    int64_t trained = 0, forward = 0;
+    double flops = 0.0;
+    for (int leg = 0; leg < 2; leg++) {
+        trained += note->passes[leg].trained_tokens;
+        forward += note->passes[leg].forward_tokens;
+        flops += trainer_flops(&run->trainer, &note->passes[leg]);
+    }
     run->tokens += trained;
-    run->forward_tokens += note->theta.forward_tokens;
+    run->forward_tokens += forward;
     run->losses[RUN_LOSS] = loss;
     double speed = (double)trained / seconds;
-    double flops = trainer_flops(&run->trainer, &note->theta) + trainer_flops(&run->trainer, &note->theta_hat);
     double utilisation = run->peak_tflops > 0 ? flops / seconds / 1e12 / run->peak_tflops : NAN;
     log_number(&run->log, "lr", note->lr);
     log_number(&run->log, "grad_norm", norm);
     log_integer(&run->log, "tokens", trained);
-    log_integer(&run->log, "forward_tokens", note->theta.forward_tokens);
+    log_integer(&run->log, "forward_tokens", forward);
     log_number(&run->log, "tokens_per_s", speed);
     log_number(&run->log, "utilisation", utilisation);
     log_integer(&run->log, "bytes", (int64_t)memory_total(&run->trainer.plan));
@@ -447,64 +470,73 @@ void run_step_end(Run* run, const StepNote* note, double loss, float norm) {
     else progress_update(&run->progress, note->step + 1, "loss %.4f, %.0f tokens/s", loss, speed);
 }
 
-// Appends "rows 4, 17 and 5 more of --tune": the rows of items [from, to) whose loss is not finite, or all where `all`.
-// Rows of several files are told by file.
-static void name_rows(char* text, size_t size, const char* what, const char* option, const StringList* files,
-                      const BatchItem* items, const float* losses, int from, int to, bool all) {
+// Some rows of the batch, and where they come from.
+typedef struct {
+    const char *what, *option;  // "rows" or "windows"; of --tune or --safe
+    const StringList* files;
+    const PackSample* samples;  // (n)
+    const float* losses;        // (n)
+    int n;
+} BatchPart;
+
+// Appends "rows 4, 17 and 5 more of --tune": the rows whose loss is not finite, or all where `all`. Where there are
+// several files each row is counted within its own, which is named.
+static void name_rows(Text* text, const BatchPart* part, bool all) {
     const int most = 8;
-    char *p = text + strlen(text), *end = text + size;
-    int64_t* rows = (int64_t*)calloc((size_t)files->n + 1, sizeof *rows);  // of each file
+    const StringList* files = part->files;
+    int64_t* rows = (int64_t*)host_alloc(((size_t)files->n + 1) * sizeof *rows, "the numbers of rows");  // of each file
     int n = 0, counted = 0;
-    if (!rows) fatal("out of host memory");
-    for (int i = from; i < to; i++) {
-        if (!all && isfinite(losses[i])) continue;
+    for (int i = 0; i < part->n; i++) {
+        if (!all && isfinite(part->losses[i])) continue;
         if (n++ >= most) continue;
-        int64_t row = items[i].sample.row;
+        int64_t row = part->samples[i].row;
         int f = 0;
         for (; f + 1 < files->n; f++) {
-            if (counted == f)
-                rows[counted++] = dataset_rows(
-                    files->items[f]);  // a file is read once, and only as far as a row lies behind it
+            // a file is read once, and only if a row may come after it
+            if (counted == f) rows[counted++] = dataset_rows(files->items[f]);
             if (row < rows[f]) break;
             row -= rows[f];
         }
-        if (n == 1) p += snprintf(p, end - p, "%s%s", p > text ? ", " : "", what);
-        p += snprintf(p, end - p, "%s %lld", n > 1 ? "," : "", (long long)row);
-        if (files->n > 1) p += snprintf(p, end - p, " of %.100s", files->items[f]);
+        if (n == 1) text_printf(text, "%s%s", text->n ? ", " : "", part->what);
+        text_printf(text, "%s %lld", n > 1 ? "," : "", (long long)row);
+        if (files->n > 1) text_printf(text, " of %.100s", files->items[f]);
     }
-    if (n > most) p += snprintf(p, end - p, " and %d more", n - most);
-    if (n && files->n == 1) snprintf(p, end - p, " of --%s", option);
+    if (n > most) text_printf(text, " and %d more", n - most);
+    if (n && files->n == 1) text_printf(text, " of --%s", part->option);
     free(rows);
 }
 
-void stop_on_nonfinite(Run* run, const StepNote* note, const BatchItem* items, const float* losses, double loss,
-                       float norm) {
+void run_stop_on_nonfinite(Run* run, const StepNote* note, const Batch* batch, const float* losses, double loss,
+                           float norm) {
     if (isfinite(loss) && isfinite(norm)) return;
+    // The first tensor that broke: gradients, then weights.
     Trainer* t = &run->trainer;
     const char *tensor = NULL, *of = "";
     const ParameterSet* sets[] = {&t->theta, &t->theta_hat};
-    for (int i = 0; i < 4 && !tensor; i++) {  // gradients, then weights
+    for (int i = 0; i < 4 && !tensor; i++) {
         if (!sets[i / 2]->grads) continue;
         tensor = first_nonfinite(sets[i / 2], i % 2 != 0, t->stream);
         of = i < 2 ? "" : " of theta_hat";
     }
-    if (isnan(norm)) norm = NAN;                                   // without a sign
-    int b = run->command == COMMAND_SELECTOR ? note->b : note->n;  // the rest are safe samples
-    bool some = false;
-    for (int i = 0; i < note->n; i++) some |= !isfinite(losses[i]);
+    // The rows: those whose own loss is not finite, else the whole batch. The windows of a corpus are counted over all
+    // its files.
+    bool some = false, windows = run->command == COMMAND_PRETRAIN;
+    for (int i = 0; i < batch->b + batch->m; i++) some |= !isfinite(losses[i]);
     const StringList *tune = &run->o->tune, *append = &run->o->append;
-    bool windows = run->command == COMMAND_PRETRAIN;  // they count over all files joined
-    StringList trained = {(const char**)calloc((size_t)(tune->n + append->n), sizeof(char*)),
+    StringList trained = {(const char**)host_alloc((size_t)(tune->n + append->n) * sizeof(char*), "the names of files"),
                           windows ? 1 : tune->n + append->n};
-    if (!trained.items) fatal("out of host memory");
     for (int f = 0; f < trained.n; f++) trained.items[f] = f < tune->n ? tune->items[f] : append->items[f - tune->n];
-    char rows[3000] = "";
-    name_rows(rows, sizeof rows, windows ? "windows" : "rows", "tune", &trained, items, losses, 0, b, !some);
-    name_rows(rows, sizeof rows, "rows", "safe", &run->o->safe, items, losses, b, note->n, !some);
+    Text rows = {};
+    const BatchPart parts[] = {
+        {windows ? "windows" : "rows", "tune", &trained, batch->tune, losses, batch->b},
+        {"rows", "safe", &run->o->safe, batch->safe, losses + batch->b, batch->m},
+    };
+    for (int i = 0; i < 2; i++) name_rows(&rows, &parts[i], !some);
+    if (isnan(norm)) norm = NAN;  // without a sign
     fatal(
         "step %lld: loss %g, gradient norm %g; %s: %s; the first tensor that is not finite: %s%s; lower --lr or look "
         "at these rows",
-        (long long)note->step + 1, loss, norm, some ? "not finite" : "the batch", rows,
+        (long long)note->step + 1, loss, norm, some ? "not finite" : "the batch", rows.s,
         tensor ? tensor : "none, only the loss", tensor ? of : "");
 }
 

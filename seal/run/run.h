@@ -53,9 +53,8 @@ typedef struct {
 // What is known of a step when its losses come back.
 typedef struct {
     int64_t step;
-    int n, b;  // samples of the batch, fine-tuning ones among them
     double epoch, lr, gamma, started;
-    PassCounts theta, theta_hat;
+    PassCounts passes[2];  // of the legs, in their order
     int64_t n_loss;
 } StepNote;
 
@@ -82,15 +81,19 @@ bool run_snapshot(Run* run, int64_t step);
 void run_checkpoint(Run* run, int64_t step);
 // After run_checkpoint of a step at which run_snapshot was true.
 __attribute__((noreturn)) void run_leave(Run* run, int64_t step);
-// The fields that every step logs, and the progress line.
+// Opens a step's line of the log: step and epoch. run_step_end closes it: the fields that every step has, and the
+// progress line.
+void run_log_step(Run* run, const StepNote* note);
 void run_step_end(Run* run, const StepNote* note, double loss, float norm);
 // A loss or norm that is not finite ends the run: the message names the step, the rows and the first tensor that broke.
-// items and losses (note->n) are the step's, fine-tuning samples first; their rows count over the files of --tune, then
-// of --append.
-void stop_on_nonfinite(Run* run, const StepNote* note, const BatchItem* items, const float* losses, double loss,
-                       float norm);
+// losses (b + m) are the batch's, fine-tuning samples first; their rows count over the files of --tune, then of
+// --append.
+void run_stop_on_nonfinite(Run* run, const StepNote* note, const Batch* batch, const float* losses, double loss,
+                           float norm);
 // One of the step's losses into the log, kept for the summary.
 void run_log_loss(Run* run, RunLoss which, double value);
+// A loss over held-out data, a line of its own in the log.
+void run_log_validation(Run* run, int64_t step, double loss);
 // model/, summary.json, the closing line.
 void run_end(Run* run);
 

@@ -1,0 +1,70 @@
+/* See text.h. */
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/error.h"
+#include "base/text.h"
+
+void* host_alloc(size_t bytes, const char* what) {
+    void* p = calloc(bytes ? bytes : 1, 1);
+    if (!p) fatal("out of host memory for %s (%zu bytes)", what, bytes);
+    return p;
+}
+
+void* host_resize(void* block, size_t bytes, const char* what) {
+    void* p = realloc(block, bytes ? bytes : 1);
+    if (!p) fatal("out of host memory for %s (%zu bytes)", what, bytes);
+    return p;
+}
+
+Path path_of(const char* directory, const char* name_format, ...) {
+    Path path;
+    va_list args;
+    int n = snprintf(path.s, sizeof path.s, "%s/", directory);
+    if (n >= PATH_MAX) fatal("%.100s…: the path is longer than %d bytes", directory, PATH_MAX - 1);
+    va_start(args, name_format);
+    int m = vsnprintf(path.s + n, sizeof path.s - (size_t)n, name_format, args);
+    va_end(args);
+    if (n + m >= PATH_MAX) fatal("%.100s…: the path is longer than %d bytes", path.s, PATH_MAX - 1);
+    return path;
+}
+
+void hex_of(const unsigned char sha256[32], Hex hex) {
+    for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", sha256[i]);
+}
+
+// Room for n more bytes and the closing zero.
+static void grow(Text* t, size_t n) {
+    if (t->n + n + 1 <= t->capacity) return;
+    size_t capacity = t->capacity ? t->capacity : 256;
+    while (capacity < t->n + n + 1) capacity *= 2;
+    t->s = (char*)host_resize(t->s, capacity, "a text");
+    t->capacity = capacity;
+}
+
+void text_add(Text* t, const void* bytes, size_t n) {
+    grow(t, n);
+    if (n) memcpy(t->s + t->n, bytes, n);
+    t->n += n;
+    t->s[t->n] = 0;
+}
+
+void text_printf(Text* t, const char* format, ...) {
+    va_list args, again;
+    va_start(args, format);
+    va_copy(again, args);
+    int n = vsnprintf(NULL, 0, format, args);
+    if (n < 0) program_error("a text cannot be formatted");
+    grow(t, (size_t)n);
+    vsnprintf(t->s + t->n, (size_t)n + 1, format, again);
+    t->n += (size_t)n;
+    va_end(again);
+    va_end(args);
+}
+
+void text_free(Text* t) {
+    free(t->s);
+    memset(t, 0, sizeof *t);
+}

@@ -1,0 +1,37 @@
+/* Text that grows, memory on the host, paths, digests as text: what every room needs and none owns. */
+#ifndef SEAL_TEXT_H
+#define SEAL_TEXT_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// bytes of zeros. Out of memory is fatal and names `what`: "out of host memory for WHAT (n bytes)".
+void* host_alloc(size_t bytes, const char* what);
+// The same block with room for `bytes`; what is new is not initialised.
+void* host_resize(void* block, size_t bytes, const char* what);
+
+// DIRECTORY/NAME; fatal where it is longer than a path may be. Passed by value: path_of(run, "log.jsonl").s
+typedef struct {
+    char s[4200];
+} Path;
+__attribute__((format(printf, 2, 3))) Path path_of(const char* directory, const char* name_format, ...);
+
+// A SHA-256 as 64 hexadecimal digits and a zero.
+typedef char Hex[65];
+void hex_of(const unsigned char sha256[32], Hex hex);
+
+typedef struct {
+    char* s;
+    size_t n, capacity;
+} Text;  // s[n] is 0 once anything was added
+void text_add(Text* t, const void* bytes, size_t n);
+__attribute__((format(printf, 2, 3))) void text_printf(Text* t, const char* format, ...);
+void text_free(Text* t);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
