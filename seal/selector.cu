@@ -48,7 +48,7 @@ void selector_free(Selector* s) {
 
 void selector_weigh(Selector* s, const int* rows, int b, cudaStream_t stream) {
     NVTX_RANGE("selector weigh");
-    if (b > s->b_max) program_error("a batch of %d fine-tuning samples meets a plan for %d", b, s->b_max);
+    if (b > s->b_max) program_error("a batch of %d fine-tuning samples exceeds the plan for %d", b, s->b_max);
     cudaCheck(cudaEventSynchronize(s->staged));  // the previous step's rows have left the staging buffer long ago
     memcpy(s->staging, rows, (size_t)b * sizeof(int));
     cudaCheck(cudaMemcpyAsync(s->rows, s->staging, (size_t)b * sizeof(int), cudaMemcpyHostToDevice, stream));

@@ -15,7 +15,9 @@ that bf16 holds exactly.
 #include "check.h"
 #include "base/error.h"
 #include "base/safetensors.h"
-#include "seal_step.h"
+// defines: seal_step
+#define TESTING
+#include "../../train_seal.cu"
 
 // The oracle's names are plain ones (Model, attention_forward, …), so they get a room of their own.
 namespace oracle {
@@ -254,16 +256,12 @@ static void run(uint64_t seed, int algorithm, SelectorActivation activation) {
     for (int step = 0; step < steps; step++) {
         int b = c.b[step], m = c.m[step];
         PackSample tune[MOST], safe[MOST];
-        BatchItem items[3 * MOST];
         for (int i = 0; i < b; i++) tune[i] = c.tune.pack[c.tune_rows[step][i]];
         for (int j = 0; j < m; j++) safe[j] = c.safe.pack[c.safe_rows[step][j]];
-        SealBatch batch = {tune,       c.tune_rows[step],
-                           b,          safe,
-                           m,          c.gamma[step],
-                           c.lr,       c.lr_hat,
-                           c.lr_omega, c.gamma_scales_omega ? c.gamma[step] : 1.0f};
-        SealCounts counts;
-        seal_step(&t, &s, algorithm, &batch, items, &counts);
+        SealBatch batch = {{tune, safe, b, m, NULL}, c.tune_rows[step], c.gamma[step], c.lr, c.lr_hat, c.lr_omega,
+                           c.gamma_scales_omega ? c.gamma[step] : 1.0f};
+        PassCounts passes[2] = {};
+        seal_step(&t, &s, algorithm, &batch, passes);
         trainer_bring_back(&t, 0);
         StepResult r = trainer_result(&t, 0);
 
