@@ -197,7 +197,7 @@ static int64_t encode_text(const Tokenizer* t, const char* text, size_t length, 
     if (flags & TOKENIZER_ADD_SPECIAL)
         for (ptrdiff_t i = 0; i < arrlen(t->prefix); i++) encoding_put(e, t->prefix[i], 0, 0);
     const Text whole = {text, (int32_t)length, 0, NULL, NULL};
-    const bool special = flags & TOKENIZER_PARSE_SPECIAL;
+    const bool special = (flags & TOKENIZER_PARSE_SPECIAL) && !t->text_only;
     int32_t taken = 0, scan = 0, token;
     Range found;
     while ((token = next_added(t, &t->added_trie, &whole, taken, &scan, special, e->scratch->plain, &found)) >= 0) {

@@ -4,7 +4,6 @@ post-processor, decoder. Each part is a table from the file's type name to a fun
 a row is an error that names it, never a guess.
 */
 #include <stdlib.h>
-#include <unistd.h>
 // defines: cJSON
 #include <cjson/cJSON.h>
 #include "tokenizer_internal.h"
@@ -14,6 +13,8 @@ typedef struct {
     const char* file;
     ErrorBuffer error;
     bool fused;
+    const Profile* profile;
+    int depth;  // of the Sequences around a part
 } Loader;
 typedef bool (*PartLoader)(Loader* l, const cJSON* part);
 typedef struct {
@@ -150,7 +151,7 @@ static bool load_behaviour(Loader* l, const cJSON* part, SplitBehaviour* behavio
 }
 
 static bool pretokenize_byte_level(Loader* l, const cJSON* part) {
-    if (bool_or(part, "add_prefix_space", true)) {
+    if (profile_prefix_space(l->profile, bool_or(part, "add_prefix_space", true), !l->depth)) {
         Pretokenize step = {.type = PRETOKENIZE_PREFIX_SPACE};
         arrput(l->t->pretokenize, step);
     }
@@ -217,6 +218,7 @@ static bool pretokenize_metaspace(Loader* l, const cJSON* part) {
 
 static bool pretokenize_sequence(Loader* l, const cJSON* part) {
     const cJSON* each;
+    l->depth++;
     cJSON_ArrayForEach(each, item(part, "pretokenizers")) {
         if (l->t->byte_level)
             return tok_error(l->error, "%s: a pre_tokenizer after ByteLevel is not supported", l->file);
@@ -312,37 +314,80 @@ static bool load_processor(Loader* l, const cJSON* part) {
 
 static bool load_decoder(Loader* l, const cJSON* part);
 
+// The tables that decoding reads: what a token becomes, and what it becomes as the first of a text, if that differs.
+static int decode_tables(Tokenizer* t, Span* tables[2]) {
+    tables[0] = t->out;
+    tables[1] = t->out_first;
+    return 1 + (t->out_first != NULL);
+}
+
+static bool put_stage(Loader* l, DecodeStage stage, const char* pattern, const char* content) {
+    stage.pattern = strdup(pattern);
+    stage.n_pattern = strlen(pattern);
+    stage.content = strdup(content);
+    if (!stage.pattern || !stage.content) abort();
+    arrput(l->t->stages, stage);
+    if (stage.n_pattern > TOKENIZER_HELD)
+        return tok_error(l->error, "%s: a decoder after Fuse is supported for texts of up to %d bytes", l->file,
+                         TOKENIZER_HELD);
+    return arrlen(l->t->stages) <= TOKENIZER_STAGES ||
+           tok_error(l->error, "%s: more than %d decoders after Fuse are not supported", l->file, TOKENIZER_STAGES);
+}
+
+// Makes one text of the tokens, as Fuse does.
 static bool decode_byte_level(Loader* l, const cJSON* part) {
     Tokenizer* t = l->t;
     (void)part;
-    for (int32_t id = 0; id < t->n_vocab; id++) {
-        bool good;
-        if (t->out[id].at == NO_SPAN) continue;
-        char* copy = strndup(t->arena + t->out[id].at, t->out[id].n);  // the arena may move while it is written
-        Span bytes = unmap_byte_level(t, copy, t->out[id].n, &good);
-        free(copy);
-        if (good) t->out[id] = bytes;
-    }
+    if (l->fused)
+        return tok_error(l->error, "%s: the decoder ByteLevel is not supported after Fuse or another ByteLevel",
+                         l->file);
+    Span* tables[2];
+    for (int k = 0, n = decode_tables(t, tables); k < n; k++)
+        for (int32_t id = 0; id < t->n_vocab; id++) {
+            bool good;
+            if (tables[k][id].at == NO_SPAN) continue;
+            char* copy = strndup(t->arena + tables[k][id].at,
+                                 tables[k][id].n);  // the arena may move while it is written
+            Span bytes = unmap_byte_level(t, copy, tables[k][id].n, &good);
+            free(copy);
+            if (good) tables[k][id] = bytes;
+        }
+    l->fused = true;
+    return true;
+}
+
+static bool replace_pieces(Loader* l, const Pattern* pattern, const char* content) {
+    Span* tables[2];
+    for (int k = 0, n = decode_tables(l->t, tables); k < n; k++) replace_in_pieces(l->t, tables[k], pattern, content);
     return true;
 }
 
 static bool decode_replace(Loader* l, const cJSON* part) {
-    const char *pattern = string_or(item(part, "pattern"), "String", NULL), *content = string_or(part, "content", NULL);
-    if (!pattern || !content || l->fused)
-        return tok_error(l->error, "%s: the decoder Replace is supported with a String, before Fuse", l->file);
-    replace_in_pieces(l->t, pattern, content);
-    return true;
+    const char* content = string_or(part, "content", NULL);
+    Pattern pattern = {0};
+    if (!content) return tok_error(l->error, "%s: the decoder Replace has no text `content`", l->file);
+    bool good = load_pattern(l, part, "the decoder Replace", &pattern);
+    if (good && l->fused && !pattern.literal)
+        good = tok_error(l->error, "%s: the decoder Replace with a Regex is not supported after Fuse or ByteLevel",
+                         l->file);
+    if (good && (!pattern.literal || *pattern.literal))
+        good = l->fused ? put_stage(l, (DecodeStage){.type = STAGE_REPLACE}, pattern.literal, content)
+                        : replace_pieces(l, &pattern, content);
+    pattern_free(&pattern);
+    return good;
 }
 
 static bool decode_byte_fallback(Loader* l, const cJSON* part) {
     Tokenizer* t = l->t;
     (void)part;
-    for (int i = 0; i < 256; i++) {
-        char name[8], c = (char)i;
-        snprintf(name, sizeof name, "<0x%02X>", i);
-        int32_t id = piece_find(&t->by_text, t->text, t->arena, name, 6);
-        if (id >= 0) t->out[id] = arena_put(t, &c, 1);
-    }
+    if (l->fused) return put_stage(l, (DecodeStage){.type = STAGE_BYTE}, "", "");
+    Span* tables[2];
+    for (int k = 0, n = decode_tables(t, tables); k < n; k++)
+        for (int32_t id = 0; id < t->n_vocab; id++) {
+            char byte;
+            if (tables[k][id].at != NO_SPAN && byte_of_name(t->arena + tables[k][id].at, tables[k][id].n, &byte))
+                tables[k][id] = arena_put(t, &byte, 1);
+        }
     return true;
 }
 
@@ -352,20 +397,47 @@ static bool decode_fuse(Loader* l, const cJSON* part) {
     return true;
 }
 
+// Up to `start` of the sign from the front of a piece and `stop` from its end.
+static Span stripped(const Tokenizer* t, Span s, const char* sign, int64_t start, int64_t stop) {
+    const uint32_t n = (uint32_t)strlen(sign);
+    for (; start > 0 && s.n >= n && !memcmp(t->arena + s.at, sign, n); start--) s = (Span){s.at + n, s.n - n};
+    for (; stop > 0 && s.n >= n && !memcmp(t->arena + s.at + s.n - n, sign, n); stop--) s.n -= n;
+    return s;
+}
+
 static bool decode_strip(Loader* l, const cJSON* part) {
     int64_t start = 0, stop = 0;
-    if (!whole(item(part, "start"), &start) || !whole(item(part, "stop"), &stop) || stop || !l->fused ||
-        strcmp(string_or(part, "content", ""), " "))
-        return tok_error(l->error, "%s: the decoder Strip is supported for spaces at the start, after Fuse", l->file);
-    l->t->strip_first = (int32_t)start;
+    const char* sign = string_or(part, "content", "");
+    int32_t c;
+    if (!whole(item(part, "start"), &start) || !whole(item(part, "stop"), &stop) || !*sign ||
+        utf8_decode(sign, (int64_t)strlen(sign), &c) != (int)strlen(sign) || c < 0)
+        return tok_error(l->error, "%s: the decoder Strip needs a character `content` and numbers `start` and `stop`",
+                         l->file);
+    if (l->fused && stop > 64)
+        return tok_error(l->error, "%s: the decoder Strip is supported for up to 64 characters at the end", l->file);
+    if (l->fused)
+        return put_stage(l, (DecodeStage){.type = STAGE_STRIP, .start = (int32_t)start, .stop = (int32_t)stop}, sign,
+                         "");
+    Span* tables[2];
+    for (int k = 0, n = decode_tables(l->t, tables); k < n; k++)
+        for (int32_t id = 0; id < l->t->n_vocab; id++)
+            if (tables[k][id].at != NO_SPAN) tables[k][id] = stripped(l->t, tables[k][id], sign, start, stop);
     return true;
 }
 
+// In the first token of a text the sign goes, in all others it becomes a space.
 static bool decode_metaspace(Loader* l, const cJSON* part) {
+    Tokenizer* t = l->t;
     PrependScheme scheme;
+    const Pattern sign = {.literal = (char*)string_or(part, "replacement", "\xE2\x96\x81")};
     if (!load_scheme(l, part, &scheme)) return false;
-    replace_in_pieces(l->t, string_or(part, "replacement", "\xE2\x96\x81"), " ");
-    l->t->strip_first = scheme == PREPEND_NEVER ? 0 : INT32_MAX;
+    if (!*sign.literal) return tok_error(l->error, "%s: the decoder Metaspace has an empty replacement", l->file);
+    const char* first = scheme == PREPEND_NEVER ? " " : "";
+    if (l->fused) return put_stage(l, (DecodeStage){.type = STAGE_REPLACE}, sign.literal, first);
+    if (!*first && !t->out_first)
+        memcpy(arraddnptr(t->out_first, t->n_vocab), t->out, (size_t)t->n_vocab * sizeof(Span));
+    replace_in_pieces(t, t->out, &sign, " ");
+    if (t->out_first) replace_in_pieces(t, t->out_first, &sign, first);
     return true;
 }
 
@@ -474,37 +546,29 @@ static bool load_model(Loader* l, const cJSON* model) {
 
 // ---- added tokens ----------------------------------------------------------------------------------
 
-// A token that the model has keeps the model's id. The content of a normalised token is normalised too, as
-// AddedVocabulary does.
 static bool load_added(Loader* l, const cJSON* entry, Encoding* e) {
-    Tokenizer* t = l->t;
     const char* content = string_or(entry, "content", NULL);
     int64_t id;
     if (!content || !whole(item(entry, "id"), &id))
         return tok_error(l->error, "%s: an entry of added_tokens has no content or no id", l->file);
-    if (!*content) return true;
-    AddedToken a = {.special = bool_or(entry, "special", false),
-                    .lstrip = bool_or(entry, "lstrip", false),
-                    .rstrip = bool_or(entry, "rstrip", false),
-                    .single_word = bool_or(entry, "single_word", false)};
-    a.normalized = bool_or(entry, "normalized", !a.special);
-    a.id = tokenizer_id(t, content);
-    if (a.id < 0) {
-        if (!tokenizer_set_piece(t, id, content, strlen(content), l->file, l->error)) return false;
-        a.id = (int32_t)id;
-        t->raw[id].at = NO_SPAN;  // not a piece of the model: merging never makes it
-    }
-    Text text = {content, (int32_t)strlen(content), 0, NULL, NULL};
-    if (a.normalized && !normalize_text(t, &text, e)) return tok_error(l->error, "%s: %s", l->file, e->error);
-    a.content = arena_put(t, text.bytes, (size_t)text.n);
-    tokenizer_add_token(t, a);
-    return true;
+    ConfigToken token = {.special = bool_or(entry, "special", false),
+                         .lstrip = bool_or(entry, "lstrip", false),
+                         .rstrip = bool_or(entry, "rstrip", false),
+                         .single_word = bool_or(entry, "single_word", false)};
+    token.normalized = bool_or(entry, "normalized", !token.special);
+    token.content = strdup(content);
+    if (!token.content) abort();
+    arrput(l->t->added_ids, id);
+    bool good = tokenizer_put_added(l->t, &token, id, l->file, e, l->error);
+    free(token.content);
+    return good;
 }
 
 static bool load_all_added(Loader* l, const cJSON* entries) {
     Encoding e = {0};
     const cJSON* each;
-    bool good = tokenizer_encode(l->t, "", 0, 0, &e) == 0;  // makes the scratch that normalising needs
+    bool good = true;
+    for (int32_t id = 0; id < l->t->n_vocab; id++) l->t->n_model += l->t->text[id].at != NO_SPAN;
     cJSON_ArrayForEach(each, entries) if (good) good = load_added(l, each, &e);
     encoding_free(&e);
     return good;
@@ -519,8 +583,9 @@ static void guess_ends(Tokenizer* t) {
     }
 }
 
-bool load_tokenizer_json(Tokenizer* t, const char* name, const char* data, size_t n, ErrorBuffer error) {
-    Loader l = {t, name, error, false};
+bool load_tokenizer_json(Tokenizer* t, const char* name, const char* data, size_t n, Profile* profile,
+                         ErrorBuffer error) {
+    Loader l = {t, name, error, false, profile, 0};
     const char* end = NULL;
     cJSON* root = cJSON_ParseWithLengthOpts(data, n + 1, &end, true);
     if (!root)
@@ -531,45 +596,11 @@ bool load_tokenizer_json(Tokenizer* t, const char* name, const char* data, size_
     t->decode = cJSON_IsObject(item(root, "decoder")) ? DECODE_CONCATENATE : DECODE_JOIN_SPACES;
     bool good = load_model(&l, item(root, "model")) && load_normalizer(&l, item(root, "normalizer")) &&
                 load_pretokenizer(&l, item(root, "pre_tokenizer")) && load_all_added(&l, item(root, "added_tokens")) &&
-                load_processor(&l, item(root, "post_processor")) && load_decoder(&l, item(root, "decoder"));
+                profile_add_tokens(profile, t, error) && load_processor(&l, item(root, "post_processor")) &&
+                load_decoder(&l, item(root, "decoder"));
     if (good && t->byte_level) unmap_pieces(t);
     good = good && tokenizer_finish(t, name, error);
     cJSON_Delete(root);
     if (good) guess_ends(t);
-    return good;
-}
-
-// ---- bos and eos from the files beside -------------------------------------------------------------
-
-static int32_t end_token(const Tokenizer* t, const cJSON* root, const char* name) {
-    char with_id[40];
-    int64_t id;
-    const cJSON* v = item(root, name);
-    const char* text = cJSON_IsString(v) ? v->valuestring : string_or(v, "content", NULL);
-    if (text) return tokenizer_id(t, text);
-    snprintf(with_id, sizeof with_id, "%s_id", name);
-    v = item(root, with_id);
-    if (cJSON_IsArray(v)) v = v->child;  // several ends: the first is the document's
-    return v && whole(v, &id) && is_token(t, id) ? (int32_t)id : -1;
-}
-
-bool load_side_files(Tokenizer* t, const char* directory, ErrorBuffer error) {
-    static const char* const names[] = {"tokenizer_config.json", "special_tokens_map.json", "config.json"};
-    int32_t bos = -1, eos = -1;
-    for (int i = 0; i < 3; i++) {
-        char path[4300], *data;
-        size_t n;
-        snprintf(path, sizeof path, "%s/%s", directory, names[i]);
-        if (access(path, R_OK)) continue;
-        if (!read_file(path, &data, &n, error)) return false;
-        cJSON* root = cJSON_ParseWithLengthOpts(data, n + 1, NULL, true);
-        free(data);
-        if (!root) return tok_error(error, "%s is not JSON; fix or remove it", path);
-        if (bos < 0) bos = end_token(t, root, "bos_token");
-        if (eos < 0) eos = end_token(t, root, "eos_token");
-        cJSON_Delete(root);
-    }
-    if (bos >= 0) t->bos = bos;
-    if (eos >= 0) t->eos = eos;
-    return true;
+    return good && profile_finish(profile, t, error);
 }

@@ -48,6 +48,9 @@ void merges_from_vocabulary(Tokenizer* t, const uint32_t* rank) {
 #define LLAMA3_PATTERN                                                         \
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| " \
     "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define QWEN2_PATTERN                                                     \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| " \
+    "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 #define LLAMA3_SPECIAL 256
 
 // The file holds neither pattern nor special tokens: both are in the code that comes with it, here Llama-3's. The ones
@@ -106,7 +109,7 @@ static bool put_special(Tokenizer* t, int32_t id, const char* content, const cha
     return true;
 }
 
-bool load_tiktoken(Tokenizer* t, const char* name, const char* data, size_t n, ErrorBuffer error) {
+bool load_tiktoken(Tokenizer* t, const char* name, const char* data, size_t n, Profile* profile, ErrorBuffer error) {
     const char *p = data, *end = data + n;
     char piece[MAX_PIECE];
     for (int64_t line = 1; p < end; line++) {
@@ -132,6 +135,7 @@ bool load_tiktoken(Tokenizer* t, const char* name, const char* data, size_t n, E
         if (piece_find(&t->by_raw, t->raw, t->arena, &c, 1) < 0)
             return tok_error(error, "%s: byte 0x%02X has no rank", name, i);
     }
+    t->n_model = t->n_vocab;
     const int32_t base = t->n_vocab, named = sizeof llama3_special / sizeof *llama3_special;
     for (int32_t i = 0; i < LLAMA3_SPECIAL; i++) {
         char reserved[48];
@@ -141,7 +145,8 @@ bool load_tiktoken(Tokenizer* t, const char* name, const char* data, size_t n, E
     t->bos = base;
     t->eos = base + 1;
     arrput(t->prefix, t->bos);
-    return put_split(t, LLAMA3_PATTERN, error) && tokenizer_finish(t, name, error);
+    return profile_add_tokens(profile, t, error) && put_split(t, LLAMA3_PATTERN, error) &&
+           tokenizer_finish(t, name, error) && profile_finish(profile, t, error);
 }
 
 // ---- encoder.json + vocab.bpe ----------------------------------------------------------------------
@@ -192,17 +197,40 @@ static bool load_merges(Tokenizer* t, const char* name, const char* data, ErrorB
     return true;
 }
 
+// GPT-2's way of cutting, or that of the class that transformers would convert the pair for.
+static bool put_pair_steps(Tokenizer* t, Profile* profile, ErrorBuffer error) {
+    const bool qwen = profile && profile->class->convert == CONVERT_QWEN2;
+    if (qwen) {
+        Normalize nfc = {.type = NORMALIZE_NFC};
+        arrput(t->normalize, nfc);
+    }
+    if (profile && profile->prefix == PREFIX_ON) {
+        Pretokenize prefix = {.type = PRETOKENIZE_PREFIX_SPACE};
+        put_text(&t->changes, "prefix space\n");
+        arrput(t->pretokenize, prefix);
+    }
+    if (profile && profile->class->convert == CONVERT_GPT2) profile->rebuild = profile->add_bos;
+    return put_split(t, qwen ? QWEN2_PATTERN : GPT2_PATTERN, error);
+}
+
 bool load_vocab_and_merges(Tokenizer* t, const char* vocab_name, const char* vocab, size_t n_vocab,
-                           const char* merges_name, const char* merges, ErrorBuffer error) {
+                           const char* merges_name, const char* merges, Profile* profile, ErrorBuffer error) {
     if (!load_vocab(t, vocab_name, vocab, n_vocab, error) || !load_merges(t, merges_name, merges, error)) return false;
     t->format = "encoder.json + vocab.bpe";
     t->decode = DECODE_CONCATENATE;
     t->byte_level = true;
-    int32_t end = tokenizer_id(t, "<|endoftext|>");
-    if (end >= 0 && !put_special(t, end, "<|endoftext|>", vocab_name, error)) return false;
-    t->bos = t->eos = end;
+    t->n_model = t->n_vocab;
+    if (profile && profile->class->convert) {
+        put_text(&t->changes, profile->class->convert == CONVERT_QWEN2 ? "converted for Qwen2\n" : "converted\n");
+        t->default_flags = TOKENIZER_PARSE_SPECIAL;  // transformers makes a fast tokenizer of it
+    } else {
+        int32_t end = tokenizer_id(t, "<|endoftext|>");
+        if (end >= 0 && !put_special(t, end, "<|endoftext|>", vocab_name, error)) return false;
+        t->bos = t->eos = end;
+    }
     unmap_pieces(t);
     for (int32_t id = 0; id < t->n_vocab; id++)
         if (t->raw[id].at != NO_SPAN) t->out[id] = t->raw[id];
-    return put_split(t, GPT2_PATTERN, error) && tokenizer_finish(t, vocab_name, error);
+    return profile_add_tokens(profile, t, error) && put_pair_steps(t, profile, error) &&
+           tokenizer_finish(t, vocab_name, error) && profile_finish(profile, t, error);
 }

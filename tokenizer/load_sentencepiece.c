@@ -61,7 +61,8 @@ typedef struct {
     Tokenizer* t;
     const char* file;
     ErrorBuffer error;
-    float* score;  // stb_ds, by id
+    float* score;   // stb_ds, by id
+    uint8_t* type;  // stb_ds, by id
     uint64_t model;
     bool suffix;  // treat_whitespace_as_suffix
     char bos[64], eos[64];
@@ -88,17 +89,27 @@ static bool read_piece(Model* m, Wire w) {
         return tok_error(m->error, "%s: piece %d is of type %d, which is not supported", m->file, id, (int)type);
     if (!tokenizer_set_piece(t, id, bytes, n, m->file, m->error)) return false;
     arrput(m->score, score);
-    if (type != NORMAL && type != USER_DEFINED) t->raw[id].at = NO_SPAN;
-    if (type == CONTROL) t->special[id] = true;
-    if (type == UNKNOWN) t->unk = id;
-    if (type == UNKNOWN) t->out[id] = arena_put(t, " \xE2\x81\x87 ", 5);  // sentencepiece's unk_surface
-    if (type == CONTROL || type == USER_DEFINED) {
-        // User-defined pieces are found before anything merges; control pieces only where special text is asked for.
-        AddedToken a = {
-            .id = id, .content = t->text[id], .special = type == CONTROL, .normalized = type == USER_DEFINED};
-        tokenizer_add_token(t, a);
-    }
+    arrput(m->type, (uint8_t)type);
     return true;
+}
+
+// What the types of the pieces mean to sentencepiece.
+static void apply_types(Model* m) {
+    Tokenizer* t = m->t;
+    for (int32_t id = 0; id < t->n_vocab; id++) {
+        const uint8_t type = m->type[id];
+        if (type != NORMAL && type != USER_DEFINED) t->raw[id].at = NO_SPAN;
+        if (type == CONTROL) t->special[id] = true;
+        if (type == UNKNOWN) t->unk = id;
+        if (type == UNKNOWN) t->out[id] = arena_put(t, " \xE2\x81\x87 ", 5);  // sentencepiece's unk_surface
+        if (type == CONTROL || type == USER_DEFINED) {
+            // User-defined pieces are found before anything merges; control pieces only where special text is asked
+            // for.
+            AddedToken a = {
+                .id = id, .content = t->text[id], .special = type == CONTROL, .normalized = type == USER_DEFINED};
+            tokenizer_add_token(t, a);
+        }
+    }
 }
 
 static bool read_trainer(Model* m, Wire w) {
@@ -156,13 +167,155 @@ static uint32_t* ranks_of(const float* score, int32_t n) {
     return rank;
 }
 
-static bool finish_model(Model* m) {
+// ---- as transformers converts it -------------------------------------------------------------------
+
+typedef struct {
+    float score;
+    int32_t n_left, n_right, left, right, id, order;  // lengths in characters
+} Candidate;
+
+// generate_merges: highest score, then longest left, then longest right; what is equal in all stays in order.
+static int by_merge_rank(const void* a, const void* b) {
+    const Candidate *x = a, *y = b;
+    if (x->score != y->score) return x->score < y->score ? 1 : -1;
+    if (x->n_left != y->n_left) return x->n_left < y->n_left ? 1 : -1;
+    if (x->n_right != y->n_right) return x->n_right < y->n_right ? 1 : -1;
+    return x->order < y->order ? -1 : 1;
+}
+
+static int by_pair(const void* a, const void* b) {
+    const Candidate *x = a, *y = b;
+    if (x->left != y->left) return x->left < y->left ? -1 : 1;
+    return (x->right > y->right) - (x->right < y->right);
+}
+
+// Every pair of pieces that makes a third, whatever its type: transformers does not look at that.
+static void merges_from_scores(Model* m) {
+    Tokenizer* t = m->t;
+    Candidate* all = NULL;
+    for (int32_t id = 0; id < t->n_vocab; id++) {
+        const char* bytes = t->arena + t->text[id].at;
+        const int64_t n = t->text[id].n;
+        int32_t c, length = 0, k = 0;
+        const ptrdiff_t first = arrlen(all);
+        for (int64_t at = 0; at < n; at += utf8_decode(bytes + at, n - at, &c)) length++;
+        for (int64_t at = utf8_decode(bytes, n, &c); at < n; at += utf8_decode(bytes + at, n - at, &c)) {
+            Candidate x = {m->score[id], ++k, length - k, 0, 0, id, 0};
+            x.left = piece_find(&t->by_text, t->text, t->arena, bytes, (uint32_t)at);
+            x.right = x.left < 0 ? -1 : piece_find(&t->by_text, t->text, t->arena, bytes + at, (uint32_t)(n - at));
+            if (x.right >= 0) arrput(all, x);
+        }
+        if (arrlen(all) > first) qsort(all + first, (size_t)(arrlen(all) - first), sizeof *all, by_pair);
+    }
+    for (ptrdiff_t i = 0; i < arrlen(all); i++) all[i].order = (int32_t)i;
+    if (all) qsort(all, (size_t)arrlen(all), sizeof *all, by_merge_rank);
+    merge_table_init(&t->merges, (uint32_t)arrlen(all));
+    for (ptrdiff_t i = 0; i < arrlen(all); i++)
+        merge_add(&t->merges, all[i].left, all[i].right, (uint32_t)i, all[i].id);
+    arrfree(all);
+}
+
+static bool has_prefix(const Profile* p) {
+    return p->class->convert != CONVERT_GEMMA && (p->prefix == PREFIX_MISSING || p->prefix == PREFIX_ON);
+}
+
+// The normaliser and pre-tokeniser of LlamaConverter and GemmaConverter.
+static void put_converted_steps(Tokenizer* t, const Profile* p) {
+    Normalize prepend = {.type = NORMALIZE_PREPEND, .content = strdup("\xE2\x96\x81")},
+              replace = {.type = NORMALIZE_REPLACE, .content = strdup("\xE2\x96\x81")};
+    Pretokenize metaspace = {.type = PRETOKENIZE_METASPACE}, split = {.type = PRETOKENIZE_SPLIT};
+    replace.pattern.literal = strdup(" ");
+    const bool gemma = p->class->convert == CONVERT_GEMMA, prefix = has_prefix(p);
+    if (prefix && p->legacy) arrput(t->normalize, prepend);
+    else free(prepend.content);
+    if (gemma || p->legacy) {
+        arrput(t->normalize, replace);
+    } else {
+        pattern_free(&replace.pattern);
+        free(replace.content);
+    }
+    if (gemma) {
+        split.pattern.literal = strdup(" ");
+        split.behaviour = SPLIT_MERGED_WITH_PREVIOUS;
+        arrput(t->pretokenize, split);
+    } else if (!p->legacy) {
+        metaspace.pattern.literal = strdup("\xE2\x96\x81");
+        metaspace.scheme = prefix ? PREPEND_FIRST : PREPEND_NEVER;
+        arrput(t->pretokenize, metaspace);
+    }
+}
+
+// And their decoder.
+static void put_converted_decoder(Tokenizer* t, const Profile* p) {
+    replace_in_pieces(t, t->out, &(Pattern){.literal = (char*)"\xE2\x96\x81"}, " ");
+    for (int32_t id = 0; id < t->n_vocab; id++) {
+        char byte;
+        if (t->text[id].at != NO_SPAN && byte_of_name(t->arena + t->text[id].at, t->text[id].n, &byte))
+            t->out[id] = arena_put(t, &byte, 1);
+    }
+    if (has_prefix(p)) {
+        DecodeStage strip = {.type = STAGE_STRIP, .pattern = strdup(" "), .n_pattern = 1, .start = 1};
+        arrput(t->stages, strip);
+    }
+}
+
+// "<0x09>" of Gemma's models is the tab itself, where there is no other.
+static bool rename_tab(Model* m) {
+    Tokenizer* t = m->t;
+    int32_t id = tokenizer_id(t, "<0x09>");
+    if (id < 0 || tokenizer_id(t, "\t") >= 0) return true;
+    t->text[id] = t->raw[id] = t->out[id] = arena_put(t, "\t", 1);
+    m->score[id] = 0;
+    return piece_add(&t->by_text, t->text, t->arena, id);
+}
+
+static bool convert_model(Model* m, Profile* p) {
+    Tokenizer* t = m->t;
+    const bool gemma = p->class->convert == CONVERT_GEMMA;
+    Encoding e = {0};
+    bool good = !gemma || rename_tab(m);
+    for (int32_t id = 0; id < t->n_vocab; id++) {
+        if (id < 3) m->score[id] = 0;
+        if (m->type[id] == UNKNOWN) t->unk = id;
+    }
+    if (t->unk < 0) return tok_error(m->error, "%s: has no unknown piece", m->file);
+    t->format = "sentencepiece, as transformers converts it";
+    char steps[64];
+    snprintf(steps, sizeof steps, "converted %d %d %d\n", gemma, p->legacy, (int)p->prefix);
+    put_text(&t->changes, steps);
+    t->default_flags = TOKENIZER_PARSE_SPECIAL;
+    t->decode = DECODE_CONCATENATE;
+    t->byte_fallback = t->fuse_unk = true;
+    merges_from_scores(m);
+    put_converted_steps(t, p);
+    t->n_model = t->n_vocab;
+    for (int32_t id = 0; good && id < t->n_model; id++) {
+        const bool control = m->type[id] == CONTROL;
+        if (!control && m->type[id] != USER_DEFINED) continue;
+        char* content = strdup(t->arena + t->text[id].at);  // the arena may move
+        ConfigToken token = {.content = content,
+                             .special = control || (gemma && (!strcmp(content, "<start_of_turn>") ||
+                                                              !strcmp(content, "<end_of_turn>")))};
+        good = tokenizer_put_added(t, &token, -1, m->file, &e, m->error);
+        free(content);
+    }
+    encoding_free(&e);
+    if (!good || !profile_add_tokens(p, t, m->error)) return false;
+    put_converted_decoder(t, p);
+    return tokenizer_finish(t, m->file, m->error) && profile_finish(p, t, m->error);
+}
+
+static bool finish_model(Model* m, Profile* profile) {
     static const char* const names[] = {"unknown", "unigram", "BPE", "word", "char"};
     Tokenizer* t = m->t;
     if (m->model != BPE)
         return tok_error(m->error, "%s: a sentencepiece model of type %s is not supported; expected BPE", m->file,
                          names[m->model <= CHAR ? m->model : 0]);
     if (m->suffix) return tok_error(m->error, "%s: treat_whitespace_as_suffix is not supported", m->file);
+    if (profile && profile->config &&
+        (profile->class->convert == CONVERT_LLAMA || profile->class->convert == CONVERT_GEMMA))
+        return convert_model(m, profile);
+    apply_types(m);
     if (t->unk < 0) return tok_error(m->error, "%s: has no unknown piece", m->file);
     for (int i = 0; i < 256 && t->byte_fallback; i++) {
         char name[8];
@@ -173,12 +326,12 @@ static bool finish_model(Model* m) {
         t->out[id] = arena_put(t, &c, 1);
     }
     t->format = "sentencepiece";
-    t->decode = DECODE_CONCATENATE;
+    t->decode = DECODE_SENTENCEPIECE;
     t->late_fallback = t->fuse_unk = true;
     t->strip_first = m->step.left || m->step.right;
-    t->strip_marks = true;
     t->strip_until_text = m->step.right;
-    replace_in_pieces(t, "\xE2\x96\x81", " ");
+    replace_in_pieces(t, t->out, &(Pattern){.literal = (char*)"\xE2\x96\x81"}, " ");
+    t->n_model = t->n_vocab;
     uint32_t* rank = ranks_of(m->score, t->n_vocab);
     merges_from_vocabulary(t, rank);
     free(rank);
@@ -186,10 +339,12 @@ static bool finish_model(Model* m) {
     t->bos = tokenizer_id(t, m->bos);
     t->eos = tokenizer_id(t, m->eos);
     if (t->bos >= 0) arrput(t->prefix, t->bos);
-    return tokenizer_finish(t, m->file, m->error);
+    return profile_add_tokens(profile, t, m->error) && tokenizer_finish(t, m->file, m->error) &&
+           profile_finish(profile, t, m->error);
 }
 
-bool load_sentencepiece(Tokenizer* t, const char* name, const char* data, size_t n, ErrorBuffer error) {
+bool load_sentencepiece(Tokenizer* t, const char* name, const char* data, size_t n, Profile* profile,
+                        ErrorBuffer error) {
     Model m = {.t = t,
                .file = name,
                .error = error,
@@ -210,7 +365,8 @@ bool load_sentencepiece(Tokenizer* t, const char* name, const char* data, size_t
         good = tok_error(
             error, "%s is not a known kind of tokenizer (JSON, tiktoken ranks, sentencepiece), or it is truncated",
             name);
-    good = good && finish_model(&m);
+    good = good && finish_model(&m, profile);
     arrfree(m.score);
+    arrfree(m.type);
     return good;
 }

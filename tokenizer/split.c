@@ -164,7 +164,7 @@ static void put_stretch(Range** out, ptrdiff_t first, SplitBehaviour behaviour, 
                         bool previous) {
     bool any = arrlen(*out) > first;
     if (behaviour == SPLIT_REMOVED && match) return;
-    bool join = any && ((behaviour == SPLIT_CONTIGUOUS && match && previous) ||
+    bool join = any && ((behaviour == SPLIT_CONTIGUOUS && match == previous) ||
                         (behaviour == SPLIT_MERGED_WITH_PREVIOUS && match && !previous) ||
                         (behaviour == SPLIT_MERGED_WITH_NEXT && !match && previous));
     if (join) arrlast(*out).end = stretch.end;

@@ -284,6 +284,7 @@ int main(int argc, char** argv) {
     const Options o = read_options(argc, argv);
     Tokenizer* t = tokenizer_open(o.path, error, sizeof error);
     if (!t) stop("%s", error);
+    for (int i = 0; tokenizer_note(t, i); i++) fprintf(stderr, "tokenize: %s\n", tokenizer_note(t, i));
     char* text = read_stdin(&length);
     if (o.decode && o.batch) decode_lines(t, text, length, &o);
     else if (o.decode) decode(t, text, length, 0, &o);

@@ -48,12 +48,65 @@ bool tokenizer_set_piece(Tokenizer* t, int64_t id, const char* text, size_t n, c
     return true;
 }
 
+static void put_in_trie(Tokenizer* t, const AddedToken* a, ptrdiff_t index) {
+    trie_add(a->normalized ? &t->normalized_trie : &t->added_trie, t->arena + a->content.at, a->content.n,
+             (int32_t)index);
+}
+
 void tokenizer_add_token(Tokenizer* t, AddedToken token) {
-    int32_t index = (int32_t)arrlen(t->added);
     arrput(t->added, token);
     if (token.special) t->special[token.id] = true;
-    trie_add(token.normalized ? &t->normalized_trie : &t->added_trie, t->arena + token.content.at, token.content.n,
-             index);
+    put_in_trie(t, &token, arrlen(t->added) - 1);
+}
+
+// A token that was there gets the rules of the later one. In AddedVocabulary, what was special stays so, and what was
+// searched before or after normalising still is.
+static void change_token(Tokenizer* t, ptrdiff_t index, AddedToken later) {
+    AddedToken* a = &t->added[index];
+    a->lstrip = later.lstrip;
+    a->rstrip = later.rstrip;
+    a->single_word = later.single_word;
+    a->special |= later.special;
+    if (a->special) t->special[a->id] = true;
+    put_in_trie(t, &later, index);
+}
+
+// Where AddedVocabulary::add_tokens puts a token that the model does not have.
+static int32_t next_added_id(const Tokenizer* t) {
+    int32_t next = t->n_model;
+    for (ptrdiff_t i = 0; i < arrlen(t->added); i++)
+        if (t->added[i].id >= next) next = t->added[i].id + 1;
+    return next;
+}
+
+bool tokenizer_put_added(Tokenizer* t, const ConfigToken* token, int64_t expected, const char* file, Encoding* e,
+                         ErrorBuffer error) {
+    if (!*token->content) return true;
+    AddedToken a = {.id = tokenizer_id(t, token->content),
+                    .special = token->special,
+                    .lstrip = token->lstrip,
+                    .rstrip = token->rstrip,
+                    .normalized = token->normalized,
+                    .single_word = token->single_word};
+    ptrdiff_t same = 0;
+    while (same < arrlen(t->added) && (a.id < 0 || t->added[same].id != a.id)) same++;
+    if (a.id < 0) {
+        a.id = next_added_id(t);
+        if (!tokenizer_set_piece(t, a.id, token->content, strlen(token->content), file, error)) return false;
+        t->raw[a.id].at = NO_SPAN;  // not a piece of the model: merging never makes it
+    }
+    if (expected >= 0 && expected != a.id)
+        tokenizer_put_note(
+            t, "%s: the added token %.60s is written with id %lld, but `tokenizers` gives it %d; that is used", file,
+            token->content, (long long)expected, a.id);
+    // The content of a normalised token is normalised too, as AddedVocabulary does.
+    Text text = {token->content, (int32_t)strlen(token->content), 0, NULL, NULL};
+    if (!e->scratch) tokenizer_encode(t, "", 0, 0, e);  // makes the scratch that normalising needs
+    if (a.normalized && !normalize_text(t, &text, e)) return tok_error(error, "%s: %s", file, e->error);
+    a.content = arena_put(t, text.bytes, (size_t)text.n);
+    if (same < arrlen(t->added)) change_token(t, same, a);
+    else tokenizer_add_token(t, a);
+    return true;
 }
 
 // GPT-2 writes every byte as a printable character: itself, or one from U+0100 on for the 68 bytes that are not
@@ -82,22 +135,50 @@ Span unmap_byte_level(Tokenizer* t, const char* text, uint32_t n, bool* good) {
     return s;
 }
 
-// Every `pattern` in every piece becomes `content`.
-void replace_in_pieces(Tokenizer* t, const char* pattern, const char* content) {
-    size_t n_pattern = strlen(pattern), n_content = strlen(content);
-    for (int32_t id = 0; id < t->n_vocab && n_pattern; id++) {
-        if (t->out[id].at == NO_SPAN || !memmem(t->arena + t->out[id].at, t->out[id].n, pattern, n_pattern)) continue;
+bool byte_of_name(const char* text, size_t n, char* byte) {
+    int value = 0;
+    if (n != 6 || memcmp(text, "<0x", 3) || text[5] != '>') return false;
+    for (int i = 3; i < 5; i++) {
+        const char c = text[i];
+        const int digit = c >= '0' && c <= '9'   ? c - '0'
+                          : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                          : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                                 : -1;
+        if (digit < 0) return false;
+        value = 16 * value + digit;
+    }
+    *byte = (char)value;
+    return true;
+}
+
+// Every match of `pattern` in every piece becomes `content`.
+void replace_in_pieces(Tokenizer* t, Span* table, const Pattern* pattern, const char* content) {
+    const size_t n_content = strlen(content), n_literal = pattern->literal ? strlen(pattern->literal) : 0;
+    Encoding e = {0};
+    if (!pattern->literal) tokenizer_encode(t, "", 0, 0, &e);  // makes the scratch that searching needs
+    for (int32_t id = 0; id < t->n_vocab; id++) {
+        if (table[id].at == NO_SPAN) continue;
+        const char* p = t->arena + table[id].at;
+        const int32_t n = (int32_t)table[id].n;
+        if (pattern->literal && (!n_literal || !memmem(p, (size_t)n, pattern->literal, n_literal))) continue;
+        bool valid = true;
+        if (!pattern->literal && n && (utf8_stretch(p, n, 0, &valid) < n || !valid)) continue;  // stray bytes
         char* fresh = NULL;
-        const char *p = t->arena + t->out[id].at, *end = p + t->out[id].n;
-        while (p < end) {
-            bool here = (size_t)(end - p) >= n_pattern && !memcmp(p, pattern, n_pattern);
-            if (here) memcpy(arraddnptr(fresh, n_content), content, n_content);
-            else arrput(fresh, *p);
-            p += here ? n_pattern : 1;
+        int32_t copied = 0;
+        Range found = {0, 0};
+        while (pattern_search(pattern, p, n, found.end, &found, &e) > 0) {
+            if (found.start > copied)
+                memcpy(arraddnptr(fresh, found.start - copied), p + copied, (size_t)(found.start - copied));
+            if (n_content) memcpy(arraddnptr(fresh, n_content), content, n_content);
+            copied = found.end;
         }
-        t->out[id] = arena_put(t, fresh ? fresh : "", (size_t)arrlen(fresh));
+        if (copied) {
+            if (n > copied) memcpy(arraddnptr(fresh, n - copied), p + copied, (size_t)(n - copied));
+            table[id] = arena_put(t, fresh ? fresh : "", (size_t)arrlen(fresh));
+        }
         arrfree(fresh);
     }
+    encoding_free(&e);
 }
 
 // The bytes that the model's pieces stand for in a text.
@@ -136,7 +217,17 @@ bool tokenizer_finish(Tokenizer* t, const char* file, ErrorBuffer error) {
         if (t->raw[id].at != NO_SPAN) piece_add(&t->by_raw, t->raw, t->arena, id);
         if (t->out[id].at != NO_SPAN && (int32_t)t->out[id].n > t->longest_piece)
             t->longest_piece = (int32_t)t->out[id].n;
+        if (t->out_first && t->out_first[id].at != NO_SPAN && (int32_t)t->out_first[id].n > t->longest_piece)
+            t->longest_piece = (int32_t)t->out_first[id].n;
     }
+    int64_t longest = t->longest_piece + 1;  // with the space between words
+    for (ptrdiff_t i = 0; i < arrlen(t->stages); i++) {
+        const DecodeStage* d = &t->stages[i];
+        longest += (int64_t)d->n_pattern * (d->stop + 1) + 6;  // what it held back
+        if (d->type == STAGE_REPLACE) longest *= 1 + (int64_t)(strlen(d->content) / d->n_pattern);
+    }
+    if (longest > MAX_FILE) return tok_error(error, "%s: the decoder's replacements are too long", file);
+    t->longest_piece = (int32_t)longest - (arrlen(t->stages) == 0);
     for (int i = 0; i < 128; i++) {
         char c = (char)i;
         t->ascii_id[i] = piece_find(&t->by_raw, t->raw, t->arena, &c, 1);
@@ -227,7 +318,8 @@ static bool find_in_directory(const char* directory, char* path, size_t size, Er
 }
 
 // vocab.bpe beside encoder.json, merges.txt beside vocab.json, whichever of the two was named.
-static bool load_pair(Tokenizer* t, const char* path, const char* data, size_t n, bool is_merges, ErrorBuffer error) {
+static bool load_pair(Tokenizer* t, const char* path, const char* data, size_t n, bool is_merges, Profile* profile,
+                      ErrorBuffer error) {
     static const char* const vocab_names[] = {"encoder.json", "vocab.json"};
     static const char* const merge_names[] = {"vocab.bpe", "merges.txt"};
     const char* const* names = is_merges ? vocab_names : merge_names;
@@ -240,8 +332,8 @@ static bool load_pair(Tokenizer* t, const char* path, const char* data, size_t n
         return tok_error(error, "%s needs %s (or %s) beside it", path, names[first], names[!first]);
     if (!read_file(other, &text, &n_other, error)) return false;
     t->file[1] = strdup(other);
-    bool good = is_merges ? load_vocab_and_merges(t, other, text, n_other, path, data, error)
-                          : load_vocab_and_merges(t, path, data, n, other, text, error);
+    bool good = is_merges ? load_vocab_and_merges(t, other, text, n_other, path, data, profile, error)
+                          : load_vocab_and_merges(t, path, data, n, other, text, profile, error);
     free(text);
     return good;
 }
@@ -270,28 +362,45 @@ static Kind sniff(const char* data, size_t n) {
 
 static Tokenizer* empty(void) {
     Tokenizer* t = calloc(1, sizeof *t);
-    if (t) t->bos = t->eos = t->unk = -1;
+    if (t) t->bos = t->eos = t->unk = t->named_unk = -1;
     return t;
 }
 
-static bool load_bytes(Tokenizer* t, const char* name, const char* data, size_t n, bool memory, ErrorBuffer error) {
+static bool load_bytes(Tokenizer* t, const char* name, const char* data, size_t n, bool memory, Profile* profile,
+                       ErrorBuffer error) {
     if (!n) return tok_error(error, "%s is empty", name);
     Kind kind = sniff(data, n);
     if (memory && (kind == KIND_VOCAB || kind == KIND_MERGES))
         return tok_error(error, "%s: neither a tokenizer.json nor a tokenizer.model", name);
     switch (kind) {
-        case KIND_JSON: return load_tokenizer_json(t, name, data, n, error);
-        case KIND_TIKTOKEN: return load_tiktoken(t, name, data, n, error);
-        case KIND_SENTENCEPIECE: return load_sentencepiece(t, name, data, n, error);
+        case KIND_JSON: return load_tokenizer_json(t, name, data, n, profile, error);
+        case KIND_TIKTOKEN: return load_tiktoken(t, name, data, n, profile, error);
+        case KIND_SENTENCEPIECE: return load_sentencepiece(t, name, data, n, profile, error);
         case KIND_VOCAB:
-        case KIND_MERGES: return load_pair(t, name, data, n, kind == KIND_MERGES, error);
+        case KIND_MERGES: return load_pair(t, name, data, n, kind == KIND_MERGES, profile, error);
     }
     return false;
 }
 
+// A directory's tokenizer and what the files beside say. Some classes of transformers read tokenizer.model where there
+// is a tokenizer.json too.
+static bool open_directory(Tokenizer* t, const char* directory, char* file, size_t size, Profile* p,
+                           ErrorBuffer error) {
+    char model[4200];
+    if (!find_in_directory(directory, file, size, error) || !profile_read(p, t, directory, error)) return false;
+    if (!profile_converts(p) || strncmp(base_name(file), "tokenizer.json", 14)) return true;
+    if (exists(directory, "tokenizer.model", model, sizeof model)) snprintf(file, size, "%s", model);
+    else
+        tokenizer_put_note(t,
+                           "%s: add_prefix_space makes transformers convert tokenizer.model, which is not there; "
+                           "tokenizer.json is used as it is",
+                           directory);
+    return true;
+}
+
 Tokenizer* tokenizer_open(const char* path, char* error, size_t error_size) {
     ErrorBuffer buffer = {error, error_size};
-    char file[4200], directory[4200] = "", *data = NULL;
+    char file[4200], *data = NULL;
     size_t n;
     struct stat info;
     snprintf(file, sizeof file, "%s", path);
@@ -299,18 +408,18 @@ Tokenizer* tokenizer_open(const char* path, char* error, size_t error_size) {
         tok_error(buffer, "%s: %s", path, strerror(errno));
         return NULL;
     }
-    if (S_ISDIR(info.st_mode)) {
-        snprintf(directory, sizeof directory, "%s", path);
-        if (!find_in_directory(path, file, sizeof file, buffer)) return NULL;
-    }
     Tokenizer* t = empty();
     if (!t) {
         tok_error(buffer, "%s: not enough memory", path);
         return NULL;
     }
-    t->file[0] = strdup(file);
-    bool good = read_file(file, &data, &n, buffer) && load_bytes(t, file, data, n, false, buffer) &&
-                (!*directory || load_side_files(t, directory, buffer));
+    Profile profile = {0};
+    const bool directory = S_ISDIR(info.st_mode);
+    bool good = !directory || open_directory(t, path, file, sizeof file, &profile, buffer);
+    if (good) t->file[0] = strdup(file);
+    good = good && read_file(file, &data, &n, buffer) &&
+           load_bytes(t, file, data, n, false, directory && profile.class ? &profile : NULL, buffer);
+    profile_free(&profile);
     free(data);
     if (good) return t;
     tokenizer_close(t);
@@ -325,7 +434,7 @@ Tokenizer* tokenizer_open_memory(const char* name, const void* data, size_t n, c
     if (t && copy) {
         memcpy(copy, data, n);
         copy[n] = 0;
-        good = load_bytes(t, name, copy, n, true, buffer);
+        good = load_bytes(t, name, copy, n, true, NULL, buffer);
     } else {
         tok_error(buffer, "%s: not enough memory", name);
     }
@@ -342,6 +451,12 @@ void tokenizer_close(Tokenizer* t) {
         free(t->normalize[i].content);
     }
     for (ptrdiff_t i = 0; i < arrlen(t->pretokenize); i++) pattern_free(&t->pretokenize[i].pattern);
+    for (ptrdiff_t i = 0; i < arrlen(t->stages); i++) {
+        free(t->stages[i].pattern);
+        free(t->stages[i].content);
+    }
+    arrfree(t->stages);
+    arrfree(t->out_first);
     free(t->file[0]);
     free(t->file[1]);
     arrfree(t->arena);
@@ -349,7 +464,11 @@ void tokenizer_close(Tokenizer* t) {
     arrfree(t->raw);
     arrfree(t->out);
     arrfree(t->special);
+    for (ptrdiff_t i = 0; i < arrlen(t->notes); i++) free(t->notes[i]);
+    arrfree(t->notes);
+    arrfree(t->changes);
     arrfree(t->added);
+    arrfree(t->added_ids);
     arrfree(t->added_trie.node);
     arrfree(t->normalized_trie.node);
     arrfree(t->normalize);
@@ -370,7 +489,14 @@ int tokenizer_vocab_size(const Tokenizer* t) { return t->n_vocab; }
 int tokenizer_longest_piece(const Tokenizer* t) { return t->longest_piece; }
 int32_t tokenizer_bos(const Tokenizer* t) { return t->bos; }
 int32_t tokenizer_eos(const Tokenizer* t) { return t->eos; }
-int32_t tokenizer_unk(const Tokenizer* t) { return t->unk; }
+int32_t tokenizer_unk(const Tokenizer* t) { return t->unk >= 0 ? t->unk : t->named_unk; }
+bool tokenizer_names_eos(const Tokenizer* t) { return t->names_eos; }
+char* tokenizer_changes(const Tokenizer* t) {
+    char* copy = strndup(t->changes ? t->changes : "", (size_t)arrlen(t->changes));
+    if (!copy) abort();
+    return copy;
+}
+const char* tokenizer_note(const Tokenizer* t, int i) { return i >= 0 && i < arrlen(t->notes) ? t->notes[i] : NULL; }
 int32_t tokenizer_id(const Tokenizer* t, const char* piece) {
     return piece_find(&t->by_text, t->text, t->arena, piece, (uint32_t)strlen(piece));
 }

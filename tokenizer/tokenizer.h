@@ -37,15 +37,24 @@ typedef struct {
     struct TokenizerScratch* scratch;  // the library's own
 } Encoding;
 
-// Decoding one token at a time: text comes out as soon as its UTF-8 is complete. Start with {0}.
+// Decoding one token at a time: text comes out as soon as its UTF-8 is complete and no step of the decoder can change
+// it. Start with {0}.
+enum { TOKENIZER_STAGES = 8, TOKENIZER_HELD = 32 };
 typedef struct {
     bool started;
     unsigned char pending[4];
     int n_pending;
+    struct TokenStage {
+        int32_t count, waiting;
+        uint32_t n;
+        char held[TOKENIZER_HELD];
+    } stage[TOKENIZER_STAGES];
 } TokenStream;
 
 // Opens a directory (tokenizer.json, tokenizer.model, encoder.json + vocab.bpe, vocab.json + merges.txt, each also .gz)
-// or one such file. NULL: `error` holds one line: what, where, what to do.
+// as transformers' AutoTokenizer does, with the files beside (tokenizer_config.json, special_tokens_map.json,
+// added_tokens.json); or one such file on its own, as the format's own library does. NULL: `error` holds one line:
+// what, where, what to do.
 Tokenizer* tokenizer_open(const char* path, char* error, size_t error_size);
 // The same from memory. `name` stands in messages; only self-contained formats (tokenizer.json, tokenizer.model,
 // tiktoken ranks).
@@ -82,13 +91,22 @@ char* tokenizer_decode(const Tokenizer* t, const int32_t* ids, int64_t n, bool w
 // Appends the text that `id` completes to `out` (room for tokenizer_longest_piece() + 8 bytes). Returns the number of
 // bytes, −1 for an id out of range.
 int tokenizer_stream_push(const Tokenizer* t, TokenStream* s, int32_t id, bool with_special, char* out);
-int tokenizer_stream_end(TokenStream* s, char* out);  // what is left: an incomplete sequence comes out as U+FFFD
+// What is left: an incomplete sequence comes out as U+FFFD. The same room; returns the number of bytes.
+int tokenizer_stream_end(const Tokenizer* t, TokenStream* s, char* out);
 
-int tokenizer_vocab_size(const Tokenizer* t);                 // largest id + 1
-int tokenizer_longest_piece(const Tokenizer* t);              // bytes of the longest token, decoded
-int32_t tokenizer_bos(const Tokenizer* t);                    // −1: none
-int32_t tokenizer_eos(const Tokenizer* t);                    // −1: none
-int32_t tokenizer_unk(const Tokenizer* t);                    // −1: none
+int tokenizer_vocab_size(const Tokenizer* t);     // largest id + 1
+int tokenizer_longest_piece(const Tokenizer* t);  // bytes of the longest token, decoded
+int32_t tokenizer_bos(const Tokenizer* t);        // −1: none
+int32_t tokenizer_eos(const Tokenizer* t);        // −1: none
+int32_t tokenizer_unk(const Tokenizer* t);        // −1: none
+// Whether the files of the tokenizer name its end of sequence (tokenizer_config.json, special_tokens_map.json); where
+// they do not, tokenizer_eos is what its class or its file suggests, and a model's config.json knows better.
+bool tokenizer_names_eos(const Tokenizer* t);
+// What the files beside changed, one text for the same changes, malloc'ed; empty where the tokenizer is as its own file
+// has it.
+char* tokenizer_changes(const Tokenizer* t);
+// Lines for whoever opened the tokenizer: where its files disagree, and what was done. NULL after the last.
+const char* tokenizer_note(const Tokenizer* t, int i);
 int32_t tokenizer_id(const Tokenizer* t, const char* piece);  // as written in the tokenizer's file; −1: none
 const char* tokenizer_piece(const Tokenizer* t, int32_t id,
                             int* length);  // as written in the file; NULL: no such id. Zero-terminated

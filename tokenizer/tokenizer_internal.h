@@ -4,7 +4,8 @@ added tokens) and flags, filled by one loader per file format and walked by one 
 texts that remember where their bytes came from; normalisers split.c         regular expressions and pre-tokenisers
   table.c bpe.c   piece and merge tables; merging; the word cache
   encode.c        the pipeline: added tokens, normalise, split, merge, post-process       decode.c   the way back
-  load_*.c        the formats             unicode_table.h   characters about which libraries disagree (generated)
+  load_*.c        the formats             load_config.c     what the files beside a tokenizer say
+  unicode_table.h   characters about which libraries disagree (generated)
   chat.c          chat templates, on their own
 */
 #ifndef TOKENIZER_INTERNAL_H
@@ -170,7 +171,17 @@ typedef struct {
 } AddedToken;
 
 typedef enum { MODEL_BPE, MODEL_WORD_LEVEL } ModelType;
-typedef enum { DECODE_JOIN_SPACES, DECODE_CONCATENATE } DecodeType;
+typedef enum { DECODE_JOIN_SPACES, DECODE_CONCATENATE, DECODE_SENTENCEPIECE } DecodeType;
+// A step of a decoder that works on the whole text: Replace, Strip, or ByteFallback for a text that is one <0xHH>.
+typedef enum { STAGE_REPLACE, STAGE_STRIP, STAGE_BYTE } StageType;
+typedef struct {
+    StageType type;
+    char* pattern;  // what is replaced, or stripped
+    size_t n_pattern;
+    char* content;
+    int32_t start, stop;  // STRIP: at most so many
+} DecodeStage;
+typedef struct TokenStage StageState;
 
 struct Tokenizer {
     char* file[2];  // that it was read from; NULL: none, or from memory
@@ -183,10 +194,17 @@ struct Tokenizer {
     Span* out;      // stb_ds, (n_vocab) the bytes it becomes when decoding
     bool* special;  // stb_ds, (n_vocab)
     int32_t n_vocab;
+    int32_t n_model;  // pieces of the model; added tokens get ids from there on
     PieceTable by_text, by_raw;
     int32_t bos, eos, unk;
+    int32_t named_unk;  // what the files beside call unk_token, where the model has none; −1: none
+    bool names_eos;     // the files beside name the end of sequence; else it is a guess
+    bool text_only;     // split_special_tokens: special tokens in a text are never read
+    char* changes;      // stb_ds: what the files beside a tokenizer changed
+    char** notes;       // stb_ds: lines that whoever opened the tokenizer should see
     // added tokens
-    AddedToken* added;  // stb_ds
+    AddedToken* added;   // stb_ds
+    int64_t* added_ids;  // stb_ds: the ids that tokenizer.json writes for them
     Trie added_trie, normalized_trie;
     // steps
     Normalize* normalize;      // stb_ds
@@ -209,10 +227,11 @@ struct Tokenizer {
     int32_t *prefix, *suffix;  // stb_ds
     // decoding
     DecodeType decode;
-    int32_t strip_first;    // so many blanks go from the beginning of the first piece
-    bool strip_marks;       // sentencepiece: only if they are written U+2581 there
-    bool strip_until_text;  // sentencepiece that removes extra blanks: from every piece, until there is text
-    int32_t longest_piece;
+    Span* out_first;        // stb_ds, (n_vocab) what the first token of a text becomes; NULL: the same
+    DecodeStage* stages;    // stb_ds
+    bool strip_first;       // sentencepiece: a space goes from the first piece that is written with U+2581
+    bool strip_until_text;  // and from every piece, until there is text
+    int32_t longest_piece;  // bytes that one token can bring out, what was held back before it included
 };
 
 // ---- scratch ---------------------------------------------------------------------------------------
@@ -269,17 +288,73 @@ int byte_of_character(int32_t codepoint);  // GPT-2's printable stand-in → byt
 Span unmap_byte_level(Tokenizer* t, const char* text, uint32_t n,
                       bool* good);  // the bytes that a piece of stand-ins means
 void unmap_pieces(Tokenizer* t);    // the same for all pieces, into raw
-void replace_in_pieces(Tokenizer* t, const char* pattern, const char* content);  // in what pieces decode to
+void replace_in_pieces(Tokenizer* t, Span* table, const Pattern* pattern,
+                       const char* content);                // in what pieces decode to; table: out or out_first
+bool byte_of_name(const char* text, size_t n, char* byte);  // <0xHH> → byte
 void merges_from_vocabulary(
     Tokenizer* t, const uint32_t* rank);  // every pair of pieces that concatenates to a piece; rank NULL: the id
 bool read_file(const char* path, char** data, size_t* n, ErrorBuffer error);  // unpacks gzip; zero-terminated
 
-bool load_tokenizer_json(Tokenizer* t, const char* name, const char* data, size_t n, ErrorBuffer error);
+// What the files beside a tokenizer say: load_config.c.
+enum { N_SPECIAL = 7, N_MORE = 4 };
+typedef enum { CONVERT_NOT, CONVERT_LLAMA, CONVERT_GEMMA, CONVERT_GPT2, CONVERT_QWEN2 } Conversion;
+typedef enum {
+    PREFIX_PLAIN,       // add_prefix_space sets that of a pre_tokenizer ByteLevel, false where it is missing
+    PREFIX_EVERYWHERE,  // and where it is true, that of every part of a Sequence
+    PREFIX_CONVERTS     // where it is there, tokenizer.json is not read: tokenizer.model is converted
+} PrefixRule;
+typedef struct {
+    const char* name;
+    bool rebuilds;  // the post-processor from add_bos_token, add_eos_token
+    bool add_bos;   // the former, where it is missing
+    PrefixRule prefix;
+    Conversion convert;  // of the older formats, where there is no tokenizer.json
+    int extra_ids;
+    const char* special[N_SPECIAL];  // where the files name none: bos, eos, unk, sep, pad, cls, mask
+    const char* more[N_MORE];        // additional ones
+} TokenizerClass;
+typedef struct {
+    char* content;
+    bool special, lstrip, rstrip, normalized, single_word;
+} ConfigToken;
+typedef struct {
+    int64_t index;
+    ConfigToken token;
+} ConfigAdded;
+typedef struct {
+    const char* directory;
+    Tokenizer* notes_of;
+    const TokenizerClass* class;     // NULL: nothing is there that transformers would read
+    ConfigToken special[N_SPECIAL];  // content NULL: none
+    bool named[N_SPECIAL];           // by a file, be it as null
+    ConfigToken* additional;         // stb_ds
+    ConfigAdded* added;              // stb_ds: added_tokens_decoder, or added_tokens.json
+    bool config;                     // there is a tokenizer_config.json
+    bool old_style;                  // without added_tokens_decoder
+    bool add_bos, add_eos, legacy, text_only, rebuild;
+    enum { PREFIX_MISSING, PREFIX_NULL, PREFIX_OFF, PREFIX_ON } prefix;  // add_prefix_space
+    int extra_ids;
+    int64_t model_bos, model_eos;  // ids of config.json, for a tokenizer that names none; −1: none
+} Profile;
+bool profile_read(Profile* p, Tokenizer* t, const char* directory, ErrorBuffer error);
+void profile_free(Profile* p);
+bool profile_prefix_space(const Profile* p, bool in_file, bool top);  // of a pre_tokenizer ByteLevel
+bool profile_converts(const Profile* p);  // whether tokenizer.model is read, though there is a tokenizer.json
+bool profile_add_tokens(Profile* p, Tokenizer* t, ErrorBuffer error);  // between the model and what works on all pieces
+bool profile_finish(const Profile* p, Tokenizer* t, ErrorBuffer error);  // BOS, EOS, what goes around a text
+// One more added token, with the id that `tokenizers` gives it: the model's where it has the piece, else the next. One
+// of the same text gets its rules. expected ≥ 0: what a file says of the id, for a note.
+bool tokenizer_put_added(Tokenizer* t, const ConfigToken* token, int64_t expected, const char* file, Encoding* e,
+                         ErrorBuffer error);
+__attribute__((format(printf, 2, 3))) void tokenizer_put_note(Tokenizer* t, const char* format, ...);
+
+// profile NULL: a file on its own, read as its own library does
+bool load_tokenizer_json(Tokenizer* t, const char* name, const char* data, size_t n, Profile* profile,
+                         ErrorBuffer error);
 bool load_vocab_and_merges(Tokenizer* t, const char* vocab_name, const char* vocab, size_t n_vocab,
-                           const char* merges_name, const char* merges, ErrorBuffer error);
-bool load_tiktoken(Tokenizer* t, const char* name, const char* data, size_t n, ErrorBuffer error);
-bool load_sentencepiece(Tokenizer* t, const char* name, const char* data, size_t n, ErrorBuffer error);
-bool load_side_files(Tokenizer* t, const char* directory,
-                     ErrorBuffer error);  // bos and eos from the configs beside the tokenizer
+                           const char* merges_name, const char* merges, Profile* profile, ErrorBuffer error);
+bool load_tiktoken(Tokenizer* t, const char* name, const char* data, size_t n, Profile* profile, ErrorBuffer error);
+bool load_sentencepiece(Tokenizer* t, const char* name, const char* data, size_t n, Profile* profile,
+                        ErrorBuffer error);
 
 #endif

@@ -150,7 +150,7 @@ static int packs_alike(const Tokenizer* t, const Encoding* e, const char* whole,
         same = n >= 0 && at + (size_t)n <= length && !memcmp(whole + at, out, (size_t)n);
         at += (size_t)n;
     }
-    int held = s.n_pending, last = tokenizer_stream_end(&s, out);
+    int held = s.n_pending, last = tokenizer_stream_end(t, &s, out);
     same = same && at + (size_t)held == length && (held ? last == 3 && !memcmp(out, "\xEF\xBF\xBD", 3) : last == 0);
     free(out);
     return same;

@@ -284,7 +284,7 @@ static char* answer_text(const Tokenizer* tokenizer, const Sequence* s) {
         int n = tokenizer_stream_push(tokenizer, &stream, s->tokens[i], false, piece);
         text_add(&text, n < 0 ? "\xFF" : piece, n < 0 ? 1 : (size_t)n);
     }
-    text_add(&text, piece, (size_t)tokenizer_stream_end(&stream, piece));
+    text_add(&text, piece, (size_t)tokenizer_stream_end(tokenizer, &stream, piece));
     free(piece);
     bool blank = text.s[0] == ' ';
     text_add_utf8(&clean, text.s + blank, text.n - blank);

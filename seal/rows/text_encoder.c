@@ -2,6 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+// defines: cJSON
+#include <cjson/cJSON.h>
 #include "base/error.h"
 #include "base/file.h"
 // defines: Tokenizer, Encoding
@@ -78,24 +80,59 @@ void tokenizer_copy(const char* from, const char* to_directory) {
     tokenizer_close(t);
 }
 
-// Of the tokenizer's file, or of its two.
+// Of the tokenizer's file, or of its two, and of what the files beside it changed.
 static void digest(const Tokenizer* t, char hex[65]) {
     char both[2][65];
     file_sha256_hex(tokenizer_file(t, 0), hex);
-    if (!tokenizer_file(t, 1)) return;
-    memcpy(both[0], hex, 65);
-    file_sha256_hex(tokenizer_file(t, 1), both[1]);
-    sha256_hex(both, sizeof both, hex);
+    if (tokenizer_file(t, 1)) {
+        memcpy(both[0], hex, 65);
+        file_sha256_hex(tokenizer_file(t, 1), both[1]);
+        sha256_hex(both, sizeof both, hex);
+    }
+    char* changes = tokenizer_changes(t);
+    if (*changes) {
+        memcpy(both[0], hex, 65);
+        sha256_hex(changes, strlen(changes), both[1]);
+        sha256_hex(both, sizeof both, hex);
+    }
+    free(changes);
+}
+
+// Every id that the model's config.json gives for the end of sequence, as "2, 107"; whether `eos` is one of them.
+static bool config_has(const char* directory, int32_t eos, char* all, size_t size) {
+    char path[4200];
+    bool found = false;
+    size_t length, at = 0;
+    *all = 0;
+    snprintf(path, sizeof path, "%s/config.json", directory);
+    if (!file_exists(path)) return true;
+    char* text = file_read(path, 1 << 24, &length);
+    cJSON* json = cJSON_ParseWithLength(text, length);
+    const cJSON *ids = cJSON_GetObjectItemCaseSensitive(json, "eos_token_id"),
+                *id = cJSON_IsArray(ids) ? ids->child : ids;
+    for (; id && cJSON_IsNumber(id); id = cJSON_IsArray(ids) ? id->next : NULL) {
+        found = found || id->valuedouble == (double)eos;
+        if (at < size) at += (size_t)snprintf(all + at, size - at, "%s%.0f", at ? ", " : "", id->valuedouble);
+    }
+    cJSON_Delete(json);
+    free(text);
+    return found || !*all;
 }
 
 void text_encoder_open(TextEncoder* e, const char* path, int32_t eos) {
-    char error[512];
+    char error[512], ids[200];
     Tokenizer* t = tokenizer_open(path, error, sizeof error);
     if (!t) fatal("%s", error);
-    if (eos < 0) eos = tokenizer_eos(t);
+    for (int i = 0; tokenizer_note(t, i); i++) warning("%s", tokenizer_note(t, i));
+    if (eos < 0 || tokenizer_names_eos(t)) eos = tokenizer_eos(t);
     int length;
     const char* piece = eos < 0 ? NULL : tokenizer_piece(t, eos, &length);
     if (!piece) fatal("%s: the tokenizer has no end-of-sequence token", path);
+    if (tokenizer_names_eos(t) && is_directory(path) && !config_has(path, eos, ids, sizeof ids))
+        warning(
+            "%s: the tokenizer ends a sequence with %s (id %d), config.json names id %s; the tokenizer's is used, "
+            "config.json's only stops generation",
+            path, piece, (int)eos, ids);
     *e = (TextEncoder){t, begin, finish, encode, tokenizer_vocab_size(t), tokenizer_bos(t), eos, piece, ""};
     digest(t, e->digest);
 }

@@ -33,8 +33,8 @@ typedef struct {
     char digest[65];  // of the tokenizer's files
 } TextEncoder;
 
-// The encoder of a tokenizer file or directory (tokenizer/tokenizer.h). eos ≥ 0: the model's end of sequence instead of
-// the tokenizer's own.
+// The encoder of a tokenizer file or directory (tokenizer/tokenizer.h). eos ≥ 0: the model's end of sequence, for a
+// tokenizer whose files name none; where they name another, one line on stderr says so.
 void text_encoder_open(TextEncoder* e, const char* path, int32_t eos);
 void text_encoder_close(TextEncoder* e);
 // A tokenizer travels with its model: copies a directory's tokenizer files, or one file under the name by which a
