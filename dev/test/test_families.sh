@@ -80,7 +80,7 @@ truth "to the same bytes" cmp resumed/adapter/adapter_model.safetensors from_who
 further=("$train_seal" sft --tune tune.jsonl --model whole --lr 1e-2 --save-every 2 "${common[@]}" --out further)
 expect "an adapter is trained further" "${further[@]}" --adapter from_whole/adapter
 rm -r further/summary.json further/checkpoint/step-6 && cp -r from_whole/adapter elsewhere && cp -r from_whole/adapter doubled && sed -i 's/"lora_alpha":.*/"lora_alpha": 32,/' doubled/adapter_config.json
-refuse "the run with another scale" "the adapter's alpha over rank is \"2\" here, \"1\" there" "${further[@]}" --resume --adapter doubled
+refuse "the run with another scale" "the adapter's alpha over rank is \"2\" here but \"1\" in the checkpoint" "${further[@]}" --resume --adapter doubled
 refuse "the run with another adapter" "the adapter" "${further[@]}" --resume --adapter further/adapter
 expect "the same adapter under another name is the same run" "${further[@]}" --resume --adapter elsewhere
 if command -v mpirun >/dev/null; then

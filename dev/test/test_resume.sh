@@ -104,8 +104,8 @@ same_run "no whole checkpoint at all" plain damaged
 # what may not change
 resume=(--out again --resume)
 interrupt TERM 5 again "${select[@]}"
-refuse "another learning rate" "--lr is 0.002 here, 0.001 there" "${select[@]/1e-3/2e-3}" "${resume[@]}"
-refuse "two other options are both named" "--seed is 7 here, 42 there" "${select[@]}" --seed 7 --algorithm 1 "${resume[@]}"
+refuse "another learning rate" "--lr is 0.002 here but 0.001 in the checkpoint" "${select[@]/1e-3/2e-3}" "${resume[@]}"
+refuse "two other options are both named" "--seed is 7 here but 42 in the checkpoint" "${select[@]}" --seed 7 --algorithm 1 "${resume[@]}"
 refuse "other data" "the tune data" "${select[@]/tune.jsonl/other.jsonl}" "${resume[@]}"
 expect "another model of the same shape" "$train_seal" init --layers 1 --width 64 --heads 2 --tokenizer tok/tokenizer.json --positions 32 --out elsewhere --seed 1 --quiet
 refuse "another model" "the model" "${select[@]/words/elsewhere}" "${resume[@]}"
