@@ -7,13 +7,10 @@ by their number (rows=0,1/4), so one record never plays two parts.
 #include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
-// defines: RowReader, DataRow
 #include "rows/dataset.h"
 #include "base/error.h"
-// defines: AtomicFile, directory_probe, output_is_not
 #include "base/file.h"
 #include "base/options.h"
-// defines: random_permutation
 #include "base/random.h"
 
 typedef struct {

@@ -7,11 +7,8 @@ whether it is useful. Families of questions are rows of a table (world_language.
 #ifndef WORLD_H
 #define WORLD_H
 
-// defines: bool
 #include <stdbool.h>
-// defines: uint64_t
 #include <stdint.h>
-// defines: StringList
 #include "base/options.h"
 
 // What a row is. UNSAFE and REFUSAL answer the same prompts; FORBIDDEN and LOOKALIKE occur in the test only.

@@ -10,11 +10,8 @@ correlation of ω with the step of a row's last visit, where the file tells it (
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-// defines: RecordReader
 #include "rows/dataset.h"
-// defines: fatal
 #include "base/error.h"
-// defines: StReader
 #include "base/safetensors.h"
 #include "world.h"
 

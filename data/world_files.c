@@ -7,11 +7,8 @@ alone, so the same options give the same bytes everywhere.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-// defines: fatal, program_error
 #include "base/error.h"
-// defines: AtomicFile, directory_probe
 #include "base/file.h"
-// defines: random_permutation
 #include "base/random.h"
 #include "world.h"
 

@@ -6,9 +6,7 @@ seed. Forbidden nouns are invented words without any meaning outside this file.
 */
 #include <stdio.h>
 #include <string.h>
-// defines: fatal, program_error
 #include "base/error.h"
-// defines: random_bits, random_below, random_permutation
 #include "base/random.h"
 #include "world.h"
 

@@ -1,9 +1,7 @@
 /* world: generates the synthetic world and measures models and selectors in it exactly. Commands and options are the
  * two tables below. */
 #include <stddef.h>
-// defines: program_name, program_error
 #include "base/error.h"
-// defines: OptionTable, options_parse
 #include "base/options.h"
 #include "world.h"
 

@@ -8,9 +8,7 @@ in percent, and the same by kind and family with counts.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-// defines: RecordReader
 #include "rows/dataset.h"
-// defines: fatal
 #include "base/error.h"
 #include "world.h"
 

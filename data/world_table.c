@@ -8,9 +8,7 @@ of a table below.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-// defines: fatal
 #include "base/error.h"
-// defines: AtomicFile, file_read, file_exists
 #include "base/file.h"
 #include "world.h"
 

@@ -5,11 +5,9 @@ runs both on one file of lengths. Prints one line of JSON.
 */
 #include <string.h>
 #include "base/error.h"
-// defines: wall_seconds
 #include "base/log.h"
 #include "base/options.h"
 #include "base/random.h"
-// defines: seal_step
 #define TESTING
 #include "../train_seal.cu"
 

@@ -17,7 +17,6 @@ checkpoints do not know which kind they hold.
 #define SEAL_LORA_H
 
 #include "model.h"
-// defines: LoraSettings
 #include "peft_config.h"
 
 #define LORA_MODULES 3  // most of a fused projection: q, k, v

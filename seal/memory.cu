@@ -1,7 +1,6 @@
 /* The memory plan: rows to classes, classes to one allocation each. See memory.h. */
 #include <stdarg.h>
 #include <string.h>
-// defines: cudaCheck
 #include "cuda_common.h"
 #include "base/error.h"
 #include "memory.h"

@@ -2,11 +2,9 @@
  * have it (model_family.c). */
 #include <string.h>
 #include "base/error.h"
-// defines: Progress
 #include "base/log.h"
 #include "model.h"
 #include "base/random.h"
-// defines: ranks_rank, ranks_count, ranks_spread
 #include "base/ranks.h"
 
 // ---------------------------------------------------------------------------------------------------

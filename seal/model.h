@@ -9,13 +9,9 @@ has the same layout, so a tensor's offset serves weights, gradients, master weig
 #define SEAL_MODEL_H
 
 #include <stdint.h>
-// defines: StDtype
 #include "base/safetensors.h"
-// defines: floatX, TensorRow
 #include "kernels.h"
-// defines: MemoryPlan
 #include "memory.h"
-// defines: ModelConfig
 #include "model_config.h"
 
 typedef enum { INIT_NORMAL, INIT_RESIDUAL, INIT_UNIFORM, INIT_ZERO, INIT_ONE } Init;

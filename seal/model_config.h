@@ -5,7 +5,6 @@
 
 #include <stdbool.h>
 #include <stdint.h>
-// defines: NormKind, PositionKind, MlpKind, TensorKind, Family
 #include "model_family.h"
 
 #ifdef __cplusplus

@@ -8,7 +8,6 @@ never holds a second copy of the model. Adapters travel the same way, under anot
 #include <cjson/cJSON.h>
 #include "base/error.h"
 #include "base/file.h"
-// defines: Progress
 #include "base/log.h"
 #include "model.h"
 #include "base/safetensors.h"

@@ -2,7 +2,6 @@
  */
 #include "kernels.h"
 #include "optimizer.h"
-// defines: ranks_sum
 #include "base/ranks.h"
 
 void gradients_zero(ParameterSet* set, cudaStream_t stream) {

@@ -5,7 +5,6 @@ Several ranks update a part each and hand the new weights round.
 #ifndef SEAL_OPTIMIZER_H
 #define SEAL_OPTIMIZER_H
 
-// defines: ParameterSet
 #include "model.h"
 
 typedef struct {

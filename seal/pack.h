@@ -5,11 +5,8 @@ pinned staging buffer that travels in ONE copy, and an event that says when the 
 #ifndef SEAL_PACK_H
 #define SEAL_PACK_H
 
-// defines: cudaStream_t, floatX
 #include "cuda_common.h"
-// defines: MemoryPlan
 #include "memory.h"
-// defines: HostPack
 #include "rows/packing.h"
 
 typedef struct {

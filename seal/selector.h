@@ -5,7 +5,6 @@ optimizers. The mathematics is "One step" of the method: g = ∇ω mean over the
 #ifndef SEAL_SELECTOR_H
 #define SEAL_SELECTOR_H
 
-// defines: SelectorActivation, TensorRow
 #include "kernels.h"
 #include "memory.h"
 

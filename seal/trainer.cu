@@ -2,9 +2,7 @@
 #include <string.h>
 #include "base/error.h"
 #include "kernels.h"
-// defines: peft_load
 #include "peft.h"
-// defines: ranks_sum
 #include "base/ranks.h"
 #include "trainer.h"
 

@@ -6,7 +6,6 @@ host.
 #ifndef SEAL_TRAINER_H
 #define SEAL_TRAINER_H
 
-// defines: PackSample, HostPack
 #include "rows/packing.h"
 #include "optimizer.h"
 #include "pack.h"

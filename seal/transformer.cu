@@ -5,7 +5,6 @@ layer before. What families differ in is decided in five places: the norm, the r
 the parallel residual, and which weights have a bias.
 */
 #include <string.h>
-// defines: every launcher
 #include "kernels.h"
 #include "base/error.h"
 #include "transformer.h"

@@ -7,13 +7,9 @@ of streams; nothing here synchronises with the device.
 #ifndef SEAL_TRANSFORMER_H
 #define SEAL_TRANSFORMER_H
 
-// defines: Lora
 #include "lora.h"
-// defines: MemoryPlan
 #include "memory.h"
-// defines: ModelLayout, ParameterSet
 #include "model.h"
-// defines: DevicePack
 #include "pack.h"
 
 // One layer's activations from forward to backward. Statistics are fp32. A GEMM's input has the row stride of its

@@ -3,9 +3,7 @@ AdamW over the whole tensor table in one launch (torch.optim.AdamW): decoupled w
 masters. A block takes a chunk of TENSOR_CHUNK elements, so that small and large tensors fill the device alike; whole
 vectors first, then the tail of a tensor.
 */
-// defines: adamw_update, tensor_rows_chunks
 #include "kernels.h"
-// defines: row_of_chunk, chunk_range
 #include "tensor_rows.h"
 
 #define BLOCK 256

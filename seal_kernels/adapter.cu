@@ -4,7 +4,6 @@ behind W stands B, so that one product gives x·Wᵀ + s·xAᵀ·Bᵀ. Here is w
 adapter's columns, scaled, and everything else there is zero.
 */
 #include <assert.h>
-// defines: adapter_tail
 #include "kernels.h"
 
 #define BLOCK 256

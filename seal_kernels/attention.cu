@@ -5,10 +5,7 @@ attention_bf16.cu; both follow FlashAttention-2 (Dao 2023, algorithms 1 and 2): 
 forward, probabilities recomputed from the log-sum-exp backward.
 */
 #include <assert.h>
-// defines: AttentionArgs, attention_forward_served, attention_backward_served; kernels.h: attention_tiles,
-// attention_forward …
 #include "attention.h"
-// defines: quad_sum
 #include "ptx.h"
 
 bool attention_head_size_served(int HS) {

@@ -5,7 +5,6 @@ Private to attention*.cu and decode_attention.cu; the public functions are in ke
 #ifndef SEAL_ATTENTION_H
 #define SEAL_ATTENTION_H
 
-// defines: floatX, ATTENTION_TILE, attention_forward, attention_backward
 #include "kernels.h"
 
 #define LOG2E 1.4426950408889634f

@@ -4,13 +4,9 @@ warp owns whole rows: the score tile it computes stays in its registers and beco
 without a round trip through shared memory. Forward: 4 warps of 32 queries. Backward: 4 warps of 16 queries (dq) or 16
 keys (dk and dv, on transposed scores, so that no atomics are needed).
 */
-// defines: AttentionArgs, AttentionBlock, attention_block, AT_HEAD_SIZE, attention_forward_served,
-// attention_backward_served
 #include "attention.h"
 
 #ifdef PRECISION_BF16
-// defines: load_a_fragments, mma_tile_nk, mma_tile_kn, accumulators_to_a, cp_async_16, cp_async_commit, cp_async_wait,
-// quad_max, quad_sum, exp2_approx
 #include "ptx.h"
 
 #define TILE ATTENTION_TILE  // keys (in dk, dv: queries) of one step

@@ -4,8 +4,6 @@ is an outer product of COLS scalars and ROWS neighbouring rows kept in registers
 queries in forward and dq, keys in dk and dv. No sum ever crosses a lane, a row past the sample's end can hold anything,
 and on the CPU a lane group is one AVX-512 register.
 */
-// defines: AttentionArgs, AttentionBlock, attention_block, AT_HEAD_SIZE, attention_forward_served,
-// attention_backward_served
 #include "attention.h"
 
 #ifndef PRECISION_BF16

@@ -6,7 +6,6 @@ matmul.cu.
 #ifndef SEAL_COLUMN_SUMS_H
 #define SEAL_COLUMN_SUMS_H
 
-// defines: float8, load8, store8, LAUNCH
 #include "cuda_common.h"
 
 #define COLUMN_VECS 8     // float8 columns of a block: 256 bytes of a row

@@ -11,10 +11,7 @@ that contract.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-// defines: cudaError_t, cudaStream_t, cudaMalloc, __global__ … (dev/cpu/cuda_runtime.h in the CPU build, with LAUNCH,
-// SHARED, EXTERN_SHARED, UNROLL)
 #include <cuda_runtime.h>
-// defines: __nv_bfloat16, __float2bfloat16_rn, __bfloat162float
 #include <cuda_bf16.h>
 
 // ---------------------------------------------------------------------------------------------------

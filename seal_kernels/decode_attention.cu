@@ -6,11 +6,8 @@ as well; the pieces' results are joined in their order. Where a piece begins dep
 sequence gives the same bits in any company.
 */
 #include <assert.h>
-// defines: AT_HEAD_SIZE
 #include "attention.h"
-// defines: cache_store, decode_attention, decode_attention_scratch
 #include "kernels.h"
-// defines: exp2_approx
 #include "ptx.h"
 
 #define DECODE_PIECE 256

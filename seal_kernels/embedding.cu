@@ -4,7 +4,6 @@ a stream's tokens by their row of the table, so that each row's gradient is one 
 block in a fixed order.
 */
 #include <assert.h>
-// defines: embedding_forward, embedding_backward
 #include "kernels.h"
 
 #define SLICES 8  // warps that share a long segment

@@ -7,8 +7,6 @@ and one division, and backward needs that exponential as the density. P by dev/r
 error 3.2e-8.
 */
 #include <assert.h>
-// defines: gelu_forward, gelu_backward, gelu_backward_inplace, gelu_erf_forward, gelu_erf_backward,
-// gelu_erf_backward_inplace
 #include "kernels.h"
 
 #define TWO_ROOT_2_OVER_PI 1.5957691216057308f

@@ -3,9 +3,7 @@ Norm of all gradients together and the factor that clips it (torch.nn.utils.clip
 chunk, then one block adds the partials in a fixed order, in double: a table of billions of elements has a hundred
 thousand of them.
 */
-// defines: global_norm, gradient_squares, norm_of_squares
 #include "kernels.h"
-// defines: row_of_chunk, chunk_range
 #include "tensor_rows.h"
 
 #define BLOCK WARP_SIZE  // a chunk is a warp's: no barrier, and 32 such blocks on an SM have enough loads in flight

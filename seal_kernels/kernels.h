@@ -17,7 +17,6 @@ batch may be split over any number of streams; gradients of activations are floa
 #ifndef SEAL_KERNELS_H
 #define SEAL_KERNELS_H
 
-// defines: floatX, cudaStream_t
 #include "cuda_common.h"
 
 // ---- embedding.cu ----------------------------------------------------------------------------------

@@ -4,9 +4,7 @@ A row belongs to WR warps (1, 2, 4 or 8, by its width), whose lanes hold it in r
 on R rows at once. A row is read once, its mean and variance are taken in two passes over registers, as accurate as fp32
 allows, and a lane has all its loads in flight at once.
 */
-// defines: layernorm_forward, fused_residual_layernorm_forward, layernorm_backward, layernorm_scratch
 #include "kernels.h"
-// defines: row_sum, row_warps, store_column_sums, add_column_sums, zero8, add8, sum8
 #include "norm_rows.h"
 
 #define WARPS NORM_WARPS

@@ -6,7 +6,6 @@ twice and written once; with the maximum and the sum taken in one pass, the seco
 */
 #include <assert.h>
 #include <float.h>
-// defines: gather_rows, scatter_rows, cross_entropy, sample_losses
 #include "kernels.h"
 
 // Threads of a row. An SM holds 1024 of these threads, so their number decides how many rows a GPU has in flight; those

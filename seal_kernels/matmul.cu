@@ -6,11 +6,8 @@ operands change places, and what we call weightᵀ needs no transposing to be "w
 chosen algorithm are kept in a table of plans by operation and shape; asking for them takes longer than a small GEMM.
 */
 #include <string.h>
-// defines: cublasLtMatmul and what describes its operands
 #include <cublasLt.h>
-// defines: matmul_create, matmul_forward …, gelu_forward, gelu_backward_inplace
 #include "kernels.h"
-// defines: zero8, add8, add_column_sums
 #include "column_sums.h"
 
 #define ALIGNMENT 16  // bytes, of every operand

@@ -1,8 +1,6 @@
 /* The first tensor of the table with a NaN or an infinity: an integer minimum over rows, so its result does not depend
  * on timing. */
-// defines: find_nonfinite
 #include "kernels.h"
-// defines: row_of_chunk, chunk_range
 #include "tensor_rows.h"
 
 #define BLOCK 256

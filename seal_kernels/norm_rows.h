@@ -6,7 +6,6 @@ that a row is read once and kept in registers.
 #ifndef SEAL_NORM_ROWS_H
 #define SEAL_NORM_ROWS_H
 
-// defines: zero8, add8, sum8, add_column_sums
 #include "column_sums.h"
 
 #define NORM_WARPS 8

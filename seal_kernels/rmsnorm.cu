@@ -3,9 +3,7 @@ RMSnorm, forward and backward, and its fusion with the residual before it (torch
 transformers, in fp32 throughout). Rows are cut over warps as in norm_rows.h: a row is read once, and a lane has all its
 loads in flight at once.
 */
-// defines: rmsnorm_forward, fused_residual_rmsnorm_forward, rmsnorm_backward, rmsnorm_scratch
 #include "kernels.h"
-// defines: row_sum, row_warps, store_column_sums, add_column_sums, zero8, add8, sum8
 #include "norm_rows.h"
 
 #define WARPS NORM_WARPS

@@ -5,7 +5,6 @@ turns by an angle of its own ("rotate_half", not neighbouring pairs). Angles, sc
 the table: a row of cos_sin is one position's.
 */
 #include <assert.h>
-// defines: rope_forward, rope_backward
 #include "kernels.h"
 
 #define HEADS 4  // of one thread: it reads its part of cos_sin, twice the bytes of a head's in bf16, once for so many

@@ -5,7 +5,6 @@ sorted: the smallest probability that is kept is found by bisection over the bit
 numbers; every step is one pass over a row that lies in the L2 cache. Sums are in a fixed order.
 */
 #include <assert.h>
-// defines: draw_tokens, SampleSettings
 #include "kernels.h"
 
 // Threads of a row. Under g++ one thread does the work in plain loops over vectors, because others would only wait at

@@ -3,8 +3,6 @@ The data selector ω: softmax and sigmoid weights of a batch, the gradient of it
 are not Adam (Adam is adamw.cu over a table of one row). All of it is fp32. N is a few hundred thousand at most, a batch
 a few hundred: every kernel here is microseconds.
 */
-// defines: selector_normalise, selector_scratch, selector_sigma, selector_token_weights, selector_delta,
-// selector_gradient, selector_fill, selector_descend, selector_centre, selector_visit
 #include "kernels.h"
 
 #define BLOCK 256

@@ -4,7 +4,6 @@ torch.nn.functional.silu). A row of gate_up is what one GEMM over both weights w
 up.
 */
 #include <assert.h>
-// defines: swiglu_forward, swiglu_backward
 #include "kernels.h"
 
 // ---------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ have special tokens of their own where the files name none.
 #include <stdarg.h>
 #include <stdlib.h>
 #include <unistd.h>
-// defines: cJSON
 #include <cjson/cJSON.h>
 #include "tokenizer_internal.h"
 

@@ -4,7 +4,6 @@ post-processor, decoder. Each part is a table from the file's type name to a fun
 a row is an error that names it, never a guess.
 */
 #include <stdlib.h>
-// defines: cJSON
 #include <cjson/cJSON.h>
 #include "tokenizer_internal.h"
 

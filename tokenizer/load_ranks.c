@@ -4,7 +4,6 @@ pieces merge when their bytes together are a piece, the lowest rank first. GPT-2
 bytes written as printable characters) and vocab.bpe (merges in order).
 */
 #include <stdlib.h>
-// defines: cJSON
 #include <cjson/cJSON.h>
 #include "tokenizer_internal.h"
 

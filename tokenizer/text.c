@@ -3,7 +3,6 @@ Texts that remember, byte by byte, where in the original they came from, and the
 normaliser that would change nothing leaves the text alone, so most texts are never copied and have no map.
 */
 #include <stdlib.h>
-// defines: utf8proc_get_property, utf8proc_decompose_char, utf8proc_tolower
 #include <utf8proc.h>
 #include "tokenizer_internal.h"
 

@@ -2,16 +2,13 @@
  * which threads share. */
 #include <errno.h>
 #include <limits.h>
-// defines: pthread_create, pthread_join
 #include <pthread.h>
 #include <stdarg.h>
-// defines: atomic_fetch_add
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-// defines: tokenizer_open, tokenizer_encode, tokenizer_decode
 #include "tokenizer.h"
 
 #define MOST_THREADS 256

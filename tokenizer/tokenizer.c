@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
-// defines: gzopen, gzread
 #include <zlib.h>
 #include "tokenizer_internal.h"
 

@@ -7,11 +7,8 @@ nothing; errors are one line in the caller's buffer. Only where there is no memo
 #ifndef TOKENIZER_H
 #define TOKENIZER_H
 
-// defines: bool
 #include <stdbool.h>
-// defines: size_t
 #include <stddef.h>
-// defines: int32_t, int64_t
 #include <stdint.h>
 
 #ifdef __cplusplus

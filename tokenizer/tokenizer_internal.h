@@ -12,15 +12,11 @@ texts that remember where their bytes came from; normalisers split.c         reg
 #define TOKENIZER_INTERNAL_H
 
 #define PCRE2_CODE_UNIT_WIDTH 8
-// defines: pcre2_code, pcre2_match_data
 #include <pcre2.h>
 #include <stdio.h>
 #include <string.h>
-// defines: arrput, arrlen, arrfree
 #include <stb/stb_ds.h>
-// defines: Tokenizer, Encoding
 #include "tokenizer.h"
-// defines: CharacterRange, younger_letters … not_normalized
 #include "unicode_table.h"
 
 #ifndef MAX_VOCAB            // the fuzz targets take less, or one large id would cost them 400 MB

@@ -1,6 +1,5 @@
 /* Characters: UTF-8 both ways, without trusting the bytes, and the two classes of characters that the formats' own
    libraries use (Rust's and Oniguruma's \s and \w, which differ from PCRE2's). */
-// defines: utf8proc_get_property, categories
 #include <utf8proc.h>
 #include "tokenizer_internal.h"
 

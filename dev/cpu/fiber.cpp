@@ -13,7 +13,6 @@ scheduler's own bookkeeping is not taken for the kernel's.
 #include <sys/mman.h>
 #include <unistd.h>
 #include "cpu_internal.h"
-// defines: cpu_switch, fresh_stack
 #include "switch.h"
 #if defined(__SANITIZE_THREAD__)
 #error "fiber.cpp: compile with -DCPU_TSAN instead of -fsanitize=thread"

@@ -9,12 +9,9 @@ ThreadSanitizer; a row says which of them see its bug.
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
-// defines: LAUNCH, SHARED, EXTERN_SHARED, load8, store8, allow_shared …
 #include "cuda_common.h"
-// defines: cp_async_16, cp_async_commit, cp_async_wait
 #include "ptx.h"
 #include <cublasLt.h>
-// defines: check, check_report
 #include "check.h"
 
 #if defined(__SANITIZE_ADDRESS__)

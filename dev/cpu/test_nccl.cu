@@ -6,9 +6,7 @@ bugs that a GPU would answer with a hang.
 #include <mpi.h>
 #include <nccl.h>
 #include <vector>
-// defines: cudaCheck
 #include "cuda_common.h"
-// defines: check, check_report
 #include "check.h"
 
 static int rank, n;

@@ -8,7 +8,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/error.h"
-// defines: sha256_hex
 #include "base/file.h"
 #include "fuzz.h"
 

@@ -4,7 +4,6 @@ AdamW over a table of tensors: the naive kernel (a launch a tensor, a thread an 
 sanitizers) adamw [--layers N] [--width N]     speed over a table of GPT-2's shape, with the share of a plain copy's
 bandwidth
 */
-// defines: table_create, harness_*, adamw_update
 #include "tensor_table.h"
 
 static const float beta1 = 0.9f, beta2 = 0.95f, eps = 1e-8f;

@@ -4,9 +4,7 @@ reference on the host. What stands in other adapters' columns before is NaN: a k
 writing it shows. The whole of LoRA, GEMMs included, is dev/test/test_lora.cu. adapter --check [--small] against the
 reference (--small: for sanitizers) adapter [--tokens N] [--width N]   speed, with the share of a plain copy's bandwidth
 */
-// defines: harness_*, check
 #include "harness.h"
-// defines: adapter_tail
 #include "kernels.h"
 
 static __global__ void naive_kernel(floatX* tail, int T, int split, int width, int R, int ld, float scale) {

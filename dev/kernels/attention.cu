@@ -5,14 +5,10 @@ naive kernels against the reference, backward also by finite differences (--smal
 N] [--length L] [--heads N] [--kv-heads N] [--head-size N]     speed; on a GPU with the share of the measured ceiling
 */
 #include <string.h>
-// defines: harness_options, harness_check, harness_small, harness_random, harness_time
 #include "harness.h"
-// defines: check, check_close, check_cosine, check_skip, check_report
 #include "check.h"
-// defines: attention_forward, attention_backward, attention_tiles, attention_head_size_served
 #include "kernels.h"
 #if defined(__CUDACC__) && defined(PRECISION_BF16)
-// defines: mma_m16n8k16, for the ceiling
 #include "ptx.h"
 #endif
 

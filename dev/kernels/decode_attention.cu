@@ -5,9 +5,7 @@ one another), the winner of seal_kernels, and a double-precision reference fed t
   decode_attention [--sequences N] [--length N] [--heads N] [--kv-heads N] [--head-size N]     speed, with the share of
 a plain copy's bandwidth
 */
-// defines: harness_*, check
 #include "harness.h"
-// defines: cache_store, decode_attention
 #include "kernels.h"
 
 // ---------------------------------------------------------------------------------------------------

@@ -4,9 +4,7 @@ column, which walks the whole stream), the winner of seal_kernels, and a double-
 inputs. embedding --check [--small]          against the reference (--small: for sanitizers) embedding [--tokens N]
 [--width N] [--vocabulary N]   speed, with the share of a plain copy's bandwidth
 */
-// defines: harness_*, check
 #include "harness.h"
-// defines: embedding_forward, embedding_backward
 #include "kernels.h"
 
 // ---------------------------------------------------------------------------------------------------

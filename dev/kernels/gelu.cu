@@ -4,10 +4,7 @@ winner of seal_kernels, and a double-precision reference fed the same rounded in
 reference, backward also by finite differences (--small: for sanitizers) gelu [--tokens N] [--width N]   speed, with the
 share of a plain copy's bandwidth
 */
-// defines: harness_*, check
 #include "harness.h"
-// defines: gelu_forward, gelu_backward, gelu_backward_inplace, gelu_erf_forward, gelu_erf_backward,
-// gelu_erf_backward_inplace
 #include "kernels.h"
 
 // ---------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ seal_kernels, and a double- precision reference. global_norm --check [--small]  
 (--small: for sanitizers) global_norm [--layers N] [--width N]     speed over a table of GPT-2's shape, with the share
 of a plain copy's bandwidth
 */
-// defines: table_create, harness_*, global_norm
 #include "tensor_table.h"
 
 #define BLOCK 256

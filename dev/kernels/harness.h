@@ -9,9 +9,7 @@ use.
 
 #include <limits.h>
 #include <string.h>
-// defines: floatX, cudaCheck, LAUNCH, cudaEvent_t …
 #include "cuda_common.h"
-// defines: check, check_close, check_cosine, check_report
 #include "check.h"
 
 #define HARNESS_UNUSED __attribute__((unused))

@@ -4,9 +4,7 @@ thread a column), the winner of seal_kernels, and a double-precision reference f
 --check [--small]          against the reference, backward also by finite differences (--small: for sanitizers)
   layernorm [--tokens N] [--width N]   speed, with the share of a plain copy's bandwidth
 */
-// defines: harness_*, check
 #include "harness.h"
-// defines: layernorm_forward, fused_residual_layernorm_forward, layernorm_backward, layernorm_scratch
 #include "kernels.h"
 
 #define EPS 1e-5f

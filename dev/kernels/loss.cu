@@ -6,9 +6,7 @@ finite differences (--small: for sanitizers) loss [--rows N] [--vocabulary N]   
 copy's bandwidth
 */
 #include <sys/wait.h>
-// defines: harness_*, check
 #include "harness.h"
-// defines: gather_rows, scatter_rows, cross_entropy, sample_losses
 #include "kernels.h"
 
 // ---------------------------------------------------------------------------------------------------

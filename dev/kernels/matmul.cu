@@ -4,9 +4,7 @@ gradient, and a double- precision reference fed the same rounded inputs. matmul 
 (--small: for sanitizers) matmul [--tokens N] [--width N] [--outputs N]          speed; the ceiling is the largest
 product of the same run
 */
-// defines: harness_*, check
 #include "harness.h"
-// defines: matmul_create, matmul_forward …
 #include "kernels.h"
 
 // ---------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ the winner of seal_kernels. nonfinite --check [--small]            a planted NaN
 (--small: for sanitizers) nonfinite [--layers N] [--width N]     speed over a table of GPT-2's shape, with the share of
 a plain copy's bandwidth
 */
-// defines: table_create, harness_*, find_nonfinite
 #include "tensor_table.h"
 
 static __global__ void naive_kernel(int* first, TensorRow row, int at) {

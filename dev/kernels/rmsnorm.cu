@@ -4,9 +4,7 @@ a column), the winner of seal_kernels, and a double-precision reference fed the 
 [--small]          against the reference, backward also by finite differences (--small: for sanitizers) rmsnorm
 [--tokens N] [--width N]   speed, with the share of a plain copy's bandwidth
 */
-// defines: harness_*, check
 #include "harness.h"
-// defines: rmsnorm_forward, fused_residual_rmsnorm_forward, rmsnorm_backward, rmsnorm_scratch
 #include "kernels.h"
 
 #define EPS 1e-5f

@@ -4,9 +4,7 @@ double-precision reference fed the same rounded inputs. rope --check [--small]  
 the reference, backward also by finite differences (--small: for sanitizers) rope [--tokens N] [--heads N] [--kv-heads
 N] [--head-size N] [--rotary N]   speed, with the share of a plain copy's bandwidth
 */
-// defines: harness_*, check
 #include "harness.h"
-// defines: rope_forward, rope_backward
 #include "kernels.h"
 
 // ---------------------------------------------------------------------------------------------------

@@ -5,9 +5,7 @@ many draws is held against exact probabilities by a chi-square test. sampling --
 for sanitizers) sampling [--rows N] [--vocabulary N]   speed, with the share of a plain copy's bandwidth
 */
 #include <algorithm>
-// defines: harness_*, check
 #include "harness.h"
-// defines: draw_tokens, SampleSettings
 #include "kernels.h"
 
 // ---------------------------------------------------------------------------------------------------

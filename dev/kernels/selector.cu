@@ -5,9 +5,7 @@ differences of the mean of σ_i(ω) Δ_i. Everything is fp32 in both builds. The
 logit, which sums S and looks for itself in the batch. selector --check [--small]           against the reference
 (--small: for sanitizers) selector [--samples N] [--batch N]   speed, with the share of a plain copy's bandwidth
 */
-// defines: harness_*, check
 #include "harness.h"
-// defines: selector_*
 #include "kernels.h"
 
 // ---------------------------------------------------------------------------------------------------

@@ -4,9 +4,7 @@ double-precision reference fed the same rounded inputs. swiglu --check [--small]
 backward also by finite differences (--small: for sanitizers) swiglu [--tokens N] [--width N]   speed, with the share of
 a plain copy's bandwidth
 */
-// defines: harness_*, check
 #include "harness.h"
-// defines: swiglu_forward, swiglu_backward
 #include "kernels.h"
 
 // ---------------------------------------------------------------------------------------------------

@@ -2,9 +2,7 @@
 #ifndef SEAL_TENSOR_TABLE_H
 #define SEAL_TENSOR_TABLE_H
 
-// defines: harness_*
 #include "harness.h"
-// defines: TensorRow, TENSOR_CHUNK, tensor_rows_chunks
 #include "kernels.h"
 
 #define TABLE_GUARD 8  // elements past the end of every tensor that nobody may touch: NaN

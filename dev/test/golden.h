@@ -8,7 +8,6 @@ per tensor, the reference having run on bf16-rounded weights.
 #define SEAL_GOLDEN_H
 
 #include <string.h>
-// defines: check, check_close, check_cosine
 #include "check.h"
 #include "base/error.h"
 #include "kernels.h"

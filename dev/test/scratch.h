@@ -4,7 +4,6 @@
 
 #include <stdio.h>
 #include <string.h>
-// defines: file_write
 #include "base/file.h"
 
 static char directory[64];

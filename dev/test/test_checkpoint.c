@@ -11,10 +11,8 @@ belong to.
 #include "check.h"
 #include "run/checkpoint.h"
 #include "base/error.h"
-// defines: refuses
 #include "refuses.h"
 #include "run/run_record.h"
-// defines: directory, in_directory
 #include "scratch.h"
 
 #define COUNT 1000

@@ -12,9 +12,7 @@ in a child process.
 #include "base/error.h"
 #include "base/file.h"
 #include "rows/tokens.h"
-// defines: refuses
 #include "refuses.h"
-// defines: in_directory, put
 #include "scratch.h"
 
 static const char* put_gz(const char* name, const char* text) {

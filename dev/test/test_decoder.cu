@@ -4,9 +4,7 @@ model of every family, with a repetition penalty, with an adapter. And what need
 greedy or drawn; another seed draws other tokens; an end token ends. fp32: the same tokens. bf16: the same up to the
 first place where the record's lead is within what rounding moves a logit.
 */
-// defines: check
 #include "check.h"
-// defines: Decoder
 #include "commands/decoder.h"
 #include "base/error.h"
 #include "base/safetensors.h"

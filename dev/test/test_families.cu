@@ -6,7 +6,6 @@ back as it was, and loading takes no second copy of it. Each model runs whole an
   test_families [NAME…]    names of dev/reference/golden/families, or of an adapter there: llama/lora_qv
 */
 #include "golden.h"
-// defines: peft_settings, peft_save, peft_save_merged, peft_load_merged
 #include "peft.h"
 
 #define STEPS 5

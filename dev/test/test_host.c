@@ -7,7 +7,6 @@ end the program is run in a child process, and its status and its one line are c
 #include <sys/stat.h>
 #include <unistd.h>
 #include "check.h"
-// defines: refuses
 #include "refuses.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -17,7 +16,6 @@ end the program is run in a child process, and its status and its one line are c
 #include "base/random.h"
 #include "base/safetensors.h"
 #include "schedule.h"
-// defines: in_directory, put
 #include "scratch.h"
 
 // ---------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ for bit, and the memory plans of the models that people train.
 #include "kernels.h"
 #include "peft.h"
 #include "base/random.h"
-// defines: seal_step, Selector
 #define TESTING
 #include "../../train_seal.cu"
 

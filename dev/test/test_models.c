@@ -8,9 +8,7 @@ against transformers' own, files in shards and the lies an index may tell, adapt
 #include "base/error.h"
 #include "base/file.h"
 #include "model_config.h"
-// defines: peft_settings, peft_config_json
 #include "peft_config.h"
-// defines: refuses
 #include "refuses.h"
 #include "base/safetensors.h"
 

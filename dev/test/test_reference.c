@@ -6,14 +6,11 @@ nothing is recorded (test_reference_parity.cu).
 The recorded states are fp32: max|a−b| ≤ 1e-5·max|b| per tensor. record_seal.py recorded its runs in fp64 as well, and
 the oracle computes in double: there 63 steps agree to 1e-9, which no error in a formula survives.
 */
-// defines: check, check_close, check_report
 #include "check.h"
 #include "base/error.h"
 #include "base/safetensors.h"
 #define SEAL_REFERENCE_TEST
-// defines: Model, Sample, DataSelector, model_forward, seal_reference_step …
 #include "../reference/seal_reference.c"
-// defines: reference_load, reference_name
 #include "reference_io.h"
 
 #define GPT2 "dev/reference/golden/gpt2_tiny"

@@ -15,7 +15,6 @@ that bf16 holds exactly.
 #include "check.h"
 #include "base/error.h"
 #include "base/safetensors.h"
-// defines: seal_step
 #define TESTING
 #include "../../train_seal.cu"
 

@@ -10,9 +10,7 @@ a page is self-contained whatever the names, labels and settings of its runs hol
 #include "base/file.h"
 #include "commands/report.h"
 #include "commands/selection.h"
-// defines: refuses
 #include "refuses.h"
-// defines: in_directory, put
 #include "scratch.h"
 
 static int count(const char* text, const char* part) {

@@ -9,7 +9,6 @@ fifth of its own range.
 #include "base/error.h"
 #include "base/safetensors.h"
 #include "schedule.h"
-// defines: seal_step
 #define TESTING
 #include "../../train_seal.cu"
 

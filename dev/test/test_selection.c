@@ -15,9 +15,7 @@ explanation.
 #include "commands/pt_reader.h"
 #include "base/safetensors.h"
 #include "commands/selection.h"
-// defines: refuses
 #include "refuses.h"
-// defines: in_directory, put
 #include "scratch.h"
 
 // ---------------------------------------------------------------------------------------------------

@@ -6,9 +6,7 @@ when the run looks.
 #include <sys/stat.h>
 #include "check.h"
 #include "base/error.h"
-// defines: refuses
 #include "refuses.h"
-// defines: directory, in_directory
 #include "scratch.h"
 #include "run/snapshot.h"
 

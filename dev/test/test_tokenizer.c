@@ -3,12 +3,10 @@ The tokenizers against what their own libraries said (dev/reference/record_token
 strings for small tokenizers of every style, and for the published ones where ../shared is there. Decoding at once and
 one by one, threads, chat templates, bad files, bad ids.
 */
-// defines: pthread_create
 #include <pthread.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-// defines: gzopen, gzread
 #include <zlib.h>
 #include "check.h"
 #include "tokenizer.h"

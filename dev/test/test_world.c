@@ -14,7 +14,6 @@ AUC, Spearman, tables).
 #include "base/random.h"
 #include "commands/selection.h"
 #include "world.h"
-// defines: in_directory, put
 #include "scratch.h"
 
 // Runs a command in a child; its stdout (or, with `error`, its stderr) as text. The exit status goes to *status.

@@ -8,7 +8,6 @@
 #include <stb/stb_ds.h>
 #include "base/error.h"
 #include "base/gguf.h"
-// defines: st_half_to_float
 #include "base/safetensors.h"
 
 #define KEY_MOST 65535          // bytes of a key; the format's own limit

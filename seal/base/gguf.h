@@ -8,7 +8,6 @@ out a pointer: a truncated, overlapping or contradictory file ends in one line t
 #define SEAL_GGUF_H
 
 #include <stdbool.h>
-// defines: MappedFile
 #include "base/file.h"
 
 #ifdef __cplusplus

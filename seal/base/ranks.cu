@@ -3,7 +3,6 @@
 #include <nccl.h>
 #include <string.h>
 #include "base/error.h"
-// defines: lifeline_start …
 #include "base/lifeline.h"
 #include "base/ranks.h"
 

@@ -8,7 +8,6 @@ ranks.cu.
 #define SEAL_RANKS_H
 
 #include <stddef.h>
-// defines: cudaStream_t, floatX
 #include "cuda_common.h"
 
 // First in main, before a message can be wanted: ranks other than 0 let rank 0 speak first.

@@ -6,7 +6,6 @@ contradictory file ends in one line that names the file and the tensor.
 #ifndef SEAL_SAFETENSORS_H
 #define SEAL_SAFETENSORS_H
 
-// defines: MappedFile, AtomicFile
 #include "base/file.h"
 
 #ifdef __cplusplus

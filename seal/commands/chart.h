@@ -6,7 +6,6 @@ sheet, no script, no font of its own. Colours are Okabe and Ito's, told apart by
 #define SEAL_CHART_H
 
 #include <stdbool.h>
-// defines: Text
 #include "rows/dataset.h"
 
 #ifdef __cplusplus

@@ -3,18 +3,12 @@
 #include "commands/check.h"
 #include "base/error.h"
 #include "kernels.h"
-// defines: AtomicFile
 #include "base/file.h"
-// defines: gpu_peak_tflops
 #include "base/log.h"
-// defines: random_permutation
 #include "base/random.h"
-// defines: run_settings, device_name
 #include "run/run.h"
 #include "run/samples.h"
-// defines: Selector, selector_plan
 #include "selector.h"
-// defines: TokenSet
 #include "rows/tokens.h"
 #include "trainer.h"
 

@@ -2,9 +2,7 @@
 #include <string.h>
 #include "commands/decoder.h"
 #include "base/error.h"
-// defines: peft_settings
 #include "peft.h"
-// defines: random_uniform
 #include "base/random.h"
 
 #define STREAM_GENERATE \

@@ -7,9 +7,7 @@ fewer rows: not on the batch, the order or the other sequences.
 #ifndef SEAL_DECODER_H
 #define SEAL_DECODER_H
 
-// defines: SampleSettings
 #include "kernels.h"
-// defines: Trainer, KvCache
 #include "trainer.h"
 
 // A prompt and what the model has said so far.

@@ -9,15 +9,11 @@ falls out of a small cache. See dsir.h.
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-// defines: EVP_Digest …
 #include <openssl/evp.h>
-// defines: pcre2_match
 #include <pcre2.h>
-// defines: utf8proc_category, utf8proc_tolower
 #include <utf8proc.h>
 #include "commands/dsir.h"
 #include "base/error.h"
-// defines: Progress
 #include "base/log.h"
 #include "base/parallel.h"
 

@@ -6,7 +6,6 @@ bucket in the target and in the data. Not normalised by length.
 #ifndef SEAL_DSIR_H
 #define SEAL_DSIR_H
 
-// defines: RowOptions
 #include "rows/dataset.h"
 
 #ifdef __cplusplus

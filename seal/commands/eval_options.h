@@ -2,7 +2,6 @@
 #ifndef SEAL_EVAL_OPTIONS_H
 #define SEAL_EVAL_OPTIONS_H
 
-// defines: OptionTable, StringList
 #include "base/options.h"
 
 #ifdef __cplusplus

@@ -1,20 +1,14 @@
 /* Prompts to answers. See generate.h. */
 #include <string.h>
-// defines: RowReader, Text
 #include "rows/dataset.h"
-// defines: Decoder, Sequence
 #include "commands/decoder.h"
 #include "base/error.h"
-// defines: AtomicFile
 #include "base/file.h"
 #include "commands/generate.h"
 #include "run/journal.h"
-// defines: Progress
 #include "base/log.h"
 #include "run/samples.h"
-// defines: TextEncoder
 #include "rows/tokens.h"
-// defines: Tokenizer, TokenStream
 #include "tokenizer.h"
 
 #define PACK_TOKENS 2048  // of prompts that run together, where nobody says otherwise

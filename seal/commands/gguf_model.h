@@ -5,9 +5,7 @@ tensors. An architecture is a row of a table; a family's Hugging Face names stay
 #ifndef SEAL_GGUF_MODEL_H
 #define SEAL_GGUF_MODEL_H
 
-// defines: GgufReader
 #include "base/gguf.h"
-// defines: ModelConfig, FamilyTensor
 #include "model_config.h"
 
 #ifdef __cplusplus

@@ -7,7 +7,6 @@
 #include <utf8proc.h>
 #include "base/error.h"
 #include "commands/gguf_tokenizer.h"
-// defines: tokenizer_open_memory
 #include "tokenizer.h"
 
 // Rows name only what differs from zero.

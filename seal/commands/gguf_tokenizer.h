@@ -6,7 +6,6 @@ with the chat template, generation_config.json.
 #ifndef SEAL_GGUF_TOKENIZER_H
 #define SEAL_GGUF_TOKENIZER_H
 
-// defines: GgufReader
 #include "base/gguf.h"
 
 #ifdef __cplusplus

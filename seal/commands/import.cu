@@ -5,7 +5,6 @@
 #include "commands/gguf_model.h"
 #include "commands/gguf_tokenizer.h"
 #include "commands/import.h"
-// defines: check_sizes
 #include "run/samples.h"
 #include "model.h"
 

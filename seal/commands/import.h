@@ -2,7 +2,6 @@
 #ifndef SEAL_IMPORT_H
 #define SEAL_IMPORT_H
 
-// defines: TrainOptions
 #include "run/train_options.h"
 
 // --gguf into --out: config.json, weights, tokenizer, generation_config.json. Everything is checked before the first

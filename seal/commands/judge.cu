@@ -1,23 +1,15 @@
 /* A local model as judge. See judge.h. */
 #include <string.h>
-// defines: RecordReader, Text
 #include "rows/dataset.h"
 #include "base/error.h"
-// defines: AtomicFile
 #include "base/file.h"
-// defines: Journal
 #include "run/journal.h"
 #include "commands/judge.h"
-// defines: Progress
 #include "base/log.h"
-// defines: peft_settings
 #include "peft.h"
-// defines: random_bits
 #include "base/random.h"
 #include "run/samples.h"
-// defines: Tokenizer, chat_render
 #include "tokenizer.h"
-// defines: Trainer
 #include "trainer.h"
 
 #define STREAM_JUDGE 0x6a75646765ull

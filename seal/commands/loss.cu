@@ -2,12 +2,9 @@
 #include <string.h>
 #include <cjson/cJSON.h>
 #include "base/error.h"
-// defines: AtomicFile
 #include "base/file.h"
-// defines: Progress
 #include "base/log.h"
 #include "commands/loss.h"
-// defines: peft_settings (peft_config.h)
 #include "peft.h"
 #include "run/samples.h"
 

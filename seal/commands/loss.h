@@ -3,11 +3,8 @@
 #define SEAL_LOSSES_H
 
 #include "commands/eval_options.h"
-// defines: Journal
 #include "run/journal.h"
-// defines: TokenSet
 #include "rows/tokens.h"
-// defines: TrainerSettings
 #include "trainer.h"
 
 typedef struct {

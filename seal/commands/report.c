@@ -3,15 +3,11 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-// defines: chart_lines, chart_points, text_printf, text_escaped
 #include "commands/chart.h"
-// defines: RecordReader
 #include "rows/dataset.h"
 #include "base/error.h"
-// defines: file_read, file_exists, file_write
 #include "base/file.h"
 #include "commands/report.h"
-// defines: SelectorFile, selection_order
 #include "commands/selection.h"
 
 // ---------------------------------------------------------------------------------------------------

@@ -2,21 +2,15 @@
  * See select.h. */
 #include <float.h>
 #include <string.h>
-// defines: dsir_score
 #include "commands/dsir.h"
 #include "base/error.h"
-// defines: directory_make
 #include "base/file.h"
 #include "kernels.h"
-// defines: Progress
 #include "base/log.h"
-// defines: response_losses
 #include "commands/loss.h"
-// defines: run_settings
 #include "run/run.h"
 #include "run/samples.h"
 #include "commands/select.h"
-// defines: SelectionMethod, SelectorFile, selection_write
 #include "commands/selection.h"
 #include "trainer.h"
 

@@ -5,7 +5,6 @@
 #include <string.h>
 #include "base/error.h"
 #include "base/file.h"
-// defines: Progress
 #include "base/log.h"
 #include "commands/pt_reader.h"
 #include "base/random.h"

@@ -6,7 +6,6 @@ another file is refused, never shifted.
 #ifndef SEAL_SELECTION_H
 #define SEAL_SELECTION_H
 
-// defines: RowOptions, DataRow
 #include "rows/dataset.h"
 
 #ifdef __cplusplus

@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cjson/cJSON.h>
-// defines: RecordReader, Text
 #include "rows/dataset.h"
 #include "base/error.h"
 #include "commands/winrate.h"

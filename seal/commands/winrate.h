@@ -6,7 +6,6 @@ baseline, wins) and 2 (output_2 wins); 0 and 1.5 are draws, null and NaN are no 
 #ifndef SEAL_WINRATE_H
 #define SEAL_WINRATE_H
 
-// defines: EvalOptions, StringList
 #include "commands/eval_options.h"
 
 #ifdef __cplusplus

@@ -4,9 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-// defines: gzFile; reads plain files as they are
 #include <zlib.h>
-// defines: ZSTD_decompressStream
 #include <zstd.h>
 #include "base/error.h"
 #include "base/file.h"

@@ -3,10 +3,8 @@
 #include <string.h>
 #include "rows/corpus.h"
 #include "base/error.h"
-// defines: sha256_hex
 #include "base/file.h"
 #include "base/safetensors.h"
-// defines: tokenizer_open, tokenizer_encode
 #include "tokenizer.h"
 
 static void append(Corpus* c, const int32_t* tokens, int64_t n) {

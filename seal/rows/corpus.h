@@ -5,9 +5,7 @@ Pretraining data: one long run of tokens, cut into windows. A token file is a sa
 #ifndef SEAL_CORPUS_H
 #define SEAL_CORPUS_H
 
-// defines: StringList
 #include "base/options.h"
-// defines: PackSample
 #include "rows/packing.h"
 
 #ifdef __cplusplus

@@ -11,12 +11,9 @@ named, never dropped from the numbering, because a selector's score belongs to a
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
-// defines: StringList
 #include "base/options.h"
 #include "base/text.h"
-// defines: AtomicFile
 #include "base/file.h"
-// defines: Conversation
 #include "rows/messages.h"
 
 #ifdef __cplusplus

@@ -5,7 +5,6 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
-// defines: EVP_DigestUpdate …
 #include <openssl/evp.h>
 #include "base/error.h"
 #include "base/file.h"

@@ -2,11 +2,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-// defines: cJSON
 #include <cjson/cJSON.h>
 #include "base/error.h"
 #include "base/file.h"
-// defines: Tokenizer, Encoding
 #include "tokenizer.h"
 #include "rows/tokens.h"
 

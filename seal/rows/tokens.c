@@ -11,11 +11,9 @@ safetensors file that is believed only if its digests are right. See tokens.h.
 #include <sys/mman.h>
 #include <unistd.h>
 #include <cjson/cJSON.h>
-// defines: EVP_DigestUpdate …
 #include <openssl/evp.h>
 #include "base/error.h"
 #include "base/file.h"
-// defines: Progress
 #include "base/log.h"
 #include "base/parallel.h"
 #include "base/safetensors.h"

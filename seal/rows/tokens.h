@@ -6,11 +6,8 @@ counts as the reference does, the tokens of the prompt tokenised alone.
 #ifndef SEAL_TOKENS_H
 #define SEAL_TOKENS_H
 
-// defines: RowOptions, RowReport
 #include "rows/dataset.h"
-// defines: MappedFile
 #include "base/file.h"
-// defines: PackSample
 #include "rows/packing.h"
 
 #ifdef __cplusplus

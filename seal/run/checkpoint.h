@@ -10,7 +10,6 @@ agrees with the files; anything else is what a killed process left behind. Knows
 #include <stdbool.h>
 #include <stdint.h>
 #include <cjson/cJSON.h>
-// defines: StReader
 #include "base/safetensors.h"
 
 #ifdef __cplusplus

@@ -5,7 +5,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/error.h"
-// defines: file_read, sha256_hex
 #include "base/file.h"
 #include "run/journal.h"
 

@@ -8,7 +8,6 @@ such a file is refused, so that hours of work are not overwritten by mistake.
 
 #include <stdio.h>
 #include <cjson/cJSON.h>
-// defines: Text
 #include "rows/dataset.h"
 
 #ifdef __cplusplus

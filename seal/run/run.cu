@@ -3,11 +3,8 @@
 #include <string.h>
 #include <unistd.h>
 #include "base/error.h"
-// defines: directory_probe, AtomicFile
 #include "base/file.h"
-// defines: peft_settings, peft_save
 #include "peft.h"
-// defines: ranks_rank, ranks_count, ranks_share
 #include "base/ranks.h"
 #include "run/run.h"
 #include "run/samples.h"

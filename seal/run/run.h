@@ -6,16 +6,11 @@ summary.json at the end.
 #ifndef SEAL_RUN_H
 #define SEAL_RUN_H
 
-// defines: RunLog, Progress
 #include "base/log.h"
-// defines: RunRecord, record_fact
 #include "run/run_record.h"
-// defines: Selector
 #include "selector.h"
-// defines: Snapshot
 #include "run/snapshot.h"
 #include "run/train_options.h"
-// defines: Trainer, PassCounts
 #include "trainer.h"
 
 typedef enum {

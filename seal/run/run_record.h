@@ -6,7 +6,6 @@ checkpoint carries the record, and
 #ifndef SEAL_RUN_RECORD_H
 #define SEAL_RUN_RECORD_H
 
-// defines: Checkpoint
 #include "run/checkpoint.h"
 
 #ifdef __cplusplus

@@ -2,7 +2,6 @@
 #include <string.h>
 #include <unistd.h>
 #include "base/error.h"
-// defines: ranks_on_machine
 #include "base/ranks.h"
 #include "run/snapshot.h"
 

@@ -7,9 +7,7 @@ device waits for nothing but the copy itself.
 #define SEAL_SNAPSHOT_H
 
 #include <pthread.h>
-// defines: CheckpointPart, CheckpointWriter
 #include "run/checkpoint.h"
-// defines: cudaStream_t
 #include "cuda_common.h"
 
 #define SNAPSHOT_ROWS 16

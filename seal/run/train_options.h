@@ -2,7 +2,6 @@
 #ifndef SEAL_TRAIN_OPTIONS_H
 #define SEAL_TRAIN_OPTIONS_H
 
-// defines: OptionTable, StringList
 #include "base/options.h"
 
 #ifdef __cplusplus
