@@ -7,6 +7,9 @@
 #   make check-nvcc              sm_80 and sm_90 compile without warnings and register spills
 #   make test-gpu, make bench    the same tests on a GPU; the ladders of dev/kernels with GB/s and TFLOP/s
 #   make deps                    installs missing Debian packages with apt-get (INSTALL=no: only names them), as `make demo` and `make test` do first
+#   make lint, make format       what can be told without running; the format of .clang-format        make coverage    which lines the tests reach
+#   make train_seal              one program (or eval_seal, tokenize, world, mix, test_gpt2)      make compile_commands.json    for clangd
+#   make help                    this list
 #   make info                    what was found on this machine        make WERROR=1   warnings are errors, as in CI
 
 SHELL := /bin/bash
@@ -55,7 +58,7 @@ ifneq ($(filter default undefined,$(origin CXX)),)
 endif
 export CC CXX PKG_CONFIG
 WARN := -Wall -Wextra
-INCLUDES := -Iseal_kernels -Iseal -Itokenizer -Idata -Idev/test -Idev/kernels
+INCLUDES := -Iseal_kernels -Iseal -Itokenizer -Idata
 PRECISION_FLAG := $(if $(filter bf16,$(PRECISION)),-DPRECISION_BF16)
 # Never -ffast-math: it would remove the NaN poison of dev/cpu and the NaN detection of the trainer.
 OPT ?= $(if $(SANITIZE),-O2 -Wno-psabi -Wno-maybe-uninitialized $(SANITIZE_FLAGS),-O3) -march=native -fno-math-errno -fno-trapping-math
@@ -124,7 +127,7 @@ HOST_TESTS := $(patsubst %.c,%,$(wildcard dev/test/test_*.c))
 SCRIPT_TESTS := $(wildcard dev/test/test_*.sh)
 SHIM_TESTS := $(wildcard dev/cpu/test_*.sh)
 
-.PHONY: all info requirements deps demo test test-build test-sanitize test-fuzz test-gpu check-nvcc bench clean
+.PHONY: all info requirements deps demo test test-build test-sanitize test-fuzz test-gpu check-nvcc bench clean help format lint coverage $(PROGRAMS) test_gpt2
 all: info $(addprefix $(BUILD)/,$(PROGRAMS))
 	@for p in $(PROGRAMS); do ln -sf $(BUILD)/$$p $$p; done
 
@@ -174,6 +177,8 @@ $(TOKENIZER_LIB): $(call objects,$(TOKENIZER_C))
 # stay as they are, and fast. dev/cpu/sanitize.sh watches kernels.
 $(call objects,$(KERNEL_SOURCES)): CU := $(filter-out -fsanitize=thread,$(CU))
 $(call objects,dev/cpu/fiber.cpp dev/cpu/ptx.cpp dev/cpu/cublas.cpp): CXXFLAGS := $(filter-out -fsanitize=thread,$(CXXFLAGS))
+# Tests, benchmarks and checks see each other's headers; nothing that ships does.
+$(addprefix $(BUILD)/dev/,test/%.o kernels/%.o bench_seal.cu.o bench_step.cu.o) $(BUILD)/test_gpt2.cu.o: INCLUDES += -Idev/test -Idev/kernels
 $(BUILD)/seal/base/ranks.cu.o $(BUILD)/dev/cpu/nccl.cpp.o: INCLUDES += $(MPI_INCLUDES)
 $(BUILD)/%: $(BUILD)/%.cu.o $(LIBS)
 	$(Q)$(LINK) $^ -o $@ $(DEVICE_LIBS) $(RANK_LIBS) $(HOST_LIBS)
@@ -221,6 +226,28 @@ check-nvcc:
 
 bench: $(addprefix $(BUILD)/,$(KERNEL_CHECKS) $(PROGRAMS))
 	@dev/bench.sh $(BUILD) "$(KERNEL_CHECKS)"
+
+# ---- by name, and the habits of the house ------------------------------------------------------------------------------------------------------
+# make train_seal (and the other programs, and test_gpt2): that one alone
+$(PROGRAMS) test_gpt2: %: $(BUILD)/%
+	@ln -sf $< $@
+
+help:
+	@sed -n '2,/^$$/{s/^# \{0,3\}//;p}' Makefile
+
+format:
+	@git ls-files '*.c' '*.h' '*.cu' '*.cpp' | xargs $(or $(shell command -v clang-format-14),clang-format) -i
+
+lint:
+	@dev/lint.sh
+
+# For clangd and other readers of the code: every source with the command that compiles it.
+compile_commands.json: Makefile
+	@$(MAKE) --no-print-directory -nB V=1 CPU=1 PRECISION=$(PRECISION) all test-build | dev/compile_commands.sh >$@.part && mv $@.part $@
+	@echo "$@: $$(grep -c '"file"' $@) files"
+
+coverage: deps
+	@dev/coverage.sh
 
 clean:
 	rm -rf build train_seal eval_seal tokenize world mix test_gpt2

@@ -4,7 +4,7 @@
 #   dev/bench_seal.sh [--layers 4 --width 256 --heads 4 --vocab 8192 --batch 16]      PYTHON=venv/bin/python (dev/reference/README.md)
 #   BUILD=build/cuda-bf16: on a GPU, PyTorch there too      LENGTHS=FILE   a sample a line: safe|tune LENGTH PROMPT; without one the lengths are log-normal, median 60
 set -eu
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 python=${PYTHON:-python3}
 "$python" -c 'import torch' 2>/dev/null || { echo "bench_seal: $python has no torch; see dev/reference/README.md" >&2; exit 2; }
 build=${BUILD:-build/cpu-fp32} peer=()

@@ -3,7 +3,7 @@
 #   dev/bench_step.sh [--layers 4 --width 256 --heads 4 --vocab 8192 --tokens 1024 --samples 1]
 #   PYTHON=venv/bin/python (dev/reference/README.md)   NO_BUILD=1 takes the program as it is   BUILD=build/cuda-bf16: on a GPU, PyTorch there too
 set -eu
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 python=${PYTHON:-python3}
 "$python" -c 'import torch' 2>/dev/null || { echo "bench_step: $python has no torch; see dev/reference/README.md" >&2; exit 2; }
 build=${BUILD:-build/cpu-fp32} peer=()

@@ -3,7 +3,7 @@
 # benchmarks. Needs no network and nothing outside the checkout; says what is missing. Writes a dated report into dev/results (or the folder given).
 #   dev/gpu_check.sh [REPORT_FOLDER]      SECONDS_TOTAL=580 bounds the run      DEPS=DIR: a folder with include/ and lib/ of libraries this machine lacks
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 folder=${1:-dev/results}; limit=${SECONDS_TOTAL:-580}
 mkdir -p "$folder"
 if [ -n "${DEPS:-}" ]; then  # headers and libraries unpacked from packages elsewhere

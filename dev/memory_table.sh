@@ -2,7 +2,7 @@
 # The memory plans of two models of the paper as docs/adapters.md shows them: `selector --dry-run` in bf16, GB by class. Nothing is allocated.
 #   dev/memory_table.sh        BUILD=build/cuda-bf16: the build of a GPU (its plans are the same)
 set -eu
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 build=${BUILD:-build/cpu-bf16}
 [ -x "$build/train_seal" ] || make --no-print-directory -j"$(nproc)" CPU=1 PRECISION=bf16 "$build/train_seal" >/dev/null
 train_seal=$PWD/$build/train_seal

@@ -2,7 +2,7 @@
 # The tables of docs/options.md are what `train_seal options` and `eval_seal options` print. Without an argument the tables
 # are put into the page; with --check they are only compared with it.
 set -eu
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 build=${BUILD:-build/cpu-fp32}
 page=docs/options.md
 with_tables() {

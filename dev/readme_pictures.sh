@@ -2,7 +2,7 @@
 # The README's pictures out of the page that `make demo` wrote: docs/pictures/*.svg.
 # usage: dev/readme_pictures.sh [out/demo/report.html]
 set -eu
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 page=${1:-out/demo/report.html}
 mkdir -p docs/pictures
 picture() { dev/report_picture.sh "$page" "$2" "$3" >"docs/pictures/$1.svg"; }

@@ -5,7 +5,7 @@
 # usage: dev/sanitize_programs.sh [asan|tsan] [TEST…]     default: both, all tests; TEST is seal for dev/test/test_seal.sh. Some forty minutes of one core for all.
 #        dev/sanitize_programs.sh --sample                 what `make test-sanitize` runs
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 kinds="asan tsan" tests=
 case ${1:-} in
     asan | tsan) kinds=$1; shift ;;

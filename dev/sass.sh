@@ -3,7 +3,7 @@
 # length and the commonest instructions. Needs nvcc and nvdisasm (NVDISASM=path; it is in the CUDA Toolkit, and in Python's triton package).
 # usage: sass.sh FILE.cu TEXT      (PRECISION=bf16|fp32, ARCH=90)      sass.sh seal_kernels/attention_bf16.cu attention_forward_kernelILi128
 set -eu
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 [ $# -eq 2 ] || { sed -n '2,4p' "$0"; exit 2; }
 nvcc=${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)} nvdisasm=${NVDISASM:-nvdisasm}
 command -v "$nvcc" >/dev/null || { echo "nvcc is not found: set NVCC" >&2; exit 2; }

@@ -13,7 +13,6 @@ static const struct {
     {"activations", false}, {"scratch", false},  {"packs", false},         {"selector", true}, {"cache", false},
 };
 
-const char* memory_class_name(MemoryClass class_id) { return classes[class_id].name; }
 
 static size_t aligned(size_t bytes) { return (bytes + MEMORY_ALIGNMENT - 1) / MEMORY_ALIGNMENT * MEMORY_ALIGNMENT; }
 

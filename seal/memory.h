@@ -41,7 +41,6 @@ typedef struct {
 
 #define MEMORY_ALIGNMENT 256  // bytes; every buffer begins on such a boundary
 
-const char* memory_class_name(MemoryClass class_id);
 // Adds a buffer; 0 bytes leaves the pointer NULL, so that a disabled buffer faults. pointer NULL: the buffer is only
 // counted. The name is printf-style.
 __attribute__((format(printf, 5, 6))) void memory_add(MemoryPlan* plan, MemoryClass class_id, void** pointer,

@@ -20,7 +20,6 @@ static const struct {
     double (*left)(double x);
 } lr_schedules[] = {{"constant", constant}, {"linear", linear}, {"cosine", cosine}};
 
-const char* lr_schedule_names(void) { return "constant|linear|cosine"; }
 
 double lr_at(const LrSchedule* s, int64_t step, int64_t steps) {
     double warmup = s->warmup < 1.0 ? ceil(s->warmup * (double)steps) : s->warmup;

@@ -16,7 +16,6 @@ typedef struct {
     double lr, warmup;
 } LrSchedule;
 double lr_at(const LrSchedule* s, int64_t step, int64_t steps);
-const char* lr_schedule_names(void);  // "constant|linear|cosine"
 
 #define GAMMA_LIST_MAX 64
 typedef struct {

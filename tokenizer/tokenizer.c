@@ -488,7 +488,6 @@ int tokenizer_vocab_size(const Tokenizer* t) { return t->n_vocab; }
 int tokenizer_longest_piece(const Tokenizer* t) { return t->longest_piece; }
 int32_t tokenizer_bos(const Tokenizer* t) { return t->bos; }
 int32_t tokenizer_eos(const Tokenizer* t) { return t->eos; }
-int32_t tokenizer_unk(const Tokenizer* t) { return t->unk >= 0 ? t->unk : t->named_unk; }
 bool tokenizer_names_eos(const Tokenizer* t) { return t->names_eos; }
 char* tokenizer_changes(const Tokenizer* t) {
     char* copy = strndup(t->changes ? t->changes : "", (size_t)arrlen(t->changes));

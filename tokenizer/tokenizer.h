@@ -95,7 +95,6 @@ int tokenizer_vocab_size(const Tokenizer* t);     // largest id + 1
 int tokenizer_longest_piece(const Tokenizer* t);  // bytes of the longest token, decoded
 int32_t tokenizer_bos(const Tokenizer* t);        // −1: none
 int32_t tokenizer_eos(const Tokenizer* t);        // −1: none
-int32_t tokenizer_unk(const Tokenizer* t);        // −1: none
 // Whether the files of the tokenizer name its end of sequence (tokenizer_config.json, special_tokens_map.json); where
 // they do not, tokenizer_eos is what its class or its file suggests, and a model's config.json knows better.
 bool tokenizer_names_eos(const Tokenizer* t);

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Builds .cu programs for the CPU with a sanitizer: sourced by test_cpu.sh and sanitize.sh, from the root of the tree.
 #   build_program KIND DIR SOURCE [OBJECT…]   KIND plain|ucontext|asan|tsan: DIR/KIND/NAME from one .cu file, the shim and further objects
 #   build_object KIND DIR SOURCE              DIR/KIND/SOURCE.o, unless it is newer than the source and every header

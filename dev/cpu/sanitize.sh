@@ -4,7 +4,7 @@
 # (CPU_FINE_MMA), under TSan with whole tiles. Results must not depend on the order, so the checks print the same lines in all four.
 # usage: sanitize.sh [PROGRAM…]    names of dev/kernels (default: all). JOBS=n programs at a time (default: cores). Builds in build/sanitize.
 set -u
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit 1
 . dev/cpu/build.sh
 programs=${*:-$(cd dev/kernels && ls *.cu | sed 's/\.cu$//')}
 JOBS=${JOBS:-$(nproc)}

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds dev/cpu/test_nccl.cu and runs it on three ranks, then once for each planted bug, which must end in a message and not in a hang. TAP on stdout.
 set -u
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit 1
 command -v mpicc >/dev/null && command -v mpirun >/dev/null || { echo "ok NCCL on the CPU # SKIP MPI is not there (apt-get install libopenmpi-dev)"; exit 0; }
 . dev/cpu/build.sh
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1 CPU_THREADS=1

@@ -4,7 +4,7 @@
 #   dev/fuzz/build.sh --replay   without a fuzzer, into build/fuzz-replay (gcc): programs that run the files named
 #   dev/fuzz/build.sh --coverage the same, into build/fuzz-coverage (clang), counting the lines they run: see coverage.sh
 set -eu
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit 1
 packages="libcjson libcrypto zlib libzstd libpcre2-8 libutf8proc"
 flags="-std=gnu11 -D_GNU_SOURCE -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all -Iseal -Itokenizer -Idev/fuzz $(pkg-config --cflags $packages 2>/dev/null || true)"
 flags="$flags -DBUFFER_BYTES=64 -DMAX_VOCAB=65536"  # tiny buffers of the readers of data files: records cross their ends

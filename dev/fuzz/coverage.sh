@@ -3,7 +3,7 @@
 # writes, prints or belongs to another target), and how much of those functions was run, in regions of straight code. A Markdown table.
 #   dev/fuzz/coverage.sh [TARGET…]      needs clang and llvm-cov (Debian: clang, llvm); LLVM=-14 where the tools bear a version
 set -eu
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit 1
 out=build/fuzz-coverage llvm=${LLVM:-}
 files() {  # of a target
     case $1 in

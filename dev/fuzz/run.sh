@@ -5,7 +5,7 @@
 # Starts from dev/fuzz/seeds/TARGET and what earlier runs kept in build/fuzz/corpus/TARGET. Inputs that crash, hang (10 s) or take 2 GB lie in
 # build/fuzz/found/TARGET afterwards; once mended they go to the seeds as found_N. build/fuzz/log.tsv holds a line a run.
 set -u
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit 1
 out=build/fuzz
 if [ "${1:-}" = table ]; then
     printf '| target | CPU s | executions | edges | inputs kept | stops |\n|---|---:|---:|---:|---:|---:|\n'

@@ -2,7 +2,7 @@
 # Every fuzz target for SECONDS (default 10), two at a time: what the fuzzers find in a moment, each starts from its seeds. TAP lines. `make test-fuzz` calls it; hours are dev/fuzz/run.sh's.
 # Needs clang with libFuzzer; as root it is installed (Debian).
 set -u
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit 1
 seconds=${1:-10}
 fuzzer_links() { echo 'int LLVMFuzzerTestOneInput(const unsigned char* data, unsigned long n) { return data[n - 1] == 0; }' | "${CLANG:-clang}" -fsanitize=fuzzer,address -x c - -o /dev/null; } >/dev/null 2>&1
 if ! fuzzer_links; then

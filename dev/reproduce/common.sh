@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the scripts of dev/reproduce that compare methods share: options, the three scales, methods as rows of a table, and results with a standard error. Sourced
 # by table1.sh, ablation_algorithm.sh, ablation_gamma.sh, ablation_omega.sh, sweep_top.sh and transfer.sh, which name their arms and call `compare`.
 #

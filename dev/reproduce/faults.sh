@@ -4,7 +4,7 @@
 # one that fills up in mid-run, one that is read-only, and a reader of stdout that goes away. Damaged checkpoints are test_resume.sh's, ranks that die test_ranks.sh's.
 # usage: dev/reproduce/faults.sh [KILLS]     default 200: about four minutes on two idle cores. TAP on stdout. SEED=n chooses the instants.
 set -u
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit 1
 . dev/test/cli.sh
 kills=${1:-200}
 RANDOM=${SEED:-1}

@@ -3,7 +3,7 @@
 # 4 GPUs of 48 GB, as the paper's A6000s, and Llama-3-8B in full with Algorithm 2 on 8 of 80 GB. Needs no GPU, no weights and seconds. bf16 build, samples of 2048 tokens.
 # usage: dev/reproduce/plans.sh      prints a Markdown table. NCCL's own buffers and the CUDA context are not in the plan: leave about 2 GiB to them.
 set -eu
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit 1
 train_seal=$PWD/${BUILD:-build/cpu-bf16}/train_seal
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 cd "$work"

@@ -8,7 +8,7 @@
 # It resumes: every step that is whole is skipped, a run that was cut goes on from its checkpoint. Under 1 GB of memory; an hour or so on two cores.
 # On a GPU, at full width: TOKENIZER=DIR_OF_GPT2 BUILD=build/cuda-bf16 ROWS=all MODEL="--layers 12 --width 768 --heads 12 --positions 1024" RUN="--batch 64 --tokens auto".
 set -eu
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit 1
 BUILD=${BUILD:-build/cpu-fp32} DATA=${DATA:-../shared/data} OUT=${OUT:-out/real} SEED=${SEED:-1} TOP=${TOP:-0.8} ROWS=${ROWS:-}
 : "${METHODS:=standard random safe-loss seal-2 seal-1 seal-2-sgd seal-2-centred seal-2-mean}"
 : "${MODEL:=--layers 4 --width 128 --heads 4 --positions 256}"

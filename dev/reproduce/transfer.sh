@@ -8,7 +8,9 @@
 case $scale in world) : "${SMALL_SHAPE:=--layers 1 --width 64 --heads 2 --positions 32}" ;; real) : "${SMALL_SHAPE:=--layers 2 --width 64 --heads 2 --positions 256}" ;; esac
 small_base() {  # of the seed: the same rows and settings, another shape
     if [ "$scale" = paper ]; then [ -n "${SMALL_MODEL:-}" ] || { echo "$0: --scale paper needs SMALL_MODEL" >&2; exit 2; }; echo "$SMALL_MODEL"; return; fi
-    local small=$work/small-$(digest <<<"$SMALL_SHAPE") rows=$work/base.jsonl; [ "$scale" = real ] && rows=$work/data/base.jsonl
+    local small rows
+    small=$work/small-$(digest <<<"$SMALL_SHAPE")
+    rows=$work/base.jsonl; [ "$scale" = real ] && rows=$work/data/base.jsonl
     [ -e "$small/init/config.json" ] || {
         local tokenizer=$work/tokenizer.json; [ "$scale" = real ] && tokenizer=${TOKENIZER:-$work/tokenizer}
         logged "$small.log" "$train_seal" init --tokenizer "$tokenizer" $SMALL_SHAPE --seed "$seed" --out "$small/init"

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the end-to-end scripts share: TAP lines, a folder of their own, refusals. Sourced with BUILD set to the build folder.
 train_seal=$PWD/${BUILD:-build/cpu-fp32}/train_seal
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT

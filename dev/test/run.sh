@@ -25,7 +25,7 @@ run() {  # label, command…
     if [ "$bad" -gt 0 ]; then grep -vE '^ok ' "$log" | tail -40 | sed 's/^/    /'; fi
 }
 
-for precision in fp32 bf16; do
+for precision in ${PRECISIONS:-fp32 bf16}; do
     export BUILD=build/$backend-$precision
     for t in $kernel_checks; do run "$precision $t" "$BUILD/$t" --check; done
     for t in $device_tests; do run "$precision $t" "$BUILD/$t"; done

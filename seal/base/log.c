@@ -54,16 +54,6 @@ void log_integer(RunLog* log, const char* key, int64_t value) {
     key_of(log, key);
     written(log, fprintf(log->stream, "%lld", (long long)value));
 }
-void log_text(RunLog* log, const char* key, const char* value) {
-    key_of(log, key);
-    fputc('"', log->stream);
-    for (const unsigned char* p = (const unsigned char*)value; *p; p++) {
-        if (*p == '"' || *p == '\\') fprintf(log->stream, "\\%c", *p);
-        else if (*p < 32) fprintf(log->stream, "\\u%04x", *p);
-        else fputc(*p, log->stream);
-    }
-    written(log, fputc('"', log->stream));
-}
 void log_end(RunLog* log) {
     written(log, fputs("}\n", log->stream));
     written(log, fflush(log->stream));

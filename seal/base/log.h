@@ -27,7 +27,6 @@ void log_line(RunLog* log, const char* json_object);  // an object as text
 void log_begin(RunLog* log);
 void log_number(RunLog* log, const char* key, double value);  // not finite: null
 void log_integer(RunLog* log, const char* key, int64_t value);
-void log_text(RunLog* log, const char* key, const char* value);
 void log_end(RunLog* log);
 void log_close(RunLog* log);
 
