@@ -1,0 +1,176 @@
+#!/usr/bin/env bash
+# README's two commands, `make demo` and `make test`, on the systems that people have: each is made by debootstrap in a
+# folder of its own and gets a clean clone of HEAD. As root, which installs the packages; as a user without sudo, who has
+# them; and with further compilers, warnings being errors. Prints a table in Markdown; status 1 where anything failed.
+#   distributions.sh [--dir DIR] [--keep] [--again] [--ccache] [--out FILE] [CASE…]
+# CASE is SYSTEM, SYSTEM:USER or SYSTEM:USER:COMPILER with patterns: debian12, '*:user', 'debian13:user:clang*'. All of them
+# without one. SYSTEM debian11 debian12 debian13 sid ubuntu22.04 ubuntu24.04; USER root user; COMPILER default gcc-13 clang-19 …
+#   --dir DIR   the folder (default: a temporary one). Results in DIR/results are taken as they are unless --again: a run that
+#               was interrupted continues there, and later runs add rows to the table.
+#   --keep      the systems stay in DIR for the next run (default: each is removed after its last case)
+#   --ccache    compile through ccache with a cache in DIR: for trying, not for what is published
+#   --out FILE  the table goes to FILE as well
+# Needs root, debootstrap and git. Mirrors: $DEBIAN_MIRROR and $UBUNTU_MIRROR, else this machine's own, else debootstrap's.
+# Every mount is in a mount namespace of its own and every process in a process namespace: none outlives its case, however
+# it ends, and the folder can be removed at any time.
+set -u
+cd "$(dirname "$0")/../.." || exit 2
+die() { echo "distributions.sh: $*" >&2; exit 2; }
+[ "$(id -u)" -eq 0 ] || die "debootstrap needs root"
+for program in debootstrap git unshare chroot; do command -v $program >/dev/null || die "$program is not installed"; done
+
+dir='' keep='' again='' ccache='' out='' cases=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        --dir) dir=${2:?}; shift ;;
+        --keep) keep=1 ;;
+        --again) again=1 ;;
+        --ccache) ccache=1 ;;
+        --out) out=${2:?}; shift ;;
+        -*) die "unknown option $1" ;;
+        *) cases+=("$1") ;;
+    esac
+    shift
+done
+# The name here, debootstrap's name, the keyring's package, and the compilers besides the default one. debian11 has gcc-10 alone.
+systems='
+debian12    bookworm debian-archive-keyring  gcc-11 clang-14 clang-16 clang-19
+debian13    trixie   debian-archive-keyring  gcc-12 gcc-13 clang-17 clang-19 clang-22
+debian11    bullseye debian-archive-keyring
+sid         sid      debian-archive-keyring
+ubuntu22.04 jammy    ubuntu-keyring
+ubuntu24.04 noble    ubuntu-keyring
+'
+limit=${LIMIT:-7200}  # seconds a command
+work=${dir:-$(mktemp -d)}
+mkdir -p "$work/results" || die "$work cannot be made"
+work=$(cd "$work" && pwd)
+commit=$(git rev-parse --short HEAD)
+[ -z "$(git status --porcelain --untracked-files=no)" ] || echo "note: HEAD ($commit) is tried, not what is changed since" >&2
+clean_up() { if [ -z "$dir" ]; then rm -rf --one-file-system "$work"; fi; }
+trap clean_up EXIT
+trap 'exit 130' INT TERM
+
+wanted() {  # SYSTEM USER COMPILER
+    local pattern
+    [ ${#cases[@]} -eq 0 ] && return 0
+    for pattern in "${cases[@]}"; do
+        while [[ $pattern != *:*:* ]]; do pattern+=':*'; done
+        # shellcheck disable=SC2053  # patterns are meant
+        [[ $1:$2:$3 == $pattern ]] && return 0
+    done
+    return 1
+}
+
+host_mirror() {  # WORD: the first mirror with WORD in it that this machine's apt uses
+    cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | grep -vE '^[[:space:]]*#' | grep -oE "https?://[^ ]*/$1/?( |\$)" | head -1
+}
+
+make_system() {  # NAME SUITE KEYRING
+    local root=$work/$1 mirror keyring=/usr/share/keyrings/${3/ubuntu-/ubuntu-archive-}.gpg
+    [ -e "$root/made" ] && return 0
+    rm -rf --one-file-system "$root"
+    case $1 in
+        ubuntu*) mirror=${UBUNTU_MIRROR:-$(host_mirror ubuntu)} ;;
+        *) mirror=${DEBIAN_MIRROR:-$(host_mirror debian)} ;;
+    esac
+    [ -e "$keyring" ] || { echo "the package $3 is needed" >&2; return 1; }
+    debootstrap --variant=minbase --include=ca-certificates --keyring="$keyring" "$2" "$root" $mirror >"$work/results/$1.debootstrap.log" 2>&1 || return 1
+    case $1 in ubuntu*) sed -i 's/ main$/ main universe/' "$root/etc/apt/sources.list" ;; esac
+    cp -L /etc/resolv.conf "$root/etc/resolv.conf"
+    cp /etc/apt/apt.conf.d/*proxy* "$root/etc/apt/apt.conf.d/" 2>/dev/null
+    printf 'APT::Install-Recommends "false";\n' >"$root/etc/apt/apt.conf.d/90small"
+    printf 'Acquire::Check-Valid-Until "false";\n' >"$root/etc/apt/apt.conf.d/91frozen"  # a mirror may be one of a past day
+    printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d" && chmod +x "$root/usr/sbin/policy-rc.d"
+    inside "$1" root / "apt-get update -qq && apt-get install -y -qq make && useradd -m -s /bin/bash user" >>"$work/results/$1.debootstrap.log" 2>&1 && touch "$root/made"
+}
+
+inside() {  # SYSTEM USER FOLDER COMMAND, as that user with a login's environment
+    local root=$work/$1 user=$2 folder=$3 command=$4
+    unshare --mount --pid --fork --kill-child bash -c '
+        root=$1 user=$2 folder=$3 command=$4 ccache=$5
+        mount --make-rprivate / && mount -t proc proc "$root/proc" && mount --rbind /dev "$root/dev" && mount -t tmpfs -o mode=1777 tmpfs "$root/tmp" || exit 2
+        if [ -n "$ccache" ]; then mkdir -p "$root/ccache" "$ccache" && chmod 1777 "$ccache" && mount --bind "$ccache" "$root/ccache"; fi
+        home=/root; [ "$user" = root ] || home=/home/$user
+        path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+        settings=; [ -z "$ccache" ] || { path=/usr/lib/ccache:$path settings="CCACHE_DIR=/ccache CCACHE_UMASK=000 CCACHE_NOHASHDIR=1 CCACHE_COMPILERCHECK=content"; }
+        as=; [ "$user" = root ] || as="setpriv --reuid=$user --regid=$user --clear-groups"
+        exec chroot "$root" env -i HOME=$home USER=$user PATH=$path LANG=C.UTF-8 $settings $as bash -c "cd $folder && $command"
+    ' inside "$root" "$user" "$folder" "$command" "${ccache:+$work/ccache}"
+}
+
+# A command of a case: its log, and one word for the table in $result.
+attempt() {  # CASE SYSTEM USER FOLDER COMMAND
+    local log="$work/results/$1.$(tr ' =' '__' <<<"${5##* }").log" began=$SECONDS status
+    timeout --kill-after=30 "$limit" bash -c "$(declare -f inside); $(declare -p work ccache); inside \"\$@\"" inside "$2" "$3" "$4" "$5" >"$log" 2>&1 </dev/null
+    status=$?
+    warnings=$((warnings + $(grep -c 'warning:' "$log")))
+    summary=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$log" | tail -1)
+    took=$(printf '%d:%02d' $(((SECONDS - began) / 60)) $(((SECONDS - began) % 60)))
+    if [ $status -eq 124 ] || [ $status -eq 137 ]; then result="**no end after $took**"
+    elif [ $status -ne 0 ]; then result="**failed**${summary:+: $summary}, $took"
+    else result="${summary:-ok}, $took"; fi
+    return $status
+}
+
+row() {  # SYSTEM USER COMPILER → a row in DIR/results/CASE.row
+    local name=$1.$2.$3 user=$2 cc=gcc cxx=g++ settings='' demo test versions home=/root warnings=0 result took summary
+    [ "$user" = root ] || home=/home/$user
+    if [ "$3" != default ]; then
+        cc=$3 cxx=${3/gcc/g++}; cxx=${cxx/clang/clang++}
+        settings="CC=$cc CXX=$cxx WERROR=1"
+        inside "$1" root / "apt-get update -qq && apt-get install -y -qq $cc $([[ $cc == gcc* ]] && echo "$cxx")" >"$work/results/$name.install.log" 2>&1 || { echo "$1: $3 cannot be installed" >&2; return 1; }
+    fi
+    rm -rf --one-file-system "$work/$1$home/seal"
+    git clone -q --no-hardlinks . "$work/$1$home/seal" && git -C "$work/$1$home/seal" checkout -q "$commit" || return 1
+    rm -rf "$work/$1$home/seal/.git/hooks"
+    [ "$user" = root ] || {
+        inside "$1" root / "chown -R user:user /home/user/seal"
+        inside "$1" root /root "[ -d seal ] || true; cd /home/user/seal && dev/deps.sh" >"$work/results/$name.deps.log" 2>&1 || return 1  # the packages, by the root of that machine
+    }
+    [ -z "$ccache" ] || inside "$1" root / "apt-get install -y -qq ccache" >/dev/null 2>&1
+    attempt "$name" "$1" "$user" "$home/seal" "make $settings demo"; demo=$result
+    attempt "$name" "$1" "$user" "$home/seal" "make $settings test"; test=$result
+    versions=$(inside "$1" root / "$cc -dumpfullversion; pkg-config --modversion libpcre2-8 libutf8proc; make --version | sed -n '1s/.* //p'; mpirun --version | sed -n '1s/.* //p'" 2>/dev/null | tr '\n' ' ')
+    [[ $cc == clang* ]] && versions=$(inside "$1" root / "$cc --version | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -1" 2>/dev/null)" ${versions#* }"
+    read -r compiler pcre2 utf8proc make mpi <<<"$versions"
+    echo "| $1 | $user | ${cc/%-*/} $compiler | $make | $pcre2 | $utf8proc | $mpi | $demo | $test | $warnings | $commit |" >"$work/results/$name.row"
+    cat "$work/results/$name.row"
+    rm -rf --one-file-system "$work/$1$home/seal"
+    [[ $demo$test != *\*\** ]]
+}
+
+header='| system | user | compiler | make | PCRE2 | utf8proc | Open MPI | `make demo` | `make test` | warnings | commit |
+|---|---|---|---|---|---|---|---|---|---|---|'
+status=0
+while read -r name suite keyring compilers; do
+    [ -n "$name" ] || continue
+    todo=()
+    for spec in root:default user:default $(printf 'user:%s ' $compilers); do
+        user=${spec%%:*} compiler=${spec#*:}
+        [ "$spec" = user: ] && continue
+        wanted "$name" "$user" "$compiler" || continue
+        [ -z "$again" ] && [ -e "$work/results/$name.$user.$compiler.row" ] && continue
+        todo+=("$spec")
+    done
+    [ ${#todo[@]} -gt 0 ] || continue
+    if ! make_system "$name" "$suite" "$keyring"; then
+        echo "$name: the system could not be made: $(tail -1 "$work/results/$name.debootstrap.log" 2>/dev/null)" >&2
+        status=1
+        continue
+    fi
+    for spec in "${todo[@]}"; do row "$name" "${spec%%:*}" "${spec#*:}" || status=1; done
+    [ -n "$keep" ] || rm -rf --one-file-system "${work:?}/$name"
+done <<<"$systems"
+
+table() {
+    echo "$header"
+    while read -r name _; do
+        [ -n "$name" ] || continue
+        for file in "$work/results/$name".root.*.row "$work/results/$name".user.*.row; do [ -e "$file" ] && cat "$file"; done
+    done < <(sort <<<"$systems")
+}
+echo
+table
+[ -z "$out" ] || table >"$out"
+exit $status
