@@ -137,7 +137,7 @@ endef
 info:
 	@echo "SEAL trainer: $(BACKEND) build, $(PRECISION), in $(BUILD)"
 	$(call tick,nvcc,$(NVCC),not found; the CPU build needs none. For a GPU: install the CUDA Toolkit or set CUDA_HOME)
-	$(call tick,GPU $(if $(GPU_CC),(compute capability $(GPU_CC))),$(GPU_CC),nvidia-smi names none; kernels run on the CPU)
+	$(call tick,GPU$(if $(GPU_CC), (compute capability $(GPU_CC))),$(GPU_CC),nvidia-smi names none; kernels run on the CPU)
 	$(call tick,cuBLASLt,$(wildcard $(CUDA_HOME)/include/cublasLt.h),comes with the CUDA Toolkit; the CPU build uses OpenBLAS)
 	$(call tick,NCCL,$(NCCL),apt-get install libnccl-dev or set NCCL_HOME; a GPU build without it is for one GPU (a CPU build needs none))
 	@$(DEPS) --list

@@ -11,17 +11,20 @@ set -u
 CC=${CC:-gcc} CXX=${CXX:-g++} PKG_CONFIG=${PKG_CONFIG:-pkg-config}
 # Each probe can be asked alone, also for a thing that does not exist: dev/test/test_probes.sh.
 probe_program() { command -v "${1%% *}" >/dev/null 2>&1; }
+# a compiler that adds flags of its own, which the Makefile asks it for
+probe_flags() { [ -n "$("$1" -show 2>/dev/null)" ]; }
 # `-include` and not a line on stdin: the names of headers must not pass through the quoting of two languages.
 preludes='-DPCRE2_CODE_UNIT_WIDTH=8 -include stdarg.h -include stddef.h -include stdint.h -include setjmp.h'
 probe_header() { $prober -E -x c $preludes -include "$1" /dev/null >/dev/null 2>&1; }
 # By pkg-config where that knows it, and either way by compiling against the header and linking: the flags are the Makefile's.
 probe_library() {
-    local name=${1%:*} least=${1#*:} header=$2 flags=$3 cflags=
+    local name=${1%:*} least=${1#*:} header=$2 flags=$3 condition=${4:-1} cflags=
     if $PKG_CONFIG --exists "$name" 2>/dev/null; then
-        $PKG_CONFIG --atleast-version="$least" "$name" || { found="found $($PKG_CONFIG --modversion "$name")"; return 1; }
+        # (utf8proc's file for pkg-config has other numbers than the library: 2.5.0 calls itself 2.3.2. Its header is right.)
+        [ "$condition" != 1 ] || $PKG_CONFIG --atleast-version="$least" "$name" || { found="found $($PKG_CONFIG --modversion "$name")"; return 1; }
         cflags=$($PKG_CONFIG --cflags "$name") flags=$($PKG_CONFIG --libs "$name")
     fi
-    echo 'int main(void) { return 0; }' >"$scratch/probe.c"
+    echo "_Static_assert($condition, \"\"); int main(void) { return 0; }" >"$scratch/probe.c"
     $prober $cflags $preludes -include "$header" "$scratch/probe.c" -o "$scratch/probe" $flags >/dev/null 2>&1
 }
 # Where the compiler itself is missing another one finds the libraries, and where there is none their files do.
@@ -41,7 +44,7 @@ table="
 $(compiler_package "$CC")                build     C           program  $CC
 $(compiler_package "$CXX")                build     C++         program  $CXX
 libpcre2-dev       build     PCRE2       library  libpcre2-8:10.36  pcre2.h  -lpcre2-8
-libutf8proc-dev    build     utf8proc    library  libutf8proc:2.5  utf8proc.h  -lutf8proc
+libutf8proc-dev    build     utf8proc    library  libutf8proc:2.5  utf8proc.h  -lutf8proc  UTF8PROC_VERSION_MAJOR*100+UTF8PROC_VERSION_MINOR>=205
 libcjson-dev       build     cJSON       library  libcjson:1.7.10  cjson/cJSON.h  -lcjson
 zlib1g-dev         build     zlib        library  zlib:1.2  zlib.h  -lz
 libzstd-dev        build     zstd        library  libzstd:1.4  zstd.h  -lzstd
@@ -49,7 +52,7 @@ libssl-dev         build     libcrypto   library  libcrypto:1.1.1  openssl/evp.h
 libstb-dev         build     stb_ds      header   stb/stb_ds.h
 libopenblas-dev    cpu       OpenBLAS    library  openblas:0.3  cblas.h  -lopenblas
 libcmocka-dev      tests     cmocka      library  cmocka:1.1  cmocka.h  -lcmocka
-libopenmpi-dev     ranks     MPI         program  mpicc
+libopenmpi-dev     ranks     MPI         flags    mpicc
 openmpi-bin        ranks     mpirun      program  mpirun
 gnuplot-nox        pictures  gnuplot     program  gnuplot
 pkg-config         finding   pkg-config  program  $PKG_CONFIG

@@ -6,6 +6,7 @@ a row is an error that names it, never a guess.
 #include <stdlib.h>
 #include <cjson/cJSON.h>
 #include "tokenizer_internal.h"
+#include "unicode_table.h"
 
 typedef struct {
     Tokenizer* t;
@@ -167,16 +168,15 @@ static bool pretokenize_split(Loader* l, const cJSON* part) {
 }
 
 static bool pretokenize_digits(Loader* l, const cJSON* part) {
-    return put_split(l, bool_or(part, "individual_digits", false) ? "\\p{N}" : "\\p{N}+", SPLIT_ISOLATED, false);
+    return put_split(l, bool_or(part, "individual_digits", false) ? "\\p{RustDigit}" : "\\p{RustDigit}+",
+                     SPLIT_ISOLATED, false);
 }
 
 static bool pretokenize_punctuation(Loader* l, const cJSON* part) {
     SplitBehaviour behaviour = SPLIT_ISOLATED;
     char* pattern = NULL;
-    put_text(&pattern, "(?![");
-    put_characters(&pattern, not_punctuation, sizeof not_punctuation / sizeof *not_punctuation);
-    put_text(&pattern, "])[\\p{P}$+<=>^`|~");  // with ASCII's signs that Unicode calls symbols
-    put_characters(&pattern, once_punctuation, sizeof once_punctuation / sizeof *once_punctuation);
+    put_text(&pattern, "[");
+    put_characters(&pattern, punctuation, sizeof punctuation / sizeof *punctuation);
     put_text(&pattern, "]");
     arrput(pattern, 0);
     bool good = load_behaviour(l, part, &behaviour) && put_split(l, pattern, behaviour, false);
@@ -186,7 +186,7 @@ static bool pretokenize_punctuation(Loader* l, const cJSON* part) {
 
 static bool pretokenize_whitespace(Loader* l, const cJSON* part) {
     (void)part;
-    return put_split(l, "\\w+|[^\\w\\s]+", SPLIT_REMOVED, true);
+    return put_split(l, "\\p{RustWord}+|[^\\p{RustWord}\\s]+", SPLIT_REMOVED, true);
 }
 
 static bool pretokenize_whitespace_split(Loader* l, const cJSON* part) {

@@ -5,34 +5,69 @@ pattern, and do this with what matched" or put a space in front. The patterns ar
 */
 #include <stdlib.h>
 #include "tokenizer_internal.h"
+#include "unicode_table.h"
 
 // ---- regular expressions ---------------------------------------------------------------------------
 
-// Classes that PCRE2 (with UCP) reads otherwise: its \s takes U+180E, its \w leaves out marks, and its Unicode is older
-// than that of the formats' own libraries. `inside` is what stands for the class between brackets; `younger` are
-// characters that belong to it as well.
-#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}"
+// Classes that PCRE2 (with UCP) reads otherwise: its \s takes U+180E, its \w leaves out marks, \h is horizontal space,
+// and its Unicode is older or newer than that of the formats' own libraries, by its version. A class is some categories
+// (unicode_table.h) and the ranges `also`. RustWord and RustDigit are names of ours, for pre-tokenisers in Rust.
+#define BIT(category) (1u << CATEGORY_##category)
+#define WORD_CATEGORIES \
+    (BIT(LU) | BIT(LL) | BIT(LT) | BIT(LM) | BIT(LO) | BIT(MN) | BIT(MC) | BIT(ME) | BIT(ND) | BIT(NL) | BIT(PC))
 #define RANGES(table) table, sizeof table / sizeof *table
+static const CharacterRange white_space[] = {{0x9, 0xD},       {0x20, 0x20},     {0x85, 0x85},     {0xA0, 0xA0},
+                                             {0x1680, 0x1680}, {0x2000, 0x200A}, {0x2028, 0x2029}, {0x202F, 0x202F},
+                                             {0x205F, 0x205F}, {0x3000, 0x3000}};
+static const CharacterRange hexadecimal[] = {{'0', '9'}, {'A', 'F'}, {'a', 'f'}};
+typedef struct {
+    uint32_t categories;
+    const CharacterRange* also;
+    size_t n_also;
+} Class;
 static const struct {
     const char* name;
-    bool negated;
-    const char* inside;
-    const CharacterRange* younger;
-    size_t n_younger;
+    Class class;
 } classes[] = {
-    {"s", false, "\\p{White_Space}", NULL, 0},
-    {"S", true, "\\p{White_Space}", NULL, 0},
-    {"w", false, WORD, RANGES(younger_words)},
-    {"W", true, WORD, RANGES(younger_words)},
-    {"d", false, "\\p{Nd}", NULL, 0},
-    {"D", true, "\\p{Nd}", NULL, 0},
-    {"h", false, "0-9a-fA-F", NULL, 0},  // Oniguruma's hexadecimal digit; PCRE2 would read horizontal space
-    {"p{L}", false, "\\p{L}", RANGES(younger_letters)},
-    {"P{L}", true, "\\p{L}", RANGES(younger_letters)},
-    {"p{N}", false, "\\p{N}", RANGES(younger_numbers)},
-    {"P{N}", true, "\\p{N}", RANGES(younger_numbers)},
+    {"s", {0, RANGES(white_space)}},
+    {"w", {WORD_CATEGORIES, RANGES(more_words)}},
+    {"d", {BIT(ND), NULL, 0}},
+    {"h", {0, RANGES(hexadecimal)}},
+    {"p{White_Space}", {0, RANGES(white_space)}},
+    {"p{Han}", {0, RANGES(han)}},
+    {"p{RustWord}", {WORD_CATEGORIES, RANGES(more_rust_words)}},
+    {"p{RustDigit}", {BIT(ND) | BIT(NL) | BIT(NO), RANGES(more_digits)}},
 };
 enum { N_CLASSES = sizeof classes / sizeof *classes };
+
+// The class that a text after a backslash begins with, and how long its name is; 0: none of them.
+static size_t class_at(const char* text, Class* class, bool* negated) {
+    *negated = *text >= 'A' && *text <= 'Z';
+    for (int i = 0; i < N_CLASSES; i++) {
+        const char* name = classes[i].name;
+        size_t n = strlen(name);
+        if ((*text | 0x20) == *name && !strncmp(text + 1, name + 1, n - 1)) {
+            *class = classes[i].class;
+            return n;
+        }
+    }
+    // \p{L}, \p{Lu}, \pL and their opposites
+    if ((*text | 0x20) != 'p' || !text[1]) return 0;
+    const char* name = text + 1;
+    size_t n = 1;
+    if (*name == '{') {
+        if (*++name == '^') {
+            *negated = !*negated;
+            name++;
+        }
+        n = strcspn(name, "}");
+        if (name[n] != '}' || n > 2) return 0;
+    }
+    *class = (Class){0, NULL, 0};
+    for (int i = 0; i < N_CATEGORIES; i++)
+        if (!strncmp(category_names[i], name, n)) class->categories |= 1u << i;
+    return class->categories ? (size_t)(name - text) + n + (text[1] == '{') : 0;
+}
 
 void put_text(char** out, const char* text) {
     size_t n = strlen(text);
@@ -47,7 +82,76 @@ void put_characters(char** out, const CharacterRange* ranges, size_t n) {
     }
 }
 
-// The pattern in PCRE2's spelling, not zero-terminated (stb_ds). False: a class that cannot be spelled inside brackets.
+int pattern_unicode = 0;
+static int library_unicode(void) {
+    char version[64] = "";
+    if (pattern_unicode) return pattern_unicode;
+    pcre2_config(PCRE2_CONFIG_UNICODE_VERSION, version);  // "14.0.0"
+    return atoi(version);
+}
+
+static int by_first(const void* a, const void* b) {
+    int32_t x = ((const CharacterRange*)a)->first, y = ((const CharacterRange*)b)->first;
+    return (x > y) - (x < y);
+}
+
+// The characters of a class that came at the time `since` of the table or later, and those of `also`; stb_ds, in order.
+static CharacterRange* class_ranges(const Class* class, uint32_t since) {
+    const size_t n = sizeof characters / sizeof *characters;
+    CharacterRange* out = NULL;
+    for (size_t i = 0; i < n; i++) {
+        if (!(class->categories >> (characters[i] & 63) & 1) || (characters[i] >> 6 & 3) < since) continue;
+        CharacterRange r = {(int32_t)(characters[i] >> 8),
+                            (int32_t)(i + 1 < n ? characters[i + 1] >> 8 : 0x110000) - 1};
+        if (r.first < 0xD800 && r.last >= 0xD800) r.last = 0xD7FF;  // surrogates are no characters
+        if (arrlen(out) && arrlast(out).last == r.first - 1) arrlast(out).last = r.last;
+        else arrput(out, r);
+    }
+    for (size_t i = 0; i < class->n_also; i++) arrput(out, class->also[i]);
+    if (out) qsort(out, (size_t)arrlen(out), sizeof *out, by_first);
+    return out;
+}
+
+static void put_opposite(char** out, const CharacterRange* ranges) {
+    int32_t next = 0;
+    for (ptrdiff_t i = 0; i <= arrlen(ranges); i++) {
+        CharacterRange gap = {next, i < arrlen(ranges) ? ranges[i].first - 1 : 0x10FFFF};
+        if (gap.first < 0xD800 && gap.last > 0xDFFF) {
+            put_characters(out, &(CharacterRange){gap.first, 0xD7FF}, 1);
+            gap.first = 0xE000;
+        }
+        if (gap.first <= gap.last) put_characters(out, &gap, 1);
+        if (i < arrlen(ranges)) next = ranges[i].last == 0xD7FF ? 0xE000 : ranges[i].last + 1;
+    }
+}
+
+// What stands for a class between brackets. PCRE2's own property is quicker than ranges: where its Unicode is not newer
+// than the table's only what came since is added. Where it is newer, and for the opposite of a class, ranges say it
+// all.
+static void put_class(char** out, const Class* class, bool opposite) {
+    const int unicode = library_unicode();
+    const bool whole = opposite || unicode > CHARACTERS_UNICODE || class->categories & BIT(CN);
+    // the times that PCRE2 does not know: see `characters`
+    const uint32_t since = whole ? 0 : unicode < 14 ? 1 : unicode < CHARACTERS_UNICODE ? 2 : 3;
+    uint32_t left = whole ? 0 : class->categories;
+    for (int i = 0; i < N_CATEGORIES; i++) {
+        if (!(left >> i & 1)) continue;
+        uint32_t group = 0;
+        for (int k = 0; k < N_CATEGORIES; k++)
+            if (category_names[k][0] == category_names[i][0]) group |= 1u << k;
+        const bool all = (left & group) == group;  // \p{L} for all of its five
+        char name[8];
+        snprintf(name, sizeof name, "\\p{%.*s}", all ? 1 : 2, category_names[i]);
+        put_text(out, name);
+        left &= ~(all ? group : 1u << i);
+    }
+    CharacterRange* ranges = class_ranges(class, since);
+    if (opposite) put_opposite(out, ranges);
+    else put_characters(out, ranges, (size_t)arrlen(ranges));
+    arrfree(ranges);
+}
+
+// The pattern in PCRE2's spelling, not zero-terminated (stb_ds). False: one that cannot be spelled.
 static bool respell(const char* pattern, char** out, ErrorBuffer error) {
     bool inside = false;
     for (const char* p = pattern; *p; p++) {
@@ -65,22 +169,18 @@ static bool respell(const char* pattern, char** out, ErrorBuffer error) {
             arrput(*out, *p);
             continue;
         }
-        int c = 0;
-        while (c < N_CLASSES && strncmp(p + 1, classes[c].name, strlen(classes[c].name))) c++;
-        if (c == N_CLASSES) {
+        Class class;
+        bool negated;
+        size_t n = class_at(p + 1, &class, &negated);
+        if (!n) {
             arrput(*out, *p++);
             arrput(*out, *p);
             continue;
         }
-        if (inside && classes[c].negated && classes[c].younger)
-            return tok_error(error, "the regular expression %.200s has \\%s inside brackets, which is not supported",
-                             pattern, classes[c].name);
-        if (!inside) put_text(out, classes[c].negated ? "[^" : "[");
-        if (inside && classes[c].negated) put_text(out, classes[c].name[0] == 'S' ? "\\P{White_Space}" : "\\P{Nd}");
-        else put_text(out, classes[c].inside);
-        put_characters(out, classes[c].younger, classes[c].n_younger);
+        if (!inside) put_text(out, negated ? "[^" : "[");
+        put_class(out, &class, inside && negated);
         if (!inside) arrput(*out, ']');
-        p += strlen(classes[c].name);
+        p += n;
     }
     return true;
 }

@@ -5,6 +5,7 @@ normaliser that would change nothing leaves the text alone, so most texts are ne
 #include <stdlib.h>
 #include <utf8proc.h>
 #include "tokenizer_internal.h"
+#include "unicode_table.h"
 
 // ---- buffers ---------------------------------------------------------------------------------------
 
@@ -97,10 +98,9 @@ static void form_put(Form* f, FormChar x) {
     buffer_put(f->out, bytes, utf8_encode(x.c, bytes), from.start, from.end);
 }
 
-// Characters younger than the Unicode that `tokenizers` normalises by: it leaves them alone.
-static bool too_young(int32_t c) {
-    return in_ranges(c, not_normalized, sizeof not_normalized / sizeof *not_normalized);
-}
+// What `tokenizers` normalises, by Unicode 9. utf8proc, whatever its version, knows these characters alike: they never
+// change. What it knows beyond them is left alone.
+static bool normalizes(int32_t c) { return in_ranges(c, normalized, sizeof normalized / sizeof *normalized); }
 
 #define HANGUL_FIRST 0xAC00
 #define HANGUL_LAST 0xD7A3
@@ -111,11 +111,10 @@ static int32_t composed(int32_t a, int32_t b) {
         return b >= 0x1161 && b < 0x1176 ? HANGUL_FIRST + (a - 0x1100) * 588 + (b - 0x1161) * 28 : -1;
     if (a >= HANGUL_FIRST && a <= HANGUL_LAST)
         return b > 0x11A7 && b < 0x11C3 && (a - HANGUL_FIRST) % 28 == 0 ? a + (b - 0x11A7) : -1;
-    if (utf8proc_get_property(a)->comb_index == UINT16_MAX || utf8proc_get_property(b)->comb_index == UINT16_MAX ||
-        too_young(a) || too_young(b))
-        return -1;
+    if (!normalizes(b)) return -1;
     int32_t pair[2] = {a, b};
-    return utf8proc_normalize_utf32(pair, 2, UTF8PROC_COMPOSE | UTF8PROC_STABLE) == 1 ? pair[0] : -1;
+    bool one = utf8proc_normalize_utf32(pair, 2, UTF8PROC_COMPOSE | UTF8PROC_STABLE) == 1;
+    return one && normalizes(pair[0]) ? pair[0] : -1;
 }
 
 static void form_flush(Form* f) {
@@ -175,7 +174,7 @@ static void form_run(Form* f, int32_t start, int32_t end, utf8proc_option_t opti
     for (int32_t at = start, c; at < end;) {
         int32_t parts[32];
         at += utf8_decode(t->bytes + at, t->n - at, &c);
-        const bool alone = too_young(c);
+        const bool alone = !normalizes(c);
         utf8proc_ssize_t n = alone ? 0 : utf8proc_decompose_char(c, parts, 32, options | UTF8PROC_DECOMPOSE, NULL);
         if (n < 1 || n > 32) {
             parts[0] = c;
@@ -196,8 +195,7 @@ static bool form_touches(int32_t c, int32_t least, bool compose) {
     if (c < least) return false;
     if (c >= HANGUL_FIRST && c <= HANGUL_LAST) return !compose;
     if (c >= 0x1100 && c < 0x1200) return compose;
-    const utf8proc_property_t* p = utf8proc_get_property(c);
-    return (p->combining_class || p->comb_index != UINT16_MAX || p->decomp_seqindex != UINT16_MAX) && !too_young(c);
+    return normalizes(c);
 }
 
 // Only runs of characters that can change are rewritten, together with the letter before, on which their first may sit.
@@ -232,15 +230,26 @@ static void normal_form(Text* text, utf8proc_option_t options, int32_t least, En
 
 // ---- the other normalisers -------------------------------------------------------------------------
 
+static int32_t lower(int32_t c) {
+    size_t low = 0, high = sizeof lower_case / sizeof *lower_case;  // the first row that ends at c or after it
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (lower_case[middle].last < c) low = middle + 1;
+        else high = middle;
+    }
+    if (low == sizeof lower_case / sizeof *lower_case || lower_case[low].first > c) return c;
+    return (c - lower_case[low].first) % lower_case[low].step ? c : c + lower_case[low].delta;
+}
+
 static void lowercase(Text* text, Encoding* e) {
     TextBuffer* b = buffer_other(text, e);
     for (int32_t i = 0; i < text->n;) {
         int32_t c;
         char out[4];
         int n = utf8_decode(text->bytes + i, text->n - i, &c);
-        int32_t lower = c < 0 ? c : c == 0x130 ? 'i' : utf8proc_tolower(c);
-        if (lower == c) buffer_copy(b, text, i, i + n);
-        else buffer_put(b, out, utf8_encode(lower, out), origin_from(text, i), origin_to(text, i + n - 1));
+        int32_t small = c < 0 ? c : c == 0x130 ? 'i' : lower(c);
+        if (small == c) buffer_copy(b, text, i, i + n);
+        else buffer_put(b, out, utf8_encode(small, out), origin_from(text, i), origin_to(text, i + n - 1));
         if (c == 0x130)
             buffer_put(b, "\xCC\x87", 2, origin_from(text, i),
                        origin_to(text, i + n - 1));  // the one letter whose lower case is two

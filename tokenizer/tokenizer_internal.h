@@ -5,7 +5,7 @@ texts that remember where their bytes came from; normalisers split.c         reg
   table.c bpe.c   piece and merge tables; merging; the word cache
   encode.c        the pipeline: added tokens, normalise, split, merge, post-process       decode.c   the way back
   load_*.c        the formats             load_config.c     what the files beside a tokenizer say
-  unicode_table.h   characters about which libraries disagree (generated)
+  unicode_table.h   what `tokenizers` knows of characters (generated)
   chat.c          chat templates, on their own
 */
 #ifndef TOKENIZER_INTERNAL_H
@@ -99,7 +99,8 @@ int utf8_encode(int32_t codepoint, char* out);  // up to 4 bytes
 int32_t utf8_stretch(const char* s, int32_t n, int32_t from,
                      bool* valid);  // end of the longest s[from, end) that is all UTF-8, or has none
 int32_t character_before(const char* s, int32_t end,
-                         int32_t least);  // where the character (or stray byte) that ends at `end` begins
+                         int32_t least);    // where the character (or stray byte) that ends at `end` begins
+int character_category(int32_t codepoint);  // CATEGORY_CN … of unicode_table.h
 bool in_ranges(int32_t codepoint, const CharacterRange* ranges, size_t n);  // ranges in order
 bool is_white_space(int32_t codepoint);                                     // Unicode White_Space
 bool is_word(int32_t codepoint);  // Alphabetic, M, Nd, Pc, Join_Control: \w of the Rust regex library
@@ -263,6 +264,8 @@ struct TokenizerScratch {
 void put_text(char** out, const char* text);  // to the end of an stb_ds array
 void put_characters(char** out, const CharacterRange* ranges,
                     size_t n);  // as a regular expression has them between brackets
+// Whose Unicode the patterns are spelled for: PCRE2's own, unless a test sets another (0: PCRE2's own).
+extern int pattern_unicode;
 bool pattern_compile(Pattern* p, const char* regex, ErrorBuffer error);
 void pattern_free(Pattern* p);
 // The first match in bytes[from, n) that is not empty; 1 found, 0 none, −1 failed (e->error). A regular expression

@@ -1,7 +1,7 @@
 /* Characters: UTF-8 both ways, without trusting the bytes, and the two classes of characters that the formats' own
    libraries use (Rust's and Oniguruma's \s and \w, which differ from PCRE2's). */
-#include <utf8proc.h>
 #include "tokenizer_internal.h"
+#include "unicode_table.h"
 
 int utf8_length(const char* s, int64_t n) {
     int32_t codepoint;
@@ -74,6 +74,16 @@ bool in_ranges(int32_t c, const CharacterRange* ranges, size_t n) {
     return low < n && ranges[low].first <= c;
 }
 
+int character_category(int32_t c) {
+    size_t low = 0, high = sizeof characters / sizeof *characters;  // the last stretch that begins at c or before it
+    while (low + 1 < high) {
+        size_t middle = (low + high) / 2;
+        if ((int32_t)(characters[middle] >> 8) <= c) low = middle;
+        else high = middle;
+    }
+    return (int)(characters[low] & 63);
+}
+
 bool is_white_space(int32_t c) {
     return (c >= 9 && c <= 13) || c == ' ' || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) ||
            c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
@@ -81,21 +91,18 @@ bool is_white_space(int32_t c) {
 
 bool is_word(int32_t c) {
     if (c < 0x80) return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_';
-    if (c == 0x200C || c == 0x200D) return true;  // Join_Control
-    if (c >= 0x24B6 && c <= 0x24E9) return true;  // circled letters: Alphabetic, though symbols by category
-    if ((c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) || (c >= 0x1F170 && c <= 0x1F189)) return true;
-    switch (utf8proc_category(c)) {
-        case UTF8PROC_CATEGORY_LU:
-        case UTF8PROC_CATEGORY_LL:
-        case UTF8PROC_CATEGORY_LT:
-        case UTF8PROC_CATEGORY_LM:
-        case UTF8PROC_CATEGORY_LO:
-        case UTF8PROC_CATEGORY_MN:
-        case UTF8PROC_CATEGORY_MC:
-        case UTF8PROC_CATEGORY_ME:
-        case UTF8PROC_CATEGORY_ND:
-        case UTF8PROC_CATEGORY_NL:
-        case UTF8PROC_CATEGORY_PC: return true;
-        default: return in_ranges(c, younger_words, sizeof younger_words / sizeof *younger_words);
+    switch (character_category(c)) {
+        case CATEGORY_LU:
+        case CATEGORY_LL:
+        case CATEGORY_LT:
+        case CATEGORY_LM:
+        case CATEGORY_LO:
+        case CATEGORY_MN:
+        case CATEGORY_MC:
+        case CATEGORY_ME:
+        case CATEGORY_ND:
+        case CATEGORY_NL:
+        case CATEGORY_PC: return true;
+        default: return in_ranges(c, more_rust_words, sizeof more_rust_words / sizeof *more_rust_words);
     }
 }

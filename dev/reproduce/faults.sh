@@ -26,21 +26,25 @@ began=$(now)
 expect "a run left alone" "${run[@]}" --out whole
 took=$(($(now) - began))
 killed=0 inside=0 runs=0 bad=0 alone=0
-while [ $killed -lt "$kills" ]; do
+most=$((20 * kills + 100))  # starts, of which few end unkilled: more of them mean that nothing can be killed
+starts=0
+while [ $killed -lt "$kills" ] && [ $starts -lt $most ]; do
     rm -rf killed
     runs=$((runs + 1))
     while :; do
+        starts=$((starts + 1))
         "${run[@]}" --out killed --resume >out 2>err & pid=$!
         sleep "$(awk -v most=$((took + took / 4)) -v r=$RANDOM 'BEGIN { printf "%.3f", most * (r / 32768) ^ 2 / 1000 }')"  # early instants are the likelier ones: a run meets several
         if kill -KILL $pid 2>/dev/null; then :; fi
         wait $pid 2>/dev/null; status=$?
-        if [ $status -ne 137 ]; then break; fi
+        if [ $status -ne 137 ] || [ $starts -ge $most ]; then break; fi
         killed=$((killed + 1))
         for d in killed/checkpoint/step-*; do [ -d "$d" ] && [ ! -e "$d/rank-0.sha256" ] && { inside=$((inside + 1)); break; }; done
     done
     if [ $status -ne 0 ]; then bad=$((bad + 1)); echo "# run $runs: status $status, $(head -1 err)"
     elif ! same killed; then bad=$((bad + 1)); echo "# run $runs: it ended in other bytes"; fi
 done
+truth "$kills kills came within $starts starts" test $killed -ge "$kills"
 truth "$runs runs were killed $killed times, $inside of them inside the writing of a checkpoint; all ended in the same bytes" test $bad -eq 0
 truth "nothing half-written is left behind" test -z "$(find killed -name '*.tmp.*' -o -name '.*' -type f)"
 
@@ -49,21 +53,23 @@ if command -v mpirun >/dev/null; then
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1
     mv whole one
     expect "two ranks left alone" mpirun -n 2 "${run[@]}" --out whole
-    killed=0 runs=0 bad=0
-    while [ $killed -lt $((kills / 10)) ]; do
+    killed=0 runs=0 bad=0 starts=0
+    while [ $killed -lt $((kills / 10)) ] && [ $starts -lt $most ]; do
         rm -rf killed
         runs=$((runs + 1))
         while :; do
+            starts=$((starts + 1))
             mpirun -n 2 "${run[@]}" --out killed --resume >out 2>err & pid=$!
             sleep "$(awk -v most=$((2 * took)) -v r=$RANDOM 'BEGIN { printf "%.3f", most * r / 32768 / 1000 }')"
-            victims=($(pgrep -P $pid -x train_seal))
+            victims=($(ranks_of $pid))
             [ ${#victims[@]} -gt 0 ] && kill -KILL "${victims[$((RANDOM % ${#victims[@]}))]}" 2>/dev/null && killed=$((killed + 1))
             wait $pid; status=$?
-            [ $status -eq 0 ] && break
+            [ $status -eq 0 ] || [ $starts -ge $most ] && break
             [ ${#victims[@]} -gt 0 ] || { bad=$((bad + 1)); echo "# run $runs: nobody was killed and the status is $status: $(head -1 err)"; break; }
         done
         same killed || { bad=$((bad + 1)); echo "# run $runs: it ended in other bytes"; }
     done
+    truth "$((kills / 10)) kills came within $starts starts" test $killed -ge $((kills / 10))
     truth "$runs runs on two ranks lost one $killed times; all ended in the same bytes" test $bad -eq 0
     rm -rf whole && mv one whole
 else echo "ok two ranks # SKIP mpirun is not there"; fi
@@ -76,7 +82,7 @@ if mount_small small 300k; then
     truth "before it trains" test ! -e small/run/log.jsonl
     mount_small filling 6m
     "${run[@]}" --out filling/run >out 2>err & pid=$!
-    until grep -qs '"step":9,' filling/run/log.jsonl || ! kill -0 $pid 2>/dev/null; do :; done
+    wait_for_line $pid filling/run/log.jsonl '"step":9,'
     dd if=/dev/zero of=filling/ballast bs=64k >/dev/null 2>&1
     wait $pid; status=$?
     truth "a disk that fills up ends the run with status 2 (was $status)" test $status -eq 2

@@ -19,13 +19,37 @@ refuse() {
 }
 # truth NAME condition…
 truth() { local name=$1; shift; if "$@" >/dev/null 2>&1; then ok "$name"; else not_ok "$name: $*"; fi; }
+# wait_for PID WHAT command…: until the command succeeds or the process has gone. What does not come within WAIT_LIMIT seconds
+# (300) fails the script by its name, and the process is killed.
+wait_for() {
+    local pid=$1 what=$2 end=$((SECONDS + ${WAIT_LIMIT:-300})); shift 2
+    until "$@" 2>/dev/null || ! kill -0 "$pid" 2>/dev/null; do
+        if [ $SECONDS -ge $end ]; then
+            not_ok "$what did not come within ${WAIT_LIMIT:-300} s"
+            kill -KILL "$pid" 2>/dev/null
+            return 1
+        fi
+        sleep 0.002
+    done
+}
+# wait_for_line PID FILE TEXT: the same for a line of a log
+wait_for_line() { wait_for "$1" "$3 in $2" grep -qsF -- "$3" "$2"; }
+# ranks_of PID: the processes named train_seal below an mpirun, in the order in which they were started. Open MPI 5 puts a
+# prterun between, other versions do not.
+ranks_of() {
+    local child
+    for child in $(pgrep -P "$1"); do
+        if [ "$(cat "/proc/$child/comm" 2>/dev/null)" = train_seal ]; then echo "$child"; else ranks_of "$child"; fi
+    done
+}
 # kill_in_midrun OUT LINES command…: kills the command once OUT.partial, its journal, has so many lines, and cuts the last one, as a kill may leave it
+journal_has() { [ "$(cat "$1.partial" 2>/dev/null | wc -l)" -ge "$2" ]; }
 kill_in_midrun() {
     local out=$1 lines=$2 pid; shift 2
     for _ in 1 2 3 4 5; do
         rm -f "$out" "$out.partial"
         "$@" & pid=$!
-        until [ "$(cat "$out.partial" 2>/dev/null | wc -l)" -ge "$lines" ] || ! kill -0 $pid 2>/dev/null; do :; done
+        wait_for $pid "line $lines of $out.partial" journal_has "$out" "$lines"
         kill -9 $pid 2>/dev/null; wait $pid 2>/dev/null
         [ -e "$out.partial" ] && break
     done

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the test programs of a build and adds up their TAP lines; goes on after a failure; the last line is `N passed, N failed`.
 # usage: run.sh cpu|cuda "kernel checks" "device tests" "host tests" "scripts"      (ONLY=name runs the matching ones)
+# A program that has not ended after LIMIT seconds (3600) is killed and has failed.
 set -u
 backend=$1 kernel_checks=$2 device_tests=$3 host_tests=$4 scripts=$5
 export CMOCKA_MESSAGE_OUTPUT=TAP
@@ -12,7 +13,8 @@ run() {  # label, command…
     local label=$1; shift
     [ -n "${ONLY:-}" ] && [[ $label != *$ONLY* ]] && return
     local start=$SECONDS status
-    "$@" >"$log" 2>&1; status=$?
+    timeout --kill-after=10 "${LIMIT:-3600}" "$@" >"$log" 2>&1; status=$?
+    [ $((SECONDS - start)) -lt "${LIMIT:-3600}" ] || echo "not ok $label: no end within ${LIMIT:-3600} s" >>"$log"
     local ok bad skip
     skip=$(grep -cE '^ok .*# SKIP' "$log"); ok=$(grep -cE '^ok ' "$log"); bad=$(grep -cE '^not ok ' "$log")
     ok=$((ok - skip))

@@ -69,7 +69,7 @@ status=0
 for try in 1 2 3 4 5; do  # again where it had ended before the signal
     rm -rf resumed
     "${run[@]}" >out 2>err & pid=$!
-    until grep -qs '"step":4,' resumed/log.jsonl || ! kill -0 $pid 2>/dev/null; do :; done
+    wait_for_line $pid resumed/log.jsonl '"step":4,'
     kill -TERM $pid 2>/dev/null; wait $pid; status=$?
     [ $status -eq 0 ] || break
 done 2>/dev/null

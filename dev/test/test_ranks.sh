@@ -69,7 +69,7 @@ truth "of the model too" cmp r21/model/model.safetensors again/model/model.safet
 
 # stopped and resumed
 mpirun -n 2 "${select[@]}" --algorithm 1 --out stopped >out 2>err & pid=$!
-until grep -qs '"step":5,' stopped/log.jsonl || ! kill -0 $pid 2>/dev/null; do :; done
+wait_for_line $pid stopped/log.jsonl '"step":5,'
 kill -USR1 $pid; wait $pid; status=$?
 truth "SIGUSR1 to mpirun stops all ranks with status 75 (was $status)" test $status -eq 75
 truth "and one line" test "$(grep -c 'stopped after step' err)" -eq 1
@@ -86,8 +86,8 @@ close "to the same ω" r21 third
 
 # a rank dies
 mpirun -n 3 "${select[@]/4/400}" --algorithm 1 --save-every 10 --out dead >out 2>err & pid=$!
-until grep -qs '"step":15,' dead/log.jsonl || ! kill -0 $pid 2>/dev/null; do :; done
-victim=$(pgrep -P $pid | sed -n 2p)
+wait_for_line $pid dead/log.jsonl '"step":15,'
+victim=$(ranks_of $pid | sed -n 2p)
 kill -KILL "$victim"; start=$SECONDS; wait $pid; status=$?
 truth "a rank that is killed ends the run (status $status, $((SECONDS - start)) s)" test $status -ne 0 -a $((SECONDS - start)) -lt 60
 truth "with a line that says so" grep -q "rank 1 has died" err

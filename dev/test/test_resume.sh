@@ -32,7 +32,7 @@ interrupt() {
         rm -rf "$run"
         "$@" --out "$run" >"$work/out" 2>"$work/err" &
         local pid=$!
-        until grep -qs "\"step\":$step," "$run/log.jsonl" || ! kill -0 $pid 2>/dev/null; do :; done
+        wait_for_line $pid "$run/log.jsonl" "\"step\":$step,"
         kill -"$signal" $pid 2>/dev/null
         wait $pid 2>/dev/null; status=$?
         [ $status -eq 0 ] || return

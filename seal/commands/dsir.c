@@ -33,14 +33,26 @@ static void* need(void* p) {
 
 #define CAPITAL_SIGMA 0x3A3
 
+// Unicode's Cased and Case_Ignorable: categories and what the standard lists beside them. PCRE2 has names for them
+// since 10.40, Debian 11 and Ubuntu 22.04 have older ones.
+#define CASED                                                                                                          \
+    "[\\p{Lu}\\p{Ll}\\p{Lt}\\x{AA}\\x{BA}\\x{2B0}-\\x{2B8}\\x{2C0}-\\x{2C1}\\x{2E0}-\\x{2E4}\\x{345}\\x{37A}\\x{10FC}" \
+    "\\x{1D2C}-\\x{1D6A}\\x{1D78}\\x{1D9B}-\\x{1DBF}\\x{2071}\\x{207F}\\x{2090}-\\x{209C}\\x{2160}-\\x{217F}"          \
+    "\\x{24B6}-\\x{24E9}\\x{2C7C}-\\x{2C7D}\\x{A69C}-\\x{A69D}\\x{A770}\\x{A7F2}-\\x{A7F4}\\x{A7F8}-\\x{A7F9}"         \
+    "\\x{AB5C}-\\x{AB5F}\\x{AB69}\\x{10780}\\x{10783}-\\x{10785}\\x{10787}-\\x{107B0}\\x{107B2}-\\x{107BA}"            \
+    "\\x{1E030}-\\x{1E06D}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}]"
+#define CASE_IGNORABLE                                                                                            \
+    "[\\p{Mn}\\p{Me}\\p{Cf}\\p{Lm}\\p{Sk}'.:\\x{B7}\\x{387}\\x{55F}\\x{5F4}\\x{2018}-\\x{2019}\\x{2024}\\x{2027}" \
+    "\\x{FE13}\\x{FE52}\\x{FE55}\\x{FF07}\\x{FF0E}\\x{FF1A}]"
 static pcre2_code* final_sigma;
 static pthread_once_t sigma_once = PTHREAD_ONCE_INIT;
 // Unicode's Final_Sigma: behind a cased letter and before none, ignoring what has no case.
 static void compile_sigma(void) {
     int error;
     PCRE2_SIZE at;
-    final_sigma = pcre2_compile((PCRE2_SPTR) "(?!\\p{Case_Ignorable})\\p{Cased}\\p{Case_Ignorable}*+\\K\\x{3A3}(?!\\p{Case_Ignorable}*+\\p{Cased})", PCRE2_ZERO_TERMINATED,
-                                PCRE2_UTF | PCRE2_MATCH_INVALID_UTF, &error, &at, NULL);
+    final_sigma = pcre2_compile((PCRE2_SPTR) "(?!" CASE_IGNORABLE ")" CASED CASE_IGNORABLE
+                                             "*+\\K\\x{3A3}(?!" CASE_IGNORABLE "*+" CASED ")",
+                                PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_MATCH_INVALID_UTF, &error, &at, NULL);
     if (!final_sigma) program_error("the expression of the final sigma does not compile (PCRE2 error %d)", error);
 }
 // Where the next final sigma at or behind `from` begins; n where there is none.
