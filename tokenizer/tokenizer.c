@@ -280,6 +280,11 @@ bool read_file(const char* path, char** data, size_t* n, ErrorBuffer error) {
         return tok_error(error, "%s is larger than %u MiB; it is not a tokenizer", path, MAX_FILE >> 20);
     }
     bytes[length] = 0;
+    static const char pointer[] = "version https://git-lfs.github.com/spec/";
+    if (!strncmp(bytes, pointer, sizeof pointer - 1)) {
+        free(bytes);
+        return tok_error(error, "%s: a Git LFS pointer, not the file itself: run git lfs pull in its repository", path);
+    }
     *data = bytes;
     *n = length;
     return true;

@@ -324,9 +324,9 @@ static int64_t toy_encode(void* self, void* scratch, const char* text, size_t n,
     *end = s->end;
     return k;
 }
-static const TextEncoder toy = {NULL, toy_begin, toy_finish, toy_encode, TOY_VOCAB, TOY_BOS, TOY_EOS, "$", "toy"};
+static const TextEncoder toy = {NULL, toy_begin, toy_finish, toy_encode, TOY_VOCAB, TOY_BOS, TOY_EOS, "$", "toy", NULL};
 static const TextEncoder toy_threads = {(void*)&toy, toy_begin, toy_finish, toy_encode, TOY_VOCAB,
-                                        TOY_BOS,     TOY_EOS,   "$",        "toy"};
+                                        TOY_BOS,     TOY_EOS,   "$",        "toy",      NULL};
 
 static int sample_is(const TokenSet* s, int i, const int32_t* tokens, int n, int first) {
     if (i >= s->n || s->samples[i].length != n || memcmp(s->samples[i].tokens, tokens, (size_t)n * 4) ||

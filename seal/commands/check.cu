@@ -1,5 +1,6 @@
 /* The data and the cost of a run to come, as tables on stdout. See check_data.h. */
 #include <string.h>
+#include <unistd.h>
 #include "commands/check.h"
 #include "base/error.h"
 #include "kernels.h"
@@ -10,6 +11,8 @@
 #include "run/samples.h"
 #include "selector.h"
 #include "rows/tokens.h"
+// defines: Tokenizer, tokenizer_stream_push
+#include "tokenizer.h"
 #include "trainer.h"
 
 #define BARS 12  // of the histogram of lengths
@@ -26,10 +29,76 @@ static void print_rows(const TokenSet* set, const char* name) {
         if (set->report.count[state])
             printf("| %28s | %12lld |\n", row_state_name((RowState)state), (long long)set->report.count[state]);
     printf("| %28s | %12d |\n", "usable", set->n);
+    for (int i = 0; i < set->report.n_layouts; i++)
+        printf("| %28s | %12lld |\n", set->report.layouts[i].name, (long long)set->report.layouts[i].rows);
+    if (set->report.n_special)
+        printf("| %28s | %12lld |\n", "begin with special tokens", (long long)set->report.n_special);
+    if (set->report.n_ended) printf("| %28s | %12lld |\n", "answers end with one", (long long)set->report.n_ended);
     printf("| %28s | %12lld |\n", "cut at the maximum length", (long long)set->n_cut);
     printf("| %28s | %12lld |\n", "tokens", (long long)set->n_tokens);
     printf("| %28s | %11.1f%% |\n", "carry loss", 100.0 * (double)set->n_loss / (double)set->n_tokens);
 }
+
+// ---------------------------------------------------------------------------------------------------
+// --show: what will be trained, before hours of work
+
+// Colour on a terminal, brackets that few texts hold elsewhere.
+static const char* const loss_marks[2][2] = {{"\xE2\x9F\xA6", "\xE2\x9F\xA7"}, {"\x1b[1;32m", "\x1b[0m"}};
+
+// Text of a data file on a terminal: its control characters must not steer it.
+static void print_text(const char* text) {
+    for (const char* s = text; *s; s++) {
+        unsigned char c = (unsigned char)*s;
+        if ((c < 32 && c != '\n' && c != '\t') || c == 127) printf("\\x%02x", c);
+        else putchar(c);
+    }
+}
+
+static void show_sample(const Tokenizer* tokenizer, const PackSample* sample, bool colour, char* piece) {
+    TokenStream stream = {};
+    bool marked = false;
+    for (int i = 0; i < sample->length; i++) {
+        bool loss = sample->bears_loss ? sample->bears_loss[i] != 0 : i > 0;
+        if (loss != marked) {
+            piece[tokenizer_stream_end(&stream, piece)] = 0;
+            print_text(piece);
+            fputs(loss_marks[colour][marked], stdout);
+            bool began = stream.started;
+            stream = {};
+            stream.started = began;  // a leading space that only a text's first token loses
+            marked = loss;
+        }
+        int n = tokenizer_stream_push(tokenizer, &stream, sample->tokens[i], true, piece);
+        piece[n < 0 ? 0 : n] = 0;
+        print_text(piece);
+    }
+    piece[tokenizer_stream_end(&stream, piece)] = 0;
+    print_text(piece);
+    if (marked) fputs(loss_marks[colour][1], stdout);
+}
+
+static void show_samples(const TrainOptions* o, const TokenSet* set, const char* name) {
+    char error[512];
+    bool colour = isatty(STDOUT_FILENO) && !getenv("NO_COLOR");
+    Tokenizer* tokenizer = tokenizer_open(o->model, error, sizeof error);
+    if (!tokenizer) fatal("%s", error);
+    char* piece = (char*)malloc((size_t)tokenizer_longest_piece(tokenizer) + 16);
+    if (!piece) fatal("out of host memory for a token's text");
+    for (int i = 0; i < set->n && i < o->show; i++) {
+        const PackSample* s = &set->samples[i];
+        printf("\n%s, row %lld: %d tokens, %d carry loss%s\n", name, (long long)s->row, s->length, s->n_loss,
+               i        ? ""
+               : colour ? " (in colour)"
+                        : " (in \xE2\x9F\xA6"
+                          "brackets\xE2\x9F\xA7)");
+        show_sample(tokenizer, s, colour, piece);
+        putchar('\n');
+    }
+    free(piece);
+    tokenizer_close(tokenizer);
+}
+
+// ---------------------------------------------------------------------------------------------------
 
 // Quartiles, and one bar for each range of lengths.
 static void print_lengths(const TokenSet* set, const char* name) {
@@ -134,6 +203,8 @@ int check_command(const TrainOptions* o) {
     if (safe.n) print_rows(&safe, "D_safe");
     print_lengths(&tune, "D_tune");
     if (safe.n) print_lengths(&safe, "D_safe");
+    if (o->show) show_samples(o, &tune, "D_tune");
+    if (o->show && safe.n) show_samples(o, &safe, "D_safe");
     print_packing(o, &tune, settings.T);
     printf("%lld steps of %lld rows (%lld per epoch), on %s\n", (long long)steps, (long long)o->batch,
            (long long)per_epoch, device_name());

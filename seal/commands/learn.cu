@@ -116,6 +116,8 @@ bool learn_open(Learn* x, const TrainOptions* o, int command) {
 
     // The state: θ as loaded, θ̂ = θ, ω = ω₀.
     load_samples(&x->safe, &o->safe, "safe", o->out, o, &config, NULL, NULL);
+    run_count_rows(&x->run, "tune", &x->tune);
+    run_count_rows(&x->run, "safe", &x->safe);
     run_begin(&x->run, o->compat && x->safe.n < x->tune.n ? x->safe.n : x->tune.n);
     Trainer* t = &x->run.trainer;
     selector_bind(&x->selector, t->stream);

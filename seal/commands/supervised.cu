@@ -205,6 +205,9 @@ bool sft_open(Supervised* x, const TrainOptions* o, int command) {
     record_fact(record, "tune data", x->tune_rows.digest);
     if (o->append.n) load_samples(&x->append_rows, &o->append, "append", o->out, o, &config, NULL, NULL);
     if (o->valid.n) load_samples(&x->valid_rows, &o->valid, "valid", o->out, o, &config, NULL, NULL);
+    run_count_rows(&x->run, "tune", &x->tune_rows);
+    if (o->append.n) run_count_rows(&x->run, "append", &x->append_rows);
+    if (o->valid.n) run_count_rows(&x->run, "valid", &x->valid_rows);
     if (o->append.n) record_fact(record, "appended data", x->append_rows.digest);
     if (o->valid.n) record_fact(record, "valid data", x->valid_rows.digest);
     if (o->selector) {

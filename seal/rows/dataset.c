@@ -373,7 +373,14 @@ static void print_bad(const RowReport* report, bool quiet, FILE* out) {
 void row_report_print(const RowReport* report, bool quiet, FILE* out) {
     for (int i = 0; i < report->n_notes && !quiet; i++) fprintf(out, "%s\n", report->notes[i]);
     print_bad(report, quiet, out);
-    if (quiet || !report->n_unread) return;
+    if (quiet) return;
+    if (report->n_special || report->n_ended)
+        fprintf(
+            out,
+            "%lld rows begin with special tokens and %lld answers end with one: these rows hold a rendered template "
+            "already, and what is added around a text is there twice\n",
+            (long long)report->n_special, (long long)report->n_ended);
+    if (!report->n_unread) return;
     fprintf(out, "text in fields that are not used:");
     for (int i = 0; i < report->n_unread; i++)
         fprintf(out, "%s %s (%lld rows)", i ? "," : "", report->unread[i].name, (long long)report->unread[i].rows);

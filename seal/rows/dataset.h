@@ -116,6 +116,8 @@ typedef struct {
     char named[ROW_REPORT_NAMED][512];  // the first bad rows: file:line, row, why
     int n_notes;
     char notes[ROW_REPORT_NAMED][512];  // files that are not what their names say: file: what it was taken for
+    int64_t n_special, n_ended;  // usable rows that begin with a special token or a template's mark, and whose answer
+                                 // ends with the end-of-sequence text: they hold a rendered template already
     int n_unread, n_layouts;
     RowTally unread[ROW_REPORT_TALLIES];   // fields with text that nothing reads, and in how many usable rows
     RowTally layouts[ROW_REPORT_TALLIES];  // layouts of the usable rows

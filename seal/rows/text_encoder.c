@@ -32,6 +32,18 @@ static int64_t encode(void* self, void* scratch, const char* text, size_t n, con
     return got;
 }
 
+#define SPECIAL_MOST 64  // bytes of a special token's text
+static bool begins_special(void* self, const char* text, size_t n) {
+    char piece[SPECIAL_MOST + 1];
+    for (size_t length = 1; length <= n && length <= SPECIAL_MOST; length++) {
+        memcpy(piece, text, length);
+        piece[length] = 0;
+        int32_t id = tokenizer_id(self, piece);
+        if (id >= 0 && tokenizer_is_special(self, id)) return true;
+    }
+    return false;
+}
+
 // Files of a tokenizer in a model's directory.
 static const char* const files[] = {"tokenizer.json",
                                     "tokenizer.model",
@@ -131,7 +143,8 @@ void text_encoder_open(TextEncoder* e, const char* path, int32_t eos) {
             "%s: the tokenizer ends a sequence with %s (id %d), config.json names id %s; the tokenizer's is used, "
             "config.json's only stops generation",
             path, piece, (int)eos, ids);
-    *e = (TextEncoder){t, begin, finish, encode, tokenizer_vocab_size(t), tokenizer_bos(t), eos, piece, ""};
+    *e = (TextEncoder){t,   begin, finish, encode,        tokenizer_vocab_size(t), tokenizer_bos(t),
+                       eos, piece, "",     begins_special};
     digest(t, e->digest);
 }
 

@@ -167,6 +167,46 @@ static void builder_free(Builder* b) {
     free(b->first);
 }
 
+// What the best known templates write first; a tokenizer's special tokens are asked for besides.
+static const char* const template_marks[] = {"<s>",
+                                             "<bos>",
+                                             "[INST]",
+                                             "<|im_start|>",
+                                             "<|begin_of_text|>",
+                                             "<|start_header_id|>",
+                                             "<start_of_turn>",
+                                             "<|system|>",
+                                             "<|user|>",
+                                             "<|start|>",
+                                             "<|endoftext|>",
+                                             "<|START_OF_TURN_TOKEN|>",
+                                             "<\xEF\xBD\x9C"
+                                             "begin",
+                                             "### Instruction:"};
+
+static bool begins_with_mark(const char* text, size_t n, const TextEncoder* e) {
+    while (n && (*text == ' ' || *text == '\n')) text++, n--;
+    for (size_t i = 0; i < sizeof template_marks / sizeof *template_marks; i++) {
+        size_t length = strlen(template_marks[i]);
+        if (n >= length && !memcmp(text, template_marks[i], length)) return true;
+    }
+    return e->begins_special && e->begins_special(e->self, text, n);
+}
+static bool ends_with_eos(const char* text, size_t n, const TextEncoder* e) {
+    size_t length = strlen(e->eos_text);
+    while (n && (text[n - 1] == ' ' || text[n - 1] == '\n')) n--;
+    return length && n >= length && !memcmp(text + n - length, e->eos_text, length);
+}
+
+// Rows whose texts are rendered already: their first message says so, and their answer's end.
+static void count_rendered(RowReport* report, const DataRow* row, const TextEncoder* e) {
+    const Conversation* c = row->conversation;
+    if (!c->n) return;
+    const Message *first = &c->messages[0], *last = &c->messages[c->n - 1];
+    report->n_special += begins_with_mark(first->content, first->length, e);
+    report->n_ended += c->answered && ends_with_eos(last->content, last->length, e);
+}
+
 static int vocabulary(const TextEncoder* e, const TokenOptions* o) { return o->vocab ? o->vocab : e->vocab; }
 
 static void check_ids(const Job* job, const TextEncoder* e, const TokenOptions* o, const StringList* files) {
@@ -196,6 +236,7 @@ static void read_rows(Builder* b, TokenSet* set, const StringList* files, const 
             c.n_jobs++;
             b->n_rows++;
             if (job->row.state != ROW_OK) continue;
+            count_rendered(&set->report, &job->row, e);
             text_add(&c.text, job->row.prompt, job->row.prompt_length);
             text_add(&c.text, job->row.response, job->row.response_length);
             text_add(&c.text, " ", 1);
@@ -263,6 +304,8 @@ static char* report_json(const TokenSet* set, const Builder* b) {
     for (int i = 0; i < set->report.n_named; i++) cJSON_AddItemToArray(named, cJSON_CreateString(set->report.named[i]));
     cJSON* notes = cJSON_AddArrayToObject(json, "notes");
     for (int i = 0; i < set->report.n_notes; i++) cJSON_AddItemToArray(notes, cJSON_CreateString(set->report.notes[i]));
+    cJSON_AddNumberToObject(json, "special", (double)set->report.n_special);
+    cJSON_AddNumberToObject(json, "ended", (double)set->report.n_ended);
     tallies_write(json, "unread", set->report.unread, set->report.n_unread);
     tallies_write(json, "layouts", set->report.layouts, set->report.n_layouts);
     char* text = need(cJSON_PrintUnformatted(json));
@@ -294,6 +337,8 @@ static void report_read(TokenSet* set, const char* text) {
     cJSON_ArrayForEach(
         item, cJSON_GetObjectItem(json, "notes")) if (set->report.n_notes < ROW_REPORT_NAMED && cJSON_IsString(item))
         snprintf(set->report.notes[set->report.n_notes++], sizeof set->report.notes[0], "%s", item->valuestring);
+    set->report.n_special = count_of(cJSON_GetObjectItem(json, "special"));
+    set->report.n_ended = count_of(cJSON_GetObjectItem(json, "ended"));
     tallies_read(json, "unread", set->report.unread, &set->report.n_unread);
     tallies_read(json, "layouts", set->report.layouts, &set->report.n_layouts);
     cJSON_Delete(json);
@@ -498,7 +543,7 @@ void tokens_load(TokenSet* set, const StringList* files, const TextEncoder* e, c
         set->cached = cache_open(set, o->cache, key, o->max_length, vocabulary(e, o), o->quiet);
     }
     if (!set->cached) tokenise(set, files, e, o, key);
-    row_report_print(&set->report, o->quiet, stderr);
+    if (!o->silent) row_report_print(&set->report, o->quiet, stderr);
 }
 
 void tokens_free(TokenSet* set) {

@@ -27,7 +27,8 @@ typedef struct {
     int vocab;         // largest id + 1
     int32_t bos, eos;  // −1: none
     const char* eos_text;
-    char digest[65];  // of the tokenizer's files
+    char digest[65];                                                 // of the tokenizer's files
+    bool (*begins_special)(void* self, const char* text, size_t n);  // whether a text begins with a special token's
 } TextEncoder;
 
 // The encoder of a tokenizer file or directory (tokenizer/tokenizer.h). eos ≥ 0: the model's end of sequence, for a
@@ -43,6 +44,7 @@ typedef struct {
     int max_length;  // tokens of a sample, eos included
     int vocab;       // of the model: a larger id is an error; 0: not checked
     bool compat, quiet;
+    bool silent;        // not even the line that tells, with quiet, how many rows are left out: for ranks above 0
     int threads;        // 0: all cores
     const char* cache;  // file; NULL: none
     AtomicFile*

@@ -320,6 +320,53 @@ static void find_room(const Run* run, const Selector* selector) {
         o->out, have / MiB, model / MiB, (long long)most, state / MiB);
 }
 
+void run_count_rows(Run* run, const char* kind, const TokenSet* set) {
+    if (run->n_data == (int)(sizeof run->data / sizeof *run->data)) program_error("more lists of files than a run has");
+    run->data[run->n_data].kind = kind;
+    run->data[run->n_data].rows = set->n_rows;
+    run->data[run->n_data].left_out = row_report_bad(&set->report);
+    run->data[run->n_data++].cut = set->n_cut;
+}
+
+// rows, left_out and cut of all files, and of each list under "data". Nothing where a run has no rows.
+static void add_row_counts(const Run* run, cJSON* json) {
+    int64_t rows = 0, left_out = 0, cut = 0;
+    if (!run->n_data) return;
+    for (int i = 0; i < run->n_data; i++) {
+        rows += run->data[i].rows;
+        left_out += run->data[i].left_out;
+        cut += run->data[i].cut;
+    }
+    cJSON_AddNumberToObject(json, "rows", (double)rows);
+    cJSON_AddNumberToObject(json, "left_out", (double)left_out);
+    cJSON_AddNumberToObject(json, "cut", (double)cut);
+    cJSON* data = cJSON_AddObjectToObject(json, "data");
+    for (int i = 0; i < run->n_data; i++) {
+        cJSON* list = cJSON_AddObjectToObject(data, run->data[i].kind);
+        cJSON_AddNumberToObject(list, "rows", (double)run->data[i].rows);
+        cJSON_AddNumberToObject(list, "left_out", (double)run->data[i].left_out);
+        cJSON_AddNumberToObject(list, "cut", (double)run->data[i].cut);
+    }
+}
+
+// log.jsonl's header: the options as the record has them, and what became of the rows.
+static void log_header(Run* run) {
+    size_t n = strlen(run->record.options);
+    if (!run->n_data) return log_line(&run->log, run->record.options);
+    cJSON* counts = cJSON_CreateObject();
+    add_row_counts(run, counts);
+    char* more = cJSON_PrintUnformatted(counts);
+    cJSON_Delete(counts);
+    if (!more) fatal("out of host memory for a log's header");
+    Text header = {};
+    text_add(&header, run->record.options, n - 1);  // without its brace
+    text_add(&header, ",", 1);
+    text_add(&header, more + 1, strlen(more + 1));
+    log_line(&run->log, header.s);
+    text_free(&header);
+    cJSON_free(more);
+}
+
 void run_start(Run* run, Selector* selector) {
     const TrainOptions* o = run->o;
     char fingerprint[65];
@@ -343,7 +390,7 @@ void run_start(Run* run, Selector* selector) {
     int64_t log_bytes = o->resume ? resume(run) : 0;
     if (!ranks_rank()) take_the_place_of_an_earlier_run(o->out);
     log_open(&run->log, ranks_rank() ? NULL : o->out, log_bytes);
-    if (!log_bytes) log_line(&run->log, run->record.options);
+    if (!log_bytes) log_header(run);
     progress_begin(&run->progress, run->record.command, run->steps, o->quiet);
     run->progress.first = run->first;
     struct sigaction action = {};
@@ -554,6 +601,7 @@ static char* summary_json(const Run* run) {
     cJSON_AddNumberToObject(json, "forward_tokens", (double)run->forward_tokens);
     cJSON_AddNumberToObject(json, "wall_s", round(1e3 * (wall_seconds() - run->began)) / 1e3);
     cJSON_AddNumberToObject(json, "peak_bytes", (double)memory_total(&run->trainer.plan));
+    add_row_counts(run, json);
     for (int i = 0; i < N_RUN_LOSSES; i++)
         if (i <= RUN_VALID_LOSS || (selector && (i != RUN_GAP || o->algorithm == 1)))
             cJSON_AddNumberToObject(json, run_loss_names[i], run->losses[i]);

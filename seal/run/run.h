@@ -11,6 +11,7 @@ summary.json at the end.
 #include "selector.h"
 #include "run/snapshot.h"
 #include "run/train_options.h"
+#include "rows/tokens.h"
 #include "trainer.h"
 
 typedef enum {
@@ -39,6 +40,11 @@ typedef struct {
     int n_counters;
     int64_t steps, steps_per_epoch, tokens, forward_tokens;
     int64_t first;  // the step the loop begins with: 0, or where the checkpoint was taken
+    struct {
+        const char* kind;
+        int64_t rows, left_out, cut;
+    } data[4];  // what became of the rows of each list of files
+    int n_data;
     double peak_tflops, began;
     double losses[N_RUN_LOSSES];  // the last ones, for the summary; NAN: the command has none
 } Run;
@@ -65,6 +71,8 @@ bool run_show(Run* run);
 int64_t run_steps(const TrainOptions* o, int64_t samples, int64_t* per_epoch);
 // Counts the steps of `samples` an epoch, proves that RUN can be written, allocates, loads the model.
 void run_begin(Run* run, int64_t samples);
+// What became of a list's rows, for log.jsonl and summary.json. kind: "tune", "safe" …; a static text.
+void run_count_rows(Run* run, const char* kind, const TokenSet* set);
 // Last before the loop, once all state has its first value and the data's digests are facts of run->record: finds room
 // on the disk, goes on from the newest checkpoint with --resume, opens log and progress, listens to signals. selector:
 // NULL but for that command.

@@ -29,6 +29,7 @@ static TokenOptions token_options(const TrainOptions* o, const ModelConfig* conf
     t.vocab = config->V;
     t.compat = o->compat;
     t.quiet = o->quiet;
+    t.silent = ranks_rank() > 0;
     t.cache = cache;
     return t;
 }

@@ -109,6 +109,8 @@ static const OptionRow options[] = {
      "write every row's score as a selector (.safetensors)"},
     {"left-out", OPTION_STRING, AT(left_out), NULL, "FILE", 0, 0, CHECK, 0,
      "write every row that is left out: file, line, row, why"},
+    {"show", OPTION_INT, AT(show), "0", NULL, 0, BIG, CHECK, 0,
+     "print the first N samples of each list of files as they are trained, the tokens that carry loss marked"},
     {"lr-hat", OPTION_FLOAT, AT(lr_hat), "0", NULL, 0, 1e6, SELECTOR, 0, "learning rate of theta_hat; 0: --lr"},
     {"lr", OPTION_FLOAT, AT(lr), "1e-5", NULL, 0, 1e6, TRAINS, 0, "learning rate of the model"},
     {"schedule", OPTION_CHOICE, AT(schedule), "constant", "constant|linear|cosine", 0, 0, TRAINS, 0,

@@ -44,6 +44,7 @@ typedef struct {
     int64_t min_words;
     bool explain, noise;
     const char* left_out;
+    int64_t show;
     const char *prompt_template, *prompt_field, *response_field, *loss_mean;
     // the selector
     int64_t algorithm;
