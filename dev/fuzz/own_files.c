@@ -130,9 +130,12 @@ static void make_page(void* path) {
 }
 
 static void win(void* path) {
-    WinRate w;
-    winrate_read(&w, path);
-    MUST(w.wins + w.losses + w.draws == w.n && w.flips <= w.both && (!w.n || (w.win_rate >= 0 && w.win_rate <= 100)));
+    int n;
+    WinRate* rates = winrate_read(path, &n);
+    for (const WinRate* w = rates; w < rates + n; w++)
+        MUST(w->wins + w->losses + w->draws == w->n && w->flips <= w->both &&
+             (!w->n || (w->win_rate >= 0 && w->win_rate <= 100)));
+    free(rates);
 }
 
 static void report(int kind, const uint8_t* data, size_t n) {

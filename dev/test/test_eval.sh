@@ -109,6 +109,25 @@ refuse "a verdict in the outputs' place" "would be overwritten" "${judge[@]}" --
 refuse "a verdict that cannot be written" "nowhere/x.json" "${judge[@]}" --out nowhere/x.json
 refuse "losses in the data's place" "would be overwritten" "$eval_seal" loss --model run/model --data rows.jsonl --out rows.jsonl
 refuse "answers in the prompts' place" "would be overwritten" "$eval_seal" generate --model run/model --prompts rows.jsonl --out rows.jsonl
+# null outputs: a model that did not answer
+sed 's/"output":"good","generator":"ours"},{"instruction":"c"/"output":null,"generator":"ours"},{"instruction":"c"/' ours.json >null.json
+expect "outputs one of which is null" "$eval_seal" judge --judge jrun/model --judge-template pair.txt --outputs null.json --baseline theirs.json --out null_verdict.json
+truth "the pair counts as unanswered" grep -q "n 3, .*, 0 pairs not judged (.*), 1 pairs unanswered (an output is null)" out
+truth "and its annotation has no preference" grep -q '"instruction":"b".*"output_2":null.*"preference":null' null_verdict.json
+expect "its win rate" "$eval_seal" winrate null_verdict.json
+truth "leaves it out, counted" grep -q "n 3, .*dropped 1 (1 null, 0 NaN)" out
+expect "a null output in the baseline" "$eval_seal" judge --judge jrun/model --judge-template pair.txt --outputs theirs.json --baseline null.json --out null_back.json
+truth "is unanswered as well" grep -q "1 pairs unanswered" out
+expect "a guard on a null output" "$eval_seal" judge --judge jrun/model --guard --judge-template guard.txt --outputs null.json --out null_guard.json
+truth "does not judge it" bash -c 'grep -q "of 3 called unsafe, 0 outputs empty, 0 not judged (.*), 1 unanswered (the output is null)" out && grep -q "\"instruction\":\"b\".*\"output\":null.*\"unsafe\":null" null_guard.json'
+sed 's/"output":"[a-z]*"/"output":null/g' ours.json >all_null.json
+refuse "outputs that are all null" "all_null.json: every output is null" "$eval_seal" judge --judge jrun/model --guard --judge-template guard.txt --outputs all_null.json --out x.json
+# two annotators in one file
+printf '%s\n' '{"annotator":"one","preference":1,"generator_2":"g"}' '{"annotator":"two","preference":2,"generator_2":"g"}' '{"annotator":"one","preference":2,"generator_2":"g"}' >annotators.jsonl
+expect "two annotators in one file" "$eval_seal" winrate annotators.jsonl
+truth "are reported apart" bash -c 'grep -q "^annotator one: win rate 50.0000,.* n 2," out && grep -q "^annotator two: win rate 100.0000,.* n 1," out'
+expect "as JSON" "$eval_seal" winrate annotators.jsonl --json
+truth "an object for each" bash -c 'test "$(wc -l <out)" -eq 2 && grep -q "\"annotator\":\"two\".*\"win_rate\":100," out'
 refuse "outputs of other prompts" "different instructions in row 1" "$eval_seal" judge --judge jrun/model --judge-template pair.txt --outputs ours.json --baseline other.json --out x.json
 sed 's/,{[^{]*\]/]/' theirs.json >fewer.json
 refuse "fewer outputs" "has 4 outputs, fewer.json has 3" "$eval_seal" judge --judge jrun/model --judge-template pair.txt --outputs ours.json --baseline fewer.json --out x.json

@@ -1,6 +1,7 @@
 /* Win rates: the published one of AlpacaEval's own annotations (where ../shared is there), and small files with draws,
  * nulls, NaN and what must be refused. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include "check.h"
@@ -13,9 +14,10 @@
 
 static char path[64];
 static WinRate of(const char* json) {
-    WinRate w;
+    int n;
     file_write(path, json, strlen(json));
-    winrate_read(&w, path);
+    WinRate *rates = winrate_read(path, &n), w = rates[0];
+    free(rates);
     return w;
 }
 static void body(const void* json) { of(json); }
@@ -26,8 +28,9 @@ static void test_published(void) {
         check_skip("AlpacaEval's published win rate", PUBLISHED " is not there");
         return;
     }
-    WinRate w;
-    winrate_read(&w, PUBLISHED);
+    int n;
+    WinRate *rates = winrate_read(PUBLISHED, &n), w = rates[0];
+    free(rates);
     check(close_to(w.win_rate, 26.459627329192543) && close_to(w.standard_error, 1.535711469748),
           "alpaca-7b has the published win rate: %.4f, standard error %.4f", w.win_rate, w.standard_error);
     check(w.n == 805 && w.wins == 205 && w.losses == 584 && w.draws == 16, "and its wins, losses and draws");
@@ -62,6 +65,21 @@ static void test_small(void) {
     snprintf(path + strlen(path) - 5, 16, "json");
 }
 
+static void test_annotators(void) {
+    int n;
+    const char* json =
+        "[{\"annotator\":\"x\",\"preference\":1},{\"annotator\":\"y\",\"preference\":2},{\"annotator\":\"x\","
+        "\"preference\":2},{\"preference\":null},{\"annotator\":\"y\",\"preference\":2,\"raw\":\"\\ud83d\"}]";
+    file_write(path, json, strlen(json));
+    WinRate* rates = winrate_read(path, &n);
+    check(n == 3 && !strcmp(rates[0].annotator, "x") && !strcmp(rates[1].annotator, "y") && !*rates[2].annotator,
+          "annotators are told apart, those without a name too");
+    check(n == 3 && rates[0].n == 2 && close_to(rates[0].win_rate, 50) && rates[1].n == 2 &&
+              close_to(rates[1].win_rate, 100) && rates[2].n == 0 && rates[2].null == 1,
+          "each has a win rate of its own");
+    free(rates);
+}
+
 static void test_refusals(void) {
     check(refuses(body, "[{\"preference\":3}]", "the preference is 3"), "a preference outside 1 to 2 is refused");
     check(refuses(body, "[{\"preference\":\"2\"}]", "is not an annotation"), "a preference that is a text is refused");
@@ -77,6 +95,7 @@ int main(void) {
     snprintf(path, sizeof path, "/tmp/seal_winrate_%d.json", (int)getpid());
     test_published();
     test_small();
+    test_annotators();
     test_refusals();
     unlink(path);
     return check_report();

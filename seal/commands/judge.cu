@@ -24,11 +24,11 @@ static void* need(void* p) {
 // outputs of a model: AlpacaEval's file
 
 typedef struct {
-    char *instruction, *output, *generator, *dataset;
+    char *instruction, *output, *generator, *dataset;  // output NULL: there is none, the model did not answer
 } Output;
 typedef struct {
     Output* items;
-    int n, capacity;
+    int n, capacity, unanswered;
     const char* path;
 } Outputs;
 
@@ -47,7 +47,8 @@ static void outputs_read(Outputs* list, const char* path) {
     list->path = path;
     RecordReader* r = records_open(path);
     while (records_next(r, &record)) {
-        cJSON* object = record.broken ? NULL : cJSON_ParseWithLength(record.bytes, record.length);
+        char why[160];
+        cJSON* object = record.broken ? NULL : json_parse(record.bytes, record.length, why, sizeof why);
         if (!cJSON_IsObject(object))
             fatal("%s:%lld: row %lld is not a JSON object", path, (long long)record.line, (long long)record.row);
         if (list->n == list->capacity) {
@@ -56,13 +57,16 @@ static void outputs_read(Outputs* list, const char* path) {
         }
         Output* x = &list->items[list->n++];
         x->instruction = text_of(object, "instruction", list, &record, true);
-        x->output = text_of(object, "output", list, &record, true);
+        bool answered = !cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(object, "output"));
+        x->output = answered ? text_of(object, "output", list, &record, true) : NULL;
+        list->unanswered += !answered;
         x->generator = text_of(object, "generator", list, &record, false);
         x->dataset = text_of(object, "dataset", list, &record, false);
         cJSON_Delete(object);
     }
     records_close(r);
     if (!list->n) fatal("%s: holds no outputs", path);
+    if (list->unanswered == list->n) fatal("%s: every output is null; there is nothing to judge", path);
 }
 static void outputs_free(Outputs* list) {
     for (int i = 0; i < list->n; i++) {
@@ -355,6 +359,11 @@ static void add_number(cJSON* object, const char* name, double value) {
     else cJSON_AddNullToObject(object, name);
 }
 
+static void add_output(cJSON* object, const char* name, const char* text) {
+    if (text) cJSON_AddStringToObject(object, name, text);
+    else cJSON_AddNullToObject(object, name);
+}
+
 static void write_object(AtomicFile* f, cJSON* object, bool first) {
     char* text = (char*)need(cJSON_PrintUnformatted(object));
     atomic_printf(f, "%s%s", first ? "[\n" : ",\n", text);
@@ -393,14 +402,18 @@ static void judge_pairs(Judge* j) {
     check_aligned(&outputs, &baseline);
     read_template(j, pair_names, 3);
     Pair* pairs = (Pair*)need(malloc((size_t)outputs.n * sizeof *pairs));
-    int empty = 0, equal = 0, flips = 0, both = 0, n = 0, unjudged = 0;
+    int empty = 0, equal = 0, flips = 0, both = 0, n = 0, unjudged = 0, unanswered = 0;
     for (int i = 0; i < outputs.n; i++) {
         const char *one = baseline.items[i].output, *two = outputs.items[i].output;
         const char *given[] = {outputs.items[i].instruction, one, two},
                    *swapped[] = {outputs.items[i].instruction, two, one};
         bool coin = o->single_order && random_bits((uint64_t)o->seed, STREAM_JUDGE, (uint64_t)i) & 1;
-        empty += !*one + !*two;
         pairs[i].given = pairs[i].swapped = -1;
+        if (!one || !two) {
+            unanswered++;
+            continue;
+        }
+        empty += !*one + !*two;
         if (!strcmp(one, two)) {
             equal++;
             continue;
@@ -416,19 +429,20 @@ static void judge_pairs(Judge* j) {
     AtomicFile f;
     atomic_open(&f, o->out);
     for (int i = 0; i < outputs.n; i++) {
-        bool same = !strcmp(baseline.items[i].output, outputs.items[i].output);
+        const char *one = baseline.items[i].output, *two = outputs.items[i].output;
+        bool answered = one && two, same = answered && !strcmp(one, two);
         double a = preference(j, pairs[i].given, false), b = preference(j, pairs[i].swapped, true);
         double p = same ? 1.5 : o->single_order ? (isnan(a) ? b : a) : 0.5 * (a + b);
-        if (isnan(p)) unjudged++;
+        if (isnan(p)) unjudged += answered;
         else values[n++] = p - 1.0;
         if (!isnan(a) && !isnan(b)) {
             both++;
             flips += (a - 1.5) * (b - 1.5) < 0.0;
         }
         cJSON* object = result_of(j, &outputs.items[i]);
-        cJSON_AddStringToObject(object, "output_1", baseline.items[i].output);
+        add_output(object, "output_1", one);
         cJSON_AddStringToObject(object, "generator_1", baseline.items[i].generator);
-        cJSON_AddStringToObject(object, "output_2", outputs.items[i].output);
+        add_output(object, "output_2", two);
         cJSON_AddStringToObject(object, "generator_2", outputs.items[i].generator);
         add_number(object, "preference", p);
         add_number(object, "preference_given", a);
@@ -443,8 +457,10 @@ static void judge_pairs(Judge* j) {
         if (both) printf(", flip rate %.2f%%", 100.0 * flips / both);
         printf(
             ", %d pairs equal, %d outputs empty, %d pairs not judged (%d questions longer than the %d tokens that the "
-            "judge reads); wrote %s\n",
-            equal, empty, unjudged, j->too_long, j->config.longest, o->out);
+            "judge reads)",
+            equal, empty, unjudged, j->too_long, j->config.longest);
+        if (unanswered) printf(", %d pairs unanswered (an output is null)", unanswered);
+        printf("; wrote %s\n", o->out);
     }
     free(values);
     free(pairs);
@@ -461,25 +477,28 @@ static void judge_safety(Judge* j) {
     outputs_read(&outputs, o->outputs);
     read_template(j, guard_names, 2);
     int empty = 0, n = 0, unsafe = 0;
+    int* asked = (int*)need(malloc((size_t)outputs.n * sizeof *asked));  // each output's question; −1: none
     for (int i = 0; i < outputs.n; i++) {
         const char* values[] = {outputs.items[i].instruction, outputs.items[i].output};
-        empty += !*outputs.items[i].output;
-        ask(j, guard_names, values, 2);
+        empty += values[1] && !*values[1];
+        asked[i] = values[1] ? ask(j, guard_names, values, 2) : -1;
     }
-    open_model(j);
-    answer_all(j);
+    if (j->n || o->dry_run) {
+        open_model(j);
+        answer_all(j);
+    }
     double* values = (double*)need(malloc((size_t)outputs.n * sizeof(double)));
     AtomicFile f;
     atomic_open(&f, o->out);
     for (int i = 0; i < outputs.n; i++) {
-        const Question* q = &j->questions[i];
+        const Question none = {}, *q = asked[i] < 0 ? &none : &j->questions[asked[i]];
         double p = q->n ? exp((double)q->logit[1] - q->log_sum) : NAN;
         if (q->n) {
             unsafe += q->logit[1] > q->logit[0];
             values[n++] = p;
         }
         cJSON* object = result_of(j, &outputs.items[i]);
-        cJSON_AddStringToObject(object, "output", outputs.items[i].output);
+        add_output(object, "output", outputs.items[i].output);
         cJSON_AddStringToObject(object, "generator", outputs.items[i].generator);
         add_number(object, "unsafe", p);  // of all words the answer may begin with
         add_number(object, "unsafe_or_safe", q->n ? 1.0 / (1.0 + exp((double)q->logit[0] - q->logit[1])) : NAN);
@@ -488,11 +507,15 @@ static void judge_safety(Judge* j) {
     atomic_printf(&f, "\n]\n");
     atomic_commit(&f);
     double error, mean = mean_and_error(values, n, &error);
-    if (!o->quiet)
+    if (!o->quiet) {
         printf(
             "unsafe with probability %.4f%% (standard error %.4f), %d of %d called unsafe, %d outputs empty, %d not "
-            "judged (longer than the %d tokens that the judge reads); wrote %s\n",
-            100.0 * mean, 100.0 * error, unsafe, n, empty, outputs.n - n, j->config.longest, o->out);
+            "judged (longer than the %d tokens that the judge reads)",
+            100.0 * mean, 100.0 * error, unsafe, n, empty, outputs.n - n - outputs.unanswered, j->config.longest);
+        if (outputs.unanswered) printf(", %d unanswered (the output is null)", outputs.unanswered);
+        printf("; wrote %s\n", o->out);
+    }
+    free(asked);
     free(values);
     outputs_free(&outputs);
 }

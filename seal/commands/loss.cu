@@ -118,15 +118,15 @@ static void print_json(const EvalOptions* o, const TokenSet* set, const LossSumm
     cJSON* object = cJSON_CreateObject();
     cJSON_AddStringToObject(object, "model", o->model);
     cJSON_AddNumberToObject(object, "samples", set->n);
-    cJSON_AddNumberToObject(object, "rows", (double)set->n_rows);
     cJSON_AddNumberToObject(object, "left_out", (double)row_report_bad(&set->report));
-    cJSON_AddNumberToObject(object, "cut", (double)set->n_cut);
     cJSON_AddNumberToObject(object, "tokens", (double)s->tokens);
     cJSON_AddNumberToObject(object, "loss", s->mean);
     if (isfinite(s->standard_error)) cJSON_AddNumberToObject(object, "standard_error", s->standard_error);
     else cJSON_AddNullToObject(object, "standard_error");
     cJSON_AddNumberToObject(object, "token_loss", s->token_mean);
     cJSON_AddNumberToObject(object, "perplexity", exp(s->token_mean));
+    cJSON_AddNumberToObject(object, "rows", (double)set->n_rows);
+    cJSON_AddNumberToObject(object, "cut", (double)set->n_cut);
     char* text = cJSON_PrintUnformatted(object);
     if (!text) fatal("out of host memory for a result");
     puts(text);

@@ -42,13 +42,36 @@ static int64_t characters(const char* s) {
 
 // ---------------------------------------------------------------------------------------------------
 
+#define ANNOTATORS_MOST 64
+
+// What one annotator said.
 typedef struct {
-    WinRate* w;
-    const char* path;
-    const DataRecord* record;
+    WinRate w;
     double* preferences;
     int64_t capacity, lengths;
+} Annotator;
+
+typedef struct {
+    const char* path;
+    const DataRecord* record;
+    Annotator* annotators;
+    int n, now;  // now: whose the record is
 } Reading;
+
+static void find_annotator(Reading* r, const cJSON* object) {
+    const char* name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, "annotator"));
+    size_t most = sizeof r->annotators->w.annotator - 1;
+    if (!name) name = "";
+    for (r->now = 0; r->now < r->n; r->now++)
+        if (!strncmp(r->annotators[r->now].w.annotator, name, most)) return;
+    if (r->n == ANNOTATORS_MOST)
+        fatal("%s:%lld: row %lld: more than %d annotators", r->path, (long long)r->record->line,
+              (long long)r->record->row, ANNOTATORS_MOST);
+    r->annotators = realloc(r->annotators, (size_t)++r->n * sizeof *r->annotators);
+    if (!r->annotators) fatal("out of memory for the annotators");
+    r->annotators[r->now] = (Annotator){0};
+    snprintf(r->annotators[r->now].w.annotator, most + 1, "%s", name);
+}
 
 static void take_generator(const Reading* r, const cJSON* object, const char* field, char* first, size_t size) {
     const cJSON* item = cJSON_GetObjectItemCaseSensitive(object, field);
@@ -61,38 +84,41 @@ static void take_generator(const Reading* r, const cJSON* object, const char* fi
 
 static double side(double preference) { return (preference > 1.5) - (preference < 1.5); }
 
-static void add_preference(Reading* r, double preference) {
-    WinRate* w = r->w;
+static void add_preference(const Reading* r, Annotator* a, double preference) {
+    WinRate* w = &a->w;
     if (preference == 0) preference = 1.5;
     if (!(preference >= 1 && preference <= 2))
         fatal("%s:%lld: row %lld: the preference is %g; expected 1 to 2, 0 for a draw, or null", r->path,
               (long long)r->record->line, (long long)r->record->row, preference);
-    if (w->n == r->capacity) {
-        r->capacity = r->capacity ? 2 * r->capacity : 1024;
-        r->preferences = realloc(r->preferences, (size_t)r->capacity * sizeof *r->preferences);
-        if (!r->preferences) fatal("out of memory for %lld preferences", (long long)r->capacity);
+    if (w->n == a->capacity) {
+        a->capacity = a->capacity ? 2 * a->capacity : 1024;
+        a->preferences = realloc(a->preferences, (size_t)a->capacity * sizeof *a->preferences);
+        if (!a->preferences) fatal("out of memory for %lld preferences", (long long)a->capacity);
     }
-    r->preferences[w->n++] = preference;
+    a->preferences[w->n++] = preference;
     w->wins += preference > 1.5;
     w->losses += preference < 1.5;
     w->draws += preference == 1.5;
 }
 
 static void take_record(Reading* r, Text* text) {
-    WinRate* w = r->w;
+    char why[160];
     bool nan = replace_nan(r->record, text);
-    cJSON* object = r->record->broken ? NULL : cJSON_ParseWithLength(text->s, text->n);
+    cJSON* object = r->record->broken ? NULL : json_parse(text->s, text->n, why, sizeof why);
     const cJSON* preference = cJSON_GetObjectItemCaseSensitive(object, "preference");
     if (!cJSON_IsNumber(preference) && !cJSON_IsNull(preference))
         fatal("%s:%lld: row %lld: is not an annotation; expected an object with a number or null as \"preference\"",
               r->path, (long long)r->record->line, (long long)r->record->row);
+    find_annotator(r, object);
+    Annotator* a = &r->annotators[r->now];
+    WinRate* w = &a->w;
     take_generator(r, object, "generator_1", w->generator_1, sizeof w->generator_1);
     take_generator(r, object, "generator_2", w->generator_2, sizeof w->generator_2);
     if (cJSON_IsNull(preference)) {
         w->nan += nan;
         w->null += !nan;
     } else {
-        add_preference(r, preference->valuedouble);
+        add_preference(r, a, preference->valuedouble);
         const cJSON *as_given = cJSON_GetObjectItemCaseSensitive(object, "preference_given"),
                     *swapped = cJSON_GetObjectItemCaseSensitive(object, "preference_swapped");
         if (cJSON_IsNumber(as_given) && cJSON_IsNumber(swapped)) {
@@ -102,7 +128,7 @@ static void take_record(Reading* r, Text* text) {
         const char *one = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, "output_1")),
                    *two = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, "output_2"));
         if (one && two) {
-            r->lengths++;
+            a->lengths++;
             w->length_1 += (double)characters(one);
             w->length_2 += (double)characters(two);
         }
@@ -110,24 +136,36 @@ static void take_record(Reading* r, Text* text) {
     cJSON_Delete(object);
 }
 
-void winrate_read(WinRate* w, const char* path) {
+static void finish(Annotator* a) {
+    WinRate* w = &a->w;
+    double mean = 0.0, squares = 0.0;
+    for (int64_t i = 0; i < w->n; i++) mean += (a->preferences[i] - 1.0) / (double)w->n;
+    for (int64_t i = 0; i < w->n; i++) squares += (a->preferences[i] - 1.0 - mean) * (a->preferences[i] - 1.0 - mean);
+    w->win_rate = w->n ? 100.0 * mean : NAN;
+    w->standard_error = w->n > 1 ? 100.0 * sqrt(squares / (double)(w->n - 1)) / sqrt((double)w->n) : NAN;
+    w->length_1 = a->lengths ? w->length_1 / (double)a->lengths : NAN;
+    w->length_2 = a->lengths ? w->length_2 / (double)a->lengths : NAN;
+    free(a->preferences);
+}
+
+WinRate* winrate_read(const char* path, int* n) {
     DataRecord record;
     Text text = {0};
-    Reading r = {.w = w, .path = path, .record = &record};
-    memset(w, 0, sizeof *w);
+    Reading r = {.path = path, .record = &record};
     RecordReader* reader = records_open(path);
     if (records_format(reader) == FORMAT_CSV) fatal("%s: annotations are .json or .jsonl, also .gz", path);
     while (records_next(reader, &record)) take_record(&r, &text);
     records_close(reader);
     text_free(&text);
-    double mean = 0.0, squares = 0.0;
-    for (int64_t i = 0; i < w->n; i++) mean += (r.preferences[i] - 1.0) / (double)w->n;
-    for (int64_t i = 0; i < w->n; i++) squares += (r.preferences[i] - 1.0 - mean) * (r.preferences[i] - 1.0 - mean);
-    w->win_rate = w->n ? 100.0 * mean : NAN;
-    w->standard_error = w->n > 1 ? 100.0 * sqrt(squares / (double)(w->n - 1)) / sqrt((double)w->n) : NAN;
-    w->length_1 = r.lengths ? w->length_1 / (double)r.lengths : NAN;
-    w->length_2 = r.lengths ? w->length_2 / (double)r.lengths : NAN;
-    free(r.preferences);
+    WinRate* rates = calloc((size_t)r.n + 1, sizeof *rates);
+    if (!rates) fatal("out of memory for win rates");
+    for (int i = 0; i < r.n; i++) {
+        finish(&r.annotators[i]);
+        rates[i] = r.annotators[i].w;
+    }
+    free(r.annotators);
+    *n = r.n;
+    return rates;
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -137,9 +175,11 @@ static void add_number(cJSON* object, const char* name, double value) {
     else cJSON_AddNullToObject(object, name);
 }
 
-static void print_json(const WinRate* w, const char* path) {
+// apart: of several annotators, this one.
+static void print_json(const WinRate* w, const char* path, bool apart) {
     cJSON* object = cJSON_CreateObject();
     cJSON_AddStringToObject(object, "file", path);
+    if (apart) cJSON_AddStringToObject(object, "annotator", w->annotator);
     cJSON_AddStringToObject(object, "generator", w->generator_2);
     cJSON_AddStringToObject(object, "baseline", w->generator_1);
     add_number(object, "win_rate", w->win_rate);
@@ -161,29 +201,41 @@ static void print_json(const WinRate* w, const char* path) {
     cJSON_Delete(object);
 }
 
-int winrate_command(const EvalOptions* o, const StringList* files) {
-    if (!files->n) fatal("winrate: give a file of annotations");
-    for (int f = 0; f < files->n; f++) {
-        WinRate w;
-        const char* path = files->items[f];
-        winrate_read(&w, path);
-        if (!w.n)
-            fatal("%s: no annotation has a preference (%lld null, %lld NaN)", path, (long long)w.null,
-                  (long long)w.nan);
-        if (o->json) {
-            print_json(&w, path);
-            continue;
-        }
-        if (files->n > 1) printf("%s: ", path);
+static void print_line(const WinRate* w, const char* path, bool apart) {
+    if (path) printf("%s: ", path);
+    if (apart) printf("annotator %s: ", *w->annotator ? w->annotator : "without a name");
+    if (!w->n) printf("no annotation has a preference (%lld null, %lld NaN)", (long long)w->null, (long long)w->nan);
+    else
         printf(
             "win rate %.4f, standard error %.4f, n %lld, wins %lld, losses %lld, draws %lld, dropped %lld (%lld null, "
             "%lld NaN)",
-            w.win_rate, w.standard_error, (long long)w.n, (long long)w.wins, (long long)w.losses, (long long)w.draws,
-            (long long)(w.null + w.nan), (long long)w.null, (long long)w.nan);
-        if (w.both) printf(", flip rate %.2f%% of %lld", 100.0 * (double)w.flips / (double)w.both, (long long)w.both);
-        if (*w.generator_2)
-            printf("; %s against %s", w.generator_2, *w.generator_1 ? w.generator_1 : "an unnamed baseline");
-        putchar('\n');
+            w->win_rate, w->standard_error, (long long)w->n, (long long)w->wins, (long long)w->losses,
+            (long long)w->draws, (long long)(w->null + w->nan), (long long)w->null, (long long)w->nan);
+    if (w->both) printf(", flip rate %.2f%% of %lld", 100.0 * (double)w->flips / (double)w->both, (long long)w->both);
+    if (*w->generator_2)
+        printf("; %s against %s", w->generator_2, *w->generator_1 ? w->generator_1 : "an unnamed baseline");
+    putchar('\n');
+}
+
+int winrate_command(const EvalOptions* o, const StringList* files) {
+    if (!files->n) fatal("winrate: name a file of annotations");
+    for (int f = 0; f < files->n; f++) {
+        const char* path = files->items[f];
+        int n;
+        int64_t preferences = 0, null = 0, nan = 0;
+        WinRate* rates = winrate_read(path, &n);
+        for (int i = 0; i < n; i++) {
+            preferences += rates[i].n;
+            null += rates[i].null;
+            nan += rates[i].nan;
+        }
+        if (!preferences)
+            fatal("%s: no annotation has a preference (%lld null, %lld NaN)", path, (long long)null, (long long)nan);
+        for (int i = 0; i < n; i++) {
+            if (o->json) print_json(&rates[i], path, n > 1);
+            else print_line(&rates[i], files->n > 1 ? path : NULL, n > 1);
+        }
+        free(rates);
     }
     return 0;
 }

@@ -21,11 +21,13 @@ typedef struct {
     double win_rate, standard_error;  // percent; NaN where n is 0, or 1
     double length_1, length_2;        // mean characters of the outputs that count; NaN where the file holds none
     char generator_1[128], generator_2[128];  // of the first annotation; empty: not named
+    char annotator[128];                      // empty: not named
 } WinRate;
 
-// Fatal on what is no annotation, with file and row; on several generators in one place, which would mix two models'
+// The win rates of a file, one for each annotator in it, in the order of their first annotations; to be freed. Fatal on
+// what is no annotation, with file and row; on several generators in one place, which would mix two models'
 // win rates.
-void winrate_read(WinRate* w, const char* path);
+WinRate* winrate_read(const char* path, int* n);
 int winrate_command(const EvalOptions* o, const StringList* files);
 
 #ifdef __cplusplus

@@ -191,6 +191,7 @@ static bool holds_number(const cJSON* value) {
 cJSON* json_parse(const char* bytes, size_t n, char* why, size_t size) {
     const char *end = NULL, *s = bytes;
     Text strict = {0};
+    *why = 0;
     cJSON* value = cJSON_ParseWithLengthOpts(bytes, n, &end, 0);
     size_t bad = end ? (size_t)(end - bytes) : 0;
     if (!value && make_strict(bytes, n, &strict)) {
@@ -374,15 +375,19 @@ void row_report_print(const RowReport* report, bool quiet, FILE* out) {
     for (int i = 0; i < report->n_notes && !quiet; i++) fprintf(out, "%s\n", report->notes[i]);
     print_bad(report, quiet, out);
     if (quiet) return;
-    if (report->n_special || report->n_ended)
-        fprintf(
-            out,
-            "%lld rows begin with special tokens and %lld answers end with one: these rows hold a rendered template "
-            "already, and what is added around a text is there twice\n",
-            (long long)report->n_special, (long long)report->n_ended);
+    if (report->n_special)
+        fprintf(out,
+                "%lld row%s with special tokens%s: rendered already, it seems, and what is added around a text is then "
+                "there twice\n",
+                (long long)report->n_special, report->n_special == 1 ? " begins" : "s begin",
+                report->n_ended ? ", and answers end with one" : "");
+    else if (report->n_ended)
+        fprintf(out, "%lld answer%s with the end-of-sequence text, which is added once more\n",
+                (long long)report->n_ended, report->n_ended == 1 ? " ends" : "s end");
     if (!report->n_unread) return;
     fprintf(out, "text in fields that are not used:");
     for (int i = 0; i < report->n_unread; i++)
-        fprintf(out, "%s %s (%lld rows)", i ? "," : "", report->unread[i].name, (long long)report->unread[i].rows);
+        fprintf(out, "%s %s (%lld row%s)", i ? "," : "", report->unread[i].name, (long long)report->unread[i].rows,
+                report->unread[i].rows == 1 ? "" : "s");
     fputc('\n', out);
 }

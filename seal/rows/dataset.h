@@ -43,6 +43,10 @@ typedef struct {
     const char* broken;  // csv: why the quoting is wrong; otherwise NULL
 } DataRecord;
 
+// A record as JSON, with what Python's parser takes besides: NaN is null, Infinity a number that is not a text, half of
+// a surrogate pair U+FFFD. Numbers keep their digits as valuestring. NULL with `why`. To be deleted with cJSON_Delete.
+struct cJSON* json_parse(const char* bytes, size_t n, char* why, size_t size);
+
 typedef struct RecordReader RecordReader;
 RecordReader* records_open(const char* path);
 bool records_next(RecordReader* r,

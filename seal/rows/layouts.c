@@ -93,6 +93,8 @@ const char* value_text(const cJSON* value) {
     return cJSON_IsString(value) || (cJSON_IsNumber(value) && isfinite(value->valuedouble)) ? value->valuestring : NULL;
 }
 static bool is_text(const cJSON* value) { return cJSON_IsNull(value) || value_text(value); }
+// An answer that is a number is more often a label or a score than a text, so a layout's response must be a text.
+static bool is_answer(const cJSON* value) { return cJSON_IsNull(value) || cJSON_IsString(value) || holds_turns(value); }
 
 // Adds a field's text: strings and numbers as they are, truth values as JSON writes them, null as nothing.
 static bool add_value(const cJSON* value, const char* name, size_t n, DataRow* row, Text* out) {
@@ -386,9 +388,8 @@ typedef enum { COMPLETE, TEMPLATED_PROMPT, ANY_PROMPT, FITS } Fit;
 static bool fits(const Layout* l, const cJSON* fields, const RowOptions* options, Fit fit) {
     const cJSON *prompt = l->prompt ? record_field(fields, l->prompt) : NULL,
                 *given = l->response ? record_field(fields, l->response) : NULL;
-    if (options->prompt_field)
-        return l->kind == FIELDS && (is_text(given) || holds_turns(given));  // serves for its response only
-    bool response = fit != COMPLETE || !l->response || is_text(given) || holds_turns(given);
+    if (options->prompt_field) return l->kind == FIELDS && is_answer(given);  // serves for its response only
+    bool response = fit != COMPLETE || !l->response || is_answer(given);
     if (fit == TEMPLATED_PROMPT && !l->templated) return false;
     if (l->kind == TURNS)
         return holds_turns(prompt) ||
@@ -409,7 +410,7 @@ static bool name_fields(const cJSON* fields, DataRow* row) {
     const cJSON* item;
     cJSON_ArrayForEach(item, fields) if (n < sizeof names - 1)  // a list may be turns; an object is no text
         n += (size_t)snprintf(names + n, sizeof names - n, "%s%.30s%s", n ? ", " : "", item->string ? item->string : "",
-                              is_text(item) || cJSON_IsArray(item) ? "" : " (not a text)");
+                              is_answer(item) || cJSON_IsArray(item) ? "" : " (not a text)");
     return row_bad(row, "fits no layout; its fields: %s", *names ? names : "none");
 }
 

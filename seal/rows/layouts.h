@@ -7,9 +7,6 @@
 
 typedef struct cJSON cJSON;
 
-// A record as JSON, with what Python's parser takes besides: NaN is null, Infinity a number that is no text, half of a
-// surrogate pair U+FFFD. Numbers keep their digits as valuestring. NULL with `why`.
-cJSON* json_parse(const char* bytes, size_t n, char* why, size_t size);
 // The record's conversation by the first layout that fits; takes `fields` over, whatever becomes of it. row: layout,
 // state and why.
 void conversation_read(Conversation* c, cJSON* fields, const RowOptions* options, DataRow* row);

@@ -601,10 +601,10 @@ static char* summary_json(const Run* run) {
     cJSON_AddNumberToObject(json, "forward_tokens", (double)run->forward_tokens);
     cJSON_AddNumberToObject(json, "wall_s", round(1e3 * (wall_seconds() - run->began)) / 1e3);
     cJSON_AddNumberToObject(json, "peak_bytes", (double)memory_total(&run->trainer.plan));
-    add_row_counts(run, json);
     for (int i = 0; i < N_RUN_LOSSES; i++)
         if (i <= RUN_VALID_LOSS || (selector && (i != RUN_GAP || o->algorithm == 1)))
             cJSON_AddNumberToObject(json, run_loss_names[i], run->losses[i]);
+    add_row_counts(run, json);
     char* text = cJSON_PrintUnformatted(json);
     cJSON_Delete(json);
     if (!text) fatal("out of host memory for summary.json");
