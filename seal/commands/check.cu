@@ -60,7 +60,7 @@ static void show_sample(const Tokenizer* tokenizer, const PackSample* sample, bo
     for (int i = 0; i < sample->length; i++) {
         bool loss = sample->bears_loss ? sample->bears_loss[i] != 0 : i > 0;
         if (loss != marked) {
-            piece[tokenizer_stream_end(&stream, piece)] = 0;
+            piece[tokenizer_stream_end(tokenizer, &stream, piece)] = 0;
             print_text(piece);
             fputs(loss_marks[colour][marked], stdout);
             bool began = stream.started;
@@ -72,7 +72,7 @@ static void show_sample(const Tokenizer* tokenizer, const PackSample* sample, bo
         piece[n < 0 ? 0 : n] = 0;
         print_text(piece);
     }
-    piece[tokenizer_stream_end(&stream, piece)] = 0;
+    piece[tokenizer_stream_end(tokenizer, &stream, piece)] = 0;
     print_text(piece);
     if (marked) fputs(loss_marks[colour][1], stdout);
 }
