@@ -11,7 +11,6 @@
 #include "run/samples.h"
 #include "selector.h"
 #include "rows/tokens.h"
-// defines: Tokenizer, tokenizer_stream_push
 #include "tokenizer.h"
 #include "trainer.h"
 
