@@ -10,7 +10,7 @@ command -v "$nvcc" >/dev/null || { echo "nvcc is not found: set NVCC" >&2; exit 
 command -v "$nvdisasm" >/dev/null || { echo "nvdisasm is not found: set NVDISASM" >&2; exit 2; }
 flag=; [ "${PRECISION:-bf16}" = bf16 ] && flag=-DPRECISION_BF16
 out=$(mktemp -d); trap 'rm -rf "$out"' EXIT
-"$nvcc" -std=c++17 -O3 -cubin -arch=sm_"${ARCH:-90}" $flag -Xptxas -v -Iseal_kernels "$1" -o "$out/x.cubin" 2>"$out/log" || { cat "$out/log" >&2; exit 1; }
+"$nvcc" -std=c++17 -O3 -cubin -arch=sm_"${ARCH:-90}" $flag -Xptxas -v -Iseal_kernels -Idev/kernels -Idev/test "$1" -o "$out/x.cubin" 2>"$out/log" || { cat "$out/log" >&2; exit 1; }
 grep -A3 "Compiling entry function '[^']*$2" "$out/log" | grep -E "spill|Used" | sed -E 's/ptxas info *: //; s/^ */  /'
 "$nvdisasm" -c "$out/x.cubin" 2>/dev/null | awk -v text="$2" '
     /^\.text\./ { inside = index($0, text) > 0; if (inside) { print $1; n = 0; delete label } next }

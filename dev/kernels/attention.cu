@@ -1,8 +1,11 @@
 /*
-Causal variable-length attention: the naive kernels (one thread a row, as one would first write them), the winner of
-seal_kernels, and a double- precision reference fed the same rounded inputs. attention --check [--small]     winner and
-naive kernels against the reference, backward also by finite differences (--small: for sanitizers) attention [--samples
-N] [--length L] [--heads N] [--kv-heads N] [--head-size N]     speed; on a GPU with the share of the measured ceiling
+Causal variable-length attention as a ladder: one thread per row, one warp per row, tiles of keys in shared memory, and
+the winner of seal_kernels; and a double-precision reference fed the same rounded inputs.
+
+  attention --check [--small]     every step against the reference, backward also by finite differences (--small: for
+                                  sanitizers)
+  attention [--samples N] [--length L] [--heads N] [--kv-heads N] [--head-size N]
+                                  speed; on a GPU with the share of the measured ceiling
 */
 #include <string.h>
 #include "harness.h"
@@ -20,8 +23,8 @@ N] [--length L] [--heads N] [--kv-heads N] [--head-size N]     speed; on a GPU w
 #endif
 
 // ---------------------------------------------------------------------------------------------------
-// naive kernels: a thread owns a row, keeps its accumulators in local memory and reads every key of its sample from
-// global memory
+// Step 0, naive: a thread owns a row, keeps its accumulators in local memory (an array whose size is known at run time
+// only) and reads every key of its sample from global memory, a row apart from what its neighbour reads.
 
 typedef struct {
     const floatX* qkv;
@@ -29,7 +32,8 @@ typedef struct {
     const int* cu_seqlens;
     int T, NH, NKV, HS, ldq, ldo, lddq;
     float scale;
-} NaiveArgs;
+    const int* tiles;  // of step 2: {sample, tile within the sample}
+} StepArgs;
 
 static __device__ float naive_dot(const floatX* a, const floatX* b, int n) {
     float sum = 0.0f;
@@ -37,7 +41,7 @@ static __device__ float naive_dot(const floatX* a, const floatX* b, int n) {
     return sum;
 }
 
-static __global__ void naive_forward_kernel(floatX* atty, float* lse, NaiveArgs args) {
+static __global__ void naive_forward_kernel(floatX* atty, float* lse, StepArgs args) {
     int t = blockIdx.x * blockDim.x + threadIdx.x, head = blockIdx.y, HS = args.HS;
     if (t >= args.T) return;
     const floatX* q = args.qkv + (size_t)t * args.ldq + head * HS;
@@ -56,7 +60,7 @@ static __global__ void naive_forward_kernel(floatX* atty, float* lse, NaiveArgs 
 }
 
 static __global__ void naive_dq_kernel(floatX* dqkv, float* delta, const floatX* datty, const floatX* atty,
-                                       const float* lse, NaiveArgs args) {
+                                       const float* lse, StepArgs args) {
     int t = blockIdx.x * blockDim.x + threadIdx.x, head = blockIdx.y, HS = args.HS;
     if (t >= args.T) return;
     const floatX* q = args.qkv + (size_t)t * args.ldq + head * HS;
@@ -74,7 +78,7 @@ static __global__ void naive_dq_kernel(floatX* dqkv, float* delta, const floatX*
 }
 
 static __global__ void naive_dkdv_kernel(floatX* dqkv, const float* delta, const floatX* datty, const float* lse,
-                                         NaiveArgs args) {
+                                         StepArgs args) {
     int j = blockIdx.x * blockDim.x + threadIdx.x, kv_head = blockIdx.y, HS = args.HS, heads = args.NH / args.NKV;
     if (j >= args.T) return;
     const floatX* k = args.qkv + (size_t)j * args.ldq + (args.NH + kv_head) * HS;
@@ -97,6 +101,233 @@ static __global__ void naive_dkdv_kernel(floatX* dqkv, const float* delta, const
         out[d] = from_float<floatX>(dk[d]);
         out[args.NKV * HS + d] = from_float<floatX>(dv[d]);
     }
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Step 1: one warp per row. The lanes share the elements of a head, so a key is one piece of memory for the warp and
+// the accumulators of 256 elements are 8 registers of a lane. The price is a sum over the warp, five shuffles, for
+// every key; and every row still reads all of its keys from memory (the caches).
+
+#define LANE_ELEMENTS (MAX_HS / WARP_SIZE)
+
+// x (HS) of a row, spread over the lanes: lane l has elements l, l + 32, … and zeros past the end
+static __device__ void lane_load(float (&to)[LANE_ELEMENTS], const floatX* x, int HS) {
+    UNROLL for (int i = 0; i < LANE_ELEMENTS; i++) {
+        int d = threadIdx.x % WARP_SIZE + i * WARP_SIZE;
+        to[i] = d < HS ? to_float(x[d]) : 0.0f;
+    }
+}
+static __device__ void lane_store(floatX* to, const float (&x)[LANE_ELEMENTS], float factor, int HS) {
+    UNROLL for (int i = 0; i < LANE_ELEMENTS; i++) {
+        int d = threadIdx.x % WARP_SIZE + i * WARP_SIZE;
+        if (d < HS) to[d] = from_float<floatX>(x[i] * factor);
+    }
+}
+static __device__ float lane_dot(const float (&a)[LANE_ELEMENTS], const float (&b)[LANE_ELEMENTS]) {
+    float sum = 0.0f;
+    UNROLL for (int i = 0; i < LANE_ELEMENTS; i++) sum += a[i] * b[i];
+    return sum;
+}
+static __device__ void lane_add(float (&sum)[LANE_ELEMENTS], float factor, const float (&x)[LANE_ELEMENTS]) {
+    UNROLL for (int i = 0; i < LANE_ELEMENTS; i++) sum[i] += factor * x[i];
+}
+
+static __global__ void warp_forward_kernel(floatX* atty, float* lse, StepArgs args) {
+    int t = (blockIdx.x * blockDim.x + threadIdx.x) / WARP_SIZE, head = blockIdx.y, HS = args.HS;
+    if (t >= args.T) return;
+    const floatX* keys = args.qkv + (args.NH + head / (args.NH / args.NKV)) * HS;
+    float q[LANE_ELEMENTS], k[LANE_ELEMENTS], v[LANE_ELEMENTS], acc[LANE_ELEMENTS] = {0.0f}, m = -INFINITY, l = 0.0f;
+    lane_load(q, args.qkv + (size_t)t * args.ldq + head * HS, HS);
+    for (int j = args.cu_seqlens[args.row_sample[t]]; j <= t; j++) {
+        lane_load(k, keys + (size_t)j * args.ldq, HS);
+        lane_load(v, keys + (size_t)j * args.ldq + args.NKV * HS, HS);
+        float s = args.scale * warp_sum(lane_dot(q, k)), before = m;
+        m = fmaxf(m, s);
+        float shrink = expf(before - m), p = expf(s - m);
+        l = l * shrink + p;
+        UNROLL for (int i = 0; i < LANE_ELEMENTS; i++) acc[i] = acc[i] * shrink + p * v[i];
+    }
+    lane_store(atty + (size_t)t * args.ldo + head * HS, acc, 1.0f / l, HS);
+    if (threadIdx.x % WARP_SIZE == 0) lse[(size_t)head * args.T + t] = m + logf(l);
+}
+
+static __global__ void warp_dq_kernel(floatX* dqkv, float* delta, const floatX* datty, const floatX* atty,
+                                      const float* lse, StepArgs args) {
+    int t = (blockIdx.x * blockDim.x + threadIdx.x) / WARP_SIZE, head = blockIdx.y, HS = args.HS;
+    if (t >= args.T) return;
+    const floatX* keys = args.qkv + (args.NH + head / (args.NH / args.NKV)) * HS;
+    float q[LANE_ELEMENTS], k[LANE_ELEMENTS], v[LANE_ELEMENTS], dout[LANE_ELEMENTS], dq[LANE_ELEMENTS] = {0.0f};
+    lane_load(q, args.qkv + (size_t)t * args.ldq + head * HS, HS);
+    lane_load(dout, datty + (size_t)t * args.ldo + head * HS, HS);
+    lane_load(v, atty + (size_t)t * args.ldo + head * HS, HS);
+    float row_delta = warp_sum(lane_dot(dout, v)), row_lse = lse[(size_t)head * args.T + t];
+    for (int j = args.cu_seqlens[args.row_sample[t]]; j <= t; j++) {
+        lane_load(k, keys + (size_t)j * args.ldq, HS);
+        lane_load(v, keys + (size_t)j * args.ldq + args.NKV * HS, HS);
+        float sums[2] = {lane_dot(q, k), lane_dot(dout, v)};
+        warp_sums(sums);
+        float p = expf(args.scale * sums[0] - row_lse);
+        lane_add(dq, args.scale * p * (sums[1] - row_delta), k);
+    }
+    lane_store(dqkv + (size_t)t * args.lddq + head * HS, dq, 1.0f, HS);
+    if (threadIdx.x % WARP_SIZE == 0) delta[(size_t)head * args.T + t] = row_delta;
+}
+
+static __global__ void warp_dkdv_kernel(floatX* dqkv, const float* delta, const floatX* datty, const float* lse,
+                                        StepArgs args) {
+    int j = (blockIdx.x * blockDim.x + threadIdx.x) / WARP_SIZE, kv_head = blockIdx.y, HS = args.HS;
+    int heads = args.NH / args.NKV;
+    if (j >= args.T) return;
+    const floatX* key = args.qkv + (size_t)j * args.ldq + (args.NH + kv_head) * HS;
+    float q[LANE_ELEMENTS], dout[LANE_ELEMENTS], k[LANE_ELEMENTS], v[LANE_ELEMENTS];
+    float dk[LANE_ELEMENTS] = {0.0f}, dv[LANE_ELEMENTS] = {0.0f};
+    lane_load(k, key, HS);
+    lane_load(v, key + args.NKV * HS, HS);
+    for (int head = kv_head * heads; head < (kv_head + 1) * heads; head++)
+        for (int t = j; t < args.cu_seqlens[args.row_sample[j] + 1]; t++) {
+            lane_load(q, args.qkv + (size_t)t * args.ldq + head * HS, HS);
+            lane_load(dout, datty + (size_t)t * args.ldo + head * HS, HS);
+            float sums[2] = {lane_dot(q, k), lane_dot(dout, v)};
+            warp_sums(sums);
+            float p = expf(args.scale * sums[0] - lse[(size_t)head * args.T + t]);
+            lane_add(dv, p, dout);
+            lane_add(dk, args.scale * p * (sums[1] - delta[(size_t)head * args.T + t]), q);
+        }
+    floatX* out = dqkv + (size_t)j * args.lddq + (args.NH + kv_head) * HS;
+    lane_store(out, dk, 1.0f, HS);
+    lane_store(out + args.NKV * HS, dv, 1.0f, HS);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Step 2: tiles in shared memory (FlashAttention, Dao et al. 2022, without tensor cores). A block owns the
+// ATTENTION_TILE rows of one tile; keys and values come to shared memory a piece at a time and serve all 64 rows from
+// there, so memory is read a 64th as often. A thread owns a row again, with the head size known at compile time: its
+// query and its sum are registers, no sum crosses a lane, and all threads of a warp read the same key at once, which
+// shared memory broadcasts. What stops it: a row in registers is 2·HS of them in forward and 4·HS in dk and dv, and a
+// GPU has 255. The winners cut a row among threads: register tiles in fp32, tensor cores in bf16.
+
+#define PIECE_ROWS(HS) (4096 / (HS))  // two pieces of 4096 elements: 32 KiB in fp32
+
+// to (n, HS) = n rows of HS elements, `from` on, by all threads of the block
+template <int HS> static __device__ void load_piece(floatX* to, const floatX* from, int ld, int n) {
+    for (int i = threadIdx.x * VEC; i < n * HS; i += ATTENTION_TILE * VEC)
+        store8(to + i, load8(from + (size_t)(i / HS) * ld + i % HS));
+}
+template <int HS> static __device__ void load_row(float (&to)[HS], const floatX* from) {
+    UNROLL for (int d = 0; d < HS; d++) to[d] = to_float(from[d]);
+}
+template <int HS> static __device__ void store_row(floatX* to, const float (&x)[HS], float factor) {
+    UNROLL for (int d = 0; d < HS; d++) to[d] = from_float<floatX>(x[d] * factor);
+}
+template <int HS> static __device__ float row_dot(const float (&a)[HS], const floatX* b) {
+    float sum = 0.0f;
+    UNROLL for (int d = 0; d < HS; d++) sum += a[d] * to_float(b[d]);
+    return sum;
+}
+template <int HS> static __device__ void row_add(float (&sum)[HS], float factor, const floatX* x) {
+    UNROLL for (int d = 0; d < HS; d++) sum[d] += factor * to_float(x[d]);
+}
+
+template <int HS>
+static __global__ void __launch_bounds__(ATTENTION_TILE) tile_forward_kernel(floatX* atty, float* lse, StepArgs args) {
+    constexpr int ROWS = PIECE_ROWS(HS);
+    SHARED(floatX, k, [ROWS * HS]);
+    SHARED(floatX, v, [ROWS * HS]);
+    int sample = args.tiles[2 * blockIdx.x], head = blockIdx.y, start = args.cu_seqlens[sample];
+    int row0 = args.tiles[2 * blockIdx.x + 1] * ATTENTION_TILE, length = args.cu_seqlens[sample + 1] - start;
+    int row = row0 + threadIdx.x, end = min(row0 + ATTENTION_TILE, length);  // of the sample
+    bool there = row < length;
+    const floatX* keys = args.qkv + (size_t)start * args.ldq + (args.NH + head / (args.NH / args.NKV)) * HS;
+    float q[HS], acc[HS] = {0.0f}, m = -INFINITY, l = 0.0f;
+    if (there) load_row(q, args.qkv + (size_t)(start + row) * args.ldq + head * HS);
+    for (int first = 0; first < end; first += ROWS) {
+        int n = min(ROWS, end - first);
+        __syncthreads();  // everybody has done with the piece before
+        load_piece<HS>(k, keys + (size_t)first * args.ldq, args.ldq, n);
+        load_piece<HS>(v, keys + (size_t)first * args.ldq + args.NKV * HS, args.ldq, n);
+        __syncthreads();
+        for (int j = 0; j < n && there && first + j <= row; j++) {
+            float s = args.scale * row_dot(q, k + j * HS), before = m;
+            m = fmaxf(m, s);
+            float shrink = expf(before - m), p = expf(s - m);
+            l = l * shrink + p;
+            UNROLL for (int d = 0; d < HS; d++) acc[d] = acc[d] * shrink + p * to_float(v[j * HS + d]);
+        }
+    }
+    if (!there) return;
+    store_row(atty + (size_t)(start + row) * args.ldo + head * HS, acc, 1.0f / l);
+    lse[(size_t)head * args.T + start + row] = m + logf(l);
+}
+
+template <int HS>
+static __global__ void __launch_bounds__(ATTENTION_TILE)
+    tile_dq_kernel(floatX* dqkv, float* delta, const floatX* datty, const floatX* atty, const float* lse,
+                   StepArgs args) {
+    constexpr int ROWS = PIECE_ROWS(HS);
+    SHARED(floatX, k, [ROWS * HS]);
+    SHARED(floatX, v, [ROWS * HS]);
+    int sample = args.tiles[2 * blockIdx.x], head = blockIdx.y, start = args.cu_seqlens[sample];
+    int row0 = args.tiles[2 * blockIdx.x + 1] * ATTENTION_TILE, length = args.cu_seqlens[sample + 1] - start;
+    int row = row0 + threadIdx.x, end = min(row0 + ATTENTION_TILE, length);
+    bool there = row < length;
+    size_t at = (size_t)start + row;
+    const floatX* keys = args.qkv + (size_t)start * args.ldq + (args.NH + head / (args.NH / args.NKV)) * HS;
+    float q[HS], dout[HS], dq[HS] = {0.0f}, row_delta = 0.0f, row_lse = 0.0f;
+    if (there) {
+        load_row(q, args.qkv + at * args.ldq + head * HS);
+        load_row(dout, datty + at * args.ldo + head * HS);
+        row_delta = row_dot(dout, atty + at * args.ldo + head * HS);
+        row_lse = lse[(size_t)head * args.T + at];
+    }
+    for (int first = 0; first < end; first += ROWS) {
+        int n = min(ROWS, end - first);
+        __syncthreads();
+        load_piece<HS>(k, keys + (size_t)first * args.ldq, args.ldq, n);
+        load_piece<HS>(v, keys + (size_t)first * args.ldq + args.NKV * HS, args.ldq, n);
+        __syncthreads();
+        for (int j = 0; j < n && there && first + j <= row; j++) {
+            float p = expf(args.scale * row_dot(q, k + j * HS) - row_lse);
+            row_add(dq, args.scale * p * (row_dot(dout, v + j * HS) - row_delta), k + j * HS);
+        }
+    }
+    if (!there) return;
+    store_row(dqkv + at * args.lddq + head * HS, dq, 1.0f);
+    delta[(size_t)head * args.T + at] = row_delta;
+}
+
+// A tile of keys; the queries from there to the sample's end come by, with their output gradients.
+template <int HS>
+static __global__ void __launch_bounds__(ATTENTION_TILE)
+    tile_dkdv_kernel(floatX* dqkv, const float* delta, const floatX* datty, const float* lse, StepArgs args) {
+    constexpr int ROWS = PIECE_ROWS(HS);
+    SHARED(floatX, q, [ROWS * HS]);
+    SHARED(floatX, dout, [ROWS * HS]);
+    int sample = args.tiles[2 * blockIdx.x], kv_head = blockIdx.y, start = args.cu_seqlens[sample];
+    int row0 = args.tiles[2 * blockIdx.x + 1] * ATTENTION_TILE, length = args.cu_seqlens[sample + 1] - start;
+    int row = row0 + threadIdx.x, heads = args.NH / args.NKV;
+    bool there = row < length;
+    const floatX* key = args.qkv + (size_t)(start + row) * args.ldq + (args.NH + kv_head) * HS;
+    float k[HS], v[HS], dk[HS] = {0.0f}, dv[HS] = {0.0f};
+    if (there) load_row(k, key);
+    if (there) load_row(v, key + args.NKV * HS);
+    for (int head = kv_head * heads; head < (kv_head + 1) * heads; head++)
+        for (int first = row0; first < length; first += ROWS) {
+            int n = min(ROWS, length - first);
+            __syncthreads();
+            load_piece<HS>(q, args.qkv + (size_t)(start + first) * args.ldq + head * HS, args.ldq, n);
+            load_piece<HS>(dout, datty + (size_t)(start + first) * args.ldo + head * HS, args.ldo, n);
+            __syncthreads();
+            for (int i = max(0, row - first); i < n && there; i++) {
+                size_t at = (size_t)head * args.T + start + first + i;
+                float p = expf(args.scale * row_dot(k, q + i * HS) - lse[at]);
+                row_add(dv, p, dout + i * HS);
+                row_add(dk, args.scale * p * (row_dot(v, dout + i * HS) - delta[at]), q + i * HS);
+            }
+        }
+    if (!there) return;
+    floatX* out = dqkv + (size_t)(start + row) * args.lddq + (args.NH + kv_head) * HS;
+    store_row(out, dk, 1.0f);
+    store_row(out + args.NKV * HS, dv, 1.0f);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -209,7 +440,7 @@ static void problem_free(Problem* p) {
 }
 
 // ---------------------------------------------------------------------------------------------------
-// the two contenders behind one signature
+// the steps of the ladder, one signature
 
 typedef void (*AttentionPass)(Problem* p, cudaStream_t stream);
 
@@ -249,19 +480,64 @@ static void winner_backward(Problem* p, cudaStream_t stream) {
                        stream);
 }
 
-static NaiveArgs naive_args(const Problem* p) {
-    NaiveArgs args = {p->d_qkv, p->d_row_sample, p->d_cu_seqlens, p->T,    p->NH,   p->NKV,
-                      p->HS,    p->ldq,          p->ldo,          p->lddq, p->scale};
+static StepArgs step_args(const Problem* p) {
+    StepArgs args = {p->d_qkv, p->d_row_sample, p->d_cu_seqlens, p->T,    p->NH,    p->NKV,
+                     p->HS,    p->ldq,          p->ldo,          p->lddq, p->scale, p->d_tiles};
     return args;
 }
 static void naive_forward(Problem* p, cudaStream_t stream) {
-    LAUNCH(naive_forward_kernel, dim3(CEIL_DIV(p->T, 64), p->NH), 64, 0, stream, p->d_atty, p->d_lse, naive_args(p));
+    LAUNCH(naive_forward_kernel, dim3(CEIL_DIV(p->T, 64), p->NH), 64, 0, stream, p->d_atty, p->d_lse, step_args(p));
 }
 static void naive_backward(Problem* p, cudaStream_t stream) {
     LAUNCH(naive_dq_kernel, dim3(CEIL_DIV(p->T, 64), p->NH), 64, 0, stream, p->d_dqkv, p->d_delta, p->d_datty,
-           p->d_atty, p->d_lse, naive_args(p));
+           p->d_atty, p->d_lse, step_args(p));
     LAUNCH(naive_dkdv_kernel, dim3(CEIL_DIV(p->T, 64), p->NKV), 64, 0, stream, p->d_dqkv, p->d_delta, p->d_datty,
-           p->d_lse, naive_args(p));
+           p->d_lse, step_args(p));
+}
+
+static void warp_forward(Problem* p, cudaStream_t stream) {
+    LAUNCH(warp_forward_kernel, dim3(CEIL_DIV(p->T, 4), p->NH), 4 * WARP_SIZE, 0, stream, p->d_atty, p->d_lse,
+           step_args(p));
+}
+static void warp_backward(Problem* p, cudaStream_t stream) {
+    LAUNCH(warp_dq_kernel, dim3(CEIL_DIV(p->T, 4), p->NH), 4 * WARP_SIZE, 0, stream, p->d_dqkv, p->d_delta, p->d_datty,
+           p->d_atty, p->d_lse, step_args(p));
+    LAUNCH(warp_dkdv_kernel, dim3(CEIL_DIV(p->T, 4), p->NKV), 4 * WARP_SIZE, 0, stream, p->d_dqkv, p->d_delta,
+           p->d_datty, p->d_lse, step_args(p));
+}
+template <int HS> static void tile_forward_of(Problem* p, cudaStream_t stream) {
+    LAUNCH(tile_forward_kernel<HS>, dim3(p->n_tiles, p->NH), ATTENTION_TILE, 0, stream, p->d_atty, p->d_lse,
+           step_args(p));
+}
+template <int HS> static void tile_backward_of(Problem* p, cudaStream_t stream) {
+    LAUNCH(tile_dq_kernel<HS>, dim3(p->n_tiles, p->NH), ATTENTION_TILE, 0, stream, p->d_dqkv, p->d_delta, p->d_datty,
+           p->d_atty, p->d_lse, step_args(p));
+    LAUNCH(tile_dkdv_kernel<HS>, dim3(p->n_tiles, p->NKV), ATTENTION_TILE, 0, stream, p->d_dqkv, p->d_delta, p->d_datty,
+           p->d_lse, step_args(p));
+}
+// The step is for reading and comparing: three head sizes are enough, and at 256 a row is more registers than there
+// are.
+static void tile_forward(Problem* p, cudaStream_t stream) {
+    if (p->HS == 32) tile_forward_of<32>(p, stream);
+    if (p->HS == 64) tile_forward_of<64>(p, stream);
+    if (p->HS == 128) tile_forward_of<128>(p, stream);
+}
+static void tile_backward(Problem* p, cudaStream_t stream) {
+    if (p->HS == 32) tile_backward_of<32>(p, stream);
+    if (p->HS == 64) tile_backward_of<64>(p, stream);
+    if (p->HS == 128) tile_backward_of<128>(p, stream);
+}
+
+static const struct {
+    const char* name;
+    AttentionPass forward, backward;
+} steps[] = {{"naive", naive_forward, naive_backward},
+             {"warp per row", warp_forward, warp_backward},
+             {"tiles", tile_forward, tile_backward},
+             {"winner", winner_forward, winner_backward}};
+#define N_STEPS (sizeof steps / sizeof *steps)
+static bool has_step(size_t step, int HS) {
+    return steps[step].forward != tile_forward || HS == 32 || HS == 64 || HS == 128;
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -469,19 +745,19 @@ static void check_neighbours(const char* name, Problem* p, const Result* before)
 typedef struct {
     const char* name;
     int HS, NH, NKV, n_seq, lengths[12], repeat;  // repeat > 1: that many samples, of the given lengths in turn
-    bool small, naive, differences;
+    bool small, ladder, differences;
     bool steep;  // scores grow by STEEPNESS a token: forward has to scale its sums down again and again, or they
                  // overflow
 } Case;
 
 static const Case cases[] = {
     {"grouped-32", 32, 3, 1, 3, {9, 1, 70}, 1, true, true, true, false},
-    {"grouped-80", 80, 2, 1, 2, {3, 66}, 1, true, false, false, false},
+    {"grouped-80", 80, 2, 1, 2, {3, 66}, 1, true, true, false, false},
     {"wide-256", 256, 1, 1, 2, {3, 66}, 1, true, false, false, false},
     {"edges-64", 64, 2, 2, 8, {63, 64, 65, 1, 127, 128, 129, 2}, 1, false, true, true, false},
     {"edges-256", 256, 2, 1, 3, {65, 130, 31}, 1, false, true, true, false},
-    {"edges-128", 128, 3, 1, 4, {65, 191, 1, 64}, 1, false, false, true, false},
-    {"edges-96", 96, 3, 1, 3, {129, 17, 63}, 1, false, false, true, false},
+    {"edges-128", 128, 3, 1, 4, {65, 191, 1, 64}, 1, false, true, true, false},
+    {"edges-96", 96, 3, 1, 3, {129, 17, 63}, 1, false, true, true, false},
     {"edges-80", 80, 4, 2, 3, {65, 128, 33}, 1, false, false, true, false},
     {"edges-32", 32, 6, 2, 4, {127, 1, 192, 31}, 1, false, false, true, false},
     {"long-64", 64, 1, 1, 1, {517}, 1, false, false, false, false},
@@ -506,12 +782,13 @@ static void check_case(const Case* c) {
 #ifndef PRECISION_BF16
     if (c->differences) check_finite_differences(c->name, &p, &first);
 #endif
-    if (c->naive) {
+    for (size_t i = 0; i + 1 < N_STEPS && c->ladder; i++) {
+        if (!has_step(i, c->HS)) continue;
         char name[80];
-        snprintf(name, sizeof(name), "naive %s", c->name);
-        Result naive = run(&p, naive_forward, naive_backward);
-        check_result(name, &p, &naive, &reference);
-        result_free(&naive);
+        snprintf(name, sizeof(name), "%s %s", steps[i].name, c->name);
+        Result result = run(&p, steps[i].forward, steps[i].backward);
+        check_result(name, &p, &result, &reference);
+        result_free(&result);
     }
     result_free(&first);
     result_free(&second);
@@ -596,7 +873,7 @@ static double measure_ceiling(void) {
 static void report(const char* name, Problem* p, AttentionPass pass, double flop, double ceiling) {
     Timed timed = {p, pass};
     double seconds = harness_time(timed_run, &timed);
-    printf("%-16s %10.3f ms %10.1f GFLOP/s", name, seconds * 1e3, flop / seconds * 1e-9);
+    printf("%-24s %10.3f ms %10.1f GFLOP/s", name, seconds * 1e3, flop / seconds * 1e-9);
     if (ceiling > 0.0) printf("  %5.1f%% of the ceiling", 100.0 * flop / seconds / ceiling);
     printf("\n");
     fflush(stdout);
@@ -614,10 +891,14 @@ static void benchmark(int samples, int length, int NH, int NKV, int HS) {
            "forward\n",
            samples, length, NH, NKV, HS);
     if (ceiling > 0.0) printf("ceiling: %.0f GFLOP/s, multiply-adds in registers\n", ceiling * 1e-9);
-    report("naive forward", &p, naive_forward, forward, ceiling);
-    report("forward", &p, winner_forward, forward, ceiling);
-    report("naive backward", &p, naive_backward, 2.5 * forward, ceiling);
-    report("backward", &p, winner_backward, 2.5 * forward, ceiling);
+    for (int backward = 0; backward < 2; backward++)
+        for (size_t i = 0; i < N_STEPS; i++) {
+            if (!has_step(i, HS)) continue;
+            char name[80];
+            snprintf(name, sizeof(name), "%s: %s", backward ? "backward" : "forward", steps[i].name);
+            report(name, &p, backward ? steps[i].backward : steps[i].forward, (backward ? 2.5 : 1.0) * forward,
+                   ceiling);
+        }
     problem_free(&p);
     free(lengths);
 }

@@ -1,7 +1,10 @@
 /*
-Layernorm, forward (alone and fused with the residual) and backward: the naive kernels (one thread a row, then one
-thread a column), the winner of seal_kernels, and a double-precision reference fed the same rounded inputs. layernorm
---check [--small]          against the reference, backward also by finite differences (--small: for sanitizers)
+Layernorm, forward (alone and fused with the residual) and backward, as a ladder: the naive kernels (one thread per row,
+then one thread per column), one warp per row, vectors of eight, and the winner of seal_kernels; and a double-precision
+reference fed the same rounded inputs. docs/kernels.md tells the story of this ladder.
+
+  layernorm --check [--small]          against the reference, backward also by finite differences (--small: for
+                                       sanitizers)
   layernorm [--tokens N] [--width N]   speed, with the share of a plain copy's bandwidth
 */
 #include "harness.h"
@@ -10,8 +13,9 @@ thread a column), the winner of seal_kernels, and a double-precision reference f
 #define EPS 1e-5f
 
 // ---------------------------------------------------------------------------------------------------
-// naive kernels. Neighbouring threads read addresses a whole row apart, and the columns of dweight are summed by one
-// thread each.
+// Step 0, naive: one thread per row. Neighbouring threads read addresses a whole row apart, so each of a warp's loads
+// takes 32 transactions for 64 bytes of bf16. The columns of dweight are summed by one thread each: C threads, which is
+// a few warps of a GPU that has thousands.
 
 static __global__ void naive_forward_kernel(floatX* out, float* mean, float* rstd, const floatX* inp,
                                             const floatX* weight, const floatX* bias, int T, int C, int ldo) {
@@ -57,6 +61,136 @@ static __global__ void naive_dweight_kernel(float* dweight, float* dbias, const 
         float d = to_float(dout[(size_t)t * ldd + c]);
         dweight[c] += d * (to_float(inp[(size_t)t * C + c]) - mean[t]) * rstd[t];
         dbias[c] += d;
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Step 1: one warp per row. Neighbouring lanes read neighbouring elements, so a load of a warp is one piece of memory,
+// and the two statistics are sums over the warp (five shuffles each). A row comes three times, from the L1 cache after
+// the first.
+
+static __global__ void warp_forward_kernel(floatX* out, float* mean, float* rstd, const floatX* inp,
+                                           const floatX* weight, const floatX* bias, int T, int C, int ldo) {
+    int t = (blockIdx.x * blockDim.x + threadIdx.x) / WARP_SIZE, lane = threadIdx.x % WARP_SIZE;
+    if (t >= T) return;
+    const floatX* x = inp + (size_t)t * C;
+    float sum = 0.0f, squares = 0.0f;
+    for (int c = lane; c < C; c += WARP_SIZE) sum += to_float(x[c]);
+    float m = warp_sum(sum) / C;
+    for (int c = lane; c < C; c += WARP_SIZE) squares += (to_float(x[c]) - m) * (to_float(x[c]) - m);
+    float s = rsqrtf(warp_sum(squares) / C + EPS);
+    for (int c = lane; c < C; c += WARP_SIZE)
+        out[(size_t)t * ldo + c] = from_float<floatX>((to_float(x[c]) - m) * s * to_float(weight[c]) +
+                                                      to_float(bias[c]));
+    if (lane == 0) {
+        mean[t] = m;
+        rstd[t] = s;
+    }
+}
+
+static __global__ void warp_dinp_kernel(floatX* dinp, const floatX* dout, const floatX* inp, const floatX* weight,
+                                        const float* mean, const float* rstd, int T, int C, int ldd) {
+    int t = (blockIdx.x * blockDim.x + threadIdx.x) / WARP_SIZE, lane = threadIdx.x % WARP_SIZE;
+    if (t >= T) return;
+    const floatX* x = inp + (size_t)t * C;
+    const floatX* d = dout + (size_t)t * ldd;
+    float sums[2] = {0.0f, 0.0f};  // of dnorm and of dnorm · norm
+    for (int c = lane; c < C; c += WARP_SIZE) {
+        float dnorm = to_float(weight[c]) * to_float(d[c]);
+        sums[0] += dnorm;
+        sums[1] += dnorm * (to_float(x[c]) - mean[t]) * rstd[t];
+    }
+    warp_sums(sums);
+    for (int c = lane; c < C; c += WARP_SIZE) {
+        float dnorm = to_float(weight[c]) * to_float(d[c]), norm = (to_float(x[c]) - mean[t]) * rstd[t];
+        floatX* p = dinp + (size_t)t * C + c;
+        *p = from_float<floatX>(to_float(*p) + (dnorm - sums[0] / C - norm * sums[1] / C) * rstd[t]);
+    }
+}
+
+// The rows of a column are dealt to SLICES threads, whose sums meet in shared memory: 32 columns and SLICES slices make
+// a block, so a warp reads 32 neighbouring columns of one row.
+#define SLICES 16
+static __global__ void sliced_dweight_kernel(float* dweight, float* dbias, const floatX* dout, const floatX* inp,
+                                             const float* mean, const float* rstd, int T, int C, int ldd) {
+    SHARED(float, partial, [2][SLICES][WARP_SIZE]);
+    int lane = threadIdx.x % WARP_SIZE, slice = threadIdx.x / WARP_SIZE, c = blockIdx.x * WARP_SIZE + lane;
+    float sum_norm = 0.0f, sum = 0.0f;
+    for (int t = slice; t < T && c < C; t += SLICES) {
+        float d = to_float(dout[(size_t)t * ldd + c]);
+        sum_norm += d * (to_float(inp[(size_t)t * C + c]) - mean[t]) * rstd[t];
+        sum += d;
+    }
+    partial[0][slice][lane] = sum_norm;
+    partial[1][slice][lane] = sum;
+    __syncthreads();
+    if (slice > 0 || c >= C) return;
+    for (int i = 1; i < SLICES; i++) {
+        sum_norm += partial[0][i][lane];
+        sum += partial[1][i][lane];
+    }
+    dweight[c] += sum_norm;
+    dbias[c] += sum;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Step 2: eight elements per lane and load (float8: one 128-bit load in bf16, two in fp32). An eighth of the load and
+// address instructions; the eight additions do not wait for each other. What the winner adds: a row is read once and
+// kept in registers, several warps share a wide row, the residual before the norm is added on the way, and backward
+// takes dinp, dweight and dbias from one read of its inputs.
+
+static __global__ void vector_forward_kernel(floatX* out, float* mean, float* rstd, const floatX* inp,
+                                             const floatX* weight, const floatX* bias, int T, int C, int ldo) {
+    int t = (blockIdx.x * blockDim.x + threadIdx.x) / WARP_SIZE, lane = threadIdx.x % WARP_SIZE;
+    if (t >= T) return;
+    const floatX* row = inp + (size_t)t * C;
+    float8 sums = {{0.0f}}, squares = {{0.0f}};
+    for (int c = lane * VEC; c < C; c += WARP_SIZE * VEC) {
+        float8 x = load8(row + c);
+        for (int k = 0; k < VEC; k++) sums.v[k] += x.v[k];
+    }
+    float m = 0.0f, s = 0.0f;
+    for (int k = 0; k < VEC; k++) m += sums.v[k];
+    m = warp_sum(m) / C;
+    for (int c = lane * VEC; c < C; c += WARP_SIZE * VEC) {
+        float8 x = load8(row + c);
+        for (int k = 0; k < VEC; k++) squares.v[k] += (x.v[k] - m) * (x.v[k] - m);
+    }
+    for (int k = 0; k < VEC; k++) s += squares.v[k];
+    s = rsqrtf(warp_sum(s) / C + EPS);
+    for (int c = lane * VEC; c < C; c += WARP_SIZE * VEC) {
+        float8 x = load8(row + c), w = load8(weight + c), b = load8(bias + c);
+        for (int k = 0; k < VEC; k++) x.v[k] = (x.v[k] - m) * s * w.v[k] + b.v[k];
+        store8(out + (size_t)t * ldo + c, x);
+    }
+    if (lane == 0) {
+        mean[t] = m;
+        rstd[t] = s;
+    }
+}
+
+static __global__ void vector_dinp_kernel(floatX* dinp, const floatX* dout, const floatX* inp, const floatX* weight,
+                                          const float* mean, const float* rstd, int T, int C, int ldd) {
+    int t = (blockIdx.x * blockDim.x + threadIdx.x) / WARP_SIZE, lane = threadIdx.x % WARP_SIZE;
+    if (t >= T) return;
+    const floatX* x_row = inp + (size_t)t * C;
+    const floatX* d_row = dout + (size_t)t * ldd;
+    float m = mean[t], s = rstd[t], sums[2] = {0.0f, 0.0f};
+    for (int c = lane * VEC; c < C; c += WARP_SIZE * VEC) {
+        float8 x = load8(x_row + c), d = load8(d_row + c), w = load8(weight + c);
+        for (int k = 0; k < VEC; k++) {
+            float dnorm = w.v[k] * d.v[k];
+            sums[0] += dnorm;
+            sums[1] += dnorm * (x.v[k] - m) * s;
+        }
+    }
+    warp_sums(sums);
+    for (int c = lane * VEC; c < C; c += WARP_SIZE * VEC) {
+        floatX* p = dinp + (size_t)t * C + c;
+        float8 x = load8(x_row + c), d = load8(d_row + c), w = load8(weight + c), result = load8(p);
+        for (int k = 0; k < VEC; k++)
+            result.v[k] += (w.v[k] * d.v[k] - sums[0] / C - (x.v[k] - m) * s * sums[1] / C) * s;
+        store8(p, result);
     }
 }
 
@@ -139,7 +273,7 @@ static Reference reference_create(const Problem* p) {
 }
 
 // ---------------------------------------------------------------------------------------------------
-// the two contenders behind one signature
+// the steps of the ladder, one signature
 
 typedef void (*Pass)(Problem* p, cudaStream_t stream);
 
@@ -186,16 +320,33 @@ static void winner_backward(Problem* p, cudaStream_t stream) {
                         .ldd = p->ldd},
                        stream);
 }
-static void naive_forward(Problem* p, cudaStream_t stream) {
-    LAUNCH(naive_forward_kernel, CEIL_DIV(p->T, 128), 128, 0, stream, p->d_out, p->d_mean, p->d_rstd, p->d_inp1,
-           p->d_weight, p->d_bias, p->T, p->C, p->ldo);
-}
-static void naive_backward(Problem* p, cudaStream_t stream) {
-    LAUNCH(naive_dinp_kernel, CEIL_DIV(p->T, 128), 128, 0, stream, p->d_dinp, p->d_dout, p->d_inp1, p->d_weight,
-           p->d_mean, p->d_rstd, p->T, p->C, p->ldd);
-    LAUNCH(naive_dweight_kernel, CEIL_DIV(p->C, 128), 128, 0, stream, p->d_dweight, p->d_dbias, p->d_dout, p->d_inp1,
-           p->d_mean, p->d_rstd, p->T, p->C, p->ldd);
-}
+// The launchers of a step: its kernels take the same arguments, and differ in how many threads a row has.
+#define STEP_BLOCK 128
+#define FORWARD_STEP(name, kernel, row_threads)                                                                        \
+    static void name(Problem* p, cudaStream_t stream) {                                                                \
+        LAUNCH(kernel, CEIL_DIV(p->T* row_threads, STEP_BLOCK), STEP_BLOCK, 0, stream, p->d_out, p->d_mean, p->d_rstd, \
+               p->d_inp1, p->d_weight, p->d_bias, p->T, p->C, p->ldo);                                                 \
+    }
+#define BACKWARD_STEP(name, dinp_kernel, row_threads, dweight_kernel, columns, dweight_block)                          \
+    static void name(Problem* p, cudaStream_t stream) {                                                                \
+        LAUNCH(dinp_kernel, CEIL_DIV(p->T* row_threads, STEP_BLOCK), STEP_BLOCK, 0, stream, p->d_dinp, p->d_dout,      \
+               p->d_inp1, p->d_weight, p->d_mean, p->d_rstd, p->T, p->C, p->ldd);                                      \
+        LAUNCH(dweight_kernel, CEIL_DIV(p->C, columns), dweight_block, 0, stream, p->d_dweight, p->d_dbias, p->d_dout, \
+               p->d_inp1, p->d_mean, p->d_rstd, p->T, p->C, p->ldd);                                                   \
+    }
+FORWARD_STEP(naive_forward, naive_forward_kernel, 1)
+FORWARD_STEP(warp_forward, warp_forward_kernel, WARP_SIZE)
+FORWARD_STEP(vector_forward, vector_forward_kernel, WARP_SIZE)
+BACKWARD_STEP(naive_backward, naive_dinp_kernel, 1, naive_dweight_kernel, STEP_BLOCK, STEP_BLOCK)
+BACKWARD_STEP(warp_backward, warp_dinp_kernel, WARP_SIZE, sliced_dweight_kernel, WARP_SIZE, SLICES* WARP_SIZE)
+BACKWARD_STEP(vector_backward, vector_dinp_kernel, WARP_SIZE, sliced_dweight_kernel, WARP_SIZE, SLICES* WARP_SIZE)
+
+static const struct {
+    const char* name;
+    Pass forward, backward;
+} steps[] = {{"naive", naive_forward, naive_backward},
+             {"warp per row", warp_forward, warp_backward},
+             {"vectors", vector_forward, vector_backward}};
 
 // ---------------------------------------------------------------------------------------------------
 // checks
@@ -283,7 +434,7 @@ static void check_slopes(const char* name, Problem* p, const Result* r) {
 static const struct {
     const char* name;
     int T, C, pad;
-    bool fused, naive, small;
+    bool fused, ladder, small;
 } cases[] = {
     {"T1-C8", 1, 8, 8, false, true, true},
     {"T37-C264", 37, 264, 8, true, false, true},  // the last vectors of some lanes are empty
@@ -297,7 +448,7 @@ static const struct {
      false},  // more rows than the most blocks of backward have at the least a block
 };
 
-static void check_case(const char* name, int T, int C, int pad, bool fused, bool naive) {
+static void check_case(const char* name, int T, int C, int pad, bool fused, bool ladder) {
     Problem p = problem_create(T, C, pad, fused);
     Reference reference = reference_create(&p);
     Result first = run(&p, winner_forward, winner_backward, 1), second = run(&p, winner_forward, winner_backward, 1),
@@ -338,9 +489,10 @@ static void check_case(const char* name, int T, int C, int pad, bool fused, bool
 #ifndef PRECISION_BF16
     check_slopes(name, &p, &first);
 #endif
-    if (naive) {
-        Result r = run(&p, naive_forward, naive_backward, 1);
-        check_result(harness_name("naive", name), &p, &r, &reference);
+    for (auto& step : steps) {
+        if (!ladder) continue;
+        Result r = run(&p, step.forward, step.backward, 1);
+        check_result(harness_name(step.name, name), &p, &r, &reference);
     }
     harness_release();
 }
@@ -364,11 +516,11 @@ static void benchmark(int T, int C) {
         Pass pass;
         double tensors;
     } rows[] = {
-        {"naive forward", false, naive_forward, 2},
-        {"forward", false, winner_forward, 2},
-        {"fused residual + forward", true, winner_forward, 4},
-        {"naive backward", false, naive_backward, 4},
-        {"backward", false, winner_backward, 4},
+        {"forward: naive", false, naive_forward, 2},           {"forward: warp per row", false, warp_forward, 2},
+        {"forward: vectors", false, vector_forward, 2},        {"forward: winner", false, winner_forward, 2},
+        {"fused residual + forward", true, winner_forward, 4}, {"backward: naive", false, naive_backward, 4},
+        {"backward: warp per row", false, warp_backward, 4},   {"backward: vectors", false, vector_backward, 4},
+        {"backward: winner", false, winner_backward, 4},
     };
     for (auto& row : rows) {
         Timed timed = {&p, row.pass};
@@ -392,6 +544,6 @@ int main(int argc, char** argv) {
         return 0;
     }
     for (auto& c : cases)
-        if (c.small || !harness_small) check_case(c.name, c.T, c.C, c.pad, c.fused, c.naive);
+        if (c.small || !harness_small) check_case(c.name, c.T, c.C, c.pad, c.fused, c.ladder);
     return check_report();
 }
