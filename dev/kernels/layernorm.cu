@@ -101,10 +101,11 @@ static __global__ void warp_dinp_kernel(floatX* dinp, const floatX* dout, const 
         sums[1] += dnorm * (to_float(x[c]) - mean[t]) * rstd[t];
     }
     warp_sums(sums);
+    float dnorm_mean = sums[0] / C, dnorm_norm_mean = sums[1] / C;  // a division in the loop below would be a call
     for (int c = lane; c < C; c += WARP_SIZE) {
         float dnorm = to_float(weight[c]) * to_float(d[c]), norm = (to_float(x[c]) - mean[t]) * rstd[t];
         floatX* p = dinp + (size_t)t * C + c;
-        *p = from_float<floatX>(to_float(*p) + (dnorm - sums[0] / C - norm * sums[1] / C) * rstd[t]);
+        *p = from_float<floatX>(to_float(*p) + (dnorm - dnorm_mean - norm * dnorm_norm_mean) * rstd[t]);
     }
 }
 
@@ -185,11 +186,12 @@ static __global__ void vector_dinp_kernel(floatX* dinp, const floatX* dout, cons
         }
     }
     warp_sums(sums);
+    float dnorm_mean = sums[0] / C, dnorm_norm_mean = sums[1] / C;
     for (int c = lane * VEC; c < C; c += WARP_SIZE * VEC) {
         floatX* p = dinp + (size_t)t * C + c;
         float8 x = load8(x_row + c), d = load8(d_row + c), w = load8(weight + c), result = load8(p);
         for (int k = 0; k < VEC; k++)
-            result.v[k] += (w.v[k] * d.v[k] - sums[0] / C - (x.v[k] - m) * s * sums[1] / C) * s;
+            result.v[k] += (w.v[k] * d.v[k] - dnorm_mean - (x.v[k] - m) * s * dnorm_norm_mean) * s;
         store8(p, result);
     }
 }
