@@ -5,9 +5,10 @@
 #   distributions.sh [--dir DIR] [--keep] [--again] [--ccache] [--out FILE] [CASE…]
 # CASE is SYSTEM, SYSTEM:USER or SYSTEM:USER:COMPILER with patterns: debian12, '*:user', 'debian13:user:clang*'. All of them
 # without one. SYSTEM debian11 debian12 debian13 sid ubuntu22.04 ubuntu24.04; USER root user; COMPILER default gcc-13 clang-19 …
-#   --dir DIR   the folder (default: a temporary one). Results in DIR/results are taken as they are unless --again: a run that
-#               was interrupted continues there, and later runs add rows to the table.
+#   --dir DIR   the folder (default: a temporary one). Results in DIR/results are taken as they are unless --again: a run
+#               that was interrupted continues there, and later runs add to the table.
 #   --keep      the systems stay in DIR for the next run (default: each is removed after its last case)
+#   --only demo|test   one of the two commands
 #   --ccache    compile through ccache with a cache in DIR: for trying, not for what is published
 #   --out FILE  the table goes to FILE as well
 # Needs root, debootstrap and git. Mirrors: $DEBIAN_MIRROR and $UBUNTU_MIRROR, else this machine's own, else debootstrap's.
@@ -19,11 +20,12 @@ die() { echo "distributions.sh: $*" >&2; exit 2; }
 [ "$(id -u)" -eq 0 ] || die "debootstrap needs root"
 for program in debootstrap git unshare chroot; do command -v $program >/dev/null || die "$program is not installed"; done
 
-dir='' keep='' again='' ccache='' out='' cases=()
+dir='' keep='' again='' ccache='' out='' commands='demo test' cases=()
 while [ $# -gt 0 ]; do
     case $1 in
         --dir) dir=${2:?}; shift ;;
         --keep) keep=1 ;;
+        --only) commands=${2:?}; shift ;;
         --again) again=1 ;;
         --ccache) ccache=1 ;;
         --out) out=${2:?}; shift ;;
@@ -49,7 +51,8 @@ commit=$(git rev-parse --short HEAD)
 [ -z "$(git status --porcelain --untracked-files=no)" ] || echo "note: HEAD ($commit) is tried, not what is changed since" >&2
 clean_up() { if [ -z "$dir" ]; then rm -rf --one-file-system "$work"; fi; }
 trap clean_up EXIT
-trap 'exit 130' INT TERM
+running=
+trap '[ -z "$running" ] || { kill "$running"; wait "$running"; }; exit 130' INT TERM
 
 wanted() {  # SYSTEM USER COMPILER
     local pattern
@@ -99,49 +102,52 @@ inside() {  # SYSTEM USER FOLDER COMMAND, as that user with a login's environmen
     ' inside "$root" "$user" "$folder" "$command" "${ccache:+$work/ccache}"
 }
 
-# A command of a case: its log, and one word for the table in $result.
-attempt() {  # CASE SYSTEM USER FOLDER COMMAND
-    local log="$work/results/$1.$(tr ' =' '__' <<<"${5##* }").log" began=$SECONDS status
-    timeout --kill-after=30 "$limit" bash -c "$(declare -f inside); $(declare -p work ccache); inside \"\$@\"" inside "$2" "$3" "$4" "$5" >"$log" 2>&1 </dev/null
-    status=$?
-    warnings=$((warnings + $(grep -c 'warning:' "$log")))
-    summary=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$log" | tail -1)
+# One command of a case. DIR/results/CASE.COMMAND.log, and .cell: what the table says of it.
+attempt() {  # CASE SYSTEM USER FOLDER COMMAND SETTINGS
+    local base=$work/results/$1.$5 began=$SECONDS status summary took result
+    timeout --kill-after=30 "$limit" bash -c "$(declare -f inside); $(declare -p work ccache); inside \"\$@\"" inside "$2" "$3" "$4" "make $6 $5" >"$base.log" 2>&1 </dev/null &
+    running=$!
+    wait $running; status=$?
+    running=
+    summary=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$base.log" | tail -1)
     took=$(printf '%d:%02d' $(((SECONDS - began) / 60)) $(((SECONDS - began) % 60)))
-    if [ $status -eq 124 ] || [ $status -eq 137 ]; then result="**no end after $took**"
-    elif [ $status -ne 0 ]; then result="**failed**${summary:+: $summary}, $took"
-    else result="${summary:-ok}, $took"; fi
+    if [ $status -eq 124 ] || [ $status -eq 137 ]; then result="**no end within $took**"
+    elif [ $status -ne 0 ]; then result="**${summary:-status $status}**, $took"
+    else result="${summary:-works}, $took"; fi
+    echo "$result, $(grep -c 'warning:' "$base.log") warnings ($commit)" >"$base.cell"
+    echo "$1: make ${6:+$6 }$5: $(cat "$base.cell")"
     return $status
 }
 
-row() {  # SYSTEM USER COMPILER → a row in DIR/results/CASE.row
-    local name=$1.$2.$3 user=$2 cc=gcc cxx=g++ settings='' demo test versions home=/root warnings=0 result took summary
+case_done() { local command; [ -z "$again" ] && for command in $commands; do [ -e "$work/results/$1.$command.cell" ] || return 1; done; }
+
+run_case() {  # SYSTEM USER COMPILER
+    local name=$1.$2.$3 user=$2 cc=gcc cxx=g++ settings='' home=/root command good=0
     [ "$user" = root ] || home=/home/$user
     if [ "$3" != default ]; then
         cc=$3 cxx=${3/gcc/g++}; cxx=${cxx/clang/clang++}
         settings="CC=$cc CXX=$cxx WERROR=1"
-        inside "$1" root / "apt-get update -qq && apt-get install -y -qq $cc $([[ $cc == gcc* ]] && echo "$cxx")" >"$work/results/$name.install.log" 2>&1 || { echo "$1: $3 cannot be installed" >&2; return 1; }
+        inside "$1" root / "apt-get install -y -qq $cc $([[ $cc == gcc* ]] && echo "$cxx")" >"$work/results/$name.install.log" 2>&1 || { echo "$1: $3 cannot be installed" >&2; return 1; }
     fi
+    [ -z "$ccache" ] || inside "$1" root / "apt-get install -y -qq ccache" >/dev/null 2>&1
     rm -rf --one-file-system "$work/$1$home/seal"
     git clone -q --no-hardlinks . "$work/$1$home/seal" && git -C "$work/$1$home/seal" checkout -q "$commit" || return 1
-    rm -rf "$work/$1$home/seal/.git/hooks"
-    [ "$user" = root ] || {
-        inside "$1" root / "chown -R user:user /home/user/seal"
-        inside "$1" root /root "[ -d seal ] || true; cd /home/user/seal && dev/deps.sh" >"$work/results/$name.deps.log" 2>&1 || return 1  # the packages, by the root of that machine
-    }
-    [ -z "$ccache" ] || inside "$1" root / "apt-get install -y -qq ccache" >/dev/null 2>&1
-    attempt "$name" "$1" "$user" "$home/seal" "make $settings demo"; demo=$result
-    attempt "$name" "$1" "$user" "$home/seal" "make $settings test"; test=$result
-    versions=$(inside "$1" root / "$cc -dumpfullversion; pkg-config --modversion libpcre2-8 libutf8proc; make --version | sed -n '1s/.* //p'; mpirun --version | sed -n '1s/.* //p'" 2>/dev/null | tr '\n' ' ')
-    [[ $cc == clang* ]] && versions=$(inside "$1" root / "$cc --version | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -1" 2>/dev/null)" ${versions#* }"
-    read -r compiler pcre2 utf8proc make mpi <<<"$versions"
-    echo "| $1 | $user | ${cc/%-*/} $compiler | $make | $pcre2 | $utf8proc | $mpi | $demo | $test | $warnings | $commit |" >"$work/results/$name.row"
-    cat "$work/results/$name.row"
+    if [ "$user" != root ]; then  # the packages, by that machine's root
+        inside "$1" root "$home/seal" "dev/deps.sh && chown -R $user:$user ." >"$work/results/$name.deps.log" 2>&1 || return 1
+    fi
+    for command in $commands; do
+        [ -z "$again" ] && [ -e "$work/results/$name.$command.cell" ] && continue
+        attempt "$name" "$1" "$user" "$home/seal" "$command" "$settings" || good=1
+    done
+    inside "$1" root / "{ $cc --version | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -1; make --version | sed -n '1s/.* //p'
+        pkg-config --modversion libpcre2-8; grep -hE 'UTF8PROC_VERSION_(MAJOR|MINOR) [0-9]' /usr/include/utf8proc.h | grep -oE '[0-9]+$' | paste -sd.
+        mpirun --version | sed -n '1s/.* //p'; } 2>/dev/null | paste -sd' '" >"$work/results/$name.versions"
     rm -rf --one-file-system "$work/$1$home/seal"
-    [[ $demo$test != *\*\** ]]
+    return $good
 }
 
-header='| system | user | compiler | make | PCRE2 | utf8proc | Open MPI | `make demo` | `make test` | warnings | commit |
-|---|---|---|---|---|---|---|---|---|---|---|'
+header='| system | user | compiler | make | PCRE2 | utf8proc | Open MPI | `make demo` | `make test` |
+|---|---|---|---|---|---|---|---|---|'
 status=0
 while read -r name suite keyring compilers; do
     [ -n "$name" ] || continue
@@ -150,7 +156,7 @@ while read -r name suite keyring compilers; do
         user=${spec%%:*} compiler=${spec#*:}
         [ "$spec" = user: ] && continue
         wanted "$name" "$user" "$compiler" || continue
-        [ -z "$again" ] && [ -e "$work/results/$name.$user.$compiler.row" ] && continue
+        case_done "$name.$user.$compiler" && continue
         todo+=("$spec")
     done
     [ ${#todo[@]} -gt 0 ] || continue
@@ -159,15 +165,25 @@ while read -r name suite keyring compilers; do
         status=1
         continue
     fi
-    for spec in "${todo[@]}"; do row "$name" "${spec%%:*}" "${spec#*:}" || status=1; done
+    for spec in "${todo[@]}"; do run_case "$name" "${spec%%:*}" "${spec#*:}" || status=1; done
     [ -n "$keep" ] || rm -rf --one-file-system "${work:?}/$name"
 done <<<"$systems"
 
+cell() { cat "$work/results/$1.cell" 2>/dev/null || echo "not tried"; }
 table() {
+    local name user file compiler version make pcre2 utf8proc mpi
     echo "$header"
     while read -r name _; do
         [ -n "$name" ] || continue
-        for file in "$work/results/$name".root.*.row "$work/results/$name".user.*.row; do [ -e "$file" ] && cat "$file"; done
+        for user in root user; do
+            for file in "$work/results/$name.$user."*.versions; do
+                [ -e "$file" ] || continue
+                compiler=${file#"$work/results/$name.$user."} compiler=${compiler%.versions}
+                read -r version make pcre2 utf8proc mpi <"$file"
+                [ "$compiler" = default ] && compiler=gcc
+                echo "| $name | $user | ${compiler%-*} $version | $make | $pcre2 | $utf8proc | $mpi | $(cell "$(basename "${file%.versions}").demo") | $(cell "$(basename "${file%.versions}").test") |"
+            done
+        done
     done < <(sort <<<"$systems")
 }
 echo

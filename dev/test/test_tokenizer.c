@@ -353,7 +353,7 @@ static void test_mixed(void) {
 
 static void test_chat(void) {
     Bytes b = read_bytes(GOLDEN "chat.gz");
-    String name, ask, outcome, expected, part;
+    String name = {0}, ask = {0}, outcome = {0}, expected = {0}, part = {0};
     int n = 0, differ = 0, refused = 0;
     char error[256], names[4][32] = {{0}};
     while (b.s && next_netstring(&b, &name)) {

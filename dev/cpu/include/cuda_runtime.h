@@ -226,7 +226,9 @@ static inline float __int_as_float(int u) {
     memcpy(&x, &u, 4);
     return x;
 }
-static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+// C23 has a rsqrtf, and so does glibc since 2.42.
+static inline float cpu_rsqrtf(float x) { return 1.0f / sqrtf(x); }
+#define rsqrtf cpu_rsqrtf
 static inline float __fdividef(float a, float b) { return a / b; }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __ffs(int x) { return __builtin_ffs(x); }
