@@ -289,6 +289,7 @@ void gguf_config(const GgufReader* r, const GgufFamily* f, ModelConfig* c) {
     double value_length = 0;
     if (!model_config_defaults(c, f->model_type)) program_error("no family %s", f->model_type);
     c->window = 0;
+    c->norm_eps = 0;
     read_keys(r, f, c);
     if (gguf_number(r, key_of(f, "attention.value_length"), &value_length) &&
         value_length != (c->HS ? c->HS : c->C / c->NH))
