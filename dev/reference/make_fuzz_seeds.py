@@ -11,6 +11,8 @@ import os
 import struct
 import tempfile
 
+import gguf
+import numpy as np
 import sentencepiece
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -173,6 +175,67 @@ def pt():
     put("pt", "list", saved([1, 2, "three"]))
 
 
+def gguf_models():
+    """A whole model, a tokenizer of each kind, tensors of every type, and damage. Small: the fuzzer's inputs are at most 16 KB."""
+    def file(architecture, fill, tensors=()):
+        with tempfile.TemporaryDirectory() as scratch:
+            writer = gguf.GGUFWriter(f"{scratch}/x.gguf", architecture)
+            fill(writer)
+            for name, x in tensors:
+                writer.add_tensor(name, x)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+            writer.close()
+            with open(f"{scratch}/x.gguf", "rb") as f:
+                return f.read()
+
+    def sizes(writer):
+        writer.add_context_length(64)
+        writer.add_embedding_length(32)
+        writer.add_block_count(1)
+        writer.add_feed_forward_length(32)
+        writer.add_head_count(1)
+        writer.add_layer_norm_rms_eps(1e-5)
+        writer.add_layer_norm_eps(1e-5)
+
+    def byte_level(writer):
+        sizes(writer)
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())[:40]
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre("smollm")
+        writer.add_token_list(["<s>", *alphabet, "ab", "[PAD42]"])
+        writer.add_token_types([3] + [1] * 41 + [5])
+        writer.add_token_merges([f"{alphabet[0]} {alphabet[1]}"] if alphabet[0] + alphabet[1] == "ab" else [])
+        writer.add_bos_token_id(0)
+        writer.add_add_bos_token(True)
+        writer.add_chat_template("{{ messages }}")
+
+    def pieces(writer):
+        sizes(writer)
+        writer.add_tokenizer_model("llama")
+        writer.add_token_list(["<unk>", "<s>", "</s>", "a", "b", "ab", "\u2581", "\u2581ab", "  ", "<0x0A>"])
+        writer.add_token_scores([0.0, 0.0, 0.0, -3.0, -4.0, -1.0, -5.0, -2.0, -1000.0, 0.0])
+        writer.add_token_types([2, 3, 3, 1, 1, 1, 1, 1, 4, 6])
+        writer.add_bos_token_id(1)
+        writer.add_eos_token_id(2)
+        writer.add_unk_token_id(0)
+
+    embedding = [("token_embd.weight", np.zeros((43, 32), np.float16))]
+    put("gguf", "byte_level", file("llama", byte_level, embedding))
+    put("gguf", "pieces", file("phi3", pieces, embedding))
+    put("gguf", "gpt2", file("gpt2", byte_level, embedding))
+    put("gguf", "neox", file("gptneox", byte_level, embedding))
+    put("gguf", "no_tokenizer", file("llama", sizes, embedding))
+    put("gguf", "linear", file("llama", lambda w: (byte_level(w), w.add_rope_scaling_type(gguf.RopeScalingType.LINEAR), w.add_rope_scaling_factor(4.0)), embedding))
+    put("gguf", "llama3", file("llama", byte_level, embedding + [("rope_freqs.weight", np.ones(16, np.float32))]))
+    put("gguf", "long", file("phi3", lambda w: (pieces(w), w.add_rope_scaling_orig_ctx_len(32)),
+                             embedding + [(f"rope_factors_{k}.weight", np.ones(16, np.float32)) for k in ("long", "short")]))
+    put("gguf", "cut", file("llama", byte_level, embedding)[:-1])
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "golden", "gguf", "types.gguf"), "rb") as f:
+        put("gguf", "types", f.read())
+
+
 def texts():
     samples = [b"The cat sat.\n\n  12 345", "caf\u00e9 e\u0301\u0323 \uac00\u11a8 \ufb01".encode(), "\u4f60\u597d \U0001f469\u200d\U0001f4bb".encode(), b"<s>a</s> <|endoftext|>  <l> x", b"\xff\xc3( \xe2\x82",
                b"a" * 70 + b" " * 20 + b"=" * 9, b"\0\x01\x1b[0m", "\u2581 \u2581\u2581a".encode()]
@@ -189,6 +252,6 @@ def options():
 
 
 if __name__ == "__main__":
-    for make in (tokenizer_json, vocab_merges, tiktoken, sentencepiece_models, safetensors, model_config, rows, pt, options, texts):
+    for make in (tokenizer_json, vocab_merges, tiktoken, sentencepiece_models, safetensors, model_config, rows, pt, options, texts, gguf_models):
         make()
     print(f"{sum(len(files) for _, _, files in os.walk(SEEDS))} seeds, {sum(os.path.getsize(os.path.join(d, f)) for d, _, files in os.walk(SEEDS) for f in files)} bytes")

@@ -452,16 +452,18 @@ static void join_pieces(GgufReader* r, char* const* paths, int n) {
     p->data = p->joined;
 }
 
-// What the splits say of themselves.
-static void check_split(const GgufReader* r) {
+// What the splits say of themselves; of the first one alone before the others are read.
+static void check_split(const GgufReader* r, bool all) {
     double count = 0, tensors = 0;
     bool split = gguf_number(r, "split.count", &count) && count > 1;
     if (split && count != r->n_parts)
-        fatal("%s: the first of %.0f files, %d are here; name them all, or keep the names NAME-00001-of-%05.0f.gguf",
-              gguf_path(r), count, r->n_parts, count);
+        fatal(
+            "%s: the first of %.0f files, but %d was given; name them all, or keep names like "
+            "NAME-00001-of-%05.0f.gguf",
+            gguf_path(r), count, r->n_parts, count);
     if (!split && r->n_parts > 1)
         fatal("%s: not the first of %d files: it has no \"split.count\"", gguf_path(r), r->n_parts);
-    if (split && gguf_number(r, "split.tensors.count", &tensors) && tensors != r->n_tensors)
+    if (all && split && gguf_number(r, "split.tensors.count", &tensors) && tensors != r->n_tensors)
         fatal("%s: its %d files hold %d tensors, expected %.0f", gguf_path(r), r->n_parts, r->n_tensors, tensors);
 }
 
@@ -482,10 +484,12 @@ void gguf_open(GgufReader* r, const char* const* paths, int n_paths) {
     NameMap *keys = NULL, *names = NULL;
     sh_new_strdup(keys);
     sh_new_strdup(names);
-    for (int i = 0; i < r->n_parts; i++) read_part(r, i, &keys, &names);
-    r->by_key = keys;
-    r->by_name = names;
-    check_split(r);
+    for (int i = 0; i < r->n_parts; i++) {
+        read_part(r, i, &keys, &names);
+        r->by_key = keys;  // the maps may have moved
+        r->by_name = names;
+        check_split(r, i + 1 == r->n_parts);
+    }
 }
 
 void gguf_close(GgufReader* r) {
