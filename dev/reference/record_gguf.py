@@ -5,7 +5,7 @@
 types.gguf, types.safetensors       a tensor of every type that is read, of random bits where the package cannot quantise, and its values by the package
 FAMILY.gguf, FAMILY.json            a random model of transformers, written as llama.cpp's converter does (rows of q and k interleaved, norms + 1, …), its tensors
                                     of the types in turn; the JSON has the shape and SHA-256 of every Hugging Face tensor in fp32, in the file's order, and the
-                                    keys of config.json that matter
+                                    keys of config.json that matter; llama_split-0000N-of-00003.gguf is llama.gguf in three files
 tokenizer_NAME.gguf, .json          a tokenizer and no tensors; the JSON has texts and the ids that `tokenizers` gives for the pipeline of the published models
                                     that the name stands for, or sentencepiece for its model
 """
@@ -300,10 +300,11 @@ def add_config(writer, architecture, c):
         writer.add_final_logit_softcapping(c.final_logit_softcapping)
 
 
-def record_family(out, name, byte_level_model, seed):
+def record_family(out, name, byte_level_model, seed, split=0):
+    """split: tensors of a file; then only the GGUF is written, as NAME_split-00001-of-0000N.gguf."""
     architecture, config_class, arguments, tokenizer = FAMILIES[name]
     arch = {v: k for k, v in gguf.MODEL_ARCH_NAMES.items()}[architecture]
-    writer = gguf.GGUFWriter(f"{out}/{name}.gguf", architecture)
+    writer = gguf.GGUFWriter(f"{out}/{name}{'_split' if split else ''}.gguf", architecture, split_max_tensors=split)
     writer.add_name(name)
     if tokenizer in PRES:
         vocab = add_byte_level(writer, tokenizer, *byte_level_model)
@@ -331,6 +332,8 @@ def record_family(out, name, byte_level_model, seed):
         values = from_gguf(architecture, config, hf_name, gguf.quants.dequantize(data, kind).astype(np.float32).reshape(to_gguf(architecture, config, hf_name, x).shape))
         digests[hf_name] = {"shape": list(values.shape), "sha256": hashlib.sha256(values.tobytes()).hexdigest()}
     finish(writer)
+    if split:
+        return
     written = json.loads(config.to_json_string(use_diff=False))
     write_json(f"{out}/{name}.json", {"config": {k: written[k] for k in KEYS if k in written and not (architecture == "gptneox" and k == "rope_theta")}, "tensors": digests})
 
@@ -360,6 +363,8 @@ def main():
         for seed, name in enumerate(FAMILIES):
             if not wanted or name in wanted:
                 record_family(out, name, model, seed + 1)
+        if not wanted or "llama" in wanted:
+            record_family(out, "llama", model, [*FAMILIES].index("llama") + 1, split=8)
         if not check:
             return
         bad = 0

@@ -314,6 +314,21 @@ static void test_parts(void) {
     }
     snprintf(out, sizeof out, "%s/joined", directory);
     char a[65], b[65];
+    const char* const splits[] = {"1", "3"};  // whichever is named
+    for (int i = 0; i < 2; i++) {
+        char file[128], model[300];
+        snprintf(file, sizeof file, GOLDEN "llama_split-0000%s-of-00003.gguf", splits[i]);
+        snprintf(model, sizeof model, "%s/split%d", directory, i);
+        check(import_file(file, model, "fp32") == 0, "a model in three files, named by file %s %s", splits[i], said());
+        strcat(model, "/model.safetensors");
+        file_sha256_hex(in_directory("llama/model.safetensors"), a);
+        file_sha256_hex(model, b);
+        check(!strcmp(a, b), "is the one in one file");
+    }
+    check(import_file(GOLDEN "llama_split-00001-of-00003.gguf --gguf " GOLDEN "llama_split-00002-of-00003.gguf", out,
+                      "fp32") == 2 &&
+              strstr(said(), "the first of 3 files"),
+          "two of them are refused");
     check(import_file(in_directory("joined.gguf.part00"), out, "fp32") == 0, "pieces are found by their names");
     file_sha256_hex(in_directory("llama/model.safetensors"), a);
     file_sha256_hex(in_directory("joined/model.safetensors"), b);
