@@ -54,6 +54,13 @@ static int64_t put_stray(const Tokenizer* t, const char* word, int32_t length, i
     return n;
 }
 
+// A character that is not a word's first, with the prefix of subwords in front.
+static int32_t subword_id(const Tokenizer* t, const char* character, int bytes) {
+    char piece[256];
+    const int n = snprintf(piece, sizeof piece, "%s%.*s", t->subword, bytes, character);
+    return n < (int)sizeof piece ? piece_find(&t->by_text, t->text, t->arena, piece, (uint32_t)n) : -1;
+}
+
 // The word's symbols, offsets within the word. late_fallback keeps unknown characters as symbols (id −1 or virtual).
 static int64_t make_symbols(const Tokenizer* t, const char* word, int32_t length, Symbol* y) {
     int64_t n = 0;
@@ -62,6 +69,7 @@ static int64_t make_symbols(const Tokenizer* t, const char* word, int32_t length
         int32_t c, id;
         int bytes = 1;
         if (t->byte_level) id = t->byte_id[(unsigned char)word[i]];
+        else if (t->subword && i) id = subword_id(t, word + i, bytes = utf8_decode(word + i, length - i, &c));
         else if (!((unsigned char)word[i] & 0x80)) id = t->ascii_id[(unsigned char)word[i]];
         else {
             bytes = utf8_decode(word + i, length - i, &c);
@@ -213,7 +221,7 @@ static void encode_piece(const Tokenizer* t, const Text* text, int32_t start, in
     const char* word = text->bytes + start;
     int32_t length = end - start;
     CachedWord* slot = NULL;
-    if (length <= CACHE_KEY) {
+    if (length <= CACHE_KEY && !t->subword) {  // whose pieces are longer than what they cover
         slot = &s->cache[hash_bytes(word, (uint32_t)length) & (CACHE_SLOTS - 1)];
         if (slot->n_key == length && !memcmp(slot->key, word, (size_t)length)) {
             int32_t at = 0;

@@ -98,7 +98,7 @@ static bool load_pattern(Loader* l, const cJSON* part, const char* what, Pattern
         return true;
     }
     if (!expression) return tok_error(l->error, "%s: %s has no pattern (String or Regex)", l->file, what);
-    return pattern_compile(out, expression, (ErrorBuffer){why, sizeof why}) ||
+    return pattern_compile(out, expression, REGEX_RUBY, (ErrorBuffer){why, sizeof why}) ||
            tok_error(l->error, "%s: %s", l->file, why);
 }
 
@@ -133,7 +133,7 @@ static bool load_pretokenizer(Loader* l, const cJSON* part);
 static bool put_split(Loader* l, const char* pattern, SplitBehaviour behaviour, bool invert) {
     Pretokenize step = {.type = PRETOKENIZE_SPLIT, .behaviour = behaviour, .invert = invert};
     char why[400] = "";
-    bool good = pattern_compile(&step.pattern, pattern, (ErrorBuffer){why, sizeof why}) ||
+    bool good = pattern_compile(&step.pattern, pattern, REGEX_RUBY, (ErrorBuffer){why, sizeof why}) ||
                 tok_error(l->error, "%s: %s", l->file, why);
     arrput(l->t->pretokenize, step);
     return good;
@@ -189,6 +189,16 @@ static bool pretokenize_whitespace(Loader* l, const cJSON* part) {
     return put_split(l, "\\p{RustWord}+|[^\\p{RustWord}\\s]+", SPLIT_REMOVED, true);
 }
 
+static bool pretokenize_delimiter(Loader* l, const cJSON* part) {
+    const char* delimiter = string_or(part, "delimiter", "");
+    if (!*delimiter)
+        return tok_error(l->error, "%s: the pre_tokenizer CharDelimiterSplit has no character `delimiter`", l->file);
+    Pretokenize step = {.type = PRETOKENIZE_SPLIT, .behaviour = SPLIT_REMOVED};
+    step.pattern.literal = strdup(delimiter);
+    arrput(l->t->pretokenize, step);
+    return true;
+}
+
 static bool pretokenize_whitespace_split(Loader* l, const cJSON* part) {
     (void)part;
     return put_split(l, "\\s+", SPLIT_REMOVED, false);
@@ -219,18 +229,31 @@ static bool pretokenize_sequence(Loader* l, const cJSON* part) {
     const cJSON* each;
     l->depth++;
     cJSON_ArrayForEach(each, item(part, "pretokenizers")) {
-        if (l->t->byte_level)
-            return tok_error(l->error, "%s: a pre_tokenizer after ByteLevel is not supported", l->file);
+        const bool after_bytes = l->t->byte_level;
+        const ptrdiff_t before = arrlen(l->t->pretokenize);
+        if (after_bytes && !strcmp(string_or(each, "type", ""), "ByteLevel"))
+            return tok_error(l->error, "%s: a second pre_tokenizer ByteLevel is not supported", l->file);
         if (!load_pretokenizer(l, each)) return false;
+        for (ptrdiff_t i = before; after_bytes && i < arrlen(l->t->pretokenize); i++) {
+            if (l->t->pretokenize[i].type != PRETOKENIZE_SPLIT)
+                return tok_error(l->error, "%s: the pre_tokenizer %.40s after ByteLevel is not supported", l->file,
+                                 string_or(each, "type", ""));
+            l->t->pretokenize[i].mapped = true;
+        }
     }
     return true;
 }
 
 static const PartRow pretokenizers[] = {
-    {"ByteLevel", pretokenize_byte_level},    {"Split", pretokenize_split},
-    {"Digits", pretokenize_digits},           {"Whitespace", pretokenize_whitespace},
-    {"Punctuation", pretokenize_punctuation}, {"WhitespaceSplit", pretokenize_whitespace_split},
-    {"Metaspace", pretokenize_metaspace},     {"Sequence", pretokenize_sequence},
+    {"ByteLevel", pretokenize_byte_level},
+    {"Split", pretokenize_split},
+    {"Digits", pretokenize_digits},
+    {"Whitespace", pretokenize_whitespace},
+    {"Punctuation", pretokenize_punctuation},
+    {"WhitespaceSplit", pretokenize_whitespace_split},
+    {"Metaspace", pretokenize_metaspace},
+    {"Sequence", pretokenize_sequence},
+    {"CharDelimiterSplit", pretokenize_delimiter},
 };
 static bool load_pretokenizer(Loader* l, const cJSON* part) {
     return load_part(l, part, "a pre_tokenizer", pretokenizers, sizeof pretokenizers / sizeof *pretokenizers);
@@ -481,13 +504,18 @@ static int32_t id_of(const Tokenizer* t, const char* text, size_t n) {
     return piece_find(&t->by_text, t->text, t->arena, text, (uint32_t)n);
 }
 
-// One merge, if its halves and the whole are in the vocabulary.
+// One merge, if its halves and the whole are in the vocabulary. The right half's prefix of subwords does not go along.
 static bool put_merge(Tokenizer* t, const char* left, size_t n_left, const char* right, size_t n_right, uint32_t rank) {
+    const int32_t b = id_of(t, right, n_right);
+    const size_t prefix = t->subword ? strlen(t->subword) : 0;
+    if (prefix > n_right) return false;
+    right += prefix;
+    n_right -= prefix;
     char stack[512], *both = n_left + n_right <= sizeof stack ? stack : malloc(n_left + n_right);
     if (!both) abort();
     memcpy(both, left, n_left);
     memcpy(both + n_left, right, n_right);
-    int32_t a = id_of(t, left, n_left), b = id_of(t, right, n_right), id = id_of(t, both, n_left + n_right);
+    const int32_t a = id_of(t, left, n_left), id = id_of(t, both, n_left + n_right);
     if (both != stack) free(both);
     if (a < 0 || b < 0 || id < 0) return false;
     merge_add(&t->merges, a, b, rank, id);
@@ -514,9 +542,10 @@ static bool model_bpe(Loader* l, const cJSON* model) {
     const cJSON *dropout = item(model, "dropout"), *merges = item(model, "merges"), *each;
     if (cJSON_IsNumber(dropout) && dropout->valuedouble != 0)
         return tok_error(l->error, "%s: dropout %g is for training; set it to null", l->file, dropout->valuedouble);
-    if (*string_or(model, "continuing_subword_prefix", "") || *string_or(model, "end_of_word_suffix", ""))
-        return tok_error(l->error, "%s: BPE with continuing_subword_prefix or end_of_word_suffix is not supported",
-                         l->file);
+    if (*string_or(model, "end_of_word_suffix", ""))
+        return tok_error(l->error, "%s: BPE with end_of_word_suffix is not supported", l->file);
+    if (*string_or(model, "continuing_subword_prefix", ""))
+        t->subword = strdup(string_or(model, "continuing_subword_prefix", ""));
     if (!load_vocabulary(l, model)) return false;
     if (!cJSON_IsArray(merges)) return tok_error(l->error, "%s: the model has no array `merges`", l->file);
     merge_table_init(&t->merges, (uint32_t)cJSON_GetArraySize(merges));
@@ -597,6 +626,8 @@ bool load_tokenizer_json(Tokenizer* t, const char* name, const char* data, size_
                 load_pretokenizer(&l, item(root, "pre_tokenizer")) && load_all_added(&l, item(root, "added_tokens")) &&
                 profile_add_tokens(profile, t, error) && load_processor(&l, item(root, "post_processor")) &&
                 load_decoder(&l, item(root, "decoder"));
+    if (good && t->subword && t->byte_level)
+        good = tok_error(error, "%s: continuing_subword_prefix with ByteLevel is not supported", name);
     if (good && t->byte_level) unmap_pieces(t);
     good = good && tokenizer_finish(t, name, error);
     cJSON_Delete(root);

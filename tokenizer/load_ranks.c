@@ -93,7 +93,7 @@ static int base64_decode(const char** p, char* out, int room) {
 
 static bool put_split(Tokenizer* t, const char* pattern, ErrorBuffer error) {
     Pretokenize step = {.type = PRETOKENIZE_SPLIT, .behaviour = SPLIT_ISOLATED};
-    bool good = pattern_compile(&step.pattern, pattern, error);
+    bool good = pattern_compile(&step.pattern, pattern, REGEX_RUST, error);
     arrput(t->pretokenize, step);
     return good;
 }

@@ -151,10 +151,65 @@ static void put_class(char** out, const Class* class, bool opposite) {
     arrfree(ranges);
 }
 
+#define MAX_GROUPS 64
+
+// An interval {n}, {n,}, {,m} or {n,m} at p: its length, 0: none.
+static size_t interval_at(const char* p) {
+    static const char digits[] = "0123456789";
+    if (*p != '{') return 0;
+    const size_t low = strspn(p + 1, digits), comma = p[1 + low] == ',', high = comma ? strspn(p + 2 + low, digits) : 0;
+    return low + high && p[1 + low + comma + high] == '}' ? low + comma + high + 2 : 0;
+}
+
+// What Oniguruma's Ruby syntax, in which tokenizer.json writes, means otherwise than PCRE2: ^ and $ are ends of lines
+// (the end of the text is none after a line end), (?m) lets . match line ends, {n,m}+ repeats and {n}? makes optional
+// where PCRE2 would be possessive and lazy. `atom` is where in `out` that begins to which a quantifier here belongs.
+// Outside brackets; returns the characters read, 0: nothing of that.
+static size_t respell_ruby(const char* p, ptrdiff_t atom, char** out) {
+    if (*p == '^' || *p == '$') {
+        put_text(out, *p == '^' ? "(?:\\A|(?<=\\n)(?!\\z))" : "(?:(?=\\n)|(?<!\\n)\\z)");
+        return 1;
+    }
+    size_t n = interval_at(p);
+    if (n) {
+        const bool once_more = p[n] == '+' || (p[n] == '?' && !memchr(p, ',', n));
+        if (once_more) {
+            arrinsn(*out, atom, 3);
+            memcpy(*out + atom, "(?:", 3);
+        }
+        for (size_t i = 0; i < n; i++) {
+            if (i == 1 && p[i] == ',') arrput(*out, '0');
+            arrput(*out, p[i]);
+        }
+        if (once_more) arrput(*out, ')');
+        return n;
+    }
+    if (strncmp(p, "(?", 2)) return 0;
+    n = 2 + strspn(p + 2, "imx-");
+    if (n == 2 || (p[n] != ':' && p[n] != ')')) return 0;
+    for (size_t i = 0; i < n; i++) arrput(*out, p[i] == 'm' && i > 1 ? 's' : p[i]);
+    return n;
+}
+
 // The pattern in PCRE2's spelling, not zero-terminated (stb_ds). False: one that cannot be spelled.
-static bool respell(const char* pattern, char** out, ErrorBuffer error) {
+static bool respell(const char* pattern, RegexSyntax syntax, char** out, ErrorBuffer error) {
     bool inside = false;
+    ptrdiff_t atom = 0, groups[MAX_GROUPS] = {0};
+    int depth = 0;
     for (const char* p = pattern; *p; p++) {
+        if (!inside && *p == '(' && depth == MAX_GROUPS)
+            return tok_error(error, "the regular expression %.200s nests more than %d groups", pattern, MAX_GROUPS);
+        if (!inside && *p == '(') groups[depth++] = arrlen(*out);
+        else if (!inside && *p == ')') atom = groups[depth > 0 ? --depth : 0];
+        else if (!inside && !strchr("*+?{", *p)) atom = arrlen(*out);
+        const size_t read = syntax == REGEX_RUBY && !inside ? respell_ruby(p, atom, out) : 0;
+        if (read) {
+            p += read - 1;
+            continue;
+        }
+        if (inside && !strncmp(p, "&&", 2))
+            return tok_error(error, "the regular expression %.200s has && inside brackets, which is not supported",
+                             pattern);
         if (*p == '[' && inside && p[1] != ':')
             return tok_error(error, "the regular expression %.200s nests brackets, which is not supported", pattern);
         if (*p == '[' && inside)  // [:alpha:]
@@ -172,9 +227,18 @@ static bool respell(const char* pattern, char** out, ErrorBuffer error) {
         Class class;
         bool negated;
         size_t n = class_at(p + 1, &class, &negated);
+        if (!n && p[1] == 'u' && strspn(p + 2, "0123456789abcdefABCDEF") >= 4) {
+            put_text(out, "\\x{");
+            for (int i = 2; i < 6; i++) arrput(*out, p[i]);
+            arrput(*out, '}');
+            p += 5;
+            continue;
+        }
         if (!n) {
+            const bool braces = p[2] == '{' && strchr("pPxogk", p[1]) && strchr(p, '}');  // \x{41} holds no interval
             arrput(*out, *p++);
             arrput(*out, *p);
+            while (braces && *p != '}') arrput(*out, *++p);
             continue;
         }
         if (!inside) put_text(out, negated ? "[^" : "[");
@@ -185,11 +249,11 @@ static bool respell(const char* pattern, char** out, ErrorBuffer error) {
     return true;
 }
 
-bool pattern_compile(Pattern* p, const char* regex, ErrorBuffer error) {
+bool pattern_compile(Pattern* p, const char* regex, RegexSyntax syntax, ErrorBuffer error) {
     char* spelled = NULL;
     int code;
     PCRE2_SIZE at;
-    bool good = respell(regex, &spelled, error);
+    bool good = respell(regex, syntax, &spelled, error);
     if (good) {
         p->code = pcre2_compile((PCRE2_SPTR)spelled, (PCRE2_SIZE)arrlen(spelled),
                                 PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &code, &at, NULL);
@@ -313,6 +377,30 @@ static bool split_range(const Pretokenize* step, const Text* text, Range range, 
     return true;
 }
 
+// A step after ByteLevel sees every byte as the character that GPT-2 writes for it.
+static bool split_mapped(const Pretokenize* step, const Text* text, Range range, Range** out, Encoding* e) {
+    struct TokenizerScratch* s = e->scratch;
+    arrsetlen(s->mapped, 0);
+    for (int32_t i = range.start; i < range.end; i++) {
+        char character[4];
+        const int n = utf8_encode(character_of_byte((unsigned char)text->bytes[i]), character);
+        memcpy(arraddnptr(s->mapped, n), character, (size_t)n);
+    }
+    const Text mapped = {s->mapped, (int32_t)arrlen(s->mapped), 0, NULL, NULL};
+    const ptrdiff_t first = arrlen(*out);
+    if (!split_valid(step, &mapped, (Range){0, mapped.n}, out, e)) return false;
+    int32_t at = 0, byte = range.start;  // `byte` is where the character at `at` came from
+    for (ptrdiff_t i = first; i < arrlen(*out); i++) {
+        Range* r = &(*out)[i];
+        int32_t* const ends[] = {&r->start, &r->end};
+        for (int k = 0; k < 2; k++) {
+            for (; at < *ends[k]; byte++) at += (unsigned char)s->mapped[at] < 0x80 ? 1 : 2;
+            *ends[k] = byte;
+        }
+    }
+    return true;
+}
+
 // ---- steps that put something in front -------------------------------------------------------------
 
 static void prefix_space(Text* text, Encoding* e) {
@@ -381,7 +469,8 @@ bool pretokenize_text(const Tokenizer* t, Text* text, Encoding* e) {
         }
         arrsetlen(s->ranges_next, 0);
         for (ptrdiff_t j = 0; j < arrlen(s->ranges); j++)
-            if (!split_range(step, text, s->ranges[j], &s->ranges_next, e)) return false;
+            if (!(step->mapped ? split_mapped : split_range)(step, text, s->ranges[j], &s->ranges_next, e))
+                return false;
         Range* swap = s->ranges;
         s->ranges = s->ranges_next;
         s->ranges_next = swap;

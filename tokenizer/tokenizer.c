@@ -117,6 +117,11 @@ int byte_of_character(int32_t c) {
     return c == 0x143 ? 0xAD : -1;
 }
 
+int32_t character_of_byte(int b) {
+    if (byte_of_character(b) == b) return b;
+    return b <= 0x20 ? 0x100 + b : b == 0xAD ? 0x143 : 0x121 + b - 0x7F;
+}
+
 Span unmap_byte_level(Tokenizer* t, const char* text, uint32_t n, bool* good) {
     char stack[256], *bytes = n <= sizeof stack ? stack : malloc(n);
     uint32_t length = 0;
@@ -243,8 +248,8 @@ bool tokenizer_finish(Tokenizer* t, const char* file, ErrorBuffer error) {
                                            : -1;
     }
     // ignore_merges looks a whole text up, so cutting it would change the answer.
-    t->split_at_space = t->model == MODEL_BPE && !t->byte_level && !t->ignore_merges && space_only_leads(t) &&
-                        piece_find(&t->by_text, t->text, t->arena, "\xE2\x96\x81", 3) >= 0;
+    t->split_at_space = t->model == MODEL_BPE && !t->byte_level && !t->ignore_merges && !t->subword &&
+                        space_only_leads(t) && piece_find(&t->by_text, t->text, t->arena, "\xE2\x96\x81", 3) >= 0;
     return true;
 }
 
@@ -460,6 +465,7 @@ void tokenizer_close(Tokenizer* t) {
         free(t->stages[i].content);
     }
     arrfree(t->stages);
+    free(t->subword);
     arrfree(t->out_first);
     free(t->file[0]);
     free(t->file[1]);

@@ -154,6 +154,7 @@ typedef struct {
     Pattern pattern;  // SPLIT; METASPACE: the text that stands for a space
     SplitBehaviour behaviour;
     bool invert;
+    bool mapped;  // SPLIT: after ByteLevel, whose characters the pattern sees
     PrependScheme scheme;
     bool split;  // METASPACE: split before every replacement
 } Pretokenize;
@@ -209,6 +210,7 @@ struct Tokenizer {
     // model
     ModelType model;
     bool byte_level;  // symbols are bytes; else characters
+    char* subword;    // BPE: what all characters of a word but the first have in front (continuing_subword_prefix)
     bool byte_fallback, fuse_unk, ignore_merges;
     bool
         late_fallback;  // sentencepiece: characters outside the vocabulary may still merge, and fall back after merging
@@ -253,6 +255,7 @@ struct TokenizerScratch {
     Range *ranges, *ranges_next;  // stb_ds
     Symbol* symbols;              // room for n_symbols
     int64_t n_symbols;
+    char* mapped;    // stb_ds, of steps after ByteLevel
     uint64_t* heap;  // stb_ds, of long words: rank and place of what may merge
     pcre2_match_data* match;
     pcre2_jit_stack* jit_stack;
@@ -266,7 +269,8 @@ void put_characters(char** out, const CharacterRange* ranges,
                     size_t n);  // as a regular expression has them between brackets
 // Whose Unicode the patterns are spelled for: PCRE2's own, unless a test sets another (0: PCRE2's own).
 extern int pattern_unicode;
-bool pattern_compile(Pattern* p, const char* regex, ErrorBuffer error);
+typedef enum { REGEX_RUST, REGEX_RUBY } RegexSyntax;  // of tiktoken's patterns; of tokenizer.json (Oniguruma)
+bool pattern_compile(Pattern* p, const char* regex, RegexSyntax syntax, ErrorBuffer error);
 void pattern_free(Pattern* p);
 // The first match in bytes[from, n) that is not empty; 1 found, 0 none, −1 failed (e->error). A regular expression
 // wants valid UTF-8.
@@ -284,6 +288,7 @@ void tokenizer_add_token(Tokenizer* t, AddedToken token);
 bool tokenizer_finish(Tokenizer* t, const char* file,
                       ErrorBuffer error);  // tables that follow from the others; the last step of every loader
 int byte_of_character(int32_t codepoint);  // GPT-2's printable stand-in → byte; −1: not one
+int32_t character_of_byte(int byte);       // and back
 Span unmap_byte_level(Tokenizer* t, const char* text, uint32_t n,
                       bool* good);  // the bytes that a piece of stand-ins means
 void unmap_pieces(Tokenizer* t);    // the same for all pieces, into raw

@@ -32,7 +32,7 @@ GOLDEN = os.path.join(ref.HERE, "golden", "tokenizers", "directories.gz")
 TEXTS = ["", " ", "  ", "a", "Hello world", " Hello  world ", "the ba ko \n\n ri", "Baing thest\tmu", "it's we'll DON'T", "x=12345678 3.14, 1e5", "é ñ Ça ße e\u0301 n\u0303 ﬁ Å",
          "да конитης 你好世界 ひらが 한국어 שלום مر", "😀👩\u200d💻 \u00a0\u3000|\u2028", "<s>ba</s> ko<unk>", "<|im_start|>user\nba ko<|im_end|>\n<|im_start|>assistant\n", "a<|im_end|>  b  <|im_start|> c",
          "<|endoftext|>the<|endoftext|> ko", "\u2581ba\u2581\u2581ko \u2581", "def f(x):\n    return x + 1\n\n\n", "...!!?? -- [a] {b} (c) _d_ $5 50% #1 a/b c\\d", "bakoristan lomuer", "ABC abcDef GHIjkl XyZ\u01c5", "\u0661\u0662\u0663 \u00bd\u00b2 \u2167 １２３",
-         "<0x41><0xE2> <0x0A>", " <extra> <l> <r>  x<w>y <w> z", "\r\n\r\n a\r b\n\u0085c", "zzzzqqqq\U0001F9FFxx", "mu\u200bmu\ufeff", "a <bos> b <eos> c", "the\u0000the\u0001", "!ba ?ko\n/ri//x"]
+         "<0x41><0xE2> <0x0A>", " <extra> <l> <r>  x<w>y <w> z", "\r\n\r\n a\r b\n\u0085c", "zzzzqqqq\U0001F9FFxx", "mu\u200bmu\ufeff", "a <bos> b <eos> c", "!ba ?ko\n/ri//x"]
 
 
 # ---- small tokenizers -----------------------------------------------------------------------------------------------------------------------------------

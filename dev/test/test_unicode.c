@@ -100,7 +100,7 @@ static unsigned char* matched(const char* regex, int unicode) {
     char why[400] = "";
     Pattern p = {0};
     pattern_unicode = unicode;
-    bool good = pattern_compile(&p, regex, (ErrorBuffer){why, sizeof why});
+    bool good = pattern_compile(&p, regex, REGEX_RUBY, (ErrorBuffer){why, sizeof why});
     pattern_unicode = 0;
     if (!good) {
         check(false, "%s compiles for Unicode %d: %s", regex, unicode, why);
