@@ -10,12 +10,13 @@
 #include <string.h>
 #include <time.h>
 #include "tokenizer.h"
+#include "chat.h"
 
 #define MOST_THREADS 256
 
 typedef struct {
-    const char* path;
-    bool decode, special, batch, offsets, time;
+    const char *path, *chat;
+    bool decode, special, batch, offsets, time, render;
     int threads;
 } Options;
 
@@ -60,6 +61,14 @@ static void help(void) {
         "  --threads N       of --batch [1]\n"
         "  --time            of --batch: instead of the ids, texts, tokens and seconds of encoding (reading not "
         "counted) on stderr\n"
+        "  --chat WHICH      conversations, a JSON object a line (messages, tools, add_generation_prompt …), as a chat "
+        "template writes them:\n"
+        "                    auto (the template of --tokenizer's directory), a file, or one of ours: llama3, mistral, "
+        "mistral-v0.2, phi3;\n"
+        "                    a line of ids for each, special tokens in the row's own words being text unless "
+        "--special\n"
+        "  --render          with --chat: a JSON string for each instead, or {\"error\": …} (then the exit status is "
+        "2); --tokenizer may be left out\n"
         "  --help            this text\n"
         "Without --special no BOS or EOS is added. Text spelled like a special token is then that token for a "
         "tokenizer.json, as in Hugging Face\n"
@@ -84,7 +93,7 @@ static Options read_options(int argc, char** argv) {
     } rows[] = {
         {"--tokenizer", NULL, &o.path}, {"--decode", &o.decode, NULL},   {"--special", &o.special, NULL},
         {"--batch", &o.batch, NULL},    {"--offsets", &o.offsets, NULL}, {"--threads", NULL, NULL},
-        {"--time", &o.time, NULL},
+        {"--time", &o.time, NULL},      {"--chat", NULL, &o.chat},       {"--render", &o.render, NULL},
     };
     enum { N_ROWS = sizeof rows / sizeof *rows };
     for (int i = 1; i < argc; i++) {
@@ -107,9 +116,11 @@ static Options read_options(int argc, char** argv) {
         if (rows[r].text) *rows[r].text = value;
         else o.threads = whole_number(rows[r].name, value, 1, MOST_THREADS);
     }
-    if (!o.path) stop("--tokenizer is missing; see tokenize --help");
+    if (o.render && !o.chat) stop("--render belongs to --chat");
+    if (!o.path && !o.render) stop("--tokenizer is missing; see tokenize --help");
+    if (o.chat && (o.decode || o.batch || o.offsets)) stop("--decode, --batch and --offsets do not go with --chat");
     if (o.decode && o.offsets) stop("--offsets belongs to encoding, not to --decode");
-    if (!o.batch && (o.threads > 1 || o.time)) stop("--threads and --time belong to --batch");
+    if (!o.batch && !o.chat && (o.threads > 1 || o.time)) stop("--threads and --time belong to --batch and --chat");
     return o;
 }
 
@@ -275,20 +286,153 @@ static void encode_batch(const Tokenizer* t, const char* text, size_t length, co
     free(b.jobs);
 }
 
+// ---- chat ------------------------------------------------------------------------------------------
+
+// A line and what became of it: a text of JSON, or ids.
+typedef struct {
+    const char* line;
+    size_t length;
+    char* out;
+    size_t n;
+    int64_t tokens;
+    bool bad;
+} ChatJob;
+typedef struct {
+    const Tokenizer* t;
+    const Chat* chat;
+    ChatTokens tokens;
+    const Options* o;
+    ChatJob* jobs;
+    size_t n_jobs;
+    _Atomic size_t next;
+} ChatBatch;
+
+typedef struct {
+    char* s;
+    size_t n, room;
+} Line;
+
+static char* line_room(Line* l, size_t n) {
+    if (l->room - l->n < n) l->s = need(realloc(l->s, l->room = 2 * (l->room + n)));
+    return l->s + l->n;
+}
+
+static void put_json_string(Line* l, const char* text, size_t n) {
+    char* at = line_room(l, 6 * n + 3);
+    *at++ = '"';
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if (c == '"' || c == '\\') *at++ = '\\', *at++ = (char)c;
+        else if (c == '\n') *at++ = '\\', *at++ = 'n';
+        else if (c < 0x20) at += sprintf(at, "\\u%04x", c);
+        else if (c == 0xED && i + 2 < n && (unsigned char)text[i + 1] >= 0xA0) {  // half of a surrogate pair
+            at += sprintf(at, "\\ud%03x", ((unsigned)text[i + 1] & 0x3F) << 6 | ((unsigned)text[i + 2] & 0x3F));
+            i += 2;
+        } else *at++ = (char)c;
+    }
+    *at++ = '"';
+    l->n = (size_t)(at - l->s);
+}
+
+static void chat_line(const ChatBatch* b, ChatJob* j, JinjaScratch* scratch, Encoding* e) {
+    char error[600];
+    JinjaResult r;
+    Line l = {0};
+    bool good = chat_render(b->chat, scratch, j->line, j->length, &r, error, sizeof error);
+    if (good && b->o->render) put_json_string(&l, r.text, r.n);
+    else if (good) {
+        PlainText plain = {r.given, b->o->special ? 0 : (int)r.n_given, b->tokens.guarded, b->tokens.n_guarded};
+        j->tokens = tokenizer_encode_mixed(b->t, r.text, r.n, &plain, 0, e);
+        good = j->tokens >= 0;
+        if (!good) snprintf(error, sizeof error, "%s", e->error);
+        for (int64_t i = 0; i < j->tokens && !b->o->time; i++)
+            l.n += (size_t)sprintf(line_room(&l, 16), "%s%d", i ? " " : "", e->ids[i]);
+    }
+    if (!good) {
+        memcpy(line_room(&l, 10), "{\"error\": ", 10);
+        l.n += 10;
+        put_json_string(&l, error, strlen(error));
+        *line_room(&l, 1) = '}';
+        l.n++;
+    }
+    j->bad = !good;
+    j->out = l.s;
+    j->n = l.n;
+}
+
+static void* chat_work(void* argument) {
+    enum { BLOCK = 16 };
+    ChatBatch* b = argument;
+    Encoding e = {0};
+    JinjaScratch* scratch = need(jinja_begin(NULL));
+    for (size_t from; (from = atomic_fetch_add(&b->next, BLOCK)) < b->n_jobs;)
+        for (size_t i = from; i < from + BLOCK && i < b->n_jobs; i++) chat_line(b, &b->jobs[i], scratch, &e);
+    jinja_end(scratch);
+    encoding_free(&e);
+    return NULL;
+}
+
+// Returns the exit status: 2 where a line had an error.
+static int chat_lines(const Tokenizer* t, const char* text, size_t length, const Options* o) {
+    char error[512];
+    Chat* chat = chat_open(o->chat, o->path, t, error, sizeof error);
+    if (!chat) stop("--chat %s: %s", o->chat, error);
+    ChatBatch b = {.t = t, .chat = chat, .o = o};
+    if (!o->render && !chat_fits(chat, t, &b.tokens, error, sizeof error)) stop("--chat %s: %s", o->chat, error);
+    size_t room = 1024;
+    b.jobs = need(malloc(room * sizeof *b.jobs));
+    for (const char *p = text, *end = text + length; p < end;) {
+        const char* newline = memchr(p, '\n', (size_t)(end - p));
+        size_t n = newline ? (size_t)(newline - p) : (size_t)(end - p);
+        if (b.n_jobs == room) b.jobs = need(realloc(b.jobs, (room *= 2) * sizeof *b.jobs));
+        b.jobs[b.n_jobs++] = (ChatJob){.line = p, .length = n};
+        p += n + 1;
+    }
+    pthread_t threads[MOST_THREADS];
+    struct timespec begin, done;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    for (int i = 1; i < o->threads; i++)
+        if (pthread_create(&threads[i], NULL, chat_work, &b))
+            stop("thread %d cannot be started: %s", i, strerror(errno));
+    chat_work(&b);
+    for (int i = 1; i < o->threads; i++) pthread_join(threads[i], NULL);
+    clock_gettime(CLOCK_MONOTONIC, &done);
+    int status = 0;
+    int64_t tokens = 0;
+    for (size_t i = 0; i < b.n_jobs; i++) {
+        const ChatJob* j = &b.jobs[i];
+        if (j->bad) status = 2;
+        if (!o->time || j->bad) {
+            fwrite(j->out, 1, j->n, stdout);
+            putchar('\n');
+        }
+        tokens += j->tokens;
+        free(j->out);
+    }
+    double seconds = (double)(done.tv_sec - begin.tv_sec) + 1e-9 * (double)(done.tv_nsec - begin.tv_nsec);
+    if (o->time) fprintf(stderr, "%zu conversations, %lld tokens, %.6f s\n", b.n_jobs, (long long)tokens, seconds);
+    free(b.jobs);
+    chat_close(chat);
+    return status;
+}
+
 int main(int argc, char** argv) {
     char error[512];
     size_t length;
+    int status = 0;
     const Options o = read_options(argc, argv);
-    Tokenizer* t = tokenizer_open(o.path, error, sizeof error);
-    if (!t) stop("%s", error);
-    for (int i = 0; tokenizer_note(t, i); i++) fprintf(stderr, "tokenize: %s\n", tokenizer_note(t, i));
+    Tokenizer* t = o.path ? tokenizer_open(o.path, error, sizeof error) : NULL;
+    // a rendering does without a tokenizer where files of its directory name bos_token and eos_token
+    if (o.path && !t && !(o.render && chat_variables_in(o.path))) stop("%s", error);
+    for (int i = 0; t && tokenizer_note(t, i); i++) fprintf(stderr, "tokenize: %s\n", tokenizer_note(t, i));
     char* text = read_stdin(&length);
-    if (o.decode && o.batch) decode_lines(t, text, length, &o);
+    if (o.chat) status = chat_lines(t, text, length, &o);
+    else if (o.decode && o.batch) decode_lines(t, text, length, &o);
     else if (o.decode) decode(t, text, length, 0, &o);
     else if (o.batch) encode_batch(t, text, length, &o);
     else encode(t, text, length, &o);
     free(text);
     tokenizer_close(t);
     if (fflush(stdout) || ferror(stdout)) stop("stdout cannot be written: %s", strerror(errno));
-    return 0;
+    return status;
 }

@@ -116,22 +116,6 @@ const char* tokenizer_format(
 // (Hugging Face reads it, tiktoken and sentencepiece do not).
 int tokenizer_default_flags(const Tokenizer* t);
 
-// ---- chat templates --------------------------------------------------------------------------------
-
-typedef struct {
-    const char *role, *content;
-} ChatMessage;  // role: system, user or assistant
-
-// The conversation as the template writes it, malloc'ed; with ask_reply up to where the assistant is to speak
-// (add_generation_prompt). The text spells BOS and the other special tokens itself: encode it with
-// TOKENIZER_PARSE_SPECIAL and without TOKENIZER_ADD_SPECIAL. NULL with `error`: an unknown template or role, or roles
-// in an order that the template refuses.
-char* chat_render(const char* name, const ChatMessage* messages, int n, bool ask_reply, char* error, size_t error_size);
-// Whether every special token that the template spells is one token of t; *turn_end is the one behind the assistant's
-// turn, where a reply ends. False with `error`: one is missing, or there is no such template.
-bool chat_fits(const Tokenizer* t, const char* name, int32_t* turn_end, char* error, size_t error_size);
-const char* chat_template_name(int i);  // llama3, mistral (v0.3), mistral-v0.2, phi3; NULL behind the last
-
 #ifdef __cplusplus
 }
 #endif

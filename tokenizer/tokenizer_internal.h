@@ -6,7 +6,7 @@ texts that remember where their bytes came from; normalisers split.c         reg
   encode.c        the pipeline: added tokens, normalise, split, merge, post-process       decode.c   the way back
   load_*.c        the formats             load_config.c     what the files beside a tokenizer say
   unicode_table.h   what `tokenizers` knows of characters (generated)
-  chat.c          chat templates, on their own
+  chat.c          chat templates: which one, and whether it is the model's     jinja*.c   runs them (jinja_internal.h)
 */
 #ifndef TOKENIZER_INTERNAL_H
 #define TOKENIZER_INTERNAL_H

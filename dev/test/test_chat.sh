@@ -11,11 +11,11 @@ answers() { grep -o "\"$1\":[[:space:]]*\"[^\"]*\"" "$2" | sed 's/.*: *"//; s/"$
 for pair in bytes/llama3 sentence/mistral sentence/mistral-v0.2 sentence/phi3; do
     model=$golden/${pair%/*} chat=${pair#*/}
     rows "$chat" >"$chat.jsonl"
-    expect "conversations by the template of $chat" "$eval_seal" generate --model "$model" --prompts "$chat.jsonl" --chat "$chat" --greedy --max-new-tokens 16 --out "$chat.out.json" --quiet
+    expect "conversations by the template of $chat" "$eval_seal" generate --model "$model" --prompts "$chat.jsonl" --chat "$chat" --parse-special --greedy --max-new-tokens 16 --out "$chat.out.json" --quiet
     truth "are answered as transformers answers them" cmp <(answers output "$chat.out.json") <(answers answer "$golden/$chat.json")
     truth "all of them" test "$(answers output "$chat.out.json" | grep -cE '^[A-Za-z]{16}$')" -eq "$(wc -l <"$chat.jsonl")"
 done
-expect "one at a time" "$eval_seal" generate --model "$golden/sentence" --prompts phi3.jsonl --chat phi3 --greedy --max-new-tokens 16 --batch 1 --out one.json --quiet
+expect "one at a time" "$eval_seal" generate --model "$golden/sentence" --prompts phi3.jsonl --chat phi3 --parse-special --greedy --max-new-tokens 16 --batch 1 --out one.json --quiet
 truth "they are the same" cmp phi3.out.json one.json
 # the same conversation in the layouts of other files
 echo '{"conversations":[{"from":"system","value":"s"},{"from":"human","value":"a"},{"from":"gpt","value":"b"},{"from":"human","value":"c d"},{"from":"gpt","value":"x"}]}' >sharegpt.jsonl
@@ -37,8 +37,9 @@ refuse "an unknown template" "the chat template vicuna is not known; there are: 
 refuse "a template of another model" "the tokenizer has no token <|end|>, which the chat template phi3 is written with" "${generate[@]}" --chat phi3
 refuse "Mistral's on Llama-3" "the tokenizer has no token </s>" "${generate[@]}" --chat mistral-v0.2
 refuse "a template beside --chat" "--template has no effect together with --chat" "${generate[@]}" --chat llama3 --template '{prompt}'
+cp -r "$golden/sentence" agreeing && sed -i 's/"eos_token_id": *0/"eos_token_id": 2/' agreeing/config.json  # no warning beside the refusal
 refuse "a system text that the template has no place for" "conversations.jsonl:5: row 4: message 1: the chat template mistral-v0.2 does not support a system message" \
-    "$eval_seal" generate --model "$golden/sentence" --prompts "$golden/conversations.jsonl" --chat mistral-v0.2 --greedy --out x.json --quiet
+    "$eval_seal" generate --model agreeing --prompts "$golden/conversations.jsonl" --chat mistral-v0.2 --greedy --out x.json --quiet
 
 # a model that learned to end its turn with <|eot_id|>, which its config.json does not call an end
 for x in a b c d; do printf '{"prompt":"%s","response":"%s%s<|eot_id|> more"}\n' $x $x $x; done >ends.jsonl

@@ -9,6 +9,9 @@ one by one, threads, chat templates, bad files, bad ids.
 #include <unistd.h>
 #include <zlib.h>
 #include "check.h"
+#include "base/text.h"
+#include "chat.h"
+#include "rows/chat_rows.h"
 #include "tokenizer.h"
 
 #define GOLDEN "dev/reference/golden/tokenizers/"
@@ -354,48 +357,58 @@ static void test_mixed(void) {
 static void test_chat(void) {
     Bytes b = read_bytes(GOLDEN "chat.gz");
     String name = {0}, ask = {0}, outcome = {0}, expected = {0}, part = {0};
-    int n = 0, differ = 0, refused = 0;
-    char error[256], names[4][32] = {{0}};
+    int n = 0, differ = 0, refused = 0, known = 0;
+    char error[512], names[4][32] = {{0}};
+    Chat* chat[4] = {0};
+    JinjaScratch* scratch = jinja_begin(NULL);
+    JinjaResult r;
     while (b.s && next_netstring(&b, &name)) {
-        ChatMessage messages[8];
-        char template[32];
-        int k = 0;
+        Text row = {0};
+        int k = 0, c = 0;
         next_netstring(&b, &ask);
         next_netstring(&b, &outcome);
         next_netstring(&b, &expected);
+        text_printf(&row, "{\"add_generation_prompt\":%s,\"messages\":[", *ask.s == '1' ? "true" : "false");
         while (next_netstring(&b, &part) && part.n) {
             String content = {0};
             next_netstring(&b, &content);
-            messages[k++] = (ChatMessage){strndup(part.s, part.n), strndup(content.s, content.n)};
+            text_printf(&row, k++ ? ",{\"role\":" : "{\"role\":");
+            json_put_text(&row, part.s, part.n);
+            text_printf(&row, ",\"content\":");
+            json_put_text(&row, content.s, content.n);
+            text_printf(&row, "}");
         }
-        snprintf(template, sizeof template, "%.*s", (int)name.n, name.s);
-        for (int i = 0; i < 4 && strcmp(names[i], template); i++)
-            if (!*names[i]) snprintf(names[i], sizeof names[i], "%s", template);
+        text_printf(&row, "]}");
+        while (c < 3 && *names[c] && (strlen(names[c]) != name.n || memcmp(names[c], name.s, name.n))) c++;
+        if (!*names[c]) {
+            snprintf(names[c], sizeof names[c], "%.*s", (int)name.n, name.s);
+            chat[c] = chat_open(names[c], NULL, NULL, error, sizeof error);
+            if (!chat[c]) check(false, "%s", error);
+        }
         *error = 0;
-        char* text = chat_render(template, messages, k, *ask.s == '1', error, sizeof error);
+        bool rendered = chat[c] && chat_render(chat[c], scratch, row.s, row.n, &r, error, sizeof error);
         if (*outcome.s == 'r' && outcome.n == 7) {  // refused
             refused++;
-            differ += text != NULL || !*error;
-        } else differ += !text || strlen(text) != expected.n || memcmp(text, expected.s, expected.n);
-        free(text);
-        for (int i = 0; i < k; i++) {
-            free((char*)messages[i].role);
-            free((char*)messages[i].content);
-        }
+            differ += rendered || !*error;
+        } else differ += !rendered || r.n != expected.n || memcmp(r.text, expected.s, expected.n);
+        text_free(&row);
         n++;
     }
     check(n > 100 && refused > 10 && !differ,
           "chat templates: %d conversations as apply_chat_template renders or refuses (%d) them, %d differ", n, refused,
           differ);
-    int known = 0;
-    for (int i = 0; chat_template_name(i); i++)
-        for (int k = 0; k < 4; k++) known += !strcmp(names[k], chat_template_name(i));
-    check(known == 4 && !chat_template_name(4), "chat templates: all four have been compared");
-    check(
-        !chat_render("vicuna", NULL, 0, false, error, sizeof error) && strstr(error, "vicuna") && strstr(error, "phi3"),
-        "an unknown chat template is named, and those that exist: %s", error);
-    check(!chat_render("phi3", &(ChatMessage){"tool", "x"}, 1, false, error, sizeof error) && strstr(error, "tool"),
+    for (int i = 0; chat_alias(i); i++)
+        for (int k = 0; k < 4; k++) known += !strcmp(names[k], chat_alias(i));
+    check(known == 4 && !chat_alias(4), "chat templates: all four have been compared");
+    check(!chat_open("vicuna", NULL, NULL, error, sizeof error) && strstr(error, "vicuna") && strstr(error, "phi3"),
+          "an unknown chat template is named, and those that exist: %s", error);
+    Chat* phi3 = chat_open("phi3", NULL, NULL, error, sizeof error);
+    const char tool[] = "{\"messages\":[{\"role\":\"tool\",\"content\":\"x\"}]}";
+    check(!chat_render(phi3, scratch, tool, sizeof tool - 1, &r, error, sizeof error) && strstr(error, "tool"),
           "an unknown role is named: %s", error);
+    chat_close(phi3);
+    for (int i = 0; i < 4; i++) chat_close(chat[i]);
+    jinja_end(scratch);
     free(b.s);
 }
 

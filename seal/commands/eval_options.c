@@ -43,8 +43,11 @@ static const OptionRow options[] = {
      "where the result is written; loss: the loss of every row"},
     {"template", OPTION_STRING, AT(prompt_template), NULL, "TEXT", 0, 0, GENERATE | LOSS, 0,
      "template of a prompt, contains {prompt}; default: Human: {prompt}, newline, Assistant:"},
-    {"chat", OPTION_STRING, AT(chat), NULL, "NAME", 0, 0, GENERATE | JUDGE, 0,
-     "chat template instead of --template: llama3, mistral, mistral-v0.2, phi3"},
+    {"chat", OPTION_STRING, AT(chat), NULL, "FILE", 0, 0, GENERATE | JUDGE, 0,
+     "chat template instead of --template: auto (the model's own), a file, llama3, mistral, mistral-v0.2, phi3"},
+    {"parse-special", OPTION_FLAG, AT(parse_special), NULL, NULL, 0, 0, GENERATE, 0,
+     "with a chat template: special tokens in a row's own text are read as such, as Hugging Face does; otherwise they "
+     "are text, and a row cannot end a turn"},
     {"prompt-field", OPTION_STRING, AT(prompt_field), NULL, "TEXT", 0, 0, GENERATE | LOSS, 0,
      "a row's prompt: a field, or a text like {instruction} {input}; default: by the row's layout"},
     {"response-field", OPTION_STRING, AT(response_field), NULL, "TEXT", 0, 0, LOSS, 0, "a row's response, likewise"},
@@ -88,13 +91,10 @@ static const OptionRow options[] = {
 };
 
 static const OptionRule rules[] = {
-    {"temperature", BESIDE, "greedy", GENERATE},
-    {"top-p", BESIDE, "greedy", GENERATE},
-    {"top-k", BESIDE, "greedy", GENERATE},
-    {"template", BESIDE, "chat", GENERATE},
-    {"resume", WITHOUT, "out", LOSS},
-    {"baseline", BESIDE, "guard", JUDGE},
-    {"words", BESIDE, "guard", JUDGE},
+    {"temperature", BESIDE, "greedy", GENERATE},  {"top-p", BESIDE, "greedy", GENERATE},
+    {"top-k", BESIDE, "greedy", GENERATE},        {"template", BESIDE, "chat", GENERATE},
+    {"parse-special", WITHOUT, "chat", GENERATE}, {"resume", WITHOUT, "out", LOSS},
+    {"baseline", BESIDE, "guard", JUDGE},         {"words", BESIDE, "guard", JUDGE},
     {"single-order", BESIDE, "guard", JUDGE},
 };
 

@@ -23,7 +23,7 @@ typedef struct {
     const char *model, *adapter, *out;
     StringList prompts, data;
     const char *prompt_template, *prompt_field, *response_field;
-    bool greedy, resume, skip_long;
+    bool greedy, resume, skip_long, parse_special;
     const char* name;
     double temperature, top_p, repetition_penalty;
     int64_t top_k, seed;

@@ -9,6 +9,8 @@
 #include "base/log.h"
 #include "run/samples.h"
 #include "rows/tokens.h"
+#include "chat.h"
+#include "rows/chat_rows.h"
 #include "tokenizer.h"
 
 #define PACK_TOKENS 2048  // of prompts that run together, where nobody says otherwise
@@ -26,7 +28,10 @@ typedef struct {
     Tokenizer* tokenizer;
     TextEncoder encoder;
     Encoding encoding;
-    char why[256];  // a conversation has no place in the chat template
+    Chat* chat;  // the template; NULL: none
+    ChatTokens marks;
+    JinjaScratch* rendering;
+    char why[512];  // the chat template refuses a conversation
     DecoderSettings settings;
     Task* tasks;               // in the files' order
     int n, capacity, skipped;  // skipped: prompts longer than the model reads
@@ -73,12 +78,13 @@ static void add_ends_of(DecoderSettings* s, const char* model, const char* name)
 // Whatever the model's files and its tokenizer call the end of a sequence ends an answer (config.json may name the end
 // of a text, the tokenizer that of a turn), and with a chat template the end of a turn, which neither may name.
 static void find_ends(Generation* g) {
-    char error[256];
-    int32_t turn_end;
+    char error[512];
     if (g->o->chat) {
-        if (!chat_fits(g->tokenizer, g->o->chat, &turn_end, error, sizeof error))
+        g->chat = chat_open(g->o->chat, g->o->model, g->tokenizer, error, sizeof error);
+        if (!g->chat || !chat_fits(g->chat, g->tokenizer, &g->marks, error, sizeof error))
             fatal("%s: --chat %s: %s", g->o->model, g->o->chat, error);
-        add_end(&g->settings, turn_end);
+        g->rendering = (JinjaScratch*)need(jinja_begin(NULL));
+        add_end(&g->settings, g->marks.turn_end);
     }
     add_ends_of(&g->settings, g->o->model, "generation_config.json");
     add_ends_of(&g->settings, g->o->model, "config.json");
@@ -99,23 +105,17 @@ static SampleSettings sampling(const EvalOptions* o) {
 // ---------------------------------------------------------------------------------------------------
 // prompts
 
-// A conversation's tokens by the chat template, whose text spells the special tokens itself. The row's prompt holds
-// role and text of every turn.
+// A conversation's tokens by the chat template, whose text spells the special tokens itself.
 static int64_t encode_chat(Generation* g, const DataRow* row, const int32_t** ids, const char** error) {
-    int turns = 0;
-    ChatMessage* messages = (ChatMessage*)need(malloc((row->prompt_length / 2 + 1) * sizeof *messages));
-    for (const char *at = row->prompt, *end = at + row->prompt_length; at < end; turns++) {
-        messages[turns].role = at;
-        at += strlen(at) + 1;
-        messages[turns].content = at;
-        at += strlen(at) + 1;
-    }
-    char* rendered = chat_render(g->o->chat, messages, turns, true, g->why, sizeof g->why);
-    free(messages);
+    Text json = {};
+    JinjaResult r;
+    conversation_json(row->conversation, row->conversation->n - row->conversation->answered, true, &json);
+    bool good = chat_render(g->chat, g->rendering, json.s, json.n, &r, g->why, sizeof g->why);
+    text_free(&json);
     *error = g->why;
-    if (!rendered) return -1;
-    int64_t n = tokenizer_encode(g->tokenizer, rendered, strlen(rendered), TOKENIZER_PARSE_SPECIAL, &g->encoding);
-    free(rendered);
+    if (!good) return -1;
+    const PlainText plain = {r.given, g->o->parse_special ? 0 : (int)r.n_given, g->marks.guarded, g->marks.n_guarded};
+    int64_t n = tokenizer_encode_mixed(g->tokenizer, r.text, r.n, &plain, 0, &g->encoding);
     *ids = g->encoding.ids;
     if (n < 0) *error = g->encoding.error;
     return n;
@@ -174,7 +174,7 @@ static void read_tasks(Generation* g) {
     RowOptions options = {}, bare = {};
     DataRow row, plain;
     options.prompt_template = o->prompt_template;
-    options.turns = o->chat != NULL;
+    options.conversations = o->chat != NULL;
     options.prompt_field = bare.prompt_field = o->prompt_field;
     options.prompts_only = bare.prompts_only = true;
     bare.prompt_template = "{prompt}";
@@ -386,6 +386,8 @@ int generate_command(const EvalOptions* o) {
     free(g.tasks);
     free(g.order);
     free(g.sequences);
+    jinja_end(g.rendering);
+    chat_close(g.chat);
     encoding_free(&g.encoding);
     text_encoder_close(&g.encoder);
     tokenizer_close(g.tokenizer);

@@ -9,6 +9,8 @@
 #include "peft.h"
 #include "base/random.h"
 #include "run/samples.h"
+#include "chat.h"
+#include "rows/chat_rows.h"
 #include "tokenizer.h"
 #include "trainer.h"
 
@@ -105,6 +107,10 @@ typedef struct {
     const EvalOptions* o;
     ModelConfig config;
     Tokenizer* tokenizer;
+    Chat* chat;  // the template; NULL: none
+    ChatTokens marks;
+    JinjaScratch* rendering;
+    PlainText plain;  // of the question at hand: the words that are not the template's
     Encoding encoding;
     const char* template_path;
     char* question;        // the template
@@ -138,10 +144,12 @@ static void read_template(Judge* j, const char* const needed[], int n) {
         if (!strstr(j->question, needed[k])) fatal("%s: does not contain %s", path, needed[k]);
 }
 
-// The judge's tokens of a text; with a chat template the text spells the special tokens itself.
+// The judge's tokens of a text; with a chat template the text spells the special tokens itself, and those in the
+// outputs are text.
 static int64_t encode(Judge* j, const char* text, size_t n) {
-    int64_t got = tokenizer_encode(j->tokenizer, text, n,
-                                   TOKENIZER_PARSE_SPECIAL | (j->o->chat ? 0 : TOKENIZER_ADD_SPECIAL), &j->encoding);
+    int64_t got = j->chat ? tokenizer_encode_mixed(j->tokenizer, text, n, &j->plain, 0, &j->encoding)
+                          : tokenizer_encode(j->tokenizer, text, n, TOKENIZER_PARSE_SPECIAL | TOKENIZER_ADD_SPECIAL,
+                                             &j->encoding);
     if (got < 0) fatal("%s: %s", j->o->judge, j->encoding.error);
     int eos = tokenizer_eos(j->tokenizer);
     if (!j->o->chat && got && j->encoding.ids[got - 1] == eos) got--;  // some tokenizers end a text themselves
@@ -202,13 +210,19 @@ static int ask(Judge* j, const char* const names[], const char* const values[], 
     Text text = {};
     fill(j->question, names, values, n_values, &text);
     if (j->o->chat) {
-        char error[256];
-        const ChatMessage message = {"user", text.s};
-        char* rendered = chat_render(j->o->chat, &message, 1, true, error, sizeof error);
-        if (!rendered) fatal("%s", error);
+        char error[512];
+        Text json = {};
+        JinjaResult r;
+        const char before[] = "{\"messages\":[{\"role\":\"user\",\"content\":",
+                   after[] = "}],\"add_generation_prompt\":true}";
+        text_add(&json, before, sizeof before - 1);
+        json_put_text(&json, text.s, text.n);
+        text_add(&json, after, sizeof after - 1);
+        if (!chat_render(j->chat, j->rendering, json.s, json.n, &r, error, sizeof error)) fatal("%s", error);
         text.n = 0;
-        text_add(&text, rendered, strlen(rendered));
-        free(rendered);
+        text_add(&text, r.text, r.n);
+        text_free(&json);
+        j->plain = PlainText{r.given, (int)r.n_given, j->marks.guarded, j->marks.n_guarded};
     }
     if (j->n == j->capacity) {
         j->capacity = j->capacity ? 2 * j->capacity : 256;
@@ -551,9 +565,12 @@ int judge_command(const EvalOptions* o) {
     check_sizes(&j.config);
     j.tokenizer = tokenizer_open(o->judge, error, sizeof error);
     if (!j.tokenizer) fatal("%s", error);
-    int32_t turn_end;
-    if (o->chat && !chat_fits(j.tokenizer, o->chat, &turn_end, error, sizeof error))
-        fatal("%s: --chat %s: %s", o->judge, o->chat, error);
+    if (o->chat) {
+        j.chat = chat_open(o->chat, o->judge, j.tokenizer, error, sizeof error);
+        if (!j.chat || !chat_fits(j.chat, j.tokenizer, &j.marks, error, sizeof error))
+            fatal("%s: --chat %s: %s", o->judge, o->chat, error);
+        j.rendering = (JinjaScratch*)need(jinja_begin(NULL));
+    }
     if (o->guard) judge_safety(&j);
     else judge_pairs(&j);
     journal_close(&j.journal);
@@ -562,6 +579,8 @@ int judge_command(const EvalOptions* o) {
     free(j.questions);
     free(j.question);
     free((char*)j.words[0]);
+    jinja_end(j.rendering);
+    chat_close(j.chat);
     encoding_free(&j.encoding);
     tokenizer_close(j.tokenizer);
     return 0;
