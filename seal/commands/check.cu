@@ -177,6 +177,13 @@ static void print_run(const TrainOptions* o, const ModelConfig* config, const To
     trainer_plan_free(&t);
 }
 
+static void print_tokenizer(const TrainOptions* o, const ModelConfig* config) {
+    TextEncoder encoder;
+    text_encoder_open(&encoder, o->model, config->eos_id);
+    text_encoder_print(&encoder, -1, NULL, stdout);
+    text_encoder_close(&encoder);
+}
+
 int check_command(const TrainOptions* o) {
     ModelConfig config;
     TokenSet tune = {}, safe = {};
@@ -192,6 +199,7 @@ int check_command(const TrainOptions* o) {
     load_samples(&tune, &o->tune, "tune", NULL, o, &config, NULL, o->left_out ? &left_out : NULL);
     if (o->safe.n) load_samples(&safe, &o->safe, "safe", NULL, o, &config, NULL, o->left_out ? &left_out : NULL);
     if (o->left_out) atomic_commit(&left_out);
+    print_tokenizer(o, &config);
     const TokenSet* upper = safe.n ? &safe : &tune;  // without --safe its rows are taken to be like the others
     // The reference ends an epoch of selector training with the shorter of the two sets.
     int64_t per_epoch, selector_per_epoch, steps = run_steps(o, tune.n, &per_epoch);

@@ -1,4 +1,5 @@
 /* The tokenizer library behind the function table of tokens.h. */
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -129,11 +130,29 @@ static bool config_has(const char* directory, int32_t eos, char* all, size_t siz
     return found || !*all;
 }
 
+// A run opens its tokenizer several times; what its files disagree about is said once.
+__attribute__((format(printf, 1, 2))) static void warn_once(const char* format, ...) {
+    enum { MOST = 16 };
+    static char* said[MOST];
+    char text[900];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    for (int i = 0; i < MOST; i++) {
+        if (said[i] && !strcmp(said[i], text)) return;
+        if (said[i]) continue;
+        said[i] = strdup(text);
+        break;
+    }
+    warning("%s", text);
+}
+
 void text_encoder_open(TextEncoder* e, const char* path, int32_t eos) {
     char error[512], ids[200];
     Tokenizer* t = tokenizer_open(path, error, sizeof error);
     if (!t) fatal("%s", error);
-    for (int i = 0; tokenizer_note(t, i); i++) warning("%s", tokenizer_note(t, i));
+    for (int i = 0; tokenizer_note(t, i); i++) warn_once("%s", tokenizer_note(t, i));
     if (eos < 0 || tokenizer_names_eos(t)) eos = tokenizer_eos(t);
     int length;
     const char* piece = eos < 0 ? NULL : tokenizer_piece(t, eos, &length);
@@ -146,6 +165,25 @@ void text_encoder_open(TextEncoder* e, const char* path, int32_t eos) {
     *e = (TextEncoder){t,   begin, finish, encode,        tokenizer_vocab_size(t), tokenizer_bos(t),
                        eos, piece, "",     begins_special};
     digest(t, e->digest);
+}
+
+static void print_token(const Tokenizer* t, const char* what, int32_t id, FILE* out) {
+    const char* piece = tokenizer_piece(t, id, NULL);
+    if (piece) fprintf(out, ", %s %s (%d)", what, piece, (int)id);
+    else fprintf(out, ", no %s", what);
+}
+
+void text_encoder_print(const TextEncoder* e, int32_t turn_end, const char* chat_template, FILE* out) {
+    static const char* const names[] = {
+        "<|im_end|>", "<|eot_id|>", "<|eot|>", "<|end|>", "<end_of_turn>", "<|END_OF_TURN_TOKEN|>", "<|return|>"};
+    const Tokenizer* t = e->self;
+    for (size_t i = 0; i < sizeof names / sizeof *names && turn_end < 0; i++) turn_end = tokenizer_id(t, names[i]);
+    fprintf(out, "tokenizer: %s (%s), %d tokens", tokenizer_file(t, 0), tokenizer_format(t), e->vocab);
+    print_token(t, "BOS", e->bos, out);
+    print_token(t, "EOS", e->eos, out);
+    print_token(t, "end of turn", turn_end, out);
+    if (chat_template) fprintf(out, ", chat template %s\n", chat_template);
+    else fprintf(out, ", no chat template\n");
 }
 
 void text_encoder_close(TextEncoder* e) {

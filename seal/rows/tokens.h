@@ -35,6 +35,9 @@ typedef struct {
 // tokenizer whose files name none; where they name another, one line on stderr says so.
 void text_encoder_open(TextEncoder* e, const char* path, int32_t eos);
 void text_encoder_close(TextEncoder* e);
+// One line: the tokenizer's file, its vocabulary, BOS, EOS, the token that ends a turn, and the chat template. turn_end
+// −1: the one of the usual names that the tokenizer has, if any.
+void text_encoder_print(const TextEncoder* e, int32_t turn_end, const char* chat_template, FILE* out);
 // A tokenizer travels with its model: copies a directory's tokenizer files, or one file under the name by which a
 // model's directory is read.
 void tokenizer_copy(const char* from, const char* to_directory);
