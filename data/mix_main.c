@@ -194,13 +194,17 @@ static int64_t read_file(const Source* s, const MixOptions* o, Role* role) {
               *tester = s->where ? rows_open(&files, &test) : NULL;  // the same records, seen through two templates
     Role all = {"", NULL, 0, 0};
     DataRow row, seen;
+    RowReport report = {0};
     while (rows_next(reader, &row)) {
         if (tester && !rows_next(tester, &seen))
             program_error("%s: the two readers disagree at row %lld", path, (long long)row.row);
-        if (row.state != ROW_OK || !lends(s, row.row)) continue;
+        if (!lends(s, row.row)) continue;
+        row_report_add(&report, &row, path, NULL);
+        if (row.state != ROW_OK) continue;
         if (tester && (seen.state != ROW_OK || fnmatch(s->pattern, seen.prompt, 0))) continue;
         role_add(&all, (Row){copy_of(row.prompt), s->prompts ? NULL : copy_of(row.response), s->kind, s->name});
     }
+    row_report_print(&report, o->quiet, stderr);
     rows_close(reader);
     if (tester) rows_close(tester);
     if (!all.n) fatal("%s:%lld: %s gives no row", o->recipe, (long long)s->line, s->file);

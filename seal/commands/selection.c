@@ -257,8 +257,8 @@ typedef struct {
 static DataFormat output_format(const char* out) {
     if (ends_with(out, ".jsonl")) return FORMAT_JSONL;
     if (ends_with(out, ".json")) return FORMAT_JSON;
-    if (ends_with(out, ".csv")) return FORMAT_CSV;
-    fatal("--out %s: a data file ends in .jsonl, .json or .csv", out);
+    if (ends_with(out, ".csv") || ends_with(out, ".tsv")) return FORMAT_CSV;
+    fatal("--out %s: a data file ends in .jsonl, .json or .csv (or .tsv)", out);
 }
 
 // Whether the file's rows fit the output's format; the first header of a .csv is all files' header.
