@@ -13,6 +13,7 @@ import tempfile
 
 import gguf
 import numpy as np
+import pyarrow
 import sentencepiece
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -160,6 +161,25 @@ def rows():
             f.write(text.encode())
         put("rows", f"{('jsonl', 'json', 'csv')[kind]}_gz", bytes([kind + 3, 0]) + packed.getvalue())
         put("rows", f"{('jsonl', 'json', 'csv')[kind]}_gz_cut", bytes([kind + 3, 0]) + packed.getvalue()[:-12])
+    user, assistant = '{"role": "user", "content": [{"type": "text", "text": "u"}]}', '{"role": "assistant", "content": "a", "weight": 0, "tool_calls": [{"x": NaN}]}'
+    people = ['{"system": "s", "instruction": "i", "input": 5.10, "output": "o", "history": [["a", "b"]], "note": "n", "weight": 0.5}',
+              '{"messages": [%s, %s, {"role": "tool", "content": "7"}, %s], "tools": "[{}]"}' % (user, user, assistant),
+              '{"prompt": [%s], "chosen": [%s], "rejected": [%s]}' % (user, assistant, assistant), '{"prompt": "\\ud83d", "response": "r", "x": -Infinity}',
+              '{"conversations": [{"from": "human", "value": "h"}, {"from": "function_call", "value": "{\\"name\\": \\"f\\"}"}, {"from": "gpt", "value": "g"}]}']
+    text = "\n".join(people) + "\n"
+    for option in (0, 1, 5, 7):
+        put("rows", f"people_{option}", bytes([0, option]) + text.encode())
+    put("rows", "people_wrapped", bytes([1, 7]) + ('{"v": "]", "data": [' + ",\n".join(people) + '], "more": {}}').encode())
+    put("rows", "people_values", bytes([0, 0]) + json.dumps({"prompt": "p", "response": "r"}, indent=1).encode() * 2)
+    put("rows", "people_array", bytes([0, 0]) + ("[\n" + ",\n".join(people) + "]").encode())
+    for name, coding in (("little", "utf-16-le"), ("big", "utf-16-be"), ("mark", "utf-16")):
+        put("rows", f"people_{name}", bytes([0, 0]) + text.replace("u", "\u00e9\U0001f600").encode(coding))
+    packed = pyarrow.compress(text.encode(), codec="zstd", asbytes=True)
+    put("rows", "people_zst", bytes([8, 7]) + packed)
+    put("rows", "people_zst_cut", bytes([8, 0]) + packed[:-6])
+    put("rows", "tsv", bytes([6, 0]) + b"prompt\tresponse\na\t\"b\tc\"\n")
+    put("rows", "csv_spaces", bytes([2, 0]) + b"sep=;\r\nPrompt ; \"response\"\r\na; \"b; c\" \r\nd\r\n")
+    put("rows", "pointer", bytes([0, 0]) + b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
 
 
 def pt():
