@@ -247,6 +247,7 @@ static bool read_files(Profile* p, const cJSON* config, const cJSON* map, const 
                            "%s: the tokenizer class %.60s is not known here; its file is read as it is, as "
                            "PreTrainedTokenizerFast does",
                            p->directory, name);
+    p->by_type = !name;
     if (!p->class) p->class = &classes[0];
     const cJSON *bos = item(config, "add_bos_token"), *eos = item(config, "add_eos_token"),
                 *prefix = item(config, "add_prefix_space"), *legacy = item(config, "legacy");
@@ -385,8 +386,8 @@ static bool equal_rules(const AddedToken* a, const ConfigToken* b) {
 
 bool profile_add_tokens(Profile* p, Tokenizer* t, ErrorBuffer error) {
     if (!p || !p->class) return true;
-    // Where nothing but config.json names a class, its defaults may belong to another tokenizer.
-    if (!p->config && !class_fits(p, t)) p->class = &classes[0];
+    // Where nothing but config.json's model_type names a class, its defaults may belong to another tokenizer.
+    if (p->by_type && !class_fits(p, t)) p->class = &classes[0];
     fill_special(p);
     if (arrlen(p->added)) qsort(p->added, (size_t)arrlen(p->added), sizeof *p->added, by_index);
     Encoding e = {0};

@@ -334,6 +334,7 @@ typedef struct {
     ConfigToken* additional;         // stb_ds
     ConfigAdded* added;              // stb_ds: added_tokens_decoder, or added_tokens.json
     bool config;                     // there is a tokenizer_config.json
+    bool by_type;                    // the class is that of config.json's model_type
     bool old_style;                  // without added_tokens_decoder
     bool add_bos, add_eos, legacy, text_only, rebuild;
     enum { PREFIX_MISSING, PREFIX_NULL, PREFIX_OFF, PREFIX_ON } prefix;  // add_prefix_space

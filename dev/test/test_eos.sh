@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # The end of sequence is the tokenizer's; what config.json says of another is told in one line. `check` names all of it.
 . "$(dirname "$0")/cli.sh"
-eval_seal=$PWD/${BUILD:-build/cpu-fp32}/eval_seal
 cd "$work" || exit 1
 
 word_tokenizer base a b c "<|im_start|>" "<|im_end|>"
@@ -10,7 +9,7 @@ printf '{"prompt":"a b","chosen":"c"}\n{"prompt":"b","chosen":"a c"}\n' >tune.js
 check() { "$train_seal" check --model base --tune tune.jsonl --batch 2; }
 line() { grep -c "^tokenizer: base/tokenizer.json (tokenizer.json), $1" out; }
 # eos IDS: what config.json gives
-eos() { sed -i -E "s/\"eos_token_id\":[^]},]*(\])?/\"eos_token_id\":\t$1/" base/config.json; }
+eos() { sed -i -E "s/\"eos_token_id\":[^0-9[]*(\[[^]]*\]|[0-9]+)/\"eos_token_id\": $1/" base/config.json; }
 
 expect "check with config.json's end of sequence" check
 truth "in one line" test "$(line "9 tokens, no BOS, EOS <eos> (1), end of turn <|im_end|> (8), no chat template")" -eq 1

@@ -158,7 +158,7 @@ void text_encoder_open(TextEncoder* e, const char* path, int32_t eos) {
     const char* piece = eos < 0 ? NULL : tokenizer_piece(t, eos, &length);
     if (!piece) fatal("%s: the tokenizer has no end-of-sequence token", path);
     if (tokenizer_names_eos(t) && is_directory(path) && !config_has(path, eos, ids, sizeof ids))
-        warning(
+        warn_once(
             "%s: the tokenizer ends a sequence with %s (id %d), config.json names id %s; the tokenizer's is used, "
             "config.json's only stops generation",
             path, piece, (int)eos, ids);
