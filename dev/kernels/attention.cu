@@ -219,13 +219,21 @@ template <int HS> static __device__ void load_row(float (&to)[HS], const floatX*
 template <int HS> static __device__ void store_row(floatX* to, const float (&x)[HS], float factor) {
     UNROLL for (int d = 0; d < HS; d++) to[d] = from_float<floatX>(x[d] * factor);
 }
+// b, x: in shared memory, eight elements per load
 template <int HS> static __device__ float row_dot(const float (&a)[HS], const floatX* b) {
     float sum = 0.0f;
-    UNROLL for (int d = 0; d < HS; d++) sum += a[d] * to_float(b[d]);
+    UNROLL for (int d = 0; d < HS; d += VEC) {
+        float8 x = load8(b + d);
+        UNROLL for (int k = 0; k < VEC; k++) sum += a[d + k] * x.v[k];
+    }
     return sum;
 }
-template <int HS> static __device__ void row_add(float (&sum)[HS], float factor, const floatX* x) {
-    UNROLL for (int d = 0; d < HS; d++) sum[d] += factor * to_float(x[d]);
+// sum = shrink · sum + factor · x
+template <int HS> static __device__ void row_add(float (&sum)[HS], float shrink, float factor, const floatX* from) {
+    UNROLL for (int d = 0; d < HS; d += VEC) {
+        float8 x = load8(from + d);
+        UNROLL for (int k = 0; k < VEC; k++) sum[d + k] = shrink * sum[d + k] + factor * x.v[k];
+    }
 }
 
 template <int HS>
@@ -251,7 +259,7 @@ static __global__ void __launch_bounds__(ATTENTION_TILE) tile_forward_kernel(flo
             m = fmaxf(m, s);
             float shrink = expf(before - m), p = expf(s - m);
             l = l * shrink + p;
-            UNROLL for (int d = 0; d < HS; d++) acc[d] = acc[d] * shrink + p * to_float(v[j * HS + d]);
+            row_add(acc, shrink, p, v + j * HS);
         }
     }
     if (!there) return;
@@ -287,7 +295,7 @@ static __global__ void __launch_bounds__(ATTENTION_TILE)
         __syncthreads();
         for (int j = 0; j < n && there && first + j <= row; j++) {
             float p = expf(args.scale * row_dot(q, k + j * HS) - row_lse);
-            row_add(dq, args.scale * p * (row_dot(dout, v + j * HS) - row_delta), k + j * HS);
+            row_add(dq, 1.0f, args.scale * p * (row_dot(dout, v + j * HS) - row_delta), k + j * HS);
         }
     }
     if (!there) return;
@@ -320,8 +328,8 @@ static __global__ void __launch_bounds__(ATTENTION_TILE)
             for (int i = max(0, row - first); i < n && there; i++) {
                 size_t at = (size_t)head * args.T + start + first + i;
                 float p = expf(args.scale * row_dot(k, q + i * HS) - lse[at]);
-                row_add(dv, p, dout + i * HS);
-                row_add(dk, args.scale * p * (row_dot(v, dout + i * HS) - delta[at]), q + i * HS);
+                row_add(dv, 1.0f, p, dout + i * HS);
+                row_add(dk, 1.0f, args.scale * p * (row_dot(v, dout + i * HS) - delta[at]), q + i * HS);
             }
         }
     if (!there) return;

@@ -47,8 +47,10 @@ static __global__ void block_cross_entropy_kernel(floatX* logits, float* loss, c
     for (int v = threadIdx.x; v < V; v += STEP_BLOCK) sum += expf(to_float(x[v]) - highest);
     sum = block_sum(sum);
     if (threadIdx.x == 0) loss[row] = logf(sum) + highest - at_target;
+    float scale = weight[row] / sum;  // a division per logit would be a call
     for (int v = threadIdx.x; v < Vp; v += STEP_BLOCK)
-        x[v] = from_float<floatX>(v < V ? weight[row] * (expf(to_float(x[v]) - highest) / sum - (v == target)) : 0.0f);
+        x[v] = from_float<floatX>(v < V ? scale * expf(to_float(x[v]) - highest) - (v == target ? weight[row] : 0.0f)
+                                        : 0.0f);
 }
 
 // ---------------------------------------------------------------------------------------------------
