@@ -75,7 +75,7 @@ static __device__ __forceinline__ Rows rows_fill(float a) { return a - (Rows){0.
 static __device__ __forceinline__ Rows rows_max(Rows a, Rows b) { return a > b ? a : b; }
 static __device__ __forceinline__ Rows rows_inverse(Rows a) { return 1.0f / a; }
 static __device__ __forceinline__ Rows rows_keep(Rows a, int lo, int hi, float otherwise) {
-    return (row_numbers >= lo) & (row_numbers <= hi) ? a : rows_fill(otherwise);
+    return ((row_numbers >= lo) & (row_numbers <= hi)) ? a : rows_fill(otherwise);
 }
 static __device__ __forceinline__ Rows rows_load(const float* p) {
     Rows x;

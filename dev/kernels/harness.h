@@ -193,7 +193,7 @@ HARNESS_UNUSED static const char* harness_name(const char* what, const char* nam
 // sqrt(Σ gradient²).
 HARNESS_UNUSED static void harness_check_slope(const char* name, double (*value)(void* data, const float* x),
                                                void* data, const float* x, const float* gradient, long n, float step) {
-    float* moved = (float*)malloc(sizeof(float) * n);
+    float* moved = (float*)calloc(n, sizeof(float));
     signed char* sign = (signed char*)malloc(n);
     double slope = 0.0, size = 0.0, at[2];
     for (long i = 0; i < n; i++) {
