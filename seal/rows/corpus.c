@@ -5,6 +5,8 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/safetensors.h"
+#include "base/text.h"
+#include "rows/byte_stream.h"
 #include "tokenizer.h"
 
 static void append(Corpus* c, const int32_t* tokens, int64_t n) {
@@ -28,16 +30,27 @@ static void read_token_file(Corpus* c, const char* path) {
 }
 
 #define TEXT_MOST ((size_t)1 << 30)  // byte offsets of tokens are 32 bits wide
+#define READ_BYTES ((size_t)1 << 18)
 
 static void read_text(Corpus* c, const char* path, const Tokenizer* tokenizer) {
-    size_t length;
-    char* text = file_read(path, TEXT_MOST, &length);
+    Text text = {0};
     Encoding e = {0};
-    if (tokenizer_encode(tokenizer, text, length, tokenizer_default_flags(tokenizer), &e) < 0)
+    ByteStream* stream = bytes_open(path);
+    unsigned char* buffer = host_alloc(READ_BYTES, "a text");
+    for (size_t n; (n = bytes_read(stream, buffer, READ_BYTES));) {
+        if (text.n + n > TEXT_MOST)
+            fatal("%s: more than the %zu bytes that a text may have; cut it into several files", path, TEXT_MOST);
+        text_add(&text, buffer, n);
+    }
+    size_t mark = bytes_utf16(stream) && text.n >= 3 && !memcmp(text.s, "\xEF\xBB\xBF", 3) ? 3 : 0;
+    bytes_close(stream);
+    free(buffer);
+    const char* s = text.s ? text.s + mark : "";
+    if (tokenizer_encode(tokenizer, s, text.n - mark, tokenizer_default_flags(tokenizer), &e) < 0)
         fatal("%s: %s", path, e.error);
     append(c, e.ids, e.n);
     encoding_free(&e);
-    free(text);
+    text_free(&text);
 }
 
 static bool ends_with(const char* text, const char* end) {

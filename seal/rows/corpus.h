@@ -1,6 +1,6 @@
 /*
 Pretraining data: one long run of tokens, cut into windows. A token file is a safetensors file with one I32 tensor
-`tokens`; anything else is text and goes through the model's tokenizer.
+`tokens`; anything else is text (also .gz, .zst and UTF-16) and goes through the model's tokenizer.
 */
 #ifndef SEAL_CORPUS_H
 #define SEAL_CORPUS_H

@@ -5,18 +5,18 @@
 #include <strings.h>
 #include <cjson/cJSON.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "rows/layouts.h"
 
 // ---------------------------------------------------------------------------------------------------
 // memory
 
 const char* conversation_keep(Conversation* c, const char* text, size_t length) {
-    char* copy = malloc(length + 1);
+    char* copy = host_alloc(length + 1, "a turn");
     cJSON* item = cJSON_CreateNull();
     if (!c->made) c->made = cJSON_CreateArray();
-    if (!copy || !item || !c->made) fatal("out of memory for a turn of %zu bytes", length);
+    if (!item || !c->made) fatal("out of memory for a turn of %zu bytes", length);
     if (length) memcpy(copy, text, length);
-    copy[length] = 0;
     item->type = cJSON_String;
     item->valuestring = copy;
     cJSON_AddItemToArray(c->made, item);
@@ -31,8 +31,7 @@ Message* conversation_add(Conversation* c, MessageRole role, const char* content
                                         [ROLE_OTHER] = ""};
     if (c->n == c->capacity) {
         c->capacity = c->capacity ? 2 * c->capacity : 8;
-        c->messages = realloc(c->messages, (size_t)c->capacity * sizeof *c->messages);
-        if (!c->messages) fatal("out of memory for %d turns", c->capacity);
+        c->messages = host_resize(c->messages, (size_t)c->capacity * sizeof *c->messages, "turns");
     }
     Message* m = &c->messages[c->n++];
     *m = (Message){.role = role, .role_name = names[role], .content = content, .length = length, .weight = 1.0};
