@@ -9,6 +9,7 @@ by their number (rows=0,1/4), so one record never plays two parts.
 #include <string.h>
 #include "rows/dataset.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "base/file.h"
 #include "base/options.h"
 #include "base/random.h"
@@ -163,8 +164,7 @@ static Role* role_of(Role* roles, int* n, const char* name) {
 static void role_add(Role* role, Row row) {
     if (role->n == role->capacity) {
         role->capacity = role->capacity ? 2 * role->capacity : 1024;
-        role->rows = realloc(role->rows, (size_t)role->capacity * sizeof *role->rows);
-        if (!role->rows) fatal("out of memory for %lld rows", (long long)role->capacity);
+        role->rows = host_resize(role->rows, (size_t)role->capacity * sizeof *role->rows, "rows");
     }
     role->rows[role->n++] = row;
 }
@@ -212,8 +212,7 @@ static int64_t read_file(const Source* s, const MixOptions* o, Role* role) {
         fatal("%s:%lld: %s gives %lld rows; expected exactly %lld", o->recipe, (long long)s->line, s->file,
               (long long)all.n, (long long)s->most);
     int64_t taken = s->most && s->most < all.n ? s->most : all.n;
-    int* order = malloc((size_t)all.n * sizeof *order);
-    if (!order) fatal("out of memory for %lld rows", (long long)all.n);
+    int* order = host_alloc((size_t)all.n * sizeof *order, "rows");
     random_permutation((uint64_t)o->seed, (uint64_t)s->line, order, (int)all.n);
     for (int64_t i = 0; i < all.n; i++) {
         if (i < taken) {
@@ -249,8 +248,7 @@ static void check_outputs(const Role* roles, int n_roles, const Source* sources,
 static void write_role(const Role* role, const MixOptions* o) {
     char path[4200];
     AtomicFile data, labels;
-    int* order = malloc((size_t)role->n * sizeof *order);
-    if (!order) fatal("out of memory for %lld rows", (long long)role->n);
+    int* order = host_alloc((size_t)role->n * sizeof *order, "rows");
     random_permutation((uint64_t)o->seed, 1u << 20, order, (int)role->n);
     role_path(path, role, endings[0], o);
     atomic_open(&data, path);
@@ -264,8 +262,7 @@ static void write_role(const Role* role, const MixOptions* o) {
         cJSON_AddNumberToObject(label, "row", (double)i);
         cJSON_AddStringToObject(label, "kind", row->kind);
         cJSON_AddStringToObject(label, "family", row->name);
-        char *text = cJSON_PrintUnformatted(line), *label_text = cJSON_PrintUnformatted(label);
-        if (!text || !label_text) fatal("out of memory writing row %lld", (long long)i);
+        char *text = json_text(line), *label_text = json_text(label);
         atomic_printf(&data, "%s\n", text);
         atomic_printf(&labels, "%s\n", label_text);
         free(text);

@@ -12,6 +12,7 @@ correlation of ω with the step of a row's last visit, where the file tells it (
 #include <string.h>
 #include "rows/dataset.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "base/safetensors.h"
 #include "world.h"
 
@@ -29,8 +30,7 @@ static int by_value(const void* a, const void* b) {
 }
 
 static void* allocate(size_t n, size_t size) {
-    void* p = calloc(n ? n : 1, size);
-    if (!p) fatal("auc: out of memory for %zu rows", n);
+    void* p = host_alloc((n ? n : 1) * size, "rows");
     return p;
 }
 
@@ -112,8 +112,7 @@ static Label* read_labels(const char* path, int64_t* n) {
                   kind->valuestring);
         if (*n == capacity) {
             capacity = capacity ? 2 * capacity : 1024;
-            labels = realloc(labels, (size_t)capacity * sizeof *labels);
-            if (!labels) fatal("%s: out of memory at row %lld", path, (long long)*n);
+            labels = host_resize(labels, (size_t)capacity * sizeof *labels, "the labels");
         }
         labels[*n].kind = (RowKind)k;
         snprintf(labels[*n].family, sizeof labels->family, "%s", cJSON_IsString(family) ? family->valuestring : "");
@@ -253,8 +252,7 @@ int world_auc(const WorldOptions* o) {
     if (j.last_visit) add_number(out, "spearman_last_visit", spearman(j.omega, j.last_visit, j.n));
     cJSON_AddItemToObject(out, "kinds", kinds);
     cJSON_AddItemToObject(out, "families", by_family);
-    char* text = cJSON_Print(out);
-    if (!text) fatal("auc: out of memory");
+    char* text = json_pretty_text(out);
     puts(text);
     free(text);
     cJSON_Delete(out);

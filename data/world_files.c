@@ -8,6 +8,7 @@ alone, so the same options give the same bytes everywhere.
 #include <stdlib.h>
 #include <string.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "base/file.h"
 #include "base/random.h"
 #include "world.h"
@@ -30,9 +31,8 @@ typedef struct {
 
 static AtomicFile open_in(const WorldOptions* o, const char* name) {
     AtomicFile f;
-    char path[4096];
-    snprintf(path, sizeof path, "%s/%s", o->out, name);
-    atomic_open(&f, path);
+    Path path = path_of(o->out, "%s", name);
+    atomic_open(&f, path.s);
     return f;
 }
 
@@ -108,8 +108,7 @@ static void write_row(AtomicFile* f, const Sample* s, bool test) {
 }
 
 static void* allocate(size_t n, size_t size) {
-    void* p = calloc(n ? n : 1, size);
-    if (!p) fatal("generate: out of memory for %zu rows; ask for fewer", n);
+    void* p = host_alloc((n ? n : 1) * size, "rows; ask for fewer");
     return p;
 }
 

@@ -10,6 +10,7 @@ in percent, and the same by kind and family with counts.
 #include <string.h>
 #include "rows/dataset.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "world.h"
 
 typedef struct {
@@ -66,8 +67,7 @@ static void test_read(Test* t, const char* path) {
     while (records_next(reader, &record)) {
         if (t->n == t->capacity) {
             t->capacity = t->capacity ? 2 * t->capacity : 1024;
-            t->rows = realloc(t->rows, (size_t)t->capacity * sizeof *t->rows);
-            if (!t->rows) fatal("%s: out of memory at row %lld", path, (long long)record.row);
+            t->rows = host_resize(t->rows, (size_t)t->capacity * sizeof *t->rows, "rows");
         }
         cJSON* row = parse_record(&record, path);
         text_of(row, "prompt", path, record.row);
@@ -80,8 +80,7 @@ static void test_read(Test* t, const char* path) {
     }
     records_close(reader);
     if (!t->n) fatal("%s: holds no rows", path);
-    t->answered = calloc((size_t)t->n, sizeof *t->answered);
-    if (!t->answered) fatal("%s: out of memory", path);
+    t->answered = host_alloc((size_t)t->n * sizeof *t->answered, "the answers");
 }
 
 // The instruction is the prompt, or the prompt inside a template.
@@ -161,8 +160,7 @@ static void print_scores(const Scores* s) {
     for (int i = 0; i < N_KINDS; i++) add_tally(kinds, kind_names[i], &k[i]);
     cJSON* list = cJSON_AddObjectToObject(out, "families");
     for (int i = 0; i < s->n_families; i++) add_tally(list, s->families[i].name, &s->families[i].tally);
-    char* text = cJSON_Print(out);
-    if (!text) fatal("score: out of memory");
+    char* text = json_pretty_text(out);
     puts(text);
     free(text);
     cJSON_Delete(out);

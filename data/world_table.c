@@ -9,6 +9,7 @@ of a table below.
 #include <stdlib.h>
 #include <string.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "base/file.h"
 #include "world.h"
 
@@ -26,15 +27,15 @@ static const Column columns[] = {
 
 // DIR/NAME as an object, which `out` (may be NULL) must not be; NULL where there is no such file.
 static cJSON* read_object(const char* directory, const char* name, const char* out) {
-    char path[4200];
+    Path path;
     size_t n;
-    snprintf(path, sizeof path, "%s/%s", directory, name);
-    if (!file_exists(path)) return NULL;
-    if (out) output_is_not(out, path);
-    char* text = file_read(path, 1 << 24, &n);
+    path = path_of(directory, "%s", name);
+    if (!file_exists(path.s)) return NULL;
+    if (out) output_is_not(out, path.s);
+    char* text = file_read(path.s, 1 << 24, &n);
     cJSON* object = cJSON_ParseWithLength(text, n);
     free(text);
-    if (!cJSON_IsObject(object)) fatal("%s: not a JSON object", path);
+    if (!cJSON_IsObject(object)) fatal("%s: not a JSON object", path.s);
     return object;
 }
 
@@ -95,8 +96,7 @@ int world_table(const WorldOptions* o, const StringList* directories) {
     cJSON* table = cJSON_CreateArray();
     for (int i = 0; i < directories->n; i++) cJSON_AddItemToArray(table, method_row(directories->items[i], o->out));
     if (o->out) {
-        char* text = cJSON_Print(table);
-        if (!text) fatal("table: out of memory");
+        char* text = json_pretty_text(table);
         file_write(o->out, text, strlen(text));
         free(text);
     }
@@ -203,8 +203,7 @@ static int print_promises(cJSON* const* tables, int n) {
 
 int world_summary(const StringList* files) {
     if (!files->n) fatal("summary: give the table.json of one or more seeds");
-    cJSON** tables = calloc((size_t)files->n, sizeof *tables);
-    if (!tables) fatal("summary: out of memory");
+    cJSON** tables = host_alloc((size_t)files->n * sizeof *tables, "the tables");
     for (int i = 0; i < files->n; i++) tables[i] = read_table(files->items[i]);
     printf("| method |");
     for (int c = 0; c < N_COLUMNS; c++) printf(" %s |", columns[c].title);

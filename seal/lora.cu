@@ -1,6 +1,7 @@
 /* LoRA: where the columns and rows of its modules lie, and the thin products beside the base's. See lora.h. */
 #include <string.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "kernels.h"
 #include "lora.h"
 
@@ -65,10 +66,9 @@ static void lay_out(Lora* lora, const ModelLayout* model) {
     ModelLayout* layout = &lora->layout;
     const int r = lora->settings.rank, most = c->L * N_SITES * LORA_MODULES * 2;
     layout->config = *c;
-    layout->tensors = (ModelTensor*)calloc(most, sizeof *layout->tensors);
-    layout->files = (FileTensor*)calloc(most, sizeof *layout->files);
-    layout->index = (int*)malloc((size_t)most * sizeof(int));
-    if (!layout->tensors || !layout->files || !layout->index) fatal("out of host memory for the table of adapters");
+    layout->tensors = (ModelTensor*)host_alloc((size_t)most * sizeof *layout->tensors, "the table of adapters");
+    layout->files = (FileTensor*)host_alloc((size_t)most * sizeof *layout->files, "the table of adapters");
+    layout->index = (int*)host_alloc((size_t)most * sizeof(int), "the table of adapters");
     for (int i = 0; i < most; i++) layout->index[i] = -1;
     for (int l = 0; l < c->L; l++)
         for (int s = 0; s < N_SITES; s++) {

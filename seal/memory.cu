@@ -3,6 +3,7 @@
 #include <string.h>
 #include "cuda_common.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "memory.h"
 
 static const struct {
@@ -13,14 +14,12 @@ static const struct {
     {"activations", false}, {"scratch", false},  {"packs", false},         {"selector", true}, {"cache", false},
 };
 
-
 static size_t aligned(size_t bytes) { return (bytes + MEMORY_ALIGNMENT - 1) / MEMORY_ALIGNMENT * MEMORY_ALIGNMENT; }
 
 void memory_add(MemoryPlan* plan, MemoryClass class_id, void** pointer, size_t bytes, const char* name, ...) {
     if (plan->n_rows == plan->capacity) {
         plan->capacity = plan->capacity ? 2 * plan->capacity : 64;
-        plan->rows = (MemoryRow*)realloc(plan->rows, plan->capacity * sizeof(MemoryRow));
-        if (!plan->rows) fatal("out of host memory for the memory plan");
+        plan->rows = (MemoryRow*)host_resize(plan->rows, plan->capacity * sizeof(MemoryRow), "the memory plan");
     }
     MemoryRow* row = &plan->rows[plan->n_rows++];
     va_list args;

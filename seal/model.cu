@@ -2,6 +2,7 @@
  * have it (model_family.c). */
 #include <string.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "base/log.h"
 #include "model.h"
 #include "base/random.h"
@@ -128,10 +129,9 @@ void model_layout(ModelLayout* layout, const ModelConfig* config, const int* tai
     int L = config->L, n = 0;
     const FamilyTensor* sources = family_find(config->family)->tensors;
     while (sources[n].hf_name) n++;
-    layout->tensors = (ModelTensor*)calloc((size_t)n * L, sizeof *layout->tensors);
-    layout->files = (FileTensor*)calloc((size_t)n * L, sizeof *layout->files);
-    layout->index = (int*)malloc((size_t)N_TENSOR_KINDS * L * sizeof(int));
-    if (!layout->tensors || !layout->files || !layout->index) fatal("out of host memory for the tensor table");
+    layout->tensors = (ModelTensor*)host_alloc((size_t)n * L * sizeof *layout->tensors, "the tensor table");
+    layout->files = (FileTensor*)host_alloc((size_t)n * L * sizeof *layout->files, "the tensor table");
+    layout->index = (int*)host_alloc((size_t)N_TENSOR_KINDS * L * sizeof(int), "the tensor table");
     for (int i = 0; i < N_TENSOR_KINDS * L; i++) layout->index[i] = -1;
     for (const FamilyTensor* source = sources; source->hf_name; source++) {
         if (!exists(source->when, config)) continue;
@@ -206,8 +206,7 @@ void parameters_bind(ParameterSet* set, const ParameterSet* shared, float weight
     if (shared) set->grads = shared->grads;
     if (!set->grads) return;
     const ModelLayout* layout = set->layout;
-    TensorRow* rows = (TensorRow*)calloc(layout->n_tensors, sizeof *rows);
-    if (!rows) fatal("out of host memory for the tensor rows");
+    TensorRow* rows = (TensorRow*)host_alloc((size_t)layout->n_tensors * sizeof *rows, "the tensor rows");
     if (!separate_masters()) set->master = (float*)set->weights + set->from;  // the model reads the masters themselves
     for (int i = 0; i < layout->n_tensors; i++) {
         const ModelTensor* t = &layout->tensors[i];
@@ -252,12 +251,6 @@ void parameters_gather(ParameterSet* set, cudaStream_t stream) {
     set->whole = set->grads;
 }
 
-static void* host_buffer(int64_t n, size_t element, const ModelTensor* t) {
-    void* buffer = malloc((size_t)n * element);
-    if (!buffer) fatal("out of host memory for %s, %lld elements", t->name, (long long)n);
-    return buffer;
-}
-
 // n rows of `cols` elements between the host, contiguous, and the device, `ld` apart.
 static void copy_rows(void* device, void* host, bool to_device, int64_t n, int64_t cols, int64_t ld, size_t element) {
     size_t width = (size_t)cols * element, pitch = (size_t)ld * element;
@@ -297,7 +290,7 @@ static void get_block(const ParameterSet* set, int tensor, int64_t row, int64_t 
     cudaCheck(cudaDeviceSynchronize());  // updates are queued on the trainer's own stream
     const float* masters = masters_of(set);
     if (masters) return copy_rows((void*)(masters + at), host, false, n, cols, t->ld, sizeof(float));
-    floatX* narrow = (floatX*)host_buffer(n * cols, sizeof(floatX), t);
+    floatX* narrow = (floatX*)host_alloc((size_t)(n * cols) * sizeof(floatX), t->name);
     copy_rows(set->weights + at, narrow, false, n, cols, t->ld, sizeof(floatX));
     for (int64_t i = 0; i < n * cols; i++) host[i] = to_float(narrow[i]);
     free(narrow);
@@ -306,7 +299,7 @@ static void get_block(const ParameterSet* set, int tensor, int64_t row, int64_t 
 static void set_block(ParameterSet* set, int tensor, int64_t row, int64_t n, int64_t cols, const float* host) {
     const ModelTensor* t = &set->layout->tensors[tensor];
     int64_t at = t->offset + row * t->ld;
-    floatX* narrow = (floatX*)host_buffer(n * cols, sizeof(floatX), t);
+    floatX* narrow = (floatX*)host_alloc((size_t)(n * cols) * sizeof(floatX), t->name);
     for (int64_t i = 0; i < n * cols; i++) narrow[i] = from_float<floatX>(host[i]);
     copy_rows(set->weights + at, narrow, true, n, cols, t->ld, sizeof(floatX));
     free(narrow);
@@ -359,7 +352,7 @@ void parameters_init(ParameterSet* set, uint64_t seed, bool quiet) {
     progress_begin(&progress, "drawing", layout->n_parameters, quiet);
     for (int i = 0; i < layout->n_tensors; i++) {
         const ModelTensor* t = &layout->tensors[i];
-        float* values = (float*)host_buffer(t->rows * t->cols, sizeof(float), t);
+        float* values = (float*)host_alloc((size_t)(t->rows * t->cols) * sizeof(float), t->name);
         for (int64_t e = 0; e < t->rows * t->cols; e++) values[e] = first_value(layout, t, e, seed, (uint64_t)i);
         parameters_set(set, i, values);
         free(values);

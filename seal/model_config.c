@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "base/file.h"
 #include "model_config.h"
 
@@ -371,8 +372,7 @@ char* model_config_json(const ModelConfig* c, const char* from, const char* dtyp
     restore_floats(json);
     restore_floats(cJSON_GetObjectItemCaseSensitive(json, "rope_scaling"));
     restore_floats(cJSON_GetObjectItemCaseSensitive(json, "rope_parameters"));
-    char* text = cJSON_Print(json);
+    char* text = json_pretty_text(json);
     cJSON_Delete(json);
-    if (!text) fatal("out of memory writing config.json");
     return text;
 }

@@ -7,6 +7,7 @@ never holds a second copy of the model. Adapters travel the same way, under anot
 #include <unistd.h>
 #include <cjson/cJSON.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "model.h"
@@ -14,11 +15,6 @@ never holds a second copy of the model. Adapters travel the same way, under anot
 
 #define BLOCK_ELEMENTS ((int64_t)4 << 20)  // rows move this many elements at a time
 
-static float* host_floats(int64_t n, const FileTensor* f) {
-    float* x = (float*)malloc((size_t)n * sizeof(float));
-    if (!x) fatal("out of host memory for %lld elements of %s", (long long)n, f->hf_name);
-    return x;
-}
 // Rows that move at a time: another order than ours is undone on the whole tensor.
 static int64_t block_rows(const FileTensor* f) {
     int64_t n = f->form == FILE_PLAIN ? BLOCK_ELEMENTS / f->cols : f->rows;
@@ -102,7 +98,8 @@ static void check_tensor(const ModelLayout* layout, const FileTensor* f, const S
 // on the way.
 static void read_rows(const ModelLayout* layout, const FileTensor* f, const StReader* file, const StTensor* s,
                       const RowChange* change, int64_t row, int64_t n, float* rows) {
-    float* values = f->form == FILE_PLAIN ? rows : host_floats(n * f->cols, f);
+    float* values = f->form == FILE_PLAIN ? rows
+                                          : (float*)host_alloc((size_t)(n * f->cols) * sizeof(float), f->hf_name);
     st_to_float(file, s, row * f->cols, n * f->cols, values);
     if (values != rows) file_tensor_unorder(layout, f, values, rows);
     if (values != rows) free(values);
@@ -114,7 +111,7 @@ static void read_rows(const ModelLayout* layout, const FileTensor* f, const StRe
 static void load_tensor(ParameterSet* set, const FileTensor* f, const StReader* file, const StTensor* s,
                         const RowChange* change) {
     int64_t n = block_rows(f);
-    float* rows = host_floats(n * f->cols, f);
+    float* rows = (float*)host_alloc((size_t)(n * f->cols) * sizeof(float), f->hf_name);
     for (int64_t row = 0; row < f->rows; row += n) {
         int64_t m = f->rows - row < n ? f->rows - row : n;
         read_rows(set->layout, f, file, s, change, row, m, rows);
@@ -131,8 +128,7 @@ static void check_files(const StModel* model, const ModelLayout* layout, const c
     const char *missing = NULL, *extra = NULL, *extra_file = NULL;
     int n_missing = 0, n_extra = 0, n_all = 0, at = 0;
     for (int i = 0; i < model->n_files; i++) n_all += model->files[i].n_tensors;
-    char* seen = (char*)calloc((size_t)n_all + 1, 1);
-    if (!seen) fatal("%s: out of host memory", directory);
+    char* seen = (char*)host_alloc((size_t)n_all + 1, "the names of tensors");
     for (int i = 0; i < layout->n_files; i++) {
         const StReader* file;
         const StTensor* s = find_tensor(model, &layout->files[i], &file);
@@ -198,7 +194,7 @@ void model_read(const ModelLayout* layout, const char* directory, const char* st
         const FileTensor* f = &layout->files[i];
         const ModelTensor* t = &layout->tensors[f->tensor];
         const StTensor* s = find_tensor(&model, f, &file);
-        float* rows = host_floats(f->rows * f->cols, f);
+        float* rows = (float*)host_alloc((size_t)(f->rows * f->cols) * sizeof(float), f->hf_name);
         read_rows(layout, f, file, s, NULL, 0, f->rows, rows);
         for (int64_t r = 0; r < f->rows; r++)
             memcpy(values + t->offset + (f->first + r) * t->ld, rows + r * f->cols, (size_t)f->cols * sizeof(float));
@@ -215,8 +211,7 @@ void model_fingerprint(const ModelLayout* layout, const char* directory, char he
     check_files(&model, layout, directory);
     size_t at = 0, size = (size_t)layout->n_files *
                           (sizeof layout->files->hf_name + 2 * FINGERPRINT_ELEMENTS * sizeof(uint16_t));
-    char* text = (char*)calloc(size, 1);
-    if (!text) fatal("out of host memory");
+    char* text = (char*)host_alloc(size, "a text");
     for (int i = 0; i < layout->n_files; i++) {
         const StReader* file;
         const FileTensor* f = &layout->files[i];
@@ -261,7 +256,9 @@ static int64_t source_bytes(const SaveSource* source, const FileTensor* f) {
 static void save_tensor(const ModelLayout* layout, const SaveSource* source, const FileTensor* f, StWriter* out) {
     int64_t n = block_rows(f);
     StDtype dtype = source_dtype(source, f);
-    float *rows = host_floats(n * f->cols, f), *ordered = f->form == FILE_PLAIN ? NULL : host_floats(n * f->cols, f);
+    float *rows = (float*)host_alloc((size_t)(n * f->cols) * sizeof(float), f->hf_name),
+          *ordered = f->form == FILE_PLAIN ? NULL
+                                           : (float*)host_alloc((size_t)(n * f->cols) * sizeof(float), f->hf_name);
     const StReader* file = NULL;
     const StTensor* s = source->files ? find_tensor(source->files, f, &file) : NULL;
     for (int64_t row = 0; row < f->rows; row += n) {
@@ -302,7 +299,8 @@ static void shard_name(char* name, size_t size, int shard, int shards) {
 
 static void write_index(const ModelLayout* layout, const SaveSource* source, const char* directory, const int* shard_of,
                         int shards) {
-    char path[4200], name[64];
+    char name[64];
+    Path path;
     int64_t total = 0;
     cJSON *json = cJSON_CreateObject(), *metadata = cJSON_AddObjectToObject(json, "metadata"),
           *map = cJSON_AddObjectToObject(json, "weight_map");
@@ -312,10 +310,9 @@ static void write_index(const ModelLayout* layout, const SaveSource* source, con
         total += source_bytes(source, &layout->files[i]);
     }
     cJSON_AddNumberToObject(metadata, "total_size", (double)total);
-    char* text = cJSON_Print(json);
-    if (!text) fatal("out of memory writing the index of %s", directory);
-    snprintf(path, sizeof path, "%s/model.safetensors.index.json", directory);
-    file_write(path, text, strlen(text));
+    char* text = json_pretty_text(json);
+    path = path_of(directory, "model.safetensors.index.json");
+    file_write(path.s, text, strlen(text));
     cJSON_free(text);
     cJSON_Delete(json);
 }
@@ -341,8 +338,7 @@ static void save_shard(const ModelLayout* layout, const SaveSource* source, cons
 static void save_model(const ModelLayout* layout, const SaveSource* source, const char* directory, const char* from,
                        const char* dtype, int64_t shard_bytes, bool quiet) {
     char path[4200], name[64];
-    int* shard_of = (int*)malloc((size_t)layout->n_files * sizeof(int));
-    if (!shard_of) fatal("out of host memory");
+    int* shard_of = (int*)host_alloc((size_t)layout->n_files * sizeof(int), "the table of shards");
     int shards = split_shards(layout, source, shard_bytes ? shard_bytes : SHARD_BYTES, shard_of);
     directory_make(directory);
     char* config = model_config_json(&layout->config, from, dtype);
@@ -379,9 +375,8 @@ void parameters_save(const ParameterSet* set, const char* directory, const char*
 void model_refuse_existing(const char* directory) {
     static const char* const names[] = {"model.safetensors", "model.safetensors.index.json"};
     for (int i = 0; i < 2; i++) {
-        char path[4200];
-        snprintf(path, sizeof path, "%s/%s", directory, names[i]);
-        if (file_exists(path)) fatal("%s: a model exists there already; remove it, or choose another --out", path);
+        Path path = path_of(directory, "%s", names[i]);
+        if (file_exists(path.s)) fatal("%s: a model exists there already; remove it, or choose another --out", path.s);
     }
 }
 

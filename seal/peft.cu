@@ -1,6 +1,7 @@
 /* PEFT directories. See peft.h. */
 #include <string.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "base/file.h"
 #include "peft.h"
 #include "base/safetensors.h"
@@ -36,15 +37,16 @@ void peft_load(ParameterSet* set, const Lora* lora, const char* directory, const
 
 void peft_save(const ParameterSet* set, const Lora* lora, const char* directory, const char* base) {
     const ModelLayout* layout = set->layout;
-    char path[4200], hex[65];
+    char hex[65];
+    Path path;
     ModelLayout model;
     StWriter file;
     base_layout(lora, &model);
     model_fingerprint(&model, base, hex);
     model_layout_free(&model);
     directory_make(directory);
-    snprintf(path, sizeof path, "%s/adapter_model.safetensors", directory);
-    st_create(&file, path);
+    path = path_of(directory, "adapter_model.safetensors");
+    st_create(&file, path.s);
     st_set_metadata(&file, "format", "pt");
     st_set_metadata(&file, BASE_KEY, hex);
     for (int i = 0; i < layout->n_files; i++) {
@@ -53,8 +55,7 @@ void peft_save(const ParameterSet* set, const Lora* lora, const char* directory,
     }
     for (int i = 0; i < layout->n_files; i++) {
         const FileTensor* f = &layout->files[i];
-        float* rows = (float*)malloc((size_t)(2 * f->rows * f->cols) * sizeof(float));
-        if (!rows) fatal("%s: out of host memory for %s", path, f->hf_name);
+        float* rows = (float*)host_alloc((size_t)(2 * f->rows * f->cols) * sizeof(float), "rows");
         float* ordered = rows + f->rows * f->cols;
         parameters_get_rows(set, f->tensor, 0, f->rows, rows);
         file_tensor_order(layout, f, rows, ordered);
@@ -63,8 +64,8 @@ void peft_save(const ParameterSet* set, const Lora* lora, const char* directory,
     }
     st_commit(&file);
     char* config = peft_config_json(&lora->settings, &lora->layout.config, base);
-    snprintf(path, sizeof path, "%s/adapter_config.json", directory);
-    file_write(path, config, strlen(config));
+    path = path_of(directory, "adapter_config.json");
+    file_write(path.s, config, strlen(config));
     free(config);
 }
 
@@ -79,8 +80,7 @@ typedef struct {
 
 static void to_host(HostAdapter* h, const ParameterSet* set, const Lora* lora) {
     h->lora = lora;
-    h->values = (float*)malloc((size_t)lora->layout.n_elements * sizeof(float));
-    if (!h->values) fatal("out of host memory for an adapter of %lld parameters", (long long)lora->layout.n_parameters);
+    h->values = (float*)host_alloc((size_t)lora->layout.n_elements * sizeof(float), "an adapter");
     for (int i = 0; i < lora->layout.n_tensors; i++) parameters_get(set, i, h->values + lora->layout.tensors[i].offset);
 }
 
@@ -139,9 +139,7 @@ void peft_load_merged(ParameterSet* set, const char* base, const char* directory
     peft_settings(directory, &set->layout->config, &settings);
     lora_open(&lora, &set->layout->config, &settings, 1);
     check_base(&lora, directory, base);
-    adapter.values = (float*)calloc((size_t)lora.layout.n_elements, sizeof(float));
-    if (!adapter.values)
-        fatal("out of host memory for an adapter of %lld parameters", (long long)lora.layout.n_parameters);
+    adapter.values = (float*)host_alloc((size_t)lora.layout.n_elements * sizeof(float), "an adapter");
     model_read(&lora.layout, directory, "adapter_model", adapter.values);
     parameters_load_files(set, base, "model", &change, quiet);
     free(adapter.values);

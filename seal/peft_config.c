@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "base/file.h"
 #include "peft_config.h"
 #include "base/safetensors.h"
@@ -204,11 +205,12 @@ static void read_config(const char* path, LoraSettings* settings) {
 
 // Which modules are adapted is read off the tensors of layer 0: target_modules may be a regular expression.
 void peft_settings(const char* directory, const ModelConfig* config, LoraSettings* settings) {
-    char path[4200], name[256];
+    char name[256];
+    Path path;
     StModel model;
     memset(settings, 0, sizeof *settings);
-    snprintf(path, sizeof path, "%s/adapter_config.json", directory);
-    read_config(path, settings);
+    path = path_of(directory, "adapter_config.json");
+    read_config(path.s, settings);
     st_open_model(&model, directory, "adapter_model");
     for (const FamilyTensor* t = family_find(config->family)->tensors; t->hf_name; t++) {
         const StReader* file;
@@ -257,8 +259,7 @@ char* peft_config_json(const LoraSettings* settings, const ModelConfig* config, 
     cJSON_AddBoolToObject(json, "use_rslora", false);
     cJSON_AddBoolToObject(json, "use_dora", false);
     cJSON_AddNullToObject(json, "modules_to_save");
-    char* text = cJSON_Print(json);
+    char* text = json_pretty_text(json);
     cJSON_Delete(json);
-    if (!text) fatal("out of memory writing adapter_config.json");
     return text;
 }

@@ -20,7 +20,6 @@ static const struct {
     double (*left)(double x);
 } lr_schedules[] = {{"constant", constant}, {"linear", linear}, {"cosine", cosine}};
 
-
 double lr_at(const LrSchedule* s, int64_t step, int64_t steps) {
     double warmup = s->warmup < 1.0 ? ceil(s->warmup * (double)steps) : s->warmup;
     if ((double)step < warmup) return s->lr * (double)step / warmup;

@@ -1,6 +1,7 @@
 /* Batches to streams to gradients. See trainer.h. */
 #include <string.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "kernels.h"
 #include "peft.h"
 #include "base/ranks.h"
@@ -64,12 +65,10 @@ void trainer_allocate(Trainer* t) {
     cudaCheck(cudaEventCreateWithFlags(&t->exchanged, cudaEventDisableTiming));
     host_pack_allocate(&t->packed, t->settings.T, n, PACK_ROUND);
     t->packed.untrained = t->layout.config.pad_id;
-    t->lengths = (int*)calloc(6 * (size_t)n, sizeof(int));
-    t->samples = (PackSample*)calloc(n, sizeof *t->samples);
-    t->coefficient = (float*)calloc(n, sizeof(float));
-    t->items = (BatchItem*)calloc(n, sizeof *t->items);
-    if (!t->lengths || !t->samples || !t->coefficient || !t->items)
-        fatal("out of host memory for a batch of %d samples", n);
+    t->lengths = (int*)host_alloc(6 * (size_t)n * sizeof(int), "a batch of samples");
+    t->samples = (PackSample*)host_alloc((size_t)n * sizeof *t->samples, "a batch of samples");
+    t->coefficient = (float*)host_alloc((size_t)n * sizeof(float), "a batch of samples");
+    t->items = (BatchItem*)host_alloc((size_t)n * sizeof *t->items, "a batch of samples");
     t->pack_of = t->lengths + n;
     t->chosen = t->lengths + 2 * n;
     t->place = t->lengths + 3 * n;

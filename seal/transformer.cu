@@ -7,6 +7,7 @@ the parallel residual, and which weights have a bias.
 #include <string.h>
 #include "kernels.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "transformer.h"
 
 // ---------------------------------------------------------------------------------------------------
@@ -126,9 +127,8 @@ void transformer_plan(Transformer* t, const ModelLayout* layout, const Lora* lor
     t->head_rows = head_rows < T ? head_rows : T;
     t->n_layer_slots = keep == KEEP_ALL ? c->L : 1;
     t->n_residual_slots = keep == KEEP_NOTHING ? 2 : c->L + 1;  // two: a layer reads one and writes the other
-    t->layers = (LayerActivations*)calloc(t->n_layer_slots, sizeof *t->layers);
-    t->residual = (floatX**)calloc(t->n_residual_slots, sizeof *t->residual);
-    if (!t->layers || !t->residual) fatal("out of host memory for %d layers", c->L);
+    t->layers = (LayerActivations*)host_alloc((size_t)t->n_layer_slots * sizeof *t->layers, "layers");
+    t->residual = (floatX**)host_alloc((size_t)t->n_residual_slots * sizeof *t->residual, "layers");
     size_t rows = T;
     plan_layers(t, plan);
     memory_add(plan, MEMORY_ACTIVATIONS, (void**)&t->lnf, rows * c->C * sizeof(floatX), "lnf");
@@ -152,8 +152,7 @@ void transformer_bind(Transformer* t) {
                 *field_of(&t->layers[l], &layer_rows[i]) = *field_of(&t->layers[0], &layer_rows[i]);
     if (!t->rope_positions) return;
     size_t bytes = (size_t)t->rope_positions * c->rope.rotary * sizeof(float);
-    float* table = (float*)malloc(bytes);
-    if (!table) fatal("out of host memory for %d rotary positions", t->rope_positions);
+    float* table = (float*)host_alloc(bytes, "rotary positions");
     model_rope_table(c, t->rope_positions, table);
     cudaCheck(cudaMemcpy(t->cos_sin, table, bytes, cudaMemcpyHostToDevice));
     cudaCheck(cudaDeviceSynchronize());  // the trainer's stream does not wait for the default one
@@ -472,9 +471,8 @@ void transformer_loss(Transformer* t, const ParameterSet* p, const DevicePack* s
 void transformer_logits(Transformer* t, const ParameterSet* p, const int* rows, int n, float* logits,
                         cudaStream_t stream) {
     const ModelConfig* c = &t->layout->config;
-    floatX* out = (floatX*)malloc((size_t)t->head_rows * c->Vp * sizeof(floatX));
+    floatX* out = (floatX*)host_alloc((size_t)t->head_rows * c->Vp * sizeof(floatX), "logits");
     int* device_rows = NULL;
-    if (!out) fatal("out of host memory for logits");
     cudaCheck(cudaMalloc((void**)&device_rows, (size_t)n * sizeof(int)));
     cudaCheck(cudaMemcpyAsync(device_rows, rows, (size_t)n * sizeof(int), cudaMemcpyHostToDevice, stream));
     gather_rows(t->width_a, t->lnf, device_rows, n, c->C, c->C, stream);

@@ -257,7 +257,12 @@ static void run(uint64_t seed, int algorithm, SelectorActivation activation) {
         PackSample tune[MOST], safe[MOST];
         for (int i = 0; i < b; i++) tune[i] = c.tune.pack[c.tune_rows[step][i]];
         for (int j = 0; j < m; j++) safe[j] = c.safe.pack[c.safe_rows[step][j]];
-        SealBatch batch = {{tune, safe, b, m, NULL}, c.tune_rows[step], c.gamma[step], c.lr, c.lr_hat, c.lr_omega,
+        SealBatch batch = {{tune, safe, b, m, NULL},
+                           c.tune_rows[step],
+                           c.gamma[step],
+                           c.lr,
+                           c.lr_hat,
+                           c.lr_omega,
                            c.gamma_scales_omega ? c.gamma[step] : 1.0f};
         PassCounts passes[2] = {};
         seal_step(&t, &s, algorithm, &batch, passes);

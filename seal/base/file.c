@@ -57,8 +57,7 @@ char* file_read(const char* path, size_t most, size_t* length) {
     FILE* f = fdopen(open_regular(path, &size), "rb");
     if (!f) fatal("%s: %s", path, strerror(errno));
     if (size > most) fatal("%s: %zu bytes; at most %zu are expected of such a file", path, size, most);
-    char* text = malloc(size + 1);
-    if (!text) fatal("%s: out of memory for %zu bytes", path, size);
+    char* text = host_alloc(size + 1, "a file");
     *length = fread(text, 1, size, f);
     if (ferror(f)) fatal("%s: %s", path, strerror(errno));
     fclose(f);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "base/options.h"
 
 static void* value_of(const OptionRow* row, void* values) { return (char*)values + row->offset; }
@@ -106,8 +107,7 @@ static void set_value(const OptionRow* row, const char* text, void* values) {
         case OPTION_LIST: {
             StringList* list = value;
             if (!*text) fatal("--%s is empty", row->name);
-            list->items = realloc(list->items, ((size_t)list->n + 1) * sizeof *list->items);
-            if (!list->items) fatal("out of memory reading the options");
+            list->items = host_resize(list->items, ((size_t)list->n + 1) * sizeof *list->items, "the options");
             list->items[list->n++] = text;
             break;
         }
@@ -154,9 +154,8 @@ int options_parse(const OptionTable* table, int argc, char** argv, void* values,
     }
     int command = find_command(table, argv[1]);
     set_defaults(table, values);
-    bool* given = calloc((size_t)table->n_options, sizeof *given);
-    positional->items = calloc((size_t)argc, sizeof *positional->items);
-    if (!given || !positional->items) fatal("out of memory reading the options");
+    bool* given = host_alloc((size_t)table->n_options * sizeof *given, "the options");
+    positional->items = host_alloc((size_t)argc * sizeof *positional->items, "the options");
     for (int i = 2; i < argc; i++) {
         const char* arg = argv[i];
         if (!strcmp(arg, "--help")) {
@@ -321,8 +320,7 @@ char* options_json(const OptionTable* table, int command, const void* values) {
             for (int k = 0; k < list->n; k++) cJSON_AddItemToArray(array, cJSON_CreateString(list->items[k]));
         } else if (*(const char* const*)value) cJSON_AddStringToObject(json, row->name, *(const char* const*)value);
     }
-    char* text = cJSON_PrintUnformatted(json);
+    char* text = json_text(json);
     cJSON_Delete(json);
-    if (!text) fatal("out of memory writing the options");
     return text;
 }

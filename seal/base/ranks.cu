@@ -3,6 +3,7 @@
 #include <nccl.h>
 #include <string.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "base/lifeline.h"
 #include "base/ranks.h"
 
@@ -42,9 +43,8 @@ void ranks_hello(void) {
 // "device".
 static void look_for_shared_gpus(MPI_Comm machine) {
 #ifdef __CUDACC__
-    char mine[32] = "", *all = (char*)malloc((size_t)world.machine_n * sizeof mine);
+    char mine[32] = "", *all = (char*)host_alloc((size_t)world.machine_n * sizeof mine, "the devices of the ranks");
     int device;
-    if (!all) fatal("out of host memory");
     cudaCheck(cudaGetDevice(&device));
     cudaCheck(cudaDeviceGetPCIBusId(mine, sizeof mine, device));
     MPI_Allgather(mine, sizeof mine, MPI_BYTE, all, sizeof mine, MPI_BYTE, machine);

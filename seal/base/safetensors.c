@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include <stb/stb_ds.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "base/safetensors.h"
 
 #define HEADER_MOST (100u << 20)  // as the format's own library
@@ -94,16 +95,14 @@ void st_open(StReader* r, const char* path) {
     cJSON* json = cJSON_ParseWithLength((const char*)r->file.data + 8, header);
     if (!cJSON_IsObject(json)) fatal("%s: the header is not a JSON object", path);
     int n = cJSON_GetArraySize(json);
-    r->tensors = calloc(n ? n : 1, sizeof *r->tensors);
-    if (!r->tensors) fatal("%s: out of memory for %d tensors", path, n);
+    r->tensors = host_alloc((n ? n : 1) * sizeof *r->tensors, "the table of tensors");
     NameMap* map = NULL;
     sh_new_strdup(map);
     for (const cJSON* entry = json->child; entry; entry = entry->next) {
         if (!strcmp(entry->string, "__metadata__")) {
             if (!cJSON_IsObject(entry) || r->metadata)
                 fatal("%s: __metadata__ is not an object, or is a duplicate", path);
-            r->metadata = calloc(2 * (size_t)cJSON_GetArraySize(entry) + 1, sizeof *r->metadata);
-            if (!r->metadata) fatal("%s: out of memory", path);
+            r->metadata = host_alloc((2 * (size_t)cJSON_GetArraySize(entry) + 1) * sizeof *r->metadata, "the metadata");
             for (const cJSON* m = entry->child; m; m = m->next) {
                 if (!cJSON_IsString(m))
                     fatal("%s: metadata \"%.80s\" is not a string", path, m->string ? m->string : "");
@@ -237,16 +236,15 @@ void st_forget(const StReader* r, const StTensor* t) {
 
 // Opens the file of the directory unless it is open already; returns its number.
 static int open_shard(StModel* m, NameMap** shards, const char* directory, const char* name, const char* index) {
-    char path[4200];
+    Path path;
     ptrdiff_t known = shgeti(*shards, name);
     if (known >= 0) return (*shards)[known].value;
     if (!*name || strchr(name, '/') || name[0] == '.')
         fatal("%s: \"%.80s\" is not the name of a file in this directory", index, name);
     if (m->n_files == SHARDS_MOST) fatal("%s: names more than %d files", index, SHARDS_MOST);
-    m->files = realloc(m->files, ((size_t)m->n_files + 1) * sizeof *m->files);
-    if (!m->files) fatal("%s: out of memory", index);
-    snprintf(path, sizeof path, "%s/%s", directory, name);
-    st_open(&m->files[m->n_files], path);
+    m->files = host_resize(m->files, ((size_t)m->n_files + 1) * sizeof *m->files, "the list of files");
+    path = path_of(directory, "%s", name);
+    st_open(&m->files[m->n_files], path.s);
     shput(*shards, name, m->n_files);
     return m->n_files++;
 }
@@ -286,12 +284,13 @@ static void open_index(StModel* m, const char* directory, const char* index) {
 }
 
 void st_open_model(StModel* m, const char* directory, const char* stem) {
-    char path[4200], index[4200];
+    char path[4200];
+    Path index;
     memset(m, 0, sizeof *m);
     snprintf(path, sizeof path, "%s/%s.safetensors", directory, stem);
-    snprintf(index, sizeof index, "%s/%s.safetensors.index.json", directory, stem);
-    if (!file_exists(path) && file_exists(index)) {
-        open_index(m, directory, index);
+    index = path_of(directory, "%s.safetensors.index.json", stem);
+    if (!file_exists(path) && file_exists(index.s)) {
+        open_index(m, directory, index.s);
         return;
     }
     if (!file_exists(path))
@@ -299,8 +298,7 @@ void st_open_model(StModel* m, const char* directory, const char* stem) {
             "%s: there is neither %s.safetensors nor %s.safetensors.index.json; a model in another form must be "
             "converted",
             directory, stem, stem);
-    m->files = calloc(1, sizeof *m->files);
-    if (!m->files) fatal("%s: out of memory", path);
+    m->files = host_alloc((size_t)sizeof *m->files, "the list of files");
     st_open(&m->files[m->n_files++], path);
 }
 
@@ -330,15 +328,13 @@ void st_create(StWriter* w, const char* path) {
 }
 
 void st_set_metadata(StWriter* w, const char* key, const char* value) {
-    w->metadata = realloc(w->metadata, 2 * ((size_t)w->n_metadata + 1) * sizeof *w->metadata);
-    if (!w->metadata) fatal("%s: out of memory", w->file.path);
+    w->metadata = host_resize(w->metadata, 2 * ((size_t)w->n_metadata + 1) * sizeof *w->metadata, "the metadata");
     w->metadata[2 * w->n_metadata] = strdup(key);
     w->metadata[2 * w->n_metadata++ + 1] = strdup(value);
 }
 
 void st_declare(StWriter* w, const char* name, StDtype dtype, int n_dims, const int64_t* shape) {
-    w->tensors = realloc(w->tensors, ((size_t)w->n_tensors + 1) * sizeof *w->tensors);
-    if (!w->tensors) fatal("%s: out of memory", w->file.path);
+    w->tensors = host_resize(w->tensors, ((size_t)w->n_tensors + 1) * sizeof *w->tensors, "the table of tensors");
     StTensor* t = &w->tensors[w->n_tensors++];
     memset(t, 0, sizeof *t);
     t->name = strdup(name);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <cjson/cJSON.h>
 #include "base/error.h"
 #include "base/text.h"
 
@@ -18,6 +19,19 @@ void* host_resize(void* block, size_t bytes, const char* what) {
     if (!p) fatal("out of host memory for %s (%zu bytes)", what, bytes);
     return p;
 }
+
+char* host_copy(const char* text, size_t n) {
+    char* copy = (char*)host_alloc(n + 1, "a text");
+    if (n) memcpy(copy, text, n);
+    return copy;
+}
+
+static char* printed(char* text) {
+    if (!text) fatal("out of host memory for a JSON text");
+    return text;
+}
+char* json_text(const cJSON* json) { return printed(cJSON_PrintUnformatted(json)); }
+char* json_pretty_text(const cJSON* json) { return printed(cJSON_Print(json)); }
 
 Path path_of(const char* directory, const char* name_format, ...) {
     Path path;

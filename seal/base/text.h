@@ -13,6 +13,12 @@ void* host_alloc(size_t bytes, const char* what);
 // The same block with room for `bytes`; what is new is not initialised.
 void* host_resize(void* block, size_t bytes, const char* what);
 
+// n bytes of a text and a zero.
+char* host_copy(const char* text, size_t n);
+struct cJSON;
+char* json_text(const struct cJSON* json);         // on one line; to be freed
+char* json_pretty_text(const struct cJSON* json);  // indented
+
 // DIRECTORY/NAME; fatal where it is longer than a path may be. Passed by value: path_of(run, "log.jsonl").s
 typedef struct {
     char s[4200];

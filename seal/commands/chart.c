@@ -4,6 +4,7 @@
 #include <string.h>
 #include "commands/chart.h"
 #include "base/error.h"
+#include "base/text.h"
 
 const char* const chart_colours[CHART_COLOURS] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7",
                                                   "#e69f00", "#56b4e9", "#000000", "#8a8a00"};
@@ -250,8 +251,7 @@ static double trouble(const Label* l, int own, const Label* others, int n_others
 
 void chart_points(Text* out, const ChartAxes* axes, const ChartPoint* points, int n) {
     Frame f = {NAN, NAN, NAN, NAN, false, 22};
-    Label* labels = calloc((size_t)n + 1, sizeof *labels);
-    if (!labels) fatal("out of memory for %d points", n);
+    Label* labels = host_alloc(((size_t)n + 1) * sizeof *labels, "points");
     for (int i = 0; i < n; i++) {
         extend(&f.x_low, &f.x_high, &points[i].x, 1);
         extend(&f.y_low, &f.y_high, &points[i].y, 1);

@@ -3,6 +3,7 @@
 #include <unistd.h>
 #include "commands/check.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "kernels.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -101,8 +102,7 @@ static void show_samples(const TrainOptions* o, const TokenSet* set, const char*
 
 // Quartiles, and one bar for each range of lengths.
 static void print_lengths(const TokenSet* set, const char* name) {
-    int* length = (int*)malloc((size_t)set->n * sizeof(int));
-    if (!length) fatal("out of host memory for %d lengths", set->n);
+    int* length = (int*)host_alloc((size_t)set->n * sizeof(int), "lengths");
     for (int i = 0; i < set->n; i++) length[i] = set->samples[i].length;
     qsort(length, (size_t)set->n, sizeof(int), by_length);
     printf("\nlengths of %s: median %d, 95%% below %d, longest %d tokens\n", name, length[set->n / 2],
@@ -124,8 +124,7 @@ static void print_lengths(const TokenSet* set, const char* name) {
 static void print_packing(const TrainOptions* o, const TokenSet* set, int T) {
     int batch = (int)(o->batch < set->n ? o->batch : set->n), steps = 0, streams = 0;
     int64_t tokens = 0;
-    int* order = (int*)malloc(((size_t)set->n + 2 * (size_t)batch) * sizeof(int));
-    if (!order) fatal("out of host memory for %d rows", set->n);
+    int* order = (int*)host_alloc(((size_t)set->n + 2 * (size_t)batch) * sizeof(int), "rows");
     int *lengths = order + set->n, *pack_of = lengths + batch;
     random_permutation((uint64_t)o->seed, 0, order, set->n);
     for (int from = 0; from < set->n && steps < PACKED_STEPS; from += batch, steps++) {

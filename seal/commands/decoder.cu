@@ -2,6 +2,7 @@
 #include <string.h>
 #include "commands/decoder.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "peft.h"
 #include "base/random.h"
 
@@ -60,8 +61,7 @@ void decoder_open(Decoder* d, const ModelConfig* config, const DecoderSettings* 
     cudaCheck(cudaMallocHost((void**)&d->staging, (size_t)N_ARRAYS * d->rows_most * sizeof(int)));
     cudaCheck(cudaMallocHost((void**)&d->drawn, (size_t)slots * sizeof(int)));
     cudaCheck(cudaMallocHost((void**)&d->seen_staging, words * sizeof(uint32_t)));
-    d->owner = (int*)malloc((size_t)slots * sizeof(int));
-    if (!d->owner) fatal("out of host memory for %d slots", slots);
+    d->owner = (int*)host_alloc((size_t)slots * sizeof(int), "slots");
     for (int s = 0; s < slots; s++) d->owner[s] = -1;
 }
 

@@ -14,6 +14,7 @@ falls out of a small cache. See dsir.h.
 #include <utf8proc.h>
 #include "commands/dsir.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "base/log.h"
 #include "base/parallel.h"
 
@@ -22,11 +23,6 @@ falls out of a small cache. See dsir.h.
 #define PAIR_BITS 20
 #define PAIRS ((size_t)1 << PAIR_BITS)  // slots of a thread's cache
 #define SMOOTHING 1e-8                  // of upstream, added to both shares
-
-static void* need(void* p) {
-    if (!p) fatal("out of memory for DSIR's words");
-    return p;
-}
 
 // ---------------------------------------------------------------------------------------------------
 // lower case, as Python's str.lower()
@@ -67,7 +63,8 @@ static void lower(const char* text, size_t n, Text* out) {
     size_t sigma = n;
     if (memmem(text, n, "\xCE\xA3", 2)) {
         pthread_once(&sigma_once, compile_sigma);
-        match = need(pcre2_match_data_create_from_pattern(final_sigma, NULL));
+        match = pcre2_match_data_create_from_pattern(final_sigma, NULL);
+        if (!match) fatal("out of host memory for the words");
         sigma = next_final_sigma(text, n, 0, match);
     }
     out->n = 0;
@@ -168,7 +165,8 @@ static int bucket_of(EVP_MD_CTX* sha, const char* bytes, size_t n) {
 }
 
 static EVP_MD_CTX* sha_begin(void) {
-    EVP_MD_CTX* sha = need(EVP_MD_CTX_new());
+    EVP_MD_CTX* sha = EVP_MD_CTX_new();
+    if (!sha) fatal("out of host memory for a digest");
     if (!EVP_DigestInit_ex(sha, EVP_sha256(), NULL)) program_error("SHA-256 failed");
     return sha;
 }
@@ -219,8 +217,8 @@ static size_t n_features(size_t words) { return words ? 2 * words - 1 : 0; }
 static void counter_begin(Counter* c) {
     memset(c, 0, sizeof *c);
     c->n_slots = (size_t)1 << 16;
-    c->words = need(calloc(c->n_slots, sizeof *c->words));
-    c->pairs = need(calloc(PAIRS, sizeof *c->pairs));
+    c->words = host_alloc(c->n_slots * sizeof *c->words, "DSIR's words");
+    c->pairs = host_alloc(PAIRS * sizeof *c->pairs, "DSIR's words");
     c->sha = sha_begin();
 }
 
@@ -239,7 +237,7 @@ static void grow(Counter* c) {
     Word* old = c->words;
     size_t n = c->n_slots;
     c->n_slots *= 2;
-    c->words = need(calloc(c->n_slots, sizeof *c->words));
+    c->words = host_alloc(c->n_slots * sizeof *c->words, "DSIR's words");
     for (size_t k = 0; k < n; k++) {
         if (!old[k].number) continue;
         size_t i = old[k].hash & (c->n_slots - 1);
@@ -304,8 +302,8 @@ static void take_token(void* context, const char* word, size_t n) {
     __builtin_prefetch(&c->words[hash & (c->n_slots - 1)]);
     if (c->n_tokens == c->most_tokens) {
         c->most_tokens = c->most_tokens ? 2 * c->most_tokens : 2048;
-        c->tokens = need(realloc(c->tokens, c->most_tokens * sizeof *c->tokens));
-        c->found = need(realloc(c->found, n_features(c->most_tokens) * sizeof *c->found));
+        c->tokens = host_resize(c->tokens, c->most_tokens * sizeof *c->tokens, "DSIR's words");
+        c->found = host_resize(c->found, n_features(c->most_tokens) * sizeof *c->found, "DSIR's words");
     }
     c->tokens[c->n_tokens++] = (Token){(size_t)(word - c->lowered.s), hash, (uint32_t)n, 0};
 }
@@ -386,7 +384,7 @@ static void count_chunk(void* context) {
         size_t bytes = n_features(c->n_tokens) * sizeof *job->buckets;
         job->words = (int32_t)c->n_tokens;
         if (!p->keep || !bytes) continue;
-        job->buckets = need(malloc(bytes));
+        job->buckets = host_alloc(bytes, "DSIR's words");
         memcpy(job->buckets, c->found, bytes);
     }
 }
@@ -402,9 +400,9 @@ static void keep_row(Kept* k, const Job* job) {
     if (s->n == k->capacity) {
         k->capacity = k->capacity ? 2 * k->capacity : 4096;
         size_t n = (size_t)k->capacity;
-        s->rows = need(realloc(s->rows, n * sizeof *s->rows));
-        s->words = need(realloc(s->words, n * sizeof *s->words));
-        k->buckets = need(realloc(k->buckets, n * sizeof *k->buckets));
+        s->rows = host_resize(s->rows, n * sizeof *s->rows, "DSIR's words");
+        s->words = host_resize(s->words, n * sizeof *s->words, "DSIR's words");
+        k->buckets = host_resize(k->buckets, n * sizeof *k->buckets, "DSIR's words");
     }
     s->rows[s->n] = job->id;
     s->words[s->n] = job->words;
@@ -458,20 +456,21 @@ static int64_t count_files(Pass* p, const StringList* files, const DsirOptions* 
 }
 
 void dsir_score(DsirScores* s, const StringList* data, const StringList* target, const DsirOptions* options) {
-    double* share[2] = {need(malloc(DSIR_BUCKETS * sizeof(double))), need(malloc(DSIR_BUCKETS * sizeof(double)))};
+    double* share[2] = {host_alloc(DSIR_BUCKETS * sizeof(double), "DSIR's words"),
+                        host_alloc(DSIR_BUCKETS * sizeof(double), "DSIR's words")};
     Pass pass = {.threads = options->threads ? options->threads : parallel_cores()};
     Kept kept = {.scores = s}, none = {0};
     char digest[65];
     memset(s, 0, sizeof *s);
     if (pass.threads > PARALLEL_MOST) pass.threads = PARALLEL_MOST;
-    for (int i = 0; i < 2; i++) pass.chunks[i].jobs = need(malloc(CHUNK_ROWS * sizeof(Job)));
-    pass.counters = need(malloc((size_t)pass.threads * sizeof *pass.counters));
+    for (int i = 0; i < 2; i++) pass.chunks[i].jobs = host_alloc(CHUNK_ROWS * sizeof(Job), "DSIR's words");
+    pass.counters = host_alloc((size_t)pass.threads * sizeof *pass.counters, "DSIR's words");
     for (int t = 0; t < pass.threads; t++) counter_begin(&pass.counters[t]);
     s->n_rows = count_files(&pass, data, options, "words of the data", share[0], &kept, s->digest);
     count_files(&pass, target, options, "words of the target", share[1], &none, digest);
     double* difference = share[1];
     for (int b = 0; b < DSIR_BUCKETS; b++) difference[b] = log(share[1][b] + SMOOTHING) - log(share[0][b] + SMOOTHING);
-    s->log_weight = need(malloc((size_t)s->n * sizeof *s->log_weight));
+    s->log_weight = host_alloc((size_t)s->n * sizeof *s->log_weight, "DSIR's words");
     for (int64_t i = 0; i < s->n; i++) {
         double sum = 0.0;
         for (size_t f = 0; f < n_features((size_t)s->words[i]); f++) sum += difference[kept.buckets[i][f]];

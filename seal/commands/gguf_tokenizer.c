@@ -546,8 +546,9 @@ static void put_configs(GgufTokenizer* report, const Tokens* t, int max_length) 
     }
     put(out, ",\n  \"clean_up_tokenization_spaces\": false,\n  \"model_max_length\": ");
     put_number(out, max_length);
-    put(out, ",\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n  \"model_input_names\": [\"input_ids\", "
-             "\"attention_mask\"]");
+    put(out,
+        ",\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n  \"model_input_names\": [\"input_ids\", "
+        "\"attention_mask\"]");
     put_chat_template(out, t->r, report);
     put(out, "\n}\n");
     arrput(*out, 0);

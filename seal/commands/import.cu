@@ -1,6 +1,7 @@
 /* A GGUF file becomes a Hugging Face directory. See import.h. */
 #include <string.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "base/file.h"
 #include "commands/gguf_model.h"
 #include "commands/gguf_tokenizer.h"
@@ -41,8 +42,7 @@ static void check_tensors(const Import* x) {
     char name[128], missing[128] = "";
     const char* extra = NULL;
     int n_missing = 0, n_extra = 0;
-    char* seen = (char*)calloc((size_t)r->n_tensors + 1, 1);
-    if (!seen) fatal("%s: out of host memory", gguf_path(r));
+    char* seen = (char*)host_alloc((size_t)r->n_tensors + 1, "the names of tensors");
     for (int i = 0; i < x->layout.n_files; i++) {
         const FileTensor* f = &x->layout.files[i];
         const GgufTensor* t = find_tensor(x, f, name);
@@ -98,9 +98,8 @@ static void read_rows(const void* context, const ModelLayout* layout, const File
 }
 
 static void write_text(const char* directory, const char* name, const char* text, size_t length) {
-    char path[4200];
-    snprintf(path, sizeof path, "%s/%s", directory, name);
-    file_write(path, text, length);
+    Path path = path_of(directory, "%s", name);
+    file_write(path.s, text, length);
 }
 
 static void print_import(const Import* x, const GgufTokenizer* t) {

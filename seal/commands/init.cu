@@ -1,6 +1,7 @@
 /* A model of random weights. See init.h. */
 #include <string.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "base/file.h"
 #include "commands/init.h"
 #include "memory.h"
@@ -40,9 +41,9 @@ int init_command(const TrainOptions* o) {
     ModelLayout layout;
     model_layout(&layout, &config, NULL);
     if (o->config_only) {
-        char path[4200], *text = model_config_json(&config, NULL, "float32");
-        snprintf(path, sizeof path, "%s/config.json", o->out);
-        file_write(path, text, strlen(text));
+        char* text = model_config_json(&config, NULL, "float32");
+        Path path = path_of(o->out, "config.json");
+        file_write(path.s, text, strlen(text));
         free(text);
     } else {
         MemoryPlan plan = {};

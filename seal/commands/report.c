@@ -6,6 +6,7 @@
 #include "commands/chart.h"
 #include "rows/dataset.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "base/file.h"
 #include "commands/report.h"
 #include "commands/selection.h"
@@ -90,16 +91,11 @@ typedef struct {
     int64_t n_rows;
 } Labels;  // n 0: none given
 
-static void* need(void* p) {
-    if (!p) fatal("report: out of memory");
-    return p;
-}
-
 static void add_point(Points* p, double x, double y) {
     if (p->n == p->capacity) {
         p->capacity = p->capacity ? 2 * p->capacity : 256;
-        p->x = need(realloc(p->x, (size_t)p->capacity * sizeof(double)));
-        p->y = need(realloc(p->y, (size_t)p->capacity * sizeof(double)));
+        p->x = host_resize(p->x, (size_t)p->capacity * sizeof(double), "rows");
+        p->y = host_resize(p->y, (size_t)p->capacity * sizeof(double), "rows");
     }
     p->x[p->n] = x;
     p->y[p->n++] = y;
@@ -217,7 +213,7 @@ static Labels read_labels(const char* path) {
             fatal("%s:%lld: row %lld is far beyond the number of lines", path, (long long)record.line, (long long)at);
         if (at >= capacity) {
             int64_t grown = at >= 2 * capacity ? at + 1024 : 2 * capacity;
-            labels.of_row = need(realloc(labels.of_row, (size_t)grown * sizeof(int)));
+            labels.of_row = host_resize(labels.of_row, (size_t)grown * sizeof(int), "rows");
             for (int64_t i = capacity; i < grown; i++) labels.of_row[i] = -1;
             capacity = grown;
         }
@@ -360,7 +356,7 @@ static void put_runs(Text* out, const ReportRun* runs, int n) {
         text_escaped(out, runs[r].name);
         text_printf(out, "</summary><table>\n");
         cJSON_ArrayForEach(item, runs[r].header) {
-            char* value = cJSON_IsString(item) ? NULL : need(cJSON_PrintUnformatted(item));
+            char* value = cJSON_IsString(item) ? NULL : json_text(item);
             text_printf(out, "<tr><td>");
             text_escaped(out, item->string);
             text_printf(out, "</td><td>");
@@ -401,8 +397,8 @@ static Points thinned(const Points* p, int width) {
 }
 
 static void put_curve(Text* out, const ReportRun* runs, int n, int c) {
-    ChartSeries* series = need(calloc((size_t)n, sizeof *series));
-    Points* thin = need(calloc((size_t)n, sizeof *thin));
+    ChartSeries* series = host_alloc((size_t)n * sizeof *series, "rows");
+    Points* thin = host_alloc((size_t)n * sizeof *thin, "rows");
     int lines = 0, width = 1;
     double low = INFINITY, high = -INFINITY;
     for (int r = 0; r < n; r++)
@@ -449,7 +445,7 @@ static void put_distribution(Text* out, const ReportRun* run, const Labels* labe
     const SelectorFile* s = &run->selector;
     int groups = labels->n ? labels->n : 1;
     double low = s->logits[0], high = s->logits[0], count[MOST_LABELS] = {0}, x[2 * BINS + 2],
-           (*y)[2 * BINS + 2] = need(calloc((size_t)groups, sizeof *y));
+           (*y)[2 * BINS + 2] = host_alloc((size_t)groups * sizeof *y, "rows");
     for (int64_t i = 1; i < s->n; i++) low = fmin(low, s->logits[i]), high = fmax(high, s->logits[i]);
     if (low == high) low -= 0.5, high += 0.5;
     double step = (high - low) / BINS;
@@ -483,9 +479,9 @@ static void put_distribution(Text* out, const ReportRun* run, const Labels* labe
 static void put_kept(Text* out, const ReportRun* run, const Labels* labels) {
     const SelectorFile* s = &run->selector;
     enum { STEPS = 100 };
-    double *score = need(malloc((size_t)s->n * sizeof *score)), count[MOST_LABELS] = {0}, x[STEPS + 1],
+    double *score = host_alloc((size_t)s->n * sizeof *score, "rows"), count[MOST_LABELS] = {0}, x[STEPS + 1],
            y[MOST_LABELS][STEPS + 1];
-    int64_t *order = need(malloc((size_t)s->n * sizeof *order)), at = 0;
+    int64_t *order = host_alloc((size_t)s->n * sizeof *order, "rows"), at = 0;
     double kept[MOST_LABELS] = {0};
     for (int64_t i = 0; i < s->n; i++) {
         score[i] = s->logits[i];
@@ -601,7 +597,7 @@ int report_command(const EvalOptions* o, const StringList* paths) {
     if (!paths->n) fatal("report: give the folders of one or more runs");
     output_is_not(o->out, o->table);
     output_is_not(o->out, o->labels);
-    ReportRun* runs = need(calloc((size_t)paths->n, sizeof *runs));
+    ReportRun* runs = host_alloc((size_t)paths->n * sizeof *runs, "rows");
     Labels labels = {0};
     for (int r = 0; r < paths->n; r++) {
         runs[r].path = paths->items[r];

@@ -4,6 +4,7 @@
 #include <string.h>
 #include "commands/dsir.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "base/file.h"
 #include "kernels.h"
 #include "base/log.h"
@@ -28,11 +29,6 @@ typedef struct {
     double *given, *score;  // (n)
 } Candidates;
 
-static void* need(void* p, int64_t n) {
-    if (!p) fatal("out of host memory for %lld rows", (long long)n);
-    return p;
-}
-
 // The rows that have a prompt and a response; `tell`: names the others.
 static void find_usable(Candidates* c, const StringList* files, const RowOptions* options, bool tell, bool quiet) {
     RowReader* reader = rows_open(files, options);
@@ -51,8 +47,8 @@ static void find_usable(Candidates* c, const StringList* files, const RowOptions
         if (row.state != ROW_OK) continue;
         if (c->n == c->most) {
             c->most = c->most ? 2 * c->most : 1024;
-            c->rows = (int64_t*)need(realloc(c->rows, (size_t)c->most * sizeof *c->rows), c->most);
-            c->hashes = (uint64_t*)need(realloc(c->hashes, (size_t)c->most * sizeof *c->hashes), c->most);
+            c->rows = (int64_t*)host_resize(c->rows, (size_t)c->most * sizeof *c->rows, "rows");
+            c->hashes = (uint64_t*)host_resize(c->hashes, (size_t)c->most * sizeof *c->hashes, "rows");
         }
         c->hashes[c->n] = row_hash(row.prompt, row.prompt_length, row.response, row.response_length);
         c->rows[c->n++] = row.id;
@@ -67,8 +63,8 @@ static void find_usable(Candidates* c, const StringList* files, const RowOptions
 
 // Only these of the usable rows (ids ascend in both lists).
 static void keep_rows(Candidates* c, const int64_t* rows, const uint64_t* hashes, int64_t n) {
-    c->rows = (int64_t*)need(realloc(c->rows, (size_t)n * sizeof *c->rows), n);
-    c->hashes = (uint64_t*)need(realloc(c->hashes, (size_t)n * sizeof *c->hashes), n);
+    c->rows = (int64_t*)host_resize(c->rows, (size_t)n * sizeof *c->rows, "rows");
+    c->hashes = (uint64_t*)host_resize(c->hashes, (size_t)n * sizeof *c->hashes, "rows");
     memcpy(c->rows, rows, (size_t)n * sizeof *c->rows);
     memcpy(c->hashes, hashes, (size_t)n * sizeof *c->hashes);
     c->n = n;
@@ -99,7 +95,7 @@ static void ask_model(Candidates* c, const TrainOptions* o) {
     const LossOptions how = {o->model, o->adapter, o->out, &c->journal, o->resume, o->quiet, o->dry_run};
     c->loss = response_losses(&how, &config, &settings, &set);
     keep_rows(c, set.rows, set.hashes, set.n);
-    c->given = (double*)need(malloc((size_t)c->n * sizeof(double)), c->n);
+    c->given = (double*)host_alloc((size_t)c->n * sizeof(double), "rows");
     for (int64_t i = 0; i < c->n; i++) c->given[i] = -(double)c->loss[i];
     tokens_free(&set);
 }
@@ -133,7 +129,7 @@ static void write_scores(const Candidates* c, const TrainOptions* o) {
     Text names = {};
     file.n = c->n;
     file.n_rows = c->n_rows;
-    file.logits = (float*)need(malloc((size_t)c->n * sizeof(float)), c->n);
+    file.logits = (float*)host_alloc((size_t)c->n * sizeof(float), "rows");
     for (int64_t i = 0; i < c->n; i++) file.logits[i] = c->score[i] == -INFINITY ? -FLT_MAX : (float)c->score[i];
     file.rows = c->rows;
     file.hashes = c->hashes;
@@ -162,7 +158,7 @@ static void measure_shown(Candidates* c, const TrainOptions* o, const int64_t* o
     int64_t index[2 * EXPLAINED];
     TokenSet shown = {};
     shown.samples = samples;
-    c->loss = (float*)need(malloc((size_t)c->n * sizeof(float)), c->n);
+    c->loss = (float*)host_alloc((size_t)c->n * sizeof(float), "rows");
     for (int64_t i = 0; i < c->n; i++) c->loss[i] = NAN;
     for (int64_t place = 0; place < c->n; place++) {
         if (place == EXPLAINED && c->n > 2 * EXPLAINED) place = c->n - EXPLAINED;
@@ -189,7 +185,7 @@ static void explain(Candidates* c, const TrainOptions* o, const RowOptions* rows
     double* sigma = NULL;
     if (o->model && !c->loss) measure_shown(c, o, order);
     if (c->selector.n) {
-        sigma = (double*)need(malloc((size_t)c->n * sizeof(double)), c->n);
+        sigma = (double*)host_alloc((size_t)c->n * sizeof(double), "rows");
         selector_weights(c->selector.logits, c->n, !strcmp(c->selector.activation, "sigmoid"), sigma);
     }
     Explanation explanation = {c->rows, c->score, order, sigma, c->loss, c->n, kept, EXPLAINED};
@@ -230,9 +226,9 @@ int select_command(const TrainOptions* o) {
         case SCORE_FROM_TARGET: ask_target(&c, o, &row_options); break;
     }
     SelectionInput input = {c.selector.n ? &c.selector : NULL, c.given, (uint64_t)o->seed, o->noise};
-    c.score = (double*)need(malloc((size_t)c.n * sizeof(double)), c.n);
-    int64_t* order = (int64_t*)need(malloc((size_t)c.n * sizeof(int64_t)), c.n);
-    uint8_t* keep = (uint8_t*)need(calloc((size_t)c.n_rows, 1), c.n_rows);
+    c.score = (double*)host_alloc((size_t)c.n * sizeof(double), "rows");
+    int64_t* order = (int64_t*)host_alloc((size_t)c.n * sizeof(int64_t), "rows");
+    uint8_t* keep = (uint8_t*)host_alloc((size_t)c.n_rows, "rows");
     int64_t without = selection_score(method, &input, c.rows, c.n, c.score);
     int64_t kept = selection_order(c.score, c.rows, c.n, o->top, order);
     if (!kept) fatal("%s: --top %g of %lld rows keeps none; raise --top", o->tune.items[0], o->top, (long long)c.n);

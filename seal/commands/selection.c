@@ -4,17 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "commands/pt_reader.h"
 #include "base/random.h"
 #include "base/safetensors.h"
 #include "commands/selection.h"
-
-static void* need(void* p) {
-    if (!p) fatal("out of memory for the selection");
-    return p;
-}
 
 static bool ends_with(const char* text, const char* end) {
     size_t n = strlen(text), m = strlen(end);
@@ -67,8 +63,8 @@ static void copy_metadata(const StReader* r, const char* path, const char* key, 
 
 static void read_pt(SelectorFile* s, const char* path) {
     s->logits = pt_read(path, &s->n);
-    s->rows = need(malloc((size_t)s->n * sizeof *s->rows));
-    s->hashes = need(calloc((size_t)s->n, sizeof *s->hashes));
+    s->rows = host_alloc((size_t)s->n * sizeof *s->rows, "the selection");
+    s->hashes = host_alloc((size_t)s->n * sizeof *s->hashes, "the selection");
     for (int64_t i = 0; i < s->n; i++) s->rows[i] = i;
     s->n_rows = s->n;
     snprintf(s->activation, sizeof s->activation, "softmax");  // the reference's default; the file does not say
@@ -84,13 +80,13 @@ static void read_safetensors(SelectorFile* s, const char* path) {
     s->seed = whole_number(&r, path, "seed");
     if (s->n < 1 || s->n > s->n_rows)
         fatal("%s: has %lld logits for a file of %lld rows", path, (long long)s->n, (long long)s->n_rows);
-    s->logits = need(malloc((size_t)s->n * sizeof *s->logits));
-    s->rows = need(malloc((size_t)s->n * sizeof *s->rows));
-    s->hashes = need(malloc((size_t)s->n * sizeof *s->hashes));
+    s->logits = host_alloc((size_t)s->n * sizeof *s->logits, "the selection");
+    s->rows = host_alloc((size_t)s->n * sizeof *s->rows, "the selection");
+    s->hashes = host_alloc((size_t)s->n * sizeof *s->hashes, "the selection");
     st_copy(&r, "logits", ST_F32, s->n, s->logits);
     st_copy(&r, "row", ST_I64, s->n, s->rows);
     st_copy(&r, "text_hash", ST_I64, s->n, s->hashes);
-    s->files = need(strdup(files ? files : ""));
+    s->files = host_copy(files ? files : "", strlen(files ? files : ""));
     copy_metadata(&r, path, "digest", s->digest, sizeof s->digest);
     copy_metadata(&r, path, "tokenizer", s->tokenizer, sizeof s->tokenizer);
     copy_metadata(&r, path, "algorithm", s->algorithm, sizeof s->algorithm);
@@ -231,7 +227,7 @@ static int by_score(const void* a, const void* b) {
 
 int64_t selection_order(const double* score, const int64_t* rows, int64_t n, double top, int64_t* order) {
     if (!(top > 0 && top <= 1)) fatal("--top is %g; expected a share of the rows, above 0 and at most 1", top);
-    Ranked* ranked = need(malloc((size_t)(n ? n : 1) * sizeof *ranked));
+    Ranked* ranked = host_alloc((size_t)(n ? n : 1) * sizeof *ranked, "the selection");
     for (int64_t i = 0; i < n; i++) {
         if (isnan(score[i])) fatal("row %lld: its score is not a number", (long long)rows[i]);
         ranked[i] = (Ranked){score[i], rows[i], i};
@@ -420,7 +416,7 @@ static void read_shown(Shown* shown, int n, const StringList* files, const RowOp
         Shown* s = &shown[k++];
         s->prompt = row.prompt_length;
         s->length = row.prompt_length + row.response_length;
-        s->text = need(malloc(s->length + 1));
+        s->text = host_alloc(s->length + 1, "the selection");
         memcpy(s->text, row.prompt, row.prompt_length);
         memcpy(s->text + row.prompt_length, row.response, row.response_length);
         if (files->n > 1)
@@ -433,7 +429,7 @@ static void read_shown(Shown* shown, int n, const StringList* files, const RowOp
 
 void selection_explain(const Explanation* e, const StringList* files, const RowOptions* options, FILE* out) {
     int ends = e->show < 0 ? 0 : e->show > 1000 ? 1000 : e->show, n = 0;
-    Shown* shown = need(calloc(2 * (size_t)ends + 1, sizeof *shown));
+    Shown* shown = host_alloc((2 * (size_t)ends + 1) * sizeof *shown, "the selection");
     for (int64_t place = 0; place < e->n; place++)
         if (place < ends || place >= e->n - ends) shown[n++] = (Shown){.row = e->rows[e->order[place]], .place = place};
     qsort(shown, (size_t)n, sizeof *shown, by_row);

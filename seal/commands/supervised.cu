@@ -1,6 +1,7 @@
 /* Pretraining and supervised fine-tuning. See supervised.h. */
 #include <string.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "base/file.h"
 #include "base/random.h"
 #include "commands/selection.h"
@@ -93,11 +94,9 @@ static bool plan(Supervised* x, const TrainOptions* o, int command, ModelConfig*
 static void start(Supervised* x) {
     int64_t most = x->run.o->batch;
     run_begin(&x->run, x->n_train);
-    x->order = (int*)malloc((size_t)x->n_train * sizeof(int));
-    x->share = (float*)calloc(2 * (size_t)most, sizeof(float));
-    x->samples = (PackSample*)calloc(2 * (size_t)most, sizeof *x->samples);
-    if (!x->order || !x->share || !x->samples)
-        fatal("out of host memory for %d samples and batches of %lld", x->n_train, (long long)most);
+    x->order = (int*)host_alloc((size_t)x->n_train * sizeof(int), "the batches");
+    x->share = (float*)host_alloc(2 * (size_t)most * sizeof(float), "the batches");
+    x->samples = (PackSample*)host_alloc(2 * (size_t)most * sizeof *x->samples, "the batches");
     for (int slot = 0; slot < 2; slot++) x->batch[slot].tune = x->samples + slot * most;
     run_start(&x->run, NULL);
 }
@@ -126,8 +125,7 @@ void supervised_close(Supervised* x) {
 static PackSample* corpus_windows(const Corpus* corpus, int* n) {
     if (corpus->n_windows > INT32_MAX)
         fatal("%lld windows are more than a run can hold; split the data", (long long)corpus->n_windows);
-    PackSample* samples = (PackSample*)malloc((size_t)corpus->n_windows * sizeof *samples);
-    if (!samples) fatal("out of host memory for %lld windows", (long long)corpus->n_windows);
+    PackSample* samples = (PackSample*)host_alloc((size_t)corpus->n_windows * sizeof *samples, "windows");
     *n = (int)corpus->n_windows;
     for (int i = 0; i < *n; i++) samples[i] = corpus_window(corpus, i);
     return samples;
@@ -156,9 +154,8 @@ bool pretrain_open(Supervised* x, const TrainOptions* o, int command) {
 static void keep_selected(const TrainOptions* o, const TokenSet* tune, uint8_t* keep) {
     SelectorFile file = {};
     SelectionInput input = {};
-    double* score = (double*)malloc((size_t)tune->n * sizeof(double));
-    int64_t* order = (int64_t*)malloc((size_t)tune->n * sizeof(int64_t));
-    if (!score || !order) fatal("out of host memory for %d scores", tune->n);
+    double* score = (double*)host_alloc((size_t)tune->n * sizeof(double), "scores");
+    int64_t* order = (int64_t*)host_alloc((size_t)tune->n * sizeof(int64_t), "scores");
     selector_file_read(&file, o->selector);
     selector_file_check(&file, &o->tune, tune->digest, tune->n_rows, tune->rows, tune->n);
     input.selector = &file;
@@ -177,9 +174,8 @@ static void keep_selected(const TrainOptions* o, const TokenSet* tune, uint8_t* 
 // The samples to train on: those of D_tune that the selector keeps (all without one), then the appended ones. SafeInstr
 // is the latter.
 static PackSample* chosen_samples(const TrainOptions* o, const TokenSet* tune, const TokenSet* append, int* n) {
-    PackSample* samples = (PackSample*)malloc(((size_t)tune->n + append->n) * sizeof *samples);
-    uint8_t* keep = (uint8_t*)calloc((size_t)tune->n, 1);
-    if (!samples || !keep) fatal("out of host memory for %d samples", tune->n + append->n);
+    PackSample* samples = (PackSample*)host_alloc(((size_t)tune->n + append->n) * sizeof *samples, "samples");
+    uint8_t* keep = (uint8_t*)host_alloc((size_t)tune->n, "samples");
     if (o->selector) keep_selected(o, tune, keep);
     else memset(keep, 1, (size_t)tune->n);
     *n = 0;

@@ -3,6 +3,7 @@
 #include <string.h>
 #include "rows/corpus.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "base/file.h"
 #include "base/safetensors.h"
 #include "base/text.h"
@@ -10,8 +11,7 @@
 #include "tokenizer.h"
 
 static void append(Corpus* c, const int32_t* tokens, int64_t n) {
-    c->tokens = realloc(c->tokens, (size_t)(c->n + n + 1) * sizeof *c->tokens);
-    if (!c->tokens) fatal("out of memory for %lld tokens", (long long)(c->n + n));
+    c->tokens = host_resize(c->tokens, (size_t)(c->n + n + 1) * sizeof *c->tokens, "tokens");
     memcpy(c->tokens + c->n, tokens, (size_t)n * sizeof *tokens);
     c->n += n;
 }
@@ -21,8 +21,7 @@ static void read_token_file(Corpus* c, const char* path) {
     st_open(&file, path);
     const StTensor* t = st_need(&file, "tokens");
     if (t->dtype != ST_I32) fatal("%s: tensor tokens is %s; expected I32", path, st_dtype_name(t->dtype));
-    int32_t* tokens = malloc(t->bytes + 1);
-    if (!tokens) fatal("%s: out of memory for %lld tokens", path, (long long)t->count);
+    int32_t* tokens = host_alloc(t->bytes + 1, "tokens");
     memcpy(tokens, t->data, t->bytes);
     append(c, tokens, t->count);
     free(tokens);

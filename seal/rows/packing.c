@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "rows/packing.h"
 
 int pack_first_fit(const int* lengths, int n, int T, int* pack_of) {
@@ -11,8 +12,7 @@ int pack_first_fit(const int* lengths, int n, int T, int* pack_of) {
 
 int pack_first_fit_split(const int* lengths, int n, int n_first, int T, int round, int* pack_of) {
     int streams = 0;
-    int* room = malloc((n > 0 ? n : 1) * sizeof *room);
-    if (!room) fatal("out of memory packing %d samples", n);
+    int* room = host_alloc((n > 0 ? n : 1) * sizeof *room, "packing samples");
     for (int i = 0; i < n; i++) {
         if (lengths[i] > T) {
             streams = -1;
@@ -40,9 +40,8 @@ static int costliest_first(const void* a, const void* b) {
 }
 
 void deal_samples(const int* cost, int n, int ranks, int* owner) {
-    Share* shares = malloc((n > 0 ? n : 1) * sizeof *shares);
-    int64_t* load = calloc(ranks, sizeof *load);
-    if (!shares || !load) fatal("out of memory dealing %d samples to %d ranks", n, ranks);
+    Share* shares = host_alloc((n > 0 ? n : 1) * sizeof *shares, "dealing samples to ranks");
+    int64_t* load = host_alloc((size_t)ranks * sizeof *load, "dealing samples to ranks");
     for (int i = 0; i < n; i++) shares[i] = (Share){cost[i], i};
     qsort(shares, n, sizeof *shares, costliest_first);
     for (int i = 0; i < n; i++) {
@@ -84,8 +83,7 @@ void host_pack_allocate(HostPack* p, int T_max, int samples_max, int round) {
     };
     size_t total = 0, at = 0;
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) total += arrays[i].n;
-    p->block = malloc(total * sizeof(int32_t));
-    if (!p->block) fatal("out of memory for packs of %d tokens", T_max);
+    p->block = host_alloc(total * sizeof(int32_t), "packs of tokens");
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
         *arrays[i].array = (int32_t*)p->block + at;
         at += arrays[i].n;
@@ -145,8 +143,7 @@ void host_pack_build_split(HostPack* p, const PackSample* samples, int n, int n_
     int keys = vocab > max_positions ? vocab : max_positions;
     if (p->count_size < keys + 1) {
         free(p->count);
-        p->count = malloc((size_t)(keys + 1) * sizeof *p->count);
-        if (!p->count) fatal("out of memory for %d token counts", keys);
+        p->count = host_alloc((size_t)(keys + 1) * sizeof *p->count, "token counts");
         p->count_size = keys + 1;
     }
     int t = 0, loss = 0;

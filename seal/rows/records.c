@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <openssl/evp.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "base/file.h"
 #include "rows/byte_stream.h"
 #include "rows/layouts.h"
@@ -602,8 +603,7 @@ void join_digests(const char* digests, int n, char hex[65]) {
 }
 
 void dataset_digest(const StringList* files, char hex[65]) {
-    char* digests = malloc((size_t)files->n * 64 + 1);
-    if (!digests) fatal("out of memory");
+    char* digests = host_alloc((size_t)files->n * 64 + 1, "digests");
     for (int f = 0; f < files->n; f++) {
         RecordReader* r = records_open(files->items[f]);
         while (fill(r)) {}

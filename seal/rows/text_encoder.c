@@ -5,14 +5,14 @@
 #include <sys/stat.h>
 #include <cjson/cJSON.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "base/file.h"
 #include "tokenizer.h"
 #include "rows/tokens.h"
 
 static void* begin(void* self) {
     (void)self;
-    Encoding* e = calloc(1, sizeof *e);
-    if (!e) fatal("out of memory for a tokenizer's scratch");
+    Encoding* e = host_alloc((size_t)sizeof *e, "a tokenizer's scratch");
     return e;
 }
 
@@ -111,13 +111,13 @@ static void digest(const Tokenizer* t, char hex[65]) {
 
 // Every id that the model's config.json gives for the end of sequence, as "2, 107"; whether `eos` is one of them.
 static bool config_has(const char* directory, int32_t eos, char* all, size_t size) {
-    char path[4200];
+    Path path;
     bool found = false;
     size_t length, at = 0;
     *all = 0;
-    snprintf(path, sizeof path, "%s/config.json", directory);
-    if (!file_exists(path)) return true;
-    char* text = file_read(path, 1 << 24, &length);
+    path = path_of(directory, "config.json");
+    if (!file_exists(path.s)) return true;
+    char* text = file_read(path.s, 1 << 24, &length);
     cJSON* json = cJSON_ParseWithLength(text, length);
     const cJSON *ids = cJSON_GetObjectItemCaseSensitive(json, "eos_token_id"),
                 *id = cJSON_IsArray(ids) ? ids->child : ids;

@@ -13,6 +13,7 @@ safetensors file that is believed only if its digests are right. See tokens.h.
 #include <cjson/cJSON.h>
 #include <openssl/evp.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/parallel.h"
@@ -21,11 +22,6 @@ safetensors file that is believed only if its digests are right. See tokens.h.
 
 #define CHUNK_ROWS 4096
 #define CHUNK_BYTES ((size_t)8 << 20)
-
-static void* need(void* p) {
-    if (!p) fatal("out of memory for the tokens' index");
-    return p;
-}
 
 uint64_t row_hash(const char* prompt, size_t prompt_length, const char* response, size_t response_length) {
     unsigned char digest[32];
@@ -91,7 +87,7 @@ static void tokenise_row(const Chunk* c, void* scratch, Job* job) {
                  (long long)first, o->max_length);
         return;
     }
-    job->tokens = need(malloc((size_t)n * sizeof *job->tokens));
+    job->tokens = host_alloc((size_t)n * sizeof *job->tokens, "the tokens' index");
     memcpy(job->tokens, ids, (size_t)n * sizeof *ids);
     job->tokens[n - 1] = c->encoder->eos;
     job->length = (int)n;
@@ -142,10 +138,10 @@ static void builder_add(Builder* b, const Job* job) {
     if (b->n + 1 >= b->capacity) {
         b->capacity = b->capacity ? 2 * b->capacity : 1024;
         size_t n = (size_t)b->capacity;
-        b->rows = need(realloc(b->rows, n * sizeof *b->rows));
-        b->offsets = need(realloc(b->offsets, (n + 1) * sizeof *b->offsets));
-        b->hashes = need(realloc(b->hashes, n * sizeof *b->hashes));
-        b->first = need(realloc(b->first, n * sizeof *b->first));
+        b->rows = host_resize(b->rows, n * sizeof *b->rows, "the tokens' index");
+        b->offsets = host_resize(b->offsets, (n + 1) * sizeof *b->offsets, "the tokens' index");
+        b->hashes = host_resize(b->hashes, n * sizeof *b->hashes, "the tokens' index");
+        b->first = host_resize(b->first, n * sizeof *b->first, "the tokens' index");
     }
     if (b->n == INT32_MAX - 1) fatal("more than %d usable rows", INT32_MAX - 1);
     if (b->n == 0) b->offsets[0] = 0;
@@ -220,7 +216,7 @@ static void check_ids(const Job* job, const TextEncoder* e, const TokenOptions* 
 }
 
 static void read_rows(Builder* b, TokenSet* set, const StringList* files, const TextEncoder* e, const TokenOptions* o) {
-    Chunk c = {.encoder = e, .options = o, .jobs = need(calloc(CHUNK_ROWS, sizeof(Job)))};
+    Chunk c = {.encoder = e, .options = o, .jobs = host_alloc(CHUNK_ROWS * sizeof(Job), "the tokens' index")};
     RowReader* r = rows_open(files, &o->rows);
     Progress progress;
     int64_t done, total, n_tokens = 0;
@@ -308,7 +304,7 @@ static char* report_json(const TokenSet* set, const Builder* b) {
     cJSON_AddNumberToObject(json, "ended", (double)set->report.n_ended);
     tallies_write(json, "unread", set->report.unread, set->report.n_unread);
     tallies_write(json, "layouts", set->report.layouts, set->report.n_layouts);
-    char* text = need(cJSON_PrintUnformatted(json));
+    char* text = json_text(json);
     cJSON_Delete(json);
     return text;
 }
@@ -452,10 +448,10 @@ static void set_finish(TokenSet* set, int64_t n, const int64_t* rows, const uint
                        const int32_t* first, const int32_t* tokens, int max_length) {
     set->n = (int)n;
     set->tokens = tokens;
-    set->samples = need(malloc((size_t)n * sizeof *set->samples));
-    set->rows = need(malloc((size_t)n * sizeof *set->rows));
-    set->hashes = need(malloc((size_t)n * sizeof *set->hashes));
-    set->flags = need(calloc(2 * (size_t)max_length, 1));
+    set->samples = host_alloc((size_t)n * sizeof *set->samples, "the tokens' index");
+    set->rows = host_alloc((size_t)n * sizeof *set->rows, "the tokens' index");
+    set->hashes = host_alloc((size_t)n * sizeof *set->hashes, "the tokens' index");
+    set->flags = host_alloc(2 * (size_t)max_length, "the tokens' index");
     memset(set->flags + max_length, 1, (size_t)max_length);
     memcpy(set->rows, rows, (size_t)n * sizeof *rows);
     memcpy(set->hashes, hashes, (size_t)n * sizeof *hashes);

@@ -58,15 +58,14 @@ static bool sync_directory(const char* path) {
 
 // A small file that appears under its name when it is whole.
 static bool put_file(CheckpointWriter* w, const char* name, const char* text) {
-    char path[4400];
-    snprintf(path, sizeof path, "%s/%s", w->directory, name);
+    Path path = path_of(w->directory, "%s", name);
     snprintf(w->path, sizeof w->path, "%s/.%s", w->directory, name);
     w->fd = open(w->path, O_CREAT | O_WRONLY | O_TRUNC, 0666);
     if (w->fd < 0 || !write_all(w->fd, text, strlen(text)) || fsync(w->fd))
-        return failed(w, "%s: cannot be written: %s", path, strerror(errno));
+        return failed(w, "%s: cannot be written: %s", path.s, strerror(errno));
     close(w->fd);
     w->fd = -1;
-    if (rename(w->path, path)) return failed(w, "%s: cannot be renamed into place: %s", path, strerror(errno));
+    if (rename(w->path, path.s)) return failed(w, "%s: cannot be renamed into place: %s", path.s, strerror(errno));
     *w->path = 0;
     return true;
 }
@@ -104,13 +103,14 @@ bool checkpoint_create(CheckpointWriter* w, const char* run, int64_t step, int r
     memset(w, 0, sizeof *w);
     w->fd = -1;
     w->rank = rank;
-    char top[4200], sums[4400];
+    char top[4200];
+    Path sums;
     snprintf(top, sizeof top, "%.4000s/checkpoint", run);
     step_directory(w->directory, run, step);
     if (!make_directory(w, top) || !make_directory(w, w->directory)) return false;
-    snprintf(sums, sizeof sums, "%s/rank-%d.sha256", w->directory, rank);
-    if (unlink(sums) && errno != ENOENT)
-        return failed(w, "%s: cannot be replaced: %s", sums, strerror(errno));  // what was there no longer counts
+    sums = path_of(w->directory, "rank-%d.sha256", rank);
+    if (unlink(sums.s) && errno != ENOENT)
+        return failed(w, "%s: cannot be replaced: %s", sums.s, strerror(errno));  // what was there no longer counts
     snprintf(w->path, sizeof w->path, "%s/.rank-%d.safetensors", w->directory, rank);
     w->fd = open(w->path, O_CREAT | O_WRONLY | O_TRUNC, 0666);
     if (w->fd < 0) return failed(w, "%s: cannot be written: %s", w->path, strerror(errno));
@@ -130,15 +130,16 @@ bool checkpoint_write(CheckpointWriter* w, const void* data, size_t bytes) {
 }
 
 bool checkpoint_commit(CheckpointWriter* w, const char* run_json) {
-    char path[4400], name[64], sums[512], hex[65];
+    char name[64], sums[512], hex[65];
+    Path path;
     unsigned char digest[32];
-    snprintf(path, sizeof path, "%s/rank-%d.safetensors", w->directory, w->rank);
-    if (fsync(w->fd)) return failed(w, "%s: cannot be written: %s", path, strerror(errno));
+    path = path_of(w->directory, "rank-%d.safetensors", w->rank);
+    if (fsync(w->fd)) return failed(w, "%s: cannot be written: %s", path.s, strerror(errno));
     close(w->fd);
     w->fd = -1;
-    if (rename(w->path, path)) return failed(w, "%s: cannot be renamed into place: %s", path, strerror(errno));
+    if (rename(w->path, path.s)) return failed(w, "%s: cannot be renamed into place: %s", path.s, strerror(errno));
     *w->path = 0;
-    if (!EVP_DigestFinal_ex(w->sha, digest, NULL)) return failed(w, "%s: SHA-256 failed", path);
+    if (!EVP_DigestFinal_ex(w->sha, digest, NULL)) return failed(w, "%s: SHA-256 failed", path.s);
     EVP_MD_CTX_free(w->sha);
     w->sha = NULL;
     hex_of(digest, hex);
@@ -146,7 +147,7 @@ bool checkpoint_commit(CheckpointWriter* w, const char* run_json) {
     if (run_json) {
         if (!put_file(w, "run.json", run_json)) return false;
         if (!EVP_Digest(run_json, strlen(run_json), digest, NULL, EVP_sha256(), NULL))
-            return failed(w, "%s: SHA-256 failed", path);
+            return failed(w, "%s: SHA-256 failed", path.s);
         hex_of(digest, hex);
         snprintf(sums + at, sizeof sums - (size_t)at, "%s  run.json\n", hex);
     }
@@ -155,8 +156,8 @@ bool checkpoint_commit(CheckpointWriter* w, const char* run_json) {
                       strerror(errno));  // the files before their sums
     snprintf(name, sizeof name, "rank-%d.sha256", w->rank);
     if (!put_file(w, name, sums)) return false;
-    snprintf(path, sizeof path, "%s/..", w->directory);
-    return (sync_directory(w->directory) && sync_directory(path)) ||
+    path = path_of(w->directory, "..");
+    return (sync_directory(w->directory) && sync_directory(path.s)) ||
            failed(w, "%s: cannot be synchronised: %s", w->directory, strerror(errno));
 }
 
@@ -180,8 +181,7 @@ static int64_t* list_steps(const char* run, int* n) {
         if (strncmp(entry->d_name, "step-", 5) || entry->d_name[5] < '0' || entry->d_name[5] > '9') continue;
         long long step = strtoll(entry->d_name + 5, &end, 10);
         if (*end) continue;
-        int64_t* more = realloc(steps, ((size_t)*n + 1) * sizeof *steps);
-        if (!more) fatal("%s: out of memory", path);
+        int64_t* more = host_resize(steps, ((size_t)*n + 1) * sizeof *steps, "more");
         steps = more;
         steps[(*n)++] = step;
     }
@@ -198,9 +198,8 @@ static FILE* open_file(const char* path) {
 
 // A small file's text, NULL where it cannot be read.
 static char* small_text(const char* directory, const char* name) {
-    char path[4400];
-    snprintf(path, sizeof path, "%s/%s", directory, name);
-    FILE* f = open_file(path);
+    Path path = path_of(directory, "%s", name);
+    FILE* f = open_file(path.s);
     if (!f) return NULL;
     size_t capacity = 4096, n = 0;
     char* text = malloc(capacity);
@@ -231,10 +230,10 @@ static bool finished(const char* directory) {
     cJSON* json = run_json_of(directory);
     int ranks = ranks_of(json);
     cJSON_Delete(json);
-    char path[4400];
+    Path path;
     for (int r = 0; r < (ranks ? ranks : 1); r++) {
-        snprintf(path, sizeof path, "%s/rank-%d.sha256", directory, r);
-        if (!file_exists(path)) return false;
+        path = path_of(directory, "rank-%d.sha256", r);
+        if (!file_exists(path.s)) return false;
     }
     return true;
 }
@@ -253,30 +252,31 @@ bool checkpoint_any(const char* run) {
 }
 
 static uint64_t visit_files(const char* directory, bool remove_them) {
-    char path[4600];
+    Path path;
     uint64_t bytes = 0;
     struct stat info;
     DIR* d = opendir(directory);
     for (struct dirent* entry; d && (entry = readdir(d));) {
-        snprintf(path, sizeof path, "%s/%s", directory, entry->d_name);
-        if (lstat(path, &info) || !S_ISREG(info.st_mode)) continue;
+        path = path_of(directory, "%s", entry->d_name);
+        if (lstat(path.s, &info) || !S_ISREG(info.st_mode)) continue;
         bytes += (uint64_t)info.st_size;
-        if (remove_them) unlink(path);
+        if (remove_them) unlink(path.s);
     }
     if (d) closedir(d);
     return bytes;
 }
 
 void checkpoint_prune(const char* run, int keep) {
-    char directory[4200], sums[4400];
+    char directory[4200];
+    Path sums;
     int n, kept = 0;
     int64_t* steps = list_steps(run, &n);
     for (int i = 0; i < n; i++) {
         step_directory(directory, run, steps[i]);
         bool whole = finished(directory);
         if (whole ? kept++ < keep : kept == 0) continue;
-        snprintf(sums, sizeof sums, "%s/rank-0.sha256", directory);
-        unlink(sums);  // first, so that a removal cut short leaves nothing that counts
+        sums = path_of(directory, "rank-0.sha256");
+        unlink(sums.s);  // first, so that a removal cut short leaves nothing that counts
         visit_files(directory, true);
         rmdir(directory);
     }
@@ -284,16 +284,17 @@ void checkpoint_prune(const char* run, int keep) {
 }
 
 void checkpoint_discard(const char* run, int64_t step) {
-    char directory[4200], sums[4400], aside[4400];
+    char directory[4200], sums[4400];
+    Path aside;
     int n;
     int64_t* steps = list_steps(run, &n);
     for (int i = 0; i < n; i++) {
         if (steps[i] <= step) continue;
         step_directory(directory, run, steps[i]);
         snprintf(sums, sizeof sums, "%s/rank-0.sha256", directory);
-        snprintf(aside, sizeof aside, "%s/passed-over.sha256",
-                 directory);  // the disk may have been at fault: who knows better gives the name back
-        rename(sums, aside);
+        aside = path_of(directory,
+                        "passed-over.sha256");  // the disk may have been at fault: who knows better gives the name back
+        rename(sums, aside.s);
     }
     free(steps);
 }
@@ -338,7 +339,8 @@ static bool file_digest(const char* path, char hex[65]) {
 
 // The sums of one rank against its files.
 static bool rank_whole(const char* directory, int rank, char* why, size_t size) {
-    char name[64], path[4400], hex[65], said[65], file[64];
+    char name[64], hex[65], said[65], file[64];
+    Path path;
     snprintf(name, sizeof name, "rank-%d.sha256", rank);
     char* sums = small_text(directory, name);
     int lines = 0;
@@ -352,8 +354,8 @@ static bool rank_whole(const char* directory, int rank, char* why, size_t size) 
             snprintf(why, size, "%s is damaged", name);
             break;
         }
-        snprintf(path, sizeof path, "%s/%s", directory, file);
-        if (!file_digest(path, hex)) {
+        path = path_of(directory, "%s", file);
+        if (!file_digest(path.s, hex)) {
             snprintf(why, size, "%s cannot be read", file);
             good = false;
         } else if (strcmp(hex, said)) {
@@ -388,7 +390,8 @@ static bool whole(const char* directory, char* why, size_t size) {
 }
 
 bool checkpoint_open(Checkpoint* c, const char* run, int64_t step) {
-    char why[512], path[4400];
+    char why[512];
+    Path path;
     int n;
     int64_t* steps = list_steps(run, &n);
     memset(c, 0, sizeof *c);
@@ -402,11 +405,10 @@ bool checkpoint_open(Checkpoint* c, const char* run, int64_t step) {
         c->step = steps[i];
         c->json = run_json_of(c->path);
         c->ranks = ranks_of(c->json);
-        c->files = calloc((size_t)c->ranks, sizeof *c->files);
-        if (!c->files) fatal("%s: out of memory", c->path);
+        c->files = host_alloc((size_t)c->ranks * sizeof *c->files, "the list of files");
         for (int r = 0; r < c->ranks; r++) {
-            snprintf(path, sizeof path, "%s/rank-%d.safetensors", c->path, r);
-            st_open(&c->files[r], path);
+            path = path_of(c->path, "rank-%d.safetensors", r);
+            st_open(&c->files[r], path.s);
         }
     }
     free(steps);
@@ -457,7 +459,8 @@ int64_t checkpoint_integer(const Checkpoint* c, const char* key) {
 static int by_name(const void* a, const void* b) { return strcmp(*(char* const*)a, *(char* const*)b); }
 
 void model_directory_digest(const char* directory, char hex[65]) {
-    char path[8600], **names = NULL;
+    char** names = NULL;
+    Path path;
     unsigned char digest[32];
     int n = 0;
     DIR* d = opendir(directory);
@@ -476,8 +479,8 @@ void model_directory_digest(const char* directory, char hex[65]) {
     bool good = sha && EVP_DigestInit_ex(sha, EVP_sha256(), NULL);
     for (int i = 0; i < n && good; i++) {
         MappedFile file;
-        snprintf(path, sizeof path, "%s/%s", directory, names[i]);
-        file_map(&file, path);
+        path = path_of(directory, "%s", names[i]);
+        file_map(&file, path.s);
         size_t end = file.length < (size_t)1 << 20 ? file.length : (size_t)1 << 20;
         good = EVP_DigestUpdate(sha, names[i], strlen(names[i]) + 1) &&
                EVP_DigestUpdate(sha, &file.length, sizeof file.length) &&

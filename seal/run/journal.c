@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "base/file.h"
 #include "run/journal.h"
 
@@ -56,8 +57,7 @@ void journal_add(Journal* j, cJSON* item) {
         if (!j->file || ftruncate(fileno(j->file), (off_t)j->whole)) failed(j);
         if (!j->whole && fprintf(j->file, "{\"key\":\"%s\"}\n", j->key) < 0) failed(j);
     }
-    char* text = cJSON_PrintUnformatted(item);
-    if (!text) fatal("out of host memory for %s", j->path);
+    char* text = json_text(item);
     if (fprintf(j->file, "%s\n", text) < 0) failed(j);
     cJSON_free(text);
     cJSON_Delete(item);

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "base/file.h"
 #include "peft.h"
 #include "base/ranks.h"
@@ -79,9 +80,8 @@ void run_settings(const TrainOptions* o, const ModelConfig* config, TrainerSetti
 
 // A run that ended has nothing left to do; one that did not is not overwritten by mistake.
 static void look_for_an_earlier_run(const TrainOptions* o) {
-    char summary[4200];
-    snprintf(summary, sizeof summary, "%s/summary.json", o->out);
-    int ended = file_exists(summary);
+    Path summary = path_of(o->out, "summary.json");
+    int ended = file_exists(summary.s);
     ranks_share(&ended, sizeof ended);  // rank 0 decides, so that all leave or none
     if (o->resume && ended) {
         if (!o->quiet) printf("%s: this run has ended; nothing to do\n", o->out);
@@ -101,13 +101,13 @@ static void look_for_an_earlier_run(const TrainOptions* o) {
 // A model or an adapter that is trained on is not written over by what comes of it.
 static void look_at_what_is_read(const Run* run) {
     const TrainOptions* o = run->o;
-    char path[4200];
+    Path path;
     if (!run->trainer.with_lora || o->merge) {
-        snprintf(path, sizeof path, "%s/model", o->out);
-        output_is_not(path, o->model);
+        path = path_of(o->out, "model");
+        output_is_not(path.s, o->model);
     }
-    snprintf(path, sizeof path, "%s/adapter", o->out);
-    output_is_not(path, o->adapter);
+    path = path_of(o->out, "adapter");
+    output_is_not(path.s, o->adapter);
 }
 
 void run_plan(Run* run, const TrainOptions* o, int command, ModelConfig* config, TrainerSettings* settings) {
@@ -141,18 +141,17 @@ bool run_show(Run* run) {
 
 // RUN can be written, and what a killed process left half-written there is gone.
 static void prepare_output(const char* out) {
-    char model[4200];
+    Path model;
     directory_probe(out);
     directory_clean(out);
-    snprintf(model, sizeof model, "%s/model", out);
-    directory_clean(model);
+    model = path_of(out, "model");
+    directory_clean(model.s);
 }
 
 // Nothing stands in the way of this run any more.
 static void take_the_place_of_an_earlier_run(const char* out) {
-    char summary[4200];
-    snprintf(summary, sizeof summary, "%s/summary.json", out);
-    if (!unlink(summary)) warning("%s held a run that had ended; this run replaces it", out);
+    Path summary = path_of(out, "summary.json");
+    if (!unlink(summary.s)) warning("%s held a run that had ended; this run replaces it", out);
 }
 
 // RUN lies where all ranks see it: a file of rank 0's is there for the others. Each would read and write parts of its
@@ -160,10 +159,10 @@ static void take_the_place_of_an_earlier_run(const char* out) {
 #define LOOK_SECONDS 5
 static void look_from_all(const char* out) {
     AtomicFile seen = {};  // never committed: a temporary file, which goes however the run ends
-    char path[4200];
+    Path path;
     if (ranks_count() == 1) return;
-    snprintf(path, sizeof path, "%s/ranks", out);
-    if (!ranks_rank()) atomic_open(&seen, path);
+    path = path_of(out, "ranks");
+    if (!ranks_rank()) atomic_open(&seen, path.s);
     ranks_share(seen.temporary, sizeof seen.temporary);
     directory_make(out);  // a network file system may remember that there was none
     for (int tries = 0; !file_exists(seen.temporary) && tries < LOOK_SECONDS; tries++) sleep(1);
@@ -245,8 +244,7 @@ static void restore_weights(ParameterSet* set, const Checkpoint* c) {
     snprintf(name, sizeof name, "%s.master", set->symbol);
     for (int i = 0; i < set->layout->n_tensors; i++) {
         const ModelTensor* t = &set->layout->tensors[i];
-        float* values = (float*)malloc((size_t)(t->rows * t->cols) * sizeof(float));
-        if (!values) fatal("out of host memory for %s", t->name);
+        float* values = (float*)host_alloc((size_t)(t->rows * t->cols) * sizeof(float), "values");
         checkpoint_read(c, name, set->layout->n_elements, t->offset, t->rows * t->cols, values);
         parameters_set(set, i, values);
         free(values);
@@ -424,9 +422,8 @@ static char* run_json(Run* run, int64_t step) {
         cJSON_AddNumberToObject(json, run_loss_names[i], run->losses[i]);  // NaN is written as null
     for (int i = 0; i < run->n_counters; i++)
         cJSON_AddNumberToObject(json, run->counters[i].name, run->counters[i].copied);
-    char* text = cJSON_Print(json);
+    char* text = json_pretty_text(json);
     cJSON_Delete(json);
-    if (!text) fatal("out of host memory for run.json");
     return text;
 }
 
@@ -605,16 +602,15 @@ static char* summary_json(const Run* run) {
         if (i <= RUN_VALID_LOSS || (selector && (i != RUN_GAP || o->algorithm == 1)))
             cJSON_AddNumberToObject(json, run_loss_names[i], run->losses[i]);
     add_row_counts(run, json);
-    char* text = cJSON_PrintUnformatted(json);
+    char* text = json_text(json);
     cJSON_Delete(json);
-    if (!text) fatal("out of host memory for summary.json");
     return text;
 }
 
 void run_end(Run* run) {
     const TrainOptions* o = run->o;
     const Trainer* t = &run->trainer;
-    char path[4200];
+    Path path;
     snapshot_end(&run->snapshot);
     progress_end(&run->progress);
     log_close(&run->log);
@@ -623,16 +619,16 @@ void run_end(Run* run) {
     if (ranks_rank()) return record_free(&run->record);
     int64_t shard_bytes = (int64_t)(o->shard_gb * 1e9);
     if (t->with_lora) {
-        snprintf(path, sizeof path, "%s/adapter", o->out);
-        peft_save(&t->theta, &t->lora, path, o->model);
+        path = path_of(o->out, "adapter");
+        peft_save(&t->theta, &t->lora, path.s, o->model);
     }
-    snprintf(path, sizeof path, "%s/model", o->out);
-    if (!t->with_lora) parameters_save(&t->theta, path, o->model, shard_bytes, o->quiet);
-    else if (o->merge) peft_save_merged(&t->theta, &t->lora, path, o->model, shard_bytes, o->quiet);
-    if (!t->with_lora || o->merge) tokenizer_copy(o->model, path);
-    snprintf(path, sizeof path, "%s/summary.json", o->out);
+    path = path_of(o->out, "model");
+    if (!t->with_lora) parameters_save(&t->theta, path.s, o->model, shard_bytes, o->quiet);
+    else if (o->merge) peft_save_merged(&t->theta, &t->lora, path.s, o->model, shard_bytes, o->quiet);
+    if (!t->with_lora || o->merge) tokenizer_copy(o->model, path.s);
+    path = path_of(o->out, "summary.json");
     char* text = summary_json(run);
-    file_write(path, text, strlen(text));
+    file_write(path.s, text, strlen(text));
     free(text);
     if (!o->quiet)
         printf("%lld steps, %lld tokens in %.1f s on %s; wrote %s\n", (long long)run->steps, (long long)run->tokens,

@@ -1,6 +1,7 @@
 /* Rows of files to samples, as the options say. See samples.h. */
 #include <string.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "base/file.h"
 #include "base/ranks.h"
 #include "kernels.h"
@@ -37,13 +38,13 @@ static TokenOptions token_options(const TrainOptions* o, const ModelConfig* conf
 // Tokenises a list of files; the cache lies next to the run under `kind`.
 void load_samples(TokenSet* set, const StringList* files, const char* kind, const char* run, const TrainOptions* o,
                   const ModelConfig* config, char tokenizer_digest[65], AtomicFile* left_out) {
-    char cache[4200];
+    Path cache;
     TextEncoder encoder;
     if (run) {
-        snprintf(cache, sizeof cache, "%s/%s.tokens.safetensors", run, kind);
+        cache = path_of(run, "%s.tokens.safetensors", kind);
         directory_make(run);
     }
-    TokenOptions options = token_options(o, config, run ? cache : NULL);
+    TokenOptions options = token_options(o, config, run ? cache.s : NULL);
     options.left_out = left_out;
     text_encoder_open(&encoder, o->model, config->eos_id);
     if (ranks_rank()) ranks_barrier();  // rank 0 tokenises and leaves the cache, the others read it

@@ -2,6 +2,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "base/ranks.h"
 #include "run/snapshot.h"
 
@@ -136,8 +137,7 @@ void snapshot_end(Snapshot* s) {
 // reading
 
 void snapshot_restore(Snapshot* s, const Checkpoint* c) {
-    float* piece = (float*)malloc(s->piece);
-    if (!piece) fatal("out of host memory reading %s", c->path);
+    float* piece = (float*)host_alloc(s->piece, "piece");
     cudaCheck(cudaDeviceSynchronize());  // first values may still be on their way, on the trainer's stream
     const int64_t most = (int64_t)(s->piece / sizeof(float));
     for (int i = 0; i < s->n_rows; i++)
