@@ -14,8 +14,9 @@ reference fed the same rounded inputs. docs/kernels.md tells the story of this l
 
 // ---------------------------------------------------------------------------------------------------
 // Step 0, naive: one thread per row. Neighbouring threads read addresses a whole row apart, so each of a warp's loads
-// takes 32 transactions for 64 bytes of bf16. The columns of dweight are summed by one thread each: C threads, which is
-// a few warps of a GPU that has thousands.
+// takes 32 sectors of 32 bytes for 64 bytes of bf16. At width 768 on sm_90 forward issues 552 instructions of a warp
+// per row and asks for 2304 sectors of it. The columns of dweight are summed by one thread each: C threads, which is a
+// few warps of a GPU that has thousands.
 
 static __global__ void naive_forward_kernel(floatX* out, float* mean, float* rstd, const floatX* inp,
                                             const floatX* weight, const floatX* bias, int T, int C, int ldo) {
@@ -67,7 +68,7 @@ static __global__ void naive_dweight_kernel(float* dweight, float* dbias, const 
 // ---------------------------------------------------------------------------------------------------
 // Step 1: one warp per row. Neighbouring lanes read neighbouring elements, so a load of a warp is one piece of memory,
 // and the two statistics are sums over the warp (five shuffles each). A row comes three times, from the L1 cache after
-// the first.
+// the first: 144 sectors. The instructions are as many as before (566); they wait for a sixteenth of the memory.
 
 static __global__ void warp_forward_kernel(floatX* out, float* mean, float* rstd, const floatX* inp,
                                            const floatX* weight, const floatX* bias, int T, int C, int ldo) {
@@ -136,9 +137,10 @@ static __global__ void sliced_dweight_kernel(float* dweight, float* dbias, const
 
 // ---------------------------------------------------------------------------------------------------
 // Step 2: eight elements per lane and load (float8: one 128-bit load in bf16, two in fp32). An eighth of the load and
-// address instructions; the eight additions do not wait for each other. What the winner adds: a row is read once and
-// kept in registers, several warps share a wide row, the residual before the norm is added on the way, and backward
-// takes dinp, dweight and dbias from one read of its inputs.
+// address instructions (444 instructions per row); the eight additions do not wait for each other. What the winner
+// adds: a row is read once and kept in registers (48 sectors, in three loads that are in flight together), several
+// warps share a wide row, the residual before the norm is added on the way, and backward takes dinp, dweight and dbias
+// from one read of its inputs.
 
 static __global__ void vector_forward_kernel(floatX* out, float* mean, float* rstd, const floatX* inp,
                                              const floatX* weight, const floatX* bias, int T, int C, int ldo) {

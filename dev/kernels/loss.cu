@@ -14,7 +14,8 @@ of seal_kernels; a double-precision reference is fed the same rounded inputs.
 
 // ---------------------------------------------------------------------------------------------------
 // Step 0, naive: one thread per row, three passes (maximum; sum of exponentials; gradient). Neighbouring threads read
-// addresses a row of the vocabulary apart, and a batch of n rows is n threads: a GPU is nearly empty.
+// addresses a row of the vocabulary apart, and a batch of n rows is n threads: a GPU is nearly empty. bf16, sm_90: a
+// warp issues 56 instructions per logit of its 32 rows.
 
 static __global__ void naive_cross_entropy_kernel(floatX* logits, float* loss, const int* targets, const float* weight,
                                                   int n, int V, int Vp) {
@@ -32,7 +33,8 @@ static __global__ void naive_cross_entropy_kernel(floatX* logits, float* loss, c
 
 // ---------------------------------------------------------------------------------------------------
 // Step 1: one block per row. Neighbouring threads read neighbouring logits; maximum and sum are reductions of the
-// block. A row is read three times and written once.
+// block. A row is read three times and written once, in whole sectors; 44 instructions for 32 logits, a division per
+// logit less.
 
 #define STEP_BLOCK 256
 
@@ -56,8 +58,9 @@ static __global__ void block_cross_entropy_kernel(floatX* logits, float* loss, c
 // ---------------------------------------------------------------------------------------------------
 // Step 2: maximum and sum in one pass (Milakov and Gimelshein 2018). Each thread keeps the maximum of what it has seen
 // and corrects its sum when that grows; partial sums meet at the row's maximum. A row is read twice, the second time
-// from the L2 cache. What the winner adds: eight logits per load, four loads in flight, one correction for all 32, and
-// as many threads per row as leave the rows of all blocks in the L2 cache between the two reads.
+// from the L2 cache; the second exponential makes it 52 instructions for 32 logits. What the winner adds: eight logits
+// per load, four loads in flight, one correction for all 32, and as many threads per row as leave the rows of all
+// blocks in the L2 cache between the two reads: 45 instructions.
 
 static __global__ void online_cross_entropy_kernel(floatX* logits, float* loss, const int* targets, const float* weight,
                                                    int n, int V, int Vp) {
