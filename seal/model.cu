@@ -11,7 +11,7 @@
 // ---------------------------------------------------------------------------------------------------
 // the table
 
-typedef enum { DIM_1, DIM_C, DIM_UP, DIM_FF, DIM_QKV, DIM_ATT, DIM_V, DIM_POS } Dim;
+typedef enum { DIM_1, DIM_C, DIM_UP, DIM_FF, DIM_QKV, DIM_QNORM, DIM_KNORM, DIM_ATT, DIM_V, DIM_POS } Dim;
 
 // What every family shares: shape, layer or not, decay, first value.
 static const struct {
@@ -30,22 +30,28 @@ static const struct {
     /* LN1B     */ {"ln1b", true, DIM_C, DIM_1, false, INIT_ZERO},
     /* QKVW     */ {"qkvw", true, DIM_QKV, DIM_C, true, INIT_NORMAL},
     /* QKVB     */ {"qkvb", true, DIM_QKV, DIM_1, false, INIT_ZERO},
+    /* QNORMW   */ {"qnormw", true, DIM_QNORM, DIM_1, false, INIT_ONE},
+    /* KNORMW   */ {"knormw", true, DIM_KNORM, DIM_1, false, INIT_ONE},
     /* ATTPROJW */ {"attprojw", true, DIM_C, DIM_ATT, true, INIT_RESIDUAL},
     /* ATTPROJB */ {"attprojb", true, DIM_C, DIM_1, false, INIT_ZERO},
+    /* POST1W   */ {"post1w", true, DIM_C, DIM_1, false, INIT_ONE},
     /* LN2W     */ {"ln2w", true, DIM_C, DIM_1, false, INIT_ONE},
     /* LN2B     */ {"ln2b", true, DIM_C, DIM_1, false, INIT_ZERO},
     /* UPW      */ {"upw", true, DIM_UP, DIM_C, true, INIT_NORMAL},  // gate, then up, where the MLP has a gate
     /* UPB      */ {"upb", true, DIM_UP, DIM_1, false, INIT_ZERO},
     /* DOWNW    */ {"downw", true, DIM_C, DIM_FF, true, INIT_RESIDUAL},
     /* DOWNB    */ {"downb", true, DIM_C, DIM_1, false, INIT_ZERO},
+    /* POST2W   */ {"post2w", true, DIM_C, DIM_1, false, INIT_ONE},
 };
 
 static int64_t dim(Dim d, const ModelConfig* c) {
     switch (d) {
         case DIM_C: return c->C;
         case DIM_FF: return c->FF;
-        case DIM_UP: return c->mlp == MLP_SWIGLU ? 2 * (int64_t)c->FF : c->FF;
+        case DIM_UP: return mlp_gated(c) ? 2 * (int64_t)c->FF : c->FF;
         case DIM_QKV: return (int64_t)(c->NH + 2 * c->NKV) * c->HS;
+        case DIM_QNORM: return (int64_t)(c->qk_norm == QK_NORM_ALL ? c->NH : 1) * c->HS;
+        case DIM_KNORM: return (int64_t)(c->qk_norm == QK_NORM_ALL ? c->NKV : 1) * c->HS;
         case DIM_ATT: return (int64_t)c->NH * c->HS;
         case DIM_V: return c->Vp;
         case DIM_POS: return c->max_positions;
@@ -334,7 +340,7 @@ void parameters_get_gradient(const ParameterSet* set, int tensor, float* host) {
 static float first_value(const ModelLayout* layout, const ModelTensor* t, int64_t e, uint64_t seed, uint64_t stream) {
     if (e / t->cols >= t->file_rows || e % t->cols >= t->file_cols) return 0.0f;
     switch (t->init) {
-        case INIT_ONE: return 1.0f;
+        case INIT_ONE: return 1.0f - layout->config.norm_offset;  // what the norm multiplies by is 1
         case INIT_NORMAL: return 0.02f * (float)random_normal(seed, stream, (uint64_t)e);
         case INIT_RESIDUAL:
             return 0.02f / sqrtf(2.0f * layout->config.L) * (float)random_normal(seed, stream, (uint64_t)e);

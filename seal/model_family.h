@@ -15,7 +15,12 @@ extern "C" {
 
 typedef enum { NORM_LAYERNORM, NORM_RMSNORM } NormKind;
 typedef enum { POSITIONS_LEARNED, POSITIONS_ROPE } PositionKind;
-typedef enum { MLP_GELU_TANH, MLP_GELU_ERF, MLP_SWIGLU } MlpKind;
+typedef enum { MLP_GELU_TANH, MLP_GELU_ERF, MLP_SWIGLU, MLP_GEGLU } MlpKind;  // the last two have a gate
+typedef enum {
+    QK_NORM_NONE,
+    QK_NORM_HEAD,
+    QK_NORM_ALL
+} QkNormKind;  // of queries and keys, per head or all heads at once
 
 typedef enum {
     WTE,
@@ -27,25 +32,29 @@ typedef enum {
     LN1B,
     QKVW,
     QKVB,
+    QNORMW,
+    KNORMW,
     ATTPROJW,
     ATTPROJB,
+    POST1W,  // the norm of the attention's output, before it joins the residual
     LN2W,
     LN2B,
     UPW,
     UPB,
     DOWNW,
-    DOWNB,  // of a layer
+    DOWNB,
+    POST2W,  // of the MLP's; all from LN1W on are of a layer
     N_TENSOR_KINDS
 } TensorKind;
 
 // A key of config.json and the field of ModelConfig that holds it. null is 0 ("none": no window, as many key-value
-// heads as heads), and the fallback of a float.
+// heads as heads, no cap), and the fallback of a float.
 typedef struct {
     const char* key;
-    enum { KEY_INT, KEY_FLOAT, KEY_BOOL } type;
-    size_t offset;     // in ModelConfig: int, float, bool
-    double low, high;  // allowed
-    double fallback;   // where the key is absent; REQUIRED: it may not be
+    enum { KEY_INT, KEY_FLOAT, KEY_OPTIONAL, KEY_BOOL } type;  // KEY_OPTIONAL: a float whose null is 0
+    size_t offset;                                             // in ModelConfig: int, float, bool
+    double low, high;                                          // allowed
+    double fallback;                                           // where the key is absent; REQUIRED: it may not be
 } ConfigKey;
 #define REQUIRED -1e300
 
@@ -83,13 +92,22 @@ typedef struct {
     NormKind norm;
     PositionKind positions;
     MlpKind mlp;
-    bool untrained_padding;       // the embedding of pad_token_id gets no gradient
-    int ff_times, ff_over;        // FF where nobody names it: C · times / over
-    const ConfigKey* keys[2];     // tables that end with a NULL key
-    const FixedKey* fixed;        // ends with a NULL key
+    QkNormKind qk_norm;
+    float norm_offset;    // a norm multiplies by this + its weight: 1 in Gemma
+    bool embedding_root;  // embeddings are multiplied by √C, rounded to the type of the model
+    bool local_rope;      // layers with a window turn by a base of their own, without a scaling (RopeConfig rope_local)
+    int full_every;       // every so many layers one attends to everything, the others within the window; 0: none
+    bool untrained_padding;    // the embedding of pad_token_id gets no gradient
+    int padding;               // 1 + the pad_token_id of a config.json that does not say; 0: none
+    int ff_times, ff_over;     // FF where nobody names it: C · times / over
+    const ConfigKey* keys[3];  // tables that end with a NULL key; a later one's row of a key replaces an earlier one's
+    const FixedKey* fixed;     // ends with a NULL key
     const FamilyTensor* tensors;  // ends with a NULL name
     const char* buffers[5];       // ends of the names that checkpoints carry along and that hold no weights
 } Family;
+
+// What a norm or a place of a family has is what its tensors say: without LN1W a layer's input goes to the attention as
+// it is; POST1W and POST2W are norms after it.
 
 const Family* family_find(const char* model_type);  // NULL where it is not served
 const char* model_families(void);                   // "gpt2, llama, …", for messages

@@ -15,18 +15,23 @@ of streams; nothing here synchronises with the device.
 // One layer's activations from forward to backward. Statistics are fp32. A GEMM's input has the row stride of its
 // weight, ld…: the width, and the tail of adapters.
 typedef struct {
-    floatX* ln1;        // (T, C; ld of qkvw)
-    float* ln1_mean;    // (T) layernorm only
-    float* ln1_rstd;    // (T)
-    floatX* qkv;        // (T, (NH + 2 NKV)·HS) after the rotary positions
-    floatX* atty;       // (T, NH·HS; ld of attprojw)
-    float* lse;         // (NH, T)
-    floatX* residual2;  // (T, C) after attention; not where the residual is parallel
-    floatX* ln2;        // (T, C; ld of upw)
-    float* ln2_mean;    // (T)
-    float* ln2_rstd;    // (T)
-    floatX* fch;        // (T, FF, or gate and up: 2·FF) before the activation
-    floatX* fch_act;    // (T, FF; ld of downw)
+    floatX* ln1;      // (T, C; ld of qkvw)
+    float* ln1_mean;  // (T) layernorm only
+    float* ln1_rstd;  // (T)
+    floatX* qkv;     // (T, (NH + 2 NKV)·HS) after the rotary positions; before them where queries and keys have a norm
+    float* qk_rstd;  // (T, NH + NKV) of that norm, or (T, 2) where it spans all heads
+    floatX* atty;    // (T, NH·HS; ld of attprojw)
+    float* lse;      // (NH, T)
+    floatX* attproj;      // (T, C) the attention's output, where a norm comes after it
+    float* attproj_rstd;  // (T) of that norm
+    floatX* residual2;    // (T, C) after attention; not where the residual is parallel
+    floatX* ln2;          // (T, C; ld of upw)
+    float* ln2_mean;      // (T)
+    float* ln2_rstd;      // (T)
+    floatX* fch;          // (T, FF, or gate and up: 2·FF) before the activation
+    floatX* fch_act;      // (T, FF; ld of downw)
+    floatX* fcproj;       // (T, C) the MLP's output, where a norm comes after it
+    float* fcproj_rstd;   // (T) of that norm
 } LayerActivations;
 
 // Keys and values of the sequences that are being generated (decoder.h), and which of them a pass reads. All pointers
@@ -62,20 +67,23 @@ typedef struct {
     floatX* lnf;               // (T, C)
     float* lnf_mean;
     float* lnf_rstd;
-    float* token_loss;   // (n) unweighted, of the last stream
-    int rope_positions;  // rows of cos_sin
-    float* cos_sin;      // (rope_positions, rotary/2, 2)
+    float* token_loss;     // (n) unweighted, of the last stream
+    int rope_positions;    // rows of cos_sin
+    float* cos_sin;        // (rope_positions, rotary/2, 2)
+    float* cos_sin_local;  // the same of layers with a base of their own; NULL: none has
     // Called as soon as the last of a layer's gradients (−1: of what belongs to no layer) is queued; NULL: nobody.
     // Several ranks sum them while backward goes on.
     void (*gradients_ready)(void* context, int layer);
     void* ready_context;
     // scratch
-    floatX* logits;     // (head_rows, Vp), then their gradient in place
-    floatX* width_a;    // (T, C and tail) projections out of a block; hidden states of the head; dln
-    floatX* width_b;    // (T, C or NH·HS and tail) dhidden; datty; dln1 where the residual is parallel
-    floatX* dresidual;  // (T, C)
-    floatX* dqkv;       // (T, (NH + 2 NKV)·HS)
-    floatX* dfch;       // (T, 2·FF), or (T, FF and tail) where the MLP has no gate
+    floatX* logits;      // (head_rows, Vp), then their gradient in place
+    floatX* width_a;     // (T, C and tail) projections out of a block; hidden states of the head; dln
+    floatX* width_b;     // (T, C or NH·HS and tail) dhidden; datty; dln1 where the residual is parallel
+    floatX* dresidual;   // (T, C)
+    floatX* dbranch;     // (T, C) of a branch's output, where that is not dresidual
+    floatX* qkv_normed;  // (T, (NH + 2 NKV)·HS) of the layer at hand, where queries and keys have a norm
+    floatX* dqkv;        // (T, (NH + 2 NKV)·HS)
+    floatX* dfch;        // (T, 2·FF), or (T, FF and tail) where the MLP has no gate
     floatX* dact;    // (T, FF and tail) a gated MLP whose down projection has an adapter; else fch_act's place serves
     float* delta;    // (NH, T)
     float* partial;  // sums of norm and bias gradients
@@ -99,6 +107,9 @@ void transformer_loss(Transformer* t, const ParameterSet* set, const DevicePack*
                       float* sample_loss_hat, bool backward, cudaStream_t stream);
 // From the loss down to the embeddings; gradients of all parameters that are trained are added to.
 void transformer_backward(Transformer* t, const ParameterSet* set, const DevicePack* s, cudaStream_t stream);
+// The logits of the given rows of the stream (device; n ≤ head_rows) to t->logits, as sampling reads them, after
+// transformer_forward.
+void transformer_head(Transformer* t, const ParameterSet* set, const int* rows, int n, cudaStream_t stream);
 // logits (n, V) fp32 on the host for the given rows of the stream (host indices), after transformer_forward.
 // Synchronises; for tests and decoding.
 void transformer_logits(Transformer* t, const ParameterSet* set, const int* rows, int n, float* logits,

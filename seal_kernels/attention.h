@@ -30,6 +30,19 @@ static inline __device__ AttentionBlock attention_block(const AttentionArgs& arg
     return block;
 }
 
+// The first key that the query at `row` of its sample sees.
+static inline __device__ int first_key(const AttentionArgs& args, int row) {
+    return args.window ? max(0, row - args.window + 1) : 0;
+}
+// One past the last query that sees the key at `row` of its sample.
+static inline __device__ int end_of_queries(const AttentionArgs& args, int row, int length) {
+    return args.window && row + args.window < length ? row + args.window : length;
+}
+
+// What a row's maximum begins with: finite, because all of a row's keys in a tile may lie outside its window, and
+// −∞ − −∞ would be a NaN.
+#define LOWEST_SCORE (-1e30f)
+
 // attention_fp32.cu or attention_bf16.cu, whichever floatX is. Shared memory that a block needs at the least, 0: no
 // kernel serves the head size.
 size_t attention_shared_bytes(int HS);

@@ -55,6 +55,11 @@ static inline __device__ int pair_column(int lane, int k, int e) { return k * 16
 // ---------------------------------------------------------------------------------------------------
 // pieces of the kernels
 
+// tanh x = 1 − 2 / (1 + exp(2x)): as exact as scores from bf16 need it
+static inline __device__ float bent_of(float x) {
+    return 1.0f - __fdividef(2.0f, 1.0f + exp2_approx(2.0f * LOG2E * x));
+}
+
 // dst (N_ROWS, HS; HS + PAD) = rows of src (ld), asynchronously; rows from n on are zeros, so that they add nothing to
 // any product. A thread keeps its column and goes down by a fixed number of rows, so that a whole tile costs it an
 // address and a copy a row.
@@ -129,25 +134,27 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
     if (block.tile % (ROWS / TILE)) return;  // the block of the even tile before owns these rows
     int lane = threadIdx.x % WARP_SIZE;
     int row0 = block.tile * TILE, warp_row = threadIdx.x / WARP_SIZE * (MT * 16), n_q = min(ROWS, block.length - row0);
-    int n_tiles = CEIL_DIV(row0 + n_q, TILE);
+    int n_tiles = CEIL_DIV(row0 + n_q, TILE), first_tile = first_key(args, row0) / TILE;
     const floatX* keys = args.qkv + (size_t)block.start * args.ldq + (args.NH + block.head / (args.NH / args.NKV)) * HS;
     const floatX* values = keys + args.NKV * HS;
     float scale_log2 = args.scale * LOG2E;  // softmax in powers of two: its scale and exp's in one multiplication
 
     load_tile<HS, ROWS>(q, args.qkv + (size_t)(block.start + row0) * args.ldq + block.head * HS, args.ldq, n_q);
-    load_tile<HS, TILE>(k, keys, args.ldq, block.length);
+    load_tile<HS, TILE>(k, keys + (size_t)first_tile * TILE * args.ldq, args.ldq, block.length - first_tile * TILE);
     cp_async_commit();
 
     float acc[MT][HS / 8][4], m[2 * MT],
         l[2 * MT];  // maximum, up to LAZY, and this lane's share of the sum: rows row_of_half(lane, i) of the warp
     zero(acc);
     UNROLL for (int i = 0; i < 2 * MT; i++) {
-        m[i] = -INFINITY;
+        m[i] = LOWEST_SCORE;
         l[i] = 0.0f;
     }
-    for (int t = 0; t < n_tiles; t++) {
-        // a warp whose rows all lie before this tile, or past the sample, only helps loading
-        bool busy = warp_row < n_q && t * TILE <= row0 + warp_row;
+    for (int t = first_tile; t < n_tiles; t++) {
+        // a warp whose rows all lie before this tile, or past the sample, or past the tile's windows, only helps
+        // loading
+        bool busy = warp_row < n_q && t * TILE <= row0 + warp_row && first_key(args, row0 + warp_row) < (t + 1) * TILE;
+        bool edge = args.window && t * TILE + args.window < row0 + warp_row + MT * 16;  // some row's window begins here
         uint32_t p[MT][TILE / 16][4];
         cp_async_wait<0>();
         __syncthreads();  // keys of this tile are there, values of the last one are read
@@ -156,13 +163,18 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
         if (busy) {
             float s[MT][NT_SCORES][4];
             scores<HS>(s, q + warp_row * LD, k);
-            if (t * TILE + TILE - 1 > row0 + warp_row) {
+            if (args.cap) {
+                UNROLL for (int i = 0; i < MT; i++) UNROLL for (int n = 0; n < NT_SCORES; n++)
+                    UNROLL for (int e = 0; e < 4; e++)
+                        s[i][n][e] = args.cap / args.scale * bent_of(s[i][n][e] * args.scale / args.cap);
+            }
+            if (t * TILE + TILE - 1 > row0 + warp_row || edge) {
                 // only the diagonal needs the mask; it hides the zero rows past the end as well, as no row of the
                 // sample comes after them
                 UNROLL for (int i = 0; i < MT; i++) UNROLL for (int n = 0; n < NT_SCORES; n++)
                     UNROLL for (int e = 0; e < 4; e++) {
                     int key = t * TILE + n * 8 + column_of(lane, e), query = row0 + warp_row + i * 16 + row_of(lane, e);
-                    if (key > query) s[i][n][e] = -INFINITY;
+                    if (key > query || (edge && key + args.window <= query)) s[i][n][e] = -INFINITY;
                 }
             }
             float highest[2 * MT];
@@ -244,7 +256,8 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dq_kerne
     // Queries and dO pass through the second stage into registers, where they stay; or they stay in that stage.
     load_tile<HS, TILE>(shared + STAGE, args.qkv + first_row * args.ldq + block.head * HS, args.ldq, n_q);
     load_tile<HS, TILE>(shared + STAGE + TILE * LD, args.datty + first_row * args.ldo + block.head * HS, args.ldo, n_q);
-    load_keys<HS>(shared, args, block, 0);
+    int first_tile = first_key(args, row0) / TILE;
+    load_keys<HS>(shared, args, block, first_tile);
     cp_async_commit();
     float lse[2], delta[2];
     UNROLL for (int i = 0; i < 2; i++) {
@@ -263,14 +276,16 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dq_kerne
 
     float acc[1][HS / 8][4];
     zero(acc);
-    for (int t = 0; t <= block.tile; t++) {
-        const floatX* k = shared + (RESIDENT(HS) ? 0 : t % 2 * STAGE);
+    for (int t = first_tile; t <= block.tile; t++) {
+        const floatX* k = shared + (RESIDENT(HS) ? 0 : (t - first_tile) % 2 * STAGE);
         const floatX* v = k + TILE * LD;
         cp_async_wait<0>();
         __syncthreads();  // this stage is there, and everybody has left the other one
-        if (!RESIDENT(HS) && t < block.tile) load_keys<HS>(shared + (t + 1) % 2 * STAGE, args, block, t + 1);
+        if (!RESIDENT(HS) && t < block.tile)
+            load_keys<HS>(shared + (t + 1 - first_tile) % 2 * STAGE, args, block, t + 1);
         cp_async_commit();
-        if (warp_row < n_q) {
+        bool edge = args.window && t * TILE + args.window < row0 + warp_row + 16;
+        if (warp_row < n_q && first_key(args, row0 + warp_row) < (t + 1) * TILE) {
             float s[1][NT_SCORES][4], dp[1][NT_SCORES][4];
             if constexpr (RESIDENT(HS)) {
                 scores<HS>(s, shared + STAGE + warp_row * LD, k);
@@ -282,9 +297,147 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dq_kerne
                 mma_tile_nk(dp, dout, v, LD);
             }
             UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) {
-                float p = exp2_approx(s[0][n][e] * scale_log2 - lse[half_of(e)]);
-                int key = n * 8 + column_of(lane, e), query = warp_row + row_of(lane, e);
-                dp[0][n][e] = t == block.tile && key > query ? 0.0f : p * (dp[0][n][e] - delta[half_of(e)]);
+                float p, slope = 1.0f;
+                if (args.cap) {
+                    float bent = bent_of(s[0][n][e] * args.scale / args.cap);
+                    p = exp2_approx(args.cap * LOG2E * bent - lse[half_of(e)]);
+                    slope = 1.0f - bent * bent;
+                } else p = exp2_approx(s[0][n][e] * scale_log2 - lse[half_of(e)]);
+                int key = t * TILE + n * 8 + column_of(lane, e), query = row0 + warp_row + i * 16 + row_of(lane, e);
+                if (key > query || (edge && key + args.window <= query)) s[i][n][e] = -INFINITY;
+            }
+        }
+        float highest[2 * MT];
+        bool grown = false;
+        UNROLL for (int i = 0; i < 2 * MT; i++) {
+            highest[i] = m[i];
+            UNROLL for (int n = 0; n < NT_SCORES; n++)
+                highest[i] = fmaxf(highest[i], fmaxf(s[i / 2][n][i % 2 * 2], s[i / 2][n][i % 2 * 2 + 1]));
+        }
+        quad_max(highest);
+        UNROLL for (int i = 0; i < 2 * MT; i++) grown |= (highest[i] - m[i]) * scale_log2 > LAZY;
+        if (__any_sync(0xffffffffu, grown)) {
+            UNROLL for (int i = 0; i < 2 * MT; i++) {
+                float shrink = exp2_approx((m[i] - highest[i]) * scale_log2);
+                m[i] = highest[i];
+                l[i] *= shrink;
+                UNROLL for (int n = 0; n < HS / 8; n++) {
+                    acc[i / 2][n][i % 2 * 2] *= shrink;
+                    acc[i / 2][n][i % 2 * 2 + 1] *= shrink;
+                }
+            }
+        }
+        UNROLL for (int i = 0; i < MT; i++) UNROLL for (int n = 0; n < NT_SCORES; n++)
+            UNROLL for (int e = 0; e < 4; e++) {
+            s[i][n][e] = exp2_approx(s[i][n][e] * scale_log2 - m[2 * i + half_of(e)] * scale_log2);
+            l[2 * i + half_of(e)] += s[i][n][e];
+        }
+        UNROLL for (int i = 0; i < MT; i++) accumulators_to_a(p[i], s[i]);
+    }
+    cp_async_wait<0>();
+    __syncthreads();  // values are there, keys are read
+    if (t + 1 < n_tiles)
+        load_tile<HS, TILE>(k, keys + (size_t)(t + 1) * TILE * args.ldq, args.ldq, block.length - (t + 1) * TILE);
+    cp_async_commit();
+    if (busy) mma_tile_kn(acc, p, v, LD);
+}
+
+if (warp_row >= n_q) return;
+quad_sum(l);
+size_t first_row = (size_t)block.start + row0 + warp_row;
+UNROLL for (int i = 0; i < 2 * MT; i++) {
+    float inverse = 1.0f / l[i];
+    UNROLL for (int n = 0; n < HS / 8; n++) {
+        acc[i / 2][n][i % 2 * 2] *= inverse;
+        acc[i / 2][n][i % 2 * 2 + 1] *= inverse;
+    }
+    int row = row_of_half(lane, i);
+    if (lane % 4 == 0 && warp_row + row < n_q)
+        lse[(size_t)block.head * args.T + first_row + row] = m[i] * args.scale + logf(l[i]);
+}
+UNROLL for (int i = 0; i < MT; i++)
+    store_rows<HS, HS>(atty + (first_row + i * 16) * args.ldo + block.head * HS, args.ldo, acc[i],
+                       q + (warp_row + i * 16) * LD, min(16, n_q - warp_row - i * 16));
+}
+
+template <int HS> static constexpr size_t dq_shared() { return sizeof(floatX) * 4 * TILE * (HS + PAD); }
+
+// Keys and values of tile t, of the head that a query head reads, to stage (2 · TILE, HS; LD)
+template <int HS>
+static inline __device__ void load_keys(floatX* stage, const AttentionArgs& args, const AttentionBlock& block, int t) {
+    const floatX* keys = args.qkv + ((size_t)block.start + t * TILE) * args.ldq +
+                         (args.NH + block.head / (args.NH / args.NKV)) * HS;
+    load_tile<HS, TILE>(stage, keys, args.ldq, block.length - t * TILE);
+    load_tile<HS, TILE>(stage + TILE * (HS + PAD), keys + args.NKV * HS, args.ldq, block.length - t * TILE);
+}
+
+// dq (TILE rows of one query head) = scale · Σ over keys of dS K, dS = P ∘ (dP − delta), dP = dO Vᵀ
+template <int HS>
+static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dq_kernel(floatX* dqkv, AttentionArgs args) {
+    constexpr int LD = HS + PAD, STAGE = 2 * TILE * LD;
+    EXTERN_SHARED(floatX, shared);  // two stages of keys and values (TILE, HS; LD each)
+
+    AttentionBlock block = attention_block(args, args.NH);
+    int lane = threadIdx.x % WARP_SIZE;
+    int row0 = block.tile * TILE, warp_row = threadIdx.x / WARP_SIZE * 16, n_q = min(TILE, block.length - row0);
+    size_t first_row = (size_t)block.start + row0;
+    float scale_log2 = args.scale * LOG2E;
+
+    // Queries and dO pass through the second stage into registers, where they stay; or they stay in that stage.
+    load_tile<HS, TILE>(shared + STAGE, args.qkv + first_row * args.ldq + block.head * HS, args.ldq, n_q);
+    load_tile<HS, TILE>(shared + STAGE + TILE * LD, args.datty + first_row * args.ldo + block.head * HS, args.ldo, n_q);
+    int first_tile = first_key(args, row0) / TILE;
+    load_keys<HS>(shared, args, block, first_tile);
+    cp_async_commit();
+    float lse[2], delta[2];
+    UNROLL for (int i = 0; i < 2; i++) {
+        int row = warp_row + row_of_half(lane, i);
+        size_t at = (size_t)block.head * args.T + first_row + row;
+        lse[i] = row < n_q ? args.lse[at] * LOG2E : 0.0f;
+        delta[i] = row < n_q ? args.delta[at] : 0.0f;
+    }
+    cp_async_wait<0>();
+    __syncthreads();
+    uint32_t q[1][HS / 16][4], dout[1][HS / 16][4];
+    if constexpr (!RESIDENT(HS)) {
+        load_a_fragments(q[0], shared + STAGE + warp_row * LD, LD);
+        load_a_fragments(dout[0], shared + STAGE + (TILE + warp_row) * LD, LD);
+    }
+
+    float acc[1][HS / 8][4];
+    zero(acc);
+    for (int t = first_tile; t <= block.tile; t++) {
+        const floatX* k = shared + (RESIDENT(HS) ? 0 : (t - first_tile) % 2 * STAGE);
+        const floatX* v = k + TILE * LD;
+        cp_async_wait<0>();
+        __syncthreads();  // this stage is there, and everybody has left the other one
+        if (!RESIDENT(HS) && t < block.tile)
+            load_keys<HS>(shared + (t + 1 - first_tile) % 2 * STAGE, args, block, t + 1);
+        cp_async_commit();
+        bool edge = args.window && t * TILE + args.window < row0 + warp_row + 16;
+        if (warp_row < n_q && first_key(args, row0 + warp_row) < (t + 1) * TILE) {
+            float s[1][NT_SCORES][4], dp[1][NT_SCORES][4];
+            if constexpr (RESIDENT(HS)) {
+                scores<HS>(s, shared + STAGE + warp_row * LD, k);
+                scores<HS>(dp, shared + STAGE + (TILE + warp_row) * LD, v);
+            } else {
+                zero(s);
+                zero(dp);
+                mma_tile_nk(s, q, k, LD);
+                mma_tile_nk(dp, dout, v, LD);
+            }
+            UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) {
+                float score = s[0][n][e] * scale_log2, slope = 1.0f;
+                if (args.cap) {
+                    float bent = bent_of(s[0][n][e] * args.scale / args.cap);
+                    score = args.cap * LOG2E * bent;
+                    slope = 1.0f - bent * bent;
+                }
+                float p = exp2_approx(score - lse[half_of(e)]);
+                int key = t * TILE + n * 8 + column_of(lane, e), query = row0 + warp_row + row_of(lane, e);
+                bool hidden = (t == block.tile && key > query) || (edge && key + args.window <= query);
+                dp[0][n][e] = hidden ? 0.0f : p * (dp[0][n][e] - delta[half_of(e)]);
+                if (args.cap) dp[0][n][e] *= slope;
             }
             uint32_t ds[1][TILE / 16][4];
             accumulators_to_a(ds[0], dp[0]);
@@ -348,6 +501,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
     load_tile<HS, TILE>(k, keys + (args.NH + block.head) * HS, args.ldq, block.length - block.tile * TILE);
     load_tile<HS, TILE>(v, keys + (args.NH + args.NKV + block.head) * HS, args.ldq, block.length - block.tile * TILE);
     int head = block.head * (args.NH / args.NKV), left = args.NH / args.NKV, t = block.tile, stage = 0;  // of this step
+    int end = end_of_queries(args, block.tile * TILE + TILE - 1, block.length);
     load_queries<HS>(stages, statistics, args, block, head, t);
     cp_async_commit();
     float dk[1][WIDTH / 8][4], dv[1][WIDTH / 8][4];
@@ -362,7 +516,9 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
         __syncthreads();  // this stage is there, and everybody has left the other one
         block = owned[0];
         bool diagonal = t == block.tile, busy = warp_row < block.length - block.tile * TILE;
-        if (++t * TILE >= block.length) {  // the next step's
+        int row0 = (t - block.tile) * TILE;  // of the queries, counted from the first key
+        bool edge = args.window && row0 + TILE > warp_row + args.window;
+        if (++t * TILE >= end) {  // the next step's
             t = block.tile;
             head++;
             left--;
@@ -377,12 +533,22 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
             scores<HS>(s, k + warp_row * LD, q);
             UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) {
                 int query = n * 8 + column_of(lane, e), key = warp_row + row_of(lane, e);
-                float p = exp2_approx(s[0][n][e] * scale_log2 - lse[query] * LOG2E);
-                s[0][n][e] = diagonal && key > query ? 0.0f : p;
+                float p = args.cap ? exp2_approx(args.cap * LOG2E * bent_of(s[0][n][e] * args.scale / args.cap) -
+                                                 lse[query] * LOG2E)
+                                   : exp2_approx(s[0][n][e] * scale_log2 - lse[query] * LOG2E);
+                s[0][n][e] = (diagonal && key > query) || (edge && key + args.window <= row0 + query) ? 0.0f : p;
             }
             accumulators_to_a(fragments[0], s[0]);
             mma_tile_kn(dv, fragments, dout + blockIdx.y * WIDTH, LD);
             scores<HS>(dp, v + warp_row * LD, dout);
+            if (args.cap) {
+                // the cap's slope 1 − tanh², from the probability: no register is left to keep either
+                UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) {
+                    float p = s[0][n][e];
+                    float bent = (log2f(p) + lse[n * 8 + column_of(lane, e)] * LOG2E) / (args.cap * LOG2E);
+                    s[0][n][e] = p > 0.0f ? p * (1.0f - bent * bent) : 0.0f;
+                }
+            }
             UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++)
                 s[0][n][e] *= dp[0][n][e] - delta[n * 8 + column_of(lane, e)];
             accumulators_to_a(fragments[0], s[0]);

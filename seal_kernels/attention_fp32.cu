@@ -45,6 +45,9 @@ static __device__ __forceinline__ Rows rows_exp2(Rows a) { ROWS_RETURN(exp2f(a.v
 static __device__ __forceinline__ Rows rows_keep(Rows a, int lo, int hi, float otherwise) {
     ROWS_RETURN(r >= lo && r <= hi ? a.v[r] : otherwise);
 }
+static __device__ __forceinline__ Rows rows_select_small(Rows x, float bound, Rows small, Rows large) {
+    ROWS_RETURN(x.v[r] <= bound ? small.v[r] : large.v[r]);
+}
 static __device__ __forceinline__ Rows rows_load(const float* p) {
     float8 a = load8(p);
     ROWS_RETURN(a.v[r]);
@@ -77,6 +80,9 @@ static __device__ __forceinline__ Rows rows_inverse(Rows a) { return 1.0f / a; }
 static __device__ __forceinline__ Rows rows_keep(Rows a, int lo, int hi, float otherwise) {
     return ((row_numbers >= lo) & (row_numbers <= hi)) ? a : rows_fill(otherwise);
 }
+static __device__ __forceinline__ Rows rows_select_small(Rows x, float bound, Rows small, Rows large) {
+    return x <= bound ? small : large;
+}
 static __device__ __forceinline__ Rows rows_load(const float* p) {
     Rows x;
     __builtin_memcpy(&x, p, sizeof(x));
@@ -102,6 +108,18 @@ static __device__ __forceinline__ Rows rows_exp2(Rows x) {
 }
 #endif
 #define GROUPS (TILE / ROWS)  // groups of rows in a tile
+
+// tanh |x| = (1 − e) / (1 + e), e = exp(−2|x|), and by its series where that would cancel: |x| ≤ ¼, the first term left
+// out is 9e-9.
+static __device__ __forceinline__ Rows rows_tanh(Rows x) {
+    const Rows zero = rows_fill(0.0f), one = rows_fill(1.0f);
+    Rows e = rows_exp2((-2.0f * LOG2E) * rows_max(x, zero - x)), wide = (one - e) * rows_inverse(one + e), y = x * x;
+    Rows series = 2.18694885e-2f * y - rows_fill(5.39682540e-2f);
+    series = series * y + rows_fill(1.33333333e-1f);
+    series = series * y - rows_fill(3.33333333e-1f);
+    series = x + x * y * series;
+    return rows_select_small(y, 0.0625f, series, rows_select_small(x, 0.0f, zero - wide, wide));
+}
 
 // ---------------------------------------------------------------------------------------------------
 // pieces of the kernels
@@ -193,15 +211,17 @@ static __global__ void __launch_bounds__(block_threads<HS>(HS))
     float scale_log2 = args.scale * LOG2E;  // softmax in powers of two: one multiplication less an element
 
     load_transposed<HS>(qT, args.qkv + first_row * args.ldq + block.head * HS, args.ldq, n_q);
-    Rows m = rows_fill(-INFINITY), l = rows_fill(0.0f), acc[COLS], s[COLS] = {};
+    Rows m = rows_fill(LOWEST_SCORE), l = rows_fill(0.0f), acc[COLS], s[COLS] = {};
     zero_tile(acc);
-    for (int k0 = 0; k0 < row0 + n_q; k0 += SPAN) {
+    for (int k0 = first_key(args, row0) / SPAN * SPAN; k0 < row0 + n_q; k0 += SPAN) {
         int n_k = min(SPAN, block.length - k0);
+        int unseen = max(0, first_key(args, row0 + i0) - k0);  // keys of this step which no row of the group sees yet
         int seen = i0 >= n_q
                        ? 0
                        : max(0, min(n_k, row0 + i0 + ROWS - k0));  // keys of this step which some row of the group sees
-        bool scores = column < SCORES && c0 < seen;
-        __syncthreads();  // the readers of the last step are done
+        bool scores = column < SCORES && c0 < seen && c0 + COLS > unseen;
+        bool edge = args.window && k0 + args.window < row0 + TILE;  // some row's window begins here
+        __syncthreads();                                            // the readers of the last step are done
         load_rows<HS>(k, keys + (size_t)k0 * args.ldq, args.ldq, n_k);
         load_rows<HS>(v, keys + (size_t)k0 * args.ldq + args.NKV * HS, args.ldq, n_k);
         __syncthreads();
@@ -210,16 +230,17 @@ static __global__ void __launch_bounds__(block_threads<HS>(HS))
             tile_product<LD, 1>(s, k + c0 * LD, qT + i0, 0, HS);
             Rows highest = rows_fill(-INFINITY);
             UNROLL for (int c = 0; c < COLS; c++) {
-                s[c] = scale_log2 * s[c];
+                s[c] = args.cap ? (args.cap * LOG2E) * rows_tanh((args.scale / args.cap) * s[c]) : scale_log2 * s[c];
                 // the mask also covers keys past the sample's end: no row of the sample comes after them
-                if (k0 >= row0) s[c] = rows_keep(s[c], k0 - row0 + c0 + c - i0, ROWS, -INFINITY);
+                int own = k0 - row0 + c0 + c - i0;  // the row that is this key's
+                if (k0 >= row0 || edge) s[c] = rows_keep(s[c], own, edge ? own + args.window - 1 : ROWS, -INFINITY);
                 highest = rows_max(highest, s[c]);
             }
             rows_store(partial + column * TILE + i0, highest);
         }
         __syncthreads();
         Rows before = m;
-        for (int c = 0; c * COLS < seen; c++) m = rows_max(m, rows_load(partial + c * TILE + i0));
+        for (int c = unseen / COLS; c * COLS < seen; c++) m = rows_max(m, rows_load(partial + c * TILE + i0));
         Rows shrink = rows_exp2(before - m);
         l = l * shrink;
         if (scores) {
@@ -232,7 +253,7 @@ static __global__ void __launch_bounds__(block_threads<HS>(HS))
         __syncthreads();
         if (c0 < HS && seen > 0) {
             UNROLL for (int c = 0; c < COLS; c++) acc[c] = acc[c] * shrink;
-            tile_product<1, LD>(acc, v + c0, pT + i0, 0, seen);
+            tile_product<1, LD>(acc, v + c0, pT + i0, unseen, seen);
         }
     }
 
@@ -280,26 +301,34 @@ static __global__ void __launch_bounds__(block_threads<HS>(HS)) attention_dq_ker
     Rows lse = LOG2E * load_statistics(args.lse + statistics, n), delta = load_statistics(args.delta + statistics, n);
     Rows acc[COLS], s[COLS], dp[COLS];
     zero_tile(acc);
-    for (int k0 = 0; k0 < row0 + n_q; k0 += SPAN) {
+    for (int k0 = first_key(args, row0) / SPAN * SPAN; k0 < row0 + n_q; k0 += SPAN) {
         int n_k = min(SPAN, block.length - k0);
         int seen = n <= 0 ? 0 : max(0, min(n_k, row0 + i0 + ROWS - k0));
+        int unseen = max(0, first_key(args, row0 + i0) - k0);
+        bool edge = args.window && k0 + args.window < row0 + TILE;
         __syncthreads();
         load_rows<HS>(k, keys + (size_t)k0 * args.ldq, args.ldq, n_k);
         load_rows<HS>(v, keys + (size_t)k0 * args.ldq + args.NKV * HS, args.ldq, n_k);
         __syncthreads();
-        if (column < SCORES(HS) && c0 < seen) {
+        if (column < SCORES(HS) && c0 < seen && c0 + COLS > unseen) {
             zero_tile(s);
             zero_tile(dp);
             tile_product<LD, 1>(s, k + c0 * LD, qT + i0, 0, HS);
             tile_product<LD, 1>(dp, v + c0 * LD, doutT + i0, 0, HS);
             UNROLL for (int c = 0; c < COLS; c++) {
-                Rows ds = rows_exp2(scale_log2 * s[c] - lse) * (dp[c] - delta);
-                if (k0 >= row0) ds = rows_keep(ds, k0 - row0 + c0 + c - i0, ROWS, 0.0f);
+                Rows ds;
+                if (args.cap) {
+                    Rows bent = rows_tanh((args.scale / args.cap) * s[c]);
+                    ds = rows_exp2((args.cap * LOG2E) * bent - lse) * (dp[c] - delta);
+                    ds = ds * (rows_fill(1.0f) - bent * bent);
+                } else ds = rows_exp2(scale_log2 * s[c] - lse) * (dp[c] - delta);
+                int own = k0 - row0 + c0 + c - i0;
+                if (k0 >= row0 || edge) ds = rows_keep(ds, own, edge ? own + args.window - 1 : ROWS, 0.0f);
                 rows_store(dsT + (c0 + c) * TILE + i0, ds);
             }
         }
         __syncthreads();
-        if (c0 < HS) tile_product<1, LD>(acc, k + c0, dsT + i0, 0, seen);
+        if (c0 < HS) tile_product<1, LD>(acc, k + c0, dsT + i0, unseen, seen);
     }
     if (c0 < HS && n > 0)
         store_tile(dqkv + (first_row + i0) * args.lddq + block.head * HS + c0, args.lddq, acc, rows_fill(args.scale),
@@ -330,7 +359,7 @@ static __global__ void __launch_bounds__(block_threads<HS>(2 * WIDTH(HS)))
     int heads = args.NH / args.NKV;
     // keys of the first tile are seen by all queries: mirrored, so that the longest blocks start first
     int key0 = (CEIL_DIV(block.length, TILE) - 1 - block.tile) * TILE, n_k = min(TILE, block.length - key0),
-        spans = CEIL_DIV(block.length - key0, SPAN);
+        spans = CEIL_DIV(end_of_queries(args, key0 + n_k - 1, block.length) - key0, SPAN);
     int group = threadIdx.x % GROUPS, column = threadIdx.x / GROUPS, j0 = group * ROWS, c0 = column * COLS,
         n = n_k - j0;
     int d0 = c0 % WIDTH + blockIdx.y * WIDTH;
@@ -346,7 +375,9 @@ static __global__ void __launch_bounds__(block_threads<HS>(2 * WIDTH(HS)))
     for (int step = 0; step < heads * spans; step++) {
         int head = block.head * heads + step / spans, q0 = key0 + step % spans * SPAN;
         int n_q = min(SPAN, block.length - q0),
-            first = max(0, key0 + j0 - q0);  // queries before `first` see no key of this group
+            first = max(0, key0 + j0 - q0),  // queries before `first` see no key of this group, nor do those from `end`
+            end = min(n_q, end_of_queries(args, key0 + j0 + ROWS - 1, block.length) - q0);
+        bool edge = args.window && q0 + SPAN > key0 + args.window;
         size_t row = (size_t)block.start + q0;
         __syncthreads();
         load_rows<HS>(q, args.qkv + row * args.ldq + head * HS, args.ldq, n_q);
@@ -356,21 +387,30 @@ static __global__ void __launch_bounds__(block_threads<HS>(2 * WIDTH(HS)))
             delta[i] = args.delta[(size_t)head * args.T + row + i];
         }
         __syncthreads();
-        if (column < SCORES(HS) && n > 0 && c0 < n_q && c0 + COLS > first) {
+        if (column < SCORES(HS) && n > 0 && c0 < end && c0 + COLS > first) {
             zero_tile(s);
             zero_tile(dp);
             tile_product<LD, 1>(s, q + c0 * LD, kT + j0, 0, HS);
             tile_product<LD, 1>(dp, dout + c0 * LD, vT + j0, 0, HS);
             UNROLL for (int c = 0; c < COLS; c++) {
-                Rows probability = rows_exp2(scale_log2 * s[c] - rows_fill(lse[c0 + c]));
-                if (q0 < key0 + TILE) probability = rows_keep(probability, 0, q0 - key0 + c0 + c - j0, 0.0f);
+                Rows probability, slope = rows_fill(1.0f);
+                if (args.cap) {
+                    Rows bent = rows_tanh((args.scale / args.cap) * s[c]);
+                    slope = slope - bent * bent;
+                    probability = rows_exp2((args.cap * LOG2E) * bent - rows_fill(lse[c0 + c]));
+                } else probability = rows_exp2(scale_log2 * s[c] - rows_fill(lse[c0 + c]));
+                int own = q0 - key0 + c0 + c - j0;  // the row that is this query's
+                if (q0 < key0 + TILE || edge)
+                    probability = rows_keep(probability, edge ? own - args.window + 1 : 0, own, 0.0f);
                 rows_store(p + (c0 + c) * TILE + j0, probability);
-                rows_store(ds + (c0 + c) * TILE + j0, probability * (dp[c] - rows_fill(delta[c0 + c])));
+                Rows dscore = probability * (dp[c] - rows_fill(delta[c0 + c]));
+                if (args.cap) dscore = dscore * slope;
+                rows_store(ds + (c0 + c) * TILE + j0, dscore);
             }
         }
         __syncthreads();
         if (c0 < 2 * WIDTH && n > 0)
-            tile_product<1, LD>(acc, (is_dk ? q : dout) + d0, (is_dk ? ds : p) + j0, first, n_q);
+            tile_product<1, LD>(acc, (is_dk ? q : dout) + d0, (is_dk ? ds : p) + j0, first, end);
     }
     if (c0 < 2 * WIDTH && n > 0)
         store_tile(dqkv + (first_row + j0) * args.lddq + (args.NH + (is_dk ? 0 : args.NKV) + block.head) * HS + d0,

@@ -43,6 +43,11 @@ static inline __device__ float sum8(float8 x) {
     return ((x.v[0] + x.v[1]) + (x.v[2] + x.v[3])) + ((x.v[4] + x.v[5]) + (x.v[6] + x.v[7]));
 }
 
+// The first position of a sequence that its new token attends to.
+static inline __device__ int first_position(const DecodeArgs& args, int sequence) {
+    return args.window ? max(0, args.length[sequence] - args.window) : 0;
+}
+
 // one thread for VEC elements of a token's keys, or of its values
 static __global__ void cache_store_kernel(floatX* keys, floatX* values, const floatX* qkv, const int* rows, int T,
                                           int NH, int NKV, int HS, int ldq) {
@@ -88,9 +93,11 @@ static __global__ void __launch_bounds__(N_TEAMS(HS) * TEAM) decode_attention_ke
         head = kv * group + blockIdx.x % groups * HEADS;
     int heads = min(HEADS, (kv + 1) * group - head), begin = blockIdx.y * DECODE_PIECE,
         end = min(begin + DECODE_PIECE, args.length[sequence]);
+    int low = first_position(args, sequence);
     int team = threadIdx.x / TEAM, lane = threadIdx.x % TEAM, ldc = args.NKV * HS, part = lane / LANES,
         column = lane % LANES * VEC;
-    if (begin >= end) return;
+    if (begin >= end || end <= low) return;
+    int skipped = max(0, low - begin) / TILE * TILE;  // whole tiles before the window
     for (int i = threadIdx.x; i < HEADS * HS; i += blockDim.x) {
         int h = i / HS;
         queries[h][i % HS] = h < heads ? to_float(args.qkv[(size_t)sequence * args.ldq + (head + h) * HS + i % HS]) *
@@ -106,7 +113,7 @@ static __global__ void __launch_bounds__(N_TEAMS(HS) * TEAM) decode_attention_ke
         sum[h] = 0.0f;
         UNROLL for (int c = 0; c < COLS; c++) for (int e = 0; e < VEC; e++) out[h][c].v[e] = 0.0f;
     }
-    for (int at = begin + team * TILE; at < end; at += TEAMS * TILE) {
+    for (int at = begin + skipped + team * TILE; at < end; at += TEAMS * TILE) {
         int rows = min(TILE, end - at);
         size_t row = (size_t)(args.first[sequence] + at) * ldc + kv * HS;
         const floatX* keys = args.keys + row;
@@ -124,7 +131,11 @@ static __global__ void __launch_bounds__(N_TEAMS(HS) * TEAM) decode_attention_ke
                 UNROLL for (int h = 0; h < HEADS; h++) for (int e = 0; e < VEC; e++) x[h].v[e] += queries[h][c + e] *
                                                                                                   y.v[e];
             }
-            UNROLL for (int h = 0; h < HEADS; h++) score[h][k] = key < rows ? sum8(x[h]) : -INFINITY;
+            UNROLL for (int h = 0; h < HEADS; h++) {
+                float s = sum8(x[h]);
+                if (args.cap) s = args.cap * LOG2E * tanhf(s / (args.cap * LOG2E));
+                score[h][k] = key < rows && at + key >= low ? s : -INFINITY;
+            }
         }
         UNROLL for (int h = 0; h < HEADS; h++) {
             float top = highest[h], added = 0.0f;
@@ -189,10 +200,10 @@ static __global__ void join_pieces_kernel(floatX* atty, DecodeArgs args, int pie
              d = c % HS;
     if (row >= (unsigned)args.n) return;
     const float* piece = args.scratch + ((size_t)row * NH + head) * pieces * (HS + 2);
-    int used = CEIL_DIV(args.length[row], DECODE_PIECE);
+    int from = first_position(args, row) / DECODE_PIECE, used = CEIL_DIV(args.length[row], DECODE_PIECE);
     float top = -INFINITY, total = 0.0f, x = 0.0f;
-    for (int p = 0; p < used; p++) top = fmaxf(top, piece[(size_t)p * (HS + 2) + HS]);
-    for (int p = 0; p < used; p++) {
+    for (int p = from; p < used; p++) top = fmaxf(top, piece[(size_t)p * (HS + 2) + HS]);
+    for (int p = from; p < used; p++) {
         float shrink = exp2_approx(piece[(size_t)p * (HS + 2) + HS] - top);
         total += piece[(size_t)p * (HS + 2) + HS + 1] * shrink;
         x += piece[(size_t)p * (HS + 2) + d] * shrink;

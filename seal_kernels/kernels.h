@@ -20,15 +20,15 @@ batch may be split over any number of streams; gradients of activations are floa
 #include "cuda_common.h"
 
 // ---- embedding.cu ----------------------------------------------------------------------------------
-// encoded (T, C) = wte[tokens[t]] + wpe[positions[t]]; wpe may be NULL (models with rotary positions).
+// encoded (T, C) = scale · wte[tokens[t]] + wpe[positions[t]]; wpe may be NULL (models with rotary positions).
 // torch.nn.Embedding.
 void embedding_forward(floatX* encoded, const int* tokens, const int* positions, const floatX* wte, const floatX* wpe,
-                       int T, int C, cudaStream_t stream);
-// dtable[row] += sum of dencoded over the tokens of that row, in stream order. The host sorts a stream's tokens (or
-// positions) once: segment s covers order[segment_start[s] … segment_start[s+1]) (token indices, ascending) and adds to
-// row segment_row[s].
+                       float scale, int T, int C, cudaStream_t stream);
+// dtable[row] += scale · sum of dencoded over the tokens of that row, in stream order. The host sorts a stream's tokens
+// (or positions) once: segment s covers order[segment_start[s] … segment_start[s+1]) (token indices, ascending) and
+// adds to row segment_row[s].
 void embedding_backward(float* dtable, const floatX* dencoded, const int* order, const int* segment_start,
-                        const int* segment_row, int n_segments, int C, cudaStream_t stream);
+                        const int* segment_row, int n_segments, float scale, int C, cudaStream_t stream);
 
 // ---- layernorm.cu ----------------------------------------------------------------------------------
 struct LayernormForward {
@@ -62,23 +62,28 @@ int layernorm_most_width(void);   // C of the widest row that is served
 
 // ---- rmsnorm.cu ------------------------------------------------------------------------------------
 struct RmsnormForward {
-    floatX* out;         // (T, C; ldo) =
-    float* rstd;         // (T) = 1/sqrt(mean(inp²) + eps), kept for backward
-    const floatX* inp1;  // (T, C)
-    const floatX* weight;
+    floatX* out;           // (T, C; ldo) =
+    float* rstd;           // (T) = 1/sqrt(mean(inp²) + eps), kept for backward
+    const floatX* inp1;    // (T, C)
+    const floatX* weight;  // (C); NULL: no norm, out is a copy
     int T, C, ldo;
     float eps;
     // of the fused one
     floatX* residual = NULL;    // (T, C) =
     const floatX* inp2 = NULL;  // (T, C)
+    const floatX* post = NULL;  // (C) weight of a norm of inp2 before it joins; NULL: none
+    float* post_rstd = NULL;    // (T) =
+    float scale = 1.0f;         // of inp2, after its norm
+    // of both
+    float offset = 0.0f;  // added to the weights
 };
-// out = inp1 · rstd · weight. torch.nn.functional.rms_norm, in fp32 throughout.
+// out = inp1 · rstd · (offset + weight). torch.nn.functional.rms_norm, in fp32 throughout.
 void rmsnorm_forward(const RmsnormForward& args, cudaStream_t stream);
 int rmsnorm_most_width(void);  // C of the widest row that is served
-// residual = inp1 + inp2, rounded to floatX; out = rmsnorm(residual).
+// residual = inp1 + scale · inp2, or, with post, scale · rmsnorm(inp2), rounded to floatX; out = rmsnorm(residual).
 void fused_residual_rmsnorm_forward(const RmsnormForward& args, cudaStream_t stream);
 struct RmsnormBackward {
-    floatX* dinp;        // (T, C) +=
+    floatX* dinp;        // (T, C) +=; may be dout where overwrite and ldd = C
     float* dweight;      // (C) +=; NULL: a frozen norm
     float* scratch;      // rmsnorm_scratch(C) floats, unused for a frozen norm
     const floatX* dout;  // (T, C; ldd)
@@ -86,9 +91,17 @@ struct RmsnormBackward {
     const floatX* weight;
     const float* rstd;  // (T)
     int T, C, ldd;
+    float offset = 0.0f;     // of the weight
+    bool overwrite = false;  // dinp = instead of +=
 };
 void rmsnorm_backward(const RmsnormBackward& args, cudaStream_t stream);
 size_t rmsnorm_scratch(int C);  // floats
+
+// ---- scale.cu: what a scalar or a cap changes ------------------------------------------------------
+// out (T, C) = scale · inp (T, C; ldi), or with add: out +=.
+void scale_rows(floatX* out, const floatX* inp, float scale, bool add, int T, int C, int ldi, cudaStream_t stream);
+// logits (n, Vp) = cap · tanh(logits / cap), in place: what a model with such a cap says of the next token.
+void cap_logits(floatX* logits, float cap, int n, int Vp, cudaStream_t stream);
 
 // ---- matmul.cu -------------------------------------------------------------------------------------
 // cuBLASLt handle, its workspace (device memory, 32 MiB) and the cache of plans. Once a process, before any matmul.
@@ -137,12 +150,33 @@ void rope_forward(floatX* qkv, const int* positions, const float* cos_sin, int T
 void rope_backward(floatX* dqkv, const int* positions, const float* cos_sin, int T, int NH, int NKV, int HS, int rotary,
                    int ld, cudaStream_t stream);
 
+// ---- qk_norm.cu ------------------------------------------------------------------------------------
+// RMSnorm of queries and keys, then their rotary positions, in one pass from the fused rows into others of the same
+// stride; values are copied. With `all` one norm spans all query heads and one all key heads (weights of NH·HS and
+// NKV·HS), else each head has its own (weights of HS). Elements i and i + HS/2 of a head turn.
+struct QkNormArgs {
+    const floatX* inp;                  // (T, (NH + 2 NKV)·HS; ld) before the norm
+    const floatX *q_weight, *k_weight;  // (HS), or (NH·HS) and (NKV·HS)
+    float* rstd;                        // (T, NH + NKV), or (T, 2): forward writes it, backward reads it
+    const int* positions;               // (T)
+    const float* cos_sin;               // (P, HS/2, 2) as of rope.cu; NULL: nothing turns
+    int T, NH, NKV, HS, ld;
+    bool all;
+    float eps, offset;  // offset: added to the weights
+};
+void qk_norm_rope_forward(floatX* out, const QkNormArgs& args, cudaStream_t stream);
+// dqkv (T, (NH + 2 NKV)·HS; ld), in place: the gradient of the output becomes that of inp. dq_weight, dk_weight +=
+// (both NULL: frozen). scratch: qk_norm_scratch floats, unused where they are frozen.
+void qk_norm_rope_backward(floatX* dqkv, float* dq_weight, float* dk_weight, float* scratch, const QkNormArgs& args,
+                           cudaStream_t stream);
+size_t qk_norm_scratch(int NH, int NKV, int HS, bool all);  // floats
+
 // ---- attention.cu ----------------------------------------------------------------------------------
-// Causal attention within each sample of the pack. qkv (T, (NH + 2 NKV)·HS; ldq): a row holds all query heads,
-// then keys, then values. Query head h reads key-value head h / (NH / NKV). HS one of 32, 64, 80, 96, 128, 256
-// (attention_head_size_served: in bf16 256 needs blocks of 132 KiB of shared memory, A100's and H100's; in fp32 what a
-// GPU gives may end at 64). The work is cut into tiles of ATTENTION_TILE rows of one sample: tiles (n_tiles, 2) =
-// {sample, tile within the sample}.
+// Causal attention within each sample of the pack, and within a window of it. qkv (T, (NH + 2 NKV)·HS; ldq): a row
+// holds all query heads, then keys, then values. Query head h reads key-value head h / (NH / NKV). HS one of 32, 64,
+// 80, 96, 128, 256 (attention_head_size_served: in bf16 256 needs blocks of 132 KiB of shared memory, A100's and
+// H100's; in fp32 what a GPU gives may end at 64). The work is cut into tiles of ATTENTION_TILE rows of one sample:
+// tiles (n_tiles, 2) = {sample, tile within the sample}.
 #define ATTENTION_TILE 64
 bool attention_head_size_served(int HS);
 int attention_tiles(int* tiles, const int* cu_seqlens,
@@ -153,6 +187,9 @@ struct AttentionArgs {
     const int* tiles;       // (n_tiles, 2)
     int n_tiles, T, NH, NKV, HS, ldq, ldo;
     float scale;
+    int window = 0;    // a token attends to so many, its own included; 0: to all before it. Whole tiles outside are
+                       // skipped
+    float cap = 0.0f;  // scores are cap · tanh(score / cap); 0: as they are
     // of backward
     const floatX* atty = NULL;   // (T, NH·HS; ldo)
     const floatX* datty = NULL;  // (T, NH·HS; ldo)
@@ -178,6 +215,8 @@ struct DecodeArgs {
     float* scratch;               // decode_attention_scratch floats
     int longest, n, NH, NKV, HS, ldq, ldo;
     float scale;
+    int window = 0;  // as AttentionArgs'
+    float cap = 0.0f;
 };
 // One token a sequence: atty (n, NH·HS; ldo) = softmax(scale · q kᵀ) v over the cache rows first[i] … first[i] +
 // length[i] − 1, the token's own included. longest ≥ every length. A length of 0 gives zeros.
@@ -230,16 +269,24 @@ void swiglu_forward(floatX* out, const floatX* gate_up, int T, int FF, int ldo, 
 void swiglu_backward(floatX* dgate_up, const floatX* dout, const floatX* gate_up, int T, int FF, int ldd,
                      cudaStream_t stream);
 
+// ---- geglu.cu --------------------------------------------------------------------------------------
+// The same with gelu_tanh(gate) · up. torch.nn.functional.gelu(approximate="tanh").
+void geglu_forward(floatX* out, const floatX* gate_up, int T, int FF, int ldo, cudaStream_t stream);
+void geglu_backward(floatX* dgate_up, const floatX* dout, const floatX* gate_up, int T, int FF, int ldd,
+                    cudaStream_t stream);
+
 // ---- loss.cu: the weighted loss --------------------------------------------------------------------
-// out (n, C) = inp[rows[i]] (T, C; ldi): the hidden states that bear a loss.
-void gather_rows(floatX* out, const floatX* inp, const int* rows, int n, int C, int ldi, cudaStream_t stream);
-// dinp (T, C) = dout[index[t]] where index[t] ≥ 0, else 0: the inverse of gather_rows; writes every row.
-void scatter_rows(floatX* dinp, const floatX* dout, const int* index, int T, int C, cudaStream_t stream);
+// out (n, C) = scale · inp[rows[i]] (T, C; ldi): the hidden states that bear a loss.
+void gather_rows(floatX* out, const floatX* inp, const int* rows, float scale, int n, int C, int ldi,
+                 cudaStream_t stream);
+// dinp (T, C) = scale · dout[index[t]] where index[t] ≥ 0, else 0: gather_rows backward; writes every row.
+void scatter_rows(floatX* dinp, const floatX* dout, const int* index, float scale, int T, int C, cudaStream_t stream);
 // loss (n) = −log softmax(logits)[target], unweighted. Then, unless weight is NULL (forward only), logits (n, Vp) =
-// weight · (softmax − onehot), columns V … Vp zero. logits is read up to V only.
+// weight · (softmax − onehot), columns V … Vp zero. logits is read up to V only. cap: the softmax is of
+// cap · tanh(logits / cap), and the gradient goes through that; 0: none.
 // torch.nn.functional.cross_entropy(reduction="none").
-void cross_entropy(floatX* logits, float* loss, const int* targets, const float* weight, int n, int V, int Vp,
-                   cudaStream_t stream);
+void cross_entropy(floatX* logits, float* loss, const int* targets, const float* weight, float cap, int n, int V,
+                   int Vp, cudaStream_t stream);
 // sample_loss[place[s]] = mean of loss over [loss_start[s], loss_start[s+1]), summed in stream order; 0 for a sample
 // without a loss-bearing token. place (k) puts the samples of a stream where they belong in the batch; NULL leaves them
 // in stream order.

@@ -28,38 +28,52 @@ static int row_threads(int Vp) {
 
 // one thread for VEC elements of a row; 32-bit numbers of vectors, because a 64-bit division costs more than all the
 // rest
-static __global__ void gather_rows_kernel(floatX* out, const floatX* inp, const int* rows, int n, int C, int ldi) {
+static __global__ void gather_rows_kernel(floatX* out, const floatX* inp, const int* rows, float scale, int n, int C,
+                                          int ldi) {
     unsigned i = blockIdx.x * blockDim.x + threadIdx.x, row = i / (C / VEC), c = i % (C / VEC) * VEC;
     if (row >= (unsigned)n) return;
-    store8(out + (size_t)row * C + c, load8(inp + (size_t)rows[row] * ldi + c));
+    float8 x = load8(inp + (size_t)rows[row] * ldi + c);
+    for (int k = 0; k < VEC; k++) x.v[k] *= scale;
+    store8(out + (size_t)row * C + c, x);
 }
 
-static __global__ void scatter_rows_kernel(floatX* dinp, const floatX* dout, const int* index, int T, int C) {
+static __global__ void scatter_rows_kernel(floatX* dinp, const floatX* dout, const int* index, float scale, int T,
+                                           int C) {
     unsigned i = blockIdx.x * blockDim.x + threadIdx.x, t = i / (C / VEC), c = i % (C / VEC) * VEC;
     if (t >= (unsigned)T) return;
     int row = index[t];
     float8 x = {{0.0f}};
     if (row >= 0) x = load8(dout + (size_t)row * C + c);
+    for (int k = 0; k < VEC; k++) x.v[k] *= scale;
     store8(dinp + (size_t)t * C + c, x);
 }
 
-// logits i … i + 7 of a row of V; −∞, which adds nothing to a sum of exponentials, past its end
-static inline __device__ float8 load_logits(const floatX* row, int i, int V) {
-    if (i + VEC <= V) return load8(row + i);
+template <bool CAPPED> static inline __device__ float capped(float x, float cap) {
+    return CAPPED ? cap * tanhf(x / cap) : x;
+}
+
+// logits i … i + 7 of a row of V, capped; −∞, which adds nothing to a sum of exponentials, past its end
+template <bool CAPPED> static inline __device__ float8 load_logits(const floatX* row, int i, int V, float cap) {
     float8 x;
-    for (int k = 0; k < VEC; k++) x.v[k] = i + k < V ? to_float(row[i + k]) : -INFINITY;
+    if (i + VEC <= V) {
+        x = load8(row + i);
+        if (CAPPED)
+            for (int k = 0; k < VEC; k++) x.v[k] = capped<CAPPED>(x.v[k], cap);
+        return x;
+    }
+    for (int k = 0; k < VEC; k++) x.v[k] = i + k < V ? capped<CAPPED>(to_float(row[i + k]), cap) : -INFINITY;
     return x;
 }
 
 // *highest = max of the row, returns Σ exp(x − max). Each thread keeps its maximum so far and corrects its sum when
 // that grows. The maximum starts at a finite number, so that a logit of −∞ never meets ∞ − ∞; a NaN or +∞ makes the sum
 // NaN.
-static __device__ float row_softmax(float* highest, const floatX* row, int V) {
+template <bool CAPPED> static __device__ float row_softmax(float* highest, const floatX* row, int V, float cap) {
     float mine = -FLT_MAX;
     float8 sum = {{0.0f}};
     for (int i = threadIdx.x * VEC; i < V; i += ROW_VECS * blockDim.x * VEC) {
         float8 x[ROW_VECS], top;
-        UNROLL for (int u = 0; u < ROW_VECS; u++) x[u] = load_logits(row, i + u * blockDim.x * VEC, V);
+        UNROLL for (int u = 0; u < ROW_VECS; u++) x[u] = load_logits<CAPPED>(row, i + u * blockDim.x * VEC, V, cap);
         top = x[0];
         UNROLL for (int u = 1; u < ROW_VECS; u++) for (int k = 0; k < VEC; k++)
             top.v[k] = x[u].v[k] > top.v[k] ? x[u].v[k] : top.v[k];
@@ -76,8 +90,9 @@ static __device__ float row_softmax(float* highest, const floatX* row, int V) {
 }
 
 // One block a row of logits (n, Vp). See kernels.h.
-static __global__ void __launch_bounds__(1024)
-    cross_entropy_kernel(floatX* logits, float* loss, const int* targets, const float* weight, int V, int Vp) {
+template <bool CAPPED>
+static __global__ void __launch_bounds__(1024) cross_entropy_kernel(floatX* logits, float* loss, const int* targets,
+                                                                    const float* weight, float cap, int V, int Vp) {
     floatX* row = logits + (size_t)blockIdx.x * Vp;
     int target = targets[blockIdx.x];
     if (target < 0 || target >= V) {  // a bug of the caller: better a stop here than a read of somebody else's memory
@@ -85,21 +100,22 @@ static __global__ void __launch_bounds__(1024)
             printf("cross_entropy: row %d has target %d, outside the vocabulary of %d\n", (int)blockIdx.x, target, V);
         __trap();
     }
-    float at_target = to_float(row[target]),
+    float at_target = capped<CAPPED>(to_float(row[target]), cap),
           highest;  // read before anyone writes: the barriers of row_softmax stand between
-    float sum = row_softmax(&highest, row, V);
+    float sum = row_softmax<CAPPED>(&highest, row, V, cap);
     if (threadIdx.x == 0) loss[blockIdx.x] = logf(sum) + (highest - at_target);
     if (weight == NULL) return;
     float w = weight[blockIdx.x], scale = w / sum;
     for (int i = threadIdx.x * VEC; i < Vp; i += ROW_VECS * blockDim.x * VEC) {
         float8 x[ROW_VECS];
-        UNROLL for (int u = 0; u < ROW_VECS; u++) x[u] = load_logits(row, i + u * blockDim.x * VEC, V);
+        UNROLL for (int u = 0; u < ROW_VECS; u++) x[u] = load_logits<CAPPED>(row, i + u * blockDim.x * VEC, V, cap);
         UNROLL for (int u = 0; u < ROW_VECS; u++) {
             int first = i + u * blockDim.x * VEC;
             if (first >= Vp) break;
             // a row of weight 0 is zero even where its logits are not finite
             for (int k = 0; k < VEC; k++) {
                 float gradient = scale * expf(x[u].v[k] - highest) - (first + k == target ? w : 0.0f);
+                if (CAPPED) gradient *= 1.0f - x[u].v[k] / cap * (x[u].v[k] / cap);
                 x[u].v[k] = w == 0.0f || first + k >= V ? 0.0f : gradient;
             }
             store8(row + first, x[u]);
@@ -129,25 +145,28 @@ static unsigned grid(int rows, int C) {
     return CEIL_DIV((unsigned)((size_t)rows * C / VEC), BLOCK);
 }
 
-void gather_rows(floatX* out, const floatX* inp, const int* rows, int n, int C, int ldi, cudaStream_t stream) {
+void gather_rows(floatX* out, const floatX* inp, const int* rows, float scale, int n, int C, int ldi,
+                 cudaStream_t stream) {
     NVTX_RANGE("gather_rows");
     assert(ldi % VEC == 0);
     if (n == 0) return;
-    LAUNCH(gather_rows_kernel, grid(n, C), BLOCK, 0, stream, out, inp, rows, n, C, ldi);
+    LAUNCH(gather_rows_kernel, grid(n, C), BLOCK, 0, stream, out, inp, rows, scale, n, C, ldi);
 }
 
-void scatter_rows(floatX* dinp, const floatX* dout, const int* index, int T, int C, cudaStream_t stream) {
+void scatter_rows(floatX* dinp, const floatX* dout, const int* index, float scale, int T, int C, cudaStream_t stream) {
     NVTX_RANGE("scatter_rows");
     if (T == 0) return;
-    LAUNCH(scatter_rows_kernel, grid(T, C), BLOCK, 0, stream, dinp, dout, index, T, C);
+    LAUNCH(scatter_rows_kernel, grid(T, C), BLOCK, 0, stream, dinp, dout, index, scale, T, C);
 }
 
-void cross_entropy(floatX* logits, float* loss, const int* targets, const float* weight, int n, int V, int Vp,
-                   cudaStream_t stream) {
+void cross_entropy(floatX* logits, float* loss, const int* targets, const float* weight, float cap, int n, int V,
+                   int Vp, cudaStream_t stream) {
     NVTX_RANGE("cross_entropy");
     assert(Vp % VEC == 0 && Vp >= V && V > 0);
     if (n == 0) return;
-    LAUNCH(cross_entropy_kernel, n, row_threads(Vp), 0, stream, logits, loss, targets, weight, V, Vp);
+    if (cap > 0.0f)
+        LAUNCH(cross_entropy_kernel<true>, n, row_threads(Vp), 0, stream, logits, loss, targets, weight, cap, V, Vp);
+    else LAUNCH(cross_entropy_kernel<false>, n, row_threads(Vp), 0, stream, logits, loss, targets, weight, cap, V, Vp);
 }
 
 void sample_losses(float* sample_loss, const float* loss, const int* loss_start, const int* place, int k,

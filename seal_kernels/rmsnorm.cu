@@ -15,32 +15,58 @@ loads in flight at once.
 // ---------------------------------------------------------------------------------------------------
 // kernels
 
-template <int WR, bool FUSED>
+// Σ over the row of the squares that its lanes hold → 1/sqrt(mean + eps)
+template <int WR> static inline __device__ float rstd_of(const float8& squares, int C, float eps) {
+    return rsqrtf(row_sum<WR>(sum8(squares)) / C + eps);
+}
+
+template <int WR, bool FUSED, bool POST>
 static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 4) rmsnorm_forward_kernel(RmsnormForward args) {
     int warp = threadIdx.x / WARP_SIZE, row = blockIdx.x * (WARPS / WR) + warp / WR, n_vecs = args.C / VEC;
     int first = warp % WR * WARP_SIZE + threadIdx.x % WARP_SIZE;  // vectors first, first + 32 WR, … are this lane's
     if (row >= args.T) n_vecs = 0;                                // a row past the end takes part in the barriers only
     size_t at = (size_t)row * args.C;
     float8 x[LANE_VECS], squares = zero8();
+    float post_rstd = 0.0f;
+    if (POST) {  // the row of inp2 is read again below, from the L1 cache
+        UNROLL for (int j = 0; j < LANE_VECS; j++) {
+            int v = first + j * WR * WARP_SIZE;
+            if (v >= n_vecs) continue;
+            float8 y = load8(args.inp2 + at + v * VEC);
+            for (int k = 0; k < VEC; k++) squares.v[k] += y.v[k] * y.v[k];
+        }
+        post_rstd = rstd_of<WR>(squares, args.C, args.eps);
+        if (first == 0 && n_vecs > 0) args.post_rstd[row] = post_rstd;
+        squares = zero8();
+    }
     UNROLL for (int j = 0; j < LANE_VECS; j++) {
         int v = first + j * WR * WARP_SIZE;
         x[j] = zero8();
         if (v >= n_vecs) continue;
         x[j] = load8(args.inp1 + at + v * VEC);
         if (FUSED) {
-            add8(x[j], load8(args.inp2 + at + v * VEC));
+            float8 y = load8(args.inp2 + at + v * VEC);
+            if (POST) {
+                float8 w = load8(args.post + v * VEC);
+                // rounded as the tensor that it is elsewhere
+                for (int k = 0; k < VEC; k++)
+                    y.v[k] = to_float(from_float<floatX>(y.v[k] * post_rstd * (args.offset + w.v[k])));
+            }
+            for (int k = 0; k < VEC; k++) x[j].v[k] = fmaf(args.scale, y.v[k], x[j].v[k]);
             // the statistics are those of the residual that backward will read, rounding included
             for (int k = 0; k < VEC; k++) x[j].v[k] = to_float(from_float<floatX>(x[j].v[k]));
             store8(args.residual + at + v * VEC, x[j]);
         }
         for (int k = 0; k < VEC; k++) squares.v[k] += x[j].v[k] * x[j].v[k];
     }
-    float rstd = rsqrtf(row_sum<WR>(sum8(squares)) / args.C + args.eps);
+    float rstd = rstd_of<WR>(squares, args.C, args.eps);
     UNROLL for (int j = 0; j < LANE_VECS; j++) {
         int v = first + j * WR * WARP_SIZE;
         if (v >= n_vecs) continue;
-        float8 w = load8(args.weight + v * VEC);
-        for (int k = 0; k < VEC; k++) x[j].v[k] = x[j].v[k] * rstd * w.v[k];
+        if (args.weight) {
+            float8 w = load8(args.weight + v * VEC);
+            for (int k = 0; k < VEC; k++) x[j].v[k] = x[j].v[k] * rstd * (args.offset + w.v[k]);
+        }
         store8(args.out + (size_t)row * args.ldo + v * VEC, x[j]);
     }
     if (first == 0 && n_vecs > 0) args.rstd[row] = rstd;
@@ -66,7 +92,7 @@ static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2)
         float8 sum = zero8();
         UNROLL for (int j = 0; j < LANE_VECS; j++) {
             int v = first + j * WR * WARP_SIZE;
-            if (v < n_vecs) before[j] = load_packed8(dinp + v * VEC);
+            if (v < n_vecs && !args.overwrite) before[j] = load_packed8(dinp + v * VEC);
         }
         UNROLL for (int j = 0; j < LANE_VECS; j++) {
             int v = first + j * WR * WARP_SIZE;
@@ -75,7 +101,7 @@ static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2)
             for (int k = 0; k < VEC; k++) {
                 float dn = d.v[k] * x.v[k] * rstd;
                 dweight[0][j].v[k] += dn;
-                sum.v[k] += dn * w.v[k];
+                sum.v[k] += dn * (args.offset + w.v[k]);
             }
         }
         float mean_dnorm_norm = row_sum<WR>(sum8(sum)) / args.C;
@@ -87,7 +113,8 @@ static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2)
                    sum = unpack8(before[j]);
             // fmaf, written out: which product a compiler fuses into a sum depends on the code around it
             for (int k = 0; k < VEC; k++)
-                sum.v[k] = fmaf(rstd, fmaf(-(x.v[k] * rstd), mean_dnorm_norm, d.v[k] * w.v[k]), sum.v[k]);
+                sum.v[k] = fmaf(rstd, fmaf(-(x.v[k] * rstd), mean_dnorm_norm, d.v[k] * (args.offset + w.v[k])),
+                                sum.v[k]);
             store8(dinp + v * VEC, sum);
         }
     }
@@ -100,26 +127,27 @@ static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2)
 
 int rmsnorm_most_width(void) { return most_width(LANE_VECS); }
 
-template <bool FUSED> static void forward(const RmsnormForward& args, cudaStream_t stream) {
+template <bool FUSED, bool POST> static void forward(const RmsnormForward& args, cudaStream_t stream) {
     if (args.T == 0) return;
     int warps = row_warps("rmsnorm", args.C, LANE_VECS), grid = CEIL_DIV(args.T, WARPS / warps),
         block = WARPS * WARP_SIZE;
     switch (warps) {
-        case 1: LAUNCH((rmsnorm_forward_kernel<1, FUSED>), grid, block, 0, stream, args); break;
-        case 2: LAUNCH((rmsnorm_forward_kernel<2, FUSED>), grid, block, 0, stream, args); break;
-        case 4: LAUNCH((rmsnorm_forward_kernel<4, FUSED>), grid, block, 0, stream, args); break;
-        default: LAUNCH((rmsnorm_forward_kernel<8, FUSED>), grid, block, 0, stream, args); break;
+        case 1: LAUNCH((rmsnorm_forward_kernel<1, FUSED, POST>), grid, block, 0, stream, args); break;
+        case 2: LAUNCH((rmsnorm_forward_kernel<2, FUSED, POST>), grid, block, 0, stream, args); break;
+        case 4: LAUNCH((rmsnorm_forward_kernel<4, FUSED, POST>), grid, block, 0, stream, args); break;
+        default: LAUNCH((rmsnorm_forward_kernel<8, FUSED, POST>), grid, block, 0, stream, args); break;
     }
 }
 
 void rmsnorm_forward(const RmsnormForward& args, cudaStream_t stream) {
     NVTX_RANGE("rmsnorm_forward");
-    forward<false>(args, stream);
+    forward<false, false>(args, stream);
 }
 
 void fused_residual_rmsnorm_forward(const RmsnormForward& args, cudaStream_t stream) {
     NVTX_RANGE("fused_residual_rmsnorm_forward");
-    forward<true>(args, stream);
+    if (args.post) forward<true, true>(args, stream);
+    else forward<true, false>(args, stream);
 }
 
 size_t rmsnorm_scratch(int C) { return (size_t)NORM_MAX_BLOCKS * C; }

@@ -350,6 +350,8 @@ static __global__ void __launch_bounds__(ATTENTION_TILE)
 typedef struct {
     int n_seq, n_tiles, T, NH, NKV, HS, ldq, ldo, lddq;
     float scale;
+    int window;         // 0: none
+    float cap;          // of scores; 0: none
     int* cu_seqlens;    // host
     float *qkv, *dout;  // host (T, width), rounded to floatX
     floatX *d_qkv, *d_datty, *d_atty, *d_dqkv;
@@ -409,6 +411,7 @@ static void poison_outputs(Problem* p) {
 static Problem problem_create(const int* lengths, int n_seq, int NH, int NKV, int HS, bool steep) {
     Problem p;
     p.n_seq = n_seq, p.NH = NH, p.NKV = NKV, p.HS = HS, p.scale = 1.0f / sqrtf((float)HS);
+    p.window = 0, p.cap = 0.0f;
     p.cu_seqlens = (int*)calloc(n_seq + 1, sizeof(int));
     for (int s = 0; s < n_seq; s++) p.cu_seqlens[s + 1] = p.cu_seqlens[s] + lengths[s];
     p.T = p.cu_seqlens[n_seq];
@@ -469,7 +472,9 @@ static void winner_forward(Problem* p, cudaStream_t stream) {
                        .HS = p->HS,
                        .ldq = p->ldq,
                        .ldo = p->ldo,
-                       .scale = p->scale},
+                       .scale = p->scale,
+                       .window = p->window,
+                       .cap = p->cap},
                       stream);
 }
 static void winner_backward(Problem* p, cudaStream_t stream) {
@@ -485,6 +490,8 @@ static void winner_backward(Problem* p, cudaStream_t stream) {
                         .ldq = p->ldq,
                         .ldo = p->ldo,
                         .scale = p->scale,
+                        .window = p->window,
+                        .cap = p->cap,
                         .atty = p->d_atty,
                         .datty = p->d_datty,
                         .lse = p->d_lse,
@@ -572,9 +579,16 @@ static void reference_row(const Problem* p, Reference* r, int start, int t, int 
     const float* dout = p->dout + (size_t)t * OW + head * HS;
     double* out = r->atty + (size_t)t * OW + head * HS;
     size_t k_at = (size_t)(p->NH + kv_head) * HS, v_at = k_at + p->NKV * HS;
-    double highest = -INFINITY, sum = 0.0, delta = 0.0;
+    double highest = -INFINITY, sum = 0.0, delta = 0.0, *slope = prob + p->T;  // slope: of the cap
+    if (p->window && t - p->window + 1 > start) start = t - p->window + 1;
     for (int j = start; j <= t; j++) {
         prob[j - start] = p->scale * dot(q, p->qkv + (size_t)j * W + k_at, HS);
+        slope[j - start] = 1.0;
+        if (p->cap) {
+            double bent = tanh(prob[j - start] / p->cap);
+            prob[j - start] = p->cap * bent;
+            slope[j - start] = 1.0 - bent * bent;
+        }
         highest = fmax(highest, prob[j - start]);
     }
     for (int j = start; j <= t; j++) sum += prob[j - start] = exp(prob[j - start] - highest);
@@ -587,7 +601,7 @@ static void reference_row(const Problem* p, Reference* r, int start, int t, int 
     for (int j = start; j <= t; j++) {
         const float* row = p->qkv + (size_t)j * W;
         double* drow = r->dqkv + (size_t)j * W;
-        double ds = p->scale * prob[j - start] * (dot(dout, row + v_at, HS) - delta);
+        double ds = p->scale * slope[j - start] * prob[j - start] * (dot(dout, row + v_at, HS) - delta);
         for (int d = 0; d < HS; d++) {
             r->dqkv[(size_t)t * W + head * HS + d] += ds * row[k_at + d];
             drow[k_at + d] += ds * q[d];
@@ -601,7 +615,7 @@ static Reference reference_create(const Problem* p) {
     r.atty = (double*)calloc((size_t)p->T * out_width(p), sizeof(double));
     r.lse = (double*)calloc((size_t)p->T * p->NH, sizeof(double));
     r.dqkv = (double*)calloc((size_t)p->T * qkv_width(p), sizeof(double));
-    double* prob = (double*)malloc(sizeof(double) * (p->T + 1));
+    double* prob = (double*)malloc(sizeof(double) * (2 * p->T + 1));
     for (int s = 0; s < p->n_seq; s++)
         for (int t = p->cu_seqlens[s]; t < p->cu_seqlens[s + 1]; t++)
             for (int head = 0; head < p->NH; head++) reference_row(p, &r, p->cu_seqlens[s], t, head, prob);
@@ -755,13 +769,15 @@ static void check_neighbours(const char* name, Problem* p, const Result* before)
     free(moved);
 }
 
-typedef struct {
+struct Case {
     const char* name;
     int HS, NH, NKV, n_seq, lengths[12], repeat;  // repeat > 1: that many samples, of the given lengths in turn
     bool small, ladder, differences;
     bool steep;  // scores grow by STEEPNESS a token: forward has to scale its sums down again and again, or they
                  // overflow
-} Case;
+    int window = 0;
+    float cap = 0.0f;
+};
 
 static const Case cases[] = {
     {"grouped-32", 32, 3, 1, 3, {9, 1, 70}, 1, true, true, true, false},
@@ -778,6 +794,23 @@ static const Case cases[] = {
     {"steep-32", 32, 2, 1, 1, {200}, 1, true, false, false, true},
     {"many-64", 64, 4, 2, 3, {1, 13, 7}, 60, false, false, false, false},
     {"singles-64", 64, 3, 1, 1, {1}, 5, false, false, false, false},
+    // windows: within a tile, a tile's width and its neighbours, over tiles, the whole sample and more
+    {"window7-32", 32, 3, 1, 3, {9, 1, 140}, 1, true, false, true, false, 7},
+    {"window2-64", 64, 2, 1, 2, {5, 66}, 1, false, false, false, false, 2},
+    {"window63-64", 64, 2, 2, 3, {200, 64, 129}, 1, false, false, true, false, 63},
+    {"window64-80", 80, 2, 1, 2, {300, 65}, 1, true, false, true, false, 64},
+    {"window65-128", 128, 4, 2, 2, {257, 191}, 1, false, false, true, false, 65},
+    {"window100-96", 96, 3, 1, 2, {129, 400}, 1, false, false, true, false, 100},
+    {"window33-256", 256, 2, 1, 2, {150, 31}, 1, true, false, true, false, 33},
+    {"window200-256", 256, 1, 1, 1, {517}, 1, false, false, false, false, 200},
+    {"window500-64", 64, 2, 1, 2, {300, 100}, 1, false, false, false, false, 500},
+    {"window40-steep-128", 128, 2, 1, 2, {300, 70}, 1, false, false, false, true, 40},
+    // caps, far below the scores and far above them
+    {"cap2-32", 32, 3, 1, 3, {9, 1, 70}, 1, true, false, true, false, 0, 2.0f},
+    {"cap50-256", 256, 2, 1, 2, {130, 31}, 1, false, false, true, false, 0, 50.0f},
+    {"cap1-window50-256", 256, 2, 1, 2, {3, 150}, 1, true, false, true, false, 50, 1.0f},
+    {"cap5-window70-128", 128, 3, 1, 2, {200, 65}, 1, false, false, true, false, 70, 5.0f},
+    {"cap3-80", 80, 2, 1, 1, {100}, 1, false, false, true, false, 0, 3.0f},
 };
 
 static void check_case(const Case* c) {
@@ -787,6 +820,7 @@ static void check_case(const Case* c) {
     int* lengths = (int*)malloc(sizeof(int) * n_seq);
     for (int s = 0; s < n_seq; s++) lengths[s] = c->lengths[s % c->n_seq];
     Problem p = problem_create(lengths, n_seq, c->NH, c->NKV, c->HS, c->steep);
+    p.window = c->window, p.cap = c->cap;
     Reference reference = reference_create(&p);
     Result first = run(&p, winner_forward, winner_backward), second = run(&p, winner_forward, winner_backward);
     check_result(c->name, &p, &first, &reference);
@@ -892,21 +926,26 @@ static void report(const char* name, Problem* p, AttentionPass pass, double flop
     fflush(stdout);
 }
 
-static void benchmark(int samples, int length, int NH, int NKV, int HS) {
+static void benchmark(int samples, int length, int NH, int NKV, int HS, int window, bool winner_only) {
     int* lengths = (int*)malloc(sizeof(int) * samples);
     for (int s = 0; s < samples; s++) lengths[s] = length;
     Problem p = problem_create(lengths, samples, NH, NKV, HS, false);
-    double forward = 4.0 * HS * NH * samples *
-                     (0.5 * length * (length + 1.0));  // two products, the lower triangle only
+    p.window = window;
+    // two products, the lower triangle only, and of that the band of the window
+    double left = window && window < length ? length - window : 0.0,
+           pairs = 0.5 * length * (length + 1.0) - 0.5 * left * (left + 1.0), forward = 4.0 * HS * NH * samples * pairs;
     double ceiling = measure_ceiling();
     printf("attention " FLOATX_NAME
            ", %d samples of %d tokens, %d heads, %d key-value heads, head size %d, causal; backward counted as 2.5 "
            "forward\n",
            samples, length, NH, NKV, HS);
     if (ceiling > 0.0) printf("ceiling: %.0f GFLOP/s, multiply-adds in registers\n", ceiling * 1e-9);
+    if (window)
+        printf("a window of %d: %.0f%% of the lower triangle\n", window,
+               100.0 * pairs / (0.5 * length * (length + 1.0)));
     for (int backward = 0; backward < 2; backward++)
         for (size_t i = 0; i < N_STEPS; i++) {
-            if (!has_step(i, HS)) continue;
+            if (!has_step(i, HS) || (winner_only && steps[i].forward != winner_forward)) continue;
             char name[80];
             snprintf(name, sizeof(name), "%s: %s", backward ? "backward" : "forward", steps[i].name);
             report(name, &p, backward ? steps[i].backward : steps[i].forward, (backward ? 2.5 : 1.0) * forward,
@@ -918,9 +957,9 @@ static void benchmark(int samples, int length, int NH, int NKV, int HS) {
 
 int main(int argc, char** argv) {
 #ifdef __CUDACC__
-    int samples = 8, length = 2048, NH = 32, NKV = 8, HS = 128;  // Llama-3-8B
+    int samples = 8, length = 2048, NH = 32, NKV = 8, HS = 128, window = 0;  // Llama-3-8B
 #else
-    int samples = 1, length = 512, NH = 12, NKV = 12, HS = 64;  // GPT-2
+    int samples = 1, length = 512, NH = 12, NKV = 12, HS = 64, window = 0;  // GPT-2
 #endif
     const HarnessOption options[] = {
         {"--samples", &samples, 1, "samples in the stream"},
@@ -928,6 +967,7 @@ int main(int argc, char** argv) {
         {"--heads", &NH, 1, "query heads"},
         {"--kv-heads", &NKV, 1, "key-value heads"},
         {"--head-size", &HS, 1, "32, 64, 80, 96, 128, 256"},
+        {"--window", &window, 0, "tokens that a token attends to, measured after all of them; 0: all"},
     };
     harness_options(argc, argv, options, sizeof(options) / sizeof(options[0]));
     if (harness_check) {
@@ -942,6 +982,7 @@ int main(int argc, char** argv) {
                 "and --heads a multiple of --kv-heads\n");
         return 2;
     }
-    benchmark(samples, length, NH, NKV, HS);
+    benchmark(samples, length, NH, NKV, HS, 0, window > 0);
+    if (window) benchmark(samples, length, NH, NKV, HS, window, true);
     return 0;
 }

@@ -36,6 +36,7 @@ typedef struct {
 
 typedef struct {
     int T, C, V, P;  // P positions
+    float scale;     // of the embedding
     int *tokens, *positions;
     float *wte, *wpe, *dencoded, *before;  // before (V, C): what the gradient holds already
     int *d_tokens, *d_positions;
@@ -61,9 +62,9 @@ static Segments segments_create(const int* rows, int T, int V) {
 }
 
 // Half of the tokens are one of the first three, so that long segments exist; positions restart every 9 tokens.
-static Problem problem_create(int T, int C, int V) {
+static Problem problem_create(int T, int C, int V, float scale) {
     Problem p;
-    p.T = T, p.C = C, p.V = V, p.P = 9;
+    p.T = T, p.C = C, p.V = V, p.P = 9, p.scale = scale;
     p.tokens = harness_host<int>(T);
     p.positions = harness_host<int>(T);
     for (int t = 0; t < T; t++) {
@@ -88,12 +89,12 @@ static Problem problem_create(int T, int C, int V) {
 
 typedef void (*Pass)(Problem* p, cudaStream_t stream);
 static void winner_forward(Problem* p, cudaStream_t stream) {
-    embedding_forward(p->d_encoded, p->d_tokens, p->d_positions, p->d_wte, p->d_wpe, p->T, p->C, stream);
+    embedding_forward(p->d_encoded, p->d_tokens, p->d_positions, p->d_wte, p->d_wpe, p->scale, p->T, p->C, stream);
 }
 static void winner_backward(Problem* p, cudaStream_t stream) {
     const Segments* s = &p->segments;
-    embedding_backward(p->d_dtable, p->d_dencoded, s->order, s->segment_start, s->segment_row, s->n_segments, p->C,
-                       stream);
+    embedding_backward(p->d_dtable, p->d_dencoded, s->order, s->segment_start, s->segment_row, s->n_segments, p->scale,
+                       p->C, stream);
 }
 static void naive_forward(Problem* p, cudaStream_t stream) {
     LAUNCH(naive_forward_kernel, (unsigned)CEIL_DIV((size_t)p->T * p->C, 256), 256, 0, stream, p->d_encoded,
@@ -124,7 +125,7 @@ static void check_forward(const char* name, Problem* p, Pass forward, bool with_
     double* expected = harness_host<double>(n);
     for (size_t i = 0; i < n; i++) {
         int t = i / p->C, c = i % p->C;
-        expected[i] = (double)p->wte[p->tokens[t] * p->C + c] +
+        expected[i] = p->scale * (double)p->wte[p->tokens[t] * p->C + c] +
                       (with_positions ? p->wpe[p->positions[t] * p->C + c] : 0.0);
     }
     floatX* wpe = p->d_wpe;
@@ -143,7 +144,8 @@ static void check_backward(const char* name, Problem* p, Pass backward) {
     for (size_t i = 0; i < n; i++) expected[i] = p->before[i];
     for (int t = 0; t < p->T; t++) {
         seen[p->tokens[t]] = true;
-        for (int c = 0; c < p->C; c++) expected[p->tokens[t] * p->C + c] += p->dencoded[t * p->C + c];
+        for (int c = 0; c < p->C; c++)
+            expected[p->tokens[t] * p->C + c] += p->scale * (double)p->dencoded[t * p->C + c];
     }
     float *first = run_backward(p, backward, p->before, 1), *second = run_backward(p, backward, p->before, 1);
     float *once = run_backward(p, backward, zero, 1), *twice = run_backward(p, backward, zero, 2);
@@ -181,7 +183,7 @@ int main(int argc, char** argv) {
     harness_options(argc, argv, options, 3);
     if (!harness_check) {
         C = C / VEC * VEC;
-        Problem p = problem_create(T, C, V);
+        Problem p = problem_create(T, C, V, 1.0f);
         run_backward(&p, winner_backward, p.before, 1);
         printf("embedding " FLOATX_NAME ", %d tokens (half of them one of three), width %d, %d rows\n", T, C, V);
         struct {
@@ -211,7 +213,7 @@ int main(int argc, char** argv) {
     }
     for (auto& c : cases) {
         if (harness_small && !c.small) continue;
-        Problem p = problem_create(c.T, c.C, c.V);
+        Problem p = problem_create(c.T, c.C, c.V, 1.0f);
         check_forward(c.name, &p, winner_forward, true);
         check_forward(c.name, &p, winner_forward, false);
         check_backward(c.name, &p, winner_backward);
@@ -219,6 +221,9 @@ int main(int argc, char** argv) {
             check_forward(harness_name("naive", c.name), &p, naive_forward, true);
             check_backward(harness_name("naive", c.name), &p, naive_backward);
         }
+        Problem scaled = problem_create(c.T, c.C, c.V, 8.0f);  // a power of two: adding twice still doubles exactly
+        check_forward(harness_name("scaled", c.name), &scaled, winner_forward, true);
+        check_backward(harness_name("scaled", c.name), &scaled, winner_backward);
         harness_release();
     }
     return check_report();

@@ -87,6 +87,7 @@ static __global__ void online_cross_entropy_kernel(floatX* logits, float* loss, 
 
 typedef struct {
     int n, V, Vp;
+    float cap;               // of the logits; 0: none
     float *logits, *weight;  // (n, V), (n)
     int* targets;
     floatX* d_logits;  // (n, Vp)
@@ -94,8 +95,8 @@ typedef struct {
     int* d_targets;
 } Problem;
 
-static Problem problem_create(int n, int V, float spread) {
-    Problem p = {n, V, CEIL_DIV(V + 1, 64) * 64, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
+static Problem problem_create(int n, int V, float spread, float cap) {
+    Problem p = {n, V, CEIL_DIV(V + 1, 64) * 64, cap, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
     p.logits = harness_randoms<floatX>((size_t)n * V, spread, 0.0f);
     p.weight = harness_randoms<float>(n, 0.5f, 1.0f);
     p.targets = harness_host<int>(n);
@@ -112,10 +113,10 @@ static Problem problem_create(int n, int V, float spread) {
 
 typedef void (*Pass)(Problem* p, cudaStream_t stream);
 static void winner(Problem* p, cudaStream_t stream) {
-    cross_entropy(p->d_logits, p->d_loss, p->d_targets, p->d_weight, p->n, p->V, p->Vp, stream);
+    cross_entropy(p->d_logits, p->d_loss, p->d_targets, p->d_weight, p->cap, p->n, p->V, p->Vp, stream);
 }
 static void winner_forward(Problem* p, cudaStream_t stream) {
-    cross_entropy(p->d_logits, p->d_loss, p->d_targets, NULL, p->n, p->V, p->Vp, stream);
+    cross_entropy(p->d_logits, p->d_loss, p->d_targets, NULL, p->cap, p->n, p->V, p->Vp, stream);
 }
 static void naive(Problem* p, cudaStream_t stream) {
     LAUNCH(naive_cross_entropy_kernel, CEIL_DIV(p->n, 64), 64, 0, stream, p->d_logits, p->d_loss, p->d_targets,
@@ -161,17 +162,21 @@ static double slope_value(void* data, const float* x) {
     return sum;
 }
 
-static void check_cross_entropy(const char* name, int n, int V, float spread, Pass pass) {
-    Problem p = problem_create(n, V, spread);
-    double *loss = harness_host<double>(n), *dlogits = harness_host<double>((size_t)n * p.Vp);
+static void check_cross_entropy(const char* name, int n, int V, float spread, float cap, Pass pass) {
+    Problem p = problem_create(n, V, spread, cap);
+    double *loss = harness_host<double>(n), *dlogits = harness_host<double>((size_t)n * p.Vp),
+           *x = harness_host<double>(V);
     for (int i = 0; i < n; i++) {
-        const float* x = p.logits + (size_t)i * V;
+        const float* raw = p.logits + (size_t)i * V;
         double highest = -INFINITY, sum = 0.0;
+        for (int v = 0; v < V; v++) x[v] = cap ? cap * tanh(raw[v] / cap) : raw[v];
         for (int v = 0; v < V; v++) highest = fmax(highest, x[v]);
         for (int v = 0; v < V; v++) sum += exp(x[v] - highest);
         loss[i] = log(sum) + highest - x[p.targets[i]];
-        for (int v = 0; v < V; v++)
-            dlogits[(size_t)i * p.Vp + v] = p.weight[i] * (exp(x[v] - highest) / sum - (v == p.targets[i]));
+        for (int v = 0; v < V; v++) {
+            double slope = cap ? 1.0 - x[v] / cap * (x[v] / cap) : 1.0;
+            dlogits[(size_t)i * p.Vp + v] = slope * p.weight[i] * (exp(x[v] - highest) / sum - (v == p.targets[i]));
+        }
     }
     Result first = run(&p, pass), second = run(&p, pass);
     check_close(harness_name(name, "loss"), first.loss, loss, n, 1e-5);  // fp32 sums in both builds
@@ -203,7 +208,7 @@ static void check_cross_entropy(const char* name, int n, int V, float spread, Pa
 // Logits of −∞ have probability 0, huge ones do not overflow, a NaN shows in the loss of its row alone.
 static void check_limits(void) {
     const int V = 11;
-    Problem p = problem_create(4, V, 1.0f);
+    Problem p = problem_create(4, V, 1.0f, 0.0f);
     for (int v = 0; v < V; v++) {
         p.logits[v] = v == 3 ? 2.0f : -INFINITY;    // target: the last, of probability 0
         p.logits[V + v] = v == 0 ? 3e37f : -3e37f;  // target: the first, of probability 1
@@ -224,7 +229,7 @@ static void check_limits(void) {
     harness_release();
 }
 
-static void check_rows(int T, int C, int pad) {
+static void check_rows(int T, int C, int pad, float scale) {  // a power of two: exact
     int n = 0, ldi = C + pad, *index = harness_host<int>(T), *rows = harness_host<int>(T);
     float* inp = harness_randoms<floatX>((size_t)T * C, 1.0f, 0.0f);
     for (int t = 0; t < T; t++) {
@@ -234,12 +239,13 @@ static void check_rows(int T, int C, int pad) {
     floatX *d_inp = harness_upload<floatX>(inp, T, C, ldi), *d_out = harness_device<floatX>((size_t)T * C),
            *d_back = harness_device<floatX>((size_t)T * C);
     bool tails, good = true, inverse = true;
-    gather_rows(d_out, d_inp, harness_copy(rows, T), n, C, ldi, 0);
-    scatter_rows(d_back, d_out, harness_copy(index, T), T, C, 0);
+    gather_rows(d_out, d_inp, harness_copy(rows, T), scale, n, C, ldi, 0);
+    scatter_rows(d_back, d_out, harness_copy(index, T), scale, T, C, 0);
     float *out = harness_download(d_out, T, C, C, &tails), *back = harness_download(d_back, T, C, C, &tails);
-    for (size_t i = 0; i < (size_t)n * C; i++) good = good && out[i] == inp[(size_t)rows[i / C] * C + i % C];
+    for (size_t i = 0; i < (size_t)n * C; i++) good = good && out[i] == scale * inp[(size_t)rows[i / C] * C + i % C];
     for (size_t i = (size_t)n * C; i < (size_t)T * C; i++) good = good && isnan(out[i]);
-    for (size_t i = 0; i < (size_t)T * C; i++) inverse = inverse && back[i] == (index[i / C] >= 0 ? inp[i] : 0.0f);
+    for (size_t i = 0; i < (size_t)T * C; i++)
+        inverse = inverse && back[i] == (index[i / C] >= 0 ? scale * scale * inp[i] : 0.0f);
     check(good, "gather %d of %d rows: bit for bit, nothing past the last", n, T);
     check(inverse, "scatter %d of %d rows: the inverse, zeros elsewhere", n, T);
     harness_release();
@@ -285,7 +291,7 @@ static void check_bad_target(const char* program) {
           "a target outside the vocabulary stops with a clear message");
 }
 static int bad_target(void) {
-    Problem p = problem_create(2, 9, 1.0f);
+    Problem p = problem_create(2, 9, 1.0f, 0.0f);
     p.targets[1] = 9;
     p.d_targets = harness_copy(p.targets, 2);
     winner(&p, 0);
@@ -323,7 +329,7 @@ int main(int argc, char** argv) {
     harness_options(argc, argv, options, 3);
     if (bad) return bad_target();
     if (!harness_check) {
-        Problem p = problem_create(n, V, 2.0f);
+        Problem p = problem_create(n, V, 2.0f, 0.0f);
         // logits become their gradient on the first run and are small and finite ever after; the work does not depend
         // on their values
         for (int i = 0; i < n; i++) p.weight[i] = 1.0f;
@@ -348,13 +354,16 @@ int main(int argc, char** argv) {
     }
     for (auto& c : cases) {
         if (harness_small && !c.small) continue;
-        check_cross_entropy(c.name, c.n, c.V, c.spread, winner);
+        check_cross_entropy(c.name, c.n, c.V, c.spread, 0.0f, winner);
         for (auto& step : steps)
-            if (c.V <= 1031) check_cross_entropy(harness_name(step.name, c.name), c.n, c.V, c.spread, step.pass);
+            if (c.V <= 1031) check_cross_entropy(harness_name(step.name, c.name), c.n, c.V, c.spread, 0.0f, step.pass);
     }
+    check_cross_entropy("capped n7-V1031", 7, 1031, 20.0f, 30.0f, winner);  // logits up to the bend of the cap
+    check_cross_entropy("capped n3-V9", 3, 9, 1.0f, 2.0f, winner);
     check_limits();
-    check_rows(1, 8, 8);
-    check_rows(133, 264, 8);
+    check_rows(1, 8, 8, 1.0f);
+    check_rows(133, 264, 8, 1.0f);
+    check_rows(33, 16, 0, 0.25f);
     check_samples();
     if (!harness_small) check_bad_target(argv[0]);
     return check_report();

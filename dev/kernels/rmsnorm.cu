@@ -331,6 +331,166 @@ static void benchmark(int T, int C) {
     harness_release();
 }
 
+// ---------------------------------------------------------------------------------------------------
+// what families add: a norm of the branch before it joins, a scale of the branch, an offset of the weights, no norm of
+// the sum; and backward through the branch's norm, in place
+
+typedef struct {
+    const char* name;
+    int T, C, pad;
+    bool post, plain;  // plain: the sum goes on without a norm
+    float scale, offset;
+} Join;
+typedef struct {
+    const Join* j;
+    float *inp1, *inp2, *weight, *post, *g_residual, *g_out;  // host; gradients of the two outputs
+    floatX *d_inp1, *d_inp2, *d_weight, *d_post, *d_residual, *d_out;
+    float *d_rstd, *d_post_rstd;
+} Joined;
+
+static void join_forward(Joined* p) {
+    const Join* j = p->j;
+    fused_residual_rmsnorm_forward({.out = p->d_out,
+                                    .rstd = p->d_rstd,
+                                    .inp1 = p->d_inp1,
+                                    .weight = j->plain ? NULL : p->d_weight,
+                                    .T = j->T,
+                                    .C = j->C,
+                                    .ldo = j->C + j->pad,
+                                    .eps = EPS,
+                                    .residual = p->d_residual,
+                                    .inp2 = p->d_inp2,
+                                    .post = j->post ? p->d_post : NULL,
+                                    .post_rstd = p->d_post_rstd,
+                                    .scale = j->scale,
+                                    .offset = j->offset},
+                                   0);
+}
+
+// Σ residual ∘ g_residual + out ∘ g_out as a function of the branch
+static double join_value(void* data, const float* x) {
+    Joined* p = (Joined*)data;
+    int T = p->j->T, C = p->j->C;
+    bool tails;
+    double sum = 0.0;
+    p->d_inp2 = harness_upload<floatX>(x, T, C, C);
+    join_forward(p);
+    float *residual = harness_download(p->d_residual, T, C, C, &tails),
+          *out = harness_download(p->d_out, T, C, C + p->j->pad, &tails);
+    for (size_t i = 0; i < (size_t)T * C; i++)
+        sum += (double)residual[i] * p->g_residual[i] + (double)out[i] * p->g_out[i];
+    return sum;
+}
+
+static double rstd_of(const double* x, int C) {
+    double squares = 0.0;
+    for (int c = 0; c < C; c++) squares += x[c] * x[c] / C;
+    return 1.0 / sqrt(squares + (double)EPS);
+}
+// dx (C) = through a norm of x with the weights offset + w, dweight += its part
+static void reference_norm_backward(double* dx, double* dweight, const double* d, const double* x, const float* w,
+                                    float offset, int C) {
+    double rstd = rstd_of(x, C), mean = 0.0;
+    for (int c = 0; c < C; c++) mean += d[c] * (offset + w[c]) * x[c] * rstd / C;
+    for (int c = 0; c < C; c++) {
+        dweight[c] += d[c] * x[c] * rstd;
+        dx[c] = rstd * (d[c] * (offset + w[c]) - x[c] * rstd * mean);
+    }
+}
+
+static void check_join(const Join* j) {
+    int T = j->T, C = j->C;
+    size_t n = (size_t)T * C;
+    Joined p = {};
+    p.j = j;
+    p.inp1 = harness_randoms<floatX>(n, 1.0f, 0.3f), p.inp2 = harness_randoms<floatX>(n, 0.7f, 0.1f);
+    p.weight = harness_randoms<floatX>(C, 0.5f, 1.0f - j->offset),
+    p.post = harness_randoms<floatX>(C, 0.5f, 1.0f - j->offset);
+    p.g_residual = harness_randoms<floatX>(n, 1.0f, 0.0f), p.g_out = harness_randoms<floatX>(n, 1.0f, 0.0f);
+    p.d_inp1 = harness_upload<floatX>(p.inp1, T, C, C), p.d_inp2 = harness_upload<floatX>(p.inp2, T, C, C);
+    p.d_weight = harness_upload<floatX>(p.weight, 1, C, C), p.d_post = harness_upload<floatX>(p.post, 1, C, C);
+    p.d_residual = harness_device<floatX>(n), p.d_out = harness_device<floatX>((size_t)T * (C + j->pad));
+    p.d_rstd = harness_device<float>(T), p.d_post_rstd = harness_device<float>(T);
+    double *residual = harness_host<double>(n), *out = harness_host<double>(n), *dbranch = harness_host<double>(n),
+           *dpost = harness_host<double>(C), *dweight = harness_host<double>(C), *y = harness_host<double>(C),
+           *d = harness_host<double>(C);
+    for (int t = 0; t < T; t++) {
+        const size_t at = (size_t)t * C;
+        for (int c = 0; c < C; c++) y[c] = p.inp2[at + c];
+        double post_rstd = rstd_of(y, C);
+        for (int c = 0; c < C; c++) {
+            double branch = j->post ? y[c] * post_rstd * (j->offset + p.post[c]) : y[c];
+            if (j->post) branch = to_float(from_float<floatX>((float)branch));
+            residual[at + c] = to_float(from_float<floatX>((float)(p.inp1[at + c] + j->scale * branch)));
+        }
+        double rstd = rstd_of(residual + at, C);
+        for (int c = 0; c < C; c++) {
+            out[at + c] = j->plain ? residual[at + c] : residual[at + c] * rstd * (j->offset + p.weight[c]);
+            d[c] = p.g_out[at + c];
+        }
+        if (!j->plain) reference_norm_backward(dbranch + at, dweight, d, residual + at, p.weight, j->offset, C);
+        for (int c = 0; c < C; c++)
+            d[c] = j->scale * (p.g_residual[at + c] + (j->plain ? p.g_out[at + c] : dbranch[at + c]));
+        if (j->post) reference_norm_backward(dbranch + at, dpost, d, y, p.post, j->offset, C);
+        else memcpy(dbranch + at, d, C * sizeof(double));
+    }
+    bool tails = true;
+    join_forward(&p);
+    harness_compare_x(harness_name(j->name, "residual"), harness_download(p.d_residual, T, C, C, &tails), residual, n);
+    harness_compare_x(harness_name(j->name, "out"), harness_download(p.d_out, T, C, C + j->pad, &tails), out, n);
+    check(tails, "%s: the tails of the rows are untouched", j->name);
+    // backward as transformer.cu composes it: the sum's norm (or its absence), the scale, the branch's norm in place
+    floatX *d_sum = harness_upload<floatX>(p.g_residual, T, C, C),
+           *d_out = harness_upload<floatX>(p.g_out, T, C, C + 8), *d_branch = harness_device<floatX>(n);
+    float *d_dweight = harness_copy(harness_host<float>(C), C), *d_dpost = harness_copy(harness_host<float>(C), C),
+          *scratch = harness_device<float>(rmsnorm_scratch(C));
+    if (j->plain) scale_rows(d_sum, d_out, 1.0f, true, T, C, C + 8, 0);
+    else
+        rmsnorm_backward({.dinp = d_sum,
+                          .dweight = d_dweight,
+                          .scratch = scratch,
+                          .dout = d_out,
+                          .inp = p.d_residual,
+                          .weight = p.d_weight,
+                          .rstd = p.d_rstd,
+                          .T = T,
+                          .C = C,
+                          .ldd = C + 8,
+                          .offset = j->offset},
+                         0);
+    scale_rows(d_branch, d_sum, j->scale, false, T, C, C, 0);
+    if (j->post)
+        rmsnorm_backward({.dinp = d_branch,
+                          .dweight = d_dpost,
+                          .scratch = scratch,
+                          .dout = d_branch,
+                          .inp = p.d_inp2,
+                          .weight = p.d_post,
+                          .rstd = p.d_post_rstd,
+                          .T = T,
+                          .C = C,
+                          .ldd = C,
+                          .offset = j->offset,
+                          .overwrite = true},
+                         0);
+    float* got = harness_download(d_branch, T, C, C, &tails);
+    harness_compare_x(harness_name(j->name, "gradient of the branch"), got, dbranch, n);
+    if (!j->plain) harness_compare_x(harness_name(j->name, "dweight"), harness_fetch(d_dweight, C), dweight, C);
+    if (j->post)
+        harness_compare_x(harness_name(j->name, "dweight of the branch's norm"), harness_fetch(d_dpost, C), dpost, C);
+    if (sizeof(floatX) == sizeof(float))
+        harness_check_slope(harness_name(j->name, "the branch"), join_value, &p, p.inp2, got, n, 1e-2f);
+    harness_release();
+}
+
+static const Join joins[] = {
+    {"offset-T5-C264", 5, 264, 8, false, false, 1.0f, 1.0f},
+    {"both-T37-C72", 37, 72, 16, true, false, 1.0f, 1.0f},       // Gemma
+    {"after-T9-C2048", 9, 2048, 8, true, true, 1.0f, 0.0f},      // OLMo 2
+    {"scaled-T21-C640", 21, 640, 0, false, false, 0.22f, 0.0f},  // Granite
+    {"all-T3-C8200", 3, 8200, 8, true, false, 0.5f, 1.0f},
+};
+
 int main(int argc, char** argv) {
 #ifdef __CUDACC__
     int T = 16384, C = 4096;
@@ -346,5 +506,7 @@ int main(int argc, char** argv) {
     }
     for (auto& c : cases)
         if (c.small || !harness_small) check_case(c.name, c.T, c.C, c.pad, c.fused, c.naive);
+    for (const Join& j : joins)
+        if (!harness_small || j.C < 1000) check_join(&j);
     return check_report();
 }

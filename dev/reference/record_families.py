@@ -21,8 +21,9 @@ from record_gpt2 import BETAS, CLIP, EPS, WEIGHT_DECAY, gradients, make_batch, t
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
-from transformers import (GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM,
-                          Phi3Config, Phi3ForCausalLM)
+from transformers import (Gemma2Config, Gemma2ForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM,
+                          GraniteConfig, GraniteForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Olmo2Config, Olmo2ForCausalLM,
+                          Phi3Config, Phi3ForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM, SmolLM3Config, SmolLM3ForCausalLM)
 
 STEPS = 5
 LORA_SEED, RANK, ALPHA = 31, 4, 6  # the scale is 1.5: neither 1 nor a power of two
@@ -58,6 +59,50 @@ CASES = {
         vocab_size=67, hidden_size=64, intermediate_size=56, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, rms_norm_eps=1e-5, sliding_window=100,
         original_max_position_embeddings=72, pad_token_id=0, resid_pdrop=0.0, embd_pdrop=0.0, attention_dropout=0.0,
         rope_scaling=dict(type="longrope", short_factor=[1.0 + 0.05 * i for i in range(16)], long_factor=[2.0 + 0.5 * i for i in range(16)]), **ROPE)),
+    # biases on q, k, v alone; the second layer has a window that the longer samples leave
+    "qwen2": dict(cls=Qwen2ForCausalLM, dtype=torch.bfloat16, seed=18, qv=["q_proj", "v_proj"], config=Qwen2Config(
+        vocab_size=59, hidden_size=64, intermediate_size=40, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, rms_norm_eps=1e-6,
+        rope_theta=1e6, use_sliding_window=True, sliding_window=24, max_window_layers=1, **ROPE)),
+    # Phi-4-mini: three quarters of a head turn, a tied head, LongRoPE within its original positions
+    "phi4_mini": dict(cls=Phi3ForCausalLM, dtype=torch.bfloat16, seed=19, qv=["qkv_proj"], config=Phi3Config(
+        vocab_size=51, hidden_size=64, intermediate_size=40, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1, rms_norm_eps=1e-5,
+        sliding_window=None, partial_rotary_factor=0.75, tie_word_embeddings=True, original_max_position_embeddings=72, pad_token_id=0, resid_pdrop=0.0,
+        embd_pdrop=0.0, attention_dropout=0.0,
+        rope_scaling=dict(type="longrope", short_factor=[1.0 + 0.05 * i for i in range(24)], long_factor=[2.0 + 0.5 * i for i in range(24)]), **ROPE)),
+    # a layer with rotary positions and one without
+    "smollm3": dict(cls=SmolLM3ForCausalLM, dtype=torch.bfloat16, seed=20, qv=["q_proj", "v_proj"], config=SmolLM3Config(
+        vocab_size=57, hidden_size=64, intermediate_size=40, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, rms_norm_eps=1e-6,
+        no_rope_layers=[1, 0], pad_token_id=None, **ROPE)),
+    # four scalars; dynamic RoPE, which within the positions of the model is the plain one
+    "granite": dict(cls=GraniteForCausalLM, dtype=torch.bfloat16, seed=21, qv=["q_proj", "v_proj"], config=GraniteConfig(
+        vocab_size=55, hidden_size=64, intermediate_size=40, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, rms_norm_eps=1e-5,
+        embedding_multiplier=3.0, residual_multiplier=0.22, attention_multiplier=0.11, logits_scaling=1.7, rope_scaling=dict(rope_type="dynamic", factor=2.0), **ROPE)),
+    # a window that the longer samples leave, in every layer
+    "mistral_window": dict(cls=MistralForCausalLM, dtype=torch.bfloat16, seed=22, qv=["q_proj", "v_proj"], config=MistralConfig(
+        vocab_size=47, hidden_size=48, intermediate_size=40, num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=1, head_dim=32, rms_norm_eps=1e-5,
+        sliding_window=20, **ROPE)),
+    # YaRN, longer than the positions of the model's first training
+    "llama_yarn": dict(cls=LlamaForCausalLM, dtype=torch.bfloat16, seed=23, qv=["q_proj", "v_proj"], config=LlamaConfig(
+        vocab_size=45, hidden_size=64, intermediate_size=40, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1, rms_norm_eps=1e-5,
+        rope_scaling=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=32), **ROPE)),
+    # a norm per head on queries and keys, heads wider than C / NH, a tied head
+    "qwen3": dict(cls=Qwen3ForCausalLM, dtype=torch.bfloat16, seed=24, qv=["q_proj", "v_proj"], config=Qwen3Config(
+        vocab_size=49, hidden_size=48, intermediate_size=40, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=64, rms_norm_eps=1e-6,
+        rope_theta=1e6, tie_word_embeddings=True, **ROPE)),
+    # norms after attention and MLP only; one norm over all query heads, one over all key heads
+    "olmo2": dict(cls=Olmo2ForCausalLM, dtype=torch.bfloat16, seed=25, qv=["q_proj", "v_proj"], config=Olmo2Config(
+        vocab_size=54, hidden_size=64, intermediate_size=40, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, rms_norm_eps=1e-5,
+        rope_theta=500000.0, pad_token_id=2, **ROPE)),
+    # four norms of 1 + w, caps that bend scores and logits of this size, a scale of its own, a window in the first layer
+    "gemma2": dict(cls=Gemma2ForCausalLM, dtype=torch.bfloat16, seed=26, qv=["q_proj", "v_proj"], config=Gemma2Config(
+        vocab_size=52, hidden_size=40, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=32, rms_norm_eps=1e-6,
+        query_pre_attn_scalar=24, sliding_window=24, attn_logit_softcapping=2.0, final_logit_softcapping=4.0, pad_token_id=0,
+        **dict(ROPE, attn_implementation="eager"))),
+    # norms per head, two layers with a window and a base of their own to one that attends to everything, with linear positions
+    "gemma3": dict(cls=Gemma3ForCausalLM, dtype=torch.bfloat16, seed=27, qv=["q_proj", "v_proj"], config=Gemma3TextConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=40, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1, head_dim=32, rms_norm_eps=1e-6,
+        query_pre_attn_scalar=20, sliding_window=24, sliding_window_pattern=3, rope_theta=1e6, rope_local_base_freq=1e4, pad_token_id=0,
+        rope_scaling=dict(rope_type="linear", factor=8.0), **ROPE)),
     # the family of test_gpt2.cu, here for its adapters
     "gpt2": dict(cls=GPT2LMHeadModel, dtype=torch.bfloat16, seed=17, qv=["c_attn"], config=GPT2Config(
         vocab_size=77, n_positions=72, n_embd=64, n_layer=1, n_head=2, n_inner=72, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
@@ -79,7 +124,8 @@ def make_model(case):
     with torch.no_grad():
         for name, p in model.named_parameters():
             if "norm" in name or "ln_" in name:
-                p.copy_(noise_of(p.shape, generator, 0.2) + (1.0 if name.endswith("weight") else 0.0))
+                offset = 0.0 if "gemma" in case["config"].model_type else 1.0  # Gemma multiplies by 1 + w
+                p.copy_(noise_of(p.shape, generator, 0.2) + (offset if name.endswith("weight") else 0.0))
             elif p.dim() == 1:
                 p.copy_(noise_of(p.shape, generator, 0.2))
             elif any(part in name for part in ("embed_tokens", "embed_in", "wte", "wpe")):

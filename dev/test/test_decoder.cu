@@ -24,6 +24,16 @@ static const Case cases[] = {
     {"gpt_neox", "families/gpt_neox"},
     {"gpt_neox_sequential", "families/gpt_neox_sequential"},
     {"phi3", "families/phi3"},
+    {"qwen2", "families/qwen2"},
+    {"phi4_mini", "families/phi4_mini"},
+    {"smollm3", "families/smollm3"},
+    {"granite", "families/granite"},
+    {"mistral_window", "families/mistral_window"},
+    {"llama_yarn", "families/llama_yarn"},
+    {"qwen3", "families/qwen3"},
+    {"olmo2", "families/olmo2"},
+    {"gemma2", "families/gemma2"},
+    {"gemma3", "families/gemma3"},
 };
 #define N_CASES ((int)(sizeof cases / sizeof *cases))
 

@@ -52,6 +52,13 @@ llama --kv-heads,1 q,v
 mistral --head-size,80 q,v
 gpt_neox --ff,96 up,o
 phi3 --kv-heads,1 gate,q
+qwen2 --kv-heads,1 q,v
+qwen3 --kv-heads,1,--head-size,32 q,v
+smollm3 --kv-heads,1 o,gate
+granite --seed,1 q,v
+olmo2 --kv-heads,1 q,v
+gemma2 --kv-heads,1,--head-size,32 k,down
+gemma3_text --kv-heads,1,--head-size,32 q,v
 END
 
 # The same run from a model in shards, its adapter resumed in the middle: the same bytes.
@@ -110,9 +117,12 @@ done
 rm -rf part && cp -r shards part && rm part/model-00002-of-*.safetensors
 refuse "a shard that is missing" "model-00002-of-" "$train_seal" sft --tune tune.jsonl --model part --out x --quiet
 cp -r mistral/base window && sed -i 's/"sliding_window":.*/"sliding_window":	20,/' window/config.json
-refuse "a sample longer than a sliding window" "its sliding window" "$train_seal" sft --tune tune.jsonl --model window --max-length 30 --out x --quiet
+expect "a sliding window shorter than the samples" "$train_seal" sft --tune tune.jsonl --model window --max-length 30 --max-steps 2 "${common[@]}" --out windowed
+"$eval_seal" loss --model mistral/base --data safe.jsonl --json --quiet >wide.json 2>err; sed -i 's/"sliding_window":.*/"sliding_window":	2,/' window/config.json
+"$eval_seal" loss --model window --data safe.jsonl --json --quiet >narrow.json 2>>err
+truth "a window of two tokens gives another loss" bash -c 'test -s wide.json -a -s narrow.json && ! cmp -s wide.json narrow.json'
 sed 's/"llama"/"bert"/' whole/config.json >x.json && cp -r whole bert && mv x.json bert/config.json
-refuse "an architecture that is not supported" "supported are: gpt2, llama, mistral, gpt_neox, phi3" "$train_seal" sft --tune tune.jsonl --model bert --out x --quiet
+refuse "an architecture that is not supported" "supported are: gpt2, llama, mistral, gpt_neox, phi3, qwen2, qwen3" "$train_seal" sft --tune tune.jsonl --model bert --out x --quiet
 refuse "a head size the family cannot say" "a phi3 model has heads of width / heads" "$train_seal" init --family phi3 --width 64 --heads 2 --head-size 96 --vocab 50 --out x
 refuse "key-value heads the family cannot say" "a gpt_neox model has as many key-value heads as heads" "$train_seal" init --family gpt_neox --width 64 --heads 2 --kv-heads 1 --vocab 50 --out x
 refuse "a head size without a kernel" "has no attention kernel" "$train_seal" init --family llama --width 64 --heads 4 --vocab 50 --out x

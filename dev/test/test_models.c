@@ -30,6 +30,98 @@ static void read_config(const void* path) {
     "\"model_type\":\"phi3\",\"num_hidden_layers\":2,\"hidden_size\":64,\"num_attention_heads\":2,\"intermediate_" \
     "size\":96,\"vocab_size\":99,\"max_position_embeddings\":512"
 
+#define SIZES3                                                                                                       \
+    "\"num_hidden_layers\":3,\"hidden_size\":64,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"intermediate_" \
+    "size\":96,\"vocab_size\":99,\"max_position_embeddings\":512"
+#define QWEN3 "\"model_type\":\"qwen3\"," SIZES3
+#define GEMMA3 "\"model_type\":\"gemma3_text\"," SIZES3
+#define SMOLLM3 "\"model_type\":\"smollm3\"," SIZES3
+
+static void read_text(const char* text, ModelConfig* c) {
+    write_file("config.json", text);
+    model_config_read(c, directory);
+}
+static bool kinds_are(const ModelConfig* c, const unsigned char* kinds) {
+    return !memcmp(c->layers, kinds, (size_t)c->L);
+}
+
+// Which layers have a window, which rotary positions.
+static void test_layers(void) {
+    ModelConfig c;
+    enum { W = LAYER_WINDOW, G = LAYER_WINDOW | LAYER_LOCAL_ROPE, N = LAYER_NO_ROPE };
+    read_text("{" QWEN3 "}", &c);
+    check(kinds_are(&c, (unsigned char[]){0, 0, 0}) && c.HS == 128 && c.qk_norm == QK_NORM_HEAD,
+          "Qwen3: no window unless it is switched on; heads of 128 where the file says nothing");
+    read_text("{" QWEN3 ",\"use_sliding_window\":true,\"sliding_window\":64,\"max_window_layers\":1}", &c);
+    check(kinds_are(&c, (unsigned char[]){0, W, W}) && layer_window(&c, 0) == 0 && layer_window(&c, 2) == 64,
+          "Qwen3: layers from max_window_layers on have a window");
+    read_text("{" QWEN3
+              ",\"use_sliding_window\":true,\"layer_types\":[\"sliding_attention\",\"full_attention\",\"full_"
+              "attention\"]}",
+              &c);
+    check(kinds_are(&c, (unsigned char[]){W, 0, 0}) && c.window == 4096, "a list of kinds replaces the rule");
+    read_text("{\"model_type\":\"gemma2\"," SIZES3 "}", &c);
+    check(kinds_are(&c, (unsigned char[]){W, 0, W}) && c.attention_cap == 50.0f && c.logit_cap == 30.0f &&
+              c.attention_scale == 1.0f / 16.0f && c.pad_id == 0 && c.tied_head,
+          "Gemma 2: every other layer has a window; caps, scale, padding and head where the file says nothing");
+    read_text("{\"model_type\":\"gemma2\"," SIZES3 ",\"final_logit_softcapping\":null}", &c);
+    check(c.logit_cap == 0.0f && c.attention_cap == 50.0f, "Gemma 2: null is no cap");
+    read_text("{" GEMMA3
+              ",\"sliding_window_pattern\":2,\"sliding_window\":512,\"rope_scaling\":{\"rope_type\":\"linear\","
+              "\"factor\":8.0}}",
+              &c);
+    check(kinds_are(&c, (unsigned char[]){G, 0, G}) && layer_rope(&c, 0)->base == 10000.0f &&
+              layer_rope(&c, 1)->base == 1e6f && layer_rope(&c, 1)->scaling == ROPE_LINEAR &&
+              layer_rope(&c, 0)->scaling == ROPE_PLAIN && c.logit_cap == 0.0f,
+          "Gemma 3: layers with a window turn by a base of their own, without the scaling");
+    read_text("{" GEMMA3
+              ",\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"linear\",\"factor\":4.0,\"rope_theta\":"
+              "2000000.0},\"sliding_attention\":{\"rope_type\":\"default\",\"rope_theta\":5000.0}}}",
+              &c);
+    check(c.rope.base == 2e6f && c.rope.factor == 4.0f && c.rope_local.base == 5000.0f,
+          "Gemma 3 by transformers 5: one object of positions for each kind of layer");
+    read_text(
+        "{\"model_type\":\"gemma3\",\"eos_token_id\":7,\"vision_config\":{\"hidden_size\":9},\"text_config\":{" GEMMA3
+        ",\"query_pre_attn_scalar\":64}}",
+        &c);
+    char* kept = model_config_json(&c, directory, "float32");
+    check(!strcmp(c.family, "gemma3_text") && c.eos_id == 7 && c.attention_scale == 0.125f &&
+              strstr(kept, "Gemma3ForCausalLM") && !strstr(kept, "vision_config"),
+          "a model of text and pictures: its text_config is the model, and is what is saved");
+    free(kept);
+    read_text("{" SMOLLM3 "}", &c);
+    check(kinds_are(&c, (unsigned char[]){0, 0, 0}) && c.rope.base == 2e6f,
+          "SmolLM3: the fourth layer would have no positions");
+    read_text("{" SMOLLM3 ",\"no_rope_layer_interval\":2}", &c);
+    check(kinds_are(&c, (unsigned char[]){0, N, 0}) && !layer_rope(&c, 1), "SmolLM3: its interval");
+    read_text("{" SMOLLM3 ",\"no_rope_layers\":[0,1,0]}", &c);
+    check(kinds_are(&c, (unsigned char[]){N, 0, N}), "SmolLM3: 1 in no_rope_layers is a layer with positions");
+    read_text("{\"model_type\":\"granite\"," SIZES3
+              ",\"embedding_multiplier\":12,\"residual_multiplier\":0.22,\"attention_multiplier\":0.0078125,\"logits_"
+              "scaling\":8}",
+              &c);
+    check(c.embedding_scale == 12.0f && c.residual_scale == 0.22f && c.attention_scale == 0.0078125f &&
+              c.logit_divisor == 8.0f,
+          "Granite: four scalars");
+    read_text(
+        "{\"model_type\":\"phi3\",\"num_hidden_layers\":1,\"hidden_size\":5120,\"num_attention_heads\":40,"
+        "\"num_key_value_heads\":10,\"intermediate_size\":17920,\"vocab_size\":100352,\"max_position_embeddings\":"
+        "16384,"
+        "\"rope_theta\":250000,\"rope_scaling\":null,\"sliding_window\":null,\"pad_token_id\":100349,\"rms_norm_eps\":"
+        "1e-05,\"hidden_act\":\"silu\",\"attention_bias\":false,\"original_max_position_embeddings\":16384,\"bos_token_"
+        "id\":100257,\"eos_token_id\":100265,\"tie_word_embeddings\":false}",
+        &c);
+    check(c.HS == 128 && c.rope.base == 250000.0f && c.rope.rotary == 128 && c.longest == 16384 && !c.window &&
+              c.pad_id == 100349,
+          "Phi-4's config.json");
+    read_text("{" LLAMA ",\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2.0}}", &c);
+    check(c.rope.scaling == ROPE_DYNAMIC && c.longest == 512,
+          "dynamic positions are the plain ones, and end with them");
+    read_text(
+        "{" LLAMA ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0,\"original_max_position_embeddings\":512}}", &c);
+    check(c.longest == 2048, "YaRN reaches factor times the original positions");
+}
+
 static void test_configs(void) {
     static const struct {
         const char *name, *json, *expected;
@@ -39,13 +131,36 @@ static void test_configs(void) {
         {"key-value heads that do not divide", "{" LLAMA ",\"num_key_value_heads\":3}",
          "do not share 3 key-value heads"},
         {"a scaling of positions that is not served",
-         "{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4.0}}",
-         "rope_scaling \"yarn\" is not supported"},
+         "{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"mrope\",\"factor\":4.0}}",
+         "rope_scaling \"mrope\" is not supported"},
         {"a scaling without its factor", "{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"llama3\"}}",
          "has no \"factor\""},
         {"a scaling in one object with the base",
-         "{" LLAMA ",\"rope_parameters\":{\"rope_type\":\"yarn\",\"rope_theta\":500000.0}}",
-         "rope_parameters \"yarn\" is not supported"},
+         "{" LLAMA ",\"rope_parameters\":{\"rope_type\":\"proportional\",\"rope_theta\":500000.0}}",
+         "rope_parameters \"proportional\" is not supported"},
+        {"YaRN without its factor", "{" LLAMA ",\"rope_scaling\":{\"rope_type\":\"yarn\"}}", "has no \"factor\""},
+        {"a cap of scores that a Llama has not", "{" LLAMA ",\"attn_logit_softcapping\":50.0}",
+         "\"attn_logit_softcapping\" is set, which a llama model does not have"},
+        {"a scalar that a Llama has not", "{" LLAMA ",\"residual_multiplier\":0.22}", "\"residual_multiplier\" is set"},
+        {"experts", "{" LLAMA ",\"num_local_experts\":8}", "\"num_local_experts\" is set"},
+        {"a norm of queries and keys that a Llama has not", "{" LLAMA ",\"use_qk_norm\":true}",
+         "\"use_qk_norm\" is set"},
+        {"layers of a kind that no kernel has",
+         "{" QWEN3 ",\"layer_types\":[\"full_attention\",\"linear_attention\",\"full_attention\"]}",
+         "\"layer_types\" has \"linear_attention\""},
+        {"kinds of too few layers", "{" QWEN3 ",\"layer_types\":[\"full_attention\"]}", "must list 3 layers"},
+        {"layers with a window that is switched off",
+         "{" QWEN3 ",\"layer_types\":[\"full_attention\",\"sliding_attention\",\"full_attention\"]}",
+         "there is no \"sliding_window\""},
+        {"a window for some layers of a Llama",
+         "{" LLAMA ",\"layer_types\":[\"full_attention\",\"sliding_attention\"]}", "there is no \"sliding_window\""},
+        {"an activation that Gemma has not", "{" GEMMA3 ",\"hidden_activation\":\"gelu\"}",
+         "only \"gelu_pytorch_tanh\" is supported for gemma3_text"},
+        {"attention both ways", "{" GEMMA3 ",\"use_bidirectional_attention\":true}",
+         "\"use_bidirectional_attention\" must be"},
+        {"a list of layers without positions that is too short", "{" SMOLLM3 ",\"no_rope_layers\":[1,0]}",
+         "\"no_rope_layers\" must list 3 layers"},
+        {"a window in SmolLM3", "{" SMOLLM3 ",\"use_sliding_window\":true}", "\"use_sliding_window\" must be false"},
         {"positions by the kind of a layer",
          "{" LLAMA ",\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"default\"}}}",
          "its own positions for some layers, \"full_attention\""},
@@ -86,7 +201,8 @@ static void test_configs(void) {
     strcpy(strrchr(mistral, '}'), ",\"sliding_window\":100}");
     write_file("config.json", mistral);
     model_config_read(&c, directory);
-    check(c.longest == 100, "a sample is no longer than the window");
+    check(c.window == 100 && c.longest == 512 && layer_window(&c, 0) == 100 && layer_window(&c, 1) == 100,
+          "Mistral's window is every layer's, and a sample may be longer");
     strcpy(strstr(mistral, ":100}"), ":null}");
     write_file("config.json", mistral);
     model_config_read(&c, directory);
@@ -116,10 +232,31 @@ static const Turn longrope[] = {
     {4000, 20, 0.745817721f, -0.927589715f}, {4000, 47, 1.17780614f, 0.171579957f},
 };
 
+static const Turn yarn[] = {
+    {1, 0, 0.615204155f, 0.958123624f},      {1, 10, 1.13104594f, 0.131194845f},
+    {1, 25, 1.13861978f, 0.00470450521f},    {1, 30, 1.13862884f, 0.00121191249f},
+    {1, 40, 1.13862944f, 5.06200304e-05f},   {1, 63, 1.13862944f, 3.53242058e-07f},
+    {100, 0, 0.981861651f, -0.576562822f},   {100, 10, 0.597325563f, -0.969370484f},
+    {100, 25, 1.04281509f, 0.457180291f},    {100, 30, 1.13218594f, 0.120962583f},
+    {100, 40, 1.13861811f, 0.00506198686f},  {100, 63, 1.13862944f, 3.53242067e-05f},
+    {8000, 0, 0.0747454762f, 1.13617349f},   {8000, 10, 1.116521f, 0.223288909f},
+    {8000, 25, -0.0764385834f, 1.13606083f}, {8000, 30, -0.698927701f, 0.898875475f},
+    {8000, 40, 1.06737208f, 0.396476775f},   {8000, 63, 1.13862586f, 0.00282593351f},
+    {60000, 0, -0.328544259f, 1.09019983f},  {60000, 10, -0.102581814f, -1.13399911f},
+    {60000, 25, -1.09380078f, 0.316349328f}, {60000, 30, 0.586380124f, 0.976030409f},
+    {60000, 40, -1.0130049f, 0.519901931f},  {60000, 63, 1.13843226f, 0.0211933013f},
+};
+static const Turn yarn_whole[] = {
+    {1, 0, 0.505937755f, 0.787951291f},      {1, 20, 0.934917331f, 0.0526297465f},
+    {1, 33, 0.936387599f, 0.00430028792f},   {1, 50, 0.936397493f, 4.38874413e-05f},
+    {4000, 0, -0.683520496f, -0.640031278f}, {4000, 20, 0.288003564f, -0.891007423f},
+    {4000, 33, 0.830582559f, -0.432403713f}, {4000, 50, 0.919990182f, 0.174523249f},
+};
+
 static void check_turns(const char* name, const ModelConfig* c, const Turn* turns, int n, int P) {
     float* table = malloc((size_t)P * c->rope.rotary * sizeof(float));
     double worst = 0;
-    model_rope_table(c, P, table);
+    model_rope_table(&c->rope, P, table);
     for (int k = 0; k < n; k++) {
         const float* at = table + ((size_t)turns[k].p * (c->rope.rotary / 2) + turns[k].i) * 2;
         // a last bit of the frequency turns the angle by position · 2^-24 of it
@@ -149,6 +286,18 @@ static void test_rope(void) {
     char text[4096] = "{" PHI3 ",\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[";
     check_llama3("Llama 3.1", "\"rope_theta\":500000.0,\"rope_scaling\":{\"attention_factor\":null");
     check_llama3("Llama 3.1 by transformers 5", "\"rope_parameters\":{\"rope_theta\":500000.0");
+    read_text("{" LLAMA
+              ",\"head_dim\":128,\"rope_theta\":1e6,\"rope_scaling\":{\"factor\":4.0,\"original_max_position_"
+              "embeddings\":32768,\"type\":\"yarn\"}}",
+              &c);
+    check_turns("YaRN as Qwen's cards give it", &c, yarn, sizeof yarn / sizeof *yarn, 60001);
+    read_text("{" LLAMA
+              ",\"head_dim\":128,\"rope_theta\":10000.0,\"rope_scaling\":{\"factor\":16.0,\"original_max_position_"
+              "embeddings\":4096,\"rope_type\":\"yarn\",\"mscale\":0.707,\"mscale_all_dim\":1.0,\"beta_fast\":16,"
+              "\"beta_slow\":2,"
+              "\"truncate\":false}}",
+              &c);
+    check_turns("YaRN with all that it may say", &c, yarn_whole, sizeof yarn_whole / sizeof *yarn_whole, 4001);
     check_llama3("rope_scaling beside rope_parameters",
                  "\"rope_theta\":500000.0,\"rope_parameters\":{\"rope_theta\":1e6,\"rope_type\":\"default\"},\"rope_"
                  "scaling\":{\"type\":\"llama3\"");
@@ -311,6 +460,7 @@ int main(void) {
     snprintf(directory, sizeof directory, "/tmp/test_models.XXXXXX");
     if (!mkdtemp(directory)) return 1;
     test_configs();
+    test_layers();
     test_rope();
     test_shards();
     test_adapters();

@@ -104,15 +104,12 @@ static void run_pass(Decoder* d, const DevicePack* s, int n) {
     const ModelConfig* c = &t->layout.config;
     Transformer* x = &t->transformer;
     const ParameterSet* model = t->with_lora ? &t->base : &t->theta;
-    floatX* head = weight(model, c->tied_head ? WTE : HEADW, 0);
     const int *rows = device_array(d, LOGIT_ROW), *slots = device_array(d, SLOT);
     const float* uniform = (const float*)device_array(d, UNIFORM);
     transformer_forward(x, model, s, t->stream);
     for (int i = 0; i < n; i += x->head_rows) {
         int m = n - i < x->head_rows ? n - i : x->head_rows, padded = rounded(m);  // the rows behind n name row 0
-        gather_rows(x->width_a, x->lnf, rows + i, padded, c->C, c->C, t->stream);
-        matmul_forward(x->logits, NULL, x->width_a, head, NULL,
-                       {.T = padded, .C = c->C, .OC = c->Vp, .ldo = c->Vp, .ldi = c->C, .ldw = c->C}, t->stream);
+        transformer_head(x, model, rows + i, padded, t->stream);
         draw_tokens({.tokens = d->next + i,
                      .probabilities = d->probabilities,
                      .logits = x->logits,
