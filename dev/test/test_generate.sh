@@ -20,6 +20,12 @@ truth "is cut there" grep -qF '"instruction":"copy b d","output":"b"' one.json
 printf 'question\ncopy c a\n' >rows.csv
 expect "prompts without answers" "$eval_seal" generate --model run/model --prompts rows.csv --prompt-field question --greedy --out csv.json --quiet
 truth "are answered as well" grep -qF '"instruction":"copy c a","output":"c a"' csv.json
+printf '%s\n' '{"messages":[{"role":"user","content":"copy a b"},{"role":"assistant","content":"a b"},{"role":"user","content":"copy c"}]}' '{"prompt":[{"role":"user","content":"copy d"}]}' >turns.jsonl
+expect "prompts of several turns" "$eval_seal" generate --model run/model --prompts turns.jsonl --greedy --out turns.json --quiet
+truth "their instruction has every turn, a line each" bash -c 'grep -qF "\"instruction\":\"copy a b\\na b\\ncopy c\"" turns.json && grep -qF "\"instruction\":\"copy d\"" turns.json'
+printf '[{"prompt":"copy a"},\n{"prompt":"copy b"}]\n' >array.jsonl
+expect "prompts in an array under .jsonl" "$eval_seal" generate --model run/model --prompts array.jsonl --greedy --out array.json
+truth "what they were taken for is told" grep -qx "array.jsonl: is one array of rows under the name .jsonl" err
 
 sample=("$eval_seal" generate --model run/model --prompts rows.jsonl --temperature 3 --top-p 0.95 --quiet)
 expect "answers are drawn" "${sample[@]}" --out drawn.json

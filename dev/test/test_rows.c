@@ -257,6 +257,17 @@ static void test_odd_json(void) {
          "Human: I~1.50~Assistant: |O"},
         {"a huge number", "{'id':1234567890123456789012345678901234567890,'prompt':'P','response':'R'}",
          "Human: P~Assistant: |R"},
+        {"a zero character in a field nobody reads", "{'prompt':'P','response':'R','x':'a\\u0000b','y':['\\u0000']}",
+         "Human: P~Assistant: |R"},
+        {"a zero character in the prompt", "{'prompt':'a\\u0000b','response':'R'}", "! holds a zero character"},
+        {"in a turn's part",
+         "{'messages':[{'role':'user','content':[{'type':'text','text':'\\u0000'}]},{'role':'assistant','content':'b'}]"
+         "}",
+         "! holds a zero character"},
+        {"in a call",
+         "{'messages':[{'role':'user','content':'a'},{'role':'assistant','content':'b','tool_calls':['\\u0000']}]}",
+         "! holds a zero character"},
+        {"its escape written out is text", "{'prompt':'\\\\u0000','response':'R'}", "Human: \\u0000~Assistant: |R"},
         {"what is still no JSON", "{'prompt':'P','response':Nan}", "! is not JSON at byte 25 of the row"},
         {"nor this", "{'prompt':'P','x':NaN,'response':}", "! is not JSON at byte 18 of the row"},
     };
@@ -337,6 +348,18 @@ static void test_conversations(void) {
     c = conversation_of("{'system_prompt':'S','question':'Q','response':'R'}", &state);
     check(c.n == 3 && c.system_prompt && message_is(&c, 0, ROLE_SYSTEM, "system", "S"),
           "system_prompt is a system turn");
+    Text asked = {0};
+    conversation_question(&c, &asked);
+    check(!strcmp(asked.s, "Q"), "what was asked leaves it out");
+    conversation_free(&c);
+    c = conversation_of(
+        "{'messages':[{'role':'system','content':'S'},{'role':'user','content':'a'},{'role':'assistant',"
+        "'content':'b'},{'role':'user','content':'c'},{'role':'assistant','content':'d'}]}",
+        &state);
+    asked.n = 0;
+    conversation_question(&c, &asked);
+    check(!strcmp(asked.s, "S\na\nb\nc"), "of several turns it is every text before the answer, a line each");
+    text_free(&asked);
     conversation_free(&c);
     c = conversation_of("{'prompt':'P','chosen':'C','system':'S'}", &state);
     check(c.n == 2 && c.as_it_is && c.answered, "prompt/chosen texts stand as they are");

@@ -168,25 +168,26 @@ static Task* add_task(Generation* g) {
     return task;
 }
 
-// Two readers in step: one with the template for the model, one without for the `instruction`.
 static void read_tasks(Generation* g) {
     const EvalOptions* o = g->o;
-    RowOptions options = {}, bare = {};
-    DataRow row, plain;
+    RowOptions options = {};
+    RowReport report = {};
+    DataRow row;
     options.prompt_template = o->prompt_template;
     options.conversations = o->chat != NULL;
-    options.prompt_field = bare.prompt_field = o->prompt_field;
-    options.prompts_only = bare.prompts_only = true;
-    bare.prompt_template = "{prompt}";
-    RowReader *reader = rows_open(&o->prompts, &options), *bare_reader = rows_open(&o->prompts, &bare);
+    options.prompt_field = o->prompt_field;
+    options.prompts_only = true;
+    RowReader* reader = rows_open(&o->prompts, &options);
     void* scratch = g->encoder.begin(g->encoder.self);
-    while (rows_next(reader, &row) && rows_next(bare_reader, &plain)) {
+    while (rows_next(reader, &row)) {
         if (row.state != ROW_OK)
             fatal("%s:%lld: row %lld: %s", o->prompts.items[row.file], (long long)row.line, (long long)row.row,
                   *row.why ? row.why : row_state_name(row.state));
         Task* task = add_task(g);
-        Text instruction = {};
-        text_add_utf8(&instruction, plain.prompt, plain.prompt_length);
+        Text question = {}, instruction = {};
+        conversation_question(row.conversation, &question);
+        text_add_utf8(&instruction, question.s, question.n);
+        text_free(&question);
         task->instruction = instruction.s;
         task->file = row.file;
         if (encode_prompt(g, scratch, &row, &task->sequence)) continue;
@@ -194,8 +195,10 @@ static void read_tasks(Generation* g) {
         g->skipped++;
     }
     g->encoder.finish(g->encoder.self, scratch);
+    rows_report(reader, &report);
+    report.n_unread = 0;  // prompts are often part of rows that say more
+    row_report_print(&report, o->quiet, stderr);
     rows_close(reader);
-    rows_close(bare_reader);
     if (!g->n) fatal("%s: holds no prompts", o->prompts.items[0]);
 }
 

@@ -46,6 +46,7 @@ struct RowReader {
     int64_t rows_before;  // of the files before this one
     int64_t disk_before, disk_total;
     Text prompt, response, field;
+    bool zeros;  // the record has zero characters, as mark_zeros has them
     Conversation conversation;
     RowReport seen;  // notes, unread, layouts
     char* digests;   // [files][64]
@@ -82,15 +83,38 @@ static bool valid_utf8(const unsigned char* s, size_t n) {
     return true;
 }
 
-// cJSON's strings end at a zero: a \u0000 would cut a text silently.
-static bool holds_zero(const char* s, size_t n) {
-    if (memchr(s, 0, n)) return true;
-    for (size_t i = 0; i + 5 < n; i++)
-        if (s[i] == '\\') {
-            if (!memcmp(s + i + 1, "u0000", 5)) return true;
-            i++;
+// cJSON's strings end at a zero: a \u0000 would cut a text silently. It becomes a character that Unicode keeps free for
+// such uses, so that it can be looked for in what is read of a record, and does no harm elsewhere. False: there is
+// none.
+#define ZERO_ESCAPE "\\ufdd0"
+#define ZERO_BYTES "\xEF\xB7\x90"
+static bool mark_zeros(const char* s, size_t n, Text* out) {
+    bool any = false;
+    for (size_t i = 0; i + 5 < n; i++) {
+        if (s[i] != '\\') continue;
+        if (!memcmp(s + i + 1, "u0000", 5)) {
+            if (!any) {
+                out->n = 0;
+                text_add(out, s, n);
+            }
+            memcpy(out->s + i, ZERO_ESCAPE, 6);
+            any = true;
         }
+        i++;
+    }
+    return any;
+}
+static bool holds_mark(const cJSON* value) {
+    const cJSON* item;
+    if (cJSON_IsString(value)) return strstr(value->valuestring, ZERO_BYTES) != NULL;
+    cJSON_ArrayForEach(item, value) if (holds_mark(item)) return true;
     return false;
+}
+// Whether a zero is in anything that is trained on or handed to a template.
+static bool reads_zero(const Conversation* c) {
+    for (int i = 0; i < c->n; i++)
+        if (strstr(c->messages[i].content, ZERO_BYTES) || holds_mark(c->messages[i].fields)) return true;
+    return holds_mark(c->tools);
 }
 
 static cJSON* parse_csv(RowReader* r, const DataRecord* record, char* why, size_t size) {
@@ -217,12 +241,14 @@ cJSON* json_parse(const char* bytes, size_t n, char* why, size_t size) {
 
 static cJSON* parse_record(RowReader* r, const DataRecord* record, char* why, size_t size) {
     *why = 0;
+    r->zeros = false;
     if (!valid_utf8((const unsigned char*)record->bytes, record->length)) snprintf(why, size, "is not UTF-8");
-    else if (holds_zero(record->bytes, record->length)) snprintf(why, size, "holds a zero character");
+    else if (memchr(record->bytes, 0, record->length)) snprintf(why, size, "holds a zero character");
     else if (record->broken) snprintf(why, size, "%s", record->broken);
     if (*why) return NULL;
     if (records_format(r->records) == FORMAT_CSV) return parse_csv(r, record, why, size);
-    cJSON* value = json_parse(record->bytes, record->length, why, size);
+    r->zeros = mark_zeros(record->bytes, record->length, &r->field);
+    cJSON* value = json_parse(r->zeros ? r->field.s : record->bytes, record->length, why, size);
     if (value && !cJSON_IsObject(value)) snprintf(why, size, "is not an object with named fields");
     return value;
 }
@@ -273,6 +299,7 @@ bool rows_next(RowReader* r, DataRow* row) {
         cJSON_Delete(fields);
     } else {
         conversation_read(c, fields, &r->options, row);
+        if (r->zeros && row->state != ROW_MALFORMED && reads_zero(c)) row_bad(row, "holds a zero character");
         if (row->state != ROW_MALFORMED && (!r->options.conversations || c->as_it_is))
             conversation_plain(c, &r->options, row, &r->prompt, &r->response);
     }

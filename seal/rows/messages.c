@@ -38,6 +38,15 @@ Message* conversation_add(Conversation* c, MessageRole role, const char* content
     return m;
 }
 
+void conversation_question(const Conversation* c, Text* out) {
+    int first = c->system_prompt;
+    text_add(out, "", 0);
+    for (int i = first; i < c->n - c->answered; i++) {
+        if (i > first) text_add(out, "\n", 1);
+        text_add(out, c->messages[i].content, c->messages[i].length);
+    }
+}
+
 void conversation_free(Conversation* c) {
     free(c->messages);
     cJSON_Delete(c->record);

@@ -8,6 +8,7 @@ writes it down.
 
 #include <stdbool.h>
 #include <stddef.h>
+#include "base/text.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -55,6 +56,9 @@ bool message_passes(const char* field);
 // the record or to `made` (conversation_keep).
 Message* conversation_add(Conversation* c, MessageRole role, const char* content, size_t length);
 const char* conversation_keep(Conversation* c, const char* text, size_t length);  // a copy that the conversation owns
+// What a reader of results is told was asked: the texts before the answer, each on a line of its own; without a
+// system_prompt.
+void conversation_question(const Conversation* c, Text* out);
 // Frees all it owns and leaves an empty one. A Conversation may be moved by copying the struct and emptying the source:
 // the pointers stay good.
 void conversation_free(Conversation* c);
