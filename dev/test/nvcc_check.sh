@@ -35,6 +35,21 @@ for precision in fp32 bf16; do
     done
 done
 while [ "$(jobs -rp | wc -l)" -gt 0 ]; do wait -n || status=1; done
+# The host's half under the other compilers that CUDA 12 and 13 take, where they are installed: to PTX only, which skips the
+# assembler for each GPU.
+for host in ${HOST_COMPILERS:-g++-11 g++-12 g++-13}; do
+    command -v "$host" >/dev/null || { echo "ok nvcc with $host # SKIP not installed"; continue; }
+    bad=0
+    for file in seal_kernels/*.cu seal/*.cu seal/*/*.cu *.cu; do
+        flags=
+        [ "$file" = seal/base/ranks.cu ] && { [ -n "$mpi" ] || continue; flags="$mpi -DOMPI_SKIP_MPICXX -DMPICH_SKIP_MPICXX"; }
+        "$nvcc" -std=c++17 -ccbin "$host" $fatal -Xcompiler -Wall,-Wextra,-Wno-unused-parameter $flags -arch=compute_90 -code=compute_90 \
+            -Iseal_kernels -Iseal -Itokenizer -Idev/test -Idev/kernels -c "$file" -o "$out/host.o" >"$out/host.log" 2>&1 &&
+            { [ -z "$fatal" ] || ! grep -q warning "$out/host.log"; } && continue
+        echo "not ok nvcc with $host: $file"; head -20 "$out/host.log"; bad=1
+    done
+    if [ $bad = 0 ]; then echo "ok nvcc with $host compiles seal_kernels, seal and the programs"; else status=1; fi
+done
 # Tensor-core instructions without a disassembler, which the toolkit's packages may lack: a SASS instruction is 16 aligned bytes, its low 12 bits are the
 # opcode, and HMMA's is 0x23c. The fp32 attention, which has none, shows that the count means what it says.
 hmma() {  # file, flags → count of HMMA in its cubin

@@ -176,8 +176,8 @@ static const char* const template_marks[] = {"<s>",
                                              "<|start|>",
                                              "<|endoftext|>",
                                              "<|START_OF_TURN_TOKEN|>",
-                                             "<\xEF\xBD\x9C"
-                                             "begin",
+                                             ("<\xEF\xBD\x9C"
+                                              "begin"),
                                              "### Instruction:"};
 
 static bool begins_with_mark(const char* text, size_t n, const TextEncoder* e) {
