@@ -609,7 +609,7 @@ static void print_step(int algorithm, const DataSelector* s, const real* omega_b
     printf("safe batch: rows");
     for (int j = 0; j < x->m; j++) printf(" %d (loss %.4f)", x->safe_rows[j], r->loss_safe[j]);
     printf(
-        ", mean %.4f\n\nrow  sample                       omega    sigma  l(theta)  l(hat)    delta    gradient  new "
+        ", mean %.4f\nrow  sample                       omega    sigma  l(theta)  l(hat)    delta    gradient  new "
         "omega\n",
         safe);
     for (int k = 0; k < N; k++) {
@@ -619,9 +619,9 @@ static void print_step(int algorithm, const DataSelector* s, const real* omega_b
         if (at < 0) printf("%9s %7s %8s", "-", "-", "-");
         else if (algorithm == 2) printf("%9.4f %7s %8.4f", r->loss[at], "-", r->delta[at]);
         else printf("%9.4f %7.4f %8.4f", r->loss[at], r->loss_hat[at], r->delta[at]);
-        printf(" %11.6f %10.4f\n", s->grad[k], s->omega[k]);
+        printf(" %10.6f %9.4f\n", s->grad[k], s->omega[k]);
     }
-    printf("\nnorms of the gradients before clipping: theta %.4f", r->norm);
+    printf("norms of the gradients before clipping: theta %.4f", r->norm);
     if (algorithm == 1) printf(", theta_hat %.4f", r->norm_hat);
     printf(", omega %.6f\n", r->norm_omega);
     if (s->activation == SOFTMAX) printf("S = %.6f\n", r->S);
