@@ -215,7 +215,7 @@ Value call_value(Interp* in, Value callee, Args* args) {
         case V_MACRO: return call_macro(in, callee.macro, args);
         case V_JOINER: {
             Value none[1];
-            bind(in, "joiner", args, NULL, 0, 0, none);
+            bind_arguments(in, "joiner", args, NULL, 0, 0, none);
             if (callee.joiner->used) return callee.joiner->separator;
             callee.joiner->used = true;
             return v_text(in, "");
@@ -224,7 +224,7 @@ Value call_value(Interp* in, Value callee, Args* args) {
             static const char* const names[] = {"iterable"};
             Value a[1], out;
             Flow flow = FLOW_ON;
-            bind(in, "loop", args, names, 1, 1, a);
+            bind_arguments(in, "loop", args, names, 1, 1, a);
             if (!callee.loop->node)
                 jinja_fail(in, "The loop must have the 'recursive' marker to be called recursively.");
             deeper(in);

@@ -12,7 +12,8 @@
 #define MAX_RANGE 100000  // of the sandbox
 
 // Arguments to parameters: names[0, n), the first `required` of which must be given.
-void bind(Interp* in, const char* what, Args* args, const char* const* names, int n, int required, Value* out) {
+void bind_arguments(Interp* in, const char* what, Args* args, const char* const* names, int n, int required,
+                    Value* out) {
     for (int i = 0; i < n; i++) out[i] = v_missing();
     if (args->n > (size_t)n) jinja_fail(in, "%s takes %d argument(s), %zu given", what, n, args->n);
     for (size_t i = 0; i < args->n; i++) out[i] = args->v[i];
@@ -369,7 +370,7 @@ Value get_item(Interp* in, Value v, Value key) {
 static Value list_index(Interp* in, Value v, Args* args, bool count) {
     static const char* const names[] = {"x", "start", "stop"};
     Value a[3] = {v_missing(), v_missing(), v_missing()};
-    bind(in, count ? "count" : "index", args, names, count ? 1 : 3, 1, a);
+    bind_arguments(in, count ? "count" : "index", args, names, count ? 1 : 3, 1, a);
     int64_t n = (int64_t)v.list->n, from = given(a[1]) ? index_of(in, a[1], "start") : 0,
             to = given(a[2]) ? index_of(in, a[2], "stop") : n, found = 0;
     from = from < 0 ? (from + n < 0 ? 0 : from + n) : from;
@@ -392,12 +393,12 @@ Value call_method(Interp* in, Method* m, Args* args) {
         case V_DICT:
             if (!strcmp(name, "get")) {
                 if (args->n_named) jinja_fail(in, "dict.get() takes no keyword arguments");
-                bind(in, name, args, gets, 2, 1, a);
+                bind_arguments(in, name, args, gets, 2, 1, a);
                 const Value* found = dict_get(in, self.dict, a[0]);
                 return found ? *found : given(a[1]) ? a[1] : v_none();
             }
             if (!strcmp(name, "fromkeys")) break;
-            bind(in, name, args, NULL, 0, 0, a);
+            bind_arguments(in, name, args, NULL, 0, 0, a);
             if (!strcmp(name, "copy")) {
                 Value copy = v_dict(in);
                 for (size_t i = 0; i < self.dict->n; i++)
@@ -408,11 +409,11 @@ Value call_method(Interp* in, Method* m, Args* args) {
         case V_LIST:
         case V_TUPLE:
             if (strcmp(name, "copy")) return list_index(in, self, args, *name == 'c');
-            bind(in, name, args, NULL, 0, 0, a);
+            bind_arguments(in, name, args, NULL, 0, 0, a);
             return to_list(in, self);
         case V_LOOP: return call_loop_method(in, self.loop, !strcmp(name, "cycle"), args);
         case V_CYCLER: {
-            bind(in, name, args, NULL, 0, 0, a);
+            bind_arguments(in, name, args, NULL, 0, 0, a);
             if (*name == 'r') {
                 self.cycler->at = 0;
                 return v_none();
@@ -426,13 +427,13 @@ Value call_method(Interp* in, Method* m, Args* args) {
             int64_t i = self.type == V_BOOL ? self.b : self.i;
             uint64_t u = i < 0 ? 0 - (uint64_t)i : (uint64_t)i;
             if (strcmp(name, "bit_count") && strcmp(name, "bit_length") && strcmp(name, "conjugate")) break;
-            bind(in, name, args, NULL, 0, 0, a);
+            bind_arguments(in, name, args, NULL, 0, 0, a);
             if (*name == 'c') return v_int(i);
             return v_int(!strcmp(name, "bit_count") ? __builtin_popcountll(u) : u ? 64 - __builtin_clzll(u) : 0);
         }
         case V_FLOAT:
             if (strcmp(name, "is_integer")) break;
-            bind(in, name, args, NULL, 0, 0, a);
+            bind_arguments(in, name, args, NULL, 0, 0, a);
             return v_bool(isfinite(self.f) && self.f == floor(self.f));
         default: break;
     }
@@ -1183,7 +1184,7 @@ Value call_filter(Interp* in, int filter, Value v, Args* args) {
         return select_(in, v, args, strstr(name, "attr") != NULL, *name == 'r');
     }
     while (n < MOST_PARAMETERS && filters[filter].parameters[n]) n++;
-    bind(in, name, args, filters[filter].parameters, n, filters[filter].required, a);
+    bind_arguments(in, name, args, filters[filter].parameters, n, filters[filter].required, a);
     return filters[filter].run(in, v, a);
 }
 
@@ -1296,11 +1297,11 @@ static bool found_by_name(Interp* in, Value v, int (*find)(const char*)) {
 bool call_test(Interp* in, int test, Value v, Args* args) {
     static const char* const names[] = {"other"};
     Value a[1];
-    bind(in, tests[test].name, args,
-         tests[test].id == T_divisibleby ? (const char* const[]){"num"}
-         : tests[test].id == T_in        ? (const char* const[]){"seq"}
-                                         : names,
-         tests[test].arguments, tests[test].arguments, a);
+    bind_arguments(in, tests[test].name, args,
+                   tests[test].id == T_divisibleby ? (const char* const[]){"num"}
+                   : tests[test].id == T_in        ? (const char* const[]){"seq"}
+                                                   : names,
+                   tests[test].arguments, tests[test].arguments, a);
     jinja_work(in, 0);
     static int islower_, isupper_;
     if (!islower_) {
@@ -1397,7 +1398,7 @@ static Value make_dict(Interp* in, Args* args, const char* what) {
 static Value strftime_now(Interp* in, Args* args) {
     static const char* const names[] = {"format"};
     Value a[1];
-    bind(in, "strftime_now", args, names, 1, 1, a);
+    bind_arguments(in, "strftime_now", args, names, 1, 1, a);
     if (a[0].type != V_STRING) jinja_fail(in, "strftime_now: expected a text, got %s", type_name(a[0]));
     struct timeval now;
     gettimeofday(&now, NULL);
@@ -1448,13 +1449,13 @@ Value call_global(Interp* in, int function, Args* args) {
             return (Value){.type = V_CYCLER, .cycler = c};
         }
         case G_joiner: {
-            bind(in, "joiner", args, separators, 1, 0, a);
+            bind_arguments(in, "joiner", args, separators, 1, 0, a);
             Joiner* j = jinja_new(in, sizeof *j);
             j->separator = given(a[0]) ? a[0] : v_text(in, ", ");
             return (Value){.type = V_JOINER, .joiner = j};
         }
         case G_raise_exception: {
-            bind(in, "raise_exception", args, messages, 1, 1, a);
+            bind_arguments(in, "raise_exception", args, messages, 1, 1, a);
             Str* s = text_of(in, a[0]);
             jinja_fail(in, "%.*s", (int)(s->n < 400 ? s->n : 400), s->n ? s->p : "");
         }

@@ -414,7 +414,8 @@ Value call_global(Interp* in, int function, Args* args);
 Value call_method(Interp* in, Method* m, Args* args);
 Value get_attribute(Interp* in, Value v, const char* name, Value name_value);
 Value get_item(Interp* in, Value v, Value key);
-void bind(Interp* in, const char* what, Args* args, const char* const* names, int n, int required, Value* out);
+void bind_arguments(Interp* in, const char* what, Args* args, const char* const* names, int n, int required,
+                    Value* out);
 Iterator* iterate(Interp* in, Value v);
 Iterator* try_iterate(Interp* in, Value v);  // NULL: not iterable
 bool next_item(Interp* in, Iterator* it, Value* v);

@@ -133,15 +133,16 @@ static Value swap_case(Interp* in, Str* s) {
 
 // ---- the table of methods --------------------------------------------------------------------------
 
-#define STR_METHODS(X)                                                                                            \
-    X(capitalize)                                                                                                 \
-    X(casefold)                                                                                                   \
-    X(center)                                                                                                     \
-    X(count) X(encode) X(endswith) X(expandtabs) X(find) X(format) X(format_map) X(index) X(isalnum) X(isalpha)   \
-        X(isascii) X(isdecimal) X(isdigit) X(isidentifier) X(islower) X(isnumeric) X(isprintable) X(isspace)      \
-            X(istitle) X(isupper) X(join) X(ljust) X(lower) X(lstrip) X(maketrans) X(partition) X(removeprefix)   \
-                X(removesuffix) X(replace) X(rfind) X(rindex) X(rjust) X(rpartition) X(rsplit) X(rstrip) X(split) \
-                    X(splitlines) X(startswith) X(strip) X(swapcase) X(title) X(translate) X(upper) X(zfill)
+#define STR_METHODS(X)                                                                                               \
+    X(capitalize)                                                                                                    \
+    X(casefold)                                                                                                      \
+    X(center)                                                                                                        \
+    X(count)                                                                                                         \
+    X(encode) X(endswith) X(expandtabs) X(find) X(format) X(format_map) X(index) X(isalnum) X(isalpha) X(isascii)    \
+        X(isdecimal) X(isdigit) X(isidentifier) X(islower) X(isnumeric) X(isprintable) X(isspace) X(istitle)         \
+            X(isupper) X(join) X(ljust) X(lower) X(lstrip) X(maketrans) X(partition) X(removeprefix) X(removesuffix) \
+                X(replace) X(rfind) X(rindex) X(rjust) X(rpartition) X(rsplit) X(rstrip) X(split) X(splitlines)      \
+                    X(startswith) X(strip) X(swapcase) X(title) X(translate) X(upper) X(zfill)
 enum {
 #define X(name) S_##name,
     STR_METHODS(X)
@@ -576,7 +577,7 @@ Value str_method(Interp* in, Str* s, int id, Args* args) {
         case S_upper:
         case S_title:
         case S_swapcase:
-            bind(in, name, args, NULL, 0, 0, a);
+            bind_arguments(in, name, args, NULL, 0, 0, a);
             return id == S_lower        ? str_lower(in, s)
                    : id == S_upper      ? str_upper(in, s)
                    : id == S_capitalize ? str_capitalize(in, s)
@@ -586,16 +587,16 @@ Value str_method(Interp* in, Str* s, int id, Args* args) {
         case S_strip:
         case S_lstrip:
         case S_rstrip:
-            bind(in, name, args, one, 1, 0, a);
+            bind_arguments(in, name, args, one, 1, 0, a);
             return str_strip(in, s, a[0], id != S_rstrip, id != S_lstrip);
         case S_split:
-        case S_rsplit: bind(in, name, args, splits, 2, 0, a); return split(in, s, a[0], a[1], id == S_rsplit);
+        case S_rsplit: bind_arguments(in, name, args, splits, 2, 0, a); return split(in, s, a[0], a[1], id == S_rsplit);
         case S_splitlines:
-            bind(in, name, args, keeps, 1, 0, a);
+            bind_arguments(in, name, args, keeps, 1, 0, a);
             return str_splitlines(in, s, given(a[0]) && truth(a[0]));
         case S_startswith:
         case S_endswith:
-            bind(in, name, args, three, 3, 1, a);
+            bind_arguments(in, name, args, three, 3, 1, a);
             if (a[0].type != V_STRING && a[0].type != V_TUPLE && a[0].type != V_UNDEFINED)
                 jinja_fail(in, "%s first arg must be str or a tuple of str, not %s", name, type_name(a[0]));
             return v_bool(window(in, s, a[1], a[2], &from, &to) && begins(in, s, from, to, a[0], id == S_endswith));
@@ -603,29 +604,31 @@ Value str_method(Interp* in, Str* s, int id, Args* args) {
         case S_index:
         case S_rfind:
         case S_rindex:
-            bind(in, name, args, three, 3, 1, a);
+            bind_arguments(in, name, args, three, 3, 1, a);
             return find(in, s, a, id == S_rfind || id == S_rindex, id == S_index || id == S_rindex);
-        case S_count: bind(in, name, args, three, 3, 1, a); return count(in, s, a);
+        case S_count: bind_arguments(in, name, args, three, 3, 1, a); return count(in, s, a);
         case S_replace:
-            bind(in, name, args, replaces, 3, 2, a);
+            bind_arguments(in, name, args, replaces, 3, 2, a);
             return str_replace(in, s, must_text(in, a[0], "replace's old text"),
                                must_text(in, swap_markup(in, s, a[1]), "replace's new text"),
                                given(a[2]) ? index_of(in, a[2], "count") : -1);
-        case S_join: bind(in, name, args, one, 1, 1, a); return join(in, s, a[0]);
+        case S_join: bind_arguments(in, name, args, one, 1, 1, a); return join(in, s, a[0]);
         case S_center:
         case S_ljust:
         case S_rjust:
-            bind(in, name, args, fills, 2, 1, a);
+            bind_arguments(in, name, args, fills, 2, 1, a);
             return justify(in, s, a[0], a[1], id == S_center ? 0 : id == S_ljust ? -1 : 1);
-        case S_zfill: bind(in, name, args, one, 1, 1, a); return zfill(in, s, index_of(in, a[0], "width"));
+        case S_zfill: bind_arguments(in, name, args, one, 1, 1, a); return zfill(in, s, index_of(in, a[0], "width"));
         case S_expandtabs:
-            bind(in, name, args, tabs, 1, 0, a);
+            bind_arguments(in, name, args, tabs, 1, 0, a);
             return expand_tabs(in, s, given(a[0]) ? index_of(in, a[0], "tabsize") : 8);
         case S_partition:
-        case S_rpartition: bind(in, name, args, one, 1, 1, a); return partition(in, s, a[0], id == S_rpartition);
+        case S_rpartition:
+            bind_arguments(in, name, args, one, 1, 1, a);
+            return partition(in, s, a[0], id == S_rpartition);
         case S_removeprefix:
         case S_removesuffix: {
-            bind(in, name, args, one, 1, 1, a);
+            bind_arguments(in, name, args, one, 1, 1, a);
             Str* what = must_text(in, a[0], name);
             if (!what->n || !begins(in, s, 0, s->n, a[0], id == S_removesuffix))
                 return (Value){.type = V_STRING, .s = s};
@@ -636,7 +639,7 @@ Value str_method(Interp* in, Str* s, int id, Args* args) {
             return format_braces(in, s, args);
         case S_format_map: {
             if (s->markup) break;
-            bind(in, name, args, one, 1, 1, a);
+            bind_arguments(in, name, args, one, 1, 1, a);
             if (a[0].type != V_DICT) jinja_fail(in, "format_map: expected a mapping, got %s", type_name(a[0]));
             Args named = {0};
             named.named = jinja_new(in, (a[0].dict->n + 1) * sizeof *named.named);
@@ -654,7 +657,7 @@ Value str_method(Interp* in, Str* s, int id, Args* args) {
         case S_maketrans:
         case S_translate:
         case N_STR_METHODS: break;
-        default: bind(in, name, args, NULL, 0, 0, a); return v_bool(str_is(s, id));
+        default: bind_arguments(in, name, args, NULL, 0, 0, a); return v_bool(str_is(s, id));
     }
     jinja_fail(in, "the method %s of %s is not supported", name, s->markup ? "Markup" : "str");
 }
