@@ -3,9 +3,7 @@ GeGLU, forward and backward: out = gelu(gate) · up with GELU in its tanh form (
 gelu_pytorch_tanh). A row of gate_up is what one GEMM over both weights writes: FF elements of gate, then FF of up.
 */
 #include <assert.h>
-// defines: geglu_forward, geglu_backward
 #include "kernels.h"
-// defines: gelu, gelu_slope
 #include "gelu.h"
 
 // ---------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@ GELU in both of its forms (gelu.h), forward and backward.
 */
 #include <assert.h>
 #include "kernels.h"
-// defines: gelu, gelu_slope
 #include "gelu.h"
 
 // ---------------------------------------------------------------------------------------------------

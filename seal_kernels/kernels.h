@@ -293,7 +293,7 @@ void cross_entropy(floatX* logits, float* loss, const int* targets, const float*
 void sample_losses(float* sample_loss, const float* loss, const int* loss_start, const int* place, int k,
                    cudaStream_t stream);
 
-// ---- selector.cu: the data selector ω (seal.md, "The problem" and "One step") ----------------------
+// ---- selector.cu: the data selector ω (docs/method.md) ----------------------
 typedef enum { SELECTOR_SOFTMAX, SELECTOR_SIGMOID } SelectorActivation;
 // stats (2) = {max, Σ exp(ω − max)} over all N: what softmax needs. scratch: selector_scratch(N) floats.
 void selector_normalise(float* stats, float* scratch, const float* omega, int N, cudaStream_t stream);

@@ -6,9 +6,7 @@ token. A lane works on pairs of vectors that turn together, VEC elements of a he
 second.
 */
 #include <assert.h>
-// defines: add_column_sums, sum8
 #include "column_sums.h"
-// defines: qk_norm_rope_forward, qk_norm_rope_backward, qk_norm_scratch
 #include "kernels.h"
 
 #define BLOCK 256

@@ -3,7 +3,6 @@ What a scalar or a cap changes: rows times a number on their way into another bu
 output was multiplied before it joined the residual; the gradient past a norm that is not there), and capped logits.
 */
 #include <assert.h>
-// defines: scale_rows, cap_logits
 #include "kernels.h"
 
 #define BLOCK 256

@@ -980,13 +980,13 @@ Value format_percent(Interp* in, Str* format, Value v) {
             else if (spec.sign != '+') spec.sign = *p;
         }
         if (p < end && *p == '*') {
-            spec.width = index_of(in, next_argument(in, v, &used), "* wants int");
+            spec.width = index_of(in, next_argument(in, v, &used), "* needs an int");
             p++;
         } else spec.width = spec_number(&p, end);
         if (p < end && *p == '.') {
             p++;
             if (p < end && *p == '*') {
-                spec.precision = index_of(in, next_argument(in, v, &used), "* wants int");
+                spec.precision = index_of(in, next_argument(in, v, &used), "* needs an int");
                 p++;
             } else spec.precision = spec_number(&p, end);
             if (spec.precision < 0) spec.precision = 0;

@@ -61,7 +61,8 @@ static void help(void) {
         "  --threads N       of --batch [1]\n"
         "  --time            of --batch: instead of the ids, texts, tokens and seconds of encoding (reading not "
         "counted) on stderr\n"
-        "  --chat WHICH      conversations, a JSON object a line (messages, tools, add_generation_prompt …), as a chat "
+        "  --chat WHICH      conversations, one JSON object per line (messages, tools, add_generation_prompt …), as a "
+        "chat "
         "template writes them:\n"
         "                    auto (the template of --tokenizer's directory), a file, or one of ours: llama3, mistral, "
         "mistral-v0.2, phi3;\n"
@@ -80,7 +81,7 @@ static int whole_number(const char* name, const char* text, int low, int high) {
     errno = 0;
     long n = strtol(text, &end, 10);
     if (end == text || *end || errno || n < low || n > high)
-        stop("%s is \"%.40s\", want a whole number from %d to %d", name, text, low, high);
+        stop("%s is \"%.40s\"; expected a whole number from %d to %d", name, text, low, high);
     return (int)n;
 }
 

@@ -278,21 +278,21 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t m, c
     if (!handle) return CUBLAS_STATUS_NOT_INITIALIZED;
     cublasStatus_t status = check(m, A, B, C, D);
     if (status != CUBLAS_STATUS_SUCCESS) return status;
-    need(cpu_is_device(a, extent(A)), "A does not lie in device memory", a);
-    need(cpu_is_device(b, extent(B)), "B does not lie in device memory", b);
-    need(cpu_is_device(d, extent(D)), "D does not lie in device memory", d);
-    need(*(const float*)beta == 0.0f || cpu_is_device(c, extent(C)), "C does not lie in device memory", c);
+    need(cpu_is_device(a, extent(A)), "A is not in device memory", a);
+    need(cpu_is_device(b, extent(B)), "B is not in device memory", b);
+    need(cpu_is_device(d, extent(D)), "D is not in device memory", d);
+    need(*(const float*)beta == 0.0f || cpu_is_device(c, extent(C)), "C is not in device memory", c);
     need((uintptr_t)a % 16 == 0 && (uintptr_t)b % 16 == 0 && (uintptr_t)d % 16 == 0, "operands are not 16-byte aligned",
          a);
     if (has_bias(m->epilogue))
         need(cpu_is_device(m->bias, D->rows * size_of(m->bias_type < 0 ? D->type : m->bias_type)),
-             "the bias does not lie in device memory", m->bias);
+             "the bias is not in device memory", m->bias);
     if (has_aux(m->epilogue)) {
         need(cpu_is_device(m->aux, ((D->cols - 1) * m->aux_ld + D->rows) * size_of(D->type)),
-             "the auxiliary matrix does not lie in device memory", m->aux);
+             "the auxiliary matrix is not in device memory", m->aux);
         need((uintptr_t)m->aux % 16 == 0, "the auxiliary matrix is not 16-byte aligned", m->aux);
     }
-    need(!workspace_bytes || cpu_is_device(workspace, workspace_bytes), "the workspace does not lie in device memory",
+    need(!workspace_bytes || cpu_is_device(workspace, workspace_bytes), "the workspace is not in device memory",
          workspace);
     Product* p = new Product{*m, *A, *B, *C, *D, *(const float*)alpha, *(const float*)beta, a, b, c, d, 1, {}};
     cpu_enqueue(stream, run_product, free_product, p, "cublasLtMatmul");

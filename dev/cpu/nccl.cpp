@@ -125,11 +125,10 @@ static ncclResult_t call(const Call& c) {
     size_t bytes = c.count * size_of(c.type);
     bool reads = c.kind != BROADCAST || c.comm->rank == c.root, writes = c.kind != REDUCE || c.comm->rank == c.root;
     if (reads && !cpu_is_device(c.from, bytes))
-        cpu_fail("%s: the source, %zu bytes at %p, does not lie in device memory", kind_names[c.kind], bytes,
+        cpu_fail("%s: the source, %zu bytes at %p, is not in device memory", kind_names[c.kind], bytes,
                  (const void*)c.from);
     if (writes && !cpu_is_device(c.to, bytes))
-        cpu_fail("%s: the target, %zu bytes at %p, does not lie in device memory", kind_names[c.kind], bytes,
-                 (void*)c.to);
+        cpu_fail("%s: the target, %zu bytes at %p, is not in device memory", kind_names[c.kind], bytes, (void*)c.to);
     if (group_depth) group.push_back(c);
     else submit(c);
     return ncclSuccess;

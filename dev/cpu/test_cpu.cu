@@ -443,7 +443,7 @@ static const struct Case {
     {"deep_grid", deep_grid, "n", {"grid y or z above 65535"}},
     {"freed_twice", freed_twice, "n", {"cudaFree of", "no such allocation"}},
     {"misaligned_gemm", misaligned_gemm, "n", {"cublasLtMatmul: ", "16-byte aligned"}},
-    {"large_leading_dimension", large_leading_dimension, "na", {"cublasLtMatmul: A does not lie in device memory"}},
+    {"large_leading_dimension", large_leading_dimension, "na", {"cublasLtMatmul: A is not in device memory"}},
     {"small_leading_dimension", small_leading_dimension, "na", {"layout of A: invalid value"}},
 };
 
@@ -530,7 +530,7 @@ static void check_case(const Case* c) {
         if (!good) break;
     }
     snprintf(why, sizeof why, "exit status %d", status);
-    report(good, c->name, "mended is silent", why);
+    report(good, c->name, "fixed is silent", why);
 }
 
 // Blocks that write the same place: another order, another result; mended, the order does not matter.
@@ -543,7 +543,7 @@ static void check_order(void) {
           (int)strcspn(reverse, "\n"), reverse);
     check(!run_child("block_race", "mended", "forward", said, sizeof said) &&
               !run_child("block_race", "mended", "reverse", said, sizeof said),
-          "block_race mended is silent");
+          "block_race fixed is silent");
 }
 
 // ---------------------------------------------------------------------------------------------------

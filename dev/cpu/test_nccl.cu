@@ -132,7 +132,7 @@ static void test_late(void) {
 static void test_refusals(void) {
     float* x = upload(values(4));
     agreed(ncclAllReduce(x, x, 4, ncclBfloat16, ncclSum, comm, stream) == ncclInvalidArgument,
-           "a sum of a type that is not served is refused");
+           "a sum of a type that is not supported is refused");
     agreed(ncclBroadcast(x, x, 4, ncclFloat32, n, comm, stream) == ncclInvalidArgument,
            "and a root that does not exist");
     agreed(ncclGroupEnd() == ncclInvalidUsage, "and the end of a group that did not begin");

@@ -21,6 +21,6 @@ plant() {
 plant count "ranks disagree: rank . calls ncclAllReduce of"
 plant call "ncclBroadcast of 8"
 plant root "root 1"
-plant host "does not lie in device memory"
+plant host "is not in device memory"
 plant bounds "36 bytes at"
 exit $status

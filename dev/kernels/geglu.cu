@@ -4,9 +4,7 @@ double-precision reference fed the same rounded inputs. geglu --check [--small] 
 backward also by finite differences (--small: for sanitizers) geglu [--tokens N] [--width N]   speed, with the share of
 a plain copy's bandwidth
 */
-// defines: harness_*, check
 #include "harness.h"
-// defines: geglu_forward, geglu_backward
 #include "kernels.h"
 
 // ---------------------------------------------------------------------------------------------------

@@ -5,9 +5,7 @@ seal_kernels, and a double-precision reference fed the same rounded inputs.
   qk_norm [--tokens N] [--heads N] [--kv-heads N] [--head-size N] [--all 1]     speed, with the share of a plain copy's
 bandwidth
 */
-// defines: harness_*, check
 #include "harness.h"
-// defines: qk_norm_rope_forward, qk_norm_rope_backward
 #include "kernels.h"
 
 #define EPS 1e-6f

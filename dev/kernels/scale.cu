@@ -3,9 +3,7 @@ Rows times a number, and capped logits, against double precision.
   scale --check [--small]                        (--small: for sanitizers)
   scale [--tokens N] [--width N]                 speed, with the share of a plain copy's bandwidth
 */
-// defines: harness_*, check
 #include "harness.h"
-// defines: scale_rows, cap_logits
 #include "kernels.h"
 
 static void check_scale(int T, int C, int pad, float scale, bool add) {

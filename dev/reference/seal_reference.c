@@ -1,8 +1,8 @@
 /*
 The whole of SEAL in plain C loops: GPT-2 forward and backward, AdamW, the data selector ω, Algorithms 1 and 2. Read it
 from top to bottom; nothing here is fast, nothing is clever, and it shares no line with the trainer. It is an oracle:
-dev/test/test_reference.cu holds it to states recorded from PyTorch, and holds the trainer to it where no recorded
-state exists.
+dev/test/test_reference.c holds it to states recorded from PyTorch, and dev/test/test_reference_parity.cu holds the
+trainer to it where no recorded state exists.
 
     gcc -O2 dev/reference/seal_reference.c -lm -o seal_reference
     ./seal_reference                                one step of Algorithm 1 on ten short sentences, every number printed

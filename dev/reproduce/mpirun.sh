@@ -31,5 +31,5 @@ while :; do
     # 0: done; 75: told to stop; 2: the user's to mend
     case $status in 0 | 2 | 75) exit $status ;; esac
     [ "$(newest)" != "$before" ] || { echo "$0: no checkpoint since the last start; giving up (status $status)" >&2; exit $status; }
-    echo "$0: status $status; going on from step $(newest)" >&2
+    echo "$0: status $status; continuing from step $(newest)" >&2
 done

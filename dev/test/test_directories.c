@@ -6,9 +6,7 @@ in a line or refused.
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-// defines: cJSON
 #include <cjson/cJSON.h>
-// defines: gzopen, gzread
 #include <zlib.h>
 #include "check.h"
 #include "tokenizer.h"

@@ -15,11 +15,8 @@ cut, damaged or of another kind, each of which ends in one line.
 #include "base/safetensors.h"
 #include "commands/gguf_model.h"
 #include "commands/gguf_tokenizer.h"
-// defines: refuses
 #include "refuses.h"
-// defines: directory, in_directory
 #include "scratch.h"
-// defines: tokenizer_open_memory
 #include "tokenizer.h"
 
 #define GOLDEN "dev/reference/golden/gguf/"

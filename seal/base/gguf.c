@@ -285,7 +285,7 @@ static void place_tensors(const GgufPart* part, size_t header, uint64_t alignmen
             fatal("%s: tensor %s begins at %llu, not a multiple of %llu", part->path, t->name,
                   (unsigned long long)offset, (unsigned long long)alignment);
         if (begin > part->length || offset > part->length - begin || t->bytes > part->length - begin - offset)
-            fatal("%s: tensor %s ends behind the file's %zu bytes: the file is truncated or damaged", part->path,
+            fatal("%s: tensor %s ends after the file's %zu bytes: the file is truncated or damaged", part->path,
                   t->name, part->length);
         t->data = part->data + begin + offset;
     }

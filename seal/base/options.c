@@ -180,7 +180,7 @@ int options_parse(const OptionTable* table, int argc, char** argv, void* values,
             continue;
         }
         const char* text = equals ? equals + 1 : i + 1 < argc ? argv[++i] : NULL;
-        if (!text || (!equals && !strncmp(text, "--", 2))) fatal("--%s wants a value", row->name);
+        if (!text || (!equals && !strncmp(text, "--", 2))) fatal("--%s needs a value", row->name);
         set_value(row, text, values);
     }
     for (int i = 0; i < table->n_options; i++)

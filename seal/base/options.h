@@ -1,5 +1,5 @@
 /*
-ONE option table gives parsing, --help, the printed run header, the log's header object and the README's section. A row:
+ONE option table gives parsing, --help, the printed run header, the log's header object and docs/options.md. A row:
 long name, type, range or choices, default, help, the commands it belongs to, and where its value goes in the caller's
 struct. Strict: numbers without trailing characters, ranges checked, unknown options answered with the nearest name;
 every error is one line and status 2.
@@ -75,7 +75,7 @@ int options_parse(const OptionTable* table, int argc, char** argv, void* values,
 void options_free(const OptionTable* table, void* values, StringList* positional);         // the lists
 void options_help(const OptionTable* table, int command, FILE* out);                       // command −1: the program
 void options_print(const OptionTable* table, int command, const void* values, FILE* out);  // |parameter|value|
-void options_markdown(const OptionTable* table, FILE* out);                                // README's section
+void options_markdown(const OptionTable* table, FILE* out);                                // for docs/options.md
 char* options_json(const OptionTable* table, int command, const void* values);  // an object as text, to be freed
 
 #ifdef __cplusplus

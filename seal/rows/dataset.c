@@ -404,8 +404,8 @@ void row_report_print(const RowReport* report, bool quiet, FILE* out) {
     if (quiet) return;
     if (report->n_special)
         fprintf(out,
-                "%lld row%s with special tokens%s: rendered already, it seems, and what is added around a text is then "
-                "there twice\n",
+                "%lld row%s with special tokens%s: they seem to be rendered already; what is added around a text would "
+                "then be duplicated\n",
                 (long long)report->n_special, report->n_special == 1 ? " begins" : "s begin",
                 report->n_ended ? ", and answers end with one" : "");
     else if (report->n_ended)

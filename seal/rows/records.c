@@ -406,9 +406,7 @@ static Verdict look_at_object(const char* path) {
     bytes_close(l.stream);
     if (!whole) return v;
     if (alone && lists && !record) {
-        if (lists > 1)
-            fatal("%s: holds several lists (%s); put the one whose rows are wanted into a file of its own", path,
-                  others);
+        if (lists > 1) fatal("%s: holds several lists (%s); put the one to read into a file of its own", path, others);
         v.kind = OBJECT_WRAPPER;
     } else if (!one_line) v.kind = OBJECT_VALUES;
     return v;

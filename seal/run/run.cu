@@ -168,7 +168,7 @@ static void look_from_all(const char* out) {
     for (int tries = 0; !file_exists(seen.temporary) && tries < LOOK_SECONDS; tries++) sleep(1);
     if (!file_exists(seen.temporary))
         fatal(
-            "%s: rank 0's machine has another folder of this name; --out must lie on a file system that all machines "
+            "%s: rank 0's machine has another folder of this name; --out must be on a file system that all machines "
             "share",
             out);
     ranks_barrier();
