@@ -192,7 +192,7 @@ $(BUILD)/mix: $(BUILD)/data/mix_main.c.o $(SEAL_LIB) $(TOKENIZER_LIB)
 	$(Q)$(CC) $(SANITIZE_FLAGS) $^ -o $@ $(HOST_LIBS)
 $(BUILD)/dev/test/test_world: $(WORLD_OBJECTS)
 $(addprefix $(BUILD)/,$(HOST_TESTS)): $(BUILD)/%: $(BUILD)/%.c.o $(LIBS)
-	$(Q)$(LINK) $^ -o $@ $(DEVICE_LIBS) $(RANK_LIBS) -lcmocka $(HOST_LIBS)
+	$(Q)$(LINK) $(filter %.o,$^) $(filter %.a,$^) -o $@ $(DEVICE_LIBS) $(RANK_LIBS) -lcmocka $(HOST_LIBS)
 # Objects stay. Not .SECONDARY: a library newer than a source that has no object yet would count as made.
 .PRECIOUS: $(BUILD)/%.cu.o $(BUILD)/%.cpp.o $(BUILD)/%.c.o
 

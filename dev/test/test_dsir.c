@@ -11,7 +11,7 @@ DSIR without a device: words as Python cuts them, buckets, log weights and kept 
 #include "base/error.h"
 #include "base/file.h"
 #include "refuses.h"
-#include "commands/selection.h"
+#include "commands/scores.h"
 
 #define GOLDEN "dev/reference/golden/dsir/"
 
@@ -76,10 +76,10 @@ static void test_weights(void) {
     int64_t* order = calloc((size_t)n, sizeof *order);
     double* score = calloc((size_t)n, sizeof *score);
     uint8_t* keep = calloc((size_t)n, 1);
-    const SelectionMethod* method = selection_method("dsir");
-    selection_score(method, &(SelectionInput){.scores = s[0].log_weight}, s[0].rows, n, score);
+    const ScoreMethod* method = score_method("dsir");
+    score_rows(method, &(ScoreInput){.scores = s[0].log_weight}, s[0].rows, n, score);
     int64_t kept = n * 7 / 10, shared = 0;
-    selection_order(score, s[0].rows, n, 1, order);
+    score_order(score, s[0].rows, n, 1, order);
     for (int64_t i = 0; i < kept; i++) keep[order[i]] = 1;
     for (int64_t i = 0; i < kept; i++) shared += keep[(int)number("kept_70", i)];
     check(shared == kept && kept == cJSON_GetArraySize(cJSON_GetObjectItem(expected, "kept_70")),
@@ -91,7 +91,7 @@ static void test_weights(void) {
     const int64_t rows[2] = {0, 1};
     int first = 0, draws = 4000;
     for (int seed = 0; seed < draws; seed++) {
-        selection_score(method, &(SelectionInput){.scores = two, .seed = (uint64_t)seed, .noise = true}, rows, 2,
+        score_rows(method, &(ScoreInput){.scores = two, .seed = (uint64_t)seed, .noise = true}, rows, 2,
                         score);
         first += score[1] > score[0];
     }

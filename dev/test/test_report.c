@@ -9,7 +9,7 @@ a page is self-contained whatever the names, labels and settings of its runs hol
 #include "base/error.h"
 #include "base/file.h"
 #include "commands/report.h"
-#include "commands/selection.h"
+#include "commands/selector_file.h"
 #include "refuses.h"
 #include "scratch.h"
 

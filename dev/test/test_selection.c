@@ -14,6 +14,8 @@ explanation.
 #include "base/file.h"
 #include "commands/pt_reader.h"
 #include "base/safetensors.h"
+#include "commands/selector_file.h"
+#include "commands/scores.h"
 #include "commands/selection.h"
 #include "refuses.h"
 #include "scratch.h"
@@ -295,9 +297,9 @@ static void test_methods(void) {
     static const int64_t all[6] = {0, 1, 2, 3, 4, 6};
     double score[6];
     int64_t order[6];
-    check(selection_score(selection_method("seal"), &(SelectionInput){.selector = &s}, all, 6, score) == 1,
+    check(score_rows(score_method("seal"), &(ScoreInput){.selector = &s}, all, 6, score) == 1,
           "a row without a logit is counted");
-    int64_t keep = selection_order(score, all, 6, 0.5, order);
+    int64_t keep = score_order(score, all, 6, 0.5, order);
     check(keep == 3 && order[0] == 1 && order[1] == 4 && order[2] == 0 && order[5] == 2,
           "top by logit, ties by row, no logit last");
     int floors = 1;
@@ -305,31 +307,31 @@ static void test_methods(void) {
     int64_t *ids = calloc(1000, sizeof *ids), *ranked = calloc(1000, sizeof *ranked);
     for (int i = 0; i < 1000; i++) ids[i] = i;
     for (int p = 1; p <= 100; p++)
-        floors &= selection_order(many, ids, 100, p / 100.0, ranked) == p &&
-                  selection_order(many, ids, 7, p / 100.0, ranked) == 7 * p / 100;
+        floors &= score_order(many, ids, 100, p / 100.0, ranked) == p &&
+                  score_order(many, ids, 7, p / 100.0, ranked) == 7 * p / 100;
     check(floors && ranked[0] == 0 && ranked[99] == 99,
           "the share is the floor of p N as typed, equal scores stand in row order");
-    const SelectionMethod* random = selection_method("random");
+    const ScoreMethod* random = score_method("random");
     int overlap = 0, ranks = 0, same = 1;
     double again[1000];
-    selection_score(random, &(SelectionInput){.seed = 1}, ids, 1000, many);
-    selection_score(random, &(SelectionInput){.seed = 1}, ids, 1000, again);
+    score_rows(random, &(ScoreInput){.seed = 1}, ids, 1000, many);
+    score_rows(random, &(ScoreInput){.seed = 1}, ids, 1000, again);
     same = !memcmp(many, again, sizeof again);
-    int64_t kept = selection_order(many, ids, 1000, 0.7, ranked);
+    int64_t kept = score_order(many, ids, 1000, 0.7, ranked);
     uint8_t in[1000] = {0};
     for (int i = 0; i < kept; i++) {
         in[ranked[i]] = 1;
         ranks += ranked[i] < 500;
     }
-    selection_score(random, &(SelectionInput){.seed = 2}, ids, 1000, many);
-    selection_order(many, ids, 1000, 0.7, ranked);
+    score_rows(random, &(ScoreInput){.seed = 2}, ids, 1000, many);
+    score_order(many, ids, 1000, 0.7, ranked);
     for (int i = 0; i < kept; i++) overlap += in[ranked[i]];
     // hypergeometric: 490 ± 6.6 of 700 and 350 ± 7.2
     check(same && kept == 700 && abs(overlap - 490) < 40 && abs(ranks - 350) < 44,
           "random: seeded, uniform (%d shared by two seeds, %d of the first half)", overlap, ranks);
     double loss[3] = {-2, -1, -3};
-    selection_score(selection_method("safe-loss"), &(SelectionInput){.scores = loss}, ids, 3, score);
-    selection_order(score, ids, 3, 1, order);
+    score_rows(score_method("safe-loss"), &(ScoreInput){.scores = loss}, ids, 3, score);
+    score_order(score, ids, 3, 1, order);
     check(order[0] == 1 && order[1] == 0 && order[2] == 2, "safe-loss keeps the lowest loss first");
     free(many);
     free(ids);
@@ -351,7 +353,7 @@ static void write_rows(const void* context) {
     const Write* w = context;
     const char* paths[2] = {w->in, w->in2};
     static const uint8_t keep[8] = {1, 1, 1, 1, 1, 1, 1, 1};
-    selection_write(&(StringList){paths, w->in2 ? 2 : 1}, keep, w->n_rows, w->out, true);
+    kept_write(&(StringList){paths, w->in2 ? 2 : 1}, keep, w->n_rows, w->out, true);
 }
 
 static void test_write(void) {
@@ -359,26 +361,26 @@ static void test_write(void) {
     const char *a = put("a.jsonl", "{\"a\":0}\n\n{ \"a\" : 1.0 }  \r\nbad\n{\"a\":\"\\u00e9\xc3\xa9\"}"),
                *lines = in_directory("out.jsonl");
     const char* two[2] = {a, put("b.json", "[{\"b\":\n [0,\"x\ny\"]},\n\n {\"b\":1}]")};
-    check(selection_write(&(StringList){&a, 1}, keep, 4, lines, true) == 2, "rows written are counted");
+    check(kept_write(&(StringList){&a, 1}, keep, 4, lines, true) == 2, "rows written are counted");
     expect_file("jsonl lines as they were, their line ends too", lines,
                 "{ \"a\" : 1.0 }  \r\n{\"a\":\"\\u00e9\xc3\xa9\"}\n");
-    selection_write(&(StringList){two, 2}, keep, 6, lines, true);
+    kept_write(&(StringList){two, 2}, keep, 6, lines, true);
     expect_file("an array's record over several lines becomes one line", lines,
                 "{ \"a\" : 1.0 }  \r\n{\"a\":\"\\u00e9\xc3\xa9\"}\n{\"b\": [0,\"x\\ny\"]}\n");
     const char* array = in_directory("out.json");
     const char* b = in_directory("b.json");
-    selection_write(&(StringList){&b, 1}, (const uint8_t[]){1, 1}, 2, array, true);
+    kept_write(&(StringList){&b, 1}, (const uint8_t[]){1, 1}, 2, array, true);
     expect_file("an array stays an array of the records' bytes", array, "[\n{\"b\":\n [0,\"x\ny\"]},\n{\"b\":1}\n]\n");
-    selection_write(&(StringList){&b, 1}, (const uint8_t[]){0, 0}, 2, array, true);
+    kept_write(&(StringList){&b, 1}, (const uint8_t[]){0, 0}, 2, array, true);
     expect_file("nothing kept is an empty array", array, "[\n]\n");
     const char* csv = put("c.csv", "p,\"r\"\r\n1,\"a\n\"\"b\"\r\n2,x\n3,y\r\n");
-    selection_write(&(StringList){&csv, 1}, (const uint8_t[]){1, 0, 1}, 3, in_directory("out.csv"), true);
+    kept_write(&(StringList){&csv, 1}, (const uint8_t[]){1, 0, 1}, 3, in_directory("out.csv"), true);
     expect_file("csv keeps its header and quoting", in_directory("out.csv"), "p,\"r\"\r\n1,\"a\n\"\"b\"\r\n3,y\r\n");
     gzFile gz = gzopen(in_directory("d.jsonl.gz"), "wb");
     gzputs(gz, "{\"a\":0}\n{\"a\":1}\n");
     gzclose(gz);
     const char* d = in_directory("d.jsonl.gz");
-    selection_write(&(StringList){&d, 1}, keep, 2, in_directory("d.jsonl"), true);
+    kept_write(&(StringList){&d, 1}, keep, 2, in_directory("d.jsonl"), true);
     expect_file("a .gz comes out unpacked", in_directory("d.jsonl"), "{\"a\":1}\n");
     check(
         refuses(write_rows, &(Write){in_directory("c.csv"), NULL, in_directory("x.jsonl"), 3}, "a .csv becomes a .csv"),
@@ -435,9 +437,9 @@ static void test_explain(void) {
         sigma[i] = i / 4.5;
         loss[i] = (float)(10 - i);
     }
-    Explanation e = {ids, score, order, sigma, loss, 10, selection_order(score, ids, 10, 0.8, order), 3};
+    Explanation e = {ids, score, order, sigma, loss, 10, score_order(score, ids, 10, 0.8, order), 3};
     FILE* out = tmpfile();
-    selection_explain(&e, &(StringList){&path, 1}, &(RowOptions){.prompt_template = "{prompt}"}, out);
+    kept_explain(&e, &(StringList){&path, 1}, &(RowOptions){.prompt_template = "{prompt}"}, out);
     read_said(out);
     int longest = 0, widest = 0, line = 0;
     for (char* c = said; *c; c++) {

@@ -12,7 +12,7 @@ AUC, Spearman, tables).
 #include "base/error.h"
 #include "base/file.h"
 #include "base/random.h"
-#include "commands/selection.h"
+#include "commands/selector_file.h"
 #include "world.h"
 #include "scratch.h"
 

@@ -4,7 +4,7 @@
 #include "base/random.h"
 #include "base/ranks.h"
 #include "commands/learn.h"
-#include "commands/selection.h"
+#include "commands/selector_file.h"
 #include "run/samples.h"
 
 #define MEAN_DECAY 0.95f                // of the running mean of Δ

@@ -9,7 +9,8 @@
 #include "base/text.h"
 #include "base/file.h"
 #include "commands/report.h"
-#include "commands/selection.h"
+#include "commands/selector_file.h"
+#include "commands/scores.h"
 
 // ---------------------------------------------------------------------------------------------------
 // what is shown: curves by the log's fields, columns by the table's
@@ -487,7 +488,7 @@ static void put_kept(Text* out, const ReportRun* run, const Labels* labels) {
         score[i] = s->logits[i];
         count[group_of(s, labels, i)]++;
     }
-    selection_order(score, s->rows, s->n, 1.0, order);
+    score_order(score, s->rows, s->n, 1.0, order);
     for (int p = 0; p <= STEPS; p++) {
         for (; at < s->n * p / STEPS; at++) kept[group_of(s, labels, order[at])]++;
         x[p] = 100.0 * p / STEPS;

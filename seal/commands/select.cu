@@ -1,4 +1,4 @@
-/* The filtered data, for any trainer: scores by a method of the table (selection.h), the top share, the original rows.
+/* The filtered data, for any trainer: scores by a method of the table (scores.h), the top share, the original rows.
  * See select.h. */
 #include <float.h>
 #include <string.h>
@@ -12,6 +12,8 @@
 #include "run/run.h"
 #include "run/samples.h"
 #include "commands/select.h"
+#include "commands/selector_file.h"
+#include "commands/scores.h"
 #include "commands/selection.h"
 #include "trainer.h"
 
@@ -189,19 +191,19 @@ static void explain(Candidates* c, const TrainOptions* o, const RowOptions* rows
         selector_weights(c->selector.logits, c->n, !strcmp(c->selector.activation, "sigmoid"), sigma);
     }
     Explanation explanation = {c->rows, c->score, order, sigma, c->loss, c->n, kept, EXPLAINED};
-    selection_explain(&explanation, &o->tune, rows, stdout);
+    kept_explain(&explanation, &o->tune, rows, stdout);
     free(sigma);
 }
 
 int select_command(const TrainOptions* o) {
-    const SelectionMethod* method = selection_method(o->method);
+    const ScoreMethod* method = score_method(o->method);
     RowOptions row_options = {};
     row_options.prompt_template = o->prompt_template;
     row_options.prompt_field = o->prompt_field;
     row_options.response_field = o->response_field;
     Candidates c = {};
     if (journal_has_ended(o->out, o->resume, o->quiet)) return 0;
-    selection_check_output(&o->tune, o->out);
+    kept_check_output(&o->tune, o->out);
     output_is_not(o->out, o->selector);
     for (int i = 0; i < o->target.n; i++) {
         output_is_not(o->out, o->target.items[i]);
@@ -225,12 +227,12 @@ int select_command(const TrainOptions* o) {
         case SCORE_FROM_MODEL: ask_model(&c, o); break;
         case SCORE_FROM_TARGET: ask_target(&c, o, &row_options); break;
     }
-    SelectionInput input = {c.selector.n ? &c.selector : NULL, c.given, (uint64_t)o->seed, o->noise};
+    ScoreInput input = {c.selector.n ? &c.selector : NULL, c.given, (uint64_t)o->seed, o->noise};
     c.score = (double*)host_alloc((size_t)c.n * sizeof(double), "rows");
     int64_t* order = (int64_t*)host_alloc((size_t)c.n * sizeof(int64_t), "rows");
     uint8_t* keep = (uint8_t*)host_alloc((size_t)c.n_rows, "rows");
-    int64_t without = selection_score(method, &input, c.rows, c.n, c.score);
-    int64_t kept = selection_order(c.score, c.rows, c.n, o->top, order);
+    int64_t without = score_rows(method, &input, c.rows, c.n, c.score);
+    int64_t kept = score_order(c.score, c.rows, c.n, o->top, order);
     if (!kept) fatal("%s: --top %g of %lld rows keeps none; raise --top", o->tune.items[0], o->top, (long long)c.n);
     if (kept > c.n - without)
         fatal("%s: --top %g asks for %lld rows but only %lld may be kept; lower --top or --min-words", o->tune.items[0],
@@ -238,7 +240,7 @@ int select_command(const TrainOptions* o) {
     for (int64_t i = 0; i < kept; i++) keep[c.rows[order[i]]] = 1;
     if (o->explain) explain(&c, o, &row_options, order, kept);
     if (o->scores) write_scores(&c, o);
-    int64_t written = selection_write(&o->tune, keep, c.n_rows, o->out, o->quiet);
+    int64_t written = kept_write(&o->tune, keep, c.n_rows, o->out, o->quiet);
     if (!o->quiet)
         printf("%lld of %lld rows (%lld scored) by %s to %s\n", (long long)written, (long long)c.n_rows, (long long)c.n,
                method->name, o->out);

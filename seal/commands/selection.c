@@ -1,4 +1,4 @@
-/* From scores to a smaller file. See selection.h. */
+/* See selection.h. */
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -7,237 +7,11 @@
 #include "base/text.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "commands/pt_reader.h"
-#include "base/random.h"
-#include "base/safetensors.h"
 #include "commands/selection.h"
 
 static bool ends_with(const char* text, const char* end) {
     size_t n = strlen(text), m = strlen(end);
     return n >= m && !strcmp(text + n - m, end);
-}
-
-// ---------------------------------------------------------------------------------------------------
-// selector files
-
-void selector_file_write(const SelectorFile* s, const char* path) {
-    char seed[32], rows[32];
-    StWriter w;
-    snprintf(seed, sizeof seed, "%lld", (long long)s->seed);
-    snprintf(rows, sizeof rows, "%lld", (long long)s->n_rows);
-    const char* const metadata[][2] = {
-        {"format", "seal selector"},   {"file", s->files ? s->files : ""}, {"rows", rows},
-        {"digest", s->digest},         {"tokenizer", s->tokenizer},        {"algorithm", s->algorithm},
-        {"activation", s->activation}, {"schedule", s->schedule},          {"seed", seed}};
-    for (int64_t i = 0; i < s->n; i++)
-        if (!isfinite(s->logits[i]))
-            fatal("%s: the logit of row %lld is not finite; nothing is written", path, (long long)s->rows[i]);
-    st_create(&w, path);
-    for (size_t i = 0; i < sizeof metadata / sizeof *metadata; i++) st_set_metadata(&w, metadata[i][0], metadata[i][1]);
-    st_declare(&w, "row", ST_I64, 1, &s->n);
-    st_declare(&w, "text_hash", ST_I64, 1, &s->n);
-    if (s->last_visit) st_declare(&w, "last_visit", ST_I64, 1, &s->n);
-    st_declare(&w, "logits", ST_F32, 1, &s->n);
-    st_write(&w, s->rows, (size_t)s->n * sizeof *s->rows);
-    st_write(&w, s->hashes, (size_t)s->n * sizeof *s->hashes);
-    if (s->last_visit) st_write(&w, s->last_visit, (size_t)s->n * sizeof *s->last_visit);
-    st_write(&w, s->logits, (size_t)s->n * sizeof *s->logits);
-    st_commit(&w);
-}
-
-static int64_t whole_number(const StReader* r, const char* path, const char* key) {
-    const char* text = st_metadata(r, key);
-    char* end;
-    errno = 0;
-    long long value = text ? strtoll(text, &end, 10) : 0;
-    if (!text || end == text || *end || errno) fatal("%s: metadata \"%s\" is not a whole number", path, key);
-    return value;
-}
-
-static void copy_metadata(const StReader* r, const char* path, const char* key, char* out, size_t size) {
-    const char* text = st_metadata(r, key);
-    if (!text) fatal("%s: has no metadata \"%s\"; is it a selector?", path, key);
-    if (strlen(text) >= size) fatal("%s: metadata \"%s\" is longer than %zu characters", path, key, size - 1);
-    snprintf(out, size, "%s", text);
-}
-
-static void read_pt(SelectorFile* s, const char* path) {
-    s->logits = pt_read(path, &s->n);
-    s->rows = host_alloc((size_t)s->n * sizeof *s->rows, "the selection");
-    s->hashes = host_alloc((size_t)s->n * sizeof *s->hashes, "the selection");
-    for (int64_t i = 0; i < s->n; i++) s->rows[i] = i;
-    s->n_rows = s->n;
-    snprintf(s->activation, sizeof s->activation, "softmax");  // the reference's default; the file does not say
-}
-
-static void read_safetensors(SelectorFile* s, const char* path) {
-    StReader r;
-    st_open(&r, path);
-    const char *format = st_metadata(&r, "format"), *files = st_metadata(&r, "file");
-    if (!format || strcmp(format, "seal selector")) fatal("%s: is not a selector of this program", path);
-    s->n = st_need(&r, "logits")->count;
-    s->n_rows = whole_number(&r, path, "rows");
-    s->seed = whole_number(&r, path, "seed");
-    if (s->n < 1 || s->n > s->n_rows)
-        fatal("%s: has %lld logits for a file of %lld rows", path, (long long)s->n, (long long)s->n_rows);
-    s->logits = host_alloc((size_t)s->n * sizeof *s->logits, "the selection");
-    s->rows = host_alloc((size_t)s->n * sizeof *s->rows, "the selection");
-    s->hashes = host_alloc((size_t)s->n * sizeof *s->hashes, "the selection");
-    st_copy(&r, "logits", ST_F32, s->n, s->logits);
-    st_copy(&r, "row", ST_I64, s->n, s->rows);
-    st_copy(&r, "text_hash", ST_I64, s->n, s->hashes);
-    s->files = host_copy(files ? files : "", strlen(files ? files : ""));
-    copy_metadata(&r, path, "digest", s->digest, sizeof s->digest);
-    copy_metadata(&r, path, "tokenizer", s->tokenizer, sizeof s->tokenizer);
-    copy_metadata(&r, path, "algorithm", s->algorithm, sizeof s->algorithm);
-    copy_metadata(&r, path, "activation", s->activation, sizeof s->activation);
-    copy_metadata(&r, path, "schedule", s->schedule, sizeof s->schedule);
-    if (strlen(s->digest) != 64) fatal("%s: metadata \"digest\" is not a SHA-256", path);
-    for (int64_t i = 0; i < s->n; i++)
-        if (s->rows[i] < (i ? s->rows[i - 1] + 1 : 0) || s->rows[i] >= s->n_rows)
-            fatal("%s: tensor row, element %lld: row %lld is out of order or outside the file's %lld rows", path,
-                  (long long)i, (long long)s->rows[i], (long long)s->n_rows);
-    st_close(&r);
-}
-
-void selector_file_read(SelectorFile* s, const char* path) {
-    memset(s, 0, sizeof *s);
-    if (snprintf(s->path, sizeof s->path, "%s", path) >= (int)sizeof s->path)
-        fatal("%.80s…: the path is too long", path);
-    if (ends_with(path, ".pt")) read_pt(s, path);
-    else read_safetensors(s, path);
-    for (int64_t i = 0; i < s->n; i++)
-        if (!isfinite(s->logits[i])) fatal("%s: the logit of row %lld is not finite", path, (long long)s->rows[i]);
-}
-
-void selector_file_free(SelectorFile* s) {
-    free(s->logits);
-    free(s->rows);
-    free(s->hashes);
-    free(s->files);
-    memset(s, 0, sizeof *s);
-}
-
-void selector_file_check(SelectorFile* s, const StringList* files, const char* digest, int64_t n_rows,
-                         const int64_t* usable, int64_t n_usable) {
-    const char *name = files->items[0], *more = files->n > 1 ? " and others" : "";
-    if (*s->digest) {
-        if (s->n_rows != n_rows)
-            fatal("%s: was learned on %s with %lld rows, %s%s has %lld; give the file it was learned on", s->path,
-                  s->files, (long long)s->n_rows, name, more, (long long)n_rows);
-        if (strcmp(s->digest, digest))
-            fatal(
-                "%s: was learned on %s (SHA-256 %.12s…), %s%s is another file (%.12s…); give the file it was learned "
-                "on",
-                s->path, s->files, s->digest, name, more, digest);
-        return;
-    }
-    if (s->n == n_rows) return;
-    if (!usable || s->n != n_usable)
-        fatal(
-            "%s: has %lld logits, %s%s has %lld rows (%lld usable); a .pt selector fits only the file it was learned "
-            "on",
-            s->path, (long long)s->n, name, more, (long long)n_rows, (long long)(usable ? n_usable : n_rows));
-    // the program that wrote it numbered only the rows it kept: its i-th logit is the i-th usable row's
-    memcpy(s->rows, usable, (size_t)s->n * sizeof *s->rows);
-    s->n_rows = n_rows;
-}
-
-void selector_weights(const float* logits, int64_t n, bool sigmoid, double* sigma) {
-    double most = -INFINITY, sum = 0;
-    for (int64_t i = 0; i < n; i++) most = fmax(most, (double)logits[i]);
-    for (int64_t i = 0; i < n; i++) {
-        sigma[i] = sigmoid ? 2 / (1 + exp(-(double)logits[i])) : exp((double)logits[i] - most);
-        sum += sigma[i];
-    }
-    if (!sigmoid)
-        for (int64_t i = 0; i < n; i++) sigma[i] *= (double)n / sum;
-}
-
-// ---------------------------------------------------------------------------------------------------
-// methods
-
-// streams of random numbers nobody else draws from
-#define STREAM_SELECT 0x73656c656374ull
-#define STREAM_DSIR 0x64736972ull
-
-// Both lists of rows ascend, so one walk pairs them.
-static void score_seal(const SelectionInput* in, const int64_t* rows, int64_t n, double* score) {
-    const SelectorFile* s = in->selector;
-    int64_t k = 0;
-    for (int64_t i = 0; i < n; i++) {
-        while (k < s->n && s->rows[k] < rows[i]) k++;
-        score[i] = k < s->n && s->rows[k] == rows[i] ? (double)s->logits[k] : -INFINITY;
-    }
-}
-// The largest ⌊p·n⌋ of independent uniform numbers are a uniform subset.
-static void score_random(const SelectionInput* in, const int64_t* rows, int64_t n, double* score) {
-    for (int64_t i = 0; i < n; i++) score[i] = random_uniform(in->seed, STREAM_SELECT, (uint64_t)rows[i]);
-}
-static void score_given(const SelectionInput* in, const int64_t* rows, int64_t n, double* score) {
-    (void)rows;
-    for (int64_t i = 0; i < n; i++) score[i] = in->scores[i];
-}
-// The largest k of log weights with Gumbel noise are k draws by weight without replacement.
-static void score_dsir(const SelectionInput* in, const int64_t* rows, int64_t n, double* score) {
-    for (int64_t i = 0; i < n; i++)
-        score[i] = in->scores[i] + (in->noise ? random_gumbel(in->seed, STREAM_DSIR, (uint64_t)rows[i]) : 0.0);
-}
-
-static const SelectionMethod methods[] = {
-    {"seal", SCORE_FROM_SELECTOR, score_seal, "by the selector's logit"},
-    {"random", SCORE_FROM_SEED, score_random, "a uniform share of the rows, by --seed"},
-    {"safe-loss", SCORE_FROM_MODEL, score_given, "by the loss under a model, lowest first"},
-    {"dsir", SCORE_FROM_TARGET, score_dsir, "by the log importance weight against --target"},
-};
-enum { N_METHODS = sizeof methods / sizeof *methods };
-
-const SelectionMethod* selection_method(const char* name) {
-    char names[128] = "";
-    for (int i = 0; i < N_METHODS; i++) {
-        if (!strcmp(methods[i].name, name)) return &methods[i];
-        snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", i ? ", " : "", methods[i].name);
-    }
-    fatal("--method %s is not known; there are %s", name, names);
-}
-
-int64_t selection_score(const SelectionMethod* m, const SelectionInput* in, const int64_t* rows, int64_t n,
-                        double* score) {
-    if (m->source == SCORE_FROM_SELECTOR && !in->selector) fatal("--method %s needs --selector", m->name);
-    if ((m->source == SCORE_FROM_MODEL || m->source == SCORE_FROM_TARGET) && !in->scores)
-        program_error("--method %s was given no scores", m->name);
-    m->score(in, rows, n, score);
-    int64_t without = 0;
-    for (int64_t i = 0; i < n; i++) without += score[i] == -INFINITY;
-    return without;
-}
-
-// ---------------------------------------------------------------------------------------------------
-// the top share
-
-typedef struct {
-    double score;
-    int64_t row, index;
-} Ranked;
-static int by_score(const void* a, const void* b) {
-    const Ranked *x = a, *y = b;
-    if (x->score != y->score) return x->score > y->score ? -1 : 1;
-    return (x->row > y->row) - (x->row < y->row);
-}
-
-int64_t selection_order(const double* score, const int64_t* rows, int64_t n, double top, int64_t* order) {
-    if (!(top > 0 && top <= 1)) fatal("--top is %g; expected a share of the rows, above 0 and at most 1", top);
-    Ranked* ranked = host_alloc((size_t)(n ? n : 1) * sizeof *ranked, "the selection");
-    for (int64_t i = 0; i < n; i++) {
-        if (isnan(score[i])) fatal("row %lld: its score is not a number", (long long)rows[i]);
-        ranked[i] = (Ranked){score[i], rows[i], i};
-    }
-    qsort(ranked, (size_t)n, sizeof *ranked, by_score);
-    for (int64_t i = 0; i < n; i++) order[i] = ranked[i].index;
-    free(ranked);
-    // 0.29 · 100 is 28.999…96 in binary and 29 to whoever typed it
-    int64_t keep = (int64_t)floor(top * (double)n * (1 + 1e-12));
-    return keep > n ? n : keep;
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -270,7 +44,7 @@ static void check_input(Output* o, const RecordReader* r, const char* path) {
         fatal("%s: its header differs from the first file's; they cannot become one .csv", path);
 }
 
-void selection_check_output(const StringList* files, const char* out) {
+void kept_check_output(const StringList* files, const char* out) {
     Output o = {.format = output_format(out)};
     snprintf(o.file.path, sizeof o.file.path, "%s", out);
     for (int f = 0; f < files->n; f++) {
@@ -309,7 +83,7 @@ static void write_record(Output* o, const DataRecord* record, DataFormat input) 
     o->written++;
 }
 
-int64_t selection_write(const StringList* files, const uint8_t* keep, int64_t n_rows, const char* out, bool quiet) {
+int64_t kept_write(const StringList* files, const uint8_t* keep, int64_t n_rows, const char* out, bool quiet) {
     Output o = {.format = output_format(out)};
     Progress progress;
     int64_t id = 0;
@@ -427,7 +201,7 @@ static void read_shown(Shown* shown, int n, const StringList* files, const RowOp
     if (k < n) fatal("%s: has no row %lld; it changed since it was scored", files->items[0], (long long)shown[k].row);
 }
 
-void selection_explain(const Explanation* e, const StringList* files, const RowOptions* options, FILE* out) {
+void kept_explain(const Explanation* e, const StringList* files, const RowOptions* options, FILE* out) {
     int ends = e->show < 0 ? 0 : e->show > 1000 ? 1000 : e->show, n = 0;
     Shown* shown = host_alloc((2 * (size_t)ends + 1) * sizeof *shown, "the selection");
     for (int64_t place = 0; place < e->n; place++)

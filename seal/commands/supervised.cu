@@ -4,7 +4,8 @@
 #include "base/text.h"
 #include "base/file.h"
 #include "base/random.h"
-#include "commands/selection.h"
+#include "commands/selector_file.h"
+#include "commands/scores.h"
 #include "commands/supervised.h"
 #include "run/samples.h"
 #include "schedule.h"
@@ -153,17 +154,17 @@ bool pretrain_open(Supervised* x, const TrainOptions* o, int command) {
 // keep (tune->n): 1 for the samples among the best --top by the selector's logits.
 static void keep_selected(const TrainOptions* o, const TokenSet* tune, uint8_t* keep) {
     SelectorFile file = {};
-    SelectionInput input = {};
+    ScoreInput input = {};
     double* score = (double*)host_alloc((size_t)tune->n * sizeof(double), "scores");
     int64_t* order = (int64_t*)host_alloc((size_t)tune->n * sizeof(int64_t), "scores");
     selector_file_read(&file, o->selector);
     selector_file_check(&file, &o->tune, tune->digest, tune->n_rows, tune->rows, tune->n);
     input.selector = &file;
-    int64_t unknown = selection_score(selection_method("seal"), &input, tune->rows, tune->n, score);
+    int64_t unknown = score_rows(score_method("seal"), &input, tune->rows, tune->n, score);
     if (unknown)
         fatal("%s has no logit for %lld rows of the data; it was learned with another tokenizer or length", o->selector,
               (long long)unknown);
-    int64_t kept = selection_order(score, tune->rows, tune->n, o->top, order);
+    int64_t kept = score_order(score, tune->rows, tune->n, o->top, order);
     if (!kept) fatal("%s: --top %g of %d rows keeps none; raise --top", o->tune.items[0], o->top, tune->n);
     for (int64_t i = 0; i < kept; i++) keep[order[i]] = 1;
     selector_file_free(&file);

@@ -1,0 +1,38 @@
+/* What scores a row, as a table: a new method is a row of it. And the order that scores give. */
+#ifndef SEAL_SCORES_H
+#define SEAL_SCORES_H
+
+#include "commands/selector_file.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct {
+    const SelectorFile* selector;  // method seal
+    const double* scores;  // (n) methods whose score comes from a model or a target: higher is kept first (safe-loss:
+                           // −loss, dsir: log weight)
+    uint64_t seed;         // methods random and dsir
+    bool noise;            // method dsir: Gumbel noise on the log weights, so that the kept rows are a sample by weight
+} ScoreInput;
+
+typedef enum { SCORE_FROM_SELECTOR, SCORE_FROM_SEED, SCORE_FROM_MODEL, SCORE_FROM_TARGET } ScoreSource;
+
+typedef struct {
+    const char* name;
+    ScoreSource source;
+    void (*score)(const ScoreInput* in, const int64_t* rows, int64_t n, double* score);
+    const char* help;
+} ScoreMethod;
+const ScoreMethod* score_method(const char* name);  // fatal with the list of names where there is none
+// A score for each of the candidate rows; −∞ for a row the selector has no logit for. Returns how many those are.
+int64_t score_rows(const ScoreMethod* m, const ScoreInput* in, const int64_t* rows, int64_t n, double* score);
+
+// order (n): indices by falling score, ties by row; returns ⌊top·n⌋, the number of `order` to keep. 0 < top ≤ 1. A
+// score that is not a number is fatal.
+int64_t score_order(const double* score, const int64_t* rows, int64_t n, double top, int64_t* order);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
