@@ -200,7 +200,8 @@ static void merges_from_scores(Model* m) {
         const ptrdiff_t first = arrlen(all);
         for (int64_t at = 0; at < n; at += utf8_decode(bytes + at, n - at, &c)) length++;
         for (int64_t at = utf8_decode(bytes, n, &c); at < n; at += utf8_decode(bytes + at, n - at, &c)) {
-            Candidate x = {m->score[id], ++k, length - k, 0, 0, id, 0};
+            k++;
+            Candidate x = {m->score[id], k, length - k, 0, 0, id, 0};
             x.left = piece_find(&t->by_text, t->text, t->arena, bytes, (uint32_t)at);
             x.right = x.left < 0 ? -1 : piece_find(&t->by_text, t->text, t->arena, bytes + at, (uint32_t)(n - at));
             if (x.right >= 0) arrput(all, x);
