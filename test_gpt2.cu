@@ -79,7 +79,7 @@ static void check_logits_and_losses(Case* c) {
     transformer_logits(&t->transformer, &t->theta, rows, c->batch.T, logits, t->stream);
     golden_compare(&c->golden, "logits", logits, (int64_t)c->batch.T * V, "%s logits", c->name);
 
-    // token losses lie in t->token_loss in the order of the loss-bearing rows
+    // token losses are in t->token_loss in the order of the loss-bearing rows
     transformer_loss(&t->transformer, &t->theta, &stream, t->loss, NULL, false, t->stream);
     float* token_loss = (float*)malloc(c->batch.T * sizeof(float));
     float* nll = (float*)calloc(c->batch.T, sizeof(float));

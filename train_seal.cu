@@ -166,7 +166,7 @@ static int run_command(const TrainOptions* o, int command) {
 
 int main(int argc, char** argv) {
     program_name = "train_seal";
-    signal(SIGPIPE, SIG_IGN);  // whoever reads our output may leave; the run stays
+    signal(SIGPIPE, SIG_IGN);  // the reader of our output may leave; the run stays
     ranks_hello();
     TrainOptions o;
     StringList positional;

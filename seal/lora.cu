@@ -1,4 +1,4 @@
-/* LoRA: where the columns and rows of its modules lie, and the thin products beside the base's. See lora.h. */
+/* LoRA: where the columns and rows of its modules are, and the thin products beside the base's. See lora.h. */
 #include <string.h>
 #include "base/error.h"
 #include "base/text.h"

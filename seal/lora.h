@@ -5,8 +5,8 @@ LoRA (Hu et al. 2021) inside the base GEMM. An adapted projection y = x·Wᵀ + 
     y = [x | tail] · [W | B]ᵀ        tail = s·x·Aᵀ, in the columns of the row's own adapter; all other columns 0
 
 so x and W have the row stride C + R. R = (adapted modules of the fused projection × adapters × r), rounded up to 64
-with zeros. Each module's B stands in that module's rows of W, its other blocks are zero. θ and θ̂ of Algorithm 1 are two
-adapters over one frozen base: their tokens are two contiguous ranges of rows of the stream. Backward: [dx | dtail] =
+with zeros. Each module's B is in that module's rows of W, its other blocks are zero. θ and θ̂ of Algorithm 1 are two
+adapters over one frozen base: their tokens are two contiguous ranges of rows of the pack. Backward: [dx | dtail] =
 dy·[W | B]; the columns of the other adapter are then zeroed; dA = s·dtailᵀ·x, dx += s·dtail·A, dB = its module's rows
 of dyᵀ·tail.
 

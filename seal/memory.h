@@ -18,8 +18,8 @@ typedef enum {
     MEMORY_ADAM_M,       // fp32
     MEMORY_ADAM_V,       // fp32
     MEMORY_ACTIVATIONS,  // kept from forward to backward
-    MEMORY_SCRATCH,      // reused across layers, streams and steps
-    MEMORY_PACK,         // token ids, positions, indices of the streams in flight
+    MEMORY_SCRATCH,      // reused across layers, packs and steps
+    MEMORY_PACK,         // token ids, positions, indices of the packs in flight
     MEMORY_SELECTOR,     // ω, its gradient and moments
     MEMORY_CACHE,        // keys and values of texts that are being generated
     N_MEMORY_CLASSES

@@ -176,7 +176,7 @@ int64_t shard_begin(const ModelLayout* layout, int rank) {
     return at < layout->n_elements ? at : layout->n_elements;
 }
 
-// The part of a tensor that lies in [from, to) of the set's elements; false where there is none.
+// The part of a tensor that is in [from, to) of the set's elements; false where there is none.
 static bool overlap(const ModelTensor* t, int64_t from, int64_t to, int64_t* low, int64_t* high) {
     *low = t->offset > from ? t->offset : from;
     *high = t->offset + t->rows * t->cols < to ? t->offset + t->rows * t->cols : to;

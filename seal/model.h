@@ -3,7 +3,7 @@ The tensor table of a model: ONE row per parameter {kind, layer, name, shape, le
 value}, and beside it one row per tensor of the files it comes from. It drives allocation, initialisation, loading,
 saving, the optimizer, gradient checks and printing. A ParameterSet is one copy of all parameters of a table with its
 optimizer states: θ, and θ̂ of Algorithm 1; a frozen base; or adapters, whose table is lora.h's. Every buffer of a set
-has the same layout, so a tensor's offset serves weights, gradients, master weights and moments alike.
+has the same layout, so a tensor's offset is the same for weights, gradients, master weights and moments alike.
 */
 #ifndef SEAL_MODEL_H
 #define SEAL_MODEL_H
@@ -78,7 +78,7 @@ static inline TensorKind site_bias(Site site) {
     return site == SITE_QKV ? QKVB : site == SITE_ATTPROJ ? ATTPROJB : site == SITE_UP ? UPB : DOWNB;
 }
 
-// Fills the table from the family's rows. n_tensors and offsets are final after it. tails (N_SITES): columns behind
+// Fills the table from the family's rows. n_tensors and offsets are final after it. tails (N_SITES): columns after
 // each row of a site's weight; NULL: none.
 void model_layout(ModelLayout* layout, const ModelConfig* config, const int* tails);
 // The rows of a kind's tensor that a part is.
@@ -132,7 +132,7 @@ void model_read(const ModelLayout* layout, const char* directory, const char* st
 // shards has the same.
 void model_fingerprint(const ModelLayout* layout, const char* directory, char hex[65]);
 // fp32 from the masters, in files of at most shard_bytes (0: SHARD_BYTES) with an index where that makes more than one.
-// config.json is that of the directory `from` (NULL: a new one) and comes last: a directory without it is no model.
+// config.json is that of the directory `from` (NULL: a new one) and comes last: a directory without it is not a model.
 void parameters_save(const ParameterSet* set, const char* directory, const char* from, int64_t shard_bytes, bool quiet);
 #define SHARD_BYTES 5000000000  // as transformers
 // The model of the directory `from` with a change, added in fp32 and rounded once, to the dtype that each tensor has

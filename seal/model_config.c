@@ -161,7 +161,7 @@ static double scaling_number(const cJSON* scaling, const char* key, const char* 
     return number(item, key, path, low, high, false);
 }
 
-// factor (ROPE_MOST), zero behind its numbers: model_config_complete compares how many there are with what a head turns
+// factor (ROPE_MOST), zero after its numbers: model_config_complete compares how many there are with what a head turns
 // in.
 static void read_factors(float* factor, const cJSON* scaling, const char* key, const char* path) {
     const cJSON* factors = cJSON_GetObjectItemCaseSensitive(scaling, key);

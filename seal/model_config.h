@@ -84,7 +84,7 @@ static inline const RopeConfig* layer_rope(const ModelConfig* c, int layer) {
 // Reads DIR/config.json. Whatever this trainer does not serve (a family, an activation, an option that changes the
 // mathematics) is refused by name.
 void model_config_read(ModelConfig* config, const char* directory);
-// A family's own values where its config.json says nothing; sizes are 0. False where the family is not served.
+// A family's own values where its config.json says nothing; sizes are 0. False where the family is not supported.
 bool model_config_defaults(ModelConfig* config, const char* family);
 // Whether the family's config.json can name the field at this offset of ModelConfig.
 bool model_config_names(const char* family, size_t offset);

@@ -109,7 +109,7 @@ typedef struct {
 // What a norm or a place of a family has is what its tensors say: without LN1W a layer's input goes to the attention as
 // it is; POST1W and POST2W are norms after it.
 
-const Family* family_find(const char* model_type);  // NULL where it is not served
+const Family* family_find(const char* model_type);  // NULL where it is not supported
 const char* model_families(void);                   // "gpt2, llama, …", for messages
 
 #ifdef __cplusplus

@@ -14,7 +14,7 @@ const int PACK_ROUND = 8;
 
 static int rounded(int n) { return (n + PACK_ROUND - 1) / PACK_ROUND * PACK_ROUND; }
 
-// The arrays of a stream in the order in which they lie in a slot, with their capacity in elements of four bytes. `at`
+// The arrays of a pack in the order in which they are in a slot, with their capacity in elements of four bytes. `at`
 // walks a slot.
 typedef struct {
     char *device, *staging;

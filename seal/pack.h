@@ -1,5 +1,5 @@
 /*
-A pack on the device. The host packs stream i + 1 while the device works on stream i: two slots, each with a
+A pack on the device. The host makes pack i + 1 while the device works on pack i: two slots, each with a
 pinned staging buffer that travels in ONE copy, and an event that says when the slot may be filled again.
 */
 #ifndef SEAL_PACK_H
@@ -10,7 +10,7 @@ pinned staging buffer that travels in ONE copy, and an event that says when the 
 #include "rows/packing.h"
 
 typedef struct {
-    int T, n_seq, n_samples;  // tokens; sequences of cu_seqlens (padding included); samples that bear a loss or a score
+    int T, n_seq, n_samples;  // tokens; sequences of cu_seqlens (padding included); samples that carry loss or a score
     int n_loss;               // loss-bearing tokens
     int n_loss_padded;  // the same rounded up: few GEMM shapes, few plans. The rows past n_loss have weight 0 and touch
                         // nothing
@@ -47,7 +47,7 @@ void pack_plan(PackUploader* u, int T, int max_samples, MemoryPlan* plan);
 void pack_bind(PackUploader* u);  // after memory_allocate: pinned buffers and events
 void pack_free(PackUploader* u);
 // Copies a pack to the device and describes it in `s`, which stays valid until PACK_SLOTS further uploads.
-// coefficient (n_samples): the weight of each token of a sample; place (n_samples): see above; NULL place = stream
+// coefficient (n_samples): the weight of each token of a sample; place (n_samples): see above; NULL place = pack
 // order. Queued on `stream`; the host waits only where the slot's previous copy is still under way.
 void pack_upload(PackUploader* u, DevicePack* s, const HostPack* packed, const float* coefficient, const int* place,
                  cudaStream_t stream);

@@ -1,6 +1,6 @@
 /*
-The matrices of PEFT directories: adapter_model.safetensors (peft_config.h has the other file). Read to go on training
-or to evaluate, written at the end of a run, merged into the model.
+The matrices of PEFT directories: adapter_model.safetensors (peft_config.h has the other file). Read to continue
+training or to evaluate, written at the end of a run, merged into the model.
 */
 #ifndef SEAL_PEFT_H
 #define SEAL_PEFT_H
@@ -17,7 +17,7 @@ void peft_save(const ParameterSet* set, const Lora* lora, const char* directory,
 void peft_save_merged(const ParameterSet* set, const Lora* lora, const char* directory, const char* base,
                       int64_t shard_bytes, bool quiet);
 // A whole model into a set with the adapter of a directory (NULL: none) added on the way, in fp32 before it is rounded:
-// for whoever only reads.
+// for callers that only read.
 void peft_load_merged(ParameterSet* set, const char* base, const char* adapter, bool quiet);
 
 #endif

@@ -68,7 +68,7 @@ static void path_end(const FamilyTensor* t, int parts, char out[64]) {
     snprintf(out, 64, "%s", *at == '.' ? at + 1 : at);
 }
 
-// The adapted modules as PEFT's target_modules: the shortest ends of their paths that are no other module's ("q_proj";
+// The adapted modules as PEFT's target_modules: the shortest ends of their paths that no other module has ("q_proj";
 // GPT-2: "attn.c_proj").
 static int target_names(const LoraSettings* settings, const Family* family, char names[][64]) {
     int n = 0;

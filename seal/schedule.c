@@ -7,7 +7,7 @@
 #include "schedule.h"
 
 // ---------------------------------------------------------------------------------------------------
-// learning rate: what is left of it after the fraction x of the run behind the warm-up
+// learning rate: what is left of it after the fraction x of the run after the warm-up
 
 static double constant(double x) {
     (void)x;

@@ -1,4 +1,4 @@
-/* Batches to streams to gradients. See trainer.h. */
+/* Batches to packs to gradients. See trainer.h. */
 #include <string.h>
 #include "base/error.h"
 #include "base/text.h"
@@ -112,7 +112,7 @@ void trainer_load(Trainer* t, const char* model, const char* adapter, uint64_t s
 // ---------------------------------------------------------------------------------------------------
 // a pass
 
-// What runs in one pass: items [0, n) in a stream's first range of rows, which is set 0's, items [n, n + n_hat) in the
+// What runs in one pass: items [0, n) in a pack's first range of rows, which is set 0's, items [n, n + n_hat) in the
 // second, set 1's. A model without adapters has one range.
 typedef struct {
     const ParameterSet* model;
@@ -159,7 +159,7 @@ static void begin_losses(Trainer* t, float* loss) {
     selector_fill(loss + t->settings.batch_max, t->vote ? 1.0f : 0.0f, 1, t->stream);
 }
 
-// A layer's gradients (−1: those of no layer) are complete on this rank: they are summed behind what is queued so far,
+// A layer's gradients (−1: those of no layer) are complete on this rank: they are summed after what is queued so far,
 // beside what comes.
 static void sum_layer(void* context, int layer) {
     Trainer* t = (Trainer*)context;

@@ -63,11 +63,11 @@ typedef struct {
     PackUploader uploader;
     ParameterSet theta, theta_hat;  // what is trained: the model, or adapters
     cudaStream_t stream;
-    // several ranks: gradients are summed on a stream of their own while backward goes on
+    // several ranks: gradients are summed on a stream of their own while backward continues
     cudaStream_t exchange;
     cudaEvent_t layer_ready, exchanged;
     const ParameterSet* summed[2];  // the sets of the pass under way
-    float* loss;                    // (batch_max + 1) device: ℓ(θ; x) in batch order; behind it the ranks' vote
+    float* loss;                    // (batch_max + 1) device: ℓ(θ; x) in batch order; after it the ranks' vote
     float* loss_hat;                // (batch_max + 1) ℓ(θ̂; z)
     float *norm, *norm_hat;         // (2) each: norm before clipping, clip scale
     // what a step brings back, two steps in flight: pinned, [loss (batch_max + 1) | loss_hat (batch_max + 1) | norms

@@ -2,7 +2,7 @@
 The transformer on packs: its activations, forward, the weighted loss, backward. Parameters come as a
 ParameterSet (model.h), adapters over it as a Lora (lora.h), tokens as a DevicePack (pack.h). Which norm, positions,
 MLP and residual a family has are fields of its ModelConfig. Gradients are added to the sets', so a batch is any number
-of streams; nothing here synchronises with the device.
+of packs; nothing here synchronises with the device.
 */
 #ifndef SEAL_TRANSFORMER_H
 #define SEAL_TRANSFORMER_H
@@ -59,7 +59,7 @@ typedef struct {
     const Lora* lora;      // adapters over a frozen model; NULL: the model itself is trained
     const KvCache* cache;  // forward stores every token's keys and values there; NULL: it does not
     KeepMode keep;
-    int T;          // rows planned: no stream may be longer
+    int T;          // rows planned: no pack may be longer
     int head_rows;  // rows of logits that exist at once
     int n_layer_slots, n_residual_slots;
     LayerActivations* layers;  // n_layer_slots
@@ -67,12 +67,12 @@ typedef struct {
     floatX* lnf;               // (T, C)
     float* lnf_mean;
     float* lnf_rstd;
-    float* token_loss;     // (n) unweighted, of the last stream
+    float* token_loss;     // (n) unweighted, of the last pack
     int rope_positions;    // rows of cos_sin
     float* cos_sin;        // (rope_positions, rotary/2, 2)
     float* cos_sin_local;  // the same of layers with a base of their own; NULL: none has
     // Called as soon as the last of a layer's gradients (−1: of what belongs to no layer) is queued; NULL: nobody.
-    // Several ranks sum them while backward goes on.
+    // Several ranks sum them while backward continues.
     void (*gradients_ready)(void* context, int layer);
     void* ready_context;
     // scratch
@@ -84,7 +84,7 @@ typedef struct {
     floatX* qkv_normed;  // (T, (NH + 2 NKV)·HS) of the layer at hand, where queries and keys have a norm
     floatX* dqkv;        // (T, (NH + 2 NKV)·HS)
     floatX* dfch;        // (T, 2·FF), or (T, FF and tail) where the MLP has no gate
-    floatX* dact;    // (T, FF and tail) a gated MLP whose down projection has an adapter; else fch_act's place serves
+    floatX* dact;    // (T, FF and tail) a gated MLP whose down projection has an adapter; else fch_act's memory is used
     float* delta;    // (NH, T)
     float* partial;  // sums of norm and bias gradients
 } Transformer;
@@ -96,21 +96,21 @@ void transformer_plan(Transformer* t, const ModelLayout* layout, const Lora* lor
 void transformer_bind(Transformer* t);
 void transformer_free(Transformer* t);
 
-// Runs the stream through all layers up to the final norm. Activations stay as `keep` says. set: the model; with a Lora
+// Runs the pack through all layers up to the final norm. Activations stay as `keep` says. set: the model; with a Lora
 // it is the frozen one.
 void transformer_forward(Transformer* t, const ParameterSet* set, const DevicePack* s, cudaStream_t stream);
-// The LM head on the stream's loss-bearing tokens, after transformer_forward. Fills t->token_loss and, at s->place of
-// each sample, sample_loss (device; mean over the sample's tokens). Samples of the stream's second range go to
+// The LM head on the pack's loss-bearing tokens, after transformer_forward. Fills t->token_loss and, at s->place of
+// each sample, sample_loss (device; mean over the sample's tokens). Samples of the pack's second range go to
 // sample_loss_hat in the same way. With backward, s->weight scales each token's term: the head's weight gradient is
 // added and the gradient of the final hidden states is left where transformer_backward finds it.
 void transformer_loss(Transformer* t, const ParameterSet* set, const DevicePack* s, float* sample_loss,
                       float* sample_loss_hat, bool backward, cudaStream_t stream);
 // From the loss down to the embeddings; gradients of all parameters that are trained are added to.
 void transformer_backward(Transformer* t, const ParameterSet* set, const DevicePack* s, cudaStream_t stream);
-// The logits of the given rows of the stream (device; n ≤ head_rows) to t->logits, as sampling reads them, after
+// The logits of the given rows of the pack (device; n ≤ head_rows) to t->logits, as sampling reads them, after
 // transformer_forward.
 void transformer_head(Transformer* t, const ParameterSet* set, const int* rows, int n, cudaStream_t stream);
-// logits (n, V) fp32 on the host for the given rows of the stream (host indices), after transformer_forward.
+// logits (n, V) fp32 on the host for the given rows of the pack (host indices), after transformer_forward.
 // Synchronises; for tests and decoding.
 void transformer_logits(Transformer* t, const ParameterSet* set, const int* rows, int n, float* logits,
                         cudaStream_t stream);

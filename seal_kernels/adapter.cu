@@ -1,6 +1,6 @@
 /*
-The tail that a LoRA adapter takes behind a GEMM's input. x and W have the row stride C + R; behind x stands s·xAᵀ,
-behind W stands B, so that one product gives x·Wᵀ + s·xAᵀ·Bᵀ. Here is what neither GEMM can do: each row keeps its own
+The tail that a LoRA adapter takes after a GEMM's input. x and W have the row stride C + R; after x is s·xAᵀ,
+after W is B, so that one product gives x·Wᵀ + s·xAᵀ·Bᵀ. Here is what neither GEMM can do: each row keeps its own
 adapter's columns, scaled, and everything else there is zero.
 */
 #include <assert.h>

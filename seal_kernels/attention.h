@@ -14,7 +14,7 @@ Private to attention*.cu and decode_attention.cu; the public functions are in ke
 // together read the same keys and values, and the order of the tile table (longest first) is the order in which blocks
 // start.
 typedef struct {
-    int start;   // the sample's first token in the stream
+    int start;   // the sample's first token in the pack
     int length;  // and its number of tokens
     int tile;    // which ATTENTION_TILE rows of it
     int head;
@@ -39,12 +39,12 @@ static inline __device__ int end_of_queries(const AttentionArgs& args, int row, 
     return args.window && row + args.window < length ? row + args.window : length;
 }
 
-// What a row's maximum begins with: finite, because all of a row's keys in a tile may lie outside its window, and
+// What a row's maximum begins with: finite, because all of a row's keys in a tile may be outside its window, and
 // −∞ − −∞ would be a NaN.
 #define LOWEST_SCORE (-1e30f)
 
 // attention_fp32.cu or attention_bf16.cu, whichever floatX is. Shared memory that a block needs at the least, 0: no
-// kernel serves the head size.
+// kernel supports the head size.
 size_t attention_shared_bytes(int HS);
 // Backward expects args.delta filled.
 void attention_forward_served(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream);

@@ -23,7 +23,7 @@ keys (dk and dv, on transposed scores, so that no atomics are needed).
 #define PAD \
     8  // elements; a row of HS + 8 shifts by 16 bytes against the banks, so the 8 rows of an ldmatrix do not collide
 
-// Forward subtracts a maximum from the scores that may lie behind the true one by this many powers of two: sums of 2^8
+// Forward subtracts a maximum from the scores that may be below the true one by this many powers of two: sums of 2^8
 // are as exact as sums of 1, and the accumulators need to be scaled down again at a sample's first keys and hardly ever
 // later (FlashAttention-4).
 #define LAZY 8.0f
@@ -151,7 +151,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
         l[i] = 0.0f;
     }
     for (int t = first_tile; t < n_tiles; t++) {
-        // a warp whose rows all lie before this tile, or past the sample, or past the tile's windows, only helps
+        // a warp whose rows all are before this tile, or past the sample, or past the tile's windows, only helps
         // loading
         bool busy = warp_row < n_q && t * TILE <= row0 + warp_row && first_key(args, row0 + warp_row) < (t + 1) * TILE;
         bool edge = args.window && t * TILE + args.window < row0 + warp_row + MT * 16;  // some row's window begins here

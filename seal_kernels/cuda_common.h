@@ -1,5 +1,5 @@
 /*
-What every .cu file of this project stands on: the compile-time type floatX, error checks, the launch macro, shared
+What every .cu file of this project uses: the compile-time type floatX, error checks, the launch macro, shared
 memory, warp and block reductions, and 8-element vectors. The same sources are compiled by nvcc for a GPU and by g++
 against dev/cpu, which brings its own LAUNCH, SHARED and EXTERN_SHARED; the block under __CUDACC__ is the GPU's half of
 that contract.
@@ -224,7 +224,7 @@ static inline __device__ void store8(__nv_bfloat16* p, float8 x) {
 #endif
 }
 
-// Eight elements as they lie in memory, for kernels with many loads in flight: in bf16 half the registers of float8,
+// Eight elements as they are in memory, for kernels with many loads in flight: in bf16 half the registers of float8,
 // and the load is waited for where it is unpacked.
 struct __align__(16) packed8 {
     floatX v[VEC];

@@ -1,6 +1,6 @@
 /*
 Attention of generation: one new token a sequence against the keys and values of the tokens before it, which a cache
-keeps (FlashDecoding, Dao et al. 2023). The work is reading the cache once. A block therefore serves all query heads of
+keeps (FlashDecoding, Dao et al. 2023). The work is reading the cache once. A block therefore handles all query heads of
 a key-value head, and a long cache is cut into pieces of DECODE_PIECE positions, so that few long sequences fill the GPU
 as well; the pieces' results are joined in their order. Where a piece begins depends on the position alone, so a
 sequence gives the same bits in any company.
@@ -26,7 +26,7 @@ static inline float team_max(float x) { return x; }
 static inline float team_sum(float x) { return x; }
 static inline void team_sync(void) {}
 #endif
-// Teams of a block take turns at a piece's tiles, which lie in the 48 KiB of shared memory that any block may have. An
+// Teams of a block take turns at a piece's tiles, which are in the 48 KiB of shared memory that any block may have. An
 // fp32 tile is twice as large, one of heads of 256 elements twice as large again.
 #ifndef __CUDACC__
 #define N_TEAMS(HS) 1
@@ -59,7 +59,7 @@ static __global__ void cache_store_kernel(floatX* keys, floatX* values, const fl
     store8(to + (size_t)rows[t] * NKV * HS, load8(from));
 }
 
-// A tile of `rows` keys of one head into shared memory, by one team. What lies past them is not read.
+// A tile of `rows` keys of one head into shared memory, by one team. What is past them is not read.
 template <int HS, int LD> static __device__ void copy_keys(floatX* tile, const floatX* keys, int ldc, int rows) {
     for (int i = threadIdx.x % TEAM; i < rows * (HS / VEC); i += TEAM) {
         int row = i / (HS / VEC), c = i % (HS / VEC) * VEC;

@@ -1,6 +1,6 @@
 /*
 Token and position embedding, forward and backward (torch.nn.Embedding). Backward needs no atomics: the host has sorted
-a stream's tokens by their row of the table, so that each row's gradient is one segment of that order, summed by one
+a pack's tokens by their row of the table, so that each row's gradient is one segment of that order, summed by one
 block in a fixed order.
 */
 #include <assert.h>
@@ -8,7 +8,7 @@ block in a fixed order.
 
 #define SLICES 8  // warps that share a long segment
 #define SHORT_SEGMENT \
-    16  // up to here one warp sums it alone and the block needs no barrier: most tokens of a stream are rare ones
+    16  // up to here one warp sums it alone and the block needs no barrier: most tokens of a pack are rare ones
 
 // ---------------------------------------------------------------------------------------------------
 // kernels
@@ -29,7 +29,7 @@ static __global__ void embedding_forward_kernel(floatX* encoded, const int* toke
 }
 
 // One block for a segment and 32 vectors of columns, a lane a vector. Warp w sums the w-th of SLICES pieces of the
-// segment, each in stream order; the pieces are added in order.
+// segment, each in pack order; the pieces are added in order.
 static __global__ void embedding_backward_kernel(float* dtable, const floatX* dencoded, const int* order,
                                                  const int* segment_start, const int* segment_row, float scale, int C) {
     int warp = threadIdx.x / WARP_SIZE, lane = threadIdx.x % WARP_SIZE, column = (blockIdx.y * WARP_SIZE + lane) * VEC;

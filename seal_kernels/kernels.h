@@ -7,12 +7,12 @@ loss-bearing tokens, k samples, N fine-tuning samples.
 
 A launcher with more than ten parameters takes a struct with named fields; a field with a value here may be left out.
 
-Packs: samples lie end to end in T tokens without padding; cu_seqlens (n_seq + 1) holds where each begins, and
+Packs: samples are end to end in T tokens without padding; cu_seqlens (n_seq + 1) holds where each begins, and
 T. Strides: `ld…` is the distance between two rows in elements, ≥ the row's length; every kernel that writes a GEMM's
 input takes one, because the tail of such a row belongs to the adapters. Widths and strides are multiples of 8, pointers
 16-byte aligned.
-`=` behind a parameter means overwritten, `+=` added to. Gradients of parameters are fp32 and always added to, so that a
-batch may be split over any number of streams; gradients of activations are floatX.
+`=` after a parameter means overwritten, `+=` added to. Gradients of parameters are fp32 and always added to, so that a
+batch may be split over any number of packs; gradients of activations are floatX.
 */
 #ifndef SEAL_KERNELS_H
 #define SEAL_KERNELS_H
@@ -24,7 +24,7 @@ batch may be split over any number of streams; gradients of activations are floa
 // torch.nn.Embedding.
 void embedding_forward(floatX* encoded, const int* tokens, const int* positions, const floatX* wte, const floatX* wpe,
                        float scale, int T, int C, cudaStream_t stream);
-// dtable[row] += scale · sum of dencoded over the tokens of that row, in stream order. The host sorts a stream's tokens
+// dtable[row] += scale · sum of dencoded over the tokens of that row, in pack order. The host sorts a pack's tokens
 // (or positions) once: segment s covers order[segment_start[s] … segment_start[s+1]) (token indices, ascending) and
 // adds to row segment_row[s].
 void embedding_backward(float* dtable, const floatX* dencoded, const int* order, const int* segment_start,
@@ -58,7 +58,7 @@ struct LayernormBackward {
 };
 void layernorm_backward(const LayernormBackward& args, cudaStream_t stream);
 size_t layernorm_scratch(int C);  // floats
-int layernorm_most_width(void);   // C of the widest row that is served
+int layernorm_most_width(void);   // C of the widest row that is supported
 
 // ---- rmsnorm.cu ------------------------------------------------------------------------------------
 struct RmsnormForward {
@@ -79,7 +79,7 @@ struct RmsnormForward {
 };
 // out = inp1 · rstd · (offset + weight). torch.nn.functional.rms_norm, in fp32 throughout.
 void rmsnorm_forward(const RmsnormForward& args, cudaStream_t stream);
-int rmsnorm_most_width(void);  // C of the widest row that is served
+int rmsnorm_most_width(void);  // C of the widest row that is supported
 // residual = inp1 + scale · inp2, or, with post, scale · rmsnorm(inp2), rounded to floatX; out = rmsnorm(residual).
 void fused_residual_rmsnorm_forward(const RmsnormForward& args, cudaStream_t stream);
 struct RmsnormBackward {
@@ -127,13 +127,13 @@ void matmul_backward_input(floatX* dinp, const floatX* dout, const floatX* weigh
 void matmul_backward_weight(float* dweight, const floatX* dout, const floatX* inp, int T, int C, int OC, int ldi,
                             int ldo, cudaStream_t stream);
 // dbias (OC, fp32) += column sums of dout (T, OC; ldo). scratch: matmul_bias_scratch(OC) floats. cuBLASLt's
-// bias-gradient epilogue would overwrite dbias, which a batch of several streams must not.
+// bias-gradient epilogue would overwrite dbias, which a batch of several packs must not.
 void matmul_backward_bias(float* dbias, float* scratch, const floatX* dout, int T, int OC, int ldo,
                           cudaStream_t stream);
 size_t matmul_bias_scratch(int OC);  // floats
 
 // ---- adapter.cu: LoRA inside the base GEMM ---------------------------------------------------------
-// The tail behind a GEMM's input, or behind its gradient: row t of tail (T, R; ld) keeps, times scale, the `width`
+// The tail after a GEMM's input, or after its gradient: row t of tail (T, R; ld) keeps, times scale, the `width`
 // columns of its own adapter and loses all others to zero. Rows [0, split) belong to adapter 0 (columns [0, width)),
 // rows [split, T) to adapter 1 (columns [width, 2·width)). R, width and ld are multiples of 8. Every column of the tail
 // is written: a product with B's zero blocks must not meet a NaN.
@@ -276,7 +276,7 @@ void geglu_backward(floatX* dgate_up, const floatX* dout, const floatX* gate_up,
                     cudaStream_t stream);
 
 // ---- loss.cu: the weighted loss --------------------------------------------------------------------
-// out (n, C) = scale · inp[rows[i]] (T, C; ldi): the hidden states that bear a loss.
+// out (n, C) = scale · inp[rows[i]] (T, C; ldi): the hidden states that carry loss.
 void gather_rows(floatX* out, const floatX* inp, const int* rows, float scale, int n, int C, int ldi,
                  cudaStream_t stream);
 // dinp (T, C) = scale · dout[index[t]] where index[t] ≥ 0, else 0: gather_rows backward; writes every row.
@@ -287,9 +287,9 @@ void scatter_rows(floatX* dinp, const floatX* dout, const int* index, float scal
 // torch.nn.functional.cross_entropy(reduction="none").
 void cross_entropy(floatX* logits, float* loss, const int* targets, const float* weight, float cap, int n, int V,
                    int Vp, cudaStream_t stream);
-// sample_loss[place[s]] = mean of loss over [loss_start[s], loss_start[s+1]), summed in stream order; 0 for a sample
-// without a loss-bearing token. place (k) puts the samples of a stream where they belong in the batch; NULL leaves them
-// in stream order.
+// sample_loss[place[s]] = mean of loss over [loss_start[s], loss_start[s+1]), summed in pack order; 0 for a sample
+// without a loss-bearing token. place (k) puts the samples of a pack where they belong in the batch; NULL leaves them
+// in pack order.
 void sample_losses(float* sample_loss, const float* loss, const int* loss_start, const int* place, int k,
                    cudaStream_t stream);
 
@@ -347,7 +347,7 @@ void adamw_update(const TensorRow* rows, int n_rows, int64_t n_chunks, const flo
 // n_chunks floats of scratch. torch.nn.utils.clip_grad_norm_.
 void global_norm(float* norm, float* scale, float* partial, const TensorRow* rows, int n_rows, int64_t n_chunks,
                  float max_norm, cudaStream_t stream);
-// The same in two steps, for gradients that lie on several ranks: *squares = Σ grad² over these rows; and, from the sum
+// The same in two steps, for gradients that are on several ranks: *squares = Σ grad² over these rows; and, from the sum
 // over all, norm and scale.
 void gradient_squares(double* squares, float* partial, const TensorRow* rows, int n_rows, int64_t n_chunks,
                       cudaStream_t stream);

@@ -101,7 +101,7 @@ static __global__ void __launch_bounds__(1024) cross_entropy_kernel(floatX* logi
         __trap();
     }
     float at_target = capped<CAPPED>(to_float(row[target]), cap),
-          highest;  // read before anyone writes: the barriers of row_softmax stand between
+          highest;  // read before anyone writes: the barriers of row_softmax are between
     float sum = row_softmax<CAPPED>(&highest, row, V, cap);
     if (threadIdx.x == 0) loss[blockIdx.x] = logf(sum) + (highest - at_target);
     if (weight == NULL) return;

@@ -45,8 +45,8 @@ static __global__ void rope_kernel(floatX* qkv, const int* positions, const floa
     }
 }
 
-// The same, an element of each half at a time: halves that are no multiple of VEC (Pythia-2.8B turns 20 of a head's 80
-// elements).
+// The same, an element of each half at a time: halves that are not a multiple of VEC (Pythia-2.8B turns 20 of a head's
+// 80 elements).
 static __global__ void rope_narrow_kernel(floatX* qkv, const int* positions, const float* cos_sin, int T, int n_heads,
                                           int HS, int half, int ld, float sign) {
     unsigned groups = CEIL_DIV(n_heads, HEADS), i = blockIdx.x * blockDim.x + threadIdx.x, pair = i % half,

@@ -2,7 +2,7 @@
 The next token of every sequence from its logits: greedy, or drawn after repetition penalty, temperature, top-k and
 top-p. The random numbers come from outside, so a row's token is a function of its logits and one number. No row is
 sorted: the smallest probability that is kept is found by bisection over the bits of a float, whose order is that of the
-numbers; every step is one pass over a row that lies in the L2 cache. Sums are in a fixed order.
+numbers; every step is one pass over a row that is in the L2 cache. Sums are in a fixed order.
 */
 #include <assert.h>
 #include "kernels.h"
@@ -118,7 +118,7 @@ static __device__ __forceinline__ uint32_t least_of_top_p(int* ties, const float
 }
 
 // The token at `uniform` of the way through the kept probabilities, in the order of their ids. Every thread has a run
-// of neighbouring ids; all threads walk over the runs' sums alike, and the one in whose run the place lies walks over
+// of neighbouring ids; all threads walk over the runs' sums alike, and the one in whose run the place is walks over
 // its ids.
 static __device__ __forceinline__ void draw(int* token, const float* probabilities, uint32_t least, int ties,
                                             float uniform, int Vp) {
@@ -151,7 +151,7 @@ static __device__ __forceinline__ void draw(int* token, const float* probabiliti
         if (!(probabilities[v] > limit || (probabilities[v] == limit && mine-- > 0))) continue;
         last = v;
         before += probabilities[v];
-        if (before > place) break;  // rounding may leave the place behind the last one
+        if (before > place) break;  // rounding may leave the place after the last one
     }
     *token = last;
 }

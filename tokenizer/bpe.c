@@ -126,7 +126,7 @@ static int64_t merge_short(const MergeTable* m, Symbol* y, int64_t n) {
 }
 
 // The heap holds rank and place in one number, so that the smallest is the lowest rank, leftmost first. Four children a
-// node: they lie in one cache line.
+// node: they are in one cache line.
 static void heap_push(uint64_t** heap, uint64_t key) {
     arrput(*heap, key);
     uint64_t* h = *heap;
@@ -157,7 +157,7 @@ static void offer(const MergeTable* m, uint64_t** heap, const Symbol* y, int32_t
 }
 
 // Symbols in a doubly linked list, candidates in the heap. A candidate is stale when the pair at its place no longer
-// has its rank: what now stands there has a candidate of its own.
+// has its rank: what is there now has a candidate of its own.
 static int64_t merge_long(const MergeTable* m, Symbol* y, int64_t n, uint64_t** heap) {
     arrsetlen(*heap, 0);
     for (int32_t i = 0; i < n; i++) {

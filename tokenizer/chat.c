@@ -14,7 +14,7 @@
     "{%- if message.role not in ['system', 'user', 'assistant'] %}"                                          \
     "{{ raise_exception('message ' ~ loop.index ~ ': the role ' ~ message.role|string|truncate(60, true) ~ " \
     "' is neither system, user nor assistant') }}{% endif %}"
-// user and assistant take turns, the user first; a system message may stand before them
+// user and assistant take turns, the user first; a system message may come before them
 #define ALTERNATE(name)                                                                                            \
     "{%- if message.role != 'system' %}"                                                                           \
     "{%- if message.role != ('assistant' if turns.n % 2 else 'user') %}"                                           \

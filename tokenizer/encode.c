@@ -1,4 +1,4 @@
-/* The pipeline over one text: added tokens cut it, what lies between is normalised, cut by the added tokens that are
+/* The pipeline over one text: added tokens cut it, what is between is normalised, cut by the added tokens that are
    matched after normalising, split into words, merged; then the post-processor's tokens go around it. The order is that
    of Hugging Face `tokenizers`. */
 #include <stdlib.h>
@@ -108,7 +108,7 @@ static bool may_be_read(const AddedToken* a, const PlainText* plain, const Text*
 }
 
 // The longest added token at `at` that may be read, −1: none. Without plain text that is decided later, as
-// `tokenizers` does, which goes on after a match that it does not take.
+// `tokenizers` does, which continues after a match that it does not take.
 static int32_t added_at(const Tokenizer* t, const Trie* trie, const Text* text, int32_t at, const PlainText* plain,
                         int32_t* length) {
     if (!trie->first[(unsigned char)text->bytes[at]]) return -1;
@@ -119,7 +119,7 @@ static int32_t added_at(const Tokenizer* t, const Trie* trie, const Text* text, 
 }
 
 // The next added token at or after `from`: leftmost, longest, then its rules (single_word, lstrip, rstrip), as
-// AddedVocabulary::find_matches. `scan` is where the search itself goes on, which the blanks taken by rstrip do not
+// AddedVocabulary::find_matches. `scan` is where the search itself continues, which the spaces taken by rstrip do not
 // move. Returns its index, −1 for none.
 static int32_t next_added(const Tokenizer* t, const Trie* trie, const Text* text, int32_t taken, int32_t* scan,
                           bool special, const PlainText* plain, Range* found) {

@@ -134,7 +134,7 @@ static void free_token(ConfigToken* token) {
     *token = (ConfigToken){0};
 }
 
-// An object, NULL where there is no such file. False: it is no JSON object.
+// An object, NULL where there is no such file. False: it is not a JSON object.
 static bool read_object(const char* directory, const char* name, cJSON** root, ErrorBuffer error) {
     char path[4300], *data;
     size_t n;

@@ -307,7 +307,7 @@ static bool post_template(Loader* l, const cJSON* part) {
     return good;
 }
 
-// RobertaProcessing and BertProcessing: ["</s>", 2] behind, ["<s>", 0] in front.
+// RobertaProcessing and BertProcessing: ["</s>", 2] after, ["<s>", 0] in front.
 static bool post_cls_sep(Loader* l, const cJSON* part) {
     int64_t cls, sep;
     if (!whole(cJSON_GetArrayItem(item(part, "cls"), 1), &cls) ||
@@ -522,8 +522,8 @@ static bool put_merge(Tokenizer* t, const char* left, size_t n_left, const char*
     return true;
 }
 
-// ["left", "right"], or both in one string with a blank between. A few old files have pieces with blanks inside such a
-// string: the blank that leaves two known pieces, which together are a third, is the one meant.
+// ["left", "right"], or both in one string with a space between. A few old files have pieces with spaces inside such a
+// string: the space that leaves two known pieces, which together are a third, is the one meant.
 static bool load_merge(Loader* l, const cJSON* merge, uint32_t rank) {
     if (cJSON_IsArray(merge) && merge->child && merge->child->next && !merge->child->next->next) {
         const char *left = cJSON_GetStringValue(merge->child), *right = cJSON_GetStringValue(merge->child->next);

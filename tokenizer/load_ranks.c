@@ -9,7 +9,7 @@ bytes written as printable characters) and vocab.bpe (merges in order).
 
 // ---- merges that follow from the vocabulary --------------------------------------------------------
 
-// Id of a part of a piece; sentencepiece's symbols may also be single characters that are no pieces, which get virtual
+// Id of a part of a piece; sentencepiece's symbols may also be single characters that are not pieces, which get virtual
 // ids.
 static int32_t part_id(Tokenizer* t, const char* bytes, uint32_t n) {
     int32_t id = piece_find(&t->by_raw, t->raw, t->arena, bytes, n), c;
@@ -53,7 +53,7 @@ void merges_from_vocabulary(Tokenizer* t, const uint32_t* rank) {
 #define LLAMA3_SPECIAL 256
 
 // The file holds neither pattern nor special tokens: both are in the code that comes with it, here Llama-3's. The ones
-// behind these names are reserved tokens.
+// after these names are reserved tokens.
 static const char* const llama3_special[] = {"<|begin_of_text|>",
                                              "<|end_of_text|>",
                                              "<|reserved_special_token_0|>",
@@ -74,7 +74,7 @@ static int base64_value(char c) {
     return c == '+' ? 62 : c == '/' ? 63 : -1;
 }
 
-// Decodes the base64 at *p up to a blank; returns the bytes, −1 if it is none or too long.
+// Decodes the base64 at *p up to a space; returns the bytes, −1 if it is none or too long.
 static int base64_decode(const char** p, char* out, int room) {
     uint32_t bits = 0;
     int held = 0, n = 0;

@@ -103,7 +103,7 @@ static CharacterRange* class_ranges(const Class* class, uint32_t since) {
         if (!(class->categories >> (characters[i] & 63) & 1) || (characters[i] >> 6 & 3) < since) continue;
         CharacterRange r = {(int32_t)(characters[i] >> 8),
                             (int32_t)(i + 1 < n ? characters[i + 1] >> 8 : 0x110000) - 1};
-        if (r.first < 0xD800 && r.last >= 0xD800) r.last = 0xD7FF;  // surrogates are no characters
+        if (r.first < 0xD800 && r.last >= 0xD800) r.last = 0xD7FF;  // surrogates are not characters
         if (arrlen(out) && arrlast(out).last == r.first - 1) arrlast(out).last = r.last;
         else arrput(out, r);
     }
@@ -306,7 +306,7 @@ int pattern_search(const Pattern* p, const char* bytes, int32_t n, int32_t from,
             *found = (Range){(int32_t)v[0], (int32_t)v[1]};
             return 1;
         }
-        from = (int32_t)v[1];  // an empty match: go on behind the next character
+        from = (int32_t)v[1];  // an empty match: continue after the next character
         do from++;
         while (from < n && ((unsigned char)bytes[from] & 0xC0) == 0x80);
     }
@@ -322,7 +322,7 @@ static inline void put_range(Range** out, int32_t start, int32_t end) {
     }
 }
 
-// One stretch that is a match or lies between matches, after `tokenizers`' SplitDelimiterBehavior. `previous`: whether
+// One stretch that is a match or is between matches, after `tokenizers`' SplitDelimiterBehavior. `previous`: whether
 // the stretch before was a match.
 static void put_stretch(Range** out, ptrdiff_t first, SplitBehaviour behaviour, Range stretch, bool match,
                         bool previous) {

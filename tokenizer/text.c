@@ -134,7 +134,7 @@ static void form_push(Form* f, FormChar x) {
         f->base = x;
         return;
     }
-    // A mark composes unless one of its class or higher stands between; a starter only directly behind the base.
+    // A mark composes unless one of its class or higher is between; a starter only directly after the base.
     int32_t between = arrlen(f->behind) ? arrlast(f->behind).class : -1;
     int32_t c = between < x.class ? composed(f->base.c, x.c) : -1;
     if (c >= 0) {
@@ -190,7 +190,7 @@ static void form_run(Form* f, int32_t start, int32_t end, utf8proc_option_t opti
     form_flush(f);
 }
 
-// Whether c can change, or change with a neighbour. All others stay, whatever stands beside them.
+// Whether c can change, or change with a neighbour. All others stay, whatever is beside them.
 static bool form_touches(int32_t c, int32_t least, bool compose) {
     if (c < least) return false;
     if (c >= HANGUL_FIRST && c <= HANGUL_LAST) return !compose;
@@ -209,7 +209,7 @@ static void normal_form(Text* text, utf8proc_option_t options, int32_t least, En
             int32_t letter;
             bool sits = i > copied && utf8_decode(text->bytes + before, i - before, &letter) > 0 && letter >= 0;
             run = sits ? before : i;
-            // what stands before the run, for a result that begins with an added character
+            // what is before the run, for a result that begins with an added character
             int32_t previous = sits ? before_that : before;
             f.last = run > 0 ? (Range){origin_from(text, previous), origin_to(text, run - 1)}
                              : (Range){origin_from(text, 0), origin_from(text, 0)};

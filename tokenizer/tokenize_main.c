@@ -211,7 +211,7 @@ static void encode(const Tokenizer* t, const char* text, size_t length, const Op
     encoding_free(&e);
 }
 
-// One text of a batch and what became of it: three arrays of n behind one another in `ids`.
+// One text of a batch and what became of it: three arrays of n after one another in `ids`.
 typedef struct {
     const char* text;
     size_t length;

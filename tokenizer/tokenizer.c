@@ -196,7 +196,7 @@ void unmap_pieces(Tokenizer* t) {
     }
 }
 
-// Whether no piece has U+2581 behind another character: then no merge does either, and a text may be cut there.
+// Whether no piece has U+2581 after another character: then no merge does either, and a text may be cut there.
 static bool space_only_leads(const Tokenizer* t) {
     for (int32_t id = 0; id < t->n_vocab; id++) {
         if (t->text[id].at == NO_SPAN) continue;
@@ -438,7 +438,7 @@ Tokenizer* tokenizer_open(const char* path, char* error, size_t error_size) {
 Tokenizer* tokenizer_open_memory(const char* name, const void* data, size_t n, char* error, size_t error_size) {
     ErrorBuffer buffer = {error, error_size};
     Tokenizer* t = empty();
-    char* copy = malloc(n + 1);  // the loaders count on a zero behind the bytes
+    char* copy = malloc(n + 1);  // the loaders count on a zero after the bytes
     bool good = false;
     if (t && copy) {
         memcpy(copy, data, n);

@@ -53,7 +53,7 @@ typedef struct {
 // added_tokens.json); or one such file on its own, as the format's own library does. NULL: `error` holds one line:
 // what, where, what to do.
 Tokenizer* tokenizer_open(const char* path, char* error, size_t error_size);
-// The same from memory. `name` stands in messages; only self-contained formats (tokenizer.json, tokenizer.model,
+// The same from memory. `name` is used in messages; only self-contained formats (tokenizer.json, tokenizer.model,
 // tiktoken ranks).
 Tokenizer* tokenizer_open_memory(const char* name, const void* data, size_t n, char* error, size_t error_size);
 void tokenizer_close(Tokenizer* t);
@@ -101,7 +101,7 @@ bool tokenizer_names_eos(const Tokenizer* t);
 // What the files beside changed, one text for the same changes, malloc'ed; empty where the tokenizer is as its own file
 // has it.
 char* tokenizer_changes(const Tokenizer* t);
-// Lines for whoever opened the tokenizer: where its files disagree, and what was done. NULL after the last.
+// Lines for the caller that opened the tokenizer: where its files disagree, and what was done. NULL after the last.
 const char* tokenizer_note(const Tokenizer* t, int i);
 int32_t tokenizer_id(const Tokenizer* t, const char* piece);  // as written in the tokenizer's file; −1: none
 const char* tokenizer_piece(const Tokenizer* t, int32_t id,

@@ -120,7 +120,7 @@ typedef struct {
     char* literal;
     pcre2_code* code;
     bool jit;
-} Pattern;  // a text as it stands, or (NULL) a regular expression
+} Pattern;  // a text as it is, or (NULL) a regular expression
 typedef enum {
     NORMALIZE_NFC,
     NORMALIZE_NFD,
@@ -199,7 +199,7 @@ struct Tokenizer {
     bool names_eos;     // the files beside name the end of sequence; else it is a guess
     bool text_only;     // split_special_tokens: special tokens in a text are never read
     char* changes;      // stb_ds: what the files beside a tokenizer changed
-    char** notes;       // stb_ds: lines that whoever opened the tokenizer should see
+    char** notes;       // stb_ds: lines that the caller who opened the tokenizer should see
     // added tokens
     AddedToken* added;   // stb_ds
     int64_t* added_ids;  // stb_ds: the ids that tokenizer.json writes for them
@@ -282,7 +282,7 @@ bool encode_word(const Tokenizer* t, const Text* text, Range word, Encoding* e);
 void encoding_put(Encoding* e, int32_t id, int32_t start, int32_t end);
 
 // ---- loading ---------------------------------------------------------------------------------------
-Span arena_put(Tokenizer* t, const char* bytes, size_t n);  // zero-terminated behind
+Span arena_put(Tokenizer* t, const char* bytes, size_t n);  // zero-terminated after
 bool tokenizer_set_piece(Tokenizer* t, int64_t id, const char* text, size_t n, const char* file, ErrorBuffer error);
 void tokenizer_add_token(Tokenizer* t, AddedToken token);
 bool tokenizer_finish(Tokenizer* t, const char* file,

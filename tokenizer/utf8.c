@@ -65,7 +65,7 @@ int utf8_encode(int32_t c, char* out) {
 }
 
 bool in_ranges(int32_t c, const CharacterRange* ranges, size_t n) {
-    size_t low = 0, high = n;  // the first range that ends at c or behind it
+    size_t low = 0, high = n;  // the first range that ends at c or after it
     while (low < high) {
         size_t middle = (low + high) / 2;
         if (ranges[middle].last < c) low = middle + 1;

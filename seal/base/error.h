@@ -20,7 +20,7 @@ __attribute__((format(printf, 1, 2), noreturn)) void fatal(const char* format, .
 __attribute__((format(printf, 1, 2), noreturn)) void program_error(const char* format, ...);
 __attribute__((format(printf, 1, 2))) void warning(const char* format, ...);
 // At the end of a command whose result is on stdout: fatal where not all of it could be written. A reader that has left
-// is no error.
+// is not an error.
 void stdout_check(void);
 
 #ifdef __cplusplus

@@ -1,5 +1,5 @@
 /* Files. See file.h. A temporary file that is still open when the program ends by an error is removed: nothing
- * half-written stays behind. */
+ * half-written is left. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -16,7 +16,7 @@ extern "C" {
 // folder, a pipe and the like.
 enum { FILE_MISSING = -1, FILE_IRREGULAR = -2 };
 int file_open(const char* path, size_t* length);
-// The whole file, a zero byte behind it; to be freed. Larger than `most` bytes is an error.
+// The whole file, a zero byte after it; to be freed. Larger than `most` bytes is an error.
 char* file_read(const char* path, size_t most, size_t* length);
 // fatal where the file is a pointer that Git LFS left in place of the file itself. All readers of files ask.
 void refuse_lfs_pointer(const char* path);

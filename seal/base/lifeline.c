@@ -206,7 +206,7 @@ __attribute__((noreturn)) static void stop(int32_t gone) {
     _exit(1);
 }
 
-// Nobody has gone, and yet nothing can go on: this rank says why, and the others leave with it.
+// Nobody has gone, and yet nothing can continue: this rank says why, and the others leave with it.
 static void look(void) {
     char why[512], text[1024];
     if (!line.broken || error_status || !line.broken(why, sizeof why)) return;

@@ -20,10 +20,10 @@ typedef struct {
     char hosts[LIFELINE_HOSTS]
               [64];  // numbers, IPv4 or IPv6: a machine has several, and not every one is reached from everywhere
     int n_hosts, port;
-    unsigned char token[16];  // who does not bring it is no rank of ours
+    unsigned char token[16];  // who does not bring it is not one of our ranks
 } LifelineAddress;
 
-// Asked once a second: true, and why, where the ranks cannot go on though all of them live.
+// Asked once a second: true, and why, where the ranks cannot continue although all of them live.
 typedef bool (*LifelineBroken)(char* why, size_t size);
 
 void lifeline_listen(LifelineAddress* address, int local_only);  // rank 0, before the address is shared. SEAL_ADDRESS

@@ -47,7 +47,7 @@ typedef struct {
 typedef struct {
     const char* name;
     const char* help;
-    const char* positional;  // what stands without a dash, e.g. "FILE"; NULL: nothing may
+    const char* positional;  // what has no dash before it, e.g. "FILE"; NULL: nothing may
 } CommandRow;
 
 // What is refused: an option that does nothing without another, or nothing beside another.
@@ -70,7 +70,7 @@ typedef struct {
 } OptionTable;
 
 // Fills `values` with defaults, then with argv[2…]; argv[1] is the command. Returns the command's index. --help prints
-// and ends the program with 0. positional receives what stands without a dash.
+// and ends the program with 0. positional receives what has no dash before it.
 int options_parse(const OptionTable* table, int argc, char** argv, void* values, StringList* positional);
 void options_free(const OptionTable* table, void* values, StringList* positional);         // the lists
 void options_help(const OptionTable* table, int command, FILE* out);                       // command −1: the program

@@ -274,8 +274,8 @@ static void open_index(StModel* m, const char* directory, const char* index) {
             if (first && first != &m->files[i])
                 fatal("%s: tensor %.80s is in %s as well", m->files[i].file.path, name, first->file.path);
         }
-    // every name of the index is in its file, so another number means a tensor without a name, or a name that stands
-    // twice
+    // every name of the index is in its file, so another number means a tensor without a name, or a duplicate
+    // name
     if (present != named)
         fatal("%s: names %lld tensors but its files hold %lld", index, (long long)named, (long long)present);
     shfree(shards);

@@ -53,7 +53,7 @@ void st_copy(const StReader* r, const char* name, StDtype dtype, int64_t count, 
 void st_forget(const StReader* r, const StTensor* t);
 
 // A model's files: STEM.safetensors, or the shards that STEM.safetensors.index.json names. Every tensor of the index
-// must be in the file it names, and stands once.
+// must be in the file it names, once.
 typedef struct {
     StReader* files;
     int n_files;

@@ -35,7 +35,7 @@ typedef struct {
     int top;
 } Frame;
 
-// What lies far outside the axes stays just out of sight: a place is a short number.
+// What is far outside the axes stays just out of sight: a place is a short number.
 static double place(double from, double share, double extent) { return from + fmin(fmax(share, -10.0), 10.0) * extent; }
 static double place_x(const Frame* f, double x) {
     return place(LEFT, (x - f->x_low) / (f->x_high - f->x_low), RIGHT - LEFT);
@@ -231,8 +231,8 @@ static double distance(const Label* l, double x, double y) {
     return hypot(dx, y - (l->y - 4));
 }
 
-// How badly a label of points[own] lies: on other labels, on points, nearer to another point than to its own, outside
-// the plot.
+// How badly a label of points[own] is placed: on other labels, on points, nearer to another point than to its own,
+// outside the plot.
 static double trouble(const Label* l, int own, const Label* others, int n_others, const Frame* f,
                       const ChartPoint* points, int n) {
     double sum = 0.0, reach = distance(l, place_x(f, points[own].x), place_y(f, points[own].y));

@@ -1,5 +1,5 @@
 /*
-Charts as SVG text: lines (filled on demand) over two axes, and labelled points. Every chart stands alone: no style
+Charts as SVG text: lines (filled on demand) over two axes, and labelled points. Every chart is self-contained: no style
 sheet, no script, no font of its own. Colours are Okabe and Ito's, told apart by colour-blind readers as well.
 */
 #ifndef SEAL_CHART_H

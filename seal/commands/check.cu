@@ -120,7 +120,7 @@ static void print_lengths(const TokenSet* set, const char* name) {
     free(length);
 }
 
-// Packs the first steps of an epoch as training will, and says how full the streams are.
+// Packs the first steps of an epoch as training will, and says how full the packs are.
 static void print_packing(const TrainOptions* o, const TokenSet* set, int T) {
     int batch = (int)(o->batch < set->n ? o->batch : set->n), steps = 0, streams = 0;
     int64_t tokens = 0;

@@ -28,9 +28,8 @@ void decoder_open(Decoder* d, const ModelConfig* config, const DecoderSettings* 
     TrainerSettings plan = {};
     int slots = settings->slots;
     bool penalty = settings->sampling.repetition_penalty != 1.0f;
-    plan.T = settings->T > settings->reach ? settings->T
-                                           : settings->reach;  // positions reach as far as a stream is long
-    if (plan.T < slots) plan.T = slots;                        // and a pass has a row for every slot
+    plan.T = settings->T > settings->reach ? settings->T : settings->reach;  // positions reach as far as a pack is long
+    if (plan.T < slots) plan.T = slots;                                      // and a pass has a row for every slot
     plan.head_rows = slots < HEAD_ROWS_MOST ? rounded(slots) : HEAD_ROWS_MOST;
     plan.batch_max = slots;
     plan.forward_only = true;
@@ -89,7 +88,7 @@ static void upload_arrays(Decoder* d, int rows) {
                               cudaMemcpyHostToDevice, stream));
 }
 
-// Row i of logits, of stream row `row`, belongs to the sequence in slot `slot`.
+// Row i of logits, of pack row `row`, belongs to the sequence in slot `slot`.
 static void want_token(Decoder* d, int i, int row, int slot, const Sequence* s) {
     double u = random_uniform(d->settings.seed, STREAM_GENERATE | s->number, (uint64_t)(s->n - s->n_prompt));
     float uniform = u < 0x1.fffffep-1 ? (float)u : 0x1.fffffep-1f;  // below 1 as a float too
@@ -108,7 +107,7 @@ static void run_pass(Decoder* d, const DevicePack* s, int n) {
     const float* uniform = (const float*)device_array(d, UNIFORM);
     transformer_forward(x, model, s, t->stream);
     for (int i = 0; i < n; i += x->head_rows) {
-        int m = n - i < x->head_rows ? n - i : x->head_rows, padded = rounded(m);  // the rows behind n name row 0
+        int m = n - i < x->head_rows ? n - i : x->head_rows, padded = rounded(m);  // the rows after n name row 0
         transformer_head(x, model, rows + i, padded, t->stream);
         draw_tokens({.tokens = d->next + i,
                      .probabilities = d->probabilities,
@@ -158,10 +157,10 @@ static void mark_seen(Decoder* d, int slot, const Sequence* s) {
     for (int i = 0; i < s->n; i++) d->seen_staging[s->tokens[i] / 32] |= 1u << s->tokens[i] % 32;
     cudaCheck(cudaMemcpyAsync(d->seen + (size_t)slot * words, d->seen_staging, (size_t)words * sizeof(uint32_t),
                               cudaMemcpyHostToDevice, d->trainer.stream));
-    cudaCheck(cudaStreamSynchronize(d->trainer.stream));  // the staging buffer serves the next slot
+    cudaCheck(cudaStreamSynchronize(d->trainer.stream));  // the staging buffer is used for the next slot
 }
 
-// As many of the next prompts as there are free slots and room in a stream: one pass, and their first tokens.
+// As many of the next prompts as there are free slots and room in a pack: one pass, and their first tokens.
 static void begin_sequences(Decoder* d, Work* w) {
     Trainer* t = &d->trainer;
     const ModelConfig* c = &t->layout.config;

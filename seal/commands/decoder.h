@@ -23,7 +23,7 @@ typedef struct {
     const char *model, *adapter;  // directories; adapter may be NULL
     int slots;                    // sequences at once
     int longest_prompt, reach;    // of all sequences to come: tokens of a prompt, largest capacity
-    int T;                        // tokens of a stream of prompts, at least longest_prompt
+    int T;                        // tokens of a pack of prompts, at least longest_prompt
     SampleSettings sampling;
     uint64_t seed;
     int ends[DECODER_ENDS], n_ends;  // tokens that end a sequence

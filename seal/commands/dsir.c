@@ -42,7 +42,7 @@ falls out of a small cache. See dsir.h.
     "\\x{FE13}\\x{FE52}\\x{FE55}\\x{FF07}\\x{FF0E}\\x{FF1A}]"
 static pcre2_code* final_sigma;
 static pthread_once_t sigma_once = PTHREAD_ONCE_INIT;
-// Unicode's Final_Sigma: behind a cased letter and before none, ignoring what has no case.
+// Unicode's Final_Sigma: after a cased letter and before none, ignoring what has no case.
 static void compile_sigma(void) {
     int error;
     PCRE2_SIZE at;
@@ -51,7 +51,7 @@ static void compile_sigma(void) {
                                 PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_MATCH_INVALID_UTF, &error, &at, NULL);
     if (!final_sigma) program_error("the expression of the final sigma does not compile (PCRE2 error %d)", error);
 }
-// Where the next final sigma at or behind `from` begins; n where there is none.
+// Where the next final sigma at or after `from` begins; n where there is none.
 static size_t next_final_sigma(const char* text, size_t n, size_t from, pcre2_match_data* match) {
     int found = pcre2_match(final_sigma, (PCRE2_SPTR)text, n, from, 0, match, NULL);
     if (found < 0 && found != PCRE2_ERROR_NOMATCH) program_error("PCRE2 error %d", found);
@@ -192,7 +192,7 @@ typedef struct {
     uint32_t a, b;
     uint16_t bucket;
 } Pair;
-// A word where it stands in the row.
+// A word and its place in the row.
 typedef struct {
     size_t at;
     uint64_t hash;

@@ -121,7 +121,7 @@ static int64_t encode_chat(Generation* g, const DataRow* row, const int32_t** id
     return n;
 }
 
-// The prompt's tokens: ids stay valid until the next call. The plain template's end is a blank that the answer's first
+// The prompt's tokens: ids stay valid until the next call. The plain template's end is a space that the answer's first
 // word takes along ("Assistant:" + " Sure"), as in training; it is not the prompt's.
 static int64_t encode_plain(Generation* g, void* scratch, const DataRow* row, const int32_t** ids, const char** error) {
     const int32_t *start, *end;
@@ -269,7 +269,7 @@ static void journal_answer(Generation* g, const Task* task) {
 // ---------------------------------------------------------------------------------------------------
 // answers
 
-// The answer's text, its leading blank left out. Tokens may be pieces of characters, and a model may say pieces that
+// The answer's text, its leading space left out. Tokens may be pieces of characters, and a model may say pieces that
 // make none; a padded vocabulary has tokens that no text has. Each comes out as U+FFFD, so that the result is JSON
 // whatever was said.
 static char* answer_text(const Tokenizer* tokenizer, const Sequence* s) {

@@ -15,7 +15,7 @@ extern "C" {
 typedef struct GgufFamily {
     const char* architecture;  // general.architecture
     const char* model_type;    // the family
-    bool pairs;  // rows of q and k stand as llama.cpp rotates them: element i beside element i + half of a head
+    bool pairs;  // rows of q and k are ordered as llama.cpp rotates them: element i beside element i + half of a head
     bool norms_plus_one;  // the norms' weights are stored with the 1 added that the model adds
     const char* pre;      // the pre-tokenizer where the file names none
     void (*finish)(const GgufReader* r, ModelConfig* c);  // what no single key says; NULL: nothing

@@ -35,7 +35,7 @@ typedef enum { NORMAL = 1, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE } TokenT
 typedef struct {
     const char* names;    // separated by commas
     bool nfc;             // texts are composed first
-    bool digits;          // every digit stands alone
+    bool digits;          // every digit is a piece of its own
     const char* pattern;  // NULL: GPT-2's own
     bool whole_first;     // a word that is a token is not merged: "ignore_merges"
     bool bos;             // where the file does not say

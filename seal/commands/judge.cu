@@ -139,7 +139,7 @@ static void read_template(Judge* j, const char* const needed[], int n) {
     size_t length;
     j->question = file_read(path, TEMPLATE_MOST, &length);
     while (length && (j->question[length - 1] == '\n' || j->question[length - 1] == ' '))
-        j->question[--length] = 0;  // an editor's line end; a blank belongs to the answer
+        j->question[--length] = 0;  // an editor's line end; a space belongs to the answer
     for (int k = 0; k < n; k++)
         if (!strstr(j->question, needed[k])) fatal("%s: does not contain %s", path, needed[k]);
 }
@@ -156,7 +156,7 @@ static int64_t encode(Judge* j, const char* text, size_t n) {
     return got;
 }
 
-// The token that a word begins with behind the question of n tokens in `text`; *more = the tokens of the whole word. −1
+// The token that a word begins with after the question of n tokens in `text`; *more = the tokens of the whole word. −1
 // where the word changes the question's own tokens.
 static int word_token(Judge* j, Text* text, const int32_t* tokens, int n, const char* before, const char* word,
                       int* more) {
@@ -170,15 +170,15 @@ static int word_token(Judge* j, Text* text, const int32_t* tokens, int n, const 
     return got > n && !memcmp(j->encoding.ids, tokens, (size_t)n * sizeof(int32_t)) ? j->encoding.ids[n] : -1;
 }
 
-// Both words written the same way: whether one position behind the question tells them apart.
+// Both words written the same way: whether one position after the question tells them apart.
 static bool words_fit(Judge* j, Text* text, const int32_t* tokens, int n, const char* before, int id[2], int more[2]) {
     for (int w = 0; w < 2; w++) id[w] = word_token(j, text, tokens, n, before, j->words[w], &more[w]);
     return id[0] >= 0 && id[1] >= 0 && id[0] != id[1] && (j->o->guard || (more[0] == 1 && more[1] == 1));
 }
 
-// One position decides, so the words must be one token each behind the question (of a guard's, the first tells them
-// apart), the same tokens behind every question. Behind a word, as behind "Better answer:", a judge leaves a blank,
-// which most vocabularies have in a token with the word: "m" alone is what nobody would say there. Behind white space,
+// One position decides, so the words must be one token each after the question (of a guard's, the first tells them
+// apart), the same tokens after every question. After a word, as after "Better answer:", a judge leaves a space,
+// which most vocabularies have in a token with the word: "m" alone is what nobody would say there. After white space,
 // as chat templates end, there is none. The other way of writing is taken only where both words need it.
 static void find_words(Judge* j, Text* text, const int32_t* tokens, int n) {
     static const char* const blanks[] = {" ", ""};
@@ -316,7 +316,7 @@ static void open_model(Judge* j) {
     if (j->trainer.with_lora) lora_publish(&j->trainer.lora, &j->trainer.base, j->trainer.stream);
 }
 
-// All questions, in streams of as many as fit; a stream that an earlier run answered whole is left out, so that the
+// All questions, in packs of as many as fit; a pack that an earlier run answered whole is left out, so that the
 // others are packed as they were.
 static void answer_all(Judge* j) {
     Trainer* t = &j->trainer;

@@ -9,7 +9,7 @@
 #include "run/samples.h"
 
 // ---------------------------------------------------------------------------------------------------
-// the journal: a line a batch of samples, so that a run that goes on packs what is left as the first one would have
+// the journal: a line a batch of samples, so that a run that resumes packs what is left as the first one would have
 
 typedef struct {
     float* loss;
@@ -50,7 +50,7 @@ static void open_journal(const LossOptions* o, const TrainerSettings* settings, 
 
 static void journal_batch(const LossOptions* o, int from, const float* loss, int n) {
     for (int i = 0; i < n; i++)
-        if (!isfinite(loss[i])) return;  // JSON has none; whoever asked for the losses says what is wrong
+        if (!isfinite(loss[i])) return;  // JSON has none; the caller who asked for the losses says what is wrong
     cJSON* item = cJSON_CreateObject();
     cJSON_AddNumberToObject(item, "from", from);
     cJSON_AddItemToObject(item, "loss", cJSON_CreateFloatArray(loss, n));
@@ -164,7 +164,7 @@ int loss_command(const EvalOptions* o) {
     tokens_load(&set, &o->data, &encoder, &options);
     text_encoder_close(&encoder);
     if (!options.quiet) tokens_print(&set, "data", stdout);
-    // A stream holds the longest sample there is, and no more than is asked for: memory follows the data, not the
+    // A pack holds the longest sample there is, and no more than is asked for: memory follows the data, not the
     // model's reach.
     settings.T = o->tokens > set.longest ? (int)o->tokens : set.longest > 2048 || o->tokens ? set.longest : 2048;
     settings.head_rows = (int)o->head_rows;

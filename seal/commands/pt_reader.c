@@ -115,7 +115,7 @@ static bool next_entry(Archive* a, const Directory* d, uint64_t* at, Entry* e) {
     return widen(a, p + CENTRAL_BYTES + name, extra, e);
 }
 
-// The entry whose name ends in `ending` behind the archive's one top folder.
+// The entry whose name ends in `ending` after the archive's one top folder.
 static bool find_entry(Archive* a, const char* ending, Entry* found) {
     Directory d;
     if (!find_directory(a, &d)) return false;

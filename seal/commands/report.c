@@ -106,7 +106,7 @@ static const cJSON* get(const cJSON* object, const char* name) {
     return cJSON_GetObjectItemCaseSensitive(object, name);
 }
 
-// log.jsonl: a header, then an object a step. A last line cut short by a run that still goes on, or was killed, is left
+// log.jsonl: a header, then an object a step. A last line cut short by a run that still runs, or was killed, is left
 // out.
 static void read_log(ReportRun* run, const char* path) {
     DataRecord record;
@@ -196,7 +196,7 @@ static void colour_runs(ReportRun* runs, int n, const cJSON* table) {
     }
 }
 
-// {"row":0,"kind":"unsafe",…} a line; "label" serves for "kind"; without "row" the line's own number.
+// {"row":0,"kind":"unsafe",…} a line; "label" is read as "kind"; without "row" the line's own number.
 static Labels read_labels(const char* path) {
     Labels labels = {.n = N_KNOWN_LABELS};
     DataRecord record;
@@ -270,7 +270,7 @@ static int table_columns(const cJSON* table, const char** columns, int most) {
 }
 
 static void put_cell(Text* out, const cJSON* value, const ColumnStyle* s) {
-    // a share in percent is a bar behind its figure as well
+    // a share in percent is a bar under its figure as well
     if (cJSON_IsNumber(value) && s && s->percent)
         text_printf(out, "<td style=\"background:linear-gradient(90deg,#d6ebf8 %.1f%%,transparent 0)\">",
                     fmin(fmax(value->valuedouble, 0.0), 100.0));

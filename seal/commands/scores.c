@@ -87,7 +87,7 @@ int64_t score_order(const double* score, const int64_t* rows, int64_t n, double 
     qsort(ranked, (size_t)n, sizeof *ranked, by_score);
     for (int64_t i = 0; i < n; i++) order[i] = ranked[i].index;
     free(ranked);
-    // 0.29 · 100 is 28.999…96 in binary and 29 to whoever typed it
+    // 0.29 · 100 is 28.999…96 in binary and 29 to the user who typed it
     int64_t keep = (int64_t)floor(top * (double)n * (1 + 1e-12));
     return keep > n ? n : keep;
 }

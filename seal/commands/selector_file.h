@@ -17,7 +17,7 @@ typedef struct {
     float* logits;        // (n)
     int64_t* rows;        // (n) DataRow.id, ascending
     uint64_t* hashes;     // (n) TokenSet.hashes
-    int64_t* last_visit;  // (n) the step, from 1, that drew a row last, 0: none did. Only written: whoever measures
+    int64_t* last_visit;  // (n) the step, from 1, that drew a row last, 0: none did. Only written: who measures
                           // drift reads the tensor. May be NULL
     char* files;          // names, separated by spaces
     char digest[65];      // dataset_digest of the files; empty: a .pt file, which names no data

@@ -1,7 +1,7 @@
 /*
-Win rates from annotations: our own and AlpacaEval's files. An annotation's preference lies between 1 (output_1, the
-baseline, wins) and 2 (output_2 wins); 0 and 1.5 are draws, null and NaN are no answer. Win rate = 100 · mean(preference
-− 1), standard error = 100 · std(ddof 1)/√n, as AlpacaEval's leaderboards.
+Win rates from annotations: our own and AlpacaEval's files. An annotation's preference is between 1 (output_1, the
+baseline, wins) and 2 (output_2 wins); 0 and 1.5 are draws, null and NaN are not answers. Win rate = 100 ·
+mean(preference − 1), standard error = 100 · std(ddof 1)/√n, as AlpacaEval's leaderboards.
 */
 #ifndef SEAL_WINRATE_H
 #define SEAL_WINRATE_H
@@ -25,7 +25,7 @@ typedef struct {
 } WinRate;
 
 // The win rates of a file, one for each annotator in it, in the order of their first annotations; to be freed. Fatal on
-// what is no annotation, with file and row; on several generators in one place, which would mix two models'
+// what is not an annotation, with file and row; on several generators in one place, which would mix two models'
 // win rates.
 WinRate* winrate_read(const char* path, int* n);
 int winrate_command(const EvalOptions* o, const StringList* files);

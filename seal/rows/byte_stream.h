@@ -1,5 +1,5 @@
 /*
-The bytes of a data file as UTF-8, whatever they are on disk: plain, .gz or .zst, UTF-8 or UTF-16. What is no text at
+The bytes of a data file as UTF-8, whatever they are on disk: plain, .gz or .zst, UTF-8 or UTF-16. What is not text at
 all (Parquet, archives, pointers of Git LFS) is refused by its name. Ends with fatal() on a damaged file.
 */
 #ifndef SEAL_BYTE_STREAM_H

@@ -23,7 +23,7 @@ extern "C" {
 // ---------------------------------------------------------------------------------------------------
 // text
 
-// The bytes as UTF-8 that a C string holds: U+FFFD for a zero, and for what is no character, as Python's
+// The bytes as UTF-8 that a C string holds: U+FFFD for a zero, and for what is not a character, as Python's
 // decode(errors="replace") has it.
 void text_add_utf8(Text* t, const char* bytes, size_t n);
 
@@ -34,7 +34,7 @@ void text_add_utf8(Text* t, const char* bytes, size_t n);
 typedef enum { FORMAT_JSONL, FORMAT_JSON, FORMAT_CSV } DataFormat;
 
 typedef struct {
-    int64_t row;        // 0-based number of the record in its file; blank lines are no records, csv's header is none
+    int64_t row;        // 0-based number of the record in its file; blank lines are not records, csv's header is none
     int64_t line;       // 1-based line where it begins
     uint64_t offset;    // of its first byte in the file, uncompressed and as UTF-8
     const char* bytes;  // length bytes and a zero, without the line end; valid until the next record
@@ -81,8 +81,8 @@ typedef struct {
     bool prompts_only;  // a response need not be there (test prompts)
     bool turns;  // the prompt as its turns, for a chat template: of each "user", "assistant" or "system", a zero, the
                  // text, a zero
-    bool conversations;  // no texts are made of conversations: prompt and response are empty but for rows that stand as
-                         // they are (row->conversation->as_it_is)
+    bool conversations;  // no texts are made of conversations: prompt and response are empty but for rows that are
+                         // taken as they are (row->conversation->as_it_is)
 } RowOptions;
 #define TEMPLATE_DEFAULT "Human: {prompt}\nAssistant: "
 

@@ -21,7 +21,7 @@ typedef struct {
                          // `extra_needed` is false
     bool extra_needed;
     const char* response;  // FIELDS: field of the response
-    bool templated;        // false: the prompt stands as it is
+    bool templated;        // false: the prompt is taken as it is
 } Layout;
 
 // Order matters: a layout with more fields comes before one whose fields are among them. A prompt or a response may be
@@ -135,7 +135,7 @@ static bool add_fields(const cJSON* fields, const char* template, DataRow* row, 
     return true;
 }
 
-// The template with the prompt in place of {prompt}; everything else stands as it is.
+// The template with the prompt in place of {prompt}; everything else stays as it is.
 static void add_templated(const char* template, const char* prompt, size_t n, Text* out) {
     if (!template) template = TEMPLATE_DEFAULT;
     for (const char* s = template; *s;) {
@@ -382,13 +382,13 @@ static bool extract_dialogue(const Layout* l, const cJSON* fields, const RowOpti
 // the layout that fits
 
 // How much of a layout must be there. A field named by an option, or a response nobody asks for, need not be: then a
-// layout that lacks only that serves.
+// layout that lacks only that fits.
 typedef enum { COMPLETE, TEMPLATED_PROMPT, ANY_PROMPT, FITS } Fit;
 
 static bool fits(const Layout* l, const cJSON* fields, const RowOptions* options, Fit fit) {
     const cJSON *prompt = l->prompt ? record_field(fields, l->prompt) : NULL,
                 *given = l->response ? record_field(fields, l->response) : NULL;
-    if (options->prompt_field) return l->kind == FIELDS && is_answer(given);  // serves for its response only
+    if (options->prompt_field) return l->kind == FIELDS && is_answer(given);  // counts for its response only
     bool response = fit != COMPLETE || !l->response || is_answer(given);
     if (fit == TEMPLATED_PROMPT && !l->templated) return false;
     if (l->kind == TURNS)
@@ -408,7 +408,7 @@ static bool name_fields(const cJSON* fields, DataRow* row) {
     char names[120] = "";
     size_t n = 0;
     const cJSON* item;
-    cJSON_ArrayForEach(item, fields) if (n < sizeof names - 1)  // a list may be turns; an object is no text
+    cJSON_ArrayForEach(item, fields) if (n < sizeof names - 1)  // a list may be turns; an object is not text
         n += (size_t)snprintf(names + n, sizeof names - n, "%s%.30s%s", n ? ", " : "", item->string ? item->string : "",
                               is_answer(item) || cJSON_IsArray(item) ? "" : " (not a text)");
     return row_bad(row, "fits no layout; its fields: %s", *names ? names : "none");
@@ -486,7 +486,7 @@ static void join_messages(const Conversation* c, int* i, int end, Text* out) {
 }
 
 void conversation_plain(const Conversation* c, const RowOptions* options, DataRow* row, Text* prompt, Text* response) {
-    int end = c->n - c->answered;  // the answer is the last turn, whoever spoke before it
+    int end = c->n - c->answered;  // the answer is the last turn, no matter who spoke before it
     Text joined = {0};
     for (int i = c->system_prompt && !options->turns; i < end;) {  // the reference leaves system_prompt out
         const Message* m = &c->messages[i];

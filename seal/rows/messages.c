@@ -153,7 +153,7 @@ static bool join_parts(const cJSON* parts, int turn, DataRow* row, Text* out) {
     return true;
 }
 
-// {"name": …, "arguments": …} as a template's tool_calls; a text that is no such call stays a text.
+// {"name": …, "arguments": …} as a template's tool_calls; a text that is not such a call stays a text.
 static void make_call(Conversation* c, Message* m) {
     cJSON *call = cJSON_Parse(m->content), *fields = cJSON_CreateObject();
     const cJSON* item;

@@ -40,8 +40,8 @@ typedef struct {
     Message* messages;
     int n, capacity;
     bool answered;  // the last message is an answer of the assistant. False only where prompts alone are read
-    bool as_it_is;  // two texts that stand as they are (prompt/chosen, input/output): messages are the user's and the
-                    // assistant's, and no template is applied
+    bool as_it_is;  // two texts that are taken as they are (prompt/chosen, input/output): messages are the user's and
+                    // the assistant's, and no template is applied
     bool system_prompt;  // the first message comes from a field "system_prompt", which the reference's text leaves out
     const struct cJSON* tools;  // an array for a template's `tools`, or NULL. A text that holds JSON was parsed
     double weight;              // of the row, ≥ 0; 1 where the record does not say

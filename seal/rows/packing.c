@@ -96,7 +96,7 @@ void host_pack_free(HostPack* p) {
     memset(p, 0, sizeof *p);
 }
 
-// Stable counting sort of the stream's rows by key: order holds them by ascending key, equal keys in stream order; one
+// Stable counting sort of the pack's rows by key: order holds them by ascending key, equal keys in pack order; one
 // segment a key that occurs. The rows of `skipped` come last and belong to no segment.
 static int sort_segments(HostPack* p, const int32_t* key, int keys, int skipped, int32_t* order, int32_t* start,
                          int32_t* row) {
@@ -121,7 +121,7 @@ static int sort_segments(HostPack* p, const int32_t* key, int keys, int skipped,
 }
 
 // Rows [t, a multiple of `round`): token 0, in pieces that a model can read and that bear no loss. Returns the row
-// behind them.
+// after them.
 static int pad(HostPack* p, int t, int max_positions) {
     int end = (t + p->round - 1) / p->round * p->round;
     for (int in_piece = 0; t < end; t++) {

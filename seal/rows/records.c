@@ -31,7 +31,7 @@ struct RecordReader {
     uint64_t base;  // offset in the uncompressed file of buffer[0]
     int64_t line;
     int64_t next_row;
-    bool begun, ended;  // json: inside the array, behind it
+    bool begun, ended;  // json: inside the array, after it
     bool wrapped;       // json: the array is a field of an object, whose other fields end the file
     char delimiter;     // csv
     bool loose;         // csv: spaces after a delimiter are not part of a field
@@ -136,8 +136,8 @@ static void next_value(RecordReader* r, int64_t first_line, bool alone) {
     }
 }
 
-// One of several objects that follow each other, each laid out over lines. What is no object is a record to its line's
-// end.
+// One of several objects that follow each other, each laid out over lines. What is not an object is a record to its
+// line's end.
 static bool next_object(RecordReader* r, DataRecord* out) {
     skip_space(r);
     if (peek(r) < 0) return false;
@@ -539,7 +539,7 @@ RecordReader* records_open(const char* path) {
     if (!r->sha || !EVP_DigestInit_ex(r->sha, EVP_sha256(), NULL)) program_error("SHA-256 failed");
     r->line = 1;
     if (peek(r) == 0xEF && r->filled >= 3 && r->buffer[1] == 0xBB && r->buffer[2] == 0xBF)
-        r->at = 3;  // a byte order mark is no text
+        r->at = 3;  // a byte order mark is not text
     if (r->format != FORMAT_CSV) find_json(r, endings[ending].ending);
     else {
         find_delimiter(r, endings[ending].ending);

@@ -1,4 +1,4 @@
-/* The tokenizer library behind the function table of tokens.h. */
+/* The tokenizer library as the function table of tokens.h. */
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,7 +80,7 @@ void tokenizer_copy(const char* from, const char* to_directory) {
     if (!t) fatal("%s", error);
     const char *format = tokenizer_format(t), *slash = strrchr(from, '/'),
                *ending = strlen(from) > 3 && !strcmp(from + strlen(from) - 3, ".gz") ? ".gz" : "";
-    if (strstr(format, " + ")) {  // a pair of files: the other one lies beside it
+    if (strstr(format, " + ")) {  // a pair of files: the other one is beside it
         snprintf(path, sizeof path, "%.*s", slash ? (int)(slash - from) : 1, slash ? from : ".");
         tokenizer_copy(path, to_directory);
     } else {

@@ -43,7 +43,7 @@ typedef struct {
     DataRow row;
     size_t text;        // prompt, response, space, eos in the chunk's text
     int32_t* tokens;    // (length) of a usable row
-    int length, first;  // first: the first token that bears loss
+    int length, first;  // first: the first token that carries loss
     bool cut;
     uint64_t hash;
 } Job;
@@ -367,7 +367,7 @@ static void use_digest(void* sha, const void* bytes, size_t n) {
 }
 static void use_write(void* writer, const void* bytes, size_t n) { st_write(writer, bytes, n); }
 
-// The digest of key, report and data: a cache with any byte of these changed is no cache.
+// The digest of key, report and data: a cache with any byte of these changed is not a cache.
 static void content_digest(char hex[65], const char* key, const char* report, const Builder* b, const void* tokens,
                            const uint8_t* data, size_t n) {
     unsigned char digest[32];

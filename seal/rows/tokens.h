@@ -1,6 +1,6 @@
 /*
 Rows to samples: prompt, response, a space and the end-of-sequence text are tokenised at once, on all cores, and cached
-next to the run. A token bears loss if it covers any character of the response (what follows it included); --compat
+next to the run. A token carries loss if it covers any character of the response (what follows it included); --compat
 counts as the reference does, the tokens of the prompt tokenised alone.
 */
 #ifndef SEAL_TOKENS_H

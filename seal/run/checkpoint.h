@@ -35,7 +35,7 @@ bool checkpoint_write(CheckpointWriter* w, const void* data, size_t bytes);
 bool checkpoint_commit(CheckpointWriter* w, const char* run_json);  // run_json: rank 0's, NULL elsewhere
 // Removes all but the `keep` newest finished checkpoints, and unfinished ones older than them.
 void checkpoint_prune(const char* run, int keep);
-// What lies behind the step that a run goes on from (-1: all) does not count as finished any more: it is damaged, and
+// What is after the step that a run resumes from (-1: all) does not count as finished any more: it is damaged, and
 // the run will write those steps again.
 void checkpoint_discard(const char* run, int64_t step);
 
@@ -48,7 +48,7 @@ typedef struct {
     StReader* files;  // (ranks)
 } Checkpoint;
 bool checkpoint_any(const char* run);  // is there a finished one, whole or not?
-// The newest checkpoint that is whole; one line on stderr for each that is passed over. False where there is none. step
+// The newest checkpoint that is whole; one line on stderr for each that is skipped. False where there is none. step
 // ≥ 0: that one, already found whole.
 bool checkpoint_open(Checkpoint* c, const char* run, int64_t step);
 void checkpoint_close(Checkpoint* c);

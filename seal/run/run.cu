@@ -43,12 +43,12 @@ static LoraSettings lora_settings(const TrainOptions* o, const ModelConfig* conf
     return s;
 }
 
-// The most tokens a stream may have such that the plan leaves a twentieth of the free device memory alone, and no more
+// The most tokens a pack may have such that the plan leaves a twentieth of the free device memory alone, and no more
 // than the largest batch can fill. Memory grows with T, so a search by halves finds it.
 static int tokens_that_fit(const ModelConfig* config, TrainerSettings settings, int longest) {
     size_t free_bytes = 0, total_bytes = 0;
     cudaCheck(cudaMemGetInfo(&free_bytes, &total_bytes));
-    free_bytes = ranks_least_size(free_bytes);  // the same streams on all
+    free_bytes = ranks_least_size(free_bytes);  // the same packs on all
     int64_t most = (int64_t)settings.batch_max * longest, low = longest,
             high = most < AUTO_TOKENS_MOST ? most : AUTO_TOKENS_MOST;
     while (low < high) {
@@ -148,13 +148,13 @@ static void prepare_output(const char* out) {
     directory_clean(model.s);
 }
 
-// Nothing stands in the way of this run any more.
+// Nothing prevents this run any more.
 static void take_the_place_of_an_earlier_run(const char* out) {
     Path summary = path_of(out, "summary.json");
     if (!unlink(summary.s)) warning("%s held a run that had ended; this run replaces it", out);
 }
 
-// RUN lies where all ranks see it: a file of rank 0's is there for the others. Each would read and write parts of its
+// RUN is where all ranks see it: a file of rank 0's is there for the others. Each would read and write parts of its
 // own otherwise, and no checkpoint would ever be whole.
 #define LOOK_SECONDS 5
 static void look_from_all(const char* out) {
@@ -393,7 +393,7 @@ void run_start(Run* run, Selector* selector) {
     run->progress.first = run->first;
     struct sigaction action = {};
     action.sa_handler = on_signal;
-    action.sa_flags = SA_RESTART;  // a read or write under way goes on
+    action.sa_flags = SA_RESTART;  // a read or write under way continues
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGUSR1, &action, NULL);  // what mpirun hands on, and what Slurm sends where it is asked to warn

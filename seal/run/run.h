@@ -74,7 +74,7 @@ void run_begin(Run* run, int64_t samples);
 // What became of a list's rows, for log.jsonl and summary.json. kind: "tune", "safe" …; a static text.
 void run_count_rows(Run* run, const char* kind, const TokenSet* set);
 // Last before the loop, once all state has its first value and the data's digests are facts of run->record: finds room
-// on the disk, goes on from the newest checkpoint with --resume, opens log and progress, listens to signals. selector:
+// on the disk, resumes from the newest checkpoint with --resume, opens log and progress, listens to signals. selector:
 // NULL but for that command.
 void run_start(Run* run, Selector* selector);
 // After a step is queued: queues the copy of its state where a checkpoint is due. True where a signal asks to leave

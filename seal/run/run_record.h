@@ -1,7 +1,7 @@
 /*
 What a run is, beyond its state: its command, its options, and facts (fingerprint of the model, digests of the data). A
 checkpoint carries the record, and
---resume holds it against the run that wants to go on. Knows no device.
+--resume holds it against the run that wants to continue. Knows no device.
 */
 #ifndef SEAL_RUN_RECORD_H
 #define SEAL_RUN_RECORD_H

@@ -35,7 +35,7 @@ static TokenOptions token_options(const TrainOptions* o, const ModelConfig* conf
     return t;
 }
 
-// Tokenises a list of files; the cache lies next to the run under `kind`.
+// Tokenises a list of files; the cache is next to the run under `kind`.
 void load_samples(TokenSet* set, const StringList* files, const char* kind, const char* run, const TrainOptions* o,
                   const ModelConfig* config, char tokenizer_digest[65], AtomicFile* left_out) {
     Path cache;

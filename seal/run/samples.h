@@ -6,8 +6,8 @@
 #include "rows/tokens.h"
 #include "run/train_options.h"
 
-void check_sizes(const ModelConfig* c);  // fatal where no kernel serves the heads or the width
-// Tokenises a list of files as the options say, with the tokenizer of --model. The cache lies in `run` under `kind`
+void check_sizes(const ModelConfig* c);  // fatal where no kernel supports the heads or the width
+// Tokenises a list of files as the options say, with the tokenizer of --model. The cache is in `run` under `kind`
 // (run NULL: none). tokenizer_digest may be NULL, and so may left_out, which without a cache gets a line for every row
 // that is left out.
 void load_samples(TokenSet* set, const StringList* files, const char* kind, const char* run, const TrainOptions* o,

@@ -45,7 +45,7 @@ static void allocate(Snapshot* s) {
     s->host_bytes = s->bytes;
     if (s->bytes > s->host_most || cudaMallocHost((void**)&s->host, s->bytes + 1) !=
                                        cudaSuccess) {  // a rank may have nothing to save: 1 byte more
-        cudaGetLastError();                            // a limit on locked memory is no error: pieces do as well
+        cudaGetLastError();                            // a limit on locked memory is not an error: pieces do as well
         s->host_bytes = s->piece;
         cudaCheck(cudaMallocHost((void**)&s->host, s->host_bytes));
     }

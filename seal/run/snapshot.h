@@ -1,6 +1,6 @@
 /*
 The state of a run on the device, as a table {name, buffer, elements}, copied to the host and written as a checkpoint.
-The copy is queued behind the step it belongs to and travels while the next step is queued; a thread writes it. The
+The copy is queued after the step it belongs to and travels while the next step is queued; a thread writes it. The
 device waits for nothing but the copy itself.
 */
 #ifndef SEAL_SNAPSHOT_H
