@@ -176,14 +176,11 @@ static bool lends(const Source* s, int64_t row) {
     return false;
 }
 
-static void source_path(char path[4200], const Source* s, const MixOptions* o) {
-    snprintf(path, 4200, "%s/%s", o->from, s->file);
-}
+static Path source_path(const Source* s, const MixOptions* o) { return path_of(o->from, "%s", s->file); }
 
 static int64_t read_file(const Source* s, const MixOptions* o, Role* role) {
-    char path[4200];
-    source_path(path, s, o);
-    const char* paths[] = {path};
+    Path from = source_path(s, o);
+    const char *path = from.s, *paths[] = {path};
     StringList files = {paths, 1};
     RowOptions plain = {.prompt_template = s->prompts ? "{prompt}" : NULL,
                         .prompt_field = s->prompt,
@@ -228,32 +225,25 @@ static int64_t read_file(const Source* s, const MixOptions* o, Role* role) {
 }
 
 static const char* const endings[2] = {".jsonl", ".labels.jsonl"};
-static void role_path(char path[4200], const Role* role, const char* ending, const MixOptions* o) {
-    snprintf(path, 4200, "%s/%s%s", o->out, role->name, ending);
+static Path role_path(const Role* role, const char* ending, const MixOptions* o) {
+    return path_of(o->out, "%s%s", role->name, ending);
 }
 
 // No source is written over.
 static void check_outputs(const Role* roles, int n_roles, const Source* sources, int n_sources, const MixOptions* o) {
     for (int r = 0; r < 2 * n_roles; r++)
-        for (int s = 0; s < n_sources; s++) {
-            char out[4200], in[4200];
-            role_path(out, &roles[r / 2], endings[r % 2], o);
-            source_path(in, &sources[s], o);
-            output_is_not(out, in);
-        }
+        for (int s = 0; s < n_sources; s++)
+            output_is_not(role_path(&roles[r / 2], endings[r % 2], o).s, source_path(&sources[s], o).s);
 }
 
 // Rows in a seeded order. prompt/chosen rows take no template: the prompt already has it; a prompt alone has not, and
 // gets it where it is read.
 static void write_role(const Role* role, const MixOptions* o) {
-    char path[4200];
     AtomicFile data, labels;
     int* order = host_alloc((size_t)role->n * sizeof *order, "rows");
     random_permutation((uint64_t)o->seed, 1u << 20, order, (int)role->n);
-    role_path(path, role, endings[0], o);
-    atomic_open(&data, path);
-    role_path(path, role, endings[1], o);
-    atomic_open(&labels, path);
+    atomic_open(&data, role_path(role, endings[0], o).s);
+    atomic_open(&labels, role_path(role, endings[1], o).s);
     for (int64_t i = 0; i < role->n; i++) {
         const Row* row = &role->rows[order[i]];
         cJSON *line = cJSON_CreateObject(), *label = cJSON_CreateObject();

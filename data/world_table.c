@@ -27,9 +27,8 @@ static const Column columns[] = {
 
 // DIR/NAME as an object, which `out` (may be NULL) must not be; NULL where there is no such file.
 static cJSON* read_object(const char* directory, const char* name, const char* out) {
-    Path path;
     size_t n;
-    path = path_of(directory, "%s", name);
+    Path path = path_of(directory, "%s", name);
     if (!file_exists(path.s)) return NULL;
     if (out) output_is_not(out, path.s);
     char* text = file_read(path.s, 1 << 24, &n);

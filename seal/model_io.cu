@@ -300,7 +300,6 @@ static void shard_name(char* name, size_t size, int shard, int shards) {
 static void write_index(const ModelLayout* layout, const SaveSource* source, const char* directory, const int* shard_of,
                         int shards) {
     char name[64];
-    Path path;
     int64_t total = 0;
     cJSON *json = cJSON_CreateObject(), *metadata = cJSON_AddObjectToObject(json, "metadata"),
           *map = cJSON_AddObjectToObject(json, "weight_map");
@@ -311,7 +310,7 @@ static void write_index(const ModelLayout* layout, const SaveSource* source, con
     }
     cJSON_AddNumberToObject(metadata, "total_size", (double)total);
     char* text = json_pretty_text(json);
-    path = path_of(directory, "model.safetensors.index.json");
+    Path path = path_of(directory, "model.safetensors.index.json");
     file_write(path.s, text, strlen(text));
     cJSON_free(text);
     cJSON_Delete(json);

@@ -206,10 +206,9 @@ static void read_config(const char* path, LoraSettings* settings) {
 // Which modules are adapted is read off the tensors of layer 0: target_modules may be a regular expression.
 void peft_settings(const char* directory, const ModelConfig* config, LoraSettings* settings) {
     char name[256];
-    Path path;
     StModel model;
     memset(settings, 0, sizeof *settings);
-    path = path_of(directory, "adapter_config.json");
+    Path path = path_of(directory, "adapter_config.json");
     read_config(path.s, settings);
     st_open_model(&model, directory, "adapter_model");
     for (const FamilyTensor* t = family_find(config->family)->tensors; t->hf_name; t++) {

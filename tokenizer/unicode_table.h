@@ -1,4 +1,5 @@
-/* Written by dev/reference/unicode_table.py: what `tokenizers` knows of characters. Each user takes the tables it needs. */
+/* Written by dev/reference/unicode_table.py: what `tokenizers` knows of characters. Each user takes the tables it
+ * needs. */
 // clang-format off
 #ifndef UNICODE_TABLE_H
 #define UNICODE_TABLE_H

@@ -91,8 +91,7 @@ static void test_weights(void) {
     const int64_t rows[2] = {0, 1};
     int first = 0, draws = 4000;
     for (int seed = 0; seed < draws; seed++) {
-        score_rows(method, &(ScoreInput){.scores = two, .seed = (uint64_t)seed, .noise = true}, rows, 2,
-                        score);
+        score_rows(method, &(ScoreInput){.scores = two, .seed = (uint64_t)seed, .noise = true}, rows, 2, score);
         first += score[1] > score[0];
     }
     double p = exp(1.0) / (1.0 + exp(1.0)), deviation = sqrt(p * (1.0 - p) * draws);

@@ -236,14 +236,13 @@ void st_forget(const StReader* r, const StTensor* t) {
 
 // Opens the file of the directory unless it is open already; returns its number.
 static int open_shard(StModel* m, NameMap** shards, const char* directory, const char* name, const char* index) {
-    Path path;
     ptrdiff_t known = shgeti(*shards, name);
     if (known >= 0) return (*shards)[known].value;
     if (!*name || strchr(name, '/') || name[0] == '.')
         fatal("%s: \"%.80s\" is not the name of a file in this directory", index, name);
     if (m->n_files == SHARDS_MOST) fatal("%s: names more than %d files", index, SHARDS_MOST);
     m->files = host_resize(m->files, ((size_t)m->n_files + 1) * sizeof *m->files, "the list of files");
-    path = path_of(directory, "%s", name);
+    Path path = path_of(directory, "%s", name);
     st_open(&m->files[m->n_files], path.s);
     shput(*shards, name, m->n_files);
     return m->n_files++;
@@ -285,10 +284,9 @@ static void open_index(StModel* m, const char* directory, const char* index) {
 
 void st_open_model(StModel* m, const char* directory, const char* stem) {
     char path[4200];
-    Path index;
     memset(m, 0, sizeof *m);
     snprintf(path, sizeof path, "%s/%s.safetensors", directory, stem);
-    index = path_of(directory, "%s.safetensors.index.json", stem);
+    Path index = path_of(directory, "%s.safetensors.index.json", stem);
     if (!file_exists(path) && file_exists(index.s)) {
         open_index(m, directory, index.s);
         return;

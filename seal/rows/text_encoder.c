@@ -111,11 +111,10 @@ static void digest(const Tokenizer* t, char hex[65]) {
 
 // Every id that the model's config.json gives for the end of sequence, as "2, 107"; whether `eos` is one of them.
 static bool config_has(const char* directory, int32_t eos, char* all, size_t size) {
-    Path path;
     bool found = false;
     size_t length, at = 0;
     *all = 0;
-    path = path_of(directory, "config.json");
+    Path path = path_of(directory, "config.json");
     if (!file_exists(path.s)) return true;
     char* text = file_read(path.s, 1 << 24, &length);
     cJSON* json = cJSON_ParseWithLength(text, length);

@@ -18,8 +18,8 @@
 #define RANKS_MOST 4096
 #define SMALL_FILE ((size_t)16 << 20)  // run.json, sums
 
-static void step_directory(char out[4200], const char* run, int64_t step) {
-    snprintf(out, 4200, "%.4000s/checkpoint/step-%lld", run, (long long)step);
+static Path step_directory(const char* run, int64_t step) {
+    return path_of(run, "checkpoint/step-%lld", (long long)step);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -103,12 +103,9 @@ bool checkpoint_create(CheckpointWriter* w, const char* run, int64_t step, int r
     memset(w, 0, sizeof *w);
     w->fd = -1;
     w->rank = rank;
-    char top[4200];
-    Path sums;
-    snprintf(top, sizeof top, "%.4000s/checkpoint", run);
-    step_directory(w->directory, run, step);
-    if (!make_directory(w, top) || !make_directory(w, w->directory)) return false;
-    sums = path_of(w->directory, "rank-%d.sha256", rank);
+    snprintf(w->directory, sizeof w->directory, "%s", step_directory(run, step).s);
+    if (!make_directory(w, path_of(run, "checkpoint").s) || !make_directory(w, w->directory)) return false;
+    Path sums = path_of(w->directory, "rank-%d.sha256", rank);
     if (unlink(sums.s) && errno != ENOENT)
         return failed(w, "%s: cannot be replaced: %s", sums.s, strerror(errno));  // what was there no longer counts
     snprintf(w->path, sizeof w->path, "%s/.rank-%d.safetensors", w->directory, rank);
@@ -131,9 +128,8 @@ bool checkpoint_write(CheckpointWriter* w, const void* data, size_t bytes) {
 
 bool checkpoint_commit(CheckpointWriter* w, const char* run_json) {
     char name[64], sums[512], hex[65];
-    Path path;
     unsigned char digest[32];
-    path = path_of(w->directory, "rank-%d.safetensors", w->rank);
+    Path path = path_of(w->directory, "rank-%d.safetensors", w->rank);
     if (fsync(w->fd)) return failed(w, "%s: cannot be written: %s", path.s, strerror(errno));
     close(w->fd);
     w->fd = -1;
@@ -171,9 +167,7 @@ static int newest_first(const void* a, const void* b) {
 
 // Steps of all folders step-N, the newest first; to be freed.
 static int64_t* list_steps(const char* run, int* n) {
-    char path[4200];
-    snprintf(path, sizeof path, "%.4000s/checkpoint", run);
-    DIR* directory = opendir(path);
+    DIR* directory = opendir(path_of(run, "checkpoint").s);
     int64_t* steps = NULL;
     *n = 0;
     for (struct dirent* entry; directory && (entry = readdir(directory));) {
@@ -230,34 +224,31 @@ static bool finished(const char* directory) {
     cJSON* json = run_json_of(directory);
     int ranks = ranks_of(json);
     cJSON_Delete(json);
-    Path path;
     for (int r = 0; r < (ranks ? ranks : 1); r++) {
-        path = path_of(directory, "rank-%d.sha256", r);
+        Path path = path_of(directory, "rank-%d.sha256", r);
         if (!file_exists(path.s)) return false;
     }
     return true;
 }
 
 bool checkpoint_any(const char* run) {
-    char directory[4200];
     int n;
     int64_t* steps = list_steps(run, &n);
     bool any = false;
     for (int i = 0; i < n && !any; i++) {
-        step_directory(directory, run, steps[i]);
-        any = finished(directory);
+        Path directory = step_directory(run, steps[i]);
+        any = finished(directory.s);
     }
     free(steps);
     return any;
 }
 
 static uint64_t visit_files(const char* directory, bool remove_them) {
-    Path path;
     uint64_t bytes = 0;
     struct stat info;
     DIR* d = opendir(directory);
     for (struct dirent* entry; d && (entry = readdir(d));) {
-        path = path_of(directory, "%s", entry->d_name);
+        Path path = path_of(directory, "%s", entry->d_name);
         if (lstat(path.s, &info) || !S_ISREG(info.st_mode)) continue;
         bytes += (uint64_t)info.st_size;
         if (remove_them) unlink(path.s);
@@ -267,46 +258,41 @@ static uint64_t visit_files(const char* directory, bool remove_them) {
 }
 
 void checkpoint_prune(const char* run, int keep) {
-    char directory[4200];
-    Path sums;
     int n, kept = 0;
     int64_t* steps = list_steps(run, &n);
     for (int i = 0; i < n; i++) {
-        step_directory(directory, run, steps[i]);
-        bool whole = finished(directory);
+        Path directory = step_directory(run, steps[i]);
+        bool whole = finished(directory.s);
         if (whole ? kept++ < keep : kept == 0) continue;
-        sums = path_of(directory, "rank-0.sha256");
+        Path sums = path_of(directory.s, "rank-0.sha256");
         unlink(sums.s);  // first, so that a removal cut short leaves nothing that counts
-        visit_files(directory, true);
-        rmdir(directory);
+        visit_files(directory.s, true);
+        rmdir(directory.s);
     }
     free(steps);
 }
 
 void checkpoint_discard(const char* run, int64_t step) {
-    char directory[4200], sums[4400];
-    Path aside;
     int n;
     int64_t* steps = list_steps(run, &n);
     for (int i = 0; i < n; i++) {
         if (steps[i] <= step) continue;
-        step_directory(directory, run, steps[i]);
-        snprintf(sums, sizeof sums, "%s/rank-0.sha256", directory);
-        aside = path_of(directory,
-                        "passed-over.sha256");  // the disk may have been at fault: who knows better gives the name back
-        rename(sums, aside.s);
+        Path directory = step_directory(run, steps[i]);
+        Path sums = path_of(directory.s, "rank-0.sha256");
+        // the disk may have been at fault: who knows better gives the name back
+        Path aside = path_of(directory.s, "passed-over.sha256");
+        rename(sums.s, aside.s);
     }
     free(steps);
 }
 
 uint64_t checkpoint_bytes_held(const char* run) {
-    char directory[4200];
     uint64_t bytes = 0;
     int n;
     int64_t* steps = list_steps(run, &n);
     for (int i = 0; i < n; i++) {
-        step_directory(directory, run, steps[i]);
-        bytes += visit_files(directory, false);
+        Path directory = step_directory(run, steps[i]);
+        bytes += visit_files(directory.s, false);
     }
     free(steps);
     return bytes;
@@ -340,7 +326,6 @@ static bool file_digest(const char* path, char hex[65]) {
 // The sums of one rank against its files.
 static bool rank_whole(const char* directory, int rank, char* why, size_t size) {
     char name[64], hex[65], said[65], file[64];
-    Path path;
     snprintf(name, sizeof name, "rank-%d.sha256", rank);
     char* sums = small_text(directory, name);
     int lines = 0;
@@ -354,7 +339,7 @@ static bool rank_whole(const char* directory, int rank, char* why, size_t size) 
             snprintf(why, size, "%s is damaged", name);
             break;
         }
-        path = path_of(directory, "%s", file);
+        Path path = path_of(directory, "%s", file);
         if (!file_digest(path.s, hex)) {
             snprintf(why, size, "%s cannot be read", file);
             good = false;
@@ -391,12 +376,11 @@ static bool whole(const char* directory, char* why, size_t size) {
 
 bool checkpoint_open(Checkpoint* c, const char* run, int64_t step) {
     char why[512];
-    Path path;
     int n;
     int64_t* steps = list_steps(run, &n);
     memset(c, 0, sizeof *c);
     for (int i = 0; i < n && !c->files; i++) {
-        step_directory(c->path, run, steps[i]);
+        snprintf(c->path, sizeof c->path, "%s", step_directory(run, steps[i]).s);
         if (step >= 0 && steps[i] != step) continue;
         if (step < 0 && !whole(c->path, why, sizeof why)) {
             warning("%s is skipped: %s", c->path, why);
@@ -407,7 +391,7 @@ bool checkpoint_open(Checkpoint* c, const char* run, int64_t step) {
         c->ranks = ranks_of(c->json);
         c->files = host_alloc((size_t)c->ranks * sizeof *c->files, "the list of files");
         for (int r = 0; r < c->ranks; r++) {
-            path = path_of(c->path, "rank-%d.safetensors", r);
+            Path path = path_of(c->path, "rank-%d.safetensors", r);
             st_open(&c->files[r], path.s);
         }
     }
@@ -460,7 +444,6 @@ static int by_name(const void* a, const void* b) { return strcmp(*(char* const*)
 
 void model_directory_digest(const char* directory, char hex[65]) {
     char** names = NULL;
-    Path path;
     unsigned char digest[32];
     int n = 0;
     DIR* d = opendir(directory);
@@ -479,7 +462,7 @@ void model_directory_digest(const char* directory, char hex[65]) {
     bool good = sha && EVP_DigestInit_ex(sha, EVP_sha256(), NULL);
     for (int i = 0; i < n && good; i++) {
         MappedFile file;
-        path = path_of(directory, "%s", names[i]);
+        Path path = path_of(directory, "%s", names[i]);
         file_map(&file, path.s);
         size_t end = file.length < (size_t)1 << 20 ? file.length : (size_t)1 << 20;
         good = EVP_DigestUpdate(sha, names[i], strlen(names[i]) + 1) &&

@@ -78,12 +78,10 @@ void journal_add_model(Text* decides, const char* directory) {
         "config.json",    "generation_config.json", "model.safetensors",   "model.safetensors.index.json",
         "tokenizer.json", "tokenizer.model",        "adapter_config.json", "adapter_model.safetensors"};
     for (size_t i = 0; directory && i < sizeof names / sizeof *names; i++) {
-        char path[4200], line[4400];
+        Path path = path_of(directory, "%s", names[i]);
         struct stat info;
-        snprintf(path, sizeof path, "%s/%s", directory, names[i]);
-        if (stat(path, &info)) continue;
-        int n = snprintf(line, sizeof line, "%s %lld %lld.%ld\n", path, (long long)info.st_size,
-                         (long long)info.st_mtim.tv_sec, info.st_mtim.tv_nsec);
-        text_add(decides, line, (size_t)n);
+        if (stat(path.s, &info)) continue;
+        text_printf(decides, "%s %lld %lld.%ld\n", path.s, (long long)info.st_size, (long long)info.st_mtim.tv_sec,
+                    info.st_mtim.tv_nsec);
     }
 }

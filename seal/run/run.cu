@@ -141,10 +141,9 @@ bool run_show(Run* run) {
 
 // RUN can be written, and what a killed process left half-written there is gone.
 static void prepare_output(const char* out) {
-    Path model;
     directory_probe(out);
     directory_clean(out);
-    model = path_of(out, "model");
+    Path model = path_of(out, "model");
     directory_clean(model.s);
 }
 
@@ -159,9 +158,8 @@ static void take_the_place_of_an_earlier_run(const char* out) {
 #define LOOK_SECONDS 5
 static void look_from_all(const char* out) {
     AtomicFile seen = {};  // never committed: a temporary file, which goes however the run ends
-    Path path;
     if (ranks_count() == 1) return;
-    path = path_of(out, "ranks");
+    Path path = path_of(out, "ranks");
     if (!ranks_rank()) atomic_open(&seen, path.s);
     ranks_share(seen.temporary, sizeof seen.temporary);
     directory_make(out);  // a network file system may remember that there was none
