@@ -335,7 +335,7 @@ static void test_conversations(void) {
         "'gpt','value':'b'}]}",
         &state);
     check(state == ROW_OK && message_is(&c, 1, ROLE_ASSISTANT, "assistant", "call f"),
-          "a call that is no JSON is text");
+          "a call that is not JSON is text");
     conversation_free(&c);
     c = conversation_of(
         "{'messages':[{'role':'developer','content':'S'},{'role':'user','content':'a'},{'role':'user',"
@@ -362,7 +362,7 @@ static void test_conversations(void) {
     text_free(&asked);
     conversation_free(&c);
     c = conversation_of("{'prompt':'P','chosen':'C','system':'S'}", &state);
-    check(c.n == 2 && c.as_it_is && c.answered, "prompt/chosen texts stand as they are");
+    check(c.n == 2 && c.as_it_is && c.answered, "prompt/chosen texts are used as they are");
     conversation_free(&c);
     c = conversation_of(
         "{'messages':[{'role':'user','content':'a'},{'role':'assistant','content':null,'tool_calls':[{}]}]}", &state);
@@ -520,7 +520,8 @@ static void test_tables(void) {
                 "by semicolons; spaces");
     expect_note("spaces in a table without them in its header", put("sp3.csv", "prompt,response\nx, y\n"), "x>| y\n",
                 "");
-    expect_note("a header in another case, with spaces behind", put("h.csv", "Prompt ,RESPONSE\nx,y\n"), "x>|y\n", "");
+    expect_note("a header in another case, with spaces after it", put("h.csv", "Prompt ,RESPONSE\nx,y\n"), "x>|y\n",
+                "");
     expect_note(
         "ragged rows are named", put("r.csv", "prompt,response\na,b\nc, d,e\nf\n\ng,h\n"),
         "a>|b\n! has 3 fields but the header names 2; a text with the delimiter in it needs quotes\n! has 1 field "

@@ -46,10 +46,10 @@ static void refuse_pointer(const char* path, const void* data, size_t length) {
 
 void refuse_lfs_pointer(const char* path) {
     char text[1024];
-    FILE* f = fopen(path, "rbe");
-    size_t length = f ? fread(text, 1, sizeof text, f) : 0;
-    if (f) fclose(f);
-    refuse_pointer(path, text, length);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? 0 : read(fd, text, sizeof text);
+    if (fd >= 0) close(fd);
+    refuse_pointer(path, text, length < 0 ? 0 : (size_t)length);
 }
 
 char* file_read(const char* path, size_t most, size_t* length) {

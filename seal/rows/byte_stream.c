@@ -1,9 +1,11 @@
 /* Bytes of data files. See byte_stream.h. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
 #include "base/error.h"
@@ -17,9 +19,10 @@ typedef enum { UTF8, UTF16_LITTLE, UTF16_BIG } TextEncoding;
 
 struct ByteStream {
     char path[4096];
-    int64_t size;  // on disk
-    gzFile plain;  // also of what is not compressed; NULL: zstd
-    FILE* packed;
+    int64_t size;     // on disk
+    gzFile plain;     // also of what is not compressed; NULL: zstd
+    int packed;       // descriptor of a zstd file
+    int64_t on_disk;  // bytes read from it
     ZSTD_DStream* zstd;
     ZSTD_inBuffer in;
     unsigned char* disk;  // of `packed`
@@ -55,9 +58,11 @@ static size_t read_zstd(ByteStream* s, unsigned char* out, size_t n) {
     ZSTD_outBuffer to = {out, n, 0};
     while (to.pos == 0) {
         if (s->in.pos == s->in.size) {
-            s->in = (ZSTD_inBuffer){s->disk, fread(s->disk, 1, RAW_BYTES, s->packed), 0};
-            if (ferror(s->packed))
+            ssize_t got = read(s->packed, s->disk, RAW_BYTES);
+            if (got < 0)
                 fatal("%s: cannot be read after byte %llu: %s", s->path, (unsigned long long)s->base, strerror(errno));
+            s->in = (ZSTD_inBuffer){s->disk, (size_t)got, 0};
+            s->on_disk += got;
             if (!s->in.size && s->frame_open) fatal("%s: the compressed file is cut off; get it again", s->path);
             if (!s->in.size) return 0;
         }
@@ -131,19 +136,18 @@ ByteStream* bytes_open(const char* path) {
     if (!S_ISREG(info.st_mode)) fatal("%s: not a regular file; data is read more than once", path);
     refuse_lfs_pointer(path);
     s->size = info.st_size;
-    s->packed = fopen(path, "rbe");
-    if (!s->packed) fatal("%s: cannot be read: %s", path, strerror(errno));
-    size_t got = fread(magic, 1, sizeof magic, s->packed);
+    s->packed = open(path, O_RDONLY | O_CLOEXEC);
+    if (s->packed < 0) fatal("%s: cannot be read: %s", path, strerror(errno));
+    ssize_t got = pread(s->packed, magic, sizeof magic, 0);
     // a frame, or one to be skipped before it
     if (got == 4 && (!memcmp(magic, "\x28\xB5\x2F\xFD", 4) ||
                      ((magic[0] & 0xF0) == 0x50 && !memcmp(magic + 1, "\x2A\x4D\x18", 3)))) {
-        rewind(s->packed);
         s->zstd = ZSTD_createDStream();
         s->disk = malloc(RAW_BYTES);
         if (!s->zstd || !s->disk) fatal("%s: out of memory", path);
     } else {
-        fclose(s->packed);
-        s->packed = NULL;
+        close(s->packed);
+        s->packed = -1;
         s->plain = gzopen(path, "rb");
         if (!s->plain) fatal("%s: cannot be read: %s", path, errno ? strerror(errno) : "out of memory");
         gzbuffer(s->plain, RAW_BYTES);
@@ -155,7 +159,7 @@ ByteStream* bytes_open(const char* path) {
 void bytes_close(ByteStream* s) {
     if (!s) return;
     if (s->plain) gzclose(s->plain);
-    if (s->packed) fclose(s->packed);
+    if (s->packed >= 0) close(s->packed);
     ZSTD_freeDStream(s->zstd);
     free(s->disk);
     free(s->raw);
@@ -164,7 +168,7 @@ void bytes_close(ByteStream* s) {
 
 bool bytes_utf16(const ByteStream* s) { return s->encoding != UTF8; }
 void bytes_progress(const ByteStream* s, int64_t* done, int64_t* total) {
-    *done = s->plain ? (int64_t)gzoffset(s->plain) : (int64_t)ftello(s->packed);
+    *done = s->plain ? (int64_t)gzoffset(s->plain) : s->on_disk;
     *total = s->size;
 }
 
