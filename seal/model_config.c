@@ -110,15 +110,24 @@ static void check_foreign(const cJSON* json, const Family* family, const char* p
         fatal("%s: \"%s\" is set, which a %s model does not have; it would compute something else", path,
               foreign[i].key, family->model_type);
     }
+// By the name of the method, as the model's page has it.
+static void refuse_quantised(const cJSON* json, const char* path) {
+    const cJSON *quantised = cJSON_GetObjectItemCaseSensitive(json, "quantization_config"),
+                *method = cJSON_GetObjectItemCaseSensitive(quantised, "quant_method"),
+                *bits = cJSON_GetObjectItemCaseSensitive(quantised, "bits");
+    char of_bits[32] = "";
+    if (!quantised || cJSON_IsNull(quantised)) return;
+    if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(quantised, "load_in_4bit"))) strcpy(of_bits, ", 4 bits");
+    if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(quantised, "load_in_8bit"))) strcpy(of_bits, ", 8 bits");
+    if (cJSON_IsNumber(bits)) snprintf(of_bits, sizeof of_bits, ", %g bits", bits->valuedouble);
+    fatal(
+        "%s: \"quantization_config\" is set: the weights are quantised (%.40s%s), which is not supported; take the "
+        "model in bf16, fp16 or fp32",
+        path, cJSON_IsString(method) ? method->valuestring : "by a method it does not name", of_bits);
 }
 
 static void check_fixed(const cJSON* json, const Family* family, const char* path) {
-    const cJSON* quantised = cJSON_GetObjectItemCaseSensitive(json, "quantization_config");
-    if (quantised && !cJSON_IsNull(quantised))
-        fatal(
-            "%s: \"quantization_config\" is set; quantised weights are not supported; take the model in bf16, fp16 or "
-            "fp32",
-            path);
+    refuse_quantised(json, path);
     for (const FixedKey* f = family->fixed; f->key; f++) {
         const cJSON* item = cJSON_GetObjectItemCaseSensitive(json, f->key);
         if (!item || cJSON_IsNull(item)) continue;

@@ -85,7 +85,8 @@ static void check_tensor(const ModelLayout* layout, const FileTensor* f, const S
     int64_t shape[2];
     int n = file_shape(layout, f, shape);
     if (s->dtype != ST_F32 && s->dtype != ST_F16 && s->dtype != ST_BF16)
-        fatal("%s: tensor %s is %s; expected F32, F16 or BF16", file->file.path, s->name, st_dtype_name(s->dtype));
+        fatal("%s: tensor %s is %s%s; expected F32, F16 or BF16", file->file.path, s->name, s->type,
+              s->type[0] == 'F' && s->type[1] == '8' ? ", a checkpoint in fp8" : "");
     if (s->n_dims == n && s->shape[0] == shape[0] && (n == 1 || s->shape[1] == shape[1])) return;
     char found[128] = "", wanted[64];
     for (int d = 0; d < s->n_dims; d++)
@@ -121,6 +122,67 @@ static void load_tensor(ParameterSet* set, const FileTensor* f, const StReader* 
     free(rows);
 }
 
+// Names that only quantised checkpoints have.
+static const struct {
+    const char *ending, *format;
+} quantised[] = {
+    {".g_idx", "GPTQ"},
+    {".qweight", "GPTQ or AWQ"},
+    {".weight.absmax", "bitsandbytes"},
+    {".weight.quant_map", "bitsandbytes"},
+    {".SCB", "bitsandbytes, 8 bits"},
+    {".weight_packed", "compressed-tensors"},
+    {".weight_scale_inv", "fp8"},
+    {".weight_scale", "fp8 or compressed-tensors"},
+    {"_blocks", "MXFP4"},
+};
+
+// An adapter's table has no names of these.
+static void refuse_quantised(const StModel* model) {
+    const char *found = NULL, *format = NULL, *path = NULL;
+    for (size_t q = 0; q < sizeof quantised / sizeof *quantised && !found; q++)
+        for (int i = 0; i < model->n_files && !found; i++)
+            for (int k = 0; k < model->files[i].n_tensors && !found; k++) {
+                const char* name = model->files[i].tensors[k].name;
+                size_t n = strlen(name), m = strlen(quantised[q].ending);
+                if (n <= m || strcmp(name + n - m, quantised[q].ending)) continue;
+                found = name;
+                format = quantised[q].format;
+                path = model->files[i].file.path;
+            }
+    if (found)
+        fatal(
+            "%s: tensor %s belongs to a quantised checkpoint (%s), which is not supported; take the model in bf16, "
+            "fp16 or fp32",
+            path, found, format);
+}
+
+static bool is_head(const char* name) { return !strcmp(name, "lm_head.weight") || !strcmp(name, "embed_out.weight"); }
+
+// A head in the file of a model whose config ties it to the embedding: the same values, or nobody knows which of the
+// two is meant. transformers takes the embedding without a word, vLLM and llama.cpp the head.
+static void check_tied_head(const StModel* model, const ModelLayout* layout, const StReader* file,
+                            const StTensor* head) {
+    const FileTensor* f = &layout->files[0];
+    const StReader* of_embedding;
+    for (int i = 0; i < layout->n_files; i++)
+        if (layout->tensors[layout->files[i].tensor].kind == WTE) f = &layout->files[i];
+    const StTensor* embedding = find_tensor(model, f, &of_embedding);
+    bool same = embedding && embedding->count == head->count && head->dtype < ST_OTHER;
+    float* rows = host_floats(2 * f->cols, f);
+    for (int64_t r = 0; same && r < f->rows; r++) {
+        st_to_float(of_embedding, embedding, r * f->cols, f->cols, rows);
+        st_to_float(file, head, r * f->cols, f->cols, rows + f->cols);
+        same = !memcmp(rows, rows + f->cols, (size_t)f->cols * sizeof(float));
+    }
+    free(rows);
+    if (!same)
+        fatal(
+            "%s: tensor %s is not the embedding, but config.json ties the two (\"tie_word_embeddings\"); set that to "
+            "false to use this head, or remove the tensor to use the embedding",
+            file->file.path, head->name);
+}
+
 // Everything that must be there is, with its shape and a dtype that is read; everything that is there belongs
 // somewhere.
 static void check_files(const StModel* model, const ModelLayout* layout, const char* directory) {
@@ -144,14 +206,23 @@ static void check_files(const StModel* model, const ModelLayout* layout, const c
     for (int i = 0; i < model->n_files; i++)
         for (int k = 0; k < model->files[i].n_tensors; k++, at++) {
             const char* name = model->files[i].tensors[k].name;
-            bool tied = layout->config.tied_head &&
-                        (!strcmp(name, "lm_head.weight") || !strcmp(name, "embed_out.weight"));
+            bool tied = layout->config.tied_head && is_head(name);
+            if (tied && !missing) check_tied_head(model, layout, &model->files[i], &model->files[i].tensors[k]);
             if (seen[at] || tied || known_buffer(family, name)) continue;
             if (!n_extra++) {
                 extra = name;
                 extra_file = model->files[i].file.path;
             }
         }
+    if (n_missing || n_extra) refuse_quantised(model);
+    if (n_missing == 1 && is_head(missing))
+        fatal(
+            "%s: tensor %s is missing; if the model uses its embedding as head, set \"tie_word_embeddings\" to true in "
+            "config.json",
+            directory, missing);
+    if (n_missing && extra)
+        fatal("%s: tensor %s%s missing; %s has %s, which belongs to no part of a %s model", directory, missing,
+              n_missing > 1 ? " and others are" : " is", extra_file, extra, layout->config.family);
     if (n_missing > 1) fatal("%s: tensor %s and %d others are missing", directory, missing, n_missing - 1);
     if (n_missing) fatal("%s: tensor %s is missing", directory, missing);
     if (n_extra > 1)

@@ -1,5 +1,6 @@
 /* safetensors. See safetensors.h. */
 #include <cjson/cJSON.h>
+#include <dirent.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +22,8 @@ static const struct {
 static const struct {
     const char* name;
     size_t size;
-} others[] = {{"BOOL", 1}, {"I8", 1}, {"I16", 2}, {"U16", 2}, {"U32", 4}, {"U64", 8}, {"F8_E4M3", 1}, {"F8_E5M2", 1}};
+} others[] = {{"BOOL", 1}, {"I8", 1},      {"I16", 2},     {"U16", 2},    {"U32", 4},
+              {"U64", 8},  {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"F8_E8M0", 1}};
 
 const char* st_dtype_name(StDtype dtype) { return dtypes[dtype].name; }
 size_t st_dtype_size(StDtype dtype) { return dtypes[dtype].size; }
@@ -53,10 +55,14 @@ static void read_tensor(StReader* r, const cJSON* entry, size_t data_at, StTenso
     for (int i = 0; i < ST_OTHER; i++)
         if (!strcmp(dtypes[i].name, dtype->valuestring)) {
             t->dtype = (StDtype)i;
+            t->type = dtypes[i].name;
             size = dtypes[i].size;
         }
     for (size_t i = 0; i < sizeof others / sizeof *others && !size; i++)
-        if (!strcmp(others[i].name, dtype->valuestring)) size = others[i].size;
+        if (!strcmp(others[i].name, dtype->valuestring)) {
+            t->type = others[i].name;
+            size = others[i].size;
+        }
     if (!size) fatal("%s: tensor %.80s has the unknown dtype %.20s", path, name, dtype->valuestring);
     t->count = 1;
     for (const cJSON* d = shape->child; d; d = d->next) {
@@ -179,7 +185,7 @@ void st_to_float(const StReader* r, const StTensor* t, int64_t from, int64_t n, 
                 out[i] = st_half_to_float(h);
             }
             break;
-        default: fatal("%s: tensor %s is %s; expected F32, F16 or BF16", r->file.path, t->name, dtypes[t->dtype].name);
+        default: fatal("%s: tensor %s is %s; expected F32, F16 or BF16", r->file.path, t->name, t->type);
     }
 }
 
@@ -282,6 +288,45 @@ static void open_index(StModel* m, const char* directory, const char* index) {
     free(text);
 }
 
+// What people keep where the safetensors should be, and what makes them of it. %s: the directory.
+static const struct {
+    const char* stem;
+    const char* file;
+    const char* way;
+} other_forms[] = {
+    {"model", "pytorch_model.bin", "run python3 data/convert_bin.py %s"},
+    {"model", "pytorch_model.bin.index.json", "run python3 data/convert_bin.py %s"},
+    {"adapter_model", "adapter_model.bin", "run python3 data/convert_bin.py %s"},
+    {"model", "adapter_config.json",
+     "it is an adapter: give its model with --model, and this directory with --adapter"},
+    {"model", "consolidated.safetensors", "take the files of the repository that transformers reads"},
+    {"model", "consolidated.00.pth", "take the files of the repository that transformers reads"},
+    {"model", "tf_model.h5", "let transformers convert it (from_pretrained with from_tf, save_pretrained)"},
+    {"model", "flax_model.msgpack", "let transformers convert it (from_pretrained with from_flax, save_pretrained)"},
+};
+
+static void refuse_other_form(const char* directory, const char* stem) {
+    char path[4200], way[4400];
+    for (size_t i = 0; i < sizeof other_forms / sizeof *other_forms; i++) {
+        snprintf(path, sizeof path, "%s/%s", directory, other_forms[i].file);
+        if (strcmp(stem, other_forms[i].stem) || !file_exists(path)) continue;
+        const char* hole = strstr(other_forms[i].way, "%s");
+        if (hole)
+            snprintf(way, sizeof way, "%.*s%s%s", (int)(hole - other_forms[i].way), other_forms[i].way, directory,
+                     hole + 2);
+        else snprintf(way, sizeof way, "%s", other_forms[i].way);
+        fatal("%s: there is %s and no %s.safetensors; %s", directory, other_forms[i].file, stem, way);
+    }
+    DIR* d = opendir(directory);
+    for (struct dirent* entry; d && (entry = readdir(d));) {
+        size_t n = strlen(entry->d_name);
+        if (n > 5 && !strcmp(entry->d_name + n - 5, ".gguf"))
+            fatal("%s: there is %s and no %s.safetensors; run train_seal import --gguf %s/%s --out DIR", directory,
+                  entry->d_name, stem, directory, entry->d_name);
+    }
+    if (d) closedir(d);
+}
+
 void st_open_model(StModel* m, const char* directory, const char* stem) {
     char path[4200];
     memset(m, 0, sizeof *m);
@@ -291,6 +336,7 @@ void st_open_model(StModel* m, const char* directory, const char* stem) {
         open_index(m, directory, index.s);
         return;
     }
+    if (!file_exists(path)) refuse_other_form(directory, stem);
     if (!file_exists(path))
         fatal(
             "%s: there is neither %s.safetensors nor %s.safetensors.index.json; a model in another form must be "

@@ -18,6 +18,7 @@ typedef enum { ST_F32, ST_F16, ST_BF16, ST_F64, ST_I32, ST_I64, ST_U8, ST_OTHER 
 typedef struct {
     char* name;
     StDtype dtype;
+    const char* type;  // the dtype's name in the file; of ST_OTHER as well
     int n_dims;
     int64_t shape[ST_MAX_DIMS];
     int64_t count;        // product of the shape

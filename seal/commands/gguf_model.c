@@ -11,6 +11,8 @@
 #pragma GCC diagnostic ignored "-Wmissing-field-initializers"
 
 static void finish_llama(const GgufReader* r, ModelConfig* c);
+static void finish_gemma2(const GgufReader* r, ModelConfig* c);
+static void finish_gemma3(const GgufReader* r, ModelConfig* c);
 
 // clang-format off
 static const GgufFamily architectures[] = {
@@ -20,6 +22,11 @@ static const GgufFamily architectures[] = {
     {"phi3", "phi3"},
     {"qwen2", "qwen2", .pre = "qwen2"},
     {"qwen3", "qwen3", .pre = "qwen2"},
+    {"smollm3", "smollm3", .pairs = true},
+    {"granite", "granite", .pairs = true},
+    {"olmo2", "olmo2"},
+    {"gemma2", "gemma2", .norms_plus_one = true, .finish = finish_gemma2},
+    {"gemma3", "gemma3_text", .norms_plus_one = true, .finish = finish_gemma3},
 };
 
 // A key after "ARCHITECTURE." and the field it fills.
@@ -36,6 +43,13 @@ static const struct { const char* key; enum { WHOLE, REAL, TRUTH } type; size_t 
     {"attention.layer_norm_epsilon", REAL, FIELD(norm_eps), 0, 1, false},
     {"attention.layer_norm_rms_epsilon", REAL, FIELD(norm_eps), 0, 1, false},
     {"rope.freq_base", REAL, FIELD(rope.base), 1, 1e12, false},
+    {"rope.freq_base_swa", REAL, FIELD(rope_local.base), 1, 1e12, false},
+    {"attn_logit_softcapping", REAL, FIELD(attention_cap), 0, 1e6, false},
+    {"final_logit_softcapping", REAL, FIELD(logit_cap), 0, 1e6, false},
+    {"attention.scale", REAL, FIELD(attention_multiplier), 0, 1e6, false},
+    {"embedding_scale", REAL, FIELD(embedding_scale), 1e-6, 1e6, false},
+    {"residual_scale", REAL, FIELD(residual_scale), 1e-6, 1e6, false},
+    {"logit_scale", REAL, FIELD(logit_divisor), 1e-6, 1e6, false},
     {"use_parallel_residual", TRUTH, FIELD(parallel_residual), 0, 1, false},
 };
 
@@ -56,8 +70,12 @@ static const struct { TensorKind kind; Part part; const char* name; } names[] = 
     {QKVB, PART_Q, "blk.%d.attn_q.bias"},
     {QKVB, PART_K, "blk.%d.attn_k.bias"},
     {QKVB, PART_V, "blk.%d.attn_v.bias"},
+    {QNORMW, PART_ALL, "blk.%d.attn_q_norm.weight"},
+    {KNORMW, PART_ALL, "blk.%d.attn_k_norm.weight"},
     {ATTPROJW, PART_ALL, "blk.%d.attn_output.weight"},
     {ATTPROJB, PART_ALL, "blk.%d.attn_output.bias"},
+    {POST1W, PART_ALL, "blk.%d.post_attention_norm.weight"},
+    {POST2W, PART_ALL, "blk.%d.post_ffw_norm.weight"},
     {LN2W, PART_ALL, "blk.%d.ffn_norm.weight"},
     {LN2B, PART_ALL, "blk.%d.ffn_norm.bias"},
     {UPW, PART_ALL, "blk.%d.ffn_up.weight"},
@@ -281,6 +299,28 @@ static void read_rope(const GgufReader* r, const GgufFamily* f, ModelConfig* c) 
 static void finish_llama(const GgufReader* r, ModelConfig* c) {
     (void)r;
     if (c->window) snprintf(c->family, sizeof c->family, "mistral");
+}
+
+// Only the largest model's scores are scaled by the width of a head as the width of the model gives it.
+static void finish_gemma(const GgufReader* r, ModelConfig* c, int largest) {
+    if (!c->window) fatal("%s: the length of the sliding window is missing", gguf_path(r));
+    c->query_scalar = (float)(c->L == largest ? c->C / c->NH : c->HS);
+}
+static void finish_gemma2(const GgufReader* r, ModelConfig* c) { finish_gemma(r, c, 46); }
+// Which layers have no window: every so many, as a number or layer by layer.
+static void finish_gemma3(const GgufReader* r, ModelConfig* c) {
+    const char* key = "gemma3.attention.sliding_window_pattern";
+    const GgufValue* v = gguf_find(r, key);
+    double every;
+    finish_gemma(r, c, 62);
+    if (v && !v->array && gguf_number(r, key, &every)) {
+        if (!(every >= 1 && every <= 1024) || every != floor(every))
+            fatal("%s: \"%s\" is %g", gguf_path(r), key, every);
+        c->full_every = (int)every;
+    }
+    for (uint64_t i = 0; v && v->array && i < gguf_numbers(r, key)->count; i++)
+        if ((gguf_element(v, i) != 0) != ((i + 1) % (uint64_t)c->full_every != 0))
+            fatal("%s: \"%s\" is not one layer in %d without a window", gguf_path(r), key, c->full_every);
 }
 
 static bool has(const GgufReader* r, const char* a, const char* b) { return gguf_tensor(r, a) || gguf_tensor(r, b); }
