@@ -110,6 +110,8 @@ static void check_foreign(const cJSON* json, const Family* family, const char* p
         fatal("%s: \"%s\" is set, which a %s model does not have; it would compute something else", path,
               foreign[i].key, family->model_type);
     }
+}
+
 // By the name of the method, as the model's page has it.
 static void refuse_quantised(const cJSON* json, const char* path) {
     const cJSON *quantised = cJSON_GetObjectItemCaseSensitive(json, "quantization_config"),

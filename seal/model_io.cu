@@ -169,7 +169,7 @@ static void check_tied_head(const StModel* model, const ModelLayout* layout, con
         if (layout->tensors[layout->files[i].tensor].kind == WTE) f = &layout->files[i];
     const StTensor* embedding = find_tensor(model, f, &of_embedding);
     bool same = embedding && embedding->count == head->count && head->dtype < ST_OTHER;
-    float* rows = host_floats(2 * f->cols, f);
+    float* rows = (float*)host_alloc(2 * (size_t)f->cols * sizeof(float), "a row of the embedding");
     for (int64_t r = 0; same && r < f->rows; r++) {
         st_to_float(of_embedding, embedding, r * f->cols, f->cols, rows);
         st_to_float(file, head, r * f->cols, f->cols, rows + f->cols);

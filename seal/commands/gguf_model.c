@@ -253,6 +253,26 @@ static void read_long(const GgufReader* r, const GgufFamily* f, ModelConfig* c, 
               key_of(f, "rope.scaling.attn_factor"), factor, derived);
 }
 
+// A number of a scaling, or what llama.cpp and transformers take where it is not named.
+static float scaling_of(const GgufReader* r, const GgufFamily* f, const char* key, double low, double otherwise) {
+    double x = otherwise;
+    gguf_number(r, key_of(f, key), &x);
+    if (!(x >= low && x < 1e9)) fatal("%s: \"%s\" is %g", gguf_path(r), key_of(f, key), x);
+    return (float)x;
+}
+static void read_yarn(const GgufReader* r, const GgufFamily* f, ModelConfig* c, double factor) {
+    RopeConfig* rope = &c->rope;
+    rope->scaling = ROPE_YARN;
+    rope->factor = (float)factor;
+    rope->original_positions = (int)scaling_of(r, f, "rope.scaling.original_context_length", 1,
+                                               c->max_positions / factor);
+    rope->beta_fast = scaling_of(r, f, "rope.scaling.yarn_beta_fast", 0, 32);
+    rope->beta_slow = scaling_of(r, f, "rope.scaling.yarn_beta_slow", 0, 1);
+    rope->ramp_truncated = true;
+    rope->attention_factor = scaling_of(r, f, "rope.scaling.attn_factor", 0, 1) *
+                             (float)(factor <= 1 ? 1 : 0.1 * log(factor) + 1);
+}
+
 static void read_rope(const GgufReader* r, const GgufFamily* f, ModelConfig* c) {
     const int head_size = c->HS ? c->HS : c->C / c->NH;
     double turns = head_size, factor = 1;
@@ -279,13 +299,15 @@ static void read_rope(const GgufReader* r, const GgufFamily* f, ModelConfig* c) 
     bool scaled = gguf_number(r, key_of(f, "rope.scaling.factor"), &factor) ||
                   gguf_number(r, key_of(f, "rope.scale_linear"), &factor);
     if (type ? strcmp(type, "none") != 0 : scaled && factor != 1) {
-        if (type && strcmp(type, "linear"))
+        if (type && strcmp(type, "linear") && strcmp(type, "yarn"))
             fatal(
                 "%s: positions scaled by \"%.40s\" are not supported in a GGUF file; supported are: none, linear, "
+                "yarn, "
                 "longrope and Llama 3.1's",
                 gguf_path(r), type);
         if (!(factor >= 1 && factor < 1e9)) fatal("%s: the factor of the positions is %g", gguf_path(r), factor);
-        if (factor != 1) {
+        if (type && !strcmp(type, "yarn")) read_yarn(r, f, c, factor);
+        else if (factor != 1) {
             c->rope.scaling = ROPE_LINEAR;
             c->rope.factor = (float)factor;
         }
