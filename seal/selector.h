@@ -1,6 +1,7 @@
 /*
 The data selector ω on the device: one logit per fine-tuning sample, its weights σ for a batch, its gradient and its
-optimizers. The mathematics is "One step" of the method: g = ∇ω mean over the batch of σ_i(ω) Δ_i, with Δ a constant.
+optimizers. The mathematics is in docs/method.md, "One step": g = ∇ω mean over the batch of σ_i(ω) Δ_i, with Δ a
+constant.
 */
 #ifndef SEAL_SELECTOR_H
 #define SEAL_SELECTOR_H

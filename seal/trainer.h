@@ -11,7 +11,7 @@ host.
 #include "pack.h"
 #include "transformer.h"
 
-// A sample of a batch. coefficient is c_x of the method ("Sums"): what its mean response loss is multiplied with, σ
+// A sample of a batch. coefficient is c_x of docs/method.md, "Rules": what its mean response loss is multiplied with, σ
 // apart. A coefficient of 0 puts it into a forward-only pack: its loss is returned, nothing is kept.
 typedef struct {
     PackSample sample;

@@ -62,7 +62,7 @@ static inline __device__ float bent_of(float x) {
 
 // dst (N_ROWS, HS; HS + PAD) = rows of src (ld), asynchronously; rows from n on are zeros, so that they add nothing to
 // any product. A thread keeps its column and goes down by a fixed number of rows, so that a whole tile costs it an
-// address and a copy a row.
+// address and a copy per row.
 template <int HS, int N_ROWS> static inline __device__ void load_tile(floatX* dst, const floatX* src, int ld, int n) {
     constexpr int VECS = HS / VEC, STEP = THREADS / VECS;  // the threads past STEP · VECS have nothing to do
     int row = threadIdx.x / VECS, d = threadIdx.x % VECS * VEC;

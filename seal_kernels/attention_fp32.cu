@@ -168,7 +168,7 @@ static __device__ __forceinline__ void store_tile(float* dst, int ld, const Rows
     }
 }
 
-// one number a row, of which only n exist in memory
+// one number per row, of which only n exist in memory
 static __device__ __forceinline__ Rows load_statistics(const float* p, int n) {
     float x[ROWS];
     UNROLL for (int r = 0; r < ROWS; r++) x[r] = r < n ? p[r] : 0.0f;

@@ -89,7 +89,7 @@ template <bool CAPPED> static __device__ float row_softmax(float* highest, const
     return block_sum(total * expf(mine - *highest));
 }
 
-// One block a row of logits (n, Vp). See kernels.h.
+// One block per row of logits (n, Vp). See kernels.h.
 template <bool CAPPED>
 static __global__ void __launch_bounds__(1024) cross_entropy_kernel(floatX* logits, float* loss, const int* targets,
                                                                     const float* weight, float cap, int V, int Vp) {
@@ -123,7 +123,7 @@ static __global__ void __launch_bounds__(1024) cross_entropy_kernel(floatX* logi
     }
 }
 
-// one warp a sample
+// one warp per sample
 static __global__ void sample_losses_kernel(float* sample_loss, const float* loss, const int* loss_start,
                                             const int* place, int k) {
     int s = (blockIdx.x * blockDim.x + threadIdx.x) / WARP_SIZE, lane = threadIdx.x % WARP_SIZE;

@@ -9,7 +9,7 @@ that a row is read once and kept in registers.
 #include "column_sums.h"
 
 #define NORM_WARPS 8
-#define NORM_MAX_BLOCKS 1024  // of a backward kernel: it leaves one partial row a block
+#define NORM_MAX_BLOCKS 1024  // of a backward kernel: it leaves one partial row per block
 
 // N sums, each over the WR warps of a row; all threads of the block call it.
 template <int WR, int N> static inline __device__ void row_sums(float (&x)[N]) {

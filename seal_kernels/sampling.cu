@@ -156,7 +156,7 @@ static __device__ __forceinline__ void draw(int* token, const float* probabiliti
     *token = last;
 }
 
-// One block a row. See kernels.h.
+// One block per row. See kernels.h.
 static __global__ void __launch_bounds__(THREADS, 2) sample_kernel(DrawArgs args) {
     const floatX* row = args.logits + (size_t)blockIdx.x * args.Vp;
     const SampleSettings* s = &args.settings;

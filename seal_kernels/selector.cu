@@ -64,7 +64,7 @@ static __global__ void sigma_kernel(float* sigma, const float* omega, const floa
     if (i < b) sigma[i] = sigma_of(omega[rows[i]], stats, N, activation);
 }
 
-// One warp a sample.
+// One warp per sample.
 static __global__ void token_weights_kernel(float* weight, const float* sigma, const float* coefficient,
                                             const int* place, const int* loss_start, int k, int b) {
     int s = (blockIdx.x * blockDim.x + threadIdx.x) / WARP_SIZE;

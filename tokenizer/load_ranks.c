@@ -1,5 +1,5 @@
 /*
-Two older formats of byte-level BPE. tiktoken's ranks: one line a token, `base64 rank`; the merges are implied, two
+Two older formats of byte-level BPE. tiktoken's ranks: one line per token, `base64 rank`; the merges are implied, two
 pieces merge when their bytes together are a piece, the lowest rank first. GPT-2's own pair: encoder.json (piece → id,
 bytes written as printable characters) and vocab.bpe (merges in order).
 */

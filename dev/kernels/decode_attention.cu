@@ -246,7 +246,7 @@ int main(int argc, char** argv) {
     printf("decode attention " FLOATX_NAME ", %d sequences of %d tokens, %d heads, %d key-value heads, head size %d\n",
            n, length, NH, NKV, HS);
     harness_report("naive", timed_run, &rows[0], bytes);
-    harness_report("a block a key-value head", timed_run, &rows[1], bytes);
+    harness_report("a block per key-value head", timed_run, &rows[1], bytes);
     harness_release();
     return 0;
 }

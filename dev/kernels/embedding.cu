@@ -1,5 +1,5 @@
 /*
-Token and position embedding, forward and backward: the naive kernels (one thread an element; backward one thread a
+Token and position embedding, forward and backward: the naive kernels (one thread per element; backward one thread a
 column, which walks the whole stream), the winner of seal_kernels, and a double-precision reference fed the same rounded
 inputs. embedding --check [--small]          against the reference (--small: for sanitizers) embedding [--tokens N]
 [--width N] [--vocabulary N]   speed, with the share of a plain copy's bandwidth

@@ -1,5 +1,5 @@
 /*
-GeGLU, forward and backward: the naive kernels (one thread an element), the winner of seal_kernels, and a
+GeGLU, forward and backward: the naive kernels (one thread per element), the winner of seal_kernels, and a
 double-precision reference fed the same rounded inputs. geglu --check [--small]          against the reference,
 backward also by finite differences (--small: for sanitizers) geglu [--tokens N] [--width N]   speed, with the share of
 a plain copy's bandwidth

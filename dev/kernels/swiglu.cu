@@ -1,5 +1,5 @@
 /*
-SwiGLU, forward and backward: the naive kernels (one thread an element), the winner of seal_kernels, and a
+SwiGLU, forward and backward: the naive kernels (one thread per element), the winner of seal_kernels, and a
 double-precision reference fed the same rounded inputs. swiglu --check [--small]          against the reference,
 backward also by finite differences (--small: for sanitizers) swiglu [--tokens N] [--width N]   speed, with the share of
 a plain copy's bandwidth

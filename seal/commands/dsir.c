@@ -156,7 +156,7 @@ static int bucket_of(EVP_MD_CTX* sha, const char* bytes, size_t n) {
     if (!EVP_DigestInit_ex(sha, NULL, NULL) || !EVP_DigestUpdate(sha, bytes, n) ||
         !EVP_DigestFinal_ex(sha, digest, NULL))
         program_error("SHA-256 failed");
-    for (int i = 0; i < 32; i += 4) {  // four bytes a step: r < 10000 leaves room in 64 bits
+    for (int i = 0; i < 32; i += 4) {  // four bytes per step: r < 10000 leaves room in 64 bits
         uint64_t four = (uint64_t)digest[i] << 24 | (uint64_t)digest[i + 1] << 16 | (uint64_t)digest[i + 2] << 8 |
                         digest[i + 3];
         r = (int)((((uint64_t)r << 32) + four) % DSIR_BUCKETS);

@@ -259,7 +259,7 @@ static void take_logits(const Judge* j, Question* q, const float* logits) {
     q->answered = true;
 }
 
-// The journal: a line a question.
+// The journal: a line per question.
 static bool take_answer(void* context, const cJSON* item) {
     const Judge* j = (const Judge*)context;
     const cJSON *number = cJSON_GetObjectItem(item, "i"), *numbers = cJSON_GetObjectItem(item, "logits");

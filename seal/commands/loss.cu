@@ -9,7 +9,7 @@
 #include "run/samples.h"
 
 // ---------------------------------------------------------------------------------------------------
-// the journal: a line a batch of samples, so that a run that resumes packs what is left as the first one would have
+// the journal: a line per batch of samples, so that a run that resumes packs what is left as the first one would have
 
 typedef struct {
     float* loss;
@@ -134,7 +134,7 @@ static void print_json(const EvalOptions* o, const TokenSet* set, const LossSumm
     cJSON_Delete(object);
 }
 
-// A line a row: {"row":12,"loss":1.25}.
+// A line per row: {"row":12,"loss":1.25}.
 static void write_rows(const EvalOptions* o, const TokenSet* set, const float* loss) {
     AtomicFile f;
     atomic_open(&f, o->out);

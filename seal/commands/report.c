@@ -106,7 +106,7 @@ static const cJSON* get(const cJSON* object, const char* name) {
     return cJSON_GetObjectItemCaseSensitive(object, name);
 }
 
-// log.jsonl: a header, then an object a step. A last line cut short by a run that still runs, or was killed, is left
+// log.jsonl: a header, then an object per step. A last line cut short by a run that still runs, or was killed, is left
 // out.
 static void read_log(ReportRun* run, const char* path) {
     DataRecord record;

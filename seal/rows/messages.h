@@ -28,7 +28,7 @@ typedef struct {
     const char* content;    // UTF-8 and a zero; "" where the record has null. Parts of text are joined
     size_t length;          // bytes of content; it holds no zero
     double weight;          // 1, or what the turn's `weight`, `loss` or `train` says, false being 0: a turn of weight 0
-                            // bears no loss
+                            // carries no loss
     const char* spelled;    // its role as the record spells it; NULL of a message that comes from a field
     bool call;  // a turn "function_call": where its text is a call it is in fields' tool_calls, content is ""
     int turn;   // 1-based place in the record's list of turns, 0 of a message that comes from a field

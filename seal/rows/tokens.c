@@ -1,6 +1,6 @@
 /*
 Rows to samples. The reader cuts rows off the files, chunk by chunk; all cores tokenise a chunk; its tokens go in row
-order to a spool on disk, so that memory holds a few dozen bytes a row and no text. The spool becomes the cache, a
+order to a spool on disk, so that memory holds a few dozen bytes per row and no text. The spool becomes the cache, a
 safetensors file that is believed only if its digests are right. See tokens.h.
 */
 #include <errno.h>

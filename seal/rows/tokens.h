@@ -47,11 +47,11 @@ typedef struct {
     int max_length;  // tokens of a sample, eos included
     int vocab;       // of the model: a larger id is an error; 0: not checked
     bool compat, quiet;
-    bool silent;        // not even the line that tells, with quiet, how many rows are left out: for ranks above 0
-    int threads;        // 0: all cores
-    const char* cache;  // file; NULL: none
-    AtomicFile*
-        left_out;  // gets a line a bad row, all of them; NULL: none. Not with a cache, which knows the first ten only
+    bool silent;           // not even the line that tells, with quiet, how many rows are left out: for ranks above 0
+    int threads;           // 0: all cores
+    const char* cache;     // file; NULL: none
+    AtomicFile* left_out;  // gets one line per bad row, all of them; NULL: none. Not with a cache, which knows the
+                           // first ten only
 } TokenOptions;
 
 typedef struct {

@@ -1,6 +1,6 @@
 /*
 A command whose one result appears at its end keeps what it has worked out beside it, in OUT.partial: a line that says
-which run it belongs to, then a JSON object an item. With --resume a run that was stopped resumes from there; without,
+which run it belongs to, then a JSON object per item. With --resume a run that was stopped resumes from there; without,
 such a file is refused, so that hours of work are not overwritten by mistake.
 */
 #ifndef SEAL_JOURNAL_H
