@@ -277,6 +277,7 @@ static bool encode_whole_word(const Tokenizer* t, const Text* text, Range word, 
 // when no merge crosses there.
 bool encode_word(const Tokenizer* t, const Text* text, Range word, Encoding* e) {
     if (t->model == MODEL_WORD_LEVEL) return encode_whole_word(t, text, word, e);
+    if (t->model == MODEL_UNIGRAM) return encode_unigram(t, text, word, e);
     if (!t->split_at_space) {
         encode_piece(t, text, word.start, word.end, e);
         return true;

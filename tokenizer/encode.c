@@ -38,6 +38,7 @@ void encoding_free(Encoding* e) {
         for (int i = 0; i < 4; i++) buffer_free(&s->buffer[i]);
         arrfree(s->ranges);
         arrfree(s->ranges_next);
+        arrfree(s->lattice);
         arrfree(s->mapped);
         arrfree(s->heap);
         free(s->symbols);

@@ -1,8 +1,9 @@
 /*
-tokenizer.json of Hugging Face `tokenizers`: model (BPE, WordLevel), added tokens, normaliser, pre-tokeniser,
+tokenizer.json of Hugging Face `tokenizers`: model (BPE, Unigram, WordLevel), added tokens, normaliser, pre-tokeniser,
 post-processor, decoder. Each part is a table from the file's type name to a function that appends steps; a type without
 a row is an error that names it, never a guess.
 */
+#include <math.h>
 #include <stdlib.h>
 #include <cjson/cJSON.h>
 #include "tokenizer_internal.h"
@@ -102,6 +103,29 @@ static bool load_pattern(Loader* l, const cJSON* part, const char* what, Pattern
            tok_error(l->error, "%s: %s", l->file, why);
 }
 
+// base64 of: the trie's length in bytes, the trie, the texts.
+static bool normalize_charsmap(Loader* l, const cJSON* part) {
+    const char *map = string_or(part, "precompiled_charsmap", NULL), *end = map;
+    const size_t room = map ? strlen(map) : 0;
+    char* bytes = malloc(room + 1);
+    uint32_t n_trie = 0;
+    if (!bytes) abort();
+    const int n = map ? base64_decode(&end, bytes, (int)(room < INT32_MAX ? room : 0)) : -1;
+    if (n >= 4) memcpy(&n_trie, bytes, 4);
+    if (n < 4 || *end || n_trie % 4 || n_trie < 4 || n_trie > (uint32_t)n - 4) {
+        free(bytes);
+        return tok_error(l->error, "%s: the normalizer Precompiled has no precompiled_charsmap, or a damaged one",
+                         l->file);
+    }
+    Normalize step = {.type = NORMALIZE_CHARSMAP};
+    memcpy(arraddnptr(step.trie, n_trie / 4), bytes + 4, n_trie);
+    memcpy(arraddnptr(step.texts, n - 3 - (int)n_trie), bytes + 4 + n_trie, (size_t)n - 4 - n_trie);
+    arrlast(step.texts) = 0;
+    arrput(l->t->normalize, step);
+    free(bytes);
+    return true;
+}
+
 static bool normalize_replace(Loader* l, const cJSON* part) {
     const char* content = string_or(part, "content", NULL);
     if (!content) return tok_error(l->error, "%s: the normalizer Replace has no text `content`", l->file);
@@ -118,9 +142,10 @@ static bool normalize_sequence(Loader* l, const cJSON* part) {
 }
 
 static const PartRow normalizers[] = {
-    {"NFC", normalize_simple},      {"NFD", normalize_simple},       {"NFKC", normalize_simple},
-    {"NFKD", normalize_simple},     {"Lowercase", normalize_simple}, {"Prepend", normalize_prepend},
-    {"Replace", normalize_replace}, {"Strip", normalize_strip},      {"Sequence", normalize_sequence},
+    {"NFC", normalize_simple},           {"NFD", normalize_simple},       {"NFKC", normalize_simple},
+    {"NFKD", normalize_simple},          {"Lowercase", normalize_simple}, {"Prepend", normalize_prepend},
+    {"Replace", normalize_replace},      {"Strip", normalize_strip},      {"Sequence", normalize_sequence},
+    {"Precompiled", normalize_charsmap},
 };
 static bool load_normalizer(Loader* l, const cJSON* part) {
     return load_part(l, part, "a normalizer", normalizers, sizeof normalizers / sizeof *normalizers);
@@ -563,7 +588,34 @@ static bool model_word_level(Loader* l, const cJSON* model) {
     return load_vocabulary(l, model);
 }
 
-static const PartRow models[] = {{"BPE", model_bpe}, {"WordLevel", model_word_level}};
+// [["<unk>", 0.0], …]: ids are places.
+static bool model_unigram(Loader* l, const cJSON* model) {
+    Tokenizer* t = l->t;
+    const cJSON *vocab = item(model, "vocab"), *each, *unk = item(model, "unk_id");
+    int64_t id = 0;
+    cJSON_ArrayForEach(each, vocab) {
+        const char* piece = cJSON_GetStringValue(each->child);
+        const cJSON* score = piece ? each->child->next : NULL;
+        if (!cJSON_IsNumber(score) || !isfinite(score->valuedouble))
+            return tok_error(l->error, "%s: entry %lld of the Unigram vocabulary is not a piece and its score", l->file,
+                             (long long)id);
+        if (!tokenizer_set_piece(t, id, piece, strlen(piece), l->file, l->error)) return false;
+        trie_add(&t->unigram_trie, piece, (uint32_t)strlen(piece), (int32_t)id);
+        arrput(t->score, score->valuedouble);
+        if (!id || score->valuedouble < t->worst_score) t->worst_score = score->valuedouble;
+        id++;
+    }
+    if (!id) return tok_error(l->error, "%s: the Unigram vocabulary is empty", l->file);
+    t->model = MODEL_UNIGRAM;
+    t->byte_fallback = bool_or(model, "byte_fallback", false);
+    if (!unk || cJSON_IsNull(unk)) return true;
+    if (!whole(unk, &id) || id >= t->n_vocab)
+        return tok_error(l->error, "%s: unk_id of the Unigram vocabulary is not one of its ids", l->file);
+    t->unk = (int32_t)id;
+    return true;
+}
+
+static const PartRow models[] = {{"BPE", model_bpe}, {"WordLevel", model_word_level}, {"Unigram", model_unigram}};
 
 // Old files leave the model's type out; `tokenizers` then goes by the fields.
 static bool load_model(Loader* l, const cJSON* model) {
@@ -626,6 +678,8 @@ bool load_tokenizer_json(Tokenizer* t, const char* name, const char* data, size_
                 load_pretokenizer(&l, item(root, "pre_tokenizer")) && load_all_added(&l, item(root, "added_tokens")) &&
                 profile_add_tokens(profile, t, error) && load_processor(&l, item(root, "post_processor")) &&
                 load_decoder(&l, item(root, "decoder"));
+    if (good && t->model == MODEL_UNIGRAM && t->byte_level)
+        good = tok_error(error, "%s: a Unigram model with ByteLevel is not supported", name);
     if (good && t->subword && t->byte_level)
         good = tok_error(error, "%s: continuing_subword_prefix with ByteLevel is not supported", name);
     if (good && t->byte_level) unmap_pieces(t);

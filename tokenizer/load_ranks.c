@@ -1,6 +1,6 @@
 /*
-Two older formats of byte-level BPE. tiktoken's ranks: one line per token, `base64 rank`; the merges are implied, two
-pieces merge when their bytes together are a piece, the lowest rank first. GPT-2's own pair: encoder.json (piece → id,
+Byte-level BPE from ranks and merges. What follows from a vocabulary alone (tiktoken, sentencepiece): two pieces merge
+when their bytes together are a piece, the lowest rank first. And GPT-2's own pair: encoder.json (piece → id,
 bytes written as printable characters) and vocab.bpe (merges in order).
 */
 #include <stdlib.h>
@@ -42,63 +42,14 @@ void merges_from_vocabulary(Tokenizer* t, const uint32_t* rank) {
     }
 }
 
-// ---- tiktoken --------------------------------------------------------------------------------------
-
-#define LLAMA3_PATTERN                                                         \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| " \
-    "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define QWEN2_PATTERN                                                     \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| " \
-    "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define LLAMA3_SPECIAL 256
-
-// The file holds neither pattern nor special tokens: both are in the code that comes with it, here Llama-3's. The ones
-// after these names are reserved tokens.
-static const char* const llama3_special[] = {"<|begin_of_text|>",
-                                             "<|end_of_text|>",
-                                             "<|reserved_special_token_0|>",
-                                             "<|reserved_special_token_1|>",
-                                             "<|finetune_right_pad_id|>",
-                                             "<|step_id|>",
-                                             "<|start_header_id|>",
-                                             "<|end_header_id|>",
-                                             "<|eom_id|>",
-                                             "<|eot_id|>",
-                                             "<|python_tag|>",
-                                             "<|image|>"};
-
-static int base64_value(char c) {
-    if (c >= 'A' && c <= 'Z') return c - 'A';
-    if (c >= 'a' && c <= 'z') return c - 'a' + 26;
-    if (c >= '0' && c <= '9') return c - '0' + 52;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
-// Decodes the base64 at *p up to a space; returns the bytes, −1 if it is none or too long.
-static int base64_decode(const char** p, char* out, int room) {
-    uint32_t bits = 0;
-    int held = 0, n = 0;
-    for (; base64_value(**p) >= 0; (*p)++) {
-        bits = bits << 6 | (uint32_t)base64_value(**p);
-        held += 6;
-        if (held >= 8) {
-            held -= 8;
-            if (n == room) return -1;
-            out[n++] = (char)(bits >> held);
-        }
-    }
-    while (**p == '=') (*p)++;
-    return **p == ' ' && held < 6 ? n : -1;
-}
-
-static bool put_split(Tokenizer* t, const char* pattern, ErrorBuffer error) {
+bool tokenizer_put_pattern(Tokenizer* t, const char* pattern, ErrorBuffer error) {
     Pretokenize step = {.type = PRETOKENIZE_SPLIT, .behaviour = SPLIT_ISOLATED};
     bool good = pattern_compile(&step.pattern, pattern, REGEX_RUST, error);
     arrput(t->pretokenize, step);
     return good;
 }
 
-static bool put_special(Tokenizer* t, int32_t id, const char* content, const char* file, ErrorBuffer error) {
+bool tokenizer_put_special(Tokenizer* t, int32_t id, const char* content, const char* file, ErrorBuffer error) {
     if (id >= t->n_vocab || t->text[id].at == NO_SPAN) {
         if (!tokenizer_set_piece(t, id, content, strlen(content), file, error)) return false;
         t->raw[id].at = NO_SPAN;
@@ -106,46 +57,6 @@ static bool put_special(Tokenizer* t, int32_t id, const char* content, const cha
     AddedToken a = {.id = id, .content = arena_put(t, content, strlen(content)), .special = true};
     tokenizer_add_token(t, a);
     return true;
-}
-
-bool load_tiktoken(Tokenizer* t, const char* name, const char* data, size_t n, Profile* profile, ErrorBuffer error) {
-    const char *p = data, *end = data + n;
-    char piece[MAX_PIECE];
-    for (int64_t line = 1; p < end; line++) {
-        int length = base64_decode(&p, piece, sizeof piece);
-        if (length <= 0)
-            return tok_error(error, "%s:%lld: not a line of base64 (up to %d bytes), a space and a rank", name,
-                             (long long)line, MAX_PIECE);
-        char* behind;
-        long long rank = strtoll(p, &behind, 10);
-        if (behind == p || (*behind != '\n' && *behind != '\r' && behind != end))
-            return tok_error(error, "%s:%lld: the rank is not a number", name, (long long)line);
-        char where[300];
-        snprintf(where, sizeof where, "%.250s:%lld", name, (long long)line);
-        if (!tokenizer_set_piece(t, rank, piece, (size_t)length, where, error)) return false;
-        p = behind + strspn(behind, "\r\n");
-    }
-    t->format = "tiktoken ranks";
-    t->decode = DECODE_CONCATENATE;
-    t->byte_level = t->ignore_merges = true;  // tiktoken, too, looks the whole word up first
-    merges_from_vocabulary(t, NULL);
-    for (int i = 0; i < 256; i++) {
-        char c = (char)i;
-        if (piece_find(&t->by_raw, t->raw, t->arena, &c, 1) < 0)
-            return tok_error(error, "%s: byte 0x%02X has no rank", name, i);
-    }
-    t->n_model = t->n_vocab;
-    const int32_t base = t->n_vocab, named = sizeof llama3_special / sizeof *llama3_special;
-    for (int32_t i = 0; i < LLAMA3_SPECIAL; i++) {
-        char reserved[48];
-        snprintf(reserved, sizeof reserved, "<|reserved_special_token_%d|>", i - named + 2);
-        if (!put_special(t, base + i, i < named ? llama3_special[i] : reserved, name, error)) return false;
-    }
-    t->bos = base;
-    t->eos = base + 1;
-    arrput(t->prefix, t->bos);
-    return profile_add_tokens(profile, t, error) && put_split(t, LLAMA3_PATTERN, error) &&
-           tokenizer_finish(t, name, error) && profile_finish(profile, t, error);
 }
 
 // ---- encoder.json + vocab.bpe ----------------------------------------------------------------------
@@ -209,7 +120,7 @@ static bool put_pair_steps(Tokenizer* t, Profile* profile, ErrorBuffer error) {
         arrput(t->pretokenize, prefix);
     }
     if (profile && profile->class->convert == CONVERT_GPT2) profile->rebuild = profile->add_bos;
-    return put_split(t, qwen ? QWEN2_PATTERN : GPT2_PATTERN, error);
+    return tokenizer_put_pattern(t, qwen ? QWEN2_PATTERN : GPT2_PATTERN, error);
 }
 
 bool load_vocab_and_merges(Tokenizer* t, const char* vocab_name, const char* vocab, size_t n_vocab,
@@ -224,7 +135,7 @@ bool load_vocab_and_merges(Tokenizer* t, const char* vocab_name, const char* voc
         t->default_flags = TOKENIZER_PARSE_SPECIAL;  // transformers makes a fast tokenizer of it
     } else {
         int32_t end = tokenizer_id(t, "<|endoftext|>");
-        if (end >= 0 && !put_special(t, end, "<|endoftext|>", vocab_name, error)) return false;
+        if (end >= 0 && !tokenizer_put_special(t, end, "<|endoftext|>", vocab_name, error)) return false;
         t->bos = t->eos = end;
     }
     unmap_pieces(t);

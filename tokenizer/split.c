@@ -207,6 +207,10 @@ static bool respell(const char* pattern, RegexSyntax syntax, char** out, ErrorBu
             p += read - 1;
             continue;
         }
+        if (syntax == REGEX_RUST && !inside && *p == '$') {  // PCRE2's also matches before a last line end
+            put_text(out, "\\z");
+            continue;
+        }
         if (inside && !strncmp(p, "&&", 2))
             return tok_error(error, "the regular expression %.200s has && inside brackets, which is not supported",
                              pattern);

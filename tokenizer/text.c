@@ -366,6 +366,65 @@ static void sentencepiece(const Tokenizer* t, const Normalize* step, Text* text,
     *text = buffer_text(b);
 }
 
+// What takes the place of s[0, n), NULL: nothing does. The shortest beginning of s that is in the trie decides, as in
+// `tokenizers`. A unit holds a label, an offset to its children, and whether a value is among them.
+static const char* charsmap_find(const Normalize* step, const char* s, int32_t n) {
+    const size_t n_units = arrlenu(step->trie);
+    size_t at = 0;
+    for (int32_t i = -1; i < n; i++) {
+        const unsigned char c = i < 0 ? 0 : (unsigned char)s[i];
+        if (i >= 0 && !c) return NULL;
+        at ^= c;
+        if (at >= n_units) return NULL;
+        const uint32_t unit = step->trie[at];
+        if (i >= 0 && (unit & (1u << 31 | 0xFF)) != c) return NULL;
+        at ^= (size_t)(unit >> 10) << ((unit & 1u << 9) >> 6);
+        if (i >= 0 && unit >> 8 & 1) {
+            const uint32_t value = at < n_units ? step->trie[at] & 0x7FFFFFFF : UINT32_MAX;
+            return value < arrlenu(step->texts) ? step->texts + value : NULL;
+        }
+    }
+    return NULL;
+}
+
+// Characters of the new text come from those of the old one in order; what is over, from the last.
+static void charsmap_put(TextBuffer* b, const Text* text, int32_t start, int32_t end, const char* fresh) {
+    int32_t c, at = start, n_new = (int32_t)strlen(fresh);
+    for (int32_t i = 0, n; i < n_new; i += n) {
+        n = utf8_decode(fresh + i, n_new - i, &c);
+        const int length = utf8_decode(text->bytes + at, end - at, &c);
+        buffer_put(b, fresh + i, n, origin_from(text, at), origin_to(text, at + length - 1));
+        if (at + length < end) at += length;
+    }
+}
+
+// sentencepiece's compiled rules: a short grapheme as a whole, else its characters one by one.
+static void charsmap(const Normalize* step, Text* text, Encoding* e) {
+    TextBuffer* b = buffer_other(text, e);
+    for (int32_t start = 0, end; start < text->n; start = end) {
+        int32_t before, c, state = 0;
+        end = start + utf8_decode(text->bytes + start, text->n - start, &before);
+        while (end < text->n && before >= 0) {
+            const int n = utf8_decode(text->bytes + end, text->n - end, &c);
+            if (c < 0 || utf8proc_grapheme_break_stateful(before, c, &state)) break;
+            before = c;
+            end += n;
+        }
+        const char* fresh = end - start < 6 ? charsmap_find(step, text->bytes + start, end - start) : NULL;
+        if (fresh) {
+            charsmap_put(b, text, start, end, fresh);
+            continue;
+        }
+        for (int32_t at = start, n; at < end; at += n) {
+            n = utf8_decode(text->bytes + at, end - at, &c);
+            fresh = charsmap_find(step, text->bytes + at, n);
+            if (fresh) charsmap_put(b, text, at, at + n, fresh);
+            else buffer_copy(b, text, at, at + n);
+        }
+    }
+    *text = buffer_text(b);
+}
+
 bool normalize_text(const Tokenizer* t, Text* text, Encoding* e) {
     for (ptrdiff_t i = 0; i < arrlen(t->normalize); i++) {
         const Normalize* step = &t->normalize[i];
@@ -386,6 +445,7 @@ bool normalize_text(const Tokenizer* t, Text* text, Encoding* e) {
             case NORMALIZE_REPLACE: good = replace(step, text, e); break;
             case NORMALIZE_STRIP: strip(text, step->left, step->right, e); break;
             case NORMALIZE_SENTENCEPIECE: sentencepiece(t, step, text, e); break;
+            case NORMALIZE_CHARSMAP: charsmap(step, text, e); break;
         }
         if (!good) return false;
     }

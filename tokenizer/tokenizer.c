@@ -311,19 +311,20 @@ static bool exists(const char* directory, const char* name, char* path, size_t s
 
 // The tokenizer of a directory, best format first.
 static bool find_in_directory(const char* directory, char* path, size_t size, ErrorBuffer error) {
-    static const char* const names[] = {"tokenizer.json", "tokenizer.model", "tokenizer.model.v3", "encoder.json",
-                                        "vocab.json"};
+    static const char* const names[] = {"tokenizer.json", "tokenizer.model", "tokenizer.model.v3",
+                                        "tekken.json",    "encoder.json",    "vocab.json"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (exists(directory, names[i], path, size)) return true;
-    // a file like 20B_tokenizer.json, if there is exactly one
+    // a file like 20B_tokenizer.json or qwen.tiktoken, if there is exactly one
     DIR* d = opendir(directory);
     int found = 0;
     for (struct dirent* entry; d && (entry = readdir(d));)
-        if (strstr(entry->d_name, "_tokenizer.json") && ++found == 1)
+        if ((strstr(entry->d_name, "_tokenizer.json") || strstr(entry->d_name, ".tiktoken")) && ++found == 1)
             snprintf(path, size, "%s/%s", directory, entry->d_name);
     if (d) closedir(d);
     return found == 1 ||
-           tok_error(error, "%s holds no tokenizer.json, tokenizer.model, or encoder.json with vocab.bpe", directory);
+           tok_error(error, "%s holds no tokenizer.json, tokenizer.model, tekken.json, or encoder.json with vocab.bpe",
+                     directory);
 }
 
 // vocab.bpe beside encoder.json, merges.txt beside vocab.json, whichever of the two was named.
@@ -347,7 +348,7 @@ static bool load_pair(Tokenizer* t, const char* path, const char* data, size_t n
     return good;
 }
 
-typedef enum { KIND_JSON, KIND_VOCAB, KIND_MERGES, KIND_TIKTOKEN, KIND_SENTENCEPIECE } Kind;
+typedef enum { KIND_JSON, KIND_TEKKEN, KIND_VOCAB, KIND_MERGES, KIND_TIKTOKEN, KIND_SENTENCEPIECE } Kind;
 
 // A vocabulary may well hold a token "model", but its value is a number.
 static bool names_a_model(const char* data) {
@@ -361,7 +362,8 @@ static bool names_a_model(const char* data) {
 // By content, not by name: tokenizer.model is sentencepiece's for Llama-2 and tiktoken's for Llama-3.
 static Kind sniff(const char* data, size_t n) {
     size_t i = strspn(data, " \t\r\n\xEF\xBB\xBF");
-    if (data[i] == '{') return names_a_model(data) ? KIND_JSON : KIND_VOCAB;
+    if (data[i] == '{')
+        return names_a_model(data) ? KIND_JSON : strstr(data, "\"token_bytes\"") ? KIND_TEKKEN : KIND_VOCAB;
     if (!strncmp(data, "#version", 8)) return KIND_MERGES;
     size_t base64 = strspn(data, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=");
     if (base64 && base64 < n && data[base64] == ' ' && data[base64 + 1] >= '0' && data[base64 + 1] <= '9')
@@ -383,6 +385,7 @@ static bool load_bytes(Tokenizer* t, const char* name, const char* data, size_t 
         return tok_error(error, "%s: neither a tokenizer.json nor a tokenizer.model", name);
     switch (kind) {
         case KIND_JSON: return load_tokenizer_json(t, name, data, n, profile, error);
+        case KIND_TEKKEN: return load_tekken(t, name, data, n, profile, error);
         case KIND_TIKTOKEN: return load_tiktoken(t, name, data, n, profile, error);
         case KIND_SENTENCEPIECE: return load_sentencepiece(t, name, data, n, profile, error);
         case KIND_VOCAB:
@@ -458,6 +461,8 @@ void tokenizer_close(Tokenizer* t) {
     for (ptrdiff_t i = 0; i < arrlen(t->normalize); i++) {
         pattern_free(&t->normalize[i].pattern);
         free(t->normalize[i].content);
+        arrfree(t->normalize[i].trie);
+        arrfree(t->normalize[i].texts);
     }
     for (ptrdiff_t i = 0; i < arrlen(t->pretokenize); i++) pattern_free(&t->pretokenize[i].pattern);
     for (ptrdiff_t i = 0; i < arrlen(t->stages); i++) {
@@ -467,6 +472,8 @@ void tokenizer_close(Tokenizer* t) {
     arrfree(t->stages);
     free(t->subword);
     arrfree(t->out_first);
+    arrfree(t->unigram_trie.node);
+    arrfree(t->score);
     free(t->file[0]);
     free(t->file[1]);
     arrfree(t->arena);

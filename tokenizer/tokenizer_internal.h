@@ -2,7 +2,7 @@
 What the files of the library share. A tokenizer is data: lists of steps (normalise, split), tables (pieces, merges,
 added tokens) and flags, filled by one loader per file format and walked by one encoder. utf8.c text.c   characters;
 texts that remember where their bytes came from; normalisers split.c         regular expressions and pre-tokenisers
-  table.c bpe.c   piece and merge tables; merging; the word cache
+  table.c bpe.c unigram.c   piece and merge tables; merging; the word cache; the best cut
   encode.c        the pipeline: added tokens, normalise, split, merge, post-process       decode.c   the way back
   load_*.c        the formats             load_config.c     what the files beside a tokenizer say
   unicode_table.h   what `tokenizers` knows of characters (generated)
@@ -130,7 +130,8 @@ typedef enum {
     NORMALIZE_PREPEND,
     NORMALIZE_REPLACE,
     NORMALIZE_STRIP,
-    NORMALIZE_SENTENCEPIECE
+    NORMALIZE_SENTENCEPIECE,
+    NORMALIZE_CHARSMAP
 } NormalizeType;
 typedef struct {
     NormalizeType type;
@@ -138,6 +139,8 @@ typedef struct {
     char* content;     // REPLACE, PREPEND
     bool left, right;  // STRIP: which sides; SENTENCEPIECE: left = add_dummy_prefix, right = remove_extra_whitespaces
     bool escape;       // SENTENCEPIECE: spaces become U+2581
+    uint32_t* trie;    // CHARSMAP: stb_ds, a double array (Darts) over what is replaced; its values are places in
+    char* texts;       // stb_ds, zero-terminated, what takes their place
 } Normalize;
 
 typedef enum {
@@ -159,6 +162,10 @@ typedef struct {
     bool split;  // METASPACE: split before every replacement
 } Pretokenize;
 
+// Qwen's way to cut text into words: Llama-3's, but for digits, which are words of their own.
+#define QWEN2_PATTERN                                                     \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| " \
+    "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 // GPT-2's way to cut text into words, as `tokenizers` and tiktoken have it.
 #define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 
@@ -168,7 +175,7 @@ typedef struct {
     bool special, lstrip, rstrip, normalized, single_word;
 } AddedToken;
 
-typedef enum { MODEL_BPE, MODEL_WORD_LEVEL } ModelType;
+typedef enum { MODEL_BPE, MODEL_WORD_LEVEL, MODEL_UNIGRAM } ModelType;
 typedef enum { DECODE_JOIN_SPACES, DECODE_CONCATENATE, DECODE_SENTENCEPIECE } DecodeType;
 // A step of a decoder that works on the whole text: Replace, Strip, or ByteFallback for a text that is one <0xHH>.
 typedef enum { STAGE_REPLACE, STAGE_STRIP, STAGE_BYTE } StageType;
@@ -217,6 +224,9 @@ struct Tokenizer {
     int32_t byte_id[256];   // of a byte (byte_level) or of <0xHH> (byte_fallback); −1: none
     int32_t ascii_id[128];  // of a one-byte character
     MergeTable merges;
+    Trie unigram_trie;  // Unigram: all pieces; token is the id
+    double* score;      // stb_ds, (pieces of the model)
+    double worst_score;
     int32_t n_virtual;      // late_fallback: characters that occur only inside pieces have ids from n_vocab on
     PieceTable by_virtual;  // over virtual_text
     Span* virtual_text;     // stb_ds
@@ -237,6 +247,10 @@ struct Tokenizer {
 typedef struct {
     int32_t id, start, end, previous, next;
 } Symbol;
+typedef struct {
+    double score;
+    int32_t start, id;  // of the last piece on the best way here; start −1: none yet
+} UnigramNode;
 #define CACHE_KEY 23
 #define CACHE_IDS 9
 #define CACHE_SLOTS (1 << 15)
@@ -255,8 +269,9 @@ struct TokenizerScratch {
     Range *ranges, *ranges_next;  // stb_ds
     Symbol* symbols;              // room for n_symbols
     int64_t n_symbols;
-    char* mapped;    // stb_ds, of steps after ByteLevel
-    uint64_t* heap;  // stb_ds, of long words: rank and place of what may merge
+    UnigramNode* lattice;  // stb_ds, of Unigram: one a byte, and the end
+    char* mapped;          // stb_ds, of steps after ByteLevel
+    uint64_t* heap;        // stb_ds, of long words: rank and place of what may merge
     pcre2_match_data* match;
     pcre2_jit_stack* jit_stack;
     pcre2_match_context* context;
@@ -278,6 +293,7 @@ int pattern_search(const Pattern* p, const char* bytes, int32_t n, int32_t from,
 
 bool normalize_text(const Tokenizer* t, Text* text, Encoding* e);
 bool pretokenize_text(const Tokenizer* t, Text* text, Encoding* e);  // leaves the words in scratch->ranges
+bool encode_unigram(const Tokenizer* t, const Text* text, Range word, Encoding* e);
 bool encode_word(const Tokenizer* t, const Text* text, Range word, Encoding* e);
 void encoding_put(Encoding* e, int32_t id, int32_t start, int32_t end);
 
@@ -287,8 +303,12 @@ bool tokenizer_set_piece(Tokenizer* t, int64_t id, const char* text, size_t n, c
 void tokenizer_add_token(Tokenizer* t, AddedToken token);
 bool tokenizer_finish(Tokenizer* t, const char* file,
                       ErrorBuffer error);  // tables that follow from the others; the last step of every loader
-int byte_of_character(int32_t codepoint);  // GPT-2's printable stand-in → byte; −1: not one
-int32_t character_of_byte(int byte);       // and back
+int base64_decode(const char** p, char* out, int room);  // what is at *p, as far as it goes; −1: more than room
+bool tokenizer_put_pattern(Tokenizer* t, const char* pattern, ErrorBuffer error);  // words: tiktoken's syntax
+bool tokenizer_put_special(Tokenizer* t, int32_t id, const char* content, const char* file,
+                           ErrorBuffer error);  // one that is read where special tokens are
+int byte_of_character(int32_t codepoint);       // GPT-2's printable stand-in → byte; −1: not one
+int32_t character_of_byte(int byte);            // and back
 Span unmap_byte_level(Tokenizer* t, const char* text, uint32_t n,
                       bool* good);  // the bytes that a piece of stand-ins means
 void unmap_pieces(Tokenizer* t);    // the same for all pieces, into raw
@@ -358,6 +378,7 @@ bool load_tokenizer_json(Tokenizer* t, const char* name, const char* data, size_
                          ErrorBuffer error);
 bool load_vocab_and_merges(Tokenizer* t, const char* vocab_name, const char* vocab, size_t n_vocab,
                            const char* merges_name, const char* merges, Profile* profile, ErrorBuffer error);
+bool load_tekken(Tokenizer* t, const char* name, const char* data, size_t n, Profile* profile, ErrorBuffer error);
 bool load_tiktoken(Tokenizer* t, const char* name, const char* data, size_t n, Profile* profile, ErrorBuffer error);
 bool load_sentencepiece(Tokenizer* t, const char* name, const char* data, size_t n, Profile* profile,
                         ErrorBuffer error);

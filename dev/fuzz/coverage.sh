@@ -8,7 +8,9 @@ out=build/fuzz-coverage llvm=${LLVM:-}
 files() {  # of a target
     case $1 in
         tokenizer_json) echo tokenizer/{load_json,bpe,split,text,table,tokenizer,encode,decode}.c ;;
-        vocab_merges | tiktoken) echo tokenizer/{load_ranks,bpe}.c ;;
+        directories) echo tokenizer/{load_config,load_json,load_tiktoken,unigram,decode,split}.c ;;
+        vocab_merges) echo tokenizer/{load_ranks,bpe}.c ;;
+        tiktoken) echo tokenizer/{load_tiktoken,load_ranks,bpe}.c ;;
         sentencepiece) echo tokenizer/{load_sentencepiece,bpe}.c ;;
         texts) echo tokenizer/{bpe,encode,decode,split,text,utf8}.c ;;
         safetensors | shards) echo seal/base/safetensors.c ;;

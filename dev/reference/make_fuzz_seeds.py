@@ -91,6 +91,26 @@ def vocab_merges():
     put("vocab_merges", "no_merges", vocab + "\0")
 
 
+def directories():
+    """tokenizer.json and what transformers reads beside it."""
+    model = '"model":{"type":"BPE","vocab":{"<s>":0,"</s>":1,"a":2,"b":3,"ab":4,"\u2581":5,"<0x41>":6},"merges":["a b"]}'
+    added = '"added_tokens":[{"id":0,"content":"<s>","special":true,"normalized":true},{"id":1,"content":"</s>","special":true}]'
+    plain = "{" + added + "," + model + "}"
+    steps = ('"normalizer":{"type":"Prepend","prepend":"\u2581"},"decoder":{"type":"Sequence","decoders":[{"type":"Metaspace"},{"type":"ByteFallback"},{"type":"Fuse"},'
+             '{"type":"Replace","pattern":{"String":"ab"},"content":"xyz"},{"type":"Strip","content":"a","start":1,"stop":2},{"type":"ByteFallback"}]}')
+    put("directories", "llama", plain + '\0{"tokenizer_class":"LlamaTokenizer","add_eos_token":true,"unk_token":null}')
+    put("directories", "decoder", plain + '\0{"tokenizer_class":"PreTrainedTokenizerFast","added_tokens_decoder":{"1":{"content":"</s>","rstrip":true},"9":{"content":"<x>","lstrip":true,"single_word":true}},"eos_token":"</s>"}')
+    put("directories", "map_and_added", plain + '\0{"eos_token":"</s>"}\0{"eos_token":{"content":"<s>"},"additional_special_tokens":["<y>"]}\0{"<y>":7,"ab":8}')
+    put("directories", "steps", "{" + added + "," + steps + "," + model + "}" + '\0{"tokenizer_class":"T5Tokenizer","extra_ids":3}')
+    put("directories", "unigram", '{"model":{"type":"Unigram","unk_id":0,"byte_fallback":true,"vocab":[["<unk>",0.0],["a",-1.5],["ab",-2.0],["<0x41>",-9.0]]},"normalizer":{"type":"Precompiled","precompiled_charsmap":"BAAAAAEAAABhAA=="}}')
+    after = '"pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"ByteLevel"},{"type":"Split","pattern":{"Regex":"^[a-z]{1,2}+$|\\\\h{2}?"},"behavior":"Contiguous","invert":true}]}'
+    put("directories", "after_bytes", "{" + after + ',"model":{"type":"BPE","continuing_subword_prefix":"","vocab":{"a":0,"b":1,"ab":2},"merges":["a b"]}}' + '\0{"add_prefix_space":true}')
+    put("directories", "subwords", '{"model":{"type":"BPE","continuing_subword_prefix":"##","unk_token":"a","vocab":{"a":0,"##b":1,"ab":2},"merges":["a ##b"]}}')
+    vocab = ",".join('{"rank":%d,"token_bytes":"%s"}' % (i, base64.b64encode(bytes([i])).decode()) for i in range(256))
+    put("directories", "tekken", '{"config":{"pattern":"\\\\p{L}+|.$","default_vocab_size":260,"default_num_special_tokens":4,"version":"v3"},"vocab":[' + vocab + "]}")
+    put("directories", "no_bos", plain + '\0{"tokenizer_class":"LlamaTokenizer","bos_token":null}')
+
+
 def tiktoken():
     pieces = [b"a", b"t", b"h", b"at", b"cat", b" cat", b"  ", b"th", b"the", b"\xe4\xbd\xa0", b"12"]
     put("tiktoken", "ranks", "".join(f"{base64.b64encode(p).decode()} {i}\n" for i, p in enumerate(pieces)))
@@ -272,6 +292,6 @@ def options():
 
 
 if __name__ == "__main__":
-    for make in (tokenizer_json, vocab_merges, tiktoken, sentencepiece_models, safetensors, model_config, rows, pt, options, texts, gguf_models):
+    for make in (tokenizer_json, directories, vocab_merges, tiktoken, sentencepiece_models, safetensors, model_config, rows, pt, options, texts, gguf_models):
         make()
     print(f"{sum(len(files) for _, _, files in os.walk(SEEDS))} seeds, {sum(os.path.getsize(os.path.join(d, f)) for d, _, files in os.walk(SEEDS) for f in files)} bytes")

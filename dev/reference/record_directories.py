@@ -11,6 +11,7 @@ tokens added, what the ids decode to, and that without special tokens (null: byt
 import argparse
 import base64
 import gzip
+import io
 import json
 import logging
 import os
@@ -82,8 +83,8 @@ class Cases:
     def __init__(self):
         self.cases = []
 
-    def add(self, name, spec=None, config=None, **files):
-        """spec: of tokenizer.json; config: of tokenizer_config.json; files: name with _ for . → bytes or object."""
+    def add(self, name, spec=None, config=None, asked=None, **files):
+        """spec: of tokenizer.json; config: of tokenizer_config.json; files: name with __ for . → bytes or object; asked: who else than transformers."""
         out = {}
         if spec is not None:
             out["tokenizer.json"] = dump(spec) if isinstance(spec, dict) else spec
@@ -91,7 +92,7 @@ class Cases:
             out["tokenizer_config.json"] = dump(config)
         for key, value in files.items():
             out[key.replace("__", ".")] = value if isinstance(value, bytes) else dump(value)
-        self.cases.append((name, out))
+        self.cases.append((name, out, asked or ask))
 
 
 def flags(c):
@@ -177,6 +178,22 @@ def styles(c):
     c.add("character delimiter", byte_level(pre=then_bytes(pre_tokenizers.CharDelimiterSplit("o"))), plain)
 
 
+def charsmap():
+    """sentencepiece's compiled rules, a few of them: a small file."""
+    import sentencepiece
+    from sentencepiece import sentencepiece_model_pb2
+    out = io.BytesIO()
+    rules = {"e\u0301": "\u00e9", "n\u0303": "\u00f1", "\ufb01": "fi", "\u00bd": "1/2", "\u3000": " ", "\u00a0": " ", "\n": " ", "\t": " ", "\u200b": "", "\u200d": " ", "\uff11": "1", "\u00df": "ss", "\u01c5": "D\u017e", "\u4f60\u597d": "X", "AB": "a"}
+    with tempfile.NamedTemporaryFile("w", suffix=".tsv") as f:
+        for old, new in rules.items():
+            f.write(" ".join(f"{ord(c):X}" for c in old) + "\t" + " ".join(f"{ord(c):X}" for c in new) + "\n")
+        f.flush()
+        sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(x for x in rt.made_up_texts(lines=300) if "\n" not in x), model_writer=out, vocab_size=200, hard_vocab_limit=False, normalization_rule_tsv=f.name, minloglevel=2)
+    m = sentencepiece_model_pb2.ModelProto()
+    m.ParseFromString(out.getvalue())
+    return m.normalizer_spec.precompiled_charsmap
+
+
 def sentences(c):
     """Models over characters: Gemma, Mistral, unknown characters, Metaspace in every way, prefixes of subwords, Unigram, words."""
     plain = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>"}
@@ -196,6 +213,20 @@ def sentences(c):
     t.pre_tokenizer = pre_tokenizers.Whitespace()
     t.train_from_iterator(rt.made_up_texts(), trainers.BpeTrainer(vocab_size=420, special_tokens=["<unk>", "<s>", "</s>"], limit_alphabet=60, continuing_subword_prefix="##", show_progress=False))
     c.add("continuing_subword_prefix", load(t), plain)
+    for name, fallback, extra in (("unigram", False, []), ("unigram with bytes", True, rt.BYTES)):
+        t = Tokenizer(models.Unigram())
+        t.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+        t.pre_tokenizer = pre_tokenizers.Metaspace()
+        t.train_from_iterator(rt.made_up_texts(), trainers.UnigramTrainer(vocab_size=420, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False))
+        t.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
+        t.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+        spec = load(t)
+        spec["model"]["vocab"] += [[b, -14.0] for b in extra]
+        spec["model"]["byte_fallback"] = fallback
+        c.add(name, spec, plain)
+        c.add(f"{name}, T5", spec, {"tokenizer_class": "T5Tokenizer", "extra_ids": 7, "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"})
+        c.add(f"{name}, no unknown", spec | {"normalizer": None, "model": spec["model"] | {"vocab": spec["model"]["vocab"] + [[chr(i), -13.0] for i in range(32, 127) if chr(i) not in dict(spec["model"]["vocab"])]}}, plain)
+        c.add(f"{name}, charsmap", spec | {"normalizer": {"type": "Sequence", "normalizers": [{"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap()).decode()}, {"type": "Strip", "strip_left": False, "strip_right": True}]}}, plain)
     words = sorted({w for x in rt.made_up_texts(lines=200) for w in x.split()})[:200]
     t = Tokenizer(models.WordLevel({"<unk>": 0, "</s>": 1, **{w: i + 2 for i, w in enumerate(words)}}, unk_token="<unk>"))
     t.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -248,9 +279,66 @@ def pairs(c):
         c.add(f"pair {kind}, flags", None, {"tokenizer_class": kind, "add_bos_token": True, "bos_token": "<|endoftext|>", "additional_special_tokens": ["<|im_start|>", "<|im_end|>"]}, vocab__json=vocab, merges__txt=merges)
 
 
+def by_ranks(encode, decode, special, size, prefix=()):
+    """An answer in the shape of `ask`, of a library that encodes plain text: the special tokens (name → id) cut it first, as they do where they are allowed."""
+    def asked(folder):
+        import re
+        cut = re.compile("(" + "|".join(re.escape(name) for name in sorted(special, key=len, reverse=True)) + ")")
+        answer = {"bos": -1, "eos": -1, "size": size, "with": [], "without": [], "decoded": [], "skipped": []}
+        for text in TEXTS:
+            ids = [i for part in cut.split(text) if part for i in ([special[part]] if part in special else encode(part))]
+            answer["without"].append(ids)
+            answer["with"].append([*prefix, *ids])
+            names = {v: k for k, v in special.items()}
+            for key, keep in (("decoded", True), ("skipped", False)):
+                out = b"".join((names[i].encode() if keep else b"") if i in names else decode(i) for i in answer["with"][-1])
+                answer[key].append(text_of(out.decode("utf-8", "replace"), text))
+        return answer
+    return asked
+
+
+def ranks(c):
+    """tiktoken's files, by name, and tekken.json (mistral_common)."""
+    import unicodedata
+    import tiktoken
+    spec = byte_level(460)
+    data = rt.ranks_of(dump(spec))
+    table = {base64.b64decode(line.split()[0]): int(line.split()[1]) for line in data.splitlines()}
+    n = len(table)
+    end = "<|endoftext|>"
+    for name, pattern, special, nfc in (("qwen.tiktoken", QWEN2, {end: n, "<|im_start|>": n + 1, "<|im_end|>": n + 2} | {f"<|extra_{i}|>": n + 3 + i for i in range(205)}, True),
+                                        ("cl100k_base.tiktoken", CL100K, {end: n + 1, "<|fim_prefix|>": n + 2, "<|fim_middle|>": n + 3, "<|fim_suffix|>": n + 4, "<|endofprompt|>": n + 20}, False),
+                                        ("o200k_base.tiktoken", O200K, {end: n + 1, "<|endofprompt|>": n + 20}, False), ("r50k_base.tiktoken", ref.GPT2_PATTERN, {end: n}, False)):
+        e = tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=table, special_tokens={})
+        encode = (lambda text, e=e: e.encode_ordinary(unicodedata.normalize("NFC", text))) if nfc else e.encode_ordinary
+        c.add(name, None, None, by_ranks(encode, e.decode_single_token_bytes, special, max(special.values()) + 1), **{name.replace(".", "__"): data})
+    vocab = [{"rank": rank, "token_bytes": base64.b64encode(piece).decode(), "token_str": piece.decode("utf-8", "replace")} for piece, rank in table.items()]
+    named = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "<|im_end|>", "<extra>"]
+    deprecated = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]", "[PREFIX]", "[MIDDLE]", "[SUFFIX]",
+                  "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]"]
+    for version, listed in (("v3", None), ("v7", named), ("v11", named)):
+        cut = n - 20
+        file = {"config": {"pattern": TEKKEN, "num_vocab_tokens": n, "default_vocab_size": cut + 24, "default_num_special_tokens": 24, "version": version}, "vocab": vocab}
+        if listed:
+            file["special_tokens"] = [{"rank": i, "token_str": s, "is_control": True} for i, s in enumerate(listed)]
+        names = listed or deprecated
+        special = {(names[i] if i < len(names) else f"<SPECIAL_{i}>"): i for i in range(24)}
+        c.add(f"tekken {version}", None, None, tekken(special, cut + 24), tekken__json=file)
+
+
+def tekken(special, size):
+    """The library itself, for its ids; it is told nothing but the file."""
+    def asked(folder):
+        from mistral_common.tokens.tokenizers.tekken import Tekkenizer
+        t = Tekkenizer.from_file(os.path.join(folder, "tekken.json"))
+        assert {t.id_to_piece(i): i for i in range(t.num_special_tokens)} == special and t.n_words == size
+        return by_ranks(lambda text: t.encode(text, bos=False, eos=False), lambda i: t.id_to_byte_piece(i), special, size, (1,))(folder)
+    return asked
+
+
 def all_cases():
     c = Cases()
-    for part in (flags, prefix_space, styles, sentences, decoding, sentencepiece_models, pairs):
+    for part in (flags, prefix_space, styles, sentences, decoding, sentencepiece_models, pairs, ranks):
         part(c)
     return c.cases
 
@@ -321,13 +409,13 @@ def main():
     logging.disable(logging.WARNING)
     files, cases, bad = [], [], 0
     with tempfile.TemporaryDirectory() as work:
-        for i, (name, parts) in enumerate(all_cases()):
+        for i, (name, parts, asked) in enumerate(all_cases()):
             if o.only not in name:
                 continue
             folder = os.path.join(work, str(i))
             write(folder, parts)
             try:
-                answer = ask(folder)
+                answer = asked(folder)
             except Exception as e:
                 answer = {"refused": f"{type(e).__name__}: {e}"[:200]}
                 print(f"{name}: transformers refuses it: {answer['refused']}", file=sys.stderr)

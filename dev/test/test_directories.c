@@ -58,9 +58,11 @@ static void put(const char* name, const char* text) {
 }
 
 static void clear(void) {
-    static const char* const names[] = {"tokenizer.json", "tokenizer.model",         "vocab.json",
-                                        "merges.txt",     "tokenizer_config.json",   "added_tokens.json",
-                                        "config.json",    "special_tokens_map.json", "tekken.json"};
+    static const char* const names[] = {"tokenizer.json",    "tokenizer.model",         "vocab.json",
+                                        "merges.txt",        "tokenizer_config.json",   "added_tokens.json",
+                                        "config.json",       "special_tokens_map.json", "tekken.json",
+                                        "qwen.tiktoken",     "cl100k_base.tiktoken",    "o200k_base.tiktoken",
+                                        "r50k_base.tiktoken"};
     char path[300];
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         path_of(path, sizeof path, names[i]);

@@ -49,6 +49,11 @@ static bool begins_special(void* self, const char* text, size_t n) {
 static const char* const files[] = {"tokenizer.json",
                                     "tokenizer.model",
                                     "tokenizer.model.v3",
+                                    "tekken.json",
+                                    "qwen.tiktoken",
+                                    "cl100k_base.tiktoken",
+                                    "o200k_base.tiktoken",
+                                    "r50k_base.tiktoken",
                                     "encoder.json",
                                     "vocab.bpe",
                                     "vocab.json",
@@ -84,8 +89,12 @@ void tokenizer_copy(const char* from, const char* to_directory) {
         snprintf(path, sizeof path, "%.*s", slash ? (int)(slash - from) : 1, slash ? from : ".");
         tokenizer_copy(path, to_directory);
     } else {
-        snprintf(name, sizeof name, "%s%s", strcmp(format, "tokenizer.json") ? "tokenizer.model" : "tokenizer.json",
-                 ending);
+        const char *own = slash ? slash + 1 : from, *plain = strcmp(format, "tokenizer.json") == 0 ? "tokenizer.json"
+                                                             : strcmp(format, "tekken") == 0       ? "tekken.json"
+                                                                                                   : "tokenizer.model";
+        // the name of ranks says whose they are
+        if (strstr(own, ".tiktoken")) snprintf(name, sizeof name, "%s", own);
+        else snprintf(name, sizeof name, "%s%s", plain, ending);
         file_copy(from, to_directory, name);
     }
     tokenizer_close(t);
