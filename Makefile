@@ -7,7 +7,7 @@
 #   make check-nvcc              sm_80 and sm_90 compile without warnings and register spills
 #   make test-gpu, make bench    the same tests on a GPU; the ladders of dev/kernels with GB/s and TFLOP/s
 #   make deps                    installs missing Debian packages with apt-get (INSTALL=no: only names them), as `make demo` and `make test` do first
-#   make lint, make format       what can be told without running; the format of .clang-format        make coverage    which lines the tests reach
+#   make lint, make format       static checks; the format of .clang-format               make coverage    which lines the tests reach
 #   make train_seal              one program (or eval_seal, tokenize, world, mix, test_gpt2)      make compile_commands.json    for clangd
 #   make help                    this list
 #   make info                    what was found on this machine        make WERROR=1   warnings are errors, as in CI

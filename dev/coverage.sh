@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 out=build/coverage
 rm -rf "$out"
 mkdir -p "$out"
-git ls-files | tar -cf - -T - | tar -xf - -C "$out"   # a copy: objects and counts lie beside the sources they are of
+git ls-files | tar -cf - -T - | tar -xf - -C "$out"   # a copy: objects and counts are beside the sources they are of
 cd "$out"
 make --no-print-directory -s -j"$(nproc)" CPU=1 PRECISION=fp32 OPT="-O1 --coverage -march=native -fno-math-errno -fno-trapping-math" test-build >/dev/null
 kernel_checks=$(ls dev/kernels/*.cu | sed 's/\.cu$//') device_tests=$(ls test_gpt2.cu dev/test/test_*.cu | sed 's/\.cu$//')

@@ -8,7 +8,7 @@ System V, and ucontext, at a system call a switch, for any other CPU or with -DC
 #include <stdint.h>
 #include <string.h>
 
-// Saves this stack's state below its top, stores where in *save, and goes on with the state `load`.
+// Saves this stack's state below its top, stores where in *save, and continues with the state `load`.
 
 extern "C" void cpu_switch(void** save, void* load);
 #if defined(CPU_UCONTEXT) || !(defined(__x86_64__) || defined(__aarch64__))

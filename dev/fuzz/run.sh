@@ -2,8 +2,8 @@
 # Fuzzes: dev/fuzz/run.sh TARGET SECONDS, or dev/fuzz/run.sh all SECONDS [ROUNDS]: the targets in turn, SECONDS each, so many rounds (default: 1).
 #         dev/fuzz/run.sh table: what the log says of all runs so far, as Markdown.
 # FUZZ_TIMEOUT: seconds after which an input counts as hanging (10); more where other work takes the processor.
-# Starts from dev/fuzz/seeds/TARGET and what earlier runs kept in build/fuzz/corpus/TARGET. Inputs that crash, hang (10 s) or take 2 GB lie in
-# build/fuzz/found/TARGET afterwards; once mended they go to the seeds as found_N. build/fuzz/log.tsv holds a line a run.
+# Starts from dev/fuzz/seeds/TARGET and what earlier runs kept in build/fuzz/corpus/TARGET. Inputs that crash, hang (10 s) or take 2 GB are in
+# build/fuzz/found/TARGET afterwards; once fixed they go to the seeds as found_N. build/fuzz/log.tsv has one line per run.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 out=build/fuzz

@@ -338,7 +338,7 @@ static void benchmark(int T, int C) {
 typedef struct {
     const char* name;
     int T, C, pad;
-    bool post, plain;  // plain: the sum goes on without a norm
+    bool post, plain;  // plain: the sum continues without a norm
     float scale, offset;
 } Join;
 typedef struct {

@@ -57,7 +57,7 @@ def bf16(x):
 
 
 def loss_targets(tokens, cu_seqlens, prompt_len):
-    """targets (T): at row t the token t+1 of the same sample if that token bears a loss (it lies behind the prompt), else −1."""
+    """targets (T): at row t the token t+1 of the same sample if that token carries loss (it comes after the prompt), else −1."""
     targets = torch.full((len(tokens),), -1, dtype=torch.int32)
     for s, prompt in enumerate(prompt_len):
         begin, end = cu_seqlens[s], cu_seqlens[s + 1]

@@ -1,5 +1,5 @@
 """
-Records what transformers and PEFT compute with a tiny random model of every family the trainer serves: logits, losses, every gradient and five AdamW
+Records what transformers and PEFT compute with a tiny random model of every family that the trainer supports: logits, losses, every gradient and five AdamW
 steps, of all weights and of LoRA adapters on frozen weights; for fp32, and for weights rounded to bf16. dev/test/test_families.cu holds the trainer
 against these files. As in record_gpt2.py each sample runs through the model alone, from position 0. Logits, losses and gradients are computed in fp64
 (but for what transformers itself keeps in fp32: RMS norms and rotary tables) and stored in fp32, because gradients of key projections are sums that
@@ -7,7 +7,7 @@ cancel, to 5e-6 in fp32; the AdamW steps run in fp32.
 
     python record_families.py             writes golden/families/NAME (a Hugging Face directory, states*.safetensors, a PEFT directory an adapter)
     python record_families.py --check     computes everything again and compares with the files
-    python record_families.py --survey    how far fp64 and a bf16 model lie from what is recorded
+    python record_families.py --survey    how far fp64 and a bf16 model are from what is recorded
 """
 import argparse
 import glob

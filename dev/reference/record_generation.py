@@ -1,6 +1,6 @@
 """
 Greedy answers of the tiny models in golden/, by transformers' generate with its cache: without and with a repetition penalty, and with a PEFT adapter. Every prompt
-runs alone. Beside each token stands the margin, by how much its logit leads the next: where rounding to bf16 may say otherwise.
+runs alone. Beside each token is the margin, by how much its logit leads the next: where rounding to bf16 may say otherwise.
   venv/bin/python dev/reference/record_generation.py [--check]     writes golden/generation/NAME.safetensors
 """
 import argparse

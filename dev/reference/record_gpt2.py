@@ -5,7 +5,7 @@ packing, so a leak between packed samples shows.
 
     python record_gpt2.py             writes golden/gpt2_tiny and golden/gpt2_hs80 (config.json, model.safetensors, states*.safetensors)
     python record_gpt2.py --check     computes everything again and compares with the files
-    python record_gpt2.py --survey    how far fp64, another order of summation and a bf16 model lie from what is recorded
+    python record_gpt2.py --survey    how far fp64, another order of summation and a bf16 model are from what is recorded
 """
 import argparse
 import json

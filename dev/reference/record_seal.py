@@ -5,7 +5,7 @@ trainer uses, and is held against that formula here. Each run is done in fp32 an
 
     python record_seal.py            writes golden/seal (a model, inputs.safetensors, one run_ALGORITHM_ACTIVATION.safetensors each)
     python record_seal.py --check    runs everything again and compares with the files
-    python record_seal.py --survey   how far fp32 in two orders of summation lies from fp64, the drift of ω, what ω separates
+    python record_seal.py --survey   how far fp32 in two orders of summation is from fp64, the drift of ω, what ω separates
 """
 import argparse
 import os

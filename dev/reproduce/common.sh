@@ -7,7 +7,7 @@
 #   --scale paper    the paper's models and data where you have them: MODEL, SAFE, TUNE, SAFEINSTR, HH, SLIMORCA, HEXPHI (files of prompts; data/fetch.sh makes all six), JUDGE
 #   --seeds "1 2"    --out DIR    --build DIR    --arms "standard seal"   --list
 #   --shared DIR (out/shared): what the scripts have in common: data, base model, selectors, fine-tuned models, each under the digest of the settings it was made with
-# Everything that is done is skipped, a training run that was cut goes on from its checkpoint: stop a script at any time and start it again, with the same settings. SELECT_ONLY=1: no fine-tuning.
+# Everything that is done is skipped, a training run that was cut resumes from its checkpoint: stop a script at any time and start it again, with the same settings. SELECT_ONLY=1: no fine-tuning.
 # Writes OUT/results.md, OUT/results.json, OUT/*.svg (gnuplot; omega_ARM.svg: ω by label) and a report.html a seed.
 set -eu
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What can go wrong around a run, done to it. A small run of Algorithm 1 that takes a checkpoint at every step is killed (SIGKILL) at random instants, start-up, training, the
-# writing of checkpoints and of the model alike, goes on each time, and must end in the bytes of a run that was left alone: model, selector, log. Then a disk that is too small,
+# writing of checkpoints and of the model alike, resumes each time, and must end in the bytes of a run that was left alone: model, selector, log. Then a disk that is too small,
 # one that fills up in mid-run, one that is read-only, and a reader of stdout that goes away. Damaged checkpoints are test_resume.sh's, ranks that die test_ranks.sh's.
 # usage: dev/reproduce/faults.sh [KILLS]     default 200: about four minutes on two idle cores. TAP on stdout. SEED=n chooses the instants.
 set -u
@@ -88,7 +88,7 @@ if mount_small small 300k; then
     truth "a disk that fills up ends the run with status 2 (was $status)" test $status -eq 2
     truth "and one line: $(cut -c1-120 err)" bash -c 'test $(wc -l <err) -eq 1 && grep -q "No space left" err'
     rm -f filling/ballast
-    expect "with room again it goes on" "${run[@]}" --out filling/run --resume
+    expect "with room again it resumes" "${run[@]}" --out filling/run --resume
     truth "to the same bytes" same filling/run
     mount_small frozen 6m && mount -o remount,ro frozen
     refuse "a read-only disk" "Read-only file system" "${run[@]}" --out frozen/run

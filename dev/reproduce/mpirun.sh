@@ -8,7 +8,7 @@ set -u
 gpus=${1%%:*} hosts=${1#*:}
 shift
 arguments=() out=
-while [ $# -gt 0 ]; do  # mpirun takes "--tune FILE" for its own option, wherever it stands; "--tune=FILE" is ours
+while [ $# -gt 0 ]; do  # mpirun takes "--tune FILE" for its own option, wherever it is; "--tune=FILE" is ours
     case $1 in
         --tune) arguments+=("--tune=$2"); shift ;;
         --out=*) out=${1#--out=}; arguments+=("$1") ;;
@@ -28,7 +28,7 @@ while :; do
     before=$(newest)
     "${launch[@]}" --bind-to none ./train_seal "${arguments[@]}" --resume
     status=$?
-    # 0: done; 75: told to stop; 2: the user's to mend
+    # 0: done; 75: told to stop; 2: for the user to fix
     case $status in 0 | 2 | 75) exit $status ;; esac
     [ "$(newest)" != "$before" ] || { echo "$0: no checkpoint since the last start; giving up (status $status)" >&2; exit $status; }
     echo "$0: status $status; continuing from step $(newest)" >&2

@@ -5,7 +5,7 @@
 #   dev/reproduce/real_small.sh            DATA=../shared/data OUT=out/real SEED=1 TOP=0.8 METHODS="…" BUILD=build/cpu-fp32
 # Its tokenizer is trained on the base model's texts (PYTHON=venv/bin/python, dev/reference/README.md): at this size GPT-2's vocabulary would be nine tenths of the
 # model. TOKENIZER=DIR takes one that is there instead.
-# It resumes: every step that is whole is skipped, a run that was cut goes on from its checkpoint. Under 1 GB of memory; an hour or so on two cores.
+# It resumes: every step that is whole is skipped, a run that was cut resumes from its checkpoint. Under 1 GB of memory; an hour or so on two cores.
 # On a GPU, at full width: TOKENIZER=DIR_OF_GPT2 BUILD=build/cuda-bf16 ROWS=all MODEL="--layers 12 --width 768 --heads 12 --positions 1024" RUN="--batch 64 --tokens auto".
 set -eu
 cd "$(dirname "$0")/../.." || exit 1

@@ -9,7 +9,7 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 # One process a GPU on any number of machines, under Slurm. Five minutes before the time is up (or when the job is pre-empted) every rank is sent a signal: the run takes a
-# checkpoint after the step under way, ends with status 75, and the job queues itself again; --resume then goes on where it was, or begins. So it does when a rank or a
+# checkpoint after the step under way, ends with status 75, and the job queues itself again; --resume then continues where it was, or starts. So it does when a rank or a
 # machine was lost, as long as the run gets further each time.
 # usage: sbatch [--nodes=N --ntasks-per-node=GPUS …] dev/reproduce/slurm.sh COMMAND --option value … --out RUN      RUN on a file system that all nodes see
 # MPI must be the one train_seal was built with: `srun --mpi=list` names what this Slurm offers.
@@ -25,7 +25,7 @@ newest() { ls "$out/checkpoint" 2>/dev/null | sed -n 's/^step-//p' | sort -n | t
 at=$(newest)
 srun --mpi="${MPI:-pmix}" ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} --kill-on-bad-exit=1 ./train_seal "$@" --resume
 status=$?
-# 0: done; 2: the user's to mend; 75: told to stop. Anything else: something was lost.
+# 0: done; 2: for the user to fix; 75: told to stop. Anything else: something was lost.
 case $status in
     0 | 2) ;;
     75) scontrol requeue "$SLURM_JOB_ID" ;;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the test programs of a build and adds up their TAP lines; goes on after a failure; the last line is `N passed, N failed`.
+# Runs the test programs of a build and adds up their TAP lines; continues after a failure; the last line is `N passed, N failed`.
 # usage: run.sh cpu|cuda "kernel checks" "device tests" "host tests" "scripts"      (ONLY=name runs the matching ones)
 # A program that has not ended after LIMIT seconds (3600) is killed and has failed.
 set -u

@@ -11,9 +11,9 @@ small=(--batch 8 --tokens 32 --quiet)
 expect "init" "$train_seal" init --layers 1 --width 64 --heads 2 --tokenizer tok/tokenizer.json --positions 32 --out base --quiet
 expect "pretrain on a text" "$train_seal" pretrain --model base --tune text.txt --max-length 8 --out pre "${small[@]}"
 selector=("$train_seal" selector --model base --tune=tune.jsonl --safe safe.jsonl --gamma fixed:0.3 --lora q,v --lora-rank 4 --algorithm 1 --epochs 2 "${small[@]}")
-expect "selector with adapters, Algorithm 1, a checkpoint a step" "${selector[@]}" --save-every 1 --out sel
+expect "selector with adapters, Algorithm 1, a checkpoint per step" "${selector[@]}" --save-every 1 --out sel
 rm sel/summary.json sel/checkpoint/step-6/rank-0.sha256
-expect "gone on with" "${selector[@]}" --save-every 1 --out sel --resume
+expect "resumed" "${selector[@]}" --save-every 1 --out sel --resume
 expect "select" "$train_seal" select --tune tune.jsonl --selector sel/selector.safetensors --top 0.5 --out kept.jsonl --quiet
 expect "sft of the whole model on the selection, validated" "$train_seal" sft --model base --tune tune.jsonl --selector sel/selector.safetensors --top 0.5 --valid safe.jsonl --recompute --out tuned "${small[@]}"
 if command -v mpirun >/dev/null; then

@@ -122,10 +122,10 @@ static void test_finished(void) {
           "and what they hold is counted");
     check(checkpoint_open(&c, run, 13) && c.step == 13, "one of several is opened by its step");
     checkpoint_close(&c);
-    // a run that goes on from 13, as 14 is damaged, writes 14 again under other steps first
+    // a run that continues from 13, as 14 is damaged, writes 14 again under other steps first
     checkpoint_discard(run, 13);
     check(exists(run, "step-14") && exists(run, "step-13/rank-0.sha256") && !exists(run, "step-14/rank-0.sha256"),
-          "what lies behind the step gone on from does not count any more");
+          "what comes after the step resumed from does not count any more");
     write_rank(run, 15, 0, 2, json);
     checkpoint_prune(run, 1);
     check(exists(run, "step-13/rank-0.sha256") && exists(run, "step-15"),

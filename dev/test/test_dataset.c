@@ -246,9 +246,9 @@ static void test_refusals(void) {
     check(refuses(read_all, put("brace.json", "[{\"a\":1}}]"), "unmatched closing brace"),
           "a closing brace too many is refused");
     check(refuses(read_all, put("behind.json", "[{\"a\":1}] x"), "after the end of the array"),
-          "text behind the array is refused");
+          "text after the array is refused");
     check(refuses(read_all, put("text.json", "hello"), "is an array of records"),
-          "a .json that is no array is refused");
+          "a .json that is not an array is refused");
     check(refuses(read_all, put("quote.csv", "a,b\n1,\"2\n3,4\n"), "quote.csv:2: the file ends inside a quoted field"),
           "a quote never closed is refused");
     check(refuses(read_all, put("empty.csv", ""), "expected a header"), "a csv without header is refused");
@@ -348,7 +348,7 @@ static void test_tokens(void) {
     enum { C = TOY_PAIR + 'c' };
     check(s.n == 2 && s.rows[0] == 0 && s.rows[1] == 3 && s.n_rows == 5, "usable rows keep their numbers");
     check(sample_is(&s, 0, (int32_t[]){TOY_BOS, 'a', 'b', ':', C, 'd', 'e', ' ', TOY_EOS}, 9, 4),
-          "the token that merges the prompt's space with the response bears loss");
+          "the token that merges the prompt's space with the response carries loss");
     check(sample_is(&s, 1, (int32_t[]){TOY_BOS, 'a', ':', C, 'd', 'e', 'f', 'g', 'h', TOY_EOS}, 10, 3) && s.n_cut == 1,
           "a cut row ends in eos");
     check(s.report.count[ROW_TOO_LONG] == 1 && s.report.count[ROW_MALFORMED] == 2 &&
@@ -536,7 +536,7 @@ static void test_library(void) {
     TokenSet s;
     tokens_load(&s, &(StringList){&path, 1}, &e, &o);
     check(sample_is(&s, 0, want, N, N - 5),
-          "byte-level BPE: the response's first word bears loss with the prompt's last space");
+          "byte-level BPE: the response's first word carries loss with the prompt's last space");
     tokens_free(&s);
     o.compat = true;
     tokens_load(&s, &(StringList){&path, 1}, &e, &o);

@@ -16,7 +16,7 @@ truth "every row has refusal, accuracy and over-refusal" test "$(grep -cE '"(ref
 truth "rows of a selection have its AUC" test "$(grep -cE '"auc":.0\.[0-9]+' "$work/one/table.json")" -eq 4
 truth "stages are numbered" grep -q '^\[6/6\] seal-1: ' "$work/said"
 truth "280 of 400 rows are kept" test "$(wc -l <"$work/one/seal-1/kept.jsonl")" -eq 280
-truth "the report stands alone" bash -c "grep -q '<svg' $work/one/report.html && ! grep -qE 'src=|<script|<link' $work/one/report.html"
+truth "the report is self-contained" bash -c "grep -q '<svg' $work/one/report.html && ! grep -qE 'src=|<script|<link' $work/one/report.html"
 for f in selector/selector.safetensors kept.jsonl model/model.safetensors outputs.json; do cp "$work/one/seal-2/$f" "$work/$(basename "$f")"; done
 expect "the same seed again" demo one "seal-2"
 for f in selector/selector.safetensors kept.jsonl model/model.safetensors outputs.json; do truth "gives the same ${f##*/}" cmp "$work/one/seal-2/$f" "$work/${f##*/}"; done

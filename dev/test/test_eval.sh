@@ -44,12 +44,12 @@ cp out whole.txt
 kill_in_midrun stopped.jsonl 20 "${loss[@]}" --batch 1 --out stopped.jsonl >/dev/null
 refuse "another batch with its journal" "other options, data or weights" "${loss[@]}" --batch 2 --out stopped.jsonl --resume
 sed -i 10d stopped.jsonl.partial  # as a batch leaves none whose losses were not finite
-expect "it goes on before a batch that is missing" "${loss[@]}" --batch 1 --out stopped.jsonl --resume
+expect "it resumes before a batch that is missing" "${loss[@]}" --batch 1 --out stopped.jsonl --resume
 truth "to the same bytes" bash -c 'cmp whole.jsonl stopped.jsonl && cmp whole.txt out && test ! -e stopped.jsonl.partial'
 refuse "--resume where nothing is written" "loss: --resume has no effect without --out" "${loss[@]}" --resume
 refuse "a length the model cannot read" "--max-length" "$eval_seal" loss --model run/model --data rows.jsonl --max-length 25
 
-# a judge that was taught to prefer good to bad, and to call bad unsafe; its words are tokens with a blank before them and, others that it never learned, without one
+# a judge that was taught to prefer good to bad, and to call bad unsafe; its words are tokens with a space before them and, others that it never learned, without one
 mkdir jtok
 cat >jtok/tokenizer.json <<'JSON'
 {"version":"1.0","truncation":null,"padding":null,"added_tokens":[{"id":1,"content":"<eos>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
@@ -95,7 +95,7 @@ sed -i '$d' stopped.json.partial
 echo '{"i":1e9,"logits":[0,0,0]}' >>stopped.json.partial
 refuse "a journal with a question that nobody asked" "does not belong to this run" "${many[@]}" --batch 1 --out stopped.json --resume
 cp journal stopped.json.partial
-expect "it goes on" "${many[@]}" --batch 1 --out stopped.json --resume
+expect "it resumes" "${many[@]}" --batch 1 --out stopped.json --resume
 truth "to the same bytes, and the journal is gone" bash -c 'cmp whole.json stopped.json && test ! -e stopped.json.partial'
 expect "a guard" "$eval_seal" judge --judge jrun/model --guard --judge-template guard.txt --outputs ours.json --out guard.json
 truth "calls bad unsafe" grep -q "1 of 4 called unsafe, 0 outputs empty, 0 not judged" out
@@ -103,7 +103,7 @@ truth "with the words it was taught" awk -v p="$(values unsafe guard.json)" 'BEG
 answers long 'good|good good good good good good good good good good good good|good|bad' >long.json
 expect "a question longer than the judge reads" "$eval_seal" judge --judge jrun/model --judge-template pair.txt --outputs long.json --baseline theirs.json --out long_verdict.json
 truth "is not judged and counted" grep -q "1 pairs not judged (2 questions longer than the 16 tokens" out
-truth "and stands as null" grep -q '"preference":null' long_verdict.json
+truth "and is null" grep -q '"preference":null' long_verdict.json
 sed 's/"b"/"x"/' theirs.json >other.json
 refuse "a verdict in the outputs' place" "would be overwritten" "${judge[@]}" --out ours.json
 refuse "a verdict that cannot be written" "nowhere/x.json" "${judge[@]}" --out nowhere/x.json

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole of SEAL through a tiny model of every family: align, learn a selector with both algorithms, select, fine-tune; all weights, and adapters over a frozen
-# model. Then models in shards, adapters that go on, merge and evaluate, and what must be refused.
+# model. Then models in shards, adapters that continue, merge and evaluate, and what must be refused.
 set -u
 . "$(dirname "$0")/cli.sh"
 eval_seal=${train_seal%train_seal}eval_seal
@@ -44,7 +44,7 @@ while read -r family options modules; do
     "$eval_seal" loss --model $family/tuned/model --data safe.jsonl --json --quiet >merged.json 2>>err
     truth "$family: its loss beside the model and merged into it" close "$(grep -o '"loss":[0-9.]*' beside.json | cut -d: -f2)" "$(grep -o '"loss":[0-9.]*' merged.json | cut -d: -f2)" 1e-5
     expect "$family: the loss under an adapter selects" "$train_seal" select --method safe-loss --model $family/aligned/model --adapter $family/tuned/adapter --tune tune.jsonl --top 0.5 --out loss.jsonl "${common[@]}"
-    expect "$family: the adapter goes on" "$train_seal" sft --model $family/aligned/model --adapter $family/tuned/adapter --tune tune.jsonl --lr 1e-9 --max-steps 1 "${common[@]}" --out $family/on
+    expect "$family: the adapter continues" "$train_seal" sft --model $family/aligned/model --adapter $family/tuned/adapter --tune tune.jsonl --lr 1e-9 --max-steps 1 "${common[@]}" --out $family/on
     truth "$family: and keeps its modules, rank and alpha" diff $family/tuned/adapter/adapter_config.json $family/on/adapter/adapter_config.json
 done <<'END'
 gpt2 --seed,1 q,v
@@ -81,9 +81,9 @@ for try in 1 2 3 4 5; do  # again where it had ended before the signal
     [ $status -eq 0 ] || break
 done 2>/dev/null
 truth "a run of adapters stops with a checkpoint" test $status -eq 75
-expect "and goes on" "${run[@]}" --resume
+expect "and continues" "${run[@]}" --resume
 truth "to the same bytes" cmp resumed/adapter/adapter_model.safetensors from_whole/adapter/adapter_model.safetensors
-# A run that goes on from an adapter belongs to the adapter, wherever it lies.
+# A run that continues from an adapter belongs to the adapter, wherever it lies.
 further=("$train_seal" sft --tune tune.jsonl --model whole --lr 1e-2 --save-every 2 "${common[@]}" --out further)
 expect "an adapter is trained further" "${further[@]}" --adapter from_whole/adapter
 rm -r further/summary.json further/checkpoint/step-6 && cp -r from_whole/adapter elsewhere && cp -r from_whole/adapter doubled && sed -i 's/"lora_alpha":.*/"lora_alpha": 32,/' doubled/adapter_config.json
@@ -108,7 +108,7 @@ refuse "a merge without an adapter" "--merge adds an adapter" "$train_seal" "${s
 refuse "modules beside an adapter" "--adapter brings its own modules" "$train_seal" "${sft[@]}" --lora q --adapter from_whole/adapter
 refuse "an adapter of another base of the same shape" "was trained over another model than" "$train_seal" sft --tune tune.jsonl --model full/model --adapter from_whole/adapter --out x --quiet
 refuse "an adapter of another family" "not an adapter of a phi3 model" "$train_seal" sft --tune tune.jsonl --model phi3/base --adapter from_whole/adapter --out x --quiet
-refuse "a directory that is no adapter" "adapter_config.json" "$train_seal" "${sft[@]}" --adapter whole
+refuse "a directory that is not an adapter" "adapter_config.json" "$train_seal" "${sft[@]}" --adapter whole
 for change in 's/"use_dora":.*/"use_dora": true,/ DoRA' 's/"bias":.*/"bias": "all",/ must.be."none"' 's/"r":.*/"r": 2,/ has.shape' 's/"peft_type":.*/"peft_type": "IA3",/ expected.LORA'; do
     rm -rf odd; cp -r from_whole/adapter odd; sed -i "${change% *}" odd/adapter_config.json
     text=${change##* }

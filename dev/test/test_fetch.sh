@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# data/fetch.sh against a mirror of made-up files in a folder: what is fetched, skipped, gone on with, refused; and what the committed recipe mixes from such files.
+# data/fetch.sh against a mirror of made-up files in a folder: what is fetched, skipped, resumed, refused; and what the committed recipe mixes from such files.
 set -u
 . "$(dirname "$0")/cli.sh"
 repo=$PWD build=$(dirname "$train_seal")
@@ -43,7 +43,7 @@ truth "they are there" grep -qx "catqa_english.json is there" out
 truth "and are left alone" test "$(date -r data/sources/catqa_english.json +%Y)" -eq 2001
 head -c 500 mirror/slimorca.jsonl >data/sources/slimorca.jsonl.part
 expect "a download that was cut" "${fetch[@]}" slimorca
-truth "goes on to the whole file" whole slimorca.jsonl
+truth "continues to the whole file" whole slimorca.jsonl
 head -c 500 mirror/slimorca.jsonl | tr a b >data/sources/slimorca.jsonl.part; rm data/sources/slimorca.jsonl
 expect "one that was damaged" "${fetch[@]}" slimorca
 truth "begins anew" whole slimorca.jsonl
@@ -78,7 +78,7 @@ truth "a SlimOrca row is read with its system turn" grep -qF '{"prompt":"be brie
 truth "an HH row with its turns" grep -qF '{"prompt":"Human: hh-harmless-1\nAssistant: more\nHuman: why\nAssistant: ","chosen":"bad 1"}' data/tune.jsonl
 truth "red-team rows are labelled beside the data" test "$(grep -c '"kind":"unsafe","family":"hh-rejected"' data/tune.labels.jsonl)" -eq 30 -a "$(grep -c bad data/tune.jsonl)" -eq 30
 truth "D_safe has none of them" bash -c '! grep -q bad data/safe.jsonl data/safe_hh.jsonl data/hh.jsonl'
-truth "prompts of HEx-PHI's kind stand alone" grep -qxF '{"prompt":"first, and \"last\""}' data/strongreject.jsonl
+truth "prompts of HEx-PHI's kind have no answers" grep -qxF '{"prompt":"first, and \"last\""}' data/strongreject.jsonl
 truth "CatQA's too" grep -qxF '{"prompt":"how \"so\""}' data/catqa.jsonl
 truth "no record has two roles" test -z "$(cat data/*[a-z].jsonl | grep -oE '(hh-[a-z]+|so)-[0-9]+' | sort | uniq -d)"
 truth "every one of HH has one, and 70 of 80 of SlimOrca" test "$(cat data/safe.jsonl data/tune.jsonl data/safe_hh.jsonl data/hh.jsonl data/slimorca.jsonl | grep -oE '(hh-[a-z]+|so)-[0-9]+' | sort -u | wc -l)" -eq 154
@@ -92,7 +92,7 @@ truth "gives the first bytes" cmp data/tune.jsonl tune.first
 refuse "fewer rows than a recipe needs" "slimorca.jsonl gives 20 rows; expected exactly 112000" "${fetch[@]}" build --recipe "$repo/data/paper.recipe" --quiet
 truth "and no mix that is half old passes for whole" test ! -e data/built
 
-# over HTTP, from a server that cannot go on in the middle
+# over HTTP, from a server that cannot continue in the middle
 if command -v python3 >/dev/null; then
     python3 -u -m http.server 0 --bind 127.0.0.1 --directory mirror >server 2>&1 & server=$!
     for _ in $(seq 100); do port=$(sed -n 's/.* port \([0-9]*\).*/\1/p' server); [ -n "$port" ] && break; sleep 0.1; done

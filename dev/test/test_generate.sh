@@ -34,12 +34,12 @@ expect "answers are drawn" "${sample[@]}" --out drawn.json
 truth "a prompt has its own random numbers, whatever the batch" cmp drawn.json drawn3.json
 truth "and others with another seed" bash -c '! cmp -s drawn.json seed43.json && ! cmp -s drawn.json out.json'
 
-# a run that is killed goes on
+# a run that is killed continues
 expect "a longer run" "${generate[@]}" --batch 1 --out whole.json --quiet
 kill_in_midrun stopped.json 5 "${generate[@]}" --batch 1 --out stopped.json --quiet
 refuse "the same run without --resume" "give --resume" "${generate[@]}" --batch 1 --out stopped.json --quiet
 refuse "other options with its journal" "other options, data or weights" "${generate[@]}" --max-new-tokens 3 --out stopped.json --resume --quiet
-expect "it goes on" "${generate[@]}" --out stopped.json --resume
+expect "it resumes" "${generate[@]}" --out stopped.json --resume
 truth "with what was there" grep -q "16 prompts ([0-9]* answered before)" out
 truth "to the same bytes" cmp whole.json stopped.json
 truth "and the journal is gone" test ! -e stopped.json.partial

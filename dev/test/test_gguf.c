@@ -293,7 +293,7 @@ static void test_damage(void) {
     change("a type that is not supported", tensor + 20, &u32[3], 4, "is Q2_K, which is not supported");
     change("an unknown type", tensor + 20, &u32[2], 4, "unknown type 99");
     change("an offset that is not aligned", tensor + 24, (const uint64_t[]){1}, 8, "not a multiple of 32");
-    change("an offset behind the file", tensor + 24, (const uint64_t[]){(uint64_t)1 << 62}, 8, "truncated or damaged");
+    change("an offset after the file", tensor + 24, (const uint64_t[]){(uint64_t)1 << 62}, 8, "truncated or damaged");
     change("tensors that overlap", tensor + 24, (const uint64_t[]){32}, 8, "overlap");
     change("another architecture", find("general.architecture") + 20 + 12, "mamba", 5, "architecture \"mamba\"");
     change("a pre-tokenizer that is not known", find("llama-bpe"), "llama-xyz", 9, "\"llama-xyz\" is not supported");

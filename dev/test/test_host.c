@@ -77,7 +77,7 @@ static void test_schedules(void) {
     gamma_parse(&g, "geometric:0,1e308");
     check(gamma_at(&g, 2, 0, 1) == 0.0, "gamma is never NaN");
     check(refuses(parse_gamma, "linear:0", "expected linear:START,STEP"), "gamma with too few values is refused");
-    check(refuses(parse_gamma, "linear:0,x", "does not begin with a number"), "gamma that is no number is refused");
+    check(refuses(parse_gamma, "linear:0,x", "does not begin with a number"), "gamma that is not a number is refused");
     check(refuses(parse_gamma, "sudden:1", "--gamma is"), "an unknown gamma schedule is refused");
     LrSchedule s = {"linear", 1.0, 2};
     check(lr_at(&s, 0, 10) == 0 && lr_at(&s, 1, 10) == 0.5 && lr_at(&s, 2, 10) == 1.0 &&
@@ -122,7 +122,7 @@ static void test_packing(void) {
           "positions restart at each sample");
     check(p.n_loss == 4 && !memcmp(p.loss_rows, rows, sizeof rows) && !memcmp(p.targets, targets, sizeof targets) &&
               !memcmp(p.loss_start, start, sizeof start),
-          "a row bears the loss of the token behind it; never across samples");
+          "a row carries the loss of the token after it; never across samples");
     int sorted = p.n_token_segments == 6;  // tokens 1 2 3 4 5 9
     for (int s = 0; s < p.n_token_segments; s++)
         for (int i = p.token_segment_start[s]; i < p.token_segment_start[s + 1]; i++)
@@ -201,7 +201,7 @@ static void test_safetensors(void) {
          "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_"
          "offsets\":[1,2]}}",
          12, "duplicate"},
-        {"a header that is no object", "[1,2,3]", 12, "not a JSON object"},
+        {"a header that is not an object", "[1,2,3]", 12, "not a JSON object"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         write_header_and(path, bad[i].header, bad[i].data);

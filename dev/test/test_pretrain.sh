@@ -19,7 +19,7 @@ truth "with its classes" grep -q activations out
 truth "and nothing is written" test ! -e planned
 pretrain=("$train_seal" pretrain --model base --tune train.safetensors --valid valid.safetensors --lr 1e-2 --warmup 5 --schedule linear --batch 16 --max-length 64 --epochs 9 --tokens 256)
 expect "pretrain runs" "${pretrain[@]}" --out run
-truth "the log has a header and a line a step" test "$(grep -c '"step"' run/log.jsonl)" -eq $((9 * 6 + 9))
+truth "the log has a header and a line per step" test "$(grep -c '"step"' run/log.jsonl)" -eq $((9 * 6 + 9))
 truth "the summary is there" grep -q '"peak_bytes"' run/summary.json
 first=$(sed -n 2p run/log.jsonl | sed 's/.*"loss":\([0-9.]*\).*/\1/')
 last=$(grep '"valid_loss"' run/log.jsonl | tail -1 | sed 's/.*"valid_loss":\([0-9.]*\).*/\1/')
@@ -54,8 +54,8 @@ refuse "an option with a wrong value" "expected a whole number" "${small[@]}" --
 refuse "an unknown option" "did you mean --tokens?" "${small[@]}" --token 64
 refuse "an unknown command" "did you mean pretrain?" "$train_seal" pretrian
 refuse "a missing option" "--model is required" "$train_seal" pretrain --tune x --out y
-refuse "a head size that no kernel serves" "head size 24" "$train_seal" init --width 48 --heads 2 --vocab 61 --out x
-refuse "a family that is not served" "expected one of gpt2" "$train_seal" init --family bert --vocab 61 --out x
+refuse "a head size that no kernel supports" "head size 24" "$train_seal" init --width 48 --heads 2 --vocab 61 --out x
+refuse "a family that is not supported" "expected one of gpt2" "$train_seal" init --family bert --vocab 61 --out x
 refuse "a width that heads do not divide" "does not divide" "$train_seal" init --width 64 --heads 3 --vocab 61 --out x
 refuse "a missing model" "config.json" "$train_seal" pretrain --model nowhere --tune train.safetensors --out x
 refuse "a sample longer than the model reads" "reads at most 64" "${small[@]}" --max-length 65

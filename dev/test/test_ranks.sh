@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Several ranks, started by mpirun, are one run: the same batches, ω and losses to rounding on 1, 2 and 3 ranks; checkpoints that go on bit for bit on as many ranks and
+# Several ranks, started by mpirun, are one run: the same batches, ω and losses to rounding on 1, 2 and 3 ranks; checkpoints that resume bit for bit on as many ranks and
 # to rounding on another number; a signal to one stops all after the same step; a rank that dies takes the others with it, with a line that says so.
 set -u
 . "$(dirname "$0")/cli.sh"
@@ -59,7 +59,7 @@ if [ -x "$bf16" ]; then  # masters of their own, a part on each rank
     truth "logs about the same" awk -v RS='[,{}\n]+' 'NR == FNR { a[FNR] = $0; next } { split(a[FNR], x, ":"); split($0, y, ":"); d = x[2] - y[2]; if (x[1] != y[1] || d > 2e-2 || d < -2e-2) bad = 1 } END { exit bad }' \
         <(log_of narrow1 | grep -o '"step":[0-9]*\|"[a-z]*_loss":[^,]*') <(log_of narrow3 | grep -o '"step":[0-9]*\|"[a-z]*_loss":[^,]*')
     rm -rf narrow3/summary.json narrow3/selector.safetensors && mv narrow3/model narrow3/was
-    expect "bf16 goes on from step 20 on three" mpirun -n 3 "${run[@]}" --save-every 20 --out narrow3 --resume
+    expect "bf16 resumes from step 20 on three" mpirun -n 3 "${run[@]}" --save-every 20 --out narrow3 --resume
     truth "to the same bytes of the masters" cmp narrow3/was/model.safetensors narrow3/model/model.safetensors
 else echo "ok bf16 # SKIP $bf16 is not built"; fi
 expect "a batch smaller than the ranks" mpirun -n 3 "$train_seal" sft --model base --tune=tune.jsonl --batch 2 --max-steps 3 --out few --quiet
@@ -74,14 +74,14 @@ kill -USR1 $pid; wait $pid; status=$?
 truth "SIGUSR1 to mpirun stops all ranks with status 75 (was $status)" test $status -eq 75
 truth "and one line" test "$(grep -c 'stopped after step' err)" -eq 1
 cp -r stopped other
-expect "it goes on on two ranks" mpirun -n 2 "${select[@]}" --algorithm 1 --out stopped --resume
+expect "it resumes on two ranks" mpirun -n 2 "${select[@]}" --algorithm 1 --out stopped --resume
 truth "to the same bytes of ω" cmp r21/selector.safetensors stopped/selector.safetensors
 truth "and of the model" cmp r21/model/model.safetensors stopped/model/model.safetensors
 truth "with one log" diff <(log_of r21) <(log_of stopped)
 cp -r other third
-expect "it goes on on one rank" "${select[@]}" --algorithm 1 --out other --resume
+expect "it resumes on one rank" "${select[@]}" --algorithm 1 --out other --resume
 close "to the same ω" r21 other
-expect "it goes on on three" mpirun -n 3 "${select[@]}" --algorithm 1 --out third --resume
+expect "it resumes on three" mpirun -n 3 "${select[@]}" --algorithm 1 --out third --resume
 close "to the same ω" r21 third
 
 # a rank dies

@@ -159,7 +159,7 @@ static void test_refusals(void) {
     snprintf(run, sizeof run, "%s", in_directory("runs/sel<&>/selector"));
     const char *good[] = {run}, *none[] = {in_directory("runs")};
     check(refuses(make_page, &(Page){none, 1, (EvalOptions){0}}, "not the folder of a run: it has no log.jsonl"),
-          "a folder that is no run is refused");
+          "a folder that is not a run is refused");
     check(refuses(make_page, &(Page){good, 0, (EvalOptions){0}}, "give the folders"), "no folder at all is refused");
     check(refuses(make_page, &(Page){good, 1, {.table = put("object.json", "{}")}}, "expected a list of objects"),
           "a table that is none is refused");

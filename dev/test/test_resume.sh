@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Nothing is lost and nothing doubled: a run that is stopped by a signal, killed, or meets a damaged checkpoint goes on to the same bytes as one that was left
+# Nothing is lost and nothing doubled: a run that is stopped by a signal, killed, or meets a damaged checkpoint resumes to the same bytes as one that was left
 # alone: model, selector, and log but for its times. Then what a resumed run may not change, and what a fresh one may not overwrite.
 set -u
 . "$(dirname "$0")/cli.sh"
@@ -50,12 +50,12 @@ whole_case() {
     interrupt TERM 6 "$run.term" "$@"
     truth "$name: SIGTERM ends it with status 75 (was $status)" test "$status" -eq 75
     truth "$name: and one line that says so" bash -c "grep -q 'SIGTERM: stopped after step [0-9]* of [0-9]*; --resume continues from $run.term/checkpoint/step-' err && test \$(wc -l <err) -eq 1"
-    expect "$name: it goes on" "$@" --out "$run.term" --resume
+    expect "$name: it resumes" "$@" --out "$run.term" --resume
     same_run "$name, after SIGTERM" "$run" "$run.term"
     interrupt KILL 13 "$run.kill" "$@" --save-every 5
     truth "$name: SIGKILL (status $status)" test "$status" -eq 137
     truth "$name: at most two checkpoints stay, and what was being written" test "$(ls "$run.kill/checkpoint" | wc -l)" -le 3
-    expect "$name: it goes on too" "$@" --save-every 5 --out "$run.kill" --resume
+    expect "$name: it resumes too" "$@" --save-every 5 --out "$run.kill" --resume
     same_run "$name, after SIGKILL" "$run" "$run.kill"
 }
 whole_case pretrain plain "${pretrain[@]}"
@@ -67,14 +67,14 @@ for optimizer in sgd centred mean; do
     expect "$optimizer: a run left alone" "${run[@]}" --out $optimizer
     interrupt INT 6 $optimizer.int "${run[@]}"
     truth "$optimizer: SIGINT ends it with status 75 (was $status)" test "$status" -eq 75
-    expect "$optimizer: it goes on" "${run[@]}" --out $optimizer.int --resume
+    expect "$optimizer: it resumes" "${run[@]}" --out $optimizer.int --resume
     same_run "$optimizer, after SIGINT" $optimizer $optimizer.int
 done
 if [ -x "$bf16" ]; then
     run=("$bf16" "${select[@]:1}" --algorithm 1)
     expect "bf16: a run left alone" "${run[@]}" --out bf
     interrupt TERM 6 bf.term "${run[@]}"
-    expect "bf16: it goes on" "${run[@]}" --out bf.term --resume
+    expect "bf16: it resumes" "${run[@]}" --out bf.term --resume
     same_run bf16 bf bf.term
     interrupt TERM 6 mixed "${run[@]}"
     refuse "a checkpoint of the other precision" "the precision of the build" "${select[@]}" --algorithm 1 --out mixed --resume
@@ -110,7 +110,7 @@ refuse "other data" "the tune data" "${select[@]/tune.jsonl/other.jsonl}" "${res
 expect "another model of the same shape" "$train_seal" init --layers 1 --width 64 --heads 2 --tokenizer tok/tokenizer.json --positions 32 --out elsewhere --seed 1 --quiet
 refuse "another model" "the model" "${select[@]/words/elsewhere}" "${resume[@]}"
 refuse "another command" 'the checkpoint is of the command selector but this is sft' "${sft[@]}" "${resume[@]}"
-refuse "a fresh run where one can go on" "give --resume" "${select[@]}" --out again
+refuse "a fresh run where one can be resumed" "give --resume" "${select[@]}" --out again
 : >again/log.jsonl
 refuse "a log that is another's" "it is not the log of this run" "${select[@]}" "${resume[@]}"
 cp tune.jsonl moved.jsonl && cp -r words moved

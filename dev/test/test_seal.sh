@@ -56,7 +56,7 @@ by_loss=("$train_seal" select --method safe-loss --model aligned/model --tune tu
 expect "four at a time" "${by_loss[@]}" --scores whole.safetensors --out whole.jsonl
 kill_in_midrun stopped.jsonl 10 "${by_loss[@]}" --out stopped.jsonl
 refuse "the same without --resume" "give --resume" "${by_loss[@]}" --out stopped.jsonl
-expect "a stopped selection goes on" "${by_loss[@]}" --scores stopped.safetensors --out stopped.jsonl --resume
+expect "a stopped selection continues" "${by_loss[@]}" --scores stopped.safetensors --out stopped.jsonl --resume
 truth "to the same rows and scores" bash -c 'cmp whole.jsonl stopped.jsonl && cmp whole.safetensors stopped.safetensors && test ! -e stopped.jsonl.partial'
 expect "its scores serve as a selector" "$train_seal" select --tune tune.jsonl --selector loss.safetensors --top 0.7 --out again.jsonl --quiet
 truth "and select the same rows" cmp loss.jsonl again.jsonl

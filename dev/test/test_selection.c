@@ -159,7 +159,7 @@ static void test_pt(void) {
     check(reads(archive(evil, values, 8, false), NULL, 0, "not one float32 tensor"),
           ".pt: a call of something else is refused");
     ADD(&text, "hello, this is no archive at all");
-    check(reads(text, NULL, 0, "not a zip archive"), ".pt: a file that is no archive is refused");
+    check(reads(text, NULL, 0, "not a zip archive"), ".pt: a file that is not an archive is refused");
     // every byte flipped, every length: whatever comes of it, nothing outside the buffer is touched (the sanitizers
     // watch) and nothing crashes
     int answered = 0, tried = 0, read = 0;
@@ -283,7 +283,7 @@ static void test_selector_file(void) {
     selector_file_free(&r);
     put("no.safetensors", "nothing");
     check(refuses(meet, &(Meeting){in_directory("no.safetensors"), NULL, 0, 0}, "no.safetensors"),
-          "a file that is no selector is refused");
+          "a file that is not a selector is refused");
     double sigma[5], sum = 0;
     selector_weights(logits, 5, false, sigma);
     for (int i = 0; i < 5; i++) sum += sigma[i];

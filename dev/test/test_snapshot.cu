@@ -68,7 +68,7 @@ static void test_round(bool pieces) {
     fill(0.5f);
     begin(&s, run, pieces);
     snapshot_restore(&s, &c);
-    check(holds(30.0f), "and holds the state from before the step that was queued behind it");
+    check(holds(30.0f), "and holds the state from before the step that was queued after it");
     checkpoint_close(&c);
     check(checkpoint_open(&c, run, 2), "the one before stays");
     snapshot_restore(&s, &c);

@@ -460,7 +460,7 @@ static const struct {
           "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}}],"
           "\"special_tokens\":{\"<s>\":{\"ids\":[99]}}},"),
      "<s>"},
-    {"ranks with a line that is no base64", RANKS "??? 1\n", ":2"},
+    {"ranks with a line that is not base64", RANKS "??? 1\n", ":2"},
     {"ranks without a number", RANKS "Yg== x\n", ":2"},
     {"ranks with a rank twice", RANKS "Yg== 0\n", ":2"},
     {"ranks without all bytes", RANKS, "byte 0x00"},
@@ -560,7 +560,7 @@ static void test_bad_ids(void) {
     const int32_t outside[3] = {5, tokenizer_vocab_size(t), -1};
     TokenStream s = {0};
     check(!tokenizer_decode(t, outside, 2, true, &length, error, sizeof error) && strstr(error, "number 2"),
-          "an id behind the vocabulary: %s", error);
+          "an id after the vocabulary: %s", error);
     check(!tokenizer_decode(t, outside + 2, 1, true, &length, error, sizeof error) && strstr(error, "id -1"),
           "a negative id: %s", error);
     check(tokenizer_stream_push(t, &s, outside[1], true, out) < 0, "the stream refuses it too");

@@ -466,7 +466,7 @@ static void test_table(void) {
     int status;
     char* text = said((Call){world_table, &o, &(StringList){folders, 2}}, false, &status);
     check(status == 0 && strstr(text, "| seal-1    |      90.0 |        95.0 |             |"),
-          "the table has a row a method, a blank where there is no figure");
+          "the table has a row per method, empty where there is no figure");
     size_t n;
     char* json = file_read(in_directory("table.json"), 1 << 20, &n);
     cJSON* table = cJSON_Parse(json);

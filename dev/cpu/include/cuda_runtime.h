@@ -400,8 +400,8 @@ void cpu_resume_waiting(void);
 
 template <auto K, typename... P> struct cpu_kernel {
     typedef std::tuple<std::remove_cv_t<std::remove_reference_t<P>>...> Arguments;
-    // The kernel is inlined into this loop. A thread that waits leaves it to another stack, which goes on with the next
-    // thread; so the loop's state is in cpu_now, not in registers.
+    // The kernel is inlined into this loop. A thread that waits leaves it to another stack, which continues with the
+    // next thread; so the loop's state is in cpu_now, not in registers.
     CPU_SCHEDULER static void run_threads(const void* arguments) {
         const Arguments& a = *(const Arguments*)arguments;
         while (cpu_now.next < cpu_now.n_threads) {
