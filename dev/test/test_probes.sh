@@ -28,7 +28,11 @@ machine=$work/bin
 mkdir "$machine"
 for program in bash sh env make cat grep head tr awk sed rm ln ls find mkdir dirname basename mktemp id uname nproc test true echo printf \
     touch readlink sort wc gcc g++ cc as ld ar; do
-    path=$(type -P $program) && ln -s "$path" "$machine/$program"
+    for path in $(type -aP $program); do
+        case $(readlink -f "$path") in *ccache | *distcc) continue ;; esac  # these look for the compiler in PATH
+        ln -s "$path" "$machine/$program"
+        break
+    done
 done
 stub() { printf '#!/bin/sh\n%s\n' "$2" >"$machine/$1" && chmod +x "$machine/$1"; }
 info() { PATH=$machine MAKEFLAGS='' make -s info CPU=1 CC="${cc:-gcc}" CXX=g++ CUDA_HOME="${cuda:-/no/such}" NCCL_HOME="${nccl:-/no/such}" 2>&1; }
