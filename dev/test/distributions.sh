@@ -11,7 +11,8 @@
 #   --only demo|test   one of the two commands
 #   --ccache    compile through ccache with a cache in DIR: for trying, not for what is published
 #   --out FILE  the table goes to FILE as well
-# Needs root, debootstrap and git. Mirrors: $DEBIAN_MIRROR and $UBUNTU_MIRROR, else this machine's own, else debootstrap's.
+# Needs root, debootstrap and git; for Ubuntu its keyring (Debian 13's ubuntu-archive-keyring, or $UBUNTU_KEYRING a file).
+# Mirrors: $DEBIAN_MIRROR and $UBUNTU_MIRROR, else this machine's own, else debootstrap's.
 # Every mount is in a mount namespace of its own and every process in a process namespace: none outlives its case, however
 # it ends, and the folder can be removed at any time.
 set -u
@@ -40,8 +41,8 @@ debian12    bookworm debian-archive-keyring  gcc-11 clang-14 clang-16 clang-19
 debian13    trixie   debian-archive-keyring  gcc-12 gcc-13 clang-17 clang-19 clang-22
 debian11    bullseye debian-archive-keyring
 sid         sid      debian-archive-keyring
-ubuntu22.04 jammy    ubuntu-keyring
-ubuntu24.04 noble    ubuntu-keyring
+ubuntu22.04 jammy    ubuntu-archive-keyring
+ubuntu24.04 noble    ubuntu-archive-keyring
 '
 limit=${LIMIT:-7200}  # seconds a command
 work=${dir:-$(mktemp -d)}
@@ -70,11 +71,11 @@ host_mirror() {  # WORD: the first mirror with WORD in it that this machine's ap
 }
 
 make_system() {  # NAME SUITE KEYRING
-    local root=$work/$1 mirror keyring=/usr/share/keyrings/${3/ubuntu-/ubuntu-archive-}.gpg
+    local root=$work/$1 mirror keyring=/usr/share/keyrings/$3.gpg
     [ -e "$root/made" ] && return 0
     rm -rf --one-file-system "$root"
     case $1 in
-        ubuntu*) mirror=${UBUNTU_MIRROR:-$(host_mirror ubuntu)} ;;
+        ubuntu*) keyring=${UBUNTU_KEYRING:-$keyring} mirror=${UBUNTU_MIRROR:-$(host_mirror ubuntu)} ;;
         *) mirror=${DEBIAN_MIRROR:-$(host_mirror debian)} ;;
     esac
     [ -e "$keyring" ] || { echo "the package $3 is needed" >&2; return 1; }
