@@ -28,8 +28,12 @@ try() {  # NAME COMPILER…
     else echo "not ok standard headers after cuda_runtime.h: $name"; grep -E 'error|warning' "$work/err" | head -10; failed=1; fi
 }
 try "${CXX:-g++}" ${CXX:-g++}
+tried=" $(readlink -f "$(type -P ${CXX:-g++})") "
 for compiler in $(compgen -c | grep -E '^(g\+\+|clang\+\+)(-[0-9]+)?$' | sort -u); do
-    [ "$compiler" = "${CXX:-g++}" ] && continue
+    path=$(readlink -f "$(type -P "$compiler")")
+    case $path in *ccache) continue ;; esac  # the compiler is there without it as well
+    [[ $tried == *" $path "* ]] && continue
+    tried+="$path "
     try "$compiler" "$compiler"
 done
 libcxx=0

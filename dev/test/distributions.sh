@@ -93,7 +93,7 @@ inside() {  # SYSTEM USER FOLDER COMMAND, as that user with a login's environmen
     local root=$work/$1 user=$2 folder=$3 command=$4
     unshare --mount --pid --fork --kill-child bash -c '
         root=$1 user=$2 folder=$3 command=$4 ccache=$5
-        mount --make-rprivate / && mount -t proc proc "$root/proc" && mount --rbind /dev "$root/dev" && mount -t tmpfs -o mode=1777 tmpfs "$root/tmp" || exit 2
+        mount --make-rprivate / && mount -t proc proc "$root/proc" && mount --rbind /dev "$root/dev" && mount --rbind /sys "$root/sys" && mount -t tmpfs -o mode=1777 tmpfs "$root/tmp" || exit 2
         if [ -n "$ccache" ]; then mkdir -p "$root/ccache" "$ccache" && chmod 1777 "$ccache" && mount --bind "$ccache" "$root/ccache"; fi
         home=/root; [ "$user" = root ] || home=/home/$user
         path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
