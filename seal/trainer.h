@@ -79,7 +79,7 @@ typedef struct {
     int items_max;                                    // of a pass: batch_max, twice that where θ and θ̂ share one
     int *lengths, *pack_of, *chosen, *place, *owner;  // (items_max); owner: the rank that runs a sample
     int* members;  // (items_max) of a pass: the items of one kind that this rank runs
-    bool vote;     // this rank asks to leave; told to the others with the next step's losses
+    bool vote;     // this rank asks to stop; sent to the others with the losses of the next step
     bool voted;    // a rank asked: known to all at the same step
     PackSample* samples;
     float* coefficient;
@@ -100,8 +100,8 @@ void trainer_load(Trainer* t, const char* model, const char* adapter, uint64_t s
 
 // Runs a batch under `set`: items [0, b) are fine-tuning samples whose coefficients are multiplied by sigma (device
 // (b); NULL = 1), the rest safe ones. Their mean response losses go to `loss` (device, batch order); with backward,
-// gradients are added to the set's. Several ranks share the samples by what they cost; the losses of all are on every
-// rank afterwards, and gradients are summed, so that there is one pass a step. Counts are of the whole batch but for
+// gradients are added to the set's. Several ranks divide the samples by their cost; afterwards every rank has the
+// losses of all, and gradients are summed, so that there is one pass per step. Counts are of the whole batch but for
 // packs, which are this rank's.
 void trainer_pass(Trainer* t, const ParameterSet* set, const BatchItem* items, int n, int b, const float* sigma,
                   float* loss, bool backward, PassCounts* counts);
@@ -129,7 +129,7 @@ typedef struct {
 } StepResult;
 StepResult trainer_result(Trainer* t, int slot);
 
-// Arithmetic of a pass as the model needs it (not what recomputation adds): 6 FLOP a trained weight and token, 4 a
+// Arithmetic of a pass as the model needs it (not what recomputation adds): 6 FLOP per trained weight and token, 4 per
 // frozen one, 2 forward only, the head on its rows, attention by Σ len².
 double trainer_flops(const Trainer* t, const PassCounts* counts);
 

@@ -12,21 +12,21 @@
 extern "C" {
 #endif
 
-// A descriptor to read a regular file from, and its length; below 0 where there is none (errno says why) or it is a
-// folder, a pipe and the like.
+// A descriptor to read a regular file from, and its length; below 0 if it cannot be opened (errno says why) or is a
+// directory, a pipe, or another special file.
 enum { FILE_MISSING = -1, FILE_IRREGULAR = -2 };
 int file_open(const char* path, size_t* length);
 // The whole file, a zero byte after it; to be freed. Larger than `most` bytes is an error.
 char* file_read(const char* path, size_t most, size_t* length);
-// fatal where the file is a pointer that Git LFS left in place of the file itself. All readers of files ask.
+// Fatal if the file is a pointer that Git LFS left in place of the file itself. Every reader calls it.
 void refuse_lfs_pointer(const char* path);
 bool is_lfs_pointer(const void* data, size_t length);
 bool file_exists(const char* path);
 const char* beside_program(const char* path);  // a file that comes with the program: in the program's folder or one
                                                // above; `path` itself where there is none. A static text
 void directory_make(const char* path);         // with its parents; existing is fine
-// Proves before hours of work that results can be written there: makes the directory, writes a file, syncs and removes
-// it.
+// Checks before hours of work that results can be written there: makes the directory, writes a file, syncs it and
+// removes it.
 void directory_probe(const char* path);
 // The same for a single result: writes a file beside `path`, syncs and removes it.
 void output_probe(const char* path);
@@ -41,8 +41,8 @@ typedef struct {
     size_t length;
     char path[4096];
 } MappedFile;
-// Read only; an empty file maps to NULL, 0. A file that is made shorter while it is mapped ends the program with a line
-// and status 2.
+// Read only; an empty file maps to NULL, 0. A file that is truncated while it is mapped ends the program with one
+// line and status 2.
 void file_map(MappedFile* map, const char* path);
 void file_unmap(MappedFile* map);
 
@@ -55,7 +55,7 @@ void atomic_open(AtomicFile* f, const char* path);
 void atomic_write(AtomicFile* f, const void* data, size_t bytes);
 __attribute__((format(printf, 2, 3))) void atomic_printf(AtomicFile* f, const char* format, ...);
 void atomic_commit(AtomicFile* f);  // flush, fsync, rename, fsync of the directory
-// Removes what processes that were killed left of atomic files in a directory.
+// Removes the temporary files that killed processes left in a directory.
 void directory_clean(const char* path);
 void atomic_abandon(AtomicFile* f);                                            // removes the temporary file
 void file_write(const char* path, const void* data, size_t bytes);             // the three in one

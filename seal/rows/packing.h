@@ -18,7 +18,7 @@ typedef struct {
         bears_loss;  // (length) 1 where the token carries loss; the first token never does. NULL: all but the first do
     int length;
     int n_loss;   // tokens that carry loss
-    int64_t row;  // of its data: what messages name it by
+    int64_t row;  // number in its data, for messages
 } PackSample;
 
 typedef struct {
@@ -46,7 +46,7 @@ typedef struct {
 // First-fit in the given order: pack_of[i] is the pack of sample i. Returns the number of packs, −1 where a
 // sample is longer than T.
 int pack_first_fit(const int* lengths, int n, int T, int* pack_of);
-// The same with two ranges a stream, samples [0, n_first) before the others: the second range begins at a multiple of
+// The same with two ranges per pack, samples [0, n_first) before the others: the second range begins at a multiple of
 // `round`.
 int pack_first_fit_split(const int* lengths, int n, int n_first, int T, int round, int* pack_of);
 
@@ -58,7 +58,7 @@ void deal_samples(const int* cost, int n, int ranks, int* owner);
 void host_pack_allocate(HostPack* p, int T_max, int samples_max, int round);
 void host_pack_free(HostPack* p);
 // Lays the samples end to end, positions restarting at each; the padding after them (to a multiple of `round`) is
-// token 0 in pieces no longer than max_positions that bear no loss. vocab bounds the token ids, max_positions the
+// token 0 in pieces no longer than max_positions that carry no loss. vocab bounds the token ids, max_positions the
 // lengths: both are checked by the caller that made the samples.
 void host_pack_build(HostPack* p, const PackSample* samples, int n, int vocab, int max_positions);
 // The same with samples [n_first, n) in a range of rows of their own, after padding of the first.

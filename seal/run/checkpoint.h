@@ -1,8 +1,8 @@
 /*
 Checkpoints as files. RUN/checkpoint/step-N/ holds, of every rank R, rank-R.safetensors (its part of every state buffer)
-and rank-R.sha256, written last; and run.json, which says what else a run is: options, digests of model and data,
-counters, the log's length. A checkpoint counts when the .sha256 of every rank is there (`sha256sum -c` reads them) and
-agrees with the files; anything else is what a killed process left behind. Knows no device.
+and rank-R.sha256, written last; and run.json with the rest of a run: options, digests of model and data,
+counters, the length of the log. A checkpoint counts when the .sha256 of every rank is there (`sha256sum -c` reads them)
+and agrees with the files; anything else is what a killed process left behind. Knows no device.
 */
 #ifndef SEAL_CHECKPOINT_H
 #define SEAL_CHECKPOINT_H
@@ -23,7 +23,8 @@ typedef struct {
 } CheckpointPart;
 
 // Writing: create, the parts' data in their order, commit. It runs on a thread of its own, so nothing here ends the
-// program: false, and `error` says why; what was begun is removed, and the checkpoints before it are as they were.
+// program: a failure returns false with the reason in `error`, removes what was written, and leaves the checkpoints
+// before it as they were.
 typedef struct {
     char directory[4200], path[4240], error[4400];
     int rank, fd;
@@ -35,8 +36,8 @@ bool checkpoint_write(CheckpointWriter* w, const void* data, size_t bytes);
 bool checkpoint_commit(CheckpointWriter* w, const char* run_json);  // run_json: rank 0's, NULL elsewhere
 // Removes all but the `keep` newest finished checkpoints, and unfinished ones older than them.
 void checkpoint_prune(const char* run, int keep);
-// What is after the step that a run resumes from (-1: all) does not count as finished any more: it is damaged, and
-// the run will write those steps again.
+// Checkpoints after the step that a run resumes from (-1: all) no longer count as finished: they are damaged, and the
+// run will write those steps again.
 void checkpoint_discard(const char* run, int64_t step);
 
 // Reading. `json` is run.json.
@@ -48,12 +49,12 @@ typedef struct {
     StReader* files;  // (ranks)
 } Checkpoint;
 bool checkpoint_any(const char* run);  // is there a finished one, whole or not?
-// The newest checkpoint that is whole; one line on stderr for each that is skipped. False where there is none. step
-// ≥ 0: that one, already found whole.
+// The newest checkpoint that is complete and undamaged; a warning for each that is skipped. False if there is none.
+// step ≥ 0: the checkpoint of that step, which was found to be so already.
 bool checkpoint_open(Checkpoint* c, const char* run, int64_t step);
 void checkpoint_close(Checkpoint* c);
-// Elements [from, from + n) of a buffer, from whichever ranks hold them. Fatal where the checkpoint has another size of
-// it, or not all of them.
+// Elements [from, from + n) of a buffer, from the files of all ranks that hold some. Fatal if the buffer has another
+// size in the checkpoint, or some elements are missing.
 void checkpoint_read(const Checkpoint* c, const char* name, int64_t count, int64_t from, int64_t n, float* out);
 int64_t checkpoint_integer(const Checkpoint* c, const char* key);
 double checkpoint_number(const Checkpoint* c, const char* key);  // null: NaN
@@ -63,8 +64,8 @@ double checkpoint_number(const Checkpoint* c, const char* key);  // null: NaN
 uint64_t directory_free(const char* path);
 uint64_t checkpoint_bytes_held(const char* run);
 // Tells one model directory from another without reading all of it: SHA-256 over name, size, first and last MiB of
-// every *.safetensors file, and config.json. Stricter than model_fingerprint, for a resumed run must give the same
-// bits: the same model in another dtype is another directory.
+// every *.safetensors file, and config.json. Stricter than model_fingerprint, because a resumed run must give the
+// same bits: the same model in another dtype counts as another directory.
 void model_directory_digest(const char* directory, char hex[65]);
 
 #ifdef __cplusplus

@@ -1,7 +1,7 @@
 /*
-A run: what every training command does around its loop. Plans and shows, opens RUN, resumes, logs each step, takes
-checkpoints, leaves when a signal asks, stops at a number that is not finite, and writes the model, its tokenizer and
-summary.json at the end.
+A run: what every training command does around its loop. It prints options and plan, opens RUN, resumes, logs each
+step, takes checkpoints, stops at a signal or at a number that is not finite, and in the end writes the model, its
+tokenizer and summary.json.
 */
 #ifndef SEAL_RUN_H
 #define SEAL_RUN_H
@@ -39,7 +39,7 @@ typedef struct {
     } counters[4];  // optimizer steps of each parameter set and of ω; copied: as the snapshot has them
     int n_counters;
     int64_t steps, steps_per_epoch, tokens, forward_tokens;
-    int64_t first;  // the step the loop begins with: 0, or where the checkpoint was taken
+    int64_t first;  // the step that the loop starts with: 0, or the one after the checkpoint
     struct {
         const char* kind;
         int64_t rows, left_out, cut;
@@ -51,7 +51,7 @@ typedef struct {
 
 #define STATUS_STOPPED 75  // a signal ended the run after a checkpoint (EX_TEMPFAIL: run it again with --resume)
 
-// What is known of a step when its losses come back.
+// What must be remembered of a step until its losses come back.
 typedef struct {
     int64_t step;
     double epoch, lr, gamma, started;
@@ -65,20 +65,20 @@ const char* device_name(void);
 void run_settings(const TrainOptions* o, const ModelConfig* config, TrainerSettings* settings);
 // Reads the model's config, completes the settings (run_settings) and plans the trainer.
 void run_plan(Run* run, const TrainOptions* o, int command, ModelConfig* config, TrainerSettings* settings);
-// Prints the options and the plan; false where that was all (--dry-run).
+// Prints the options and the plan. False under --dry-run, which ends there.
 bool run_show(Run* run);
-// Steps of a run with so many samples an epoch, by the options.
+// The number of steps of a run with `samples` samples per epoch, by the options.
 int64_t run_steps(const TrainOptions* o, int64_t samples, int64_t* per_epoch);
-// Counts the steps of `samples` an epoch, proves that RUN can be written, allocates, loads the model.
+// Counts the steps (`samples` per epoch), checks that RUN can be written, allocates, and loads the model.
 void run_begin(Run* run, int64_t samples);
 // What became of a list's rows, for log.jsonl and summary.json. kind: "tune", "safe" …; a static text.
 void run_count_rows(Run* run, const char* kind, const TokenSet* set);
-// Last before the loop, once all state has its first value and the data's digests are facts of run->record: finds room
-// on the disk, resumes from the newest checkpoint with --resume, opens log and progress, listens to signals. selector:
-// NULL but for that command.
+// Called last before the loop, when all state has its first value and the digests of the data are facts of run->record:
+// checks the space on the disk, resumes from the newest checkpoint with --resume, opens log and progress, listens to
+// signals. selector: NULL in other commands.
 void run_start(Run* run, Selector* selector);
-// After a step is queued: queues the copy of its state where a checkpoint is due. True where a signal asks to leave
-// after this step.
+// After a step is queued: queues the copy of its state if a checkpoint is due. True if the run must stop after this
+// step because of a signal.
 bool run_snapshot(Run* run, int64_t step);
 // After the step's results are logged: writes the checkpoint that was copied, if any.
 void run_checkpoint(Run* run, int64_t step);
