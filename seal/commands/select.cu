@@ -202,6 +202,8 @@ int select_command(const TrainOptions* o) {
     row_options.prompt_field = o->prompt_field;
     row_options.response_field = o->response_field;
     Candidates c = {};
+
+    // Nothing is written over: not the data, not the selector, not the target.
     if (journal_has_ended(o->out, o->resume, o->quiet)) return 0;
     kept_check_output(&o->tune, o->out);
     output_is_not(o->out, o->selector);
@@ -219,6 +221,8 @@ int select_command(const TrainOptions* o) {
         printf("method %s uses no model: nothing is allocated on the device\n", method->name);
         return 0;
     }
+
+    // Who may be kept, and what each is worth.
     find_usable(&c, &o->tune, &row_options, method->source == SCORE_FROM_SELECTOR || method->source == SCORE_FROM_SEED,
                 o->quiet);  // a model or DSIR names them itself
     switch (method->source) {
@@ -229,6 +233,8 @@ int select_command(const TrainOptions* o) {
     }
     ScoreInput input = {c.selector.n ? &c.selector : NULL, c.given, (uint64_t)o->seed, o->noise};
     c.score = (double*)host_alloc((size_t)c.n * sizeof(double), "rows");
+
+    // The order, and the best share of it.
     int64_t* order = (int64_t*)host_alloc((size_t)c.n * sizeof(int64_t), "rows");
     uint8_t* keep = (uint8_t*)host_alloc((size_t)c.n_rows, "rows");
     int64_t without = score_rows(method, &input, c.rows, c.n, c.score);
@@ -238,6 +244,8 @@ int select_command(const TrainOptions* o) {
         fatal("%s: --top %g asks for %lld rows but only %lld may be kept; lower --top or --min-words", o->tune.items[0],
               o->top, (long long)kept, (long long)(c.n - without));
     for (int64_t i = 0; i < kept; i++) keep[c.rows[order[i]]] = 1;
+
+    // The results.
     if (o->explain) explain(&c, o, &row_options, order, kept);
     if (o->scores) write_scores(&c, o);
     int64_t written = kept_write(&o->tune, keep, c.n_rows, o->out, o->quiet);
