@@ -3,7 +3,7 @@
 # room. Takes about three times as long as the tests. ONLY=name runs the matching tests.
 # usage: dev/coverage.sh        (make coverage)
 set -eu
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 out=build/coverage
 rm -rf "$out"
 mkdir -p "$out"

@@ -3,7 +3,7 @@
 # usage: reading.sh --write    puts both into the page
 #        reading.sh --check    TAP: lines within a tenth of the truth (they need no commit of their own), quotations exactly
 set -eu
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 page=docs/reading.md mode=${1:-}
 [ "$mode" = --write ] || [ "$mode" = --check ] || { sed -n '2,4p' "$0" >&2; exit 2; }
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
@@ -37,7 +37,7 @@ numbers() { sed -nE 's/^\| [0-9]* ?\| (\[([^]]*)\]\([^)]*\)|together) \| ([0-9]+
 while read -r file said; do
     truth=$(numbers "$work/page" | awk -v f="$file" '$1 == f { print $2 }')
     [ -n "$said" ] || { said=$file file='' truth=$(numbers "$work/page" | awk 'NF == 1 { print $1 }'); }
-    if [ $(((said - truth) * (said - truth) * 100)) -le $((truth * truth)) ] || [ $((said - truth)) -le 10 -a $((truth - said)) -le 10 ]
+    if [ $(((said - truth) * (said - truth) * 100)) -le $((truth * truth)) ] || [ $((said - truth)) -le 10 ] && [ $((truth - said)) -le 10 ]
     then echo "ok reading.md: ${file:-together} has about $said lines"
     else echo "not ok reading.md: ${file:-together} has $truth lines, the page says $said; run dev/reading.sh --write"; status=1; fi
 done < <(numbers "$page")

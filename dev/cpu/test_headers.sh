@@ -2,7 +2,7 @@
 # The words of CUDA that dev/cpu/include defines are macros, and a C++ library may use the same ones: every standard header is
 # included after them, with the compiler of the build and, where they are installed, with clang++ and clang's own library.
 set -u
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit 1
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 failed=0
 {

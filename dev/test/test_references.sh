@@ -2,7 +2,7 @@
 # Pages, comments and scripts name only what exists (dev/test/references.sh), messages and pages are in plain English
 # (dev/test/language.sh); a planted fault of each kind is found.
 set -u
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit 1
 failed=0
 ok() { echo "ok $1"; }
 not_ok() { echo "not ok $1"; failed=1; }

@@ -2,7 +2,7 @@
 # Arrows between rooms point one way: the table says who may include whom, and every #include line is held to it. A
 # violation of each kind is planted in a copy and must be found.
 set -u
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit 1
 # ROOM: the rooms it may include besides itself. `trainer` is the flat part of seal/, `programs` are the mains in the root,
 # `workshop` is dev/ but for the emulator. Nobody but the workshop includes the workshop.
 rooms='

@@ -1,6 +1,6 @@
 /*
-Ranks: one process per GPU, started by mpirun or srun. MPI starts them, tells each its number and shares the NCCL id; all
-data between GPUs goes through NCCL (on the CPU build dev/cpu/nccl.cpp). A process that nobody started in company is
+Ranks: one process per GPU, started by mpirun or srun. MPI starts them, tells each its number and shares the NCCL id;
+all data between GPUs goes through NCCL (on the CPU build dev/cpu/nccl.cpp). A process that nobody started in company is
 rank 0 of 1, and everything here is then nothing. Where the build lacks NCCL or MPI, ranks_one.cu stands in for
 ranks.cu.
 */
