@@ -50,7 +50,7 @@ truth "nothing half-written is left behind" test -z "$(find killed -name '*.tmp.
 
 # ---- the same with two ranks, of which one is killed
 if command -v mpirun >/dev/null; then
-    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1
+    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe OMPI_MCA_mpi_yield_when_idle=1
     mv whole one
     expect "two ranks left alone" mpirun -n 2 "${run[@]}" --out whole
     killed=0 runs=0 bad=0 starts=0

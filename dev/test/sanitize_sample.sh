@@ -17,7 +17,7 @@ expect "resumed" "${selector[@]}" --save-every 1 --out sel --resume
 expect "select" "$train_seal" select --tune tune.jsonl --selector sel/selector.safetensors --top 0.5 --out kept.jsonl --quiet
 expect "sft of the whole model on the selection, validated" "$train_seal" sft --model base --tune tune.jsonl --selector sel/selector.safetensors --top 0.5 --valid safe.jsonl --recompute --out tuned "${small[@]}"
 if command -v mpirun >/dev/null; then
-    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1
+    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe OMPI_MCA_mpi_yield_when_idle=1
     export ASAN_OPTIONS=${ASAN_OPTIONS:-}:detect_leaks=0  # MPI keeps what it starts with, in plugins that are gone when leaks are looked for
     expect "two ranks" mpirun -n 2 "${selector[@]}" --save-every 2 --out ranks
 fi

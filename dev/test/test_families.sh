@@ -91,7 +91,7 @@ refuse "the run with another scale" "the adapter's alpha over rank is \"2\" here
 refuse "the run with another adapter" "the adapter" "${further[@]}" --resume --adapter further/adapter
 expect "the same adapter under another name is the same run" "${further[@]}" --resume --adapter elsewhere
 if command -v mpirun >/dev/null; then
-    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1
+    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe OMPI_MCA_mpi_yield_when_idle=1
     # Open MPI's mpirun has an option --tune of its own: --tune=FILE is ours alone
     selector=("$train_seal" selector --model llama/aligned/model --tune=tune.jsonl --safe safe.jsonl --algorithm 1 --lora all --lora-rank 4 --lr 1e-3 --gamma fixed:0.3 --epochs 1 "${common[@]}")
     expect "adapters on one rank" "${selector[@]}" --out rank1

@@ -4,7 +4,7 @@
 set -u
 . "$(dirname "$0")/cli.sh"
 command -v mpirun >/dev/null || { echo "ok ranks # SKIP mpirun is not there (apt-get install openmpi-bin)"; exit 0; }
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe OMPI_MCA_mpi_yield_when_idle=1
 cd "$work" || exit 1
 word_tokenizer tok say a b c d e f
 rows() { awk -v n="$2" -v seed="$3" 'BEGIN { srand(seed); split("a b c d e f", w, " ");
