@@ -4,7 +4,6 @@ tokens are in the file, so each published vocabulary has a row in a table. Mistr
 pattern and the special tokens, whose ids come first.
 */
 #include <stdlib.h>
-// defines: cJSON
 #include <cjson/cJSON.h>
 #include "tokenizer_internal.h"
 
