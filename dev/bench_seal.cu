@@ -23,7 +23,7 @@ static const OptionRow options[] = {
     {"lengths", OPTION_STRING, AT(lengths), NULL, "FILE", 0, 0, 1, 1,
      "a sample a line: safe|tune LENGTH PROMPT, in tokens"},
     {"family", OPTION_CHOICE, AT(family), "gpt2",
-     "gpt2|llama|mistral|gpt_neox|phi3|qwen2|qwen3|smollm3|olmo2|gemma2|gemma3_text|granite", 0, 0, 1, 0,
+     "gpt2|llama|mistral|gpt_neox|phi3|qwen2|qwen3|smollm3|olmo2|olmo3|gemma2|gemma3_text|granite", 0, 0, 1, 0,
      "model family"},
     {"layers", OPTION_INT, AT(layers), "4", NULL, 1, 200, 1, 0, "layers"},
     {"width", OPTION_INT, AT(width), "256", NULL, 8, 65536, 1, 0, "width"},

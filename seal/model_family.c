@@ -187,6 +187,9 @@ static const FamilyTensor olmo2_tensors[] = {
     LLAMA_HEAD, END
 };
 
+// ---- OLMo 3: OLMo 2 with a window in three layers of four, which keep the plain positions where the others stretch ----
+static const ConfigKey olmo3_keys[] = {INT("sliding_window", window, 1, 1 << 24, 4096), END};
+
 // ---- Gemma 2: norms before and after, of 1 + w; GeGLU; embeddings · √C; caps of scores and logits; a window in every
 // other layer ----
 static const ConfigKey gemma2_keys[] = {
@@ -247,6 +250,8 @@ static const Family families[] = {
      .fixed = smollm3_fixed, .tensors = llama_tensors},
     {"olmo2", "Olmo2ForCausalLM", LLAMA_LIKE, .qk_norm = QK_NORM_ALL, .padding = 1 + 1, .ff_times = 8, .ff_over = 3, .keys = {llama_keys, olmo2_keys},
      .fixed = llama_fixed, .tensors = olmo2_tensors},
+    {"olmo3", "Olmo3ForCausalLM", LLAMA_LIKE, .qk_norm = QK_NORM_ALL, .local_rope = true, .full_every = 4, .padding = 1 + 1, .ff_times = 8, .ff_over = 3,
+     .keys = {llama_keys, olmo2_keys, olmo3_keys}, .fixed = llama_fixed, .tensors = olmo2_tensors},
     {"gemma2", "Gemma2ForCausalLM", GEMMA_LIKE, .full_every = 2, .keys = {llama_keys, gemma2_keys}, .fixed = gemma2_fixed, .tensors = gemma2_tensors},
     {"gemma3_text", "Gemma3ForCausalLM", GEMMA_LIKE, .qk_norm = QK_NORM_HEAD, .local_rope = true, .full_every = 6,
      .keys = {llama_keys, gemma2_keys, gemma3_keys}, .fixed = gemma3_fixed, .tensors = gemma3_tensors},

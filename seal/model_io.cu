@@ -74,11 +74,27 @@ static bool known_buffer(const Family* family, const char* name) {
 }
 
 // The tensor under its full name, or without the family's first word: files saved from the bare model lack
-// "transformer.".
+// "transformer."; or in a model of text and pictures, whose text is "language_model.model.", later
+// "model.language_model.".
 static const StTensor* find_tensor(const StModel* model, const FileTensor* f, const StReader** file) {
     const StTensor* found = st_model_find(model, f->hf_name, file);
     const char* dot = strchr(f->hf_name, '.');
-    return found || !dot ? found : st_model_find(model, dot + 1, file);
+    if (found || !dot) return found;
+    char nested[sizeof f->hf_name + 32];
+    found = st_model_find(model, dot + 1, file);
+    snprintf(nested, sizeof nested, "language_model.%s", f->hf_name);
+    if (!found) found = st_model_find(model, nested, file);
+    snprintf(nested, sizeof nested, "model.language_model.%s", dot + 1);
+    return found ? found : st_model_find(model, nested, file);
+}
+
+// The pictures' part of such a model, which is neither trained nor saved.
+static bool of_pictures(const char* name) {
+    static const char* const parts[] = {"vision_tower.", "multi_modal_projector.", "model.vision_tower.",
+                                        "model.multi_modal_projector."};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (!strncmp(name, parts[i], strlen(parts[i]))) return true;
+    return false;
 }
 
 static void check_tensor(const ModelLayout* layout, const FileTensor* f, const StReader* file, const StTensor* s) {
@@ -188,7 +204,7 @@ static void check_tied_head(const StModel* model, const ModelLayout* layout, con
 static void check_files(const StModel* model, const ModelLayout* layout, const char* directory) {
     const Family* family = family_find(layout->config.family);
     const char *missing = NULL, *extra = NULL, *extra_file = NULL;
-    int n_missing = 0, n_extra = 0, n_all = 0, at = 0;
+    int n_missing = 0, n_extra = 0, n_pictures = 0, n_all = 0, at = 0;
     for (int i = 0; i < model->n_files; i++) n_all += model->files[i].n_tensors;
     char* seen = (char*)host_alloc((size_t)n_all + 1, "the names of tensors");
     for (int i = 0; i < layout->n_files; i++) {
@@ -209,6 +225,10 @@ static void check_files(const StModel* model, const ModelLayout* layout, const c
             bool tied = layout->config.tied_head && is_head(name);
             if (tied && !missing) check_tied_head(model, layout, &model->files[i], &model->files[i].tensors[k]);
             if (seen[at] || tied || known_buffer(family, name)) continue;
+            if (of_pictures(name)) {
+                n_pictures++;
+                continue;
+            }
             if (!n_extra++) {
                 extra = name;
                 extra_file = model->files[i].file.path;
@@ -229,6 +249,9 @@ static void check_files(const StModel* model, const ModelLayout* layout, const c
         fatal("%s: tensor %s and %d others are not part of a %s model", extra_file, extra, n_extra - 1,
               layout->config.family);
     if (n_extra) fatal("%s: tensor %s is not part of a %s model", extra_file, extra, layout->config.family);
+    if (n_pictures)
+        warning("%s: %d tensors of the part for pictures are left out; what is saved is the text model", directory,
+                n_pictures);
     free(seen);
 }
 

@@ -45,8 +45,8 @@ static __device__ __forceinline__ Rows rows_exp2(Rows a) { ROWS_RETURN(exp2f(a.v
 static __device__ __forceinline__ Rows rows_keep(Rows a, int lo, int hi, float otherwise) {
     ROWS_RETURN(r >= lo && r <= hi ? a.v[r] : otherwise);
 }
-static __device__ __forceinline__ Rows rows_select_small(Rows x, float bound, Rows small, Rows large) {
-    ROWS_RETURN(x.v[r] <= bound ? small.v[r] : large.v[r]);
+static __device__ __forceinline__ Rows rows_select_small(Rows a, float bound, Rows small, Rows large) {
+    ROWS_RETURN(a.v[r] <= bound ? small.v[r] : large.v[r]);
 }
 static __device__ __forceinline__ Rows rows_load(const float* p) {
     float8 a = load8(p);

@@ -133,7 +133,8 @@ static __global__ void __launch_bounds__(N_TEAMS(HS) * TEAM) decode_attention_ke
             }
             UNROLL for (int h = 0; h < HEADS; h++) {
                 float s = sum8(x[h]);
-                if (args.cap) s = args.cap * LOG2E * tanhf(s / (args.cap * LOG2E));
+                // tanh x = 1 − 2 / (1 + exp(2x)); s is in powers of two
+                if (args.cap) s = args.cap * LOG2E * (1.0f - __fdividef(2.0f, 1.0f + exp2_approx(2.0f / args.cap * s)));
                 score[h][k] = key < rows && at + key >= low ? s : -INFINITY;
             }
         }

@@ -21,7 +21,7 @@ template <int WR> static inline __device__ float rstd_of(const float8& squares, 
 }
 
 template <int WR, bool FUSED, bool POST>
-static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 4) rmsnorm_forward_kernel(RmsnormForward args) {
+static __global__ void __launch_bounds__(WARPS* WARP_SIZE, POST ? 3 : 4) rmsnorm_forward_kernel(RmsnormForward args) {
     int warp = threadIdx.x / WARP_SIZE, row = blockIdx.x * (WARPS / WR) + warp / WR, n_vecs = args.C / VEC;
     int first = warp % WR * WARP_SIZE + threadIdx.x % WARP_SIZE;  // vectors first, first + 32 WR, … are this lane's
     if (row >= args.T) n_vecs = 0;                                // a row past the end takes part in the barriers only

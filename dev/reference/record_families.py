@@ -23,6 +23,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import (Gemma2Config, Gemma2ForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM,
                           GraniteConfig, GraniteForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Olmo2Config, Olmo2ForCausalLM,
+                          Olmo3Config, Olmo3ForCausalLM,
                           Phi3Config, Phi3ForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM, SmolLM3Config, SmolLM3ForCausalLM)
 
 STEPS = 5
@@ -93,6 +94,11 @@ CASES = {
     "olmo2": dict(cls=Olmo2ForCausalLM, dtype=torch.bfloat16, seed=25, qv=["q_proj", "v_proj"], config=Olmo2Config(
         vocab_size=54, hidden_size=64, intermediate_size=40, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, rms_norm_eps=1e-5,
         rope_theta=500000.0, pad_token_id=2, **ROPE)),
+    # OLMo 2 with a window and plain positions in the first layer, YaRN in the second
+    "olmo3": dict(cls=Olmo3ForCausalLM, dtype=torch.bfloat16, seed=28, qv=["q_proj", "v_proj"], config=Olmo3Config(
+        vocab_size=53, hidden_size=64, intermediate_size=40, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, rms_norm_eps=1e-6,
+        rope_theta=500000.0, sliding_window=24, layer_types=["sliding_attention", "full_attention"], pad_token_id=1,
+        rope_scaling=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=32), **ROPE)),
     # four norms of 1 + w, caps that bend scores and logits of this size, a scale of its own, a window in the first layer
     "gemma2": dict(cls=Gemma2ForCausalLM, dtype=torch.bfloat16, seed=26, qv=["q_proj", "v_proj"], config=Gemma2Config(
         vocab_size=52, hidden_size=40, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=32, rms_norm_eps=1e-6,

@@ -12,7 +12,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 NAMES = ["gpt2_tiny", "gpt2_hs80"] + [os.path.join("families", f) for f in ("gpt2", "llama", "llama_tied", "mistral", "gpt_neox", "gpt_neox_sequential", "phi3",
-                                                                       "qwen2", "phi4_mini", "smollm3", "granite", "mistral_window", "llama_yarn", "qwen3", "olmo2", "gemma2", "gemma3")]
+                                                                       "qwen2", "phi4_mini", "smollm3", "granite", "mistral_window", "llama_yarn", "qwen3", "olmo2", "olmo3", "gemma2", "gemma3")]
 LENGTHS, NEW, PENALTY = [1, 3, 40, 9, 20], 16, 1.3
 
 

@@ -32,6 +32,7 @@ static const Case cases[] = {
     {"llama_yarn", "families/llama_yarn"},
     {"qwen3", "families/qwen3"},
     {"olmo2", "families/olmo2"},
+    {"olmo3", "families/olmo3"},
     {"gemma2", "families/gemma2"},
     {"gemma3", "families/gemma3"},
 };

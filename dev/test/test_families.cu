@@ -507,7 +507,7 @@ int main(int argc, char** argv) {
     static const char* const families[] = {
         "gpt2",       "llama", "llama_tied", "mistral", "gpt_neox", "gpt_neox_sequential",
         "phi3",       "qwen2", "phi4_mini",  "smollm3", "granite",  "mistral_window",
-        "llama_yarn", "qwen3", "olmo2",      "gemma2",  "gemma3"};
+        "llama_yarn", "qwen3", "olmo2",      "olmo3",   "gemma2",   "gemma3"};
     static const char* const adapters[] = {"", "/lora_qv", "/lora_all"};
     for (int i = 1; i < argc; i++) check_model(argv[i]);
     for (size_t i = 0; i < sizeof families / sizeof *families && argc == 1; i++)

@@ -57,6 +57,7 @@ qwen3 --kv-heads,1,--head-size,32 q,v
 smollm3 --kv-heads,1 o,gate
 granite --seed,1 q,v
 olmo2 --kv-heads,1 q,v
+olmo3 --layers,4 up,v
 gemma2 --kv-heads,1,--head-size,32 k,down
 gemma3_text --kv-heads,1,--head-size,32 q,v
 END

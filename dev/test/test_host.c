@@ -294,7 +294,7 @@ static void test_config(void) {
         check(refuses(read_config, directory, bad[i].expected), "config.json: %s is refused", bad[i].name);
     }
     for (const char** family = (const char*[]){"gpt2", "llama", "mistral", "gpt_neox", "phi3", "qwen2", "qwen3",
-                                               "smollm3", "olmo2", "gemma2", "gemma3_text", "granite", NULL};
+                                               "smollm3", "olmo2", "olmo3", "gemma2", "gemma3_text", "granite", NULL};
          *family; family++) {
         ModelConfig c, d;
         check(model_config_defaults(&c, *family), "%s is served", *family);

@@ -27,7 +27,7 @@ static const CommandRow commands[N_TRAIN_COMMANDS] = {
 
 static const OptionRow options[] = {
     {"family", OPTION_CHOICE, AT(family), "gpt2",
-     "gpt2|llama|mistral|gpt_neox|phi3|qwen2|qwen3|smollm3|olmo2|gemma2|gemma3_text|granite", 0, 0, INIT, 0,
+     "gpt2|llama|mistral|gpt_neox|phi3|qwen2|qwen3|smollm3|olmo2|olmo3|gemma2|gemma3_text|granite", 0, 0, INIT, 0,
      "model family"},
     {"layers", OPTION_INT, AT(layers), "4", NULL, 1, 1024, INIT, 0, "layers"},
     {"width", OPTION_INT, AT(width), "128", NULL, 8, 131072, INIT, 0, "width C of the residual stream"},
