@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # How much to keep: the best 20% to 90% by one selector (TOPS="0.2 0.5 0.8" for others), beside the same shares at random
 # Options and scales: dev/reproduce/common.sh, or --help. --scale paper needs the environment of table1.sh: one selector, 6.3e18 FLOP:
-# 4 h on one H200, 9 h on 4 × A6000; seventeen fine-tunings, 2.3e19 FLOP: 14 h, 33 h; memory as in table1.sh: 19 GB with --recompute and 4096 tokens a stream, 73 GB without it at 16384.
+# 4 h on one H200, 9 h on 4 × A6000; seventeen fine-tunings, 2.3e19 FLOP: 14 h, 33 h; memory as in table1.sh: 19 GB with --recompute and 4096 tokens per pack, 73 GB without it at 16384.
 # shellcheck source=dev/reproduce/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 lines_over="share kept"

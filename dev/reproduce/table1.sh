@@ -8,7 +8,7 @@
 #   selector, 3 epochs over 112,000 + 112,000 rows   235 M tokens, the fine-tuning half of the first epoch forward only: 6.3e18 FLOP   4 h on one H200 at 15,000 tokens/s, 9 h on 4 × A6000
 #   seven fine-tunings of 2 epochs                   500 M tokens: 1.5e19 FLOP                                                        9 h on one H200, 21 h on 4 × A6000
 #   answers, 7 × 3 sets, and the judge               some 20 M tokens                                                                 3 h, 8 h
-#   memory: 19 GB with --recompute and 4096 tokens a stream, 73 GB without it at 16384 (docs/adapters.md)
+#   memory: 19 GB with --recompute and 4096 tokens per pack, 73 GB without it at 16384 (docs/adapters.md)
 # shellcheck source=dev/reproduce/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 ARMS=(

@@ -2,7 +2,7 @@
 # A selector learned with a small model, used for a larger one: against the larger model's own selector, and against none
 # Options and scales: dev/reproduce/common.sh, or --help. SMALL_SHAPE: of the small model at --scale world and real. --scale paper: MODEL is the larger one (Merlinite-7B in the paper), SMALL_MODEL
 # the one that learns (Phi-3-mini there), otherwise the environment of table1.sh; the small selector takes half of the larger one's time:
-# two selectors, 9.5e18 FLOP: 6 h on one H200, 14 h on 4 × A6000; three fine-tunings, 6.6e18 FLOP: 4 h, 9 h; memory as in table1.sh: 19 GB with --recompute and 4096 tokens a stream, 73 GB without it at 16384.
+# two selectors, 9.5e18 FLOP: 6 h on one H200, 14 h on 4 × A6000; three fine-tunings, 6.6e18 FLOP: 4 h, 9 h; memory as in table1.sh: 19 GB with --recompute and 4096 tokens per pack, 73 GB without it at 16384.
 # shellcheck source=dev/reproduce/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 case $scale in world) : "${SMALL_SHAPE:=--layers 1 --width 64 --heads 2 --positions 32}" ;; real) : "${SMALL_SHAPE:=--layers 2 --width 64 --heads 2 --positions 256}" ;; esac

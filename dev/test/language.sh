@@ -18,7 +18,7 @@ habits='
 \b(there|stands) twice\b                            ~ duplicate                     ~
 \b(bear|bears|bearing) (a )?loss\b                  ~ carry loss                    ~
 \bcannot be had\b                                   ~ cannot get                    ~
-\b(line|object|point|thread|block|launch|warp|loss|step|token|logit|file|bytes?|tokens|seconds?|nats|GPU|process|rank|times?|row|method|pair|MB|GB|MiB|KiB) an? (row|line|method|seed|rank|GPU|prompt|pair|kernel|token|sample|second|step|stage|layer|file|epoch|batch|thread|block|head)\b ~ per ~ (file|row|token|line|step|sample) a (file|row|token|line|step|sample)? ?(that|which|whose|is|was|has)\b
+\b(line|object|point|thread|block|launch|warp|loss|step|token|logit|file|bytes?|tokens|seconds?|nats|GPU|process|rank|times?|row|method|pair|MB|GB|MiB|KiB) an? (row|line|method|seed|rank|GPU|prompt|pair|kernel|token|sample|second|step|stage|layer|file|epoch|batch|thread|block|head|stream|pack|operation)\b ~ per ~ (file|row|token|line|step|sample) a (file|row|token|line|step|sample)? ?(that|which|whose|is|was|has)\b
 \b[0-9]+(\.[0-9]+)?( (tokens?|bytes?|samples?|steps?|TFLOP|GFLOP|FLOP|MiB|GiB|GB|MB|nats))? an? (step|second|epoch|row|token|batch|sample|rank|GPU)\b ~ per ~
 \bstreams? of (N|%[a-z]+|[0-9]+) tokens\b           ~ packs of N tokens             ~
 \b(begin|begins|begun|start) anew\b                 ~ start again                   ~
