@@ -40,7 +40,14 @@ void selector_bind(Selector* s, cudaStream_t stream) {
     selector_fill(s->omega, s->settings.initial, s->N, stream);
 }
 
+void selector_set_weights(Selector* s, const float* weights) {
+    size_t bytes = (size_t)s->N * sizeof(float);
+    cudaCheck(cudaMalloc((void**)&s->weight, bytes));
+    cudaCheck(cudaMemcpy(s->weight, weights, bytes, cudaMemcpyHostToDevice));
+}
+
 void selector_free(Selector* s) {
+    if (s->weight) cudaCheck(cudaFree(s->weight));
     if (s->staging) cudaCheck(cudaFreeHost(s->staging));
     if (s->staging) cudaCheck(cudaEventDestroy(s->staged));
     memset(s, 0, sizeof *s);
@@ -61,7 +68,7 @@ void selector_update(Selector* s, const SelectorDelta* delta, int b, float lr, c
     NVTX_RANGE("selector update");
     const SelectorSettings* o = &s->settings;
     if (delta->zero) cudaCheck(cudaMemsetAsync(s->delta, 0, (size_t)b * sizeof(float), stream));
-    else selector_delta(s->delta, delta->loss, delta->loss_hat, delta->scale, b, stream);
+    else selector_delta(s->delta, delta->loss, delta->loss_hat, delta->scale, s->weight, s->rows, b, stream);
     s->step++;
     if (o->optimizer == SELECTOR_MEAN) {  // no gradient: an estimate of each sample's Δ
         selector_visit(s->omega, s->m, s->v, s->running, s->rows, s->delta, b, s->N, lr, o->initial, stream);

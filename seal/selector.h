@@ -31,6 +31,7 @@ typedef struct {
     float *omega, *grad, *m, *v;  // (N) device; m, v: Adam's moments, or Σ Δ_i and the visits (mean)
     float *sigma, *delta;         // (b_max)
     int* rows;                    // (b_max)
+    float* weight;                // (N) of the samples; NULL: all are 1
     float *stats, *scratch;       // softmax's {max, Σ exp}
     float* running;               // (2) running mean of Δ and its weight
     float* norm;                  // (2) gradient norm before clipping, scale
@@ -45,6 +46,8 @@ typedef struct {
 float selector_initial(SelectorActivation activation);
 void selector_plan(Selector* s, const SelectorSettings* settings, int N, int b_max, MemoryPlan* plan);
 void selector_bind(Selector* s, cudaStream_t stream);  // after memory_allocate: ω = ω₀
+// Rows' weights (N, host): a sample's Δ is multiplied by its weight, as its loss is in θ's step.
+void selector_set_weights(Selector* s, const float* weights);
 void selector_free(Selector* s);
 // σ_i(ω) of a batch: uploads its rows (host, b of them), leaves the weights in s->sigma.
 void selector_weigh(Selector* s, const int* rows, int b, cudaStream_t stream);

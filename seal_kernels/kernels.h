@@ -306,8 +306,9 @@ void selector_sigma(float* sigma, const float* omega, const float* stats, const 
 // first, its safe samples after them.
 void selector_token_weights(float* weight, const float* sigma, const float* coefficient, const int* place,
                             const int* loss_start, int k, int b, cudaStream_t stream);
-// delta (b) = scale · (loss − loss_hat); loss_hat NULL (Algorithm 2): scale · loss.
-void selector_delta(float* delta, const float* loss, const float* loss_hat, float scale, int b, cudaStream_t stream);
+// delta (b) = scale · weight[rows] · (loss − loss_hat); loss_hat NULL (Algorithm 2): 0; weight (N) NULL: 1.
+void selector_delta(float* delta, const float* loss, const float* loss_hat, float scale, const float* weight,
+                    const int* rows, int b, cudaStream_t stream);
 // grad (N) = gradient of mean over the batch of σ_i Δ_i, dense (b_global = size of the whole batch; rows may repeat).
 void selector_gradient(float* grad, const float* omega, const float* stats, const float* sigma, const int* rows,
                        const float* delta, int b, int N, SelectorActivation activation, cudaStream_t stream);

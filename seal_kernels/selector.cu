@@ -73,9 +73,12 @@ static __global__ void token_weights_kernel(float* weight, const float* sigma, c
     for (int i = loss_start[s] + threadIdx.x % WARP_SIZE; i < loss_start[s + 1]; i += WARP_SIZE) weight[i] = w;
 }
 
-static __global__ void delta_kernel(float* delta, const float* loss, const float* loss_hat, float scale, int b) {
+static __global__ void delta_kernel(float* delta, const float* loss, const float* loss_hat, float scale,
+                                    const float* weight, const int* rows, int b) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < b) delta[i] = scale * (loss[i] - (loss_hat ? loss_hat[i] : 0.0f));
+    if (i >= b) return;
+    delta[i] = scale * (loss[i] - (loss_hat ? loss_hat[i] : 0.0f));
+    if (weight) delta[i] *= weight[rows[i]];
 }
 
 // softmax: g_k = σ_k / b · ([k in B] Δ_k − S), S = (1/N) Σ over B of σ_i Δ_i: here the dense part, −σ_k S / b. sigmoid:
@@ -183,9 +186,11 @@ void selector_token_weights(float* weight, const float* sigma, const float* coef
         LAUNCH(token_weights_kernel, CEIL_DIV(k * WARP_SIZE, BLOCK), BLOCK, 0, stream, weight, sigma, coefficient,
                place, loss_start, k, b);
 }
-void selector_delta(float* delta, const float* loss, const float* loss_hat, float scale, int b, cudaStream_t stream) {
+void selector_delta(float* delta, const float* loss, const float* loss_hat, float scale, const float* weight,
+                    const int* rows, int b, cudaStream_t stream) {
     NVTX_RANGE("selector_delta");
-    if (b > 0) LAUNCH(delta_kernel, CEIL_DIV(b, BLOCK), BLOCK, 0, stream, delta, loss, loss_hat, scale, b);
+    if (b > 0)
+        LAUNCH(delta_kernel, CEIL_DIV(b, BLOCK), BLOCK, 0, stream, delta, loss, loss_hat, scale, weight, rows, b);
 }
 void selector_gradient(float* grad, const float* omega, const float* stats, const float* sigma, const int* rows,
                        const float* delta, int b, int N, SelectorActivation activation, cudaStream_t stream) {

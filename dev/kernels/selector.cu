@@ -181,14 +181,14 @@ static void check_tokens_and_delta(void) {
         for (int i = start[s]; i < start[s + 1]; i++)
             good = good && weight[i] == coefficient[s] * (place[s] < 3 ? sigma[place[s]] : 1.0f);
     check(good, "token weights: sigma for fine-tuning samples, 1 for safe ones, nothing past the last");
-    selector_delta(d_delta, d_loss, harness_copy(loss_hat, 3), 2.0f, 3, 0);
+    selector_delta(d_delta, d_loss, harness_copy(loss_hat, 3), 2.0f, NULL, NULL, 3, 0);
     float* a = harness_fetch(d_delta, 3);
-    selector_delta(d_delta, d_loss, NULL, 1.0f, 3, 0);
+    selector_delta(d_delta, d_loss, NULL, 1.0f, NULL, NULL, 3, 0);
     float* b = harness_fetch(d_delta, 3);
     check(a[0] == 1.0f && a[1] == 0.0f && a[2] == 6.0f && b[0] == 1.0f && b[1] == 2.0f && b[2] == 4.0f,
           "delta with and without theta_hat's losses");
     // empty batches and streams are no error
-    selector_delta(d_delta, d_loss, NULL, 1.0f, 0, 0);
+    selector_delta(d_delta, d_loss, NULL, 1.0f, NULL, NULL, 0, 0);
     selector_sigma(d_delta, d_loss, NULL, NULL, 0, 3, SELECTOR_SIGMOID, 0);
     selector_token_weights(d_weight, d_loss, d_loss, NULL, NULL, 0, 0, 0);
     cudaCheck(cudaDeviceSynchronize());

@@ -57,4 +57,62 @@ truth "gives verdicts" test "$(grep -o '"preference":[12][.0-9]*' verdict.json |
 refuse "a judge with another model's template" "the tokenizer has no token </s>, which the chat template mistral is written with" "${judge[@]}" --chat mistral --out x.json
 refuse "a judge with an unknown one" "there are: llama3, mistral, mistral-v0.2, phi3" "${judge[@]}" --chat chatml --out x.json
 truth "nothing half-written" test ! -e x.json -a ! -e x.json.partial
+
+# training and measuring by a template: losses as transformers gives them over the assistant's tokens
+loss=$golden/../chat_loss
+close() { paste <(grep -o '"loss":[^,}]*' "$1" | cut -d: -f2) "$loss/losses.txt" | awk '{ d = $1 - $2; if (d < 0) d = -d; if (d > 1e-5 * $2) bad = 1; n++ } END { exit bad || n != 5 }'; }
+for template in marked plain; do
+    expect "losses under $template.jinja" "$eval_seal" loss --model "$golden/bytes" --data "$loss/rows.jsonl" --chat "$loss/$template.jinja" --loss-on all --out $template.jsonl --quiet
+    truth "are transformers' over the assistant's tokens" close $template.jsonl
+done
+cp -r "$golden/bytes" own && cp "$loss/plain.jinja" own/chat_template.jinja
+expect "a model with a template of its own" "$eval_seal" loss --model own --data "$loss/rows.jsonl" --loss-on all --out own.jsonl --quiet
+truth "needs no --chat" cmp own.jsonl plain.jsonl
+"$eval_seal" loss --model own --data "$loss/rows.jsonl" --chat none --out none.jsonl --quiet >/dev/null
+"$eval_seal" loss --model "$golden/bytes" --data "$loss/rows.jsonl" --out bare.jsonl --quiet >/dev/null
+truth "--chat none is the reference's text" cmp none.jsonl bare.jsonl
+truth "which is another" test "$(cat none.jsonl)" != "$(cat own.jsonl)"
+printf '{"prompt":"Q: a\\nA:","chosen":" b"}\n' >stands.jsonl
+"$eval_seal" loss --model own --data stands.jsonl --out stands.own.jsonl --quiet >/dev/null
+"$eval_seal" loss --model "$golden/bytes" --data stands.jsonl --out stands.jsonl.out --quiet >/dev/null
+truth "a row that stands as it is stays so" cmp stands.own.jsonl stands.jsonl.out
+"$train_seal" check --model own --tune "$loss/rows.jsonl" --batch 2 --show 1 >check.txt 2>&1
+truth "check names the template" grep -q 'end of turn <|eot_id|>.*chat template auto (sha256 [0-9a-f]\{12\}), loss on the last answer' check.txt
+truth "and shows what carries loss" grep -q '⟦Hi!<|eot_id|>⟧' check.txt
+expect "sft by the template" "$train_seal" sft --model own --tune "$loss/rows.jsonl" --loss-on all --batch 5 --epochs 1 --out sft --quiet
+truth "whose log names it" grep -q '"chat_template":"auto (sha256 [0-9a-f]*), loss on all answers"' sft/log.jsonl
+mean=$(awk '{ s += $1 } END { printf "%.5f", s / NR }' "$loss/losses.txt")
+truth "trains on the same losses" awk -v mean="$mean" 'match($0, /"loss":[0-9.]+/) { x = substr($0, RSTART + 7, RLENGTH - 7) - mean; exit x > 1e-3 || x < -1e-3 }' sft/log.jsonl
+
+# weights of rows
+sed 's/}$/,"weight":2}/' "$loss/rows.jsonl" >twice.jsonl
+"$train_seal" sft --model own --tune "$loss/rows.jsonl" --batch 5 --lr 1e-3 --clip 0 --max-steps 2 --epochs 2 --out once --quiet
+"$train_seal" sft --model own --tune twice.jsonl --batch 5 --lr 1e-3 --clip 0 --max-steps 2 --epochs 2 --out twice --quiet
+truth "a weight of 2 doubles the loss and its gradient" awk '
+    match($0, /"loss":[0-9.]+/) { loss[FILENAME] = substr($0, RSTART + 7, RLENGTH - 7); n[FILENAME]++; if (n[FILENAME] == 1) first[FILENAME] = loss[FILENAME] }
+    END { r = first["twice/log.jsonl"] / first["once/log.jsonl"]; exit !(r > 1.9999 && r < 2.0001) }' once/log.jsonl twice/log.jsonl
+truth "and is logged" grep -q '"weight":2' twice/log.jsonl
+sed 's/}$/,"weight":-1}/' "$loss/rows.jsonl" >negative.jsonl
+refuse "a negative weight" "weight" "$train_seal" sft --model own --tune negative.jsonl --batch 5 --out negative --quiet
+selector=("$train_seal" selector --model own --safe "$loss/rows.jsonl" --batch 5 --epochs 1 --gamma fixed:0.5 --selector-optimizer sgd --selector-lr 1 --selector-clip 0 --clip 0 --quiet)
+"${selector[@]}" --tune "$loss/rows.jsonl" --out omega1 && "${selector[@]}" --tune twice.jsonl --out omega2
+number() { grep -o "\"$1\":[0-9.]*" "$2" | head -1 | cut -d: -f2; }
+truth "weights count in the selector's loss" awk -v a="$(number weighted_loss omega1/log.jsonl)" -v b="$(number weighted_loss omega2/log.jsonl)" 'BEGIN { exit !(b > 1.9999 * a && b < 2.0001 * a) }'
+expect "a selector learned under one template serves another" "$train_seal" sft --model own --tune "$loss/rows.jsonl" --selector omega1/selector.safetensors --chat "$loss/lines.jinja" --batch 2 --out other
+truth "and a line says so" grep -q "was learned with the chat template of sha256" "$work/err"
+
+# bad input
+printf '{%% if x' >broken.jinja
+refuse "a template that ends too early" "unexpected end of template" "$eval_seal" loss --model own --data "$loss/rows.jsonl" --chat broken.jinja --quiet
+printf '{%% for m in messages %%}{{ raise_exception("no " ~ m.role) }}{%% endfor %%}' >raises.jinja
+refuse "a template that raises for every row" "none of 5 rows is usable; the first:" "$train_seal" sft --model own --tune "$loss/rows.jsonl" --chat raises.jinja --batch 2 --out raised --quiet
+printf '{%% macro m() %%}{{ m() }}{%% endmacro %%}{{ m() }}' >recurses.jinja
+refuse "a template that recurses" "recursion deeper than" "$train_seal" sft --model own --tune "$loss/rows.jsonl" --chat recurses.jinja --batch 2 --out raised --quiet
+printf '{%% for m in messages %%}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{%% endfor %%}' >chatml.jinja
+refuse "a template of another model" "the tokenizer has no token <|im_end|>, which the chat template chatml.jinja is written with" "$eval_seal" loss --model own --data "$loss/rows.jsonl" --chat chatml.jinja --quiet
+refuse "auto for a model without a template" "has no chat template" "$eval_seal" loss --model "$golden/bytes" --data "$loss/rows.jsonl" --chat auto --quiet
+refuse "a template beside --compat" "does not go with --compat" "$train_seal" sft --model own --tune "$loss/rows.jsonl" --chat auto --compat --batch 2 --out raised --quiet
+printf '{%% for m in messages %%}{%% if m.role not in ["user", "assistant"] %%}{{ raise_exception("only user and assistant") }}{%% endif %%}{{ m.content }}<|eot_id|>{%% endfor %%}' >two.jinja
+expect "roles that a template refuses" "$train_seal" check --model own --tune "$loss/rows.jsonl" --chat two.jinja --batch 2
+truth "leave their row out, named" grep -q 'row 2.*only user and assistant (two.jinja, line 1)' "$work/err"
 exit $failed

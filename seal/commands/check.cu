@@ -179,7 +179,12 @@ static void print_run(const TrainOptions* o, const ModelConfig* config, const To
 static void print_tokenizer(const TrainOptions* o, const ModelConfig* config) {
     TextEncoder encoder;
     text_encoder_open(&encoder, o->model, config->eos_id);
-    text_encoder_print(&encoder, -1, NULL, stdout);
+    ChatFormat chat;
+    char name[256];
+    open_chat(&chat, o, &encoder, true);
+    chat_format_name(&chat, name, sizeof name);
+    text_encoder_print(&encoder, chat.chat ? chat.tokens.turn_end : -1, chat.chat ? name : NULL, stdout);
+    chat_format_close(&chat);
     text_encoder_close(&encoder);
 }
 

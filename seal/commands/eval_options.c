@@ -43,9 +43,12 @@ static const OptionRow options[] = {
      "where the result is written; loss: the loss of every row"},
     {"template", OPTION_STRING, AT(prompt_template), NULL, "TEXT", 0, 0, GENERATE | LOSS, 0,
      "template of a prompt, contains {prompt}; default: Human: {prompt}, newline, Assistant:"},
-    {"chat", OPTION_STRING, AT(chat), NULL, "FILE", 0, 0, GENERATE | JUDGE, 0,
-     "chat template instead of --template: auto (the model's own), a file, llama3, mistral, mistral-v0.2, phi3"},
-    {"parse-special", OPTION_FLAG, AT(parse_special), NULL, NULL, 0, 0, GENERATE, 0,
+    {"chat", OPTION_STRING, AT(chat), NULL, "FILE", 0, 0, GENERATE | JUDGE | LOSS, 0,
+     "chat template: auto (the model's own), none (the reference's text), a file, llama3, mistral, mistral-v0.2, phi3; "
+     "default: auto where the model has one and --template is not given"},
+    {"loss-on", OPTION_CHOICE, AT(loss_on), "last", "last|all", 0, 0, LOSS, 0,
+     "with a chat template: which of the assistant's turns are measured, each with its end-of-turn token"},
+    {"parse-special", OPTION_FLAG, AT(parse_special), NULL, NULL, 0, 0, GENERATE | LOSS, 0,
      "with a chat template: special tokens in a row's own text are read as such, as Hugging Face does; otherwise they "
      "are text, and a row cannot end a turn"},
     {"prompt-field", OPTION_STRING, AT(prompt_field), NULL, "TEXT", 0, 0, GENERATE | LOSS, 0,
@@ -92,7 +95,7 @@ static const OptionRow options[] = {
 
 static const OptionRule rules[] = {
     {"temperature", BESIDE, "greedy", GENERATE},  {"top-p", BESIDE, "greedy", GENERATE},
-    {"top-k", BESIDE, "greedy", GENERATE},        {"template", BESIDE, "chat", GENERATE},
+    {"top-k", BESIDE, "greedy", GENERATE},        {"template", BESIDE, "chat", GENERATE | LOSS},
     {"parse-special", WITHOUT, "chat", GENERATE}, {"resume", WITHOUT, "out", LOSS},
     {"baseline", BESIDE, "guard", JUDGE},         {"words", BESIDE, "guard", JUDGE},
     {"single-order", BESIDE, "guard", JUDGE},

@@ -29,7 +29,7 @@ typedef struct {
     int64_t top_k, seed;
     int64_t max_new_tokens, batch, tokens, max_length, head_rows;
     // judge
-    const char *judge, *outputs, *baseline, *judge_template, *words, *chat;
+    const char *judge, *outputs, *baseline, *judge_template, *words, *chat, *loss_on;
     bool guard, single_order;
     // report
     const char *labels, *table, *title;

@@ -28,9 +28,8 @@ typedef struct {
     Tokenizer* tokenizer;
     TextEncoder encoder;
     Encoding encoding;
-    Chat* chat;  // the template; NULL: none
-    ChatTokens marks;
-    JinjaScratch* rendering;
+    ChatFormat chat;
+    ChatScratch conversation;
     char why[512];  // the chat template refuses a conversation
     DecoderSettings settings;
     Task* tasks;               // in the files' order
@@ -78,14 +77,10 @@ static void add_ends_of(DecoderSettings* s, const char* model, const char* name)
 // Whatever the model's files and its tokenizer call the end of a sequence ends an answer (config.json may name the end
 // of a text, the tokenizer that of a turn), and with a chat template the end of a turn, which neither may name.
 static void find_ends(Generation* g) {
-    char error[512];
-    if (g->o->chat) {
-        g->chat = chat_open(g->o->chat, g->o->model, g->tokenizer, error, sizeof error);
-        if (!g->chat || !chat_fits(g->chat, g->tokenizer, &g->marks, error, sizeof error))
-            fatal("%s: --chat %s: %s", g->o->model, g->o->chat, error);
-        g->rendering = (JinjaScratch*)need(jinja_begin(NULL));
-        add_end(&g->settings, g->marks.turn_end);
-    }
+    const ChatOptions options = {g->o->chat, NULL, g->o->parse_special, false, g->o->prompt_template};
+    chat_format_open(&g->chat, &options, g->o->model, g->tokenizer, g->o->quiet);
+    if (g->chat.chat) chat_scratch_open(&g->conversation);
+    if (g->chat.chat) add_end(&g->settings, g->chat.tokens.turn_end);
     add_ends_of(&g->settings, g->o->model, "generation_config.json");
     add_ends_of(&g->settings, g->o->model, "config.json");
     add_end(&g->settings, g->encoder.eos);
@@ -107,18 +102,11 @@ static SampleSettings sampling(const EvalOptions* o) {
 
 // A conversation's tokens by the chat template, whose text spells the special tokens itself.
 static int64_t encode_chat(Generation* g, const DataRow* row, const int32_t** ids, const char** error) {
-    Text json = {};
-    JinjaResult r;
-    conversation_json(row->conversation, row->conversation->n - row->conversation->answered, true, &json);
-    bool good = chat_render(g->chat, g->rendering, json.s, json.n, &r, g->why, sizeof g->why);
-    text_free(&json);
+    ChatSample sample;
     *error = g->why;
-    if (!good) return -1;
-    const PlainText plain = {r.given, g->o->parse_special ? 0 : (int)r.n_given, g->marks.guarded, g->marks.n_guarded};
-    int64_t n = tokenizer_encode_mixed(g->tokenizer, r.text, r.n, &plain, 0, &g->encoding);
-    *ids = g->encoding.ids;
-    if (n < 0) *error = g->encoding.error;
-    return n;
+    if (!chat_prompt(&g->chat, &g->conversation, row->conversation, &sample, g->why, sizeof g->why)) return -1;
+    *ids = sample.ids;
+    return sample.n;
 }
 
 // The prompt's tokens: ids stay valid until the next call. The plain template's end is a space that the answer's first
@@ -137,7 +125,8 @@ static bool encode_prompt(Generation* g, void* scratch, const DataRow* row, Sequ
     const long long at = row->line, number = row->row;
     const int32_t* ids;
     int longest = g->config.longest, answer = (int)g->o->max_new_tokens;
-    int64_t n = g->o->chat ? encode_chat(g, row, &ids, &error) : encode_plain(g, scratch, row, &ids, &error);
+    int64_t n = chat_format_applies(&g->chat, row->conversation) ? encode_chat(g, row, &ids, &error)
+                                                                 : encode_plain(g, scratch, row, &ids, &error);
     if (n < 0) fatal("%s:%lld: row %lld: %s", path, at, number, error);
     if (n < 1) fatal("%s:%lld: row %lld: the prompt has no tokens", path, at, number);
     if (n >= longest && g->o->skip_long) return false;
@@ -174,7 +163,9 @@ static void read_tasks(Generation* g) {
     RowReport report = {};
     DataRow row;
     options.prompt_template = o->prompt_template;
-    options.conversations = o->chat != NULL;
+    options.conversations = g->chat.chat != NULL;
+    options.uses = chat_format_uses;
+    options.format = &g->chat;
     options.prompt_field = o->prompt_field;
     options.prompts_only = true;
     RowReader* reader = rows_open(&o->prompts, &options);
@@ -389,8 +380,8 @@ int generate_command(const EvalOptions* o) {
     free(g.tasks);
     free(g.order);
     free(g.sequences);
-    jinja_end(g.rendering);
-    chat_close(g.chat);
+    if (g.chat.chat) chat_scratch_close(&g.conversation);
+    chat_format_close(&g.chat);
     encoding_free(&g.encoding);
     text_encoder_close(&g.encoder);
     tokenizer_close(g.tokenizer);

@@ -107,8 +107,7 @@ typedef struct {
     const EvalOptions* o;
     ModelConfig config;
     Tokenizer* tokenizer;
-    Chat* chat;  // the template; NULL: none
-    ChatTokens marks;
+    ChatFormat chat;
     JinjaScratch* rendering;
     PlainText plain;  // of the question at hand: the words that are not the template's
     Encoding encoding;
@@ -147,12 +146,12 @@ static void read_template(Judge* j, const char* const needed[], int n) {
 // The judge's tokens of a text; with a chat template the text spells the special tokens itself, and those in the
 // outputs are text.
 static int64_t encode(Judge* j, const char* text, size_t n) {
-    int64_t got = j->chat ? tokenizer_encode_mixed(j->tokenizer, text, n, &j->plain, 0, &j->encoding)
-                          : tokenizer_encode(j->tokenizer, text, n, TOKENIZER_PARSE_SPECIAL | TOKENIZER_ADD_SPECIAL,
-                                             &j->encoding);
+    int64_t got = j->chat.chat ? tokenizer_encode_mixed(j->tokenizer, text, n, &j->plain, 0, &j->encoding)
+                               : tokenizer_encode(j->tokenizer, text, n,
+                                                  TOKENIZER_PARSE_SPECIAL | TOKENIZER_ADD_SPECIAL, &j->encoding);
     if (got < 0) fatal("%s: %s", j->o->judge, j->encoding.error);
     int eos = tokenizer_eos(j->tokenizer);
-    if (!j->o->chat && got && j->encoding.ids[got - 1] == eos) got--;  // some tokenizers end a text themselves
+    if (!j->chat.chat && got && j->encoding.ids[got - 1] == eos) got--;  // some tokenizers end a text themselves
     return got;
 }
 
@@ -209,7 +208,7 @@ static void find_words(Judge* j, Text* text, const int32_t* tokens, int n) {
 static int ask(Judge* j, const char* const names[], const char* const values[], int n_values) {
     Text text = {};
     fill(j->question, names, values, n_values, &text);
-    if (j->o->chat) {
+    if (j->chat.chat) {
         char error[512];
         Text json = {};
         JinjaResult r;
@@ -218,11 +217,11 @@ static int ask(Judge* j, const char* const names[], const char* const values[], 
         text_add(&json, before, sizeof before - 1);
         json_put_text(&json, text.s, text.n);
         text_add(&json, after, sizeof after - 1);
-        if (!chat_render(j->chat, j->rendering, json.s, json.n, &r, error, sizeof error)) fatal("%s", error);
+        if (!chat_render(j->chat.chat, j->rendering, json.s, json.n, &r, error, sizeof error)) fatal("%s", error);
         text.n = 0;
         text_add(&text, r.text, r.n);
         text_free(&json);
-        j->plain = PlainText{r.given, (int)r.n_given, j->marks.guarded, j->marks.n_guarded};
+        j->plain = PlainText{r.given, (int)r.n_given, j->chat.tokens.guarded, j->chat.tokens.n_guarded};
     }
     if (j->n == j->capacity) {
         j->capacity = j->capacity ? 2 * j->capacity : 256;
@@ -565,12 +564,10 @@ int judge_command(const EvalOptions* o) {
     check_sizes(&j.config);
     j.tokenizer = tokenizer_open(o->judge, error, sizeof error);
     if (!j.tokenizer) fatal("%s", error);
-    if (o->chat) {
-        j.chat = chat_open(o->chat, o->judge, j.tokenizer, error, sizeof error);
-        if (!j.chat || !chat_fits(j.chat, j.tokenizer, &j.marks, error, sizeof error))
-            fatal("%s: --chat %s: %s", o->judge, o->chat, error);
-        j.rendering = (JinjaScratch*)need(jinja_begin(NULL));
-    }
+    const ChatOptions chat = {o->chat, NULL, false, false, NULL};
+    chat_format_open(&j.chat, &chat, o->judge, j.tokenizer, o->quiet);
+    j.rendering = jinja_begin(NULL);
+    if (!j.rendering) fatal("out of host memory for a chat template");
     if (o->guard) judge_safety(&j);
     else judge_pairs(&j);
     journal_close(&j.journal);
@@ -580,7 +577,7 @@ int judge_command(const EvalOptions* o) {
     free(j.question);
     free((char*)j.words[0]);
     jinja_end(j.rendering);
-    chat_close(j.chat);
+    chat_format_close(&j.chat);
     encoding_free(&j.encoding);
     tokenizer_close(j.tokenizer);
     return 0;

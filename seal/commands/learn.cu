@@ -42,7 +42,9 @@ void learn_draw(Learn* x, int64_t step, SealBatch* batch, int slot) {
         safe[j] = x->safe.samples[x->safe_order[at % x->safe.n]];
     }
     memset(batch, 0, sizeof *batch);
-    batch->samples = {tune, safe, b, m, NULL};
+    float* share = x->share + slot * b_max;
+    for (int i = 0; i < b && x->tune.weights; i++) share[i] = x->tune.weights[rows[i]];
+    batch->samples = {tune, safe, b, m, x->tune.weights ? share : NULL};
     batch->rows = rows;
 }
 
@@ -59,8 +61,9 @@ void learn_finish(void* task, const StepNote* note, int slot) {
     int b = batch->b, m = batch->m;
     for (int i = 0; i < b; i++) {
         tune += r.loss[i];
-        weighted += (double)x->sigma[slot][i] * r.loss[i];
-        if (x->algorithm == 1) gap += (double)x->sigma[slot][i] * ((double)r.loss[i] - r.loss_hat[i]);
+        double sigma = (double)x->sigma[slot][i] * (batch->share ? batch->share[i] : 1.0);
+        weighted += sigma * r.loss[i];
+        if (x->algorithm == 1) gap += sigma * ((double)r.loss[i] - r.loss_hat[i]);
     }
     for (int j = 0; j < m; j++) safe += r.loss[b + j];
     run_stop_on_nonfinite(&x->run, note, batch, r.loss, tune + safe, x->algorithm == 1 ? r.norm + r.norm_hat : r.norm);
@@ -121,10 +124,13 @@ bool learn_open(Learn* x, const TrainOptions* o, int command) {
     run_begin(&x->run, o->compat && x->safe.n < x->tune.n ? x->safe.n : x->tune.n);
     Trainer* t = &x->run.trainer;
     selector_bind(&x->selector, t->stream);
+    if (x->tune.weights) selector_set_weights(&x->selector, x->tune.weights);
+    if (x->safe.weights && !o->quiet) warning("%s: weights of rows of D_safe have no effect", o->safe.items[0]);
     if (settings.with_hat) parameters_copy(&t->theta_hat, &t->theta, t->stream);
 
     size_t batch = (size_t)x->batch;
     x->samples = (PackSample*)host_alloc(4 * batch * sizeof *x->samples, "the batches");
+    x->share = (float*)host_alloc(2 * batch * sizeof(float), "the batches");
     x->rows = (int*)host_alloc(2 * batch * sizeof(int), "the batches");
     x->tune_order = (int*)host_alloc((size_t)x->tune.n * sizeof(int), "the order of the samples");
     x->safe_order = (int*)host_alloc((size_t)x->safe.n * sizeof(int), "the order of the samples");
@@ -175,6 +181,7 @@ static void write_selector(Learn* x) {
     file.files = files.s;
     snprintf(file.digest, sizeof file.digest, "%s", x->tune.digest);
     snprintf(file.tokenizer, sizeof file.tokenizer, "%s", x->tokenizer);
+    snprintf(file.chat, sizeof file.chat, "%s", x->tune.chat_digest);
     snprintf(file.algorithm, sizeof file.algorithm, "%d", x->algorithm);
     snprintf(file.activation, sizeof file.activation, "%s", o->activation);
     snprintf(file.schedule, sizeof file.schedule, "%s", o->gamma);
@@ -195,6 +202,7 @@ void learn_close(Learn* x) {
     tokens_free(&x->safe);
     free(x->samples);
     free(x->rows);
+    free(x->share);
     free(x->tune_order);
     free(x->safe_order);
 }

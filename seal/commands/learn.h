@@ -29,6 +29,7 @@ typedef struct {
     // two steps in flight
     SealBatch step[2];
     PackSample* samples;  // (2, 2, batch) fine-tuning samples and safe ones of each
+    float* share;         // (2, batch) the rows' weights, where they have any
     int* rows;            // (2, batch)
     float* sigma[2];      // (batch) pinned: σ of each
     int *tune_order, *safe_order;

@@ -39,6 +39,7 @@ static void open_journal(const LossOptions* o, const TrainerSettings* settings, 
              (size_t)snprintf(numbers, sizeof numbers, "loss %d %d %d %d\n", (int)sizeof(floatX), settings->T,
                               settings->batch_max, settings->head_rows));
     text_add(&t, set->hashes, (size_t)set->n * sizeof *set->hashes);
+    text_add(&t, set->chat_digest, strlen(set->chat_digest));
     for (int i = 0; i < set->n; i++)
         text_add(&t, numbers,
                  (size_t)snprintf(numbers, sizeof numbers, "%d %d\n", set->samples[i].length, set->samples[i].n_loss));
@@ -161,7 +162,14 @@ int loss_command(const EvalOptions* o) {
     options.vocab = config.V;
     options.quiet = o->quiet || o->json;
     text_encoder_open(&encoder, o->model, config.eos_id);
+    ChatFormat chat;
+    const ChatOptions chat_options = {o->chat, o->loss_on, o->parse_special, false, o->prompt_template};
+    chat_format_open(&chat, &chat_options, o->model, (const Tokenizer*)encoder.self, options.quiet);
+    if (chat.chat) options.chat = &chat;
     tokens_load(&set, &o->data, &encoder, &options);
+    chat_format_name(&chat, set.chat, sizeof set.chat);
+    snprintf(set.chat_digest, sizeof set.chat_digest, "%s", chat.digest);
+    chat_format_close(&chat);
     text_encoder_close(&encoder);
     if (!options.quiet) tokens_print(&set, "data", stdout);
     // A pack holds the longest sample there is, and no more than is asked for: memory follows the data, not the

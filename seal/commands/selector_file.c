@@ -28,6 +28,7 @@ void selector_file_write(const SelectorFile* s, const char* path) {
             fatal("%s: the logit of row %lld is not finite; nothing is written", path, (long long)s->rows[i]);
     st_create(&w, path);
     for (size_t i = 0; i < sizeof metadata / sizeof *metadata; i++) st_set_metadata(&w, metadata[i][0], metadata[i][1]);
+    if (*s->chat) st_set_metadata(&w, "chat_template", s->chat);
     st_declare(&w, "row", ST_I64, 1, &s->n);
     st_declare(&w, "text_hash", ST_I64, 1, &s->n);
     if (s->last_visit) st_declare(&w, "last_visit", ST_I64, 1, &s->n);
@@ -83,6 +84,7 @@ static void read_safetensors(SelectorFile* s, const char* path) {
     s->files = host_copy(files ? files : "", strlen(files ? files : ""));
     copy_metadata(&r, path, "digest", s->digest, sizeof s->digest);
     copy_metadata(&r, path, "tokenizer", s->tokenizer, sizeof s->tokenizer);
+    if (st_metadata(&r, "chat_template")) copy_metadata(&r, path, "chat_template", s->chat, sizeof s->chat);
     copy_metadata(&r, path, "algorithm", s->algorithm, sizeof s->algorithm);
     copy_metadata(&r, path, "activation", s->activation, sizeof s->activation);
     copy_metadata(&r, path, "schedule", s->schedule, sizeof s->schedule);

@@ -22,6 +22,7 @@ typedef struct {
     char* files;          // names, separated by spaces
     char digest[65];      // dataset_digest of the files; empty: a .pt file, which names no data
     char tokenizer[65];   // digest of the tokenizer the rows were measured with
+    char chat[65];        // digest of the chat template they were written by; empty: none
     char algorithm[16], activation[16], schedule[256];
     int64_t seed;
     char path[4096];  // where it was read from

@@ -42,8 +42,13 @@ void supervised_queue(void* task, StepNote* note, int slot) {
     Batch* batch = &x->batch[slot];
     PackSample* samples = x->samples + slot * o->batch;
     batch->b = (int)(x->n_train - from < o->batch ? x->n_train - from : o->batch);
+    float* share = x->share + slot * o->batch;
     for (int i = 0; i < batch->b; i++) samples[i] = x->train[x->order[from + i]];
-    note->n_loss = set_shares(x, batch, x->share + slot * o->batch);
+    note->n_loss = set_shares(x, batch, share);
+    for (int i = 0; i < batch->b && x->train_weight; i++) {
+        share[i] *= x->train_weight[x->order[from + i]];
+        note->weight += x->train_weight[x->order[from + i]] / batch->b;
+    }
     note->lr = lr_at(&schedule, note->step, run->steps);
     Leg theta = {&run->trainer.theta, 1.0f, 0.0f, 0, (float)note->lr};
     trainer_step(&run->trainer, &theta, 1, batch, NULL, note->passes);
@@ -57,6 +62,7 @@ void supervised_finish(void* task, const StepNote* note, int slot) {
     run_stop_on_nonfinite(&x->run, note, batch, r.loss, loss, r.norm);
     run_log_step(&x->run, note);
     run_log_loss(&x->run, RUN_LOSS, loss);
+    if (x->train_weight) log_number(&x->run.log, "weight", note->weight);
     run_step_end(&x->run, note, loss, r.norm);
 }
 
@@ -107,6 +113,7 @@ void supervised_close(Supervised* x) {
     trainer_free(&x->run.trainer);
     free(x->samples);
     free(x->share);
+    free(x->train_weight);
     free(x->order);
     free(x->train);
     if (x->run.command == COMMAND_PRETRAIN) {
@@ -158,6 +165,12 @@ static void keep_selected(const TrainOptions* o, const TokenSet* tune, uint8_t* 
     double* score = (double*)host_alloc((size_t)tune->n * sizeof(double), "scores");
     int64_t* order = (int64_t*)host_alloc((size_t)tune->n * sizeof(int64_t), "scores");
     selector_file_read(&file, o->selector);
+    if (strcmp(file.chat, tune->chat_digest) && !o->quiet)
+        warning(
+            "%s: was learned with %s%.12s, this run writes its rows with %s%.12s; the weights are the rows' and are "
+            "used as they are",
+            o->selector, *file.chat ? "the chat template of sha256 " : "no chat template", file.chat,
+            *tune->chat_digest ? "the one of sha256 " : "none", tune->chat_digest);
     selector_file_check(&file, &o->tune, tune->digest, tune->n_rows, tune->rows, tune->n);
     input.selector = &file;
     int64_t unknown = score_rows(score_method("seal"), &input, tune->rows, tune->n, score);
@@ -174,16 +187,24 @@ static void keep_selected(const TrainOptions* o, const TokenSet* tune, uint8_t* 
 
 // The samples to train on: those of D_tune that the selector keeps (all without one), then the appended ones. SafeInstr
 // is the latter.
-static PackSample* chosen_samples(const TrainOptions* o, const TokenSet* tune, const TokenSet* append, int* n) {
+static PackSample* chosen_samples(const TrainOptions* o, const TokenSet* tune, const TokenSet* append, int* n,
+                                  float** weights) {
     PackSample* samples = (PackSample*)host_alloc(((size_t)tune->n + append->n) * sizeof *samples, "samples");
     uint8_t* keep = (uint8_t*)host_alloc((size_t)tune->n, "samples");
     if (o->selector) keep_selected(o, tune, keep);
     else memset(keep, 1, (size_t)tune->n);
     *n = 0;
-    for (int i = 0; i < tune->n; i++)
-        if (keep[i]) samples[(*n)++] = tune->samples[i];
+    *weights = NULL;
+    if (tune->weights || append->weights)
+        *weights = (float*)host_alloc(((size_t)tune->n + append->n) * sizeof(float), "the rows' weights");
+    for (int i = 0; i < tune->n; i++) {
+        if (!keep[i]) continue;
+        if (*weights) (*weights)[*n] = tune->weights ? tune->weights[i] : 1.0f;
+        samples[(*n)++] = tune->samples[i];
+    }
     if (!o->quiet) printf("%d of %d samples kept", *n, tune->n);
     for (int i = 0; i < append->n; i++) {
+        if (*weights) (*weights)[*n] = append->weights ? append->weights[i] : 1.0f;
         samples[*n] = append->samples[i];
         samples[(*n)++].row += tune->n_rows;  // its rows are counted after those of --tune
     }
@@ -211,7 +232,7 @@ bool sft_open(Supervised* x, const TrainOptions* o, int command) {
         file_sha256_hex(o->selector, digest);
         record_fact(record, "selector", digest);
     }
-    x->train = chosen_samples(o, &x->tune_rows, &x->append_rows, &x->n_train);
+    x->train = chosen_samples(o, &x->tune_rows, &x->append_rows, &x->n_train, &x->train_weight);
     x->valid = x->valid_rows.samples;
     x->n_valid = x->valid_rows.n;
     start(x);

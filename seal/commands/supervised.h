@@ -18,6 +18,7 @@ typedef struct {
     Batch batch[2];       // two steps in flight
     PackSample* samples;  // (2, --batch) theirs
     float* share;         // (2, --batch)
+    float* train_weight;  // (n_train) of the rows; NULL: all are 1
     // what train and valid point into
     Corpus train_corpus, valid_corpus;
     TokenSet tune_rows, append_rows, valid_rows;

@@ -1,8 +1,15 @@
-/* See chat_rows.h. Written by hand rather than by cJSON, which would print 1.0 as 1 and round long integers. */
+/* See chat_rows.h. JSON is written by hand rather than by cJSON, which would print 1.0 as 1 and round long integers. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <cjson/cJSON.h>
+#include "base/error.h"
+#include "base/file.h"
 #include "rows/chat_rows.h"
+#include "rows/tokens.h"
+
+// ---------------------------------------------------------------------------------------------------
+// JSON
 
 static void put(Text* out, const char* text) { text_add(out, text, strlen(text)); }
 
@@ -68,4 +75,244 @@ void conversation_json(const Conversation* c, int n, bool ask, Text* out) {
         put_value(out, c->tools);
     }
     put(out, ask ? ",\"add_generation_prompt\":true}" : ",\"add_generation_prompt\":false}");
+}
+
+// ---------------------------------------------------------------------------------------------------
+// the template in use
+
+void chat_format_open(ChatFormat* f, const ChatOptions* o, const char* model, const Tokenizer* t, bool quiet) {
+    char error[512];
+    size_t n;
+    memset(f, 0, sizeof *f);
+    f->tokenizer = t;
+    f->all = o->loss_on && !strcmp(o->loss_on, "all");
+    f->parse_special = o->parse_special;
+    f->every_row = o->which != NULL;
+    bool none = o->which && !strcmp(o->which, "none");
+    if (o->compat && o->which && !none)
+        fatal("--chat %s does not go with --compat, which writes rows as the reference does", o->which);
+    if (!o->which) none = o->compat || o->prompt_template || !chat_has_template(model);
+    if (none && f->all)
+        fatal("--loss-on all needs a chat template; without one a row has one answer that carries loss");
+    if (none) return;
+    const char* which = o->which ? o->which : "auto";
+    f->chat = chat_open(which, model, t, error, sizeof error);
+    if (!f->chat || !chat_fits(f->chat, t, &f->tokens, error, sizeof error))
+        fatal("%s: --chat %s: %s", model, which, error);
+    const char* source = chat_source(f->chat, &n);
+    snprintf(f->name, sizeof f->name, "%s", strcmp(which, "auto") ? chat_name(f->chat) : "auto");
+    sha256_hex(source, n, f->digest);
+    if (quiet) return;
+    if (*f->tokens.missing)
+        warning("%s: the chat template %s writes %s, which the tokenizer does not have as one token", model, f->name,
+                f->tokens.missing);
+    if (f->tokens.turn_end < 0)
+        warning(
+            "%s: the chat template %s ends the assistant's turn with no special token; a model trained with it does "
+            "not learn to stop",
+            model, f->name);
+}
+
+void chat_format_close(ChatFormat* f) {
+    chat_close(f->chat);
+    memset(f, 0, sizeof *f);
+}
+
+void chat_format_name(const ChatFormat* f, char* out, size_t size) {
+    if (!f->chat) snprintf(out, size, "none");
+    else
+        snprintf(out, size, "%s (sha256 %.12s), loss on %s", f->name, f->digest,
+                 f->all ? "all answers" : "the last answer");
+}
+
+bool chat_format_uses(const void* format, const char* field) {
+    const ChatFormat* f = format;
+    return f->chat && chat_mentions(f->chat, field);
+}
+
+bool chat_format_applies(const ChatFormat* f, const Conversation* c) {
+    return f->chat && (f->every_row || !c->as_it_is);
+}
+
+void chat_scratch_open(ChatScratch* s) {
+    memset(s, 0, sizeof *s);
+    if (!(s->rendering = jinja_begin(NULL))) fatal("out of host memory for a chat template");
+}
+
+void chat_scratch_close(ChatScratch* s) {
+    encoding_free(&s->encoding);
+    jinja_end(s->rendering);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// renderings
+
+// A rendering that outlives the next one.
+typedef struct {
+    char* text;
+    size_t n;
+    TextRange *given, *generation;
+    size_t n_given, n_generation;
+} Rendered;
+
+static void* copy_of(const void* from, size_t bytes) {
+    void* copy = host_alloc(bytes + 1, "a rendered conversation");
+    if (bytes) memcpy(copy, from, bytes);
+    return copy;
+}
+
+static void rendered_free(Rendered* r) {
+    free(r->text);
+    free(r->given);
+    free(r->generation);
+    memset(r, 0, sizeof *r);
+}
+
+static bool render(const ChatFormat* f, ChatScratch* s, const Conversation* c, int n, bool ask, Rendered* out,
+                   char* why, size_t size) {
+    Text json = {0};
+    JinjaResult r;
+    conversation_json(c, n, ask, &json);
+    bool good = chat_render(f->chat, s->rendering, json.s, json.n, &r, why, size);
+    text_free(&json);
+    memset(out, 0, sizeof *out);
+    if (!good) return false;
+    *out = (Rendered){copy_of(r.text, r.n),
+                      r.n,
+                      copy_of(r.given, r.n_given * sizeof *r.given),
+                      copy_of(r.generation, r.n_generation * sizeof *r.generation),
+                      r.n_given,
+                      r.n_generation};
+    return true;
+}
+
+static int64_t encode(const ChatFormat* f, ChatScratch* s, const Rendered* r, char* why, size_t size) {
+    const PlainText plain = {r->given, f->parse_special ? 0 : (int)r->n_given, f->tokens.guarded, f->tokens.n_guarded};
+    int64_t n = tokenizer_encode_mixed(f->tokenizer, r->text, r->n, &plain, 0, &s->encoding);
+    if (n < 0) snprintf(why, size, "cannot be tokenised: %.120s", s->encoding.error);
+    else if (!n) snprintf(why, size, "the chat template makes no text of it");
+    return n;
+}
+
+static size_t common_prefix(const Rendered* a, const Rendered* b) {
+    size_t n = a->n < b->n ? a->n : b->n, i = 0;
+    while (i < n && a->text[i] == b->text[i]) i++;
+    while (i && i < n && ((unsigned char)a->text[i] & 0xC0) == 0x80) i--;
+    return i;
+}
+
+// Whether the row's own words end before `at`: what differs after that is the template's.
+static bool given_before(const Rendered* r, size_t at) { return !r->n_given || r->given[r->n_given - 1].end <= at; }
+
+// The bytes of `whole` that are answer i: from where it is asked for to where a conversation that ends with it ends.
+// False: the template writes what is before it, or the answer itself, differently in the whole.
+static bool find_answer(const ChatFormat* f, ChatScratch* s, const Conversation* c, int i, const Rendered* whole,
+                        TextRange* span) {
+    char why[512];
+    Rendered asked, answered = {0};
+    if (!render(f, s, c, i, true, &asked, why, sizeof why)) return false;
+    span->start = common_prefix(&asked, whole);
+    bool good = given_before(&asked, span->start);
+    rendered_free(&asked);
+    span->end = whole->n;
+    if (!good || i == c->n - 1) return good && span->start < span->end;
+    if (!render(f, s, c, i + 1, false, &answered, why, sizeof why)) return false;
+    span->end = common_prefix(&answered, whole);
+    good = given_before(&answered, span->end) && span->end > span->start;
+    rendered_free(&answered);
+    return good;
+}
+
+// Marks the tokens that cover bytes of the span. to_turn_end: no further than the span's last token that ends a turn,
+// where it has one; what a template writes after that is nobody's to learn.
+static void mark(const Encoding* e, uint8_t* mask, TextRange span, int32_t turn_end) {
+    int64_t from = 0, to;
+    while (from < e->n && ((size_t)e->end[from] <= span.start || e->end[from] == e->start[from])) from++;
+    for (to = from; to < e->n && (size_t)e->start[to] < span.end; to++) {}
+    int64_t end = to;
+    while (end > from && e->ids[end - 1] != turn_end) end--;
+    if (turn_end >= 0 && end > from) to = end;
+    for (int64_t i = from; i < to; i++) mask[i] = 1;
+}
+
+// Answers of the assistant, those without weight left out.
+static bool trained(const Conversation* c, int i) {
+    return c->messages[i].role == ROLE_ASSISTANT && c->messages[i].weight != 0.0;
+}
+
+// The template's own {% generation %} marks, one for each answer. False: they are not one for each.
+static bool mark_generation(const ChatFormat* f, const Encoding* e, const Conversation* c, const Rendered* whole,
+                            uint8_t* mask) {
+    size_t answers = 0, k = 0;
+    for (int i = 0; i < c->n; i++) answers += c->messages[i].role == ROLE_ASSISTANT;
+    if (!whole->n_generation || whole->n_generation != answers) return false;
+    for (int i = 0; i < c->n; i++) {
+        if (c->messages[i].role != ROLE_ASSISTANT) continue;
+        if (trained(c, i) && (f->all || i == c->n - 1)) mark(e, mask, whole->generation[k], -1);
+        k++;
+    }
+    return true;
+}
+
+bool chat_sample(const ChatFormat* f, ChatScratch* s, const Conversation* c, ChatSample* out, char* why, size_t size) {
+    Rendered whole;
+    TextRange span;
+    memset(out, 0, sizeof *out);
+    if (!render(f, s, c, c->n, false, &whole, why, size)) return false;
+    int64_t n = encode(f, s, &whole, why, size), marked = 0;
+    if (n < 1) {
+        rendered_free(&whole);
+        return false;
+    }
+    const Encoding* e = &s->encoding;
+    uint8_t* mask = host_alloc((size_t)n, "a row's loss");
+    bool good = true;
+    if (!mark_generation(f, e, c, &whole, mask)) {
+        for (int i = 0; f->all && i < c->n - 1 && !out->last_only; i++)
+            if (trained(c, i)) {
+                out->last_only = !find_answer(f, s, c, i, &whole, &span);
+                if (!out->last_only) mark(e, mask, span, f->tokens.turn_end);
+            }
+        if (out->last_only) memset(mask, 0, (size_t)n);
+        if (trained(c, c->n - 1)) {
+            good = find_answer(f, s, c, c->n - 1, &whole, &span);
+            if (good) mark(e, mask, span, f->tokens.turn_end);
+            else
+                snprintf(why, size,
+                         "the chat template writes the turns before the answer differently once it is there");
+        }
+    }
+    mask[0] = 0;  // nothing predicts the first token
+    for (int64_t i = 0; i < n; i++) marked += mask[i];
+    if (good && !marked)
+        snprintf(why, size, "nothing in it carries loss: %s",
+                 trained(c, c->n - 1) ? "the chat template drops its answer" : "its answers have weight 0");
+    rendered_free(&whole);
+    *out = (ChatSample){e->ids, mask, n, out->last_only};
+    if (good && marked) return true;
+    free(mask);
+    out->mask = NULL;
+    return false;
+}
+
+bool chat_prompt(const ChatFormat* f, ChatScratch* s, const Conversation* c, ChatSample* out, char* why, size_t size) {
+    Rendered r;
+    memset(out, 0, sizeof *out);
+    if (!render(f, s, c, c->n - c->answered, true, &r, why, size)) return false;
+    out->n = encode(f, s, &r, why, size);
+    out->ids = s->encoding.ids;
+    rendered_free(&r);
+    return out->n > 0;
+}
+
+uint64_t conversation_hash(const Conversation* c) {
+    Text before = {0};
+    const Message* last = &c->messages[c->n - 1];
+    for (int i = 0; i < c->n - 1; i++) {
+        text_add(&before, c->messages[i].role_name, strlen(c->messages[i].role_name) + 1);
+        text_add(&before, c->messages[i].content, c->messages[i].length + 1);
+    }
+    uint64_t hash = row_hash(before.n ? before.s : "", before.n, last->content, last->length);
+    text_free(&before);
+    return hash;
 }

@@ -83,6 +83,9 @@ typedef struct {
                  // text, a zero
     bool conversations;  // no texts are made of conversations: prompt and response are empty but for rows that are
                          // taken as they are (row->conversation->as_it_is)
+    // with conversations: whether what writes them down uses a field of a turn, or `tools`; NULL: it uses all
+    bool (*uses)(const void* format, const char* field);
+    const void* format;
 } RowOptions;
 #define TEMPLATE_DEFAULT "Human: {prompt}\nAssistant: "
 

@@ -518,6 +518,11 @@ static bool holds_text(const cJSON* value) {
     return false;
 }
 
+// Whether what the options choose to write conversations with uses this field.
+static bool is_used(const RowOptions* options, const char* field) {
+    return options->conversations && (!options->uses || options->uses(options->format, field));
+}
+
 void conversation_unread(const Conversation* c, const RowOptions* options, RowReport* report) {
     const cJSON* item;
     char name[80];
@@ -527,16 +532,17 @@ void conversation_unread(const Conversation* c, const RowOptions* options, RowRe
         for (int i = 0; i < c->n_read && !read; i++) read = !strcasecmp(item->string, c->read[i]);
         if (read && c->system_prompt && !options->turns && !options->conversations)
             read = strcasecmp(item->string, "system_prompt") != 0;
-        if (read && c->tools && !options->conversations) read = strcasecmp(item->string, "tools") != 0;
+        if (read && c->tools && !is_used(options, "tools")) read = strcasecmp(item->string, "tools") != 0;
         if (!read && holds_text(item)) row_report_tally(report->unread, &report->n_unread, item->string, 1);
     }
     // A name counts once per row, however many of its turns have it. A template may use them all.
     const char* seen[8];
     int n_seen = 0;
-    for (int i = 0; i < c->n && !options->conversations; i++) {
+    for (int i = 0; i < c->n; i++) {
         const cJSON* fields = c->messages[i].fields;
         cJSON_ArrayForEach(item, fields) {
-            bool known = n_seen == 8 || !message_passes(item->string) || !holds_text(item);
+            bool known = n_seen == 8 || !message_passes(item->string) || !holds_text(item) ||
+                         is_used(options, item->string);
             for (int k = 0; k < n_seen && !known; k++) known = !strcmp(seen[k], item->string);
             if (known) continue;
             seen[n_seen++] = item->string;

@@ -41,10 +41,14 @@ uint64_t row_hash(const char* prompt, size_t prompt_length, const char* response
 
 typedef struct {
     DataRow row;
-    size_t text;        // prompt, response, space, eos in the chunk's text
+    size_t text;                // prompt, response, space, eos in the chunk's text
+    Conversation conversation;  // of a row that the chat template writes
+    bool by_template, last_only;
     int32_t* tokens;    // (length) of a usable row
+    uint8_t* mask;      // (length) by_template: the tokens that carry loss
     int length, first;  // first: the first token that carries loss
     bool cut;
+    float weight;
     uint64_t hash;
 } Job;
 
@@ -95,12 +99,47 @@ static void tokenise_row(const Chunk* c, void* scratch, Job* job) {
     job->hash = row_hash(c->text.s + job->text, prompt, c->text.s + job->text + prompt, job->row.response_length);
 }
 
+static void write_conversation(const Chunk* c, ChatScratch* scratch, Job* job) {
+    char why[512];
+    ChatSample sample;
+    const int most = c->options->max_length;
+    if (!chat_sample(c->options->chat, scratch, &job->conversation, &sample, why, sizeof why)) {
+        job->row.state = ROW_MALFORMED;
+        snprintf(job->row.why, sizeof job->row.why, "%.159s", why);
+        return;
+    }
+    int64_t n = sample.n, first = 0;
+    while (first < n && !sample.mask[first]) first++;
+    job->cut = n > most;
+    if (job->cut) n = most;
+    if (first >= n) {
+        job->row.state = ROW_TOO_LONG;
+        snprintf(job->row.why, sizeof job->row.why, "%lld tokens come before its answer but the maximum length is %d",
+                 (long long)first, most);
+        free(sample.mask);
+        return;
+    }
+    job->tokens = host_alloc((size_t)n * sizeof *job->tokens, "a row's tokens");
+    memcpy(job->tokens, sample.ids, (size_t)n * sizeof *job->tokens);
+    job->mask = sample.mask;
+    job->length = (int)n;
+    job->first = (int)first;
+    job->last_only = sample.last_only;
+    job->hash = conversation_hash(&job->conversation);
+}
+
 static void work(void* context) {
     Chunk* c = context;
+    ChatScratch chat;
     void* scratch = c->encoder->begin(c->encoder->self);
-    for (int i; (i = atomic_fetch_add(&c->next, 1)) < c->n_jobs;)
-        if (c->jobs[i].row.state == ROW_OK) tokenise_row(c, scratch, &c->jobs[i]);
+    if (c->options->chat) chat_scratch_open(&chat);
+    for (int i; (i = atomic_fetch_add(&c->next, 1)) < c->n_jobs;) {
+        if (c->jobs[i].row.state != ROW_OK) continue;
+        if (c->jobs[i].by_template) write_conversation(c, &chat, &c->jobs[i]);
+        else tokenise_row(c, scratch, &c->jobs[i]);
+    }
     c->encoder->finish(c->encoder->self, scratch);
+    if (c->options->chat) chat_scratch_close(&chat);
 }
 
 static void run_chunk(Chunk* c) {
@@ -117,21 +156,34 @@ typedef struct {
     int64_t *rows, *offsets;  // (n), (n + 1)
     uint64_t* hashes;
     int32_t* first;
-    int64_t n, capacity, n_cut, n_rows;
-    int spool;  // descriptor of an unlinked file of int32
-    FILE* stream;
+    float* weights;
+    bool weighted;  // one of them is not 1
+    int64_t n, capacity, n_cut, n_rows, n_last_only;
+    int spool, mask_spool;  // descriptors of unlinked files of int32, and of flags
+    FILE *stream, *masks;   // masks NULL: a sample's loss begins at `first` and has no end
     char path[4200];
 } Builder;
 
-static void builder_begin(Builder* b, const char* cache) {
-    memset(b, 0, sizeof *b);
+static FILE* spool_open(Builder* b, const char* cache, int* descriptor) {
     const char* folder = getenv("TMPDIR");
+    FILE* stream;
     if (cache) snprintf(b->path, sizeof b->path, "%s.spool.XXXXXX", cache);
     else snprintf(b->path, sizeof b->path, "%.4000s/seal.tokens.XXXXXX", folder && *folder ? folder : "/tmp");
-    b->spool = mkstemp(b->path);
-    if (b->spool < 0 || !(b->stream = fdopen(b->spool, "w+b")))
+    *descriptor = mkstemp(b->path);
+    if (*descriptor < 0 || !(stream = fdopen(*descriptor, "w+b")))
         fatal("%s: cannot be written: %s", b->path, strerror(errno));
     unlink(b->path);
+    return stream;
+}
+
+static void builder_begin(Builder* b, const char* cache, bool masks) {
+    memset(b, 0, sizeof *b);
+    b->stream = spool_open(b, cache, &b->spool);
+    if (masks) b->masks = spool_open(b, cache, &b->mask_spool);
+}
+
+static void builder_write(Builder* b, FILE* stream, const void* bytes, size_t n) {
+    if (fwrite(bytes, 1, n, stream) != n) fatal("%s: cannot be written: %s", b->path, strerror(errno));
 }
 
 static void builder_add(Builder* b, const Job* job) {
@@ -142,11 +194,17 @@ static void builder_add(Builder* b, const Job* job) {
         b->offsets = host_resize(b->offsets, (n + 1) * sizeof *b->offsets, "the tokens' index");
         b->hashes = host_resize(b->hashes, n * sizeof *b->hashes, "the tokens' index");
         b->first = host_resize(b->first, n * sizeof *b->first, "the tokens' index");
+        b->weights = host_resize(b->weights, n * sizeof *b->weights, "the tokens' index");
     }
     if (b->n == INT32_MAX - 1) fatal("more than %d usable rows", INT32_MAX - 1);
     if (b->n == 0) b->offsets[0] = 0;
-    if (fwrite(job->tokens, sizeof *job->tokens, (size_t)job->length, b->stream) != (size_t)job->length)
-        fatal("%s: cannot be written: %s", b->path, strerror(errno));
+    builder_write(b, b->stream, job->tokens, (size_t)job->length * sizeof *job->tokens);
+    for (int i = 0; b->masks && !job->mask && i < job->length; i++)
+        builder_write(b, b->masks, i < job->first ? "" : "\1", 1);
+    if (job->mask) builder_write(b, b->masks, job->mask, (size_t)job->length);
+    b->weights[b->n] = job->weight;
+    b->weighted |= job->weight != 1.0f;
+    b->n_last_only += job->last_only;
     b->rows[b->n] = job->row.id;
     b->hashes[b->n] = job->hash;
     b->first[b->n] = job->first;
@@ -157,6 +215,8 @@ static void builder_add(Builder* b, const Job* job) {
 
 static void builder_free(Builder* b) {
     if (b->stream) fclose(b->stream);
+    if (b->masks) fclose(b->masks);
+    free(b->weights);
     free(b->rows);
     free(b->offsets);
     free(b->hashes);
@@ -217,7 +277,13 @@ static void check_ids(const Job* job, const TextEncoder* e, const TokenOptions* 
 
 static void read_rows(Builder* b, TokenSet* set, const StringList* files, const TextEncoder* e, const TokenOptions* o) {
     Chunk c = {.encoder = e, .options = o, .jobs = host_alloc(CHUNK_ROWS * sizeof(Job), "the tokens' index")};
-    RowReader* r = rows_open(files, &o->rows);
+    RowOptions options = o->rows;
+    if (o->chat) {
+        options.conversations = true;
+        options.uses = chat_format_uses;
+        options.format = o->chat;
+    }
+    RowReader* r = rows_open(files, &options);
     Progress progress;
     int64_t done, total, n_tokens = 0;
     rows_progress(r, &done, &total);
@@ -225,7 +291,8 @@ static void read_rows(Builder* b, TokenSet* set, const StringList* files, const 
     for (bool more = true; more;) {
         c.n_jobs = 0;
         c.text.n = 0;
-        while (c.n_jobs < CHUNK_ROWS && c.text.n < CHUNK_BYTES && more) {
+        size_t bytes = 0;  // of conversations that are not in c.text
+        while (c.n_jobs < CHUNK_ROWS && c.text.n + bytes < CHUNK_BYTES && more) {
             Job* job = &c.jobs[c.n_jobs];
             *job = (Job){.text = c.text.n};
             if (!(more = rows_next(r, &job->row))) break;
@@ -233,6 +300,14 @@ static void read_rows(Builder* b, TokenSet* set, const StringList* files, const 
             b->n_rows++;
             if (job->row.state != ROW_OK) continue;
             count_rendered(&set->report, &job->row, e);
+            job->weight = (float)job->row.conversation->weight;
+            if (o->chat && chat_format_applies(o->chat, job->row.conversation)) {
+                job->by_template = true;
+                job->conversation = *job->row.conversation;
+                *job->row.conversation = (Conversation){0};
+                bytes += job->row.length;
+                continue;
+            }
             text_add(&c.text, job->row.prompt, job->row.prompt_length);
             text_add(&c.text, job->row.response, job->row.response_length);
             text_add(&c.text, " ", 1);
@@ -241,12 +316,14 @@ static void read_rows(Builder* b, TokenSet* set, const StringList* files, const 
         run_chunk(&c);
         for (int i = 0; i < c.n_jobs; i++) {
             Job* job = &c.jobs[i];
+            conversation_free(&job->conversation);
             row_report_add(&set->report, &job->row, files->items[job->row.file], o->left_out);
             if (job->row.state != ROW_OK) continue;
             check_ids(job, e, o, files);
             builder_add(b, job);
             n_tokens += job->length;
             free(job->tokens);
+            free(job->mask);
         }
         rows_progress(r, &done, &total);
         progress_update(&progress, done, "%lld rows, %lld tokens", (long long)b->n_rows, (long long)n_tokens);
@@ -257,16 +334,18 @@ static void read_rows(Builder* b, TokenSet* set, const StringList* files, const 
     rows_close(r);
     free(c.jobs);
     text_free(&c.text);
-    if (fflush(b->stream)) fatal("%s: cannot be written: %s", b->path, strerror(errno));
+    if (fflush(b->stream) || (b->masks && fflush(b->masks)))
+        fatal("%s: cannot be written: %s", b->path, strerror(errno));
 }
 
 // ---------------------------------------------------------------------------------------------------
-// the cache: tensors rows, hashes, offsets (i64), first, tokens (i32); metadata key (what was tokenised, how), content
-// (digest of the data), report
+// the cache: tensors rows, hashes, offsets (i64), first, tokens (i32), where rows have weights those (f32), where a
+// chat template wrote them the tokens that carry loss (u8); metadata key (what was tokenised, how), content (digest of
+// the data), report
 
-enum { N_PARTS = 5 };
-static const char* const part_names[N_PARTS] = {"rows", "hashes", "offsets", "first", "tokens"};
-static const StDtype part_types[N_PARTS] = {ST_I64, ST_I64, ST_I64, ST_I32, ST_I32};
+enum { PART_ROWS, PART_HASHES, PART_OFFSETS, PART_FIRST, PART_TOKENS, PART_WEIGHTS, PART_LOSS, N_PARTS };
+static const char* const part_names[N_PARTS] = {"rows", "hashes", "offsets", "first", "tokens", "weights", "loss"};
+static const StDtype part_types[N_PARTS] = {ST_I64, ST_I64, ST_I64, ST_I32, ST_I32, ST_F32, ST_U8};
 
 static void cache_key(char key[65], const char* digest, const TextEncoder* e, const TokenOptions* o) {
     Text t = {0};
@@ -281,6 +360,12 @@ static void cache_key(char key[65], const char* digest, const TextEncoder* e, co
                                  numbers};
     snprintf(numbers, sizeof numbers, "%d %d %d %d %d %d", o->max_length, o->compat, o->vocab, e->vocab, (int)e->eos,
              o->rows.prompts_only);
+    if (o->chat) {
+        const ChatFormat* f = o->chat;
+        text_printf(&t, "chat %s %d %d %d %d %s", f->digest, f->all, f->parse_special, f->every_row, f->tokens.turn_end,
+                    chat_end_text(f->chat));
+        for (int i = 0; i < f->tokens.n_guarded; i++) text_printf(&t, " %d", f->tokens.guarded[i]);
+    }
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) text_add(&t, parts[i], strlen(parts[i]) + 1);
     sha256_hex(t.s, t.n, key);
     text_free(&t);
@@ -296,6 +381,7 @@ static char* report_json(const TokenSet* set, const Builder* b) {
           *named = cJSON_AddArrayToObject(json, "named");
     cJSON_AddNumberToObject(json, "rows", (double)b->n_rows);
     cJSON_AddNumberToObject(json, "cut", (double)b->n_cut);
+    if (b->n_last_only) cJSON_AddNumberToObject(json, "last_only", (double)b->n_last_only);
     for (int s = 0; s < ROW_STATES; s++) cJSON_AddItemToArray(counts, cJSON_CreateNumber((double)set->report.count[s]));
     for (int i = 0; i < set->report.n_named; i++) cJSON_AddItemToArray(named, cJSON_CreateString(set->report.named[i]));
     cJSON* notes = cJSON_AddArrayToObject(json, "notes");
@@ -325,6 +411,7 @@ static void report_read(TokenSet* set, const char* text) {
     int s = 0;
     set->n_rows = count_of(cJSON_GetObjectItem(json, "rows"));
     set->n_cut = count_of(cJSON_GetObjectItem(json, "cut"));
+    set->n_last_only = count_of(cJSON_GetObjectItem(json, "last_only"));
     cJSON_ArrayForEach(item, cJSON_GetObjectItem(json, "counts")) if (s < ROW_STATES)
         set->report.count[s++] = count_of(item);
     cJSON_ArrayForEach(
@@ -353,14 +440,16 @@ static void each_piece(const void* mapped, size_t n, void (*use)(void* context, 
     }
 }
 
-// The five parts in order; `use` gets every piece of bytes.
-static void each_part(const Builder* b, const void* mapped_tokens,
+// The parts in order; `use` gets every piece of bytes.
+static void each_part(const Builder* b, const void* tokens, const void* masks,
                       void (*use)(void* context, const void* bytes, size_t n), void* context) {
     size_t n = (size_t)b->n;
-    const void* const parts[N_PARTS - 1] = {b->rows, b->hashes, b->offsets, b->first};
-    const size_t bytes[N_PARTS - 1] = {n * 8, n * 8, (n + 1) * 8, n * 4};
-    for (int p = 0; p < N_PARTS - 1; p++) use(context, parts[p], bytes[p]);
-    each_piece(mapped_tokens, (size_t)b->offsets[n] * 4, use, context);
+    const void* const parts[] = {b->rows, b->hashes, b->offsets, b->first};
+    const size_t bytes[] = {n * 8, n * 8, (n + 1) * 8, n * 4};
+    for (int p = 0; p < PART_TOKENS; p++) use(context, parts[p], bytes[p]);
+    each_piece(tokens, (size_t)b->offsets[n] * 4, use, context);
+    if (b->weighted) use(context, b->weights, n * 4);
+    if (b->masks) each_piece(masks, (size_t)b->offsets[n], use, context);
 }
 static void use_digest(void* sha, const void* bytes, size_t n) {
     if (!EVP_DigestUpdate(sha, bytes, n)) program_error("SHA-256 failed");
@@ -369,32 +458,35 @@ static void use_write(void* writer, const void* bytes, size_t n) { st_write(writ
 
 // The digest of key, report and data: a cache with any byte of these changed is not a cache.
 static void content_digest(char hex[65], const char* key, const char* report, const Builder* b, const void* tokens,
-                           const uint8_t* data, size_t n) {
+                           const void* masks, const uint8_t* data, size_t n) {
     unsigned char digest[32];
     EVP_MD_CTX* sha = EVP_MD_CTX_new();
     if (!sha || !EVP_DigestInit_ex(sha, EVP_sha256(), NULL)) program_error("SHA-256 failed");
     use_digest(sha, key, strlen(key));
     use_digest(sha, report, strlen(report));
-    if (b) each_part(b, tokens, use_digest, sha);
+    if (b) each_part(b, tokens, masks, use_digest, sha);
     else each_piece(data, n, use_digest, sha);
     if (!EVP_DigestFinal_ex(sha, digest, NULL)) program_error("SHA-256 failed");
     EVP_MD_CTX_free(sha);
     hex_of(digest, hex);
 }
 
-static void cache_write(const TokenSet* set, const Builder* b, const void* tokens, const char* path, const char* key) {
+static void cache_write(const TokenSet* set, const Builder* b, const void* tokens, const void* masks, const char* path,
+                        const char* key) {
     char content[65], *report = report_json(set, b);
-    const int64_t counts[N_PARTS] = {b->n, b->n, b->n + 1, b->n, b->offsets[b->n]};
+    const int64_t counts[N_PARTS] = {
+        b->n, b->n, b->n + 1, b->n, b->offsets[b->n], b->weighted ? b->n : 0, b->masks ? b->offsets[b->n] : 0};
     StWriter w;
-    content_digest(content, key, report, b, tokens, NULL, 0);
+    content_digest(content, key, report, b, tokens, masks, NULL, 0);
     st_create(&w, path);
     st_set_metadata(&w, "format", "seal tokens");
     st_set_metadata(&w, "key", key);
     st_set_metadata(&w, "content", content);
     st_set_metadata(&w, "digest", set->digest);
     st_set_metadata(&w, "report", report);
-    for (int p = 0; p < N_PARTS; p++) st_declare(&w, part_names[p], part_types[p], 1, &counts[p]);
-    each_part(b, tokens, use_write, &w);
+    for (int p = 0; p < N_PARTS; p++)
+        if (counts[p]) st_declare(&w, part_names[p], part_types[p], 1, &counts[p]);
+    each_part(b, tokens, masks, use_write, &w);
     st_commit(&w);
     cJSON_free(report);
 }
@@ -412,12 +504,15 @@ static const char* cache_parse(TokenSet* set, const uint8_t* data, size_t length
     char content[65];
     if (strcmp(member(metadata, "format"), "seal tokens")) return "is not a token cache";
     if (strcmp(member(metadata, "key"), key)) return "belongs to other data, another tokenizer or other options";
-    content_digest(content, key, member(metadata, "report"), NULL, NULL, data, length);
+    content_digest(content, key, member(metadata, "report"), NULL, NULL, NULL, data, length);
     if (strcmp(member(metadata, "content"), content)) return "is damaged";
     double at = 0;
     for (int p = 0; p < N_PARTS; p++) {
-        const cJSON* offsets = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(header, part_names[p]),
-                                                                "data_offsets");
+        const cJSON* tensor = cJSON_GetObjectItemCaseSensitive(header, part_names[p]);
+        const cJSON* offsets = cJSON_GetObjectItemCaseSensitive(tensor, "data_offsets");
+        parts[p] = NULL;
+        counts[p] = 0;
+        if (!tensor && p > PART_TOKENS) continue;
         double from = cJSON_GetNumberValue(cJSON_GetArrayItem(offsets, 0)),
                to = cJSON_GetNumberValue(cJSON_GetArrayItem(offsets, 1));
         if (!(from == at && to >= from && to <= (double)length)) return "is damaged";
@@ -430,7 +525,9 @@ static const char* cache_parse(TokenSet* set, const uint8_t* data, size_t length
         return "is damaged";
     const int64_t *rows = (const void*)parts[0], *offsets = (const void*)parts[2];
     const int32_t *first = (const void*)parts[3], *tokens = (const void*)parts[4];
-    if (offsets[0] || offsets[n] != counts[4]) return "is damaged";
+    if (offsets[0] || offsets[n] != counts[PART_TOKENS]) return "is damaged";
+    if ((parts[PART_WEIGHTS] && counts[PART_WEIGHTS] != n) || (parts[PART_LOSS] && counts[PART_LOSS] != offsets[n]))
+        return "is damaged";
     for (int64_t i = 0; i < n; i++) {
         if (offsets[i + 1] <= offsets[i] || offsets[i + 1] - offsets[i] > max_length) return "is damaged";
         if (first[i] < 1 || first[i] >= offsets[i + 1] - offsets[i]) return "is damaged";
@@ -443,24 +540,36 @@ static const char* cache_parse(TokenSet* set, const uint8_t* data, size_t length
     return NULL;
 }
 
-// Points the set at its data; `index` are the rows, hashes, offsets and first.
-static void set_finish(TokenSet* set, int64_t n, const int64_t* rows, const uint64_t* hashes, const int64_t* offsets,
-                       const int32_t* first, const int32_t* tokens, int max_length) {
+// Where a set's data are; weights and loss may be NULL.
+typedef struct {
+    int64_t n;
+    const int64_t *rows, *offsets;
+    const uint64_t* hashes;
+    const int32_t *first, *tokens;
+    const float* weights;
+    const uint8_t* loss;
+} SetData;
+
+static void set_finish(TokenSet* set, const SetData* d, int max_length) {
+    const int64_t n = d->n, *offsets = d->offsets;
+    const int32_t *first = d->first, *tokens = d->tokens;
     set->n = (int)n;
     set->tokens = tokens;
+    set->weights = d->weights;
     set->samples = host_alloc((size_t)n * sizeof *set->samples, "the tokens' index");
     set->rows = host_alloc((size_t)n * sizeof *set->rows, "the tokens' index");
     set->hashes = host_alloc((size_t)n * sizeof *set->hashes, "the tokens' index");
     set->flags = host_alloc(2 * (size_t)max_length, "the tokens' index");
     memset(set->flags + max_length, 1, (size_t)max_length);
-    memcpy(set->rows, rows, (size_t)n * sizeof *rows);
-    memcpy(set->hashes, hashes, (size_t)n * sizeof *hashes);
+    memcpy(set->rows, d->rows, (size_t)n * sizeof *set->rows);
+    memcpy(set->hashes, d->hashes, (size_t)n * sizeof *set->hashes);
     set->n_tokens = offsets[n];
     for (int64_t i = 0; i < n; i++) {
-        int length = (int)(offsets[i + 1] - offsets[i]);
-        set->samples[i] = (PackSample){tokens + offsets[i], set->flags + max_length - first[i], length,
-                                       length - first[i], set->rows[i]};
-        set->n_loss += length - first[i];
+        int length = (int)(offsets[i + 1] - offsets[i]), n_loss = d->loss ? 0 : length - first[i];
+        const uint8_t* bears = d->loss ? d->loss + offsets[i] : set->flags + max_length - first[i];
+        for (int t = 0; d->loss && t < length; t++) n_loss += bears[t];
+        set->samples[i] = (PackSample){tokens + offsets[i], bears, length, n_loss, set->rows[i]};
+        set->n_loss += n_loss;
         if (length > set->longest) set->longest = length;
     }
 }
@@ -487,8 +596,15 @@ static bool cache_open(TokenSet* set, const char* path, const char* key, int max
         return false;
     }
     set->file = map;
-    set_finish(set, counts[0], (const void*)parts[0], (const void*)parts[1], (const void*)parts[2],
-               (const void*)parts[3], (const void*)parts[4], max_length);
+    const SetData d = {counts[PART_ROWS],
+                       (const void*)parts[PART_ROWS],
+                       (const void*)parts[PART_OFFSETS],
+                       (const void*)parts[PART_HASHES],
+                       (const void*)parts[PART_FIRST],
+                       (const void*)parts[PART_TOKENS],
+                       (const void*)parts[PART_WEIGHTS],
+                       parts[PART_LOSS]};
+    set_finish(set, &d, max_length);
     return true;
 }
 
@@ -497,7 +613,7 @@ static bool cache_open(TokenSet* set, const char* path, const char* key, int max
 static void tokenise(TokenSet* set, const StringList* files, const TextEncoder* e, const TokenOptions* o,
                      const char* key) {
     Builder b;
-    builder_begin(&b, o->cache);
+    builder_begin(&b, o->cache, o->chat != NULL);
     char before[65];
     memcpy(before, set->digest, 65);
     read_rows(&b, set, files, e, o);
@@ -507,21 +623,31 @@ static void tokenise(TokenSet* set, const StringList* files, const TextEncoder* 
         fatal("%s: none of %lld rows is usable%s%s", files->items[0], (long long)b.n_rows,
               set->report.n_named ? "; the first: " : "", set->report.named[0]);
     }
-    size_t bytes = (size_t)b.offsets[b.n] * sizeof(int32_t);
+    size_t count = (size_t)b.offsets[b.n], bytes = count * sizeof(int32_t);
     void* tokens = mmap(NULL, bytes, PROT_READ, MAP_SHARED, b.spool, 0);
-    if (tokens == MAP_FAILED) fatal("%s: cannot be mapped: %s", b.path, strerror(errno));
+    void* masks = b.masks ? mmap(NULL, count, PROT_READ, MAP_SHARED, b.mask_spool, 0) : NULL;
+    if (tokens == MAP_FAILED || masks == MAP_FAILED) fatal("%s: cannot be mapped: %s", b.path, strerror(errno));
     if (o->cache) {
-        cache_write(set, &b, tokens, o->cache, key);
+        cache_write(set, &b, tokens, masks, o->cache, key);
         munmap(tokens, bytes);
+        if (masks) munmap(masks, count);
         memset(&set->report, 0, sizeof set->report);
         if (!cache_open(set, o->cache, key, o->max_length, vocabulary(e, o), o->quiet))
             fatal("%s: was written but cannot be read back", o->cache);
     } else {
         set->file.data = tokens;
         set->file.length = bytes;
+        set->masks.data = masks;
+        set->masks.length = masks ? count : 0;
         set->n_rows = b.n_rows;
         set->n_cut = b.n_cut;
-        set_finish(set, b.n, b.rows, b.hashes, b.offsets, b.first, tokens, o->max_length);
+        set->n_last_only = b.n_last_only;
+        if (b.weighted) {
+            set->kept = b.weights;
+            b.weights = NULL;
+        }
+        const SetData d = {b.n, b.rows, b.offsets, b.hashes, b.first, tokens, set->kept, masks};
+        set_finish(set, &d, o->max_length);
     }
     builder_free(&b);
 }
@@ -539,11 +665,19 @@ void tokens_load(TokenSet* set, const StringList* files, const TextEncoder* e, c
         set->cached = cache_open(set, o->cache, key, o->max_length, vocabulary(e, o), o->quiet);
     }
     if (!set->cached) tokenise(set, files, e, o, key);
-    if (!o->silent) row_report_print(&set->report, o->quiet, stderr);
+    if (o->silent) return;
+    row_report_print(&set->report, o->quiet, stderr);
+    if (set->n_last_only && !o->quiet)
+        warning(
+            "%lld rows: the chat template writes their earlier answers differently later on; only their last answers "
+            "carry loss",
+            (long long)set->n_last_only);
 }
 
 void tokens_free(TokenSet* set) {
     file_unmap(&set->file);
+    if (set->masks.data) file_unmap(&set->masks);
+    free(set->kept);
     free(set->samples);
     free(set->rows);
     free(set->hashes);
@@ -558,4 +692,10 @@ void tokens_print(const TokenSet* set, const char* what, FILE* out) {
             what, set->n, (long long)set->n_rows, (long long)set->n_tokens, (double)set->n_tokens / set->n,
             set->longest, 100.0 * (double)set->n_loss / (double)set->n_tokens, (long long)set->n_cut,
             (long long)row_report_bad(&set->report));
+    if (*set->chat_digest) fprintf(out, "%s: chat template %s\n", what, set->chat);
+    if (set->weights) {
+        double sum = 0.0;
+        for (int i = 0; i < set->n; i++) sum += set->weights[i];
+        fprintf(out, "%s: rows have weights, %.4g on average\n", what, sum / set->n);
+    }
 }

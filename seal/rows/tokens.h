@@ -1,13 +1,15 @@
 /*
 Rows to samples: prompt, response, a space and the end-of-sequence text are tokenised at once, on all cores, and cached
 next to the run. A token carries loss if it covers any character of the response (what follows it included); --compat
-counts as the reference does, the tokens of the prompt tokenised alone.
+counts as the reference does, the tokens of the prompt tokenised alone. With a chat template chat_rows.h says what is
+tokenised, and what carries loss.
 */
 #ifndef SEAL_TOKENS_H
 #define SEAL_TOKENS_H
 
 #include "rows/dataset.h"
 #include "base/file.h"
+#include "rows/chat_rows.h"
 #include "rows/packing.h"
 
 #ifdef __cplusplus
@@ -44,8 +46,9 @@ void tokenizer_copy(const char* from, const char* to_directory);
 
 typedef struct {
     RowOptions rows;
-    int max_length;  // tokens of a sample, eos included
-    int vocab;       // of the model: a larger id is an error; 0: not checked
+    const ChatFormat* chat;  // the template by which conversations are written; NULL: as the reference writes them
+    int max_length;          // tokens of a sample, eos included
+    int vocab;               // of the model: a larger id is an error; 0: not checked
     bool compat, quiet;
     bool silent;           // not even the line that tells, with quiet, how many rows are left out: for ranks above 0
     int threads;           // 0: all cores
@@ -61,13 +64,19 @@ typedef struct {
     int n;
     int64_t n_rows;                   // records of the files, usable or not
     int64_t n_tokens, n_loss, n_cut;  // n_cut: samples truncated to max_length
+    int64_t n_last_only;              // of samples with loss on all answers: those whose template rewrites earlier ones
+    char chat[256];                   // the chat template's name, as headers have it; "none"
+    Hex chat_digest;                  // of its text; "": none
+    const float* weights;             // (n) of the rows, in `file`; NULL: all are 1
     int longest;
     bool cached;      // came from the cache
     char digest[65];  // dataset_digest of the files
     RowReport report;
     const int32_t* tokens;  // (n_tokens) in `file`
     MappedFile file;
-    uint8_t* flags;  // (2 max_length) zeros, then ones: every sample's bears_loss points into it
+    uint8_t* flags;    // (2 max_length) zeros, then ones: every sample's bears_loss points into it, or into `file`
+    MappedFile masks;  // of a set without a cache that a chat template wrote
+    float* kept;       // its weights
 } TokenSet;
 
 // All rows unusable is fatal; bad rows are listed on stderr unless quiet.

@@ -322,6 +322,9 @@ void run_count_rows(Run* run, const char* kind, const TokenSet* set) {
     run->data[run->n_data].rows = set->n_rows;
     run->data[run->n_data].left_out = row_report_bad(&set->report);
     run->data[run->n_data++].cut = set->n_cut;
+    if (!*set->chat_digest || *run->chat) return;
+    snprintf(run->chat, sizeof run->chat, "%s", set->chat);
+    record_fact(&run->record, "chat template", set->chat_digest);
 }
 
 // rows, left_out and cut of all files, and of each list under "data". Nothing where a run has no rows.
@@ -336,6 +339,7 @@ static void add_row_counts(const Run* run, cJSON* json) {
     cJSON_AddNumberToObject(json, "rows", (double)rows);
     cJSON_AddNumberToObject(json, "left_out", (double)left_out);
     cJSON_AddNumberToObject(json, "cut", (double)cut);
+    if (*run->chat) cJSON_AddStringToObject(json, "chat_template", run->chat);
     cJSON* data = cJSON_AddObjectToObject(json, "data");
     for (int i = 0; i < run->n_data; i++) {
         cJSON* list = cJSON_AddObjectToObject(data, run->data[i].kind);

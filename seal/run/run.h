@@ -47,6 +47,7 @@ typedef struct {
     int n_data;
     double peak_tflops, began;
     double losses[N_RUN_LOSSES];  // the last ones, for the summary; NAN: the command has none
+    char chat[256];               // the chat template by which rows are written; "": none
 } Run;
 
 #define STATUS_STOPPED 75  // a signal ended the run after a checkpoint (EX_TEMPFAIL: run it again with --resume)
@@ -57,6 +58,7 @@ typedef struct {
     double epoch, lr, gamma, started;
     PassCounts passes[2];  // of the legs, in their order
     int64_t n_loss;
+    double weight;  // sft of rows with weights: their mean over the batch
 } StepNote;
 
 const char* device_name(void);

@@ -35,6 +35,11 @@ static TokenOptions token_options(const TrainOptions* o, const ModelConfig* conf
     return t;
 }
 
+void open_chat(ChatFormat* chat, const TrainOptions* o, const TextEncoder* encoder, bool quiet) {
+    const ChatOptions options = {o->chat, o->loss_on, o->parse_special, o->compat, o->prompt_template};
+    chat_format_open(chat, &options, o->model, (const Tokenizer*)encoder->self, quiet);
+}
+
 // Tokenises a list of files; the cache is next to the run under `kind`.
 void load_samples(TokenSet* set, const StringList* files, const char* kind, const char* run, const TrainOptions* o,
                   const ModelConfig* config, char tokenizer_digest[65], AtomicFile* left_out) {
@@ -47,10 +52,16 @@ void load_samples(TokenSet* set, const StringList* files, const char* kind, cons
     TokenOptions options = token_options(o, config, run ? cache.s : NULL);
     options.left_out = left_out;
     text_encoder_open(&encoder, o->model, config->eos_id);
+    ChatFormat chat;
+    open_chat(&chat, o, &encoder, options.quiet || options.silent);
+    if (chat.chat) options.chat = &chat;
     if (ranks_rank()) ranks_barrier();  // rank 0 tokenises and leaves the cache, the others read it
     tokens_load(set, files, &encoder, &options);
     if (!ranks_rank()) ranks_barrier();
     if (tokenizer_digest) snprintf(tokenizer_digest, 65, "%s", encoder.digest);
+    chat_format_name(&chat, set->chat, sizeof set->chat);
+    snprintf(set->chat_digest, sizeof set->chat_digest, "%s", chat.digest);
+    chat_format_close(&chat);
     text_encoder_close(&encoder);
     if (!o->quiet) tokens_print(set, kind, stdout);
 }

@@ -7,6 +7,8 @@
 #include "run/train_options.h"
 
 void check_sizes(const ModelConfig* c);  // fatal where no kernel supports the heads or the width
+// The chat template by the options and the model's directory (chat_rows.h).
+void open_chat(ChatFormat* chat, const TrainOptions* o, const TextEncoder* encoder, bool quiet);
 // Tokenises a list of files as the options say, with the tokenizer of --model. The cache is in `run` under `kind`
 // (run NULL: none). tokenizer_digest may be NULL, and so may left_out, which without a cache gets a line for every row
 // that is left out.

@@ -72,6 +72,14 @@ static const OptionRow options[] = {
      "save the model in files of at most this many GB"},
     {"template", OPTION_STRING, AT(prompt_template), NULL, "TEXT", 0, 0, ROWS, 0,
      "template of a prompt, contains {prompt}; default: Human: {prompt}, newline, Assistant:"},
+    {"chat", OPTION_STRING, AT(chat), NULL, "FILE", 0, 0, ROWS, 0,
+     "chat template that writes a row: auto (the model's own), none (the reference's text), a file, llama3, mistral, "
+     "mistral-v0.2, phi3; default: auto where the model has one and neither --template nor --compat is given"},
+    {"loss-on", OPTION_CHOICE, AT(loss_on), "last", "last|all", 0, 0, ROWS, 0,
+     "with a chat template: which of the assistant's turns carry loss, each with its end-of-turn token"},
+    {"parse-special", OPTION_FLAG, AT(parse_special), NULL, NULL, 0, 0, ROWS, 0,
+     "with a chat template: special tokens in a row's own text are read as such, as Hugging Face does; otherwise they "
+     "are text, and a row cannot end a turn"},
     {"prompt-field", OPTION_STRING, AT(prompt_field), NULL, "TEXT", 0, 0, ROWS, 0,
      "a row's prompt: a field, or a text like {instruction} {input}; default: by the row's layout"},
     {"response-field", OPTION_STRING, AT(response_field), NULL, "TEXT", 0, 0, ROWS, 0, "a row's response, likewise"},
@@ -154,6 +162,7 @@ static const OptionRow options[] = {
 
 static const OptionRule rules[] = {
     {"top", WITHOUT, "selector", SFT},
+    {"template", BESIDE, "chat", ROWS},
     {"lora-rank", BESIDE, "adapter", TRAINS | CHECK},
     {"lora-alpha", BESIDE, "adapter", TRAINS | CHECK},
     {"lora-rank", WITHOUT, "lora", TRAINS | CHECK},

@@ -46,6 +46,8 @@ typedef struct {
     const char* left_out;
     int64_t show;
     const char *prompt_template, *prompt_field, *response_field, *loss_mean;
+    const char *chat, *loss_on;
+    bool parse_special;
     // the selector
     int64_t algorithm;
     const char *gamma, *activation, *selector_optimizer, *selector_schedule;
