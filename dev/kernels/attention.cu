@@ -382,7 +382,7 @@ static floatX* upload_rows(const float* host, int rows, int width, int ld) {
     return device;
 }
 
-// (rows, width) from the device; *tails_kept becomes false where a tail is no longer NaN
+// (rows, width) from the device; *tails_kept becomes false where a tail holds a number
 static float* download_rows(const floatX* device, int rows, int width, int ld, bool* tails_kept) {
     size_t n = (size_t)rows * ld;
     floatX* padded = (floatX*)malloc(n * sizeof(floatX));

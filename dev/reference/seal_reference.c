@@ -608,10 +608,8 @@ static void print_step(int algorithm, const DataSelector* s, const real* omega_b
     for (int j = 0; j < x->m; j++) safe += r->loss_safe[j] / x->m;
     printf("safe batch: rows");
     for (int j = 0; j < x->m; j++) printf(" %d (loss %.4f)", x->safe_rows[j], r->loss_safe[j]);
-    printf(
-        ", mean %.4f\nrow  sample                       omega    sigma  l(theta)  l(hat)    delta    gradient  new "
-        "omega\n",
-        safe);
+    printf(", mean %.4f\n", safe);
+    printf("row  sample                       omega    sigma  l(theta)  l(hat)    delta   gradient new omega\n");
     for (int k = 0; k < N; k++) {
         int at = -1;  // in the batch
         for (int i = 0; i < x->b; i++) at = x->tune_rows[i] == k ? i : at;

@@ -122,7 +122,7 @@ static Case random_case(uint64_t seed) {
 // ---------------------------------------------------------------------------------------------------
 // one model, two programs
 
-// The kind and layer that a checkpoint's name stands for.
+// The kind and layer of the tensor that a checkpoint calls hf_name.
 static void find_tensor(const oracle::Model* model, const char* hf_name, int* kind, int* layer) {
     char name[160];
     for (*kind = 0; *kind < oracle::KINDS; ++*kind)
