@@ -5,6 +5,9 @@ set -u
 . "$(dirname "$0")/cli.sh"
 command -v mpirun >/dev/null || { echo "ok ranks # SKIP mpirun is not there (apt-get install openmpi-bin)"; exit 0; }
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe OMPI_MCA_mpi_yield_when_idle=1
+# "${apart[@]}" A B command…: one setting of the environment for rank 0, another for rank 1; FOLDER is where it runs. Not two
+# commands with a colon between: Open MPI 5.0's mpirun crashes over their settings.
+apart=(bash -c 'if [ "$OMPI_COMM_WORLD_RANK" = 0 ]; then export "$1"; else export "$2"; fi; shift 2; cd "${FOLDER:-.}" && exec "$@"' apart)
 cd "$work" || exit 1
 word_tokenizer tok say a b c d e f
 rows() { awk -v n="$2" -v seed="$3" 'BEGIN { srand(seed); split("a b c d e f", w, " ");
@@ -36,7 +39,7 @@ for algorithm in 1 2; do
     done
 done
 auto=("$train_seal" sft --model base --tune=tune.jsonl --batch 16 --tokens auto --out auto)
-expect "ranks whose GPUs have different memory free" mpirun -n 1 -x CPU_MEMORY_MIB=1000 "${auto[@]}" : -n 1 -x CPU_MEMORY_MIB=38 "${auto[@]}"
+expect "ranks whose GPUs have different memory free" mpirun -n 2 "${apart[@]}" CPU_MEMORY_MIB=1000 CPU_MEMORY_MIB=38 "${auto[@]}"
 truth "take the packs that fit the smaller" awk '/^packs of/ { t = $3 } END { exit !(t > 32 && t < 512) }' out
 expect "sft on one rank" "${sft[@]}" --out sft1
 expect "sft on two" mpirun -n 2 "${sft[@]}" --out sft2
@@ -92,7 +95,7 @@ kill -KILL "$victim"; start=$SECONDS; wait $pid; status=$?
 truth "a rank that is killed ends the run (status $status, $((SECONDS - start)) s)" test $status -ne 0 -a $((SECONDS - start)) -lt 60
 truth "with a line that says so" grep -q "rank 1 has died" err
 # all live, and yet nothing moves: the communicator of one has broken, as after a cable was pulled
-timeout 60 mpirun -n 1 "${select[@]/4/400}" --algorithm 2 --out broken : -n 1 -x CPU_NCCL_BREAK=300 "${select[@]/4/400}" --algorithm 2 --out broken >out 2>err; status=$?
+timeout 60 mpirun -n 2 "${apart[@]}" NOTHING= CPU_NCCL_BREAK=300 "${select[@]/4/400}" --algorithm 2 --out broken >out 2>err; status=$?
 truth "a broken communicator ends the run (status $status)" test $status -ne 0 -a $status -ne 124
 truth "with a line that says so" test "$(grep -c '^train_seal: rank 1: NCCL error: remote process exited' err)" -eq 1
 expect "rank 0's address by name" mpirun -n 2 -x SEAL_ADDRESS=127.0.0.2 "${sft[@]}" --max-steps 2 --out addressed
@@ -108,6 +111,6 @@ said "so are numbers that are not finite, with the tensor that broke first, wher
     mpirun -n 3 "$train_seal" sft --model base --tune=tune.jsonl --lr 1e6 --clip 0 --batch 16 --epochs 9 --quiet --out x5
 mkdir here there
 for d in here there; do ln -s "$work/base" "$work/tune.jsonl" "$work/safe.jsonl" $d; done
-said "a folder that is another one for each machine" "run: rank 0's machine has another folder of this name" mpirun -n 1 -wdir "$work/here" "${sft[@]}" --out run : -n 1 -wdir "$work/there" "${sft[@]}" --out run
+said "a folder that is another one for each machine" "run: rank 0's machine has another folder of this name" mpirun -n 2 "${apart[@]}" FOLDER=here FOLDER=there "${sft[@]}" --out run
 refuse "more ranks than were started" "--ranks is 4 but 1 process was started" "${sft[@]}" --out x4 --ranks 4
 exit $failed
