@@ -64,7 +64,7 @@ static void lay_out(Lora* lora, const ModelLayout* model) {
     const ModelConfig* c = &model->config;
     const Family* family = family_find(c->family);
     ModelLayout* layout = &lora->layout;
-    const int r = lora->settings.rank, most = c->L * N_SITES * LORA_MODULES * 2;
+    const int most = c->L * N_SITES * LORA_MODULES * 2;
     layout->config = *c;
     layout->tensors = (ModelTensor*)host_alloc((size_t)most * sizeof *layout->tensors, "the table of adapters");
     layout->files = (FileTensor*)host_alloc((size_t)most * sizeof *layout->files, "the table of adapters");
@@ -76,19 +76,21 @@ static void lay_out(Lora* lora, const ModelLayout* model) {
             int n = site_sources(lora, family, (Site)s, sources);
             for (int m = 0; m < n;
                  m++) {  // the A of a site's modules follow each other: one matrix to the thin products
+                const int r = lora_module(&lora->settings, l, lora->sites[s].index[m]).rank;
                 ModelTensor* t = add_tensor(layout, lora_kind((Site)s, m, false), l, lora->rank,
                                             model->tensors[tensor_index(model, sources[m]->kind, l)].cols, r,
                                             model->tensors[tensor_index(model, sources[m]->kind, l)].cols, INIT_UNIFORM,
                                             m == 0);
                 name_tensor(t, sources[m], false);
-                add_file(layout, t, sources[m], false);
+                if (r) add_file(layout, t, sources[m], false);
             }
             for (int m = 0; m < n; m++) {
-                int64_t rows = lora->sites[s].rows[m];
+                const int64_t rows = lora->sites[s].rows[m];
+                const int r = lora_module(&lora->settings, l, lora->sites[s].index[m]).rank;
                 ModelTensor* t = add_tensor(layout, lora_kind((Site)s, m, true), l, rows, lora->rank, rows, r,
                                             INIT_ZERO, true);
                 name_tensor(t, sources[m], true);
-                add_file(layout, t, sources[m], true);
+                if (r) add_file(layout, t, sources[m], true);
             }
         }
     layout->n_elements = (layout->n_elements + MEMORY_ALIGNMENT - 1) / MEMORY_ALIGNMENT * MEMORY_ALIGNMENT;
@@ -100,7 +102,10 @@ void lora_open(Lora* lora, const ModelConfig* c, const LoraSettings* settings, i
     memset(lora, 0, sizeof *lora);
     lora->settings = *settings;
     lora->n_sets = n_sets;
-    lora->rank = (settings->rank + RANK_ROUND - 1) / RANK_ROUND * RANK_ROUND;
+    int largest = settings->table ? 1 : settings->rank;
+    for (int i = 0; settings->table && i < c->L * LORA_TARGETS_MOST; i++)
+        if (settings->table[i].rank > largest) largest = settings->table[i].rank;
+    lora->rank = (largest + RANK_ROUND - 1) / RANK_ROUND * RANK_ROUND;
     lora_check_names(settings, family);
     model_layout(&model, c, NULL);
     for (int s = 0; s < N_SITES; s++) {
@@ -110,6 +115,7 @@ void lora_open(Lora* lora, const ModelConfig* c, const LoraSettings* settings, i
         for (int m = 0; m < site->n; m++) {
             int64_t first, rows;
             model_part_rows(&model, sources[m]->kind, sources[m]->part, &first, &rows);
+            site->index[m] = lora_index(family, sources[m]);
             site->first[m] = (int)first;
             site->rows[m] = (int)rows;
         }
@@ -151,6 +157,12 @@ void lora_publish(const Lora* lora, ParameterSet* base, cudaStream_t stream) {
         }
 }
 
+static AdapterScales scales_of(const Lora* lora, const LoraSite* s, int layer) {
+    AdapterScales scales = {{0.0f}, lora->rank};
+    for (int m = 0; m < s->n; m++) scales.of[m] = lora_module(&lora->settings, layer, s->index[m]).scale;
+    return scales;
+}
+
 // The rows of a set.
 static void set_rows(int a, int T, int split, int* from, int* n) {
     *from = a == 0 ? 0 : split;
@@ -169,7 +181,7 @@ void lora_forward(const Lora* lora, Site site, int layer, floatX* x, int C, int 
                        lora->sets[a]->weights + adapter_tensor(lora, site, 0, false, layer)->offset, NULL,
                        {.T = n, .C = C, .OC = s->width, .ldo = ld, .ldi = ld, .ldw = C}, stream);
     }
-    adapter_tail(x + C, T, split, s->width, s->tail, ld, lora->settings.scale, stream);
+    adapter_tail(x + C, T, split, s->width, s->tail, ld, scales_of(lora, s, layer), stream);
 }
 
 void lora_backward(const Lora* lora, Site site, int layer, floatX* dx, const floatX* dy, int lddy, const floatX* x,
@@ -177,7 +189,7 @@ void lora_backward(const Lora* lora, Site site, int layer, floatX* dx, const flo
     const LoraSite* s = &lora->sites[site];
     const int ld = C + s->tail;
     if (!s->n) return;
-    adapter_tail(dx + C, T, split, s->width, s->tail, ld, lora->settings.scale, stream);
+    adapter_tail(dx + C, T, split, s->width, s->tail, ld, scales_of(lora, s, layer), stream);
     for (int a = 0; a < lora->n_sets; a++) {
         int from, n;
         set_rows(a, T, split, &from, &n);

@@ -10,6 +10,10 @@ adapters over one frozen base: their tokens are two contiguous ranges of rows of
 dy·[W | B]; the columns of the other adapter are then zeroed; dA = s·dtailᵀ·x, dx += s·dtail·A, dB = its module's rows
 of dyᵀ·tail.
 
+Modules may have ranks and scales of their own, or be missing in some layers (LoraSettings): all take the columns of the
+largest rank, and what is beyond a module's own is zero and stays zero, for the gradient of a zero row of A comes from a
+zero column of B and the other way round. A missing module is one of rank 0.
+
 An adapter is a ParameterSet of its own (fp32 masters and moments), with the table made here: the optimizer and
 checkpoints do not know which kind they hold.
 */
@@ -26,13 +30,14 @@ checkpoints do not know which kind they hold.
 typedef struct {
     int n;                                        // adapted modules of this projection
     int first[LORA_MODULES], rows[LORA_MODULES];  // each one's rows of the fused weight
+    int index[LORA_MODULES];                      // in the table of LoraSettings
     int width;  // columns of the tail that one adapter takes: n · rank, each rank rounded up to 8
     int tail;   // R; 0: nothing adapted here
 } LoraSite;
 
 typedef struct {
     LoraSettings settings;
-    int rank;  // of the padded adapters: a multiple of 8
+    int rank;  // of the padded adapters: the largest of all modules, rounded up to a multiple of 8
     int n_sets;
     LoraSite sites[N_SITES];
     ModelLayout layout;             // of one adapter

@@ -12,6 +12,8 @@ never holds a second copy of the model. Adapters travel the same way, under anot
 #include "base/log.h"
 #include "model.h"
 #include "base/safetensors.h"
+// defines: PEFT_PREFIX
+#include "peft_config.h"
 
 #define BLOCK_ELEMENTS ((int64_t)4 << 20)  // rows move this many elements at a time
 
@@ -199,6 +201,28 @@ static void check_tied_head(const StModel* model, const ModelLayout* layout, con
             file->file.path, head->name);
 }
 
+// A whole weight of the model among an adapter's (peft_load_saved); the head of a model that ties it only as a second
+// copy of the embedding.
+static bool saved_beside(const ModelLayout* layout, const StModel* model, const char* name) {
+    const size_t n = strlen(PEFT_PREFIX);
+    if (strncmp(name, PEFT_PREFIX, n)) return false;
+    ModelLayout of_model;
+    const StReader* file;
+    const StTensor *own = st_model_find(model, name, &file), *embedding = NULL;
+    bool found = false;
+    model_layout(&of_model, &layout->config, NULL);
+    for (int i = 0; i < of_model.n_files; i++) {
+        char full[256];
+        snprintf(full, sizeof full, PEFT_PREFIX "%s", of_model.files[i].hf_name);
+        found |= !strcmp(full, name);
+        if (of_model.tensors[of_model.files[i].tensor].kind == WTE) embedding = st_model_find(model, full, &file);
+    }
+    model_layout_free(&of_model);
+    bool copy = layout->config.tied_head && is_head(name + n) && embedding && own->bytes == embedding->bytes &&
+                !memcmp(own->data, embedding->data, own->bytes);
+    return found || copy;
+}
+
 // Everything that must be there is, with its shape and a dtype that is read; everything that is there belongs
 // somewhere.
 static void check_files(const StModel* model, const ModelLayout* layout, const char* directory) {
@@ -224,7 +248,7 @@ static void check_files(const StModel* model, const ModelLayout* layout, const c
             const char* name = model->files[i].tensors[k].name;
             bool tied = layout->config.tied_head && is_head(name);
             if (tied && !missing) check_tied_head(model, layout, &model->files[i], &model->files[i].tensors[k]);
-            if (seen[at] || tied || known_buffer(family, name)) continue;
+            if (seen[at] || tied || known_buffer(family, name) || saved_beside(layout, model, name)) continue;
             if (of_pictures(name)) {
                 n_pictures++;
                 continue;

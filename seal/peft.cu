@@ -35,6 +35,37 @@ void peft_load(ParameterSet* set, const Lora* lora, const char* directory, const
     parameters_load_files(set, directory, "adapter_model", NULL, true);
 }
 
+void peft_load_saved(ParameterSet* set, const char* directory, bool only_same) {
+    StModel adapter;
+    st_open_model(&adapter, directory, "adapter_model");
+    for (int i = 0; i < set->layout->n_files; i++) {
+        const FileTensor* f = &set->layout->files[i];
+        const StReader* file;
+        char name[256];
+        snprintf(name, sizeof name, PEFT_PREFIX "%s", f->hf_name);
+        const StTensor* s = st_model_find(&adapter, name, &file);
+        if (!s) continue;
+        if (s->count != f->rows * f->cols)
+            fatal("%s: tensor %s has another shape than the model's; was its vocabulary resized?", file->file.path,
+                  name);
+        const size_t bytes = (size_t)s->count * sizeof(float);
+        float *values = (float*)host_alloc(2 * bytes, name), *rows = values + s->count;
+        st_to_float(file, s, 0, s->count, values);
+        file_tensor_unorder(set->layout, f, values, rows);
+        if (only_same) {
+            parameters_get_rows(set, f->tensor, f->first, f->rows, values);
+            for (int64_t k = 0; k < s->count; k++)
+                if (to_float(from_float<floatX>(rows[k])) != to_float(from_float<floatX>(values[k])))
+                    fatal(
+                        "%s: %s was trained besides the adapter (modules_to_save); eval_seal reads that, but it cannot "
+                        "be trained further: merge the adapter into its model first (PEFT: merge_and_unload)",
+                        file->file.path, f->hf_name);
+        } else parameters_set_rows(set, f->tensor, f->first, f->rows, rows);
+        free(values);
+    }
+    st_close_model(&adapter);
+}
+
 void peft_save(const ParameterSet* set, const Lora* lora, const char* directory, const char* base) {
     const ModelLayout* layout = set->layout;
     char hex[65];
@@ -101,12 +132,13 @@ static void add_adapter(const void* context, const ModelLayout* layout, const Fi
         for (int m = 0; m < site->n; m++) {
             const float *A = host_tensor(h, (Site)s, m, false, t->layer),
                         *B = host_tensor(h, (Site)s, m, true, t->layer);
+            const float own = lora_module(&h->lora->settings, t->layer, site->index[m]).scale;
             for (int64_t i = 0; i < n; i++) {
                 int64_t of_module = f->first + row + i - site->first[m];
                 if (of_module < 0 || of_module >= site->rows[m]) continue;
                 float* to = rows + i * f->cols;
                 for (int k = 0; k < rank; k++) {
-                    float scale = h->lora->settings.scale * B[of_module * rank + k];
+                    float scale = own * B[of_module * rank + k];
                     const float* a = A + (int64_t)k * f->cols;
                     for (int64_t c = 0; c < f->cols; c++) to[c] += scale * a[c];
                 }
@@ -142,6 +174,7 @@ void peft_load_merged(ParameterSet* set, const char* base, const char* directory
     adapter.values = (float*)host_alloc((size_t)lora.layout.n_elements * sizeof(float), "an adapter");
     model_read(&lora.layout, directory, "adapter_model", adapter.values);
     parameters_load_files(set, base, "model", &change, quiet);
+    peft_load_saved(set, directory, false);
     free(adapter.values);
     lora_close(&lora);
 }

@@ -10,6 +10,9 @@ training or to evaluate, written at the end of a run, merged into the model.
 // The adapter's matrices into a set whose Lora has those settings. `base`: the directory of the model; an adapter that
 // was trained over another one is refused.
 void peft_load(ParameterSet* set, const Lora* lora, const char* directory, const char* base);
+// Whole weights of the model that an adapter's files carry (modules_to_save, embeddings saved along) into the model's
+// set. only_same: they must be what the set has, for a run that trains the adapter further.
+void peft_load_saved(ParameterSet* model, const char* directory, bool only_same);
 // The set as a PEFT directory, fp32. base: the directory of the model that it belongs to.
 void peft_save(const ParameterSet* set, const Lora* lora, const char* directory, const char* base);
 

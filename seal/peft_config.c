@@ -1,6 +1,8 @@
 /* Names of modules, adapter_config.json. See peft_config.h. The keys are those of peft.LoraConfig. */
+#define PCRE2_CODE_UNIT_WIDTH 8
 #include <cjson/cJSON.h>
 #include <math.h>
+#include <pcre2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +38,13 @@ static bool lists_meet(const char* a, const char* b) {
 
 bool lora_adapts(const LoraSettings* settings, const FamilyTensor* t) {
     return t->lora && (!strcmp(settings->modules, "all") || lists_meet(settings->modules, t->lora));
+}
+
+int lora_index(const Family* family, const FamilyTensor* t) {
+    int index = 0;
+    for (const FamilyTensor* u = family->tensors; u->hf_name && u != t; u++) index += u->lora != NULL;
+    if (index >= LORA_TARGETS_MOST) program_error("%s has more adaptable modules than expected", family->model_type);
+    return index;
 }
 
 void lora_check_names(const LoraSettings* settings, const Family* family) {
@@ -97,15 +106,10 @@ static const struct {
     const char* what;
 } refused[] = {
     {"use_dora", "DoRA"},
-    {"rank_pattern", "other ranks for some modules"},
-    {"alpha_pattern", "another alpha for some modules"},
-    {"modules_to_save", "other trained modules"},
-    {"layers_to_transform", "adapters on some layers only"},
     {"lora_bias", "a bias of the adapter"},
     {"megatron_config", "Megatron"},
     {"layer_replication", "replicated layers"},
     {"trainable_token_indices", "trained tokens"},
-    {"exclude_modules", "excluded modules"},
     {"target_parameters", "adapters on single parameters"},
     {"use_qalora", "QALoRA"},
     {"alora_invocation_tokens", "an adapter that waits for its tokens"},
@@ -121,6 +125,11 @@ static const char* const harmless[] = {"r",
                                        "peft_type",
                                        "init_lora_weights",
                                        "target_modules",
+                                       "rank_pattern",
+                                       "alpha_pattern",
+                                       "layers_to_transform",
+                                       "exclude_modules",
+                                       "modules_to_save",
                                        "layers_pattern",
                                        "fan_in_fan_out",
                                        "inference_mode",
@@ -164,7 +173,12 @@ static bool leaves_the_base(const cJSON* init) {
     return false;
 }
 
-static void read_config(const char* path, LoraSettings* settings) {
+static float scale_of(double alpha, int rank, bool rslora) {
+    return (float)(alpha / (rslora ? sqrt((double)rank) : (double)rank));
+}
+
+// The config, parsed and checked; to be freed.
+static cJSON* read_config(const char* path, LoraSettings* settings) {
     size_t length;
     char* text = file_read(path, CONFIG_MOST, &length);
     cJSON* json = cJSON_ParseWithLength(text, length);
@@ -197,43 +211,163 @@ static void read_config(const char* path, LoraSettings* settings) {
         fatal("%s: \"lora_alpha\" must be a number above 0", path);
     settings->rank = (int)r->valuedouble;
     settings->dropout = cJSON_IsNumber(dropout) ? (float)dropout->valuedouble : 0.0f;
-    double divisor = cJSON_IsTrue(rslora) ? sqrt(r->valuedouble) : r->valuedouble;
-    settings->scale = (float)(alpha->valuedouble / divisor);
-    cJSON_Delete(json);
+    settings->scale = scale_of(alpha->valuedouble, settings->rank, cJSON_IsTrue(rslora));
     free(text);
+    return json;
 }
 
-// Which modules are adapted is read off the tensors of layer 0: target_modules may be a regular expression.
+// The value that a pattern object gives a module: its first key that, as a regular expression, matches the module's
+// path or what follows a dot in it (PEFT's get_pattern_key). `otherwise` where none does.
+static double by_pattern(const cJSON* patterns, const char* module, const char* path, double low, double high,
+                         double otherwise) {
+    for (const cJSON* item = cJSON_IsObject(patterns) ? patterns->child : NULL; item; item = item->next) {
+        char expression[600];
+        int error;
+        PCRE2_SIZE at;
+        if (snprintf(expression, sizeof expression, "^(?:.*\\.)?(?:%s)$", item->string) >= (int)sizeof expression)
+            fatal("%s: the pattern \"%.60s…\" is too long", path, item->string);
+        pcre2_code* code = pcre2_compile((PCRE2_SPTR)expression, PCRE2_ZERO_TERMINATED, PCRE2_UTF, &error, &at, NULL);
+        if (!code) fatal("%s: \"%.60s\" in a pattern is not a regular expression", path, item->string);
+        pcre2_match_data* match = pcre2_match_data_create_from_pattern(code, NULL);
+        int found = match ? pcre2_match(code, (PCRE2_SPTR)module, strlen(module), 0, 0, match, NULL) : -1;
+        pcre2_match_data_free(match);
+        pcre2_code_free(code);
+        if (found < 0) continue;
+        if (!cJSON_IsNumber(item) || !(item->valuedouble >= low && item->valuedouble <= high))
+            fatal("%s: the pattern \"%.60s\" gives a value that is not a number from %g to %g", path, item->string, low,
+                  high);
+        return item->valuedouble;
+    }
+    return otherwise;
+}
+
+// "model.layers.3.self_attn.q_proj"
+static void module_path(const FamilyTensor* t, int layer, char* out, size_t size) {
+    const char *number = strstr(t->hf_name, "%d"), *end = strstr(t->hf_name, ".weight");
+    snprintf(out, size, "%.*s%d%.*s", (int)(number - t->hf_name), t->hf_name, layer, (int)(end - number - 2),
+             number + 2);
+}
+
+// Every module of every layer, with what the patterns give it. Which are there is read off the tensors: target_modules
+// may be a regular expression or a word, and layers_to_transform and exclude_modules narrow it down.
+static LoraModule* read_modules(const StModel* model, const ModelConfig* config, const cJSON* json, const char* path,
+                                const LoraSettings* settings) {
+    const Family* family = family_find(config->family);
+    const cJSON *ranks = cJSON_GetObjectItemCaseSensitive(json, "rank_pattern"),
+                *alphas = cJSON_GetObjectItemCaseSensitive(json, "alpha_pattern");
+    const bool rslora = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(json, "use_rslora"));
+    const double alpha = cJSON_GetObjectItemCaseSensitive(json, "lora_alpha")->valuedouble;
+    const int layers = config->L > 0 ? config->L : 1;
+    LoraModule* table = host_alloc((size_t)layers * LORA_TARGETS_MOST * sizeof *table, "the table of adapted modules");
+    for (int l = 0; l < layers; l++)
+        for (const FamilyTensor* t = family->tensors; t->hf_name; t++) {
+            char name[256];
+            const StReader* file;
+            if (!t->lora) continue;
+            LoraModule* m = &table[l * LORA_TARGETS_MOST + lora_index(family, t)];
+            lora_tensor_name(t, l, false, name, sizeof name);
+            if (!st_model_find(model, name, &file)) continue;
+            module_path(t, l, name, sizeof name);
+            m->rank = (int)by_pattern(ranks, name, path, 1, LORA_RANK_MOST, settings->rank);
+            m->scale = scale_of(by_pattern(alphas, name, path, 1e-9, 1e9, alpha), m->rank, rslora);
+        }
+    return table;
+}
+
+// Tensors that only mathematics other than ours has, by what they are.
+static void refuse_tensors(const StModel* model, const ModelConfig* config) {
+    for (int i = 0; i < model->n_files; i++)
+        for (int k = 0; k < model->files[i].n_tensors; k++) {
+            const char *name = model->files[i].tensors[k].name, *lora = strstr(name, ".lora_"),
+                       *path = model->files[i].file.path;
+            if (!lora) continue;
+            if (strstr(name, ".lora_embedding_"))
+                fatal("%s: %.120s is an adapter of an embedding, which is not supported", path, name);
+            if (strstr(name, "lora_magnitude_vector"))
+                fatal("%s: %.120s is DoRA's, which is not supported", path, name);
+            bool known = false;
+            for (const FamilyTensor* t = family_find(config->family)->tensors; t->hf_name && !known; t++) {
+                char own[256];
+                for (int l = 0; l < (config->L > 0 ? config->L : 1) && t->lora && !known; l++)
+                    for (int b = 0; b < 2 && !known; b++) {
+                        lora_tensor_name(t, l, b, own, sizeof own);
+                        known = !strcmp(own, name);
+                    }
+            }
+            if (!known)
+                fatal(
+                    "%s: %.120s adapts a module that is not a linear layer of a %s model's blocks; the head and "
+                    "other models' modules are not supported",
+                    path, name, config->family);
+        }
+}
+
 void peft_settings(const char* directory, const ModelConfig* config, LoraSettings* settings) {
-    char name[256];
+    char path[4200];
     StModel model;
     memset(settings, 0, sizeof *settings);
-    Path path = path_of(directory, "adapter_config.json");
-    read_config(path.s, settings);
+    snprintf(path, sizeof path, "%s/adapter_config.json", directory);
+    cJSON* json = read_config(path, settings);
     st_open_model(&model, directory, "adapter_model");
-    for (const FamilyTensor* t = family_find(config->family)->tensors; t->hf_name; t++) {
-        const StReader* file;
+    LoraModule* table = read_modules(&model, config, json, path, settings);
+    const Family* family = family_find(config->family);
+    const int layers = config->L > 0 ? config->L : 1;
+    bool alike = true;
+    for (const FamilyTensor* t = family->tensors; t->hf_name; t++) {
         if (!t->lora) continue;
-        lora_tensor_name(t, 0, false, name, sizeof name);
-        if (!st_model_find(&model, name, &file)) continue;
+        int index = lora_index(family, t), there = 0;
+        for (int l = 0; l < layers; l++) there += table[l * LORA_TARGETS_MOST + index].rank > 0;
+        if (!there) continue;
         snprintf(settings->modules + strlen(settings->modules), sizeof settings->modules - strlen(settings->modules),
                  "%s%s", settings->modules[0] ? "," : "", t->lora);
+        for (int l = 0; l < layers; l++)
+            alike &= table[l * LORA_TARGETS_MOST + index].rank == settings->rank &&
+                     table[l * LORA_TARGETS_MOST + index].scale == settings->scale;
     }
     if (!settings->modules[0])
         fatal("%s: not an adapter of a %s model (its first tensor is %.120s)", directory, config->family,
               model.files[0].n_tensors ? model.files[0].tensors[0].name : "missing");
+    refuse_tensors(&model, config);
+    if (alike) free(table);
+    else settings->table = table;
     st_close_model(&model);
+    cJSON_Delete(json);
 }
 
 // α, as short as it gives the same scale back: 16, not 16.000000476837158, which is the nearest float to 16/12 twelve
 // times.
-static cJSON* alpha_item(const LoraSettings* settings) {
+static cJSON* alpha_item(float scale, int rank) {
     char text[40];
     for (int digits = 6; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, (double)settings->scale * settings->rank);
-        if ((float)(strtod(text, NULL) / settings->rank) == settings->scale) break;
+        snprintf(text, sizeof text, "%.*g", digits, (double)scale * rank);
+        if ((float)(strtod(text, NULL) / rank) == scale) break;
     }
     return cJSON_CreateRaw(text);
+}
+
+// Modules that differ or are missing in some layers: each by its whole path, and patterns where it is not like most.
+static void add_table(cJSON* json, cJSON* modules, const LoraSettings* settings, const ModelConfig* config) {
+    const Family* family = family_find(config->family);
+    cJSON *ranks = cJSON_AddObjectToObject(json, "rank_pattern"),
+          *alphas = cJSON_AddObjectToObject(json, "alpha_pattern");
+    for (int l = 0; l < config->L; l++)
+        for (const FamilyTensor* t = family->tensors; t->hf_name; t++) {
+            char name[256], pattern[512];
+            if (!t->lora) continue;
+            LoraModule m = lora_module(settings, l, lora_index(family, t));
+            if (!m.rank) continue;
+            module_path(t, l, name, sizeof name);
+            cJSON_AddItemToArray(modules, cJSON_CreateString(name));
+            size_t n = 0;
+            for (const char* p = name; *p; p++) {  // a dot of a regular expression is any character
+                if (*p == '.') pattern[n++] = '\\';
+                pattern[n++] = *p;
+            }
+            pattern[n] = 0;
+            if (m.rank != settings->rank) cJSON_AddNumberToObject(ranks, pattern, m.rank);
+            if (m.rank != settings->rank || m.scale != settings->scale)
+                cJSON_AddItemToObject(alphas, pattern, alpha_item(m.scale, m.rank));
+        }
 }
 
 char* peft_config_json(const LoraSettings* settings, const ModelConfig* config, const char* base) {
@@ -247,10 +381,11 @@ char* peft_config_json(const LoraSettings* settings, const ModelConfig* config, 
     cJSON_AddStringToObject(json, "task_type", "CAUSAL_LM");
     cJSON_AddStringToObject(json, "base_model_name_or_path", base);
     cJSON_AddNumberToObject(json, "r", settings->rank);
-    cJSON_AddItemToObject(json, "lora_alpha", alpha_item(settings));
+    cJSON_AddItemToObject(json, "lora_alpha", alpha_item(settings->scale, settings->rank));
     cJSON_AddNumberToObject(json, "lora_dropout", 0.0);
     cJSON* modules = cJSON_AddArrayToObject(json, "target_modules");
-    for (int i = 0; i < n; i++) cJSON_AddItemToArray(modules, cJSON_CreateString(targets[i]));
+    for (int i = 0; i < n && !settings->table; i++) cJSON_AddItemToArray(modules, cJSON_CreateString(targets[i]));
+    if (settings->table) add_table(json, modules, settings, config);
     cJSON_AddStringToObject(json, "bias", "none");
     cJSON_AddBoolToObject(json, "fan_in_fan_out", transposed);
     cJSON_AddBoolToObject(json, "inference_mode", true);

@@ -105,6 +105,7 @@ void trainer_free(Trainer* t) {
 void trainer_load(Trainer* t, const char* model, const char* adapter, uint64_t seed, bool quiet) {
     parameters_load(t->with_lora ? &t->base : &t->theta, model, quiet);
     if (!t->with_lora) return;
+    if (adapter) peft_load_saved(&t->base, adapter, !t->settings.forward_only);
     if (adapter) peft_load(&t->theta, &t->lora, adapter, model);
     else parameters_init(&t->theta, seed, quiet);
 }

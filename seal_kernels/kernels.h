@@ -133,11 +133,16 @@ void matmul_backward_bias(float* dbias, float* scratch, const floatX* dout, int 
 size_t matmul_bias_scratch(int OC);  // floats
 
 // ---- adapter.cu: LoRA inside the base GEMM ---------------------------------------------------------
-// The tail after a GEMM's input, or after its gradient: row t of tail (T, R; ld) keeps, times scale, the `width`
-// columns of its own adapter and loses all others to zero. Rows [0, split) belong to adapter 0 (columns [0, width)),
+// The tail after a GEMM's input, or after its gradient: row t of tail (T, R; ld) keeps the `width` columns of its own
+// adapter, each module's `columns` of them times that module's scale, and loses all others to zero. Rows [0, split) belong to adapter 0 (columns [0, width)),
 // rows [split, T) to adapter 1 (columns [width, 2·width)). R, width and ld are multiples of 8. Every column of the tail
 // is written: a product with B's zero blocks must not meet a NaN.
-void adapter_tail(floatX* tail, int T, int split, int width, int R, int ld, float scale, cudaStream_t stream);
+#define ADAPTER_MODULES 3
+typedef struct {
+    float of[ADAPTER_MODULES];
+    int columns;  // of a module, a multiple of 8
+} AdapterScales;
+void adapter_tail(floatX* tail, int T, int split, int width, int R, int ld, AdapterScales scales, cudaStream_t stream);
 
 // ---- rope.cu ---------------------------------------------------------------------------------------
 // Rotary positions in place on the NH query and NKV key heads of qkv (T, (NH + 2 NKV)·HS; ld); the values and a head's

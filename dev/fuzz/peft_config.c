@@ -30,6 +30,8 @@ static void body(void* directory) {
     free(text);
     peft_settings(directory, &config, &second);
     MUST(!strcmp(first.modules, second.modules) && first.rank == second.rank && first.scale == second.scale);
+    free((void*)first.table);
+    free((void*)second.table);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t n) {

@@ -18,6 +18,11 @@ static void naive_tail(floatX* tail, int T, int split, int width, int R, int ld,
     LAUNCH(naive_kernel, (unsigned)CEIL_DIV((size_t)T * R, 256), 256, 0, stream, tail, T, split, width, R, ld, scale);
 }
 
+// The winner, with one scale.
+static void one_scale(floatX* tail, int T, int split, int width, int R, int ld, float scale, cudaStream_t stream) {
+    adapter_tail(tail, T, split, width, R, ld, {{scale, scale, scale}, width}, stream);
+}
+
 // ---------------------------------------------------------------------------------------------------
 // checks
 
@@ -64,6 +69,25 @@ static void check_case(const char* name, Tail tail, int T, int split, int width,
     harness_release();
 }
 
+// Modules with scales of their own.
+static void check_scales(void) {
+    const int T = 5, split = 3, columns = 8, width = 3 * columns, R = 64, C = 8, ld = C + R;
+    const float scales[3] = {0.5f, 3.0f, -2.0f};
+    float* row = harness_host<float>((size_t)T * ld);
+    for (int i = 0; i < T * ld; i++) row[i] = 1.0f;
+    floatX* d = harness_upload<floatX>(row, T, ld, ld);
+    adapter_tail(d + C, T, split, width, R, ld, {{scales[0], scales[1], scales[2]}, columns}, 0);
+    bool unused, good = true;
+    float* all = harness_download(d, T, ld, ld, &unused);
+    for (int t = 0; t < T; t++)
+        for (int c = 0; c < R; c++) {
+            int at = c - (t < split ? 0 : width);
+            good &= all[t * ld + C + c] == (at < 0 || at >= width ? 0.0f : scales[at / columns]);
+        }
+    check(good, "each module's columns have its own scale");
+    harness_release();
+}
+
 // ---------------------------------------------------------------------------------------------------
 // benchmark
 
@@ -88,13 +112,14 @@ int main(int argc, char** argv) {
     harness_options(argc, argv, options, 2);
     if (harness_check) {
         for (auto& c : cases) {
-            check_case(c.name, adapter_tail, c.T, c.split, c.width, c.R, c.C, c.scale);
+            check_case(c.name, one_scale, c.T, c.split, c.width, c.R, c.C, c.scale);
             check_case(harness_name("naive,", c.name), naive_tail, c.T, c.split, c.width, c.R, c.C, c.scale);
         }
+        check_scales();
         return check_report();
     }
     C = C / VEC * VEC;
-    Timed timed[] = {{harness_device<floatX>((size_t)T * (C + 64)), T, C, naive_tail}, {NULL, T, C, adapter_tail}};
+    Timed timed[] = {{harness_device<floatX>((size_t)T * (C + 64)), T, C, naive_tail}, {NULL, T, C, one_scale}};
     timed[1].x = timed[0].x;
     printf("adapter tail " FLOATX_NAME ", %d tokens of width %d + 64\n", T, C);
     harness_report("naive", timed_run, &timed[0],

@@ -1,13 +1,14 @@
 """A GGUF file imported by `train_seal import`, held against the `gguf` package and transformers.
 
-    check_gguf.py BUILD FILE.gguf ROWS.jsonl [--rows 50] [--prompts 50] [--new-tokens 64] [--prompt-field question] [--response-field answer]
+    check_gguf.py BUILD FILE.gguf ROWS.jsonl [--rows 50] [--prompts 50] [--new-tokens 64] [--shortest] [--prompt-field question] [--response-field answer]
 
 BUILD is the folder of the programs (build/cpu-fp32). Prints a Markdown table; the status is 1 where something disagrees:
   tensors   every tensor of the fp32 import is what gguf.quants.dequantize gives, bit for bit; which tensor is which is the package's own
             table of names, and the order of rows is undone here once more, in numpy
   tokens    ids of the rows' texts by our `tokenize` and by `tokenizers` from the directory we wrote; for a sentencepiece model those of the
             sentencepiece library as well, whose model file is put together from the same metadata
-  losses    of the rows, in fp32, by eval_seal and by transformers from the directory we wrote: the largest relative difference
+  losses    of the rows, by eval_seal in fp32 and by transformers from the directory we wrote, in fp64: PyTorch's own fp32 may be off by 1e-5; the largest
+            relative difference
   answers   of greedy decoding, by both
 """
 import argparse
@@ -141,14 +142,14 @@ def check_losses(directory, build, rows, scratch):
         f.writelines(json.dumps(r) + "\n" for r in rows)
     run(f"{build}/eval_seal", "loss", "--model", directory, "--data", data, "--template", TEMPLATE, "--out", f"{scratch}/losses.jsonl", "--quiet")
     ours = [json.loads(line)["loss"] for line in open(f"{scratch}/losses.jsonl")]
-    worst = 0.0
+    worst, exact = 0.0, AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").double().eval()
     for r, loss in zip(rows, ours, strict=True):
         prompt = TEMPLATE.format(prompt=r["prompt"])
         e = tokenizer(prompt + r["response"] + " " + tokenizer.eos_token, return_offsets_mapping=True)
         ids = torch.tensor(e["input_ids"])
         labels = torch.tensor([i if b > len(prompt) else -100 for i, (_, b) in zip(e["input_ids"], e["offset_mapping"])])
         with torch.no_grad():
-            theirs = torch.nn.functional.cross_entropy(model(ids[None]).logits[0, :-1], labels[1:]).item()
+            theirs = torch.nn.functional.cross_entropy(exact(ids[None]).logits[0, :-1], labels[1:]).item()
         worst = max(worst, abs(loss - theirs) / theirs)
     return worst, model, tokenizer
 
@@ -179,12 +180,14 @@ def main():
     parser.add_argument("--rows", type=int, default=50)
     parser.add_argument("--prompts", type=int, default=50)
     parser.add_argument("--new-tokens", type=int, default=64)
+    parser.add_argument("--shortest", action="store_true", help="the shortest rows of the file, not the first")
     parser.add_argument("--prompt-field", default="question")
     parser.add_argument("--response-field", default="answer")
     args = parser.parse_args()
     torch.set_num_threads(2)
     with open(args.rows_file) as f:
         rows = [json.loads(line) for line in f]
+    rows = sorted(rows, key=lambda r: len(r[args.prompt_field] + r[args.response_field])) if args.shortest else rows
     rows = [{"prompt": r[args.prompt_field], "response": r[args.response_field]} for r in rows[:max(args.rows, args.prompts)]]
     bad = 0
     with tempfile.TemporaryDirectory() as scratch:
@@ -203,7 +206,7 @@ def main():
                 print(f"text {i}, {library}: {texts[i]!r}", file=sys.stderr)
         worst, model, tokenizer = check_losses(f"{scratch}/model", args.build, rows[:args.rows], scratch)
         bad += worst > 1e-5
-        print(f"| losses, transformers | {args.rows} rows | {worst:.1e} relative at most |")
+        print(f"| losses, transformers in fp64 | {args.rows} rows | {worst:.1e} relative at most |")
         different = check_answers(f"{scratch}/model", args.build, model, tokenizer, [r["prompt"] for r in rows[:args.prompts]], args.new_tokens, scratch)
         bad += len(different)
         print(f"| greedy answers, transformers | {args.prompts} prompts, {args.new_tokens} tokens | {len(different)} differ |")

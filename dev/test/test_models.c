@@ -417,9 +417,10 @@ static void test_adapters(void) {
         const char *json, *expected;
     } bad[] = {
         {"\"use_dora\":true", "DoRA is not supported"},
-        {"\"rank_pattern\":{\"q_proj\":8}", "other ranks for some modules"},
-        {"\"layers_to_transform\":0", "adapters on some layers only"},
-        {"\"modules_to_save\":[\"lm_head\"]", "other trained modules"},
+        {"\"rank_pattern\":{\"q_proj\":0.5}", "gives a value that is not a number from 1"},
+        {"\"rank_pattern\":{\"(\":8}", "is not a regular expression"},
+        {"\"alpha_pattern\":{\"q_proj\":\"8\"}", "gives a value that is not a number"},
+        {"\"layer_replication\":[[0,1]]", "replicated layers"},
         {"\"alora_invocation_tokens\":[1,2]", "\"alora_invocation_tokens\" is set"},
         {"\"init_lora_weights\":\"pissa_niter_4\"",
          "\"init_lora_weights\" is pissa_niter_4, which changes the model's own weights"},
