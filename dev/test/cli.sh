@@ -38,7 +38,7 @@ wait_for_line() { wait_for "$1" "$3 in $2" grep -qsF -- "$3" "$2"; }
 # prterun between, other versions do not.
 ranks_of() {
     local child
-    for child in $(pgrep -P "$1"); do
+    for child in $(grep -sl "^PPid:[[:space:]]*$1\$" /proc/[0-9]*/status | cut -d/ -f3 | sort -n); do  # pgrep may be missing
         if [ "$(cat "/proc/$child/comm" 2>/dev/null)" = train_seal ]; then echo "$child"; else ranks_of "$child"; fi
     done
 }
