@@ -1303,6 +1303,14 @@ static void annotate_macro(Parser* p, Node* n, Frame* outer) {
     n->n_slots = (int)f.s->f->n;
 }
 
+static Node* target_copy(Parser* p, const Node* n) {
+    Node* copy = jinja_new(p->in, sizeof *copy);
+    *copy = *n;
+    copy->items = (NodeList){0};
+    for (int i = 0; i < n->items.n; i++) nodes_put(p, &copy->items, target_copy(p, n->items.v[i]));
+    return copy;
+}
+
 static void annotate_for(Parser* p, Node* n, Frame* outer) {
     Frame body = {inner(p, outer->s, n->flag), false, true};
     Frame other = {inner(p, n->flag ? body.s : outer->s, false), false, !n->flag && outer->loop};
@@ -1327,20 +1335,7 @@ static void annotate_for(Parser* p, Node* n, Frame* outer) {
         annotate(p, n->c, &target);
         n->scope3 = scope_of(p, test.s);
         // the target's variables of the test are those of the loop by name; they have slots of their own
-        Node* twin = jinja_new(p->in, sizeof *twin);
-        *twin = *n->a;
-        if (twin->kind == N_TUPLE) {
-            NodeList items = twin->items;
-            twin->items.v = jinja_new(p->in, (size_t)(items.n + 1) * sizeof *items.v);
-            for (int i = 0; i < items.n; i++) {
-                twin->items.v[i] = jinja_new(p->in, sizeof(Node));
-                *twin->items.v[i] = *items.v[i];
-                if (items.v[i]->kind == N_TUPLE) {
-                    p->in->line = n->line;
-                    jinja_fail(p->in, "nested targets of a for with a test are not supported");
-                }
-            }
-        }
+        Node* twin = target_copy(p, n->a);
         annotate(p, twin, &target);
         nodes_put(p, &n->defaults, twin);
         n->n_slots2 = (int)test.s->f->n;

@@ -21,7 +21,7 @@ run() {  # TARGET SECONDS
     mkdir -p "$out/corpus/$1" "$out/found/$1"
     local dictionary='' leaks=1 log=$out/$1.log before after cpu
     case $1 in rows | own_files) leaks=0 ;; esac  # libcrypto's: survive() frees its contexts behind its back
-    case $1 in tokenizer_json | directories | vocab_merges | safetensors | model_config | peft_config | shards | rows | checkpoint | own_files) dictionary=-dict=dev/fuzz/json.dict ;; gguf) dictionary=-dict=dev/fuzz/gguf.dict ;; esac
+    case $1 in tokenizer_json | directories | vocab_merges | safetensors | model_config | peft_config | shards | rows | checkpoint | own_files) dictionary=-dict=dev/fuzz/json.dict ;; gguf) dictionary=-dict=dev/fuzz/gguf.dict ;; jinja) dictionary=-dict=dev/fuzz/jinja.dict ;; esac
     before=$(ls "$out/found/$1" | wc -l)
     read -r _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ a b _ </proc/$$/stat
     ASAN_OPTIONS=detect_leaks=$leaks "$out/$1" "$out/corpus/$1" "dev/fuzz/seeds/$1" -max_total_time="$2" -timeout="${FUZZ_TIMEOUT:-10}" -rss_limit_mb=2048 -max_len=16384 -print_final_stats=1 \

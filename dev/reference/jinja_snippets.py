@@ -256,6 +256,7 @@ a	 {% if t %}tab{% endif %}
 {% for a in d %}{{ a }}{% endfor %}{% for c in 'héy' %}{{ c }},{% endfor %}
 {% for a, b in [(1, 2), (3, 4)] %}{{ a }}{{ b }}{% endfor %}{% for a, (b, c) in [(1, (2, 3))] %}{{ a }}{{ b }}{{ c }}{% endfor %}
 {% for a, b in [1, 2] %}{% endfor %}
+{% for a, (b, c) in [(1, (2, 3)), (4, (5, 6))] if b > 2 %}{{ a }}{{ b }}{{ c }}{% endfor %}
 {% for a, b in [(1, 2, 3)] %}{% endfor %}
 {% for x in 5 %}{% endfor %}
 {% for x in none %}{% endfor %}

@@ -291,7 +291,20 @@ def options():
     put("options", "command", "selectr\n")
 
 
+def jinja():
+    """Templates, each with what it is rendered with after a zero byte or without: then the target has a conversation."""
+    from chat_reference import render
+    from jinja_snippets import SNIPPETS, VARIABLES
+    short = [t for t in SNIPPETS if 0 < len(t) < 600]
+    good = [t for t in short if "text" in render(t, VARIABLES) and "range(100000)" not in t]
+    for i in range(0, len(good), 24):
+        put("jinja", f"good_{i // 24}", "\n".join(good[i:i + 24]).encode())
+    for i, t in enumerate([t for t in short if "error" in render(t, {})][::16]):
+        put("jinja", f"bad_{i}", t.encode())
+    put("jinja", "row", b"{{ m | tojson }}{{ m.a ~ m['b'] }}\0{\"m\":{\"a\":\"\\u00e9\\ud83d\\ude00\\ud800\",\"b\":[1e5,-0.0,123456789012345678901]}}")
+
+
 if __name__ == "__main__":
-    for make in (tokenizer_json, directories, vocab_merges, tiktoken, sentencepiece_models, safetensors, model_config, rows, pt, options, texts, gguf_models):
+    for make in (tokenizer_json, directories, vocab_merges, tiktoken, sentencepiece_models, safetensors, model_config, rows, pt, options, texts, gguf_models, jinja):
         make()
     print(f"{sum(len(files) for _, _, files in os.walk(SEEDS))} seeds, {sum(os.path.getsize(os.path.join(d, f)) for d, _, files in os.walk(SEEDS) for f in files)} bytes")

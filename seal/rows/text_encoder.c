@@ -62,6 +62,7 @@ static const char* const files[] = {"tokenizer.json",
                                     "special_tokens_map.json",
                                     "added_tokens.json",
                                     "chat_template.jinja",
+                                    "chat_template.json",
                                     "generation_config.json"};
 #define N_FILES (sizeof files / sizeof *files)
 static const char* const endings[2] = {"", ".gz"};
