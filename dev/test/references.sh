@@ -2,7 +2,7 @@
 # What pages and comments point to exists: links of Markdown with their anchors, paths and files named in Markdown, in
 # comments and in scripts, the `// defines:` lists of the three programs. And the form of Markdown: README has at most 150
 # lines, a line at most 100 columns. Tables and the targets of links do not count; tables that a program printed (lines of
-# code) may have 120.
+# code, but not README's) may have 120.
 #   dev/test/references.sh [FOLDER]      a line for each fault; status 1 where there is one
 set -u
 cd "${1:-$(dirname "$0")/../..}" || exit 2
@@ -93,7 +93,7 @@ done >>"$bad"
 awk 'END { if (NR > 150) print "README.md: " NR " lines, at most 150" }' README.md >>"$bad"
 # dev/results is left out: it records what programs printed.
 for page in $(grep -v '^dev/results/' <<<"$pages"); do
-    sed -E 's/\]\([^)]*\)/]/g; s/^\|.*//; s/https?:[^ ]*//g; s/^<!--.*//' "$page" | grep -nE '^.{101}' | grep -vE '^[0-9]+:    .{,116}$' | sed -E "s|^([0-9]+):.*|$page:\1: longer than 100 columns|"
+    sed -E 's/\]\([^)]*\)/]/g; s/^\|.*//; s/https?:[^ ]*//g; s/^<!--.*//' "$page" | grep -nE '^.{101}' | { [ "$page" = README.md ] && cat || grep -vE '^[0-9]+:    .{,116}$'; } | sed -E "s|^([0-9]+):.*|$page:\1: longer than 100 columns|"
 done >>"$bad"
 cat "$bad"
 [ ! -s "$bad" ]
