@@ -73,6 +73,78 @@ static void expect_cases(const Case* cases, size_t n, const RowOptions* options)
 // ---------------------------------------------------------------------------------------------------
 // records
 
+// Lists of turns and preferences as published datasets spell them.
+static void test_other_spellings(void) {
+    static const Case cases[] = {
+        {"one turn alone as the answer",
+         "{'conversations':[{'from':'human','value':'H'}],'chosen':{'from':'gpt','value':'C'},'rejected':{'from':'gpt',"
+         "'value':'R'}}",
+         "Human: H~Assistant: |C"},
+        {"a text as the answer to turns", "{'messages':[{'role':'user','content':'U'}],'chosen':'C','rejected':'R'}",
+         "Human: U~Assistant: |C"},
+        {"turns without any answer", "{'messages':[{'role':'user','content':'U'}]}",
+         "! the last turn is not the assistant's"},
+        {"an instruction with a preference", "{'instruction':'I','input':'N','chosen':'C','rejected':'R'}",
+         "Human: I~N~Assistant: |C"},
+        {"a question with a preference", "{'system':'S','question':'Q','chosen':'C','rejected':'R'}",
+         "S~Human: Q~Assistant: |C"},
+        {"texts that take turns", "{'id':'0','data':['a','b','c','d']}",
+         "Human: a~Assistant: b~Human: c~Assistant: |d"},
+        {"of odd number", "{'dialog':['a','b','c']}", "! the last turn is not the assistant's"},
+        {"a single text", "{'dialog':['a']}", "! fits no layout; its fields: dialog"},
+        {"pairs", "{'conversation':[{'human':'a','assistant':'b'},{'human':'c','assistant':'d'}]}",
+         "Human: a~Assistant: b~Human: c~Assistant: |d"},
+        {"pairs with a system text",
+         "{'conversation':[{'system':'S','input':'a','output':'b'},{'input':'c','output':'d'}]}",
+         "S~Human: a~Assistant: b~Human: c~Assistant: |d"},
+        {"pairs with something else", "{'conversation':[{'input':'a','output':'b','image':'x.png'}]}",
+         "! fits no layout; its fields: conversation"},
+        {"a list as JSON in a text",
+         "{'messages':' [{\\'role\\':\\'user\\',\\'content\\':\\'U\\'},{\\'role\\':\\'assistant\\',"
+         "\\'content\\':\\'A\\'}]'}",
+         "Human: U~Assistant: |A"},
+        {"a list in a text that is not JSON", "{'messages':'[{role: user}]'}",
+         "! field \"messages\" is a text that is not a JSON list of turns (Python's repr of one?)"},
+        {"a list of something else", "[['U','A']]", "! is not an object with named fields"},
+        {"turns with the fields of two sources",
+         "{'messages':[{'from':null,'role':'user','value':null,'content':'U','weight':null},{'from':'gpt','role':null,"
+         "'value':'A','content':null}]}",
+         "Human: U~Assistant: |A"},
+        {"rows with the fields of two sources",
+         "{'prompt':null,'response':null,'instruction':'I','input':null,'output':'O','messages':null}",
+         "Human: I~Assistant: |O"},
+        {"and turns",
+         "{'prompt':null,'response':null,'messages':[{'role':'user','content':'U'},{'role':'assistant',"
+         "'content':'A'}]}",
+         "Human: U~Assistant: |A"},
+        {"nothing but nulls", "{'prompt':null,'response':null}", "! with an empty prompt"},
+        {"a system text in parts", "{'system':[{'type':'text','text':'S'}],'prompt':'P','response':'R'}",
+         "S~Human: P~Assistant: |R"},
+        {"an HH dialogue without its first line ends", "{'chosen':'Human: A\\n\\nAssistant: B','rejected':'x'}",
+         "Human: A~Assistant: |B"},
+        {"a text that only begins like one", "{'chosen':'Human: A','rejected':'x'}",
+         "! fits no layout; its fields: chosen, rejected"},
+    };
+    EXPECT_CASES(cases, &(RowOptions){0});
+    static const Case sides[] = {
+        {"the rejected turn",
+         "{'conversations':[{'from':'human','value':'H'}],'chosen':{'from':'gpt','value':'C'},"
+         "'rejected':{'from':'gpt','value':'R'}}",
+         "Human: H~Assistant: |R"},
+        {"the rejected text", "{'instruction':'I','chosen':'C','rejected':'R'}", "Human: I~Assistant: |R"},
+    };
+    EXPECT_CASES(sides, &(RowOptions){.response_field = "rejected"});
+    expect("rows that are lists of turns",
+           put("lists.jsonl", quoted("[{'role':'user','content':'U'},{'role':'assistant','content':'A'}]\n[{'from':'"
+                                     "human','value':'H'},{'from':'gpt','value':'G'}]\n")),
+           &(RowOptions){0}, "Human: U~Assistant: |A\nHuman: H~Assistant: |G\n");
+    expect("turns in a table",
+           put("turns.csv",
+               "id,messages\n1,\"[{\"\"role\"\": \"\"user\"\", \"\"content\"\": \"\"a, b\"\"}, {\"\"role\"\": "
+               "\"\"assistant\"\", \"\"content\"\": \"\"c\"\"}]\"\n"),
+           &(RowOptions){0}, "Human: a, b~Assistant: |c\n");
+}
+
 static void test_fields(void) {
     static const Case cases[] = {
         {"a system text beside fields", "{'instruction':'I','input':'','output':'O','system':'S'}",
@@ -585,6 +657,22 @@ static void test_refusals(void) {
     check(refuses(read_all, put("two.json", quoted("{'train':[{'prompt':'a'}],'test':[{'prompt':'b'}]}")),
                   "holds several lists (train, test)"),
           "two lists of rows in one object are refused");
+    static const struct {
+        const char *what, *name, *text, *said;
+    } shapes[] = {
+        {"columns", "columns.json", "{'prompt':{'0':'a','1':'b'},'response':{'0':'c','1':'d'}}",
+         "is one object of lists or objects (prompt, response), not rows"},
+        {"columns as lists", "lists.json", "{'prompt':['a','b'],'response':['c','d']}", "(prompt, response), not rows"},
+        {"rows by number", "index.json", "{'0':{'prompt':'a','response':'b'},'1':{'prompt':'c','response':'d'}}",
+         "orient=\"records\""},
+        {"a split table", "split.json", "{\n 'columns':['prompt'],\n 'index':[0],\n 'data':[['a']]\n}",
+         "(columns, index, data), not rows"},
+        {"a table of returns", "returns.csv", "prompt,response\ra,b\rc,d\r", "a carriage return alone"},
+        {"lines of returns", "returns.jsonl", ONE "\r" TWO "\r", "a carriage return alone"},
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        check(refuses(read_all, put(shapes[i].name, quoted(shapes[i].text)), shapes[i].said),
+              "%s: refused by the cause", shapes[i].what);
     size_t n;
     char* whole = file_read(put_zstd("whole.jsonl.zst", quoted(ONE "\n" TWO "\n"), false), 1 << 16, &n);
     check(refuses(read_all, put_bytes("cut.jsonl.zst", whole, n - 5), "cut off"), "a .zst cut off is refused");
@@ -715,6 +803,7 @@ int main(void) {
     program_name = "test_rows";
     strcpy(directory, "/tmp/test_rows_XXXXXX");
     if (!mkdtemp(directory)) return 1;
+    test_other_spellings();
     test_fields();
     test_turns();
     test_odd_json();

@@ -249,6 +249,11 @@ static cJSON* parse_record(RowReader* r, const DataRecord* record, char* why, si
     if (records_format(r->records) == FORMAT_CSV) return parse_csv(r, record, why, size);
     r->zeros = mark_zeros(record->bytes, record->length, &r->field);
     cJSON* value = json_parse(r->zeros ? r->field.s : record->bytes, record->length, why, size);
+    if (holds_turns(value)) {  // a row that is a list of turns and nothing else
+        cJSON* record = cJSON_CreateObject();
+        cJSON_AddItemToObject(record, "messages", value);
+        value = record;
+    }
     if (value && !cJSON_IsObject(value)) snprintf(why, size, "is not an object with named fields");
     return value;
 }

@@ -11,6 +11,7 @@ record becomes a conversation (messages.h), and a conversation the reference's t
 #include <cjson/cJSON.h>
 #include "base/error.h"
 #include "rows/layouts.h"
+#include "rows/records.h"
 
 typedef enum { FIELDS, TURNS, DIALOGUE } LayoutKind;
 typedef struct {
@@ -35,10 +36,19 @@ static const Layout layouts[] = {
     {"instruction/input/output", FIELDS, "instruction", "input", false, "output", true},
     {"instruction/input/response", FIELDS, "instruction", "input", false, "response", true},
     {"question/answer", FIELDS, "question", NULL, false, "answer", true},
+    {"query/response", FIELDS, "query", NULL, false, "response", true},
+    {"query/answer", FIELDS, "query", NULL, false, "answer", true},
+    {"problem/solution", FIELDS, "problem", NULL, false, "solution", true},
+    {"inputs/targets", FIELDS, "inputs", NULL, false, "targets", true},
+    {"instruction/input/chosen", FIELDS, "instruction", "input", false, "chosen", true},
+    {"question/chosen", FIELDS, "question", NULL, false, "chosen", true},
     {"conversations", TURNS, "conversations", NULL, false, NULL, true},
     {"messages", TURNS, "messages", NULL, false, NULL, true},
     {"chat", TURNS, "chat", NULL, false, NULL, true},
     {"conversation", TURNS, "conversation", NULL, false, NULL, true},
+    {"dialog", TURNS, "dialog", NULL, false, NULL, true},
+    {"dialogue", TURNS, "dialogue", NULL, false, NULL, true},
+    {"data", TURNS, "data", NULL, false, NULL, true},
     {"dialogue chosen/rejected", DIALOGUE, NULL, NULL, false, "chosen", true},
     {"chosen", TURNS, "chosen", NULL, false, NULL, true},
     {"input/output", FIELDS, "input", NULL, false, "output", false},
@@ -48,6 +58,7 @@ static const Layout layouts[] = {
 bool layouts_know(const char* name) {
     for (int i = 0; i < N_LAYOUTS; i++) {
         const char* const names[] = {layouts[i].prompt, layouts[i].extra, layouts[i].response};
+        if (!strcmp(layouts[i].name, "data")) continue;  // more often a file's list of rows than a row's list of turns
         for (int k = 0; k < 3; k++)
             if (names[k] && !strcasecmp(name, names[k])) return true;
     }
@@ -213,7 +224,7 @@ static bool add_fields_beside(Conversation* c, const cJSON* fields, const cJSON*
     for (int i = 0; i < 2 && !c->n && !(role && !strcasecmp(role, "system")); i++) {
         const cJSON* text = record_field(fields, names[i]);
         if (!text) continue;
-        const char* s = value_text(text);
+        const char* s = content_text(c, text);
         if (!s && !cJSON_IsNull(text))
             return row_bad(row, "field \"%s\" is not a text but %s", names[i], json_kind(text));
         if (!s || !*s) continue;
@@ -320,6 +331,13 @@ static bool extract_turns(const Layout* l, const cJSON* fields, const RowOptions
     if (!add_fields_beside(c, fields, side ? other : list, row)) return false;
     int from = c->n;
     if (!turns_read(c, side ? other : list, l->prompt, row)) return false;
+    if (!name && c->messages[c->n - 1].role != ROLE_ASSISTANT && !options->prompts_only) {
+        const cJSON* chosen = record_field(fields, "chosen");  // turns that end with the user, and two answers to them
+        if (!chosen || !is_answer(chosen)) return true;
+        mark_read(c, "chosen");
+        mark_read(c, "rejected");
+        return add_response(c, chosen, "chosen", from, row);
+    }
     if (!name || side) return true;
     mark_read(c, name);
     if (c->messages[c->n - 1].role == ROLE_ASSISTANT) c->n--;  // another answer takes its place
@@ -351,7 +369,10 @@ static const char* next_mark(const char* s, MessageRole* role, size_t* width) {
     return first;
 }
 
-static bool is_dialogue(const char* s) { return !strncmp(s, marks[0].mark, 8); }
+// Some copies lack the two line ends at the beginning.
+static bool is_dialogue(const char* s) {
+    return !strncmp(s, marks[0].mark, 8) || (!strncmp(s, marks[0].mark + 2, 6) && strstr(s, marks[1].mark));
+}
 
 static bool extract_dialogue(const Layout* l, const cJSON* fields, const RowOptions* options, DataRow* row,
                              Conversation* c) {
@@ -360,6 +381,8 @@ static bool extract_dialogue(const Layout* l, const cJSON* fields, const RowOpti
     size_t width = 0, next_width = 0;
     const char* name = options->response_field ? options->response_field : l->response;
     mark_read(c, name);
+    const char* given = cJSON_GetStringValue(record_field(fields, name));
+    if (given && *given != '\n') text_add(&whole, "\n\n", 2);
     if (!add_fields_beside(c, fields, NULL, row) || !add_fields(fields, name, row, &whole)) {
         text_free(&whole);
         return false;
@@ -404,7 +427,19 @@ static bool fits(const Layout* l, const cJSON* fields, const RowOptions* options
     return response && (is_text(prompt) || holds_turns(prompt)) && (!l->extra_needed || record_field(fields, l->extra));
 }
 
+static bool has_null(const Layout* l, const cJSON* fields, Fit fit) {
+    return (l->prompt && cJSON_IsNull(record_field(fields, l->prompt))) ||
+           (fit == COMPLETE && l->response && cJSON_IsNull(record_field(fields, l->response)));
+}
+
 static bool name_fields(const cJSON* fields, DataRow* row) {
+    for (int i = 0; i < N_LAYOUTS; i++) {
+        const char* text = layouts[i].kind == TURNS ? cJSON_GetStringValue(record_field(fields, layouts[i].prompt))
+                                                    : "";
+        if (text && *text == '[')
+            return row_bad(row, "field \"%s\" is a text that is not a JSON list of turns (Python's repr of one?)",
+                           layouts[i].prompt);
+    }
     char names[120] = "";
     size_t n = 0;
     const cJSON* item;
@@ -442,9 +477,26 @@ void conversation_read(Conversation* c, cJSON* fields, const RowOptions* options
     c->weight = 1.0;
     row->state = ROW_OK;
     bool no_response = options->prompts_only || options->response_field, own = options->prompt_field && no_response;
-    for (Fit fit = COMPLETE; fit < (no_response ? FITS : TEMPLATED_PROMPT) && !l && !own; fit++)
-        for (int i = 0; i < N_LAYOUTS && !l; i++)
-            if (fits(&layouts[i], fields, options, fit)) l = &layouts[i];
+    cJSON* item;
+    cJSON_ArrayForEach(item, fields) {
+        bool turns = false, known = false;
+        if (cJSON_IsString(item) && *item->valuestring != '[' && !is_space((unsigned char)*item->valuestring)) continue;
+        for (int i = 0; i < N_LAYOUTS; i++) {
+            const char *prompt = layouts[i].prompt, *response = layouts[i].response;
+            bool same = prompt && !strcasecmp(item->string, prompt);
+            known |= same || (response && !strcasecmp(item->string, response));
+            turns |= same && layouts[i].kind == TURNS && strcmp(prompt, "chosen") != 0;
+        }
+        known |= !strcasecmp(item->string, "rejected");
+        if (known) turns_unfold(item, turns);
+    }
+    // Files of several sources name the fields of all of them in every row: a layout whose fields say something counts
+    // before one whose fields are null.
+    for (int nulls = 0; nulls < 2; nulls++)
+        for (Fit fit = COMPLETE; fit < (no_response ? FITS : TEMPLATED_PROMPT) && !l && !own; fit++)
+            for (int i = 0; i < N_LAYOUTS && !l; i++)
+                if ((nulls || !has_null(&layouts[i], fields, fit)) && fits(&layouts[i], fields, options, fit))
+                    l = &layouts[i];
     row->layout = l ? l->name : "fields given";
     if (!l && !own) {
         name_fields(fields, row);
@@ -533,7 +585,8 @@ void conversation_unread(const Conversation* c, const RowOptions* options, RowRe
         if (read && c->system_prompt && !options->turns && !options->conversations)
             read = strcasecmp(item->string, "system_prompt") != 0;
         if (read && c->tools && !is_used(options, "tools")) read = strcasecmp(item->string, "tools") != 0;
-        if (!read && holds_text(item)) row_report_tally(report->unread, &report->n_unread, item->string, 1);
+        if (!read && holds_text(item))
+            row_report_tally(report->unread, &report->n_unread, *item->string ? item->string : "(without a name)", 1);
     }
     // A name counts once per row, however many of its turns have it. A template may use them all.
     const char* seen[8];

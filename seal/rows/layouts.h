@@ -26,6 +26,12 @@ const char* value_text(const cJSON* value);
 const char* json_kind(const cJSON* value);  // "a list", "an object" …: for messages
 // A list whose first element has a speaker.
 bool holds_turns(const cJSON* value);
+// Makes a value a list of turns that other files write otherwise: one turn alone ({"from", "value"}), and where
+// `listed`, pairs ([{"human", "assistant"}, …]; {"input", "output"} too), texts that take turns (["Hi", "Hello.", …])
+// or a list as JSON in a text, as a table has it. Any other value stays.
+void turns_unfold(cJSON* value, bool listed);
+// value_text, or a list of parts of text, joined.
+const char* content_text(Conversation* c, const cJSON* value);
 // Appends the turns of a list to c. False with row->why.
 bool turns_read(Conversation* c, const cJSON* list, const char* name, DataRow* row);
 // The weight that a field gives, which may be missing (then *weight stays). False: not a number from 0 on.

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "rows/layouts.h"
+#include "rows/records.h"
 
 // ---------------------------------------------------------------------------------------------------
 // memory
@@ -69,7 +70,10 @@ static const struct {
     {"assistant", ROLE_ASSISTANT, "assistant"},
     {"gpt", ROLE_ASSISTANT, "assistant"},
     {"chatgpt", ROLE_ASSISTANT, "assistant"},
+    {"ai", ROLE_ASSISTANT, "assistant"},
     {"bot", ROLE_ASSISTANT, "assistant"},
+    {"bing", ROLE_ASSISTANT, "assistant"},
+    {"bard", ROLE_ASSISTANT, "assistant"},
     {"model", ROLE_ASSISTANT, "assistant"},
     {"function_call", ROLE_ASSISTANT, "assistant"},  // its text is the call
     {"tool_call", ROLE_ASSISTANT, "assistant"},
@@ -99,16 +103,18 @@ bool message_passes(const char* field) {
     return !AMONG(field, role_keys) && !AMONG(field, text_keys) && !AMONG(field, weight_keys);
 }
 
-// The first of several fields that is there.
+// The first of several fields that is there. One that says something counts before one that is null: files of several
+// sources name the fields of all of them in every turn.
 static const cJSON* first_of(const cJSON* object, const char* const* names, size_t n, const char** name) {
-    for (size_t i = 0; i < n; i++) {
-        const cJSON* item = record_field(object, names[i]);
-        if (!item) continue;
-        *name = names[i];
-        return item;
-    }
+    const cJSON* found = NULL;
     *name = names[0];
-    return NULL;
+    for (size_t i = 0; i < n && (!found || cJSON_IsNull(found)); i++) {
+        const cJSON* item = record_field(object, names[i]);
+        if (!item || (found && cJSON_IsNull(item))) continue;
+        *name = names[i];
+        found = item;
+    }
+    return found;
 }
 #define FIRST_OF(object, names, name) first_of(object, names, sizeof names / sizeof *names, name)
 
@@ -181,6 +187,109 @@ static void make_call(Conversation* c, Message* m) {
         cJSON_AddItemToArray(c->made, fields);
     } else cJSON_Delete(fields);
 }
+
+// ---------------------------------------------------------------------------------------------------
+// what other files have in place of a list of turns
+
+static const char* const pair_keys[][2] = {{"human", "assistant"}, {"user", "assistant"}, {"input", "output"}};
+
+static bool is_turn(const cJSON* value) {
+    const char* name;
+    return cJSON_IsObject(value) && cJSON_IsString(FIRST_OF(value, role_keys, &name)) &&
+           FIRST_OF(value, text_keys, &name);
+}
+
+// Which of pair_keys' rows an object has, and nothing else but a system text; −1: none.
+static int pair_of(const cJSON* value) {
+    for (int i = 0; i < (int)(sizeof pair_keys / sizeof *pair_keys); i++) {
+        const cJSON* item;
+        int named = 0;
+        bool other = !cJSON_IsObject(value);
+        cJSON_ArrayForEach(item, value) {
+            bool pair = !strcmp(item->string, pair_keys[i][0]) || !strcmp(item->string, pair_keys[i][1]);
+            named += pair;
+            other |= (!pair && strcmp(item->string, "system") != 0) || !(cJSON_IsString(item) || cJSON_IsNull(item));
+        }
+        if (named == 2 && !other) return i;
+    }
+    return -1;
+}
+
+static void add_turn(cJSON* list, const char* role, const cJSON* text) {
+    cJSON* turn = cJSON_CreateObject();
+    cJSON_AddStringToObject(turn, "role", role);
+    cJSON_AddStringToObject(turn, "content", cJSON_IsString(text) ? text->valuestring : "");
+    cJSON_AddItemToArray(list, turn);
+}
+
+// The list's items become the value's, whatever that was.
+static void become(cJSON* value, cJSON* list) {
+    cJSON_Delete(value->child);
+    cJSON_free(value->valuestring);
+    value->valuestring = NULL;
+    value->type = cJSON_Array;
+    value->child = list->child;
+    list->child = NULL;
+    cJSON_Delete(list);
+}
+
+static void unfold_text(cJSON* value) {
+    const char* s = value->valuestring;
+    char why[200];
+    while (is_space((unsigned char)*s)) s++;
+    if (*s != '[' || strstr(s, "\\u0000")) return;
+    cJSON* list = json_parse(s, strlen(s), why, sizeof why);
+    if (cJSON_IsArray(list)) turns_unfold(list, true);
+    if (holds_turns(list)) become(value, list);
+    else cJSON_Delete(list);
+}
+
+void turns_unfold(cJSON* value, bool listed) {
+    cJSON *item, *list;
+    if (is_turn(value)) {
+        cJSON* turn = cJSON_CreateObject();
+        list = cJSON_CreateArray();
+        turn->child = value->child;
+        value->child = NULL;
+        cJSON_AddItemToArray(list, turn);
+        become(value, list);
+        return;
+    }
+    if (listed && cJSON_IsString(value)) unfold_text(value);
+    if (!listed || !cJSON_IsArray(value) || holds_turns(value)) return;
+    bool pairs = value->child != NULL, texts = value->child && value->child->next;
+    cJSON_ArrayForEach(item, value) {
+        pairs &= pair_of(item) >= 0;
+        texts &= cJSON_IsString(item);
+    }
+    if (!pairs && !texts) return;
+    list = cJSON_CreateArray();
+    bool answer = false;
+    cJSON_ArrayForEach(item, value) {
+        if (texts) add_turn(list, answer ? "assistant" : "user", item);
+        answer = !answer;
+        if (texts) continue;
+        const char* const* keys = pair_keys[pair_of(item)];
+        const cJSON* system = record_field(item, "system");
+        if (cJSON_IsString(system) && *system->valuestring) add_turn(list, "system", system);
+        add_turn(list, "user", record_field(item, keys[0]));
+        add_turn(list, "assistant", record_field(item, keys[1]));
+    }
+    become(value, list);
+}
+
+const char* content_text(Conversation* c, const cJSON* value) {
+    const char* s = value_text(value);
+    DataRow none = {0};
+    Text joined = {0};
+    if (!cJSON_IsArray(value) || !cJSON_IsObject(value->child)) return s;
+    if (join_parts(value, 0, &none, &joined)) s = conversation_keep(c, joined.s, joined.n);
+    text_free(&joined);
+    return s;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// a list of turns
 
 bool turns_read(Conversation* c, const cJSON* list, const char* name, DataRow* row) {
     const cJSON* turn;

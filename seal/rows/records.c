@@ -294,11 +294,12 @@ static int ending_of(const char* path) {
 void records_check_name(const char* path) { ending_of(path); }
 
 // What an object at a file's beginning turns out to be.
-typedef enum { OBJECT_LINES, OBJECT_VALUES, OBJECT_WRAPPER } ObjectKind;
+typedef enum { OBJECT_LINES, OBJECT_VALUES, OBJECT_WRAPPER, OBJECT_COLUMNS } ObjectKind;
 typedef struct {
     ObjectKind kind;
-    uint64_t list;  // wrapper: offset of its list of records
-    char name[64];  // and the list's name
+    uint64_t list;    // wrapper: offset of its list of records
+    char name[64];    // and the list's name
+    char names[200];  // of its lists of objects; columns: of its fields
 } Verdict;
 
 typedef struct {
@@ -344,10 +345,12 @@ static bool look_string(Look* l, char* name, size_t size) {
     return false;
 }
 
-// The value that follows, to the comma or bracket after it. *records: whether it is a list of objects.
-static bool look_value(Look* l, bool* records) {
+// The value that follows, to the comma or bracket after it. *records: whether it is a list of objects; *inner: a list
+// or an object.
+static bool look_value(Look* l, bool* records, bool* inner) {
     char none[2];
     int c = look_past_space(l), depth = 0;
+    *inner = c == '[' || c == '{';
     *records = c == '[';
     if (c == '[') {
         look_on(l);
@@ -365,13 +368,14 @@ static bool look_value(Look* l, bool* records) {
     return false;
 }
 
-// The object that a file begins with: a row of many, one row laid out over lines, or a wrapper {"data": [rows]}.
+// The object that a file begins with: a row of many, one row laid out over lines, a wrapper {"data": [rows]}, or what
+// pandas writes unasked, an object of columns (or of rows by their numbers).
 static Verdict look_at_object(const char* path) {
-    Verdict v = {OBJECT_LINES, 0, ""};
+    Verdict v = {.kind = OBJECT_LINES};
     Look l = {.stream = bytes_open(path)};
-    char name[64], others[200] = "";
-    bool whole = false, record = false;
-    int lists = 0;
+    char name[64], all[200] = "";
+    bool whole = false, record = false, columns = true;
+    int lists = 0, fields = 0;
     if (look(&l) == 0xEF)
         for (int i = 0; i < 3; i++) look_on(&l);
     look_past_space(&l);
@@ -379,21 +383,25 @@ static Verdict look_at_object(const char* path) {
     look_on(&l);  // the brace
     int c = look_past_space(&l);
     while (c == '"') {
-        bool records;
+        bool records, inner;
         look_on(&l);
         if (!look_string(&l, name, sizeof name) || look_past_space(&l) != ':') break;
         look_on(&l);
         look_past_space(&l);
         uint64_t at = l.base + l.at;
-        if (!look_value(&l, &records)) break;
+        if (!look_value(&l, &records, &inner)) break;
+        size_t n = strlen(all);
+        snprintf(all + n, sizeof all - n, "%s%.40s", n ? ", " : "", name);
+        columns &= inner && !records;
+        fields++;
         record |= layouts_know(name);
         if (records) {
             if (!lists++) {
                 v.list = at;
                 memcpy(v.name, name, sizeof name);
             }
-            size_t n = strlen(others);
-            snprintf(others + n, sizeof others - n, "%s%.40s", n ? ", " : "", name);
+            n = strlen(v.names);
+            snprintf(v.names + n, sizeof v.names - n, "%s%.40s", n ? ", " : "", name);
         }
         c = look_on(&l);
         if (c == ',') c = look_past_space(&l);
@@ -406,8 +414,11 @@ static Verdict look_at_object(const char* path) {
     bytes_close(l.stream);
     if (!whole) return v;
     if (alone && lists && !record) {
-        if (lists > 1) fatal("%s: holds several lists (%s); put the one to read into a file of its own", path, others);
+        if (lists > 1) fatal("%s: holds several lists (%s); put the one to read into a file of its own", path, v.names);
         v.kind = OBJECT_WRAPPER;
+    } else if (alone && columns && fields > 1) {
+        v.kind = OBJECT_COLUMNS;
+        memcpy(v.names, all, sizeof all);
     } else if (!one_line) v.kind = OBJECT_VALUES;
     return v;
 }
@@ -430,6 +441,17 @@ static bool is_one_of_lines(const RecordReader* r, size_t i) {
     return i < r->filled;
 }
 
+// Line ends of old Macintosh programs, or of Excel's "CSV (Macintosh)": everything would be one line.
+static void refuse_returns(const RecordReader* r, bool table) {
+    const unsigned char *s = r->buffer + r->at, *end = r->buffer + r->filled;
+    if (s == end || memchr(s, '\n', (size_t)(end - s))) return;
+    while (s < end && (s = memchr(s, '\r', (size_t)(end - s)))) {
+        while (s < end && is_space(*s)) s++;
+        if (s < end && (table || *s == '{'))
+            fatal("%s: its lines end in a carriage return alone; tr '\\r' '\\n' turns them into line feeds", r->path);
+    }
+}
+
 static void find_json(RecordReader* r, const char* ending) {
     DataFormat named = r->format;
     if (named == FORMAT_JSON) skip_space(r);
@@ -439,9 +461,14 @@ static void find_json(RecordReader* r, const char* ending) {
     if (c >= 0) c = r->buffer[i];
     if (c == '[') r->format = named == FORMAT_JSON || !is_one_of_lines(r, i) ? FORMAT_JSON : FORMAT_JSONL;
     else if (c == '{') {
-        Verdict v = {OBJECT_LINES, 0, ""};
+        Verdict v = {.kind = OBJECT_LINES};
         if (!is_one_of_lines(r, i)) v = look_at_object(r->path);
-        r->format = v.kind == OBJECT_LINES ? FORMAT_JSONL : FORMAT_JSON;
+        if (v.kind == OBJECT_COLUMNS && named == FORMAT_JSON)
+            fatal(
+                "%s: is one object of lists or objects (%s), not rows; expected an array of rows (pandas: "
+                "to_json(orient=\"records\"))",
+                r->path, v.names);
+        r->format = v.kind == OBJECT_WRAPPER || v.kind == OBJECT_VALUES ? FORMAT_JSON : FORMAT_JSONL;
         if (v.kind == OBJECT_VALUES) {
             r->values = true;
             snprintf(r->note, sizeof r->note, "its rows are objects laid out over several lines");
@@ -454,6 +481,7 @@ static void find_json(RecordReader* r, const char* ending) {
         fatal("%s:%lld: a .json file is an array of records; this one begins with '%c'", r->path, (long long)r->line,
               isprint(c) ? c : '?');
     }
+    if (r->format == FORMAT_JSONL) refuse_returns(r, false);
     if (!*r->note && r->format != named)
         snprintf(r->note, sizeof r->note, "is %s under the name %s",
                  r->format == FORMAT_JSON ? "one array of rows" : "one row per line", ending);
@@ -480,6 +508,7 @@ static void find_delimiter(RecordReader* r, const char* ending) {
     } delimiters[] = {{',', "commas"}, {';', "semicolons"}, {'\t', "tabs"}, {'|', "bars"}};
     const char usual = !strcmp(ending, ".tsv") ? '\t' : ',';
     while (peek(r) == '\n' || peek(r) == '\r') step(r);
+    refuse_returns(r, true);
     const unsigned char* newline = memchr(r->buffer + r->at, '\n', r->filled - r->at);
     size_t end = newline ? (size_t)(newline - r->buffer) : r->filled, n = end - r->at;
     r->delimiter = usual;
