@@ -370,7 +370,6 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
     load_tile<HS, TILE>(k, keys + (args.NH + block.head) * HS, args.ldq, block.length - block.tile * TILE);
     load_tile<HS, TILE>(v, keys + (args.NH + args.NKV + block.head) * HS, args.ldq, block.length - block.tile * TILE);
     int head = block.head * (args.NH / args.NKV), left = args.NH / args.NKV, t = block.tile, stage = 0;  // of this step
-    int end = end_of_queries(args, block.tile * TILE + TILE - 1, block.length);
     load_queries<HS>(stages, statistics, args, block, head, t);
     cp_async_commit();
     float dk[1][WIDTH / 8][4], dv[1][WIDTH / 8][4];
@@ -387,7 +386,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
         bool diagonal = t == block.tile, busy = warp_row < block.length - block.tile * TILE;
         int row0 = (t - block.tile) * TILE;  // of the queries, counted from the first key
         bool edge = args.window && row0 + TILE > warp_row + args.window;
-        if (++t * TILE >= end) {  // the next step's
+        if (++t * TILE >= end_of_queries(args, block.tile * TILE + TILE - 1, block.length)) {  // the next step's
             t = block.tile;
             head++;
             left--;
