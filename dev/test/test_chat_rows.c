@@ -194,6 +194,26 @@ static int count_id(const ChatSample* s, int32_t id) {
     return n;
 }
 
+// What a template gets of a turn is what the row says, null and nothing included.
+static void test_json(void) {
+    const char* path = put(
+        "turns.jsonl",
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"q \\u00e9\\n\"},{\"role\":\"assistant\",\"content\":null,"
+        "\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":{\"x\":1.0,\"y\":12345678901234567890}}}]},"
+        "{\"role\":\"tool\",\"content\":\"r\"},{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"name\":\"g\","
+        "\"arguments\":{}}}]},{\"role\":\"tool\",\"content\":\"s\"},{\"role\":\"assistant\",\"content\":\"a\"}]}\n");
+    Conversation c;
+    Text json = {0};
+    if (!check(conversation_at(path, 0, &c), "a row with calls is read")) return;
+    conversation_json(&c, c.n, true, &json);
+    check(strstr(json.s, "\"content\":null") && strstr(json.s, "\"x\":1.0,\"y\":12345678901234567890") &&
+              strstr(json.s, "{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"name\":\"g\"") &&
+              strstr(json.s, "\"add_generation_prompt\":true}"),
+          "a template gets a turn as the row has it: %s", json.s);
+    conversation_free(&c);
+    text_free(&json);
+}
+
 // However many special tokens a row spells, the conversation has those of its template.
 static void test_hostile(void) {
     Text row = {0}, words = {0};
@@ -252,6 +272,7 @@ int main(void) {
     chat_scratch_open(&scratch);
     test_masks();
     test_spans();
+    test_json();
     test_hostile();
     chat_scratch_close(&scratch);
     tokenizer_close(tokenizer);

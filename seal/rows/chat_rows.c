@@ -51,6 +51,15 @@ static void put_value(Text* out, const cJSON* v) {
     } else put(out, cJSON_IsTrue(v) ? "true" : cJSON_IsFalse(v) ? "false" : "null");
 }
 
+// A turn that has calls and no text: a template may tell null from nothing.
+static bool lacks_content(const Message* m) {
+    static const char* const names[] = {"content", "value", "text"};
+    if (m->length || m->call || !cJSON_HasObjectItem(m->fields, "tool_calls")) return false;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (cJSON_HasObjectItem(m->fields, names[i])) return false;
+    return true;
+}
+
 void conversation_json(const Conversation* c, int n, bool ask, Text* out) {
     put(out, "{\"messages\":[");
     for (int i = 0; i < n; i++) {
@@ -58,8 +67,11 @@ void conversation_json(const Conversation* c, int n, bool ask, Text* out) {
         const cJSON* field;
         put(out, i ? ",{\"role\":" : "{\"role\":");
         json_put_text(out, m->role_name, strlen(m->role_name));
-        put(out, ",\"content\":");
-        json_put_text(out, m->content, m->length);
+        if (!lacks_content(m)) {
+            put(out, ",\"content\":");
+            if (cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(m->fields, "content")) && !m->length) put(out, "null");
+            else json_put_text(out, m->content, m->length);
+        }
         cJSON_ArrayForEach(field, m->fields) {
             if (!message_passes(field->string)) continue;
             put(out, ",");
