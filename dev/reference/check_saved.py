@@ -38,11 +38,11 @@ def check_run(run, tokens_path):
     tokens = load_file(tokens_path)["tokens"].long()
     models = {}
     if os.path.exists(f"{run}/model"):
-        models["model"], info = AutoModelForCausalLM.from_pretrained(f"{run}/model", dtype=torch.float32, output_loading_info=True)
+        models["model"], info = AutoModelForCausalLM.from_pretrained(f"{run}/model", dtype=torch.float32, attn_implementation="eager", output_loading_info=True)
         if any(info[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys")):
             sys.exit(f"{run}/model: transformers disagrees about the tensors: {info}")
     if os.path.exists(f"{run}/adapter"):
-        base = AutoModelForCausalLM.from_pretrained(options["model"], dtype=torch.float32)
+        base = AutoModelForCausalLM.from_pretrained(options["model"], dtype=torch.float32, attn_implementation="eager")  # sdpa knows no cap of scores
         models["adapter"] = PeftModel.from_pretrained(base, f"{run}/adapter")
     bad = 0
     for name, model in models.items():

@@ -89,6 +89,13 @@ static void test_layers(void) {
               strstr(kept, "Gemma3ForCausalLM") && !strstr(kept, "vision_config"),
           "a model of text and pictures: its text_config is the model, and is what is saved");
     free(kept);
+    read_text("{\"model_type\":\"olmo3\"," SIZES3
+              ",\"sliding_window\":32,\"rope_theta\":500000.0,\"rope_scaling\":{\"rope_type\":"
+              "\"yarn\",\"factor\":8.0,\"original_max_position_embeddings\":64}}",
+              &c);
+    check(kinds_are(&c, (unsigned char[]){G, G, G}) && c.rope_local.base == 500000.0f &&
+              c.rope_local.scaling == ROPE_PLAIN && c.rope.scaling == ROPE_YARN && c.qk_norm == QK_NORM_ALL,
+          "OLMo 3: layers with a window keep the plain positions");
     read_text("{" SMOLLM3 "}", &c);
     check(kinds_are(&c, (unsigned char[]){0, 0, 0}) && c.rope.base == 2e6f,
           "SmolLM3: the fourth layer would have no positions");
