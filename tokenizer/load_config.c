@@ -122,7 +122,8 @@ static bool read_token(const cJSON* v, ConfigToken* out) {
                          .special = is_true(item(v, "special")),
                          .lstrip = is_true(item(v, "lstrip")),
                          .rstrip = is_true(item(v, "rstrip")),
-                         .single_word = is_true(item(v, "single_word"))};
+                         .single_word = is_true(item(v, "single_word")),
+                         .with_rules = !cJSON_IsString(v)};
     if (!out->content) abort();
     if (cJSON_IsString(v)) out->special = true;
     out->normalized = is_given(item(v, "normalized")) ? is_true(item(v, "normalized")) : !out->special;
@@ -148,6 +149,24 @@ static bool read_object(const char* directory, const char* name, cJSON** root, E
     return cJSON_IsObject(*root) || tok_error(error, "%s is not a JSON object; fix or remove it", path);
 }
 
+// Further special tokens: a list, or by name as in extra_special_tokens {"image_token": "<image>"}.
+static bool read_additional(Profile* p, const cJSON* root, const char* key, const char* file, bool special,
+                            ErrorBuffer error) {
+    const cJSON* each;
+    cJSON_ArrayForEach(each, item(root, key)) {
+        ConfigToken token;
+        if (!read_token(each, &token))
+            return tok_error(error, "%s: an entry of %s is neither a text nor a token", file, key);
+        token.special |= special;
+        bool known = false;
+        for (ptrdiff_t i = 0; i < arrlen(p->additional); i++)
+            known = known || !strcmp(p->additional[i].content, token.content);
+        if (known) free_token(&token);
+        else arrput(p->additional, token);
+    }
+    return true;
+}
+
 // The tokens that one of the two files names. The map's come after the config's and replace them.
 static bool read_special(Profile* p, const cJSON* root, const char* file, bool is_map, ErrorBuffer error) {
     for (int i = 0; i < N_SPECIAL; i++) {
@@ -169,24 +188,17 @@ static bool read_special(Profile* p, const cJSON* root, const char* file, bool i
         p->special[i] = token;
         p->named[i] = true;
     }
-    const cJSON* each;
-    cJSON_ArrayForEach(each, item(root, "additional_special_tokens")) {
-        ConfigToken token;
-        if (!read_token(each, &token))
-            return tok_error(error, "%s: an entry of additional_special_tokens is neither a text nor a token", file);
-        token.special |= is_map;
-        bool known = false;
-        for (ptrdiff_t i = 0; i < arrlen(p->additional); i++)
-            known = known || !strcmp(p->additional[i].content, token.content);
-        if (known) free_token(&token);
-        else arrput(p->additional, token);
-    }
-    return true;
+    return read_additional(p, root, "additional_special_tokens", file, is_map, error);
 }
 
-static bool is_special_name(const Profile* p, const char* content) {
-    for (int i = 0; i < N_SPECIAL; i++)
+// Among the first n of the named special tokens.
+static bool is_named(const Profile* p, int n, const char* content) {
+    for (int i = 0; i < n; i++)
         if (p->special[i].content && !strcmp(p->special[i].content, content)) return true;
+    return false;
+}
+static bool is_special_name(const Profile* p, const char* content) {
+    if (is_named(p, N_SPECIAL, content)) return true;
     for (ptrdiff_t i = 0; i < arrlen(p->additional); i++)
         if (!strcmp(p->additional[i].content, content)) return true;
     return false;
@@ -269,9 +281,13 @@ static bool read_files(Profile* p, const cJSON* config, const cJSON* map, const 
     p->model_eos = first_id(config, model, "eos_token_id");
     if (!read_special(p, config, "tokenizer_config.json", false, error)) return false;
     const cJSON* decoder = item(config, "added_tokens_decoder");
-    if (decoder) return read_decoder(p, decoder, error);
-    p->old_style = true;
-    return read_special(p, map, "special_tokens_map.json", true, error) && read_added(p, added, error);
+    p->old_style = !decoder;
+    bool good = decoder ? read_decoder(p, decoder, error)
+                        : read_special(p, map, "special_tokens_map.json", true, error) && read_added(p, added, error);
+    ptrdiff_t before = arrlen(p->additional);
+    good = good && read_additional(p, config, "extra_special_tokens", "tokenizer_config.json", false, error);
+    p->n_extra = (int)(arrlen(p->additional) - before);
+    return good;
 }
 
 bool profile_read(Profile* p, Tokenizer* t, const char* directory, ErrorBuffer error) {
@@ -334,6 +350,11 @@ static bool overridden(const Profile* p, const Tokenizer* t, const ConfigAdded* 
     return false;
 }
 
+static void add_before_extra(Profile* p, ConfigToken token) {
+    const ptrdiff_t at = arrlen(p->additional) - p->n_extra;  // arrins evaluates its index after it has grown the list
+    arrins(p->additional, at, token);
+}
+
 // The class's own special tokens, where the files say nothing (null says: none).
 static void fill_special(Profile* p) {
     for (int i = 0; i < N_SPECIAL; i++)
@@ -341,7 +362,7 @@ static void fill_special(Profile* p) {
             p->special[i] = (ConfigToken){.content = strdup(p->class->special[i]), .special = true};
     for (int i = 0; i < N_MORE && p->class->more[i]; i++) {
         ConfigToken token = {.content = strdup(p->class->more[i]), .special = true};
-        arrput(p->additional, token);
+        add_before_extra(p, token);
     }
     bool any = false;
     for (ptrdiff_t i = 0; i < arrlen(p->additional); i++) any = any || strstr(p->additional[i].content, "<extra_id_");
@@ -349,7 +370,7 @@ static void fill_special(Profile* p) {
         char name[32];
         snprintf(name, sizeof name, "<extra_id_%d>", i);
         ConfigToken token = {.content = strdup(name), .special = true};
-        arrput(p->additional, token);
+        add_before_extra(p, token);
     }
 }
 
@@ -384,6 +405,20 @@ static bool equal_rules(const AddedToken* a, const ConfigToken* b) {
            a->normalized == b->normalized && a->single_word == b->single_word;
 }
 
+static bool listed(const Profile* p, const char* content) {
+    for (ptrdiff_t i = 0; i < arrlen(p->added); i++)
+        if (!strcmp(p->added[i].token.content, content)) return true;
+    return false;
+}
+
+// A special token that is not there yet, or, where it was written with rules that count (`rules`), has others.
+static bool add_special(Profile* p, Tokenizer* t, ConfigToken token, bool rules, Encoding* e, ErrorBuffer error) {
+    token.special = true;
+    const AddedToken* known = find_added(t, token.content);
+    if (known && (!rules || !token.with_rules || equal_rules(known, &token))) return true;
+    return add_one(p, t, &token, -1, e, error);
+}
+
 bool profile_add_tokens(Profile* p, Tokenizer* t, ErrorBuffer error) {
     if (!p || !p->class) return true;
     // Where nothing but config.json's model_type names a class, its defaults may belong to another tokenizer.
@@ -399,18 +434,14 @@ bool profile_add_tokens(Profile* p, Tokenizer* t, ErrorBuffer error) {
         token.special |= is_special_name(p, token.content);
         good = add_one(p, t, &token, p->added[i].index, &e, error);
     }
-    for (int i = 0; good && i < N_SPECIAL; i++)
-        if (p->special[i].content && !find_added(t, p->special[i].content)) {
-            ConfigToken token = p->special[i];
-            token.special = true;
-            good = add_one(p, t, &token, -1, &e, error);
-        }
+    // The rules of a named token are those of added_tokens_decoder, or without that, of tokenizer.json.
+    for (int i = 0; good && i < N_SPECIAL; i++) {
+        const char* content = p->special[i].content;
+        if (content && !is_named(p, i, content))
+            good = add_special(p, t, p->special[i], !p->old_style && !listed(p, content), &e, error);
+    }
     for (ptrdiff_t i = 0; good && i < arrlen(p->additional); i++)
-        if (!find_added(t, p->additional[i].content)) {
-            ConfigToken token = p->additional[i];
-            token.special = true;
-            good = add_one(p, t, &token, -1, &e, error);
-        }
+        good = is_named(p, N_SPECIAL, p->additional[i].content) || add_special(p, t, p->additional[i], true, &e, error);
     encoding_free(&e);
     return good;
 }

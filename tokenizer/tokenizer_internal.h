@@ -340,6 +340,7 @@ typedef struct {
 typedef struct {
     char* content;
     bool special, lstrip, rstrip, normalized, single_word;
+    bool with_rules;  // written as an object, not as a text
 } ConfigToken;
 typedef struct {
     int64_t index;
@@ -351,7 +352,8 @@ typedef struct {
     const TokenizerClass* class;     // NULL: nothing is there that transformers would read
     ConfigToken special[N_SPECIAL];  // content NULL: none
     bool named[N_SPECIAL];           // by a file, be it as null
-    ConfigToken* additional;         // stb_ds
+    ConfigToken* additional;         // stb_ds; the last n_extra are extra_special_tokens
+    int n_extra;
     ConfigAdded* added;              // stb_ds: added_tokens_decoder, or added_tokens.json
     bool config;                     // there is a tokenizer_config.json
     bool by_type;                    // the class is that of config.json's model_type

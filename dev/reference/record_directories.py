@@ -116,6 +116,15 @@ def flags(c):
     c.add("eos in map alone", spec, {"tokenizer_class": "PreTrainedTokenizerFast"}, special_tokens_map__json={"eos_token": {"content": "ko", "lstrip": False, "normalized": False, "rstrip": True, "single_word": False}})
     c.add("eos that is nowhere", spec, {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "additional_special_tokens": ["<|im_start|>", "<extra>"]})
     c.add("eos as an object", spec, {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": {"__type": "AddedToken", "content": "<|im_end|>", "lstrip": True, "normalized": False, "rstrip": True, "single_word": False}})
+    extra = {"image_token": "<extra>", "end": "<|im_end|>", "known": "</s>"}
+    for kind in ("LlamaTokenizer", "PreTrainedTokenizerFast", "CodeLlamaTokenizer"):
+        c.add(f"{kind} extra_special_tokens", spec, {"tokenizer_class": kind, "extra_special_tokens": extra, "additional_special_tokens": ["<l>"]} | names)
+    c.add("extra_special_tokens that added_tokens.json has, split", spec, {"tokenizer_class": "PreTrainedTokenizerFast", "extra_special_tokens": extra, "split_special_tokens": True} | names, added_tokens__json={"<|im_end|>": len(spec["model"]["vocab"])})
+    ruled = {"__type": "AddedToken", "content": "</s>", "lstrip": True, "normalized": True, "rstrip": True, "single_word": False}
+    for how, more in (("decoder", ends), ("decoder without it", {"added_tokens_decoder": {}}), ("no decoder", {})):
+        c.add(f"eos with other rules, {how}", spec, {"tokenizer_class": "PreTrainedTokenizerFast"} | names | {"eos_token": ruled} | more)
+        c.add(f"additional with other rules, {how}", spec, {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "additional_special_tokens": [ruled]} | more)
+    c.add("two names for a token, the second with rules", spec, {"tokenizer_class": "PreTrainedTokenizerFast", "added_tokens_decoder": {}} | names | {"pad_token": ruled})
     c.add("class of config.json", bare, {"bos_token": "<s>"}, config__json={"model_type": "llama"})
     n = len(spec["model"]["vocab"])
     turns = {"<|im_end|>": n, "<|im_start|>": n + 1}
