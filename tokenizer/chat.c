@@ -1,4 +1,5 @@
 /* Chat templates: where they come from, what they are given, and whether they are this model's. See chat.h. */
+#include <dirent.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <cjson/cJSON.h>
@@ -145,6 +146,11 @@ static bool add_file(Chat* c, const char* name, const char* path, ErrorBuffer er
     return good;
 }
 
+static int is_jinja(const struct dirent* entry) {
+    size_t n = strlen(entry->d_name);
+    return n > 6 && !strcmp(entry->d_name + n - 6, ".jinja");
+}
+
 // A later source is preferred, as transformers does.
 static bool add_directory(Chat* c, const char* directory, ErrorBuffer error) {
     static const char* const files[] = {"tokenizer_config.json", "chat_template.json"};
@@ -155,13 +161,42 @@ static bool add_directory(Chat* c, const char* directory, ErrorBuffer error) {
         if (json) good = add_from_json(c, json, files[i], error);
         cJSON_Delete(json);
     }
+    // files of their own count instead of what tokenizer_config.json has, all of it
     snprintf(path, sizeof path, "%s/chat_template.jinja", directory);
-    return good && (!file_there(path) || add_file(c, "default", path, error));
+    bool own = file_there(path);
+    struct dirent** list = NULL;
+    char folder[4200];
+    snprintf(folder, sizeof folder, "%s/additional_chat_templates", directory);
+    int n = good ? scandir(folder, &list, is_jinja, alphasort) : 0;
+    if (own || n > 0) {
+        for (int i = 0; i < c->n; i++) {
+            free(c->named[i].name);
+            free(c->named[i].source);
+            c->named[i] = (Named){0};
+        }
+        c->n = 0;
+    }
+    if (good && own) good = add_file(c, "default", path, error);
+    for (int i = 0; i < n; i++) {
+        char* name = list[i]->d_name;
+        if (good && snprintf(path, sizeof path, "%.3900s/%.255s", folder, name) < (int)sizeof path) {
+            name[strlen(name) - strlen(".jinja")] = 0;
+            good = add_file(c, name, path, error);
+        }
+        free(list[i]);
+    }
+    free(list);
+    return good;
 }
 
 // A special token in a file of the tokenizer: a text, or an object with content.
 static const cJSON* token_text(const cJSON* value) {
     return cJSON_IsObject(value) ? cJSON_GetObjectItemCaseSensitive(value, "content") : value;
+}
+
+static void set_text(cJSON* object, const char* name, const char* text) {
+    cJSON_DeleteItemFromObjectCaseSensitive(object, name);
+    cJSON_AddStringToObject(object, name, text);
 }
 
 static bool set_variables(Chat* c, const char* directory, const Tokenizer* t, ErrorBuffer error) {
@@ -173,22 +208,45 @@ static bool set_variables(Chat* c, const char* directory, const Tokenizer* t, Er
     cJSON_AddNullToObject(out, "tools");
     cJSON_AddNullToObject(out, "documents");
     cJSON_AddFalseToObject(out, "add_generation_prompt");
-    for (int f = 0; good && directory && f < 2; f++) {
-        cJSON* json = read_json(directory, files[f], &good, error);
+    // The map counts where the config has no added_tokens_decoder, and then before the config, as transformers reads
+    // it.
+    bool said[2] = {false, false}, map = true;
+    for (int f = 0; good && directory && f < 1 + map; f++) {
+        cJSON *json = read_json(directory, files[f], &good, error), *each;
         for (size_t i = 0; json && i < sizeof names / sizeof *names; i++) {
-            const cJSON* text = token_text(cJSON_GetObjectItemCaseSensitive(json, names[i]));
-            if (cJSON_IsString(text) && !cJSON_HasObjectItem(out, names[i]))
-                cJSON_AddStringToObject(out, names[i], text->valuestring);
+            const cJSON* value = cJSON_GetObjectItemCaseSensitive(json, names[i]);
+            if (value && i < 2) said[i] = true;
+            if (cJSON_IsString(token_text(value))) set_text(out, names[i], token_text(value)->valuestring);
+        }
+        cJSON* more = cJSON_CreateArray();
+        cJSON_ArrayForEach(each, cJSON_GetObjectItemCaseSensitive(
+                                     json, "additional_special_tokens")) if (cJSON_IsString(token_text(each)))
+            cJSON_AddItemToArray(more, cJSON_CreateString(token_text(each)->valuestring));
+        cJSON_DeleteItemFromObjectCaseSensitive(out, more->child ? "additional_special_tokens" : "");
+        if (more->child) cJSON_AddItemToObject(out, "additional_special_tokens", more);
+        else cJSON_Delete(more);
+        const cJSON* extra = cJSON_GetObjectItemCaseSensitive(json, "extra_special_tokens");
+        if (cJSON_IsObject(extra))
+            cJSON_ArrayForEach(each, extra) if (cJSON_IsString(token_text(each)))
+                set_text(out, each->string, token_text(each)->valuestring);
+        if (f == 0) {
+            const char* class = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "tokenizer_class"));
+            map = !cJSON_HasObjectItem(json, "added_tokens_decoder");
+            // this class names no token of itself
+            if (class && (!strncmp(class, "PreTrainedTokenizer", 19) || !strcmp(class, "TokenizersBackend")))
+                said[0] = said[1] = true;
         }
         cJSON_Delete(json);
     }
+    const char* last = "";
     for (int i = 0; t && i < 2; i++) {
         int32_t id = i ? tokenizer_eos(t) : tokenizer_bos(t);
         const char* text = id < 0 ? NULL : tokenizer_piece(t, id, NULL);
-        if (text && !cJSON_HasObjectItem(out, names[i])) cJSON_AddStringToObject(out, names[i], text);
+        if (text && i) last = text;
+        if (text && !said[i]) set_text(out, names[i], text);
     }
     const cJSON* end = cJSON_GetObjectItemCaseSensitive(out, "eos_token");
-    c->end_text = strdup(end ? end->valuestring : "");
+    c->end_text = strdup(end ? end->valuestring : last);
     c->variables = good ? cJSON_PrintUnformatted(out) : NULL;
     cJSON_Delete(out);
     if (!good) return false;

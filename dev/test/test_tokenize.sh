@@ -39,6 +39,31 @@ truth "decoding leaves them out" test "$("$tokenize" $plain --decode <with)" = a
 truth "or prints them with --special" test "$("$tokenize" $plain --decode --special <with)" = "<s><s>a</s>"
 truth "--help names every option" test "$("$tokenize" --help | grep -cE '^  --(tokenizer|decode|special|offsets|batch|threads|time|help) ')" -eq 8
 
+# What a directory's files hand to its template, and which template counts; each expectation is transformers' (4.57).
+asked='{"messages":[{"role":"user","content":"hi"}]}' tools='{"messages":[{"role":"user","content":"hi"}],"tools":[{"type":"function"}]}'
+shown='{{ bos_token }}|{{ eos_token }}|{{ pad_token }}|{{ image_token }}|{{ additional_special_tokens }}|{{ cls_token is defined }}'
+rendered() { # directory, row, rendering
+    truth "$1: $3" test "$("$tokenize" --tokenizer "$1" --chat auto --render <<<"$2")" = "\"$3\""
+}
+config() { mkdir -p "$1" && printf '{"tokenizer_class":"PreTrainedTokenizerFast",%s"chat_template":"%s"}\n' "$2" "${3:-$shown}" >"$1/tokenizer_config.json"; }
+config named '"bos_token":{"__type":"AddedToken","content":"<s>"},"eos_token":null,"pad_token":"<pad>",'
+rendered named "$asked" "<s>||<pad>|||False"
+config more '"extra_special_tokens":{"image_token":"<img>"},"additional_special_tokens":["<a>",{"content":"<b>"}],'
+rendered more "$asked" "|||<img>|['<a>', '<b>']|False"
+config map '"bos_token":"<x>",'
+echo '{"bos_token":"<s>","eos_token":{"content":"</s>"},"additional_special_tokens":["<q>"]}' >map/special_tokens_map.json
+rendered map "$asked" "<s>|</s>|||['<q>']|False"
+config decoder '"bos_token":"<s>","added_tokens_decoder":{},'
+cp map/special_tokens_map.json decoder
+rendered decoder "$asked" "<s>|||||False"
+config files '' config
+mkdir files/additional_chat_templates
+printf 'TOOLS' >files/additional_chat_templates/tool_use.jinja
+rendered files "$tools" TOOLS
+printf 'FILE' >files/chat_template.jinja
+rendered files "$asked" FILE
+rendered files "$tools" TOOLS
+
 refuse "no tokenizer" "--tokenizer is missing" "$tokenize"
 refuse "a tokenizer that is not there" "/nowhere" "$tokenize" --tokenizer /nowhere
 refuse "an unknown option" "--tokeniser" "$tokenize" --tokeniser x
