@@ -31,12 +31,18 @@ static inline __device__ AttentionBlock attention_block(const AttentionArgs& arg
 }
 
 // The first key that the query at `row` of its sample sees.
-static inline __device__ int first_key(const AttentionArgs& args, int row) {
-    return args.window ? max(0, row - args.window + 1) : 0;
+template <bool LOCAL = true> static inline __device__ int first_key(const AttentionArgs& args, int row) {
+    return LOCAL && args.window ? max(0, row - args.window + 1) : 0;
 }
 // One past the last query that sees the key at `row` of its sample.
+template <bool LOCAL = true>
 static inline __device__ int end_of_queries(const AttentionArgs& args, int row, int length) {
-    return args.window && row + args.window < length ? row + args.window : length;
+    return LOCAL && args.window && row + args.window < length ? row + args.window : length;
+}
+
+// Whether a key is hidden from a query that is `distance` after it: it comes later (below 0), or before the window.
+template <bool LOCAL = true> static inline __device__ bool is_hidden(const AttentionArgs& args, int distance) {
+    return (unsigned)distance >= (LOCAL && args.window ? (unsigned)args.window : 1u << 31);  // below 0 is above 2^31
 }
 
 // What a row's maximum begins with: finite, because all of a row's keys in a tile may be outside its window, and

@@ -12,6 +12,8 @@ keys (dk and dv, on transposed scores, so that no atomics are needed).
 #define TILE ATTENTION_TILE  // keys (in dk, dv: queries) of one step
 #define WARPS 4
 #define THREADS (WARPS * WARP_SIZE)
+// A window and a cap leave room for half of those columns, where a head has 256.
+#define DKDV_WIDTH(HS, LOCAL) ((LOCAL) && (HS) == 256 ? WIDTH(HS) / 2 : WIDTH(HS))
 #define BLOCKS(HS) ((HS) == 32 ? 3 : 2)  // an SM's registers hold these many blocks; asking for more would spill
 // What accumulators of 16 rows of 256 elements leave no room for (Pythia-1B's heads):
 #define FORWARD_ROWS(HS) \
@@ -122,7 +124,7 @@ template <int HS> static constexpr size_t forward_shared() {
     return sizeof(floatX) * (FORWARD_ROWS(HS) + 2 * TILE) * (HS + PAD);
 }
 
-template <int HS>
+template <int HS, bool LOCAL>
 static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
     attention_forward_kernel(floatX* atty, float* lse, AttentionArgs args) {
     constexpr int LD = HS + PAD, ROWS = FORWARD_ROWS(HS), MT = ROWS / WARPS / 16;
@@ -134,7 +136,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
     if (block.tile % (ROWS / TILE)) return;  // the block of the even tile before owns these rows
     int lane = threadIdx.x % WARP_SIZE;
     int row0 = block.tile * TILE, warp_row = threadIdx.x / WARP_SIZE * (MT * 16), n_q = min(ROWS, block.length - row0);
-    int n_tiles = CEIL_DIV(row0 + n_q, TILE), first_tile = first_key(args, row0) / TILE;
+    int n_tiles = CEIL_DIV(row0 + n_q, TILE), first_tile = first_key<LOCAL>(args, row0) / TILE;
     const floatX* keys = args.qkv + (size_t)block.start * args.ldq + (args.NH + block.head / (args.NH / args.NKV)) * HS;
     const floatX* values = keys + args.NKV * HS;
     float scale_log2 = args.scale * LOG2E;  // softmax in powers of two: its scale and exp's in one multiplication
@@ -153,8 +155,10 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
     for (int t = first_tile; t < n_tiles; t++) {
         // a warp whose rows all are before this tile, or past the sample, or past the tile's windows, only helps
         // loading
-        bool busy = warp_row < n_q && t * TILE <= row0 + warp_row && first_key(args, row0 + warp_row) < (t + 1) * TILE;
-        bool edge = args.window && t * TILE + args.window < row0 + warp_row + MT * 16;  // some row's window begins here
+        bool busy = warp_row < n_q && t * TILE <= row0 + warp_row &&
+                    (!LOCAL || first_key(args, row0 + warp_row) < (t + 1) * TILE);
+        bool edge = LOCAL && args.window &&
+                    t * TILE + args.window < row0 + warp_row + MT * 16;  // some row's window begins here
         uint32_t p[MT][TILE / 16][4];
         cp_async_wait<0>();
         __syncthreads();  // keys of this tile are there, values of the last one are read
@@ -163,7 +167,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
         if (busy) {
             float s[MT][NT_SCORES][4];
             scores<HS>(s, q + warp_row * LD, k);
-            if (args.cap) {
+            if (LOCAL && args.cap) {
                 UNROLL for (int i = 0; i < MT; i++) UNROLL for (int n = 0; n < NT_SCORES; n++)
                     UNROLL for (int e = 0; e < 4; e++)
                         s[i][n][e] = args.cap / args.scale * bent_of(s[i][n][e] * args.scale / args.cap);
@@ -174,7 +178,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
                 UNROLL for (int i = 0; i < MT; i++) UNROLL for (int n = 0; n < NT_SCORES; n++)
                     UNROLL for (int e = 0; e < 4; e++) {
                     int key = t * TILE + n * 8 + column_of(lane, e), query = row0 + warp_row + i * 16 + row_of(lane, e);
-                    if (key > query || (edge && key + args.window <= query)) s[i][n][e] = -INFINITY;
+                    if (is_hidden<LOCAL>(args, query - key)) s[i][n][e] = -INFINITY;
                 }
             }
             float highest[2 * MT];
@@ -242,7 +246,7 @@ static inline __device__ void load_keys(floatX* stage, const AttentionArgs& args
 }
 
 // dq (TILE rows of one query head) = scale · Σ over keys of dS K, dS = P ∘ (dP − delta), dP = dO Vᵀ
-template <int HS>
+template <int HS, bool LOCAL>
 static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dq_kernel(floatX* dqkv, AttentionArgs args) {
     constexpr int LD = HS + PAD, STAGE = 2 * TILE * LD;
     EXTERN_SHARED(floatX, shared);  // two stages of keys and values (TILE, HS; LD each)
@@ -256,7 +260,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dq_kerne
     // Queries and dO pass through the second stage into registers, where they stay; or they stay in that stage.
     load_tile<HS, TILE>(shared + STAGE, args.qkv + first_row * args.ldq + block.head * HS, args.ldq, n_q);
     load_tile<HS, TILE>(shared + STAGE + TILE * LD, args.datty + first_row * args.ldo + block.head * HS, args.ldo, n_q);
-    int first_tile = first_key(args, row0) / TILE;
+    int first_tile = first_key<LOCAL>(args, row0) / TILE;
     load_keys<HS>(shared, args, block, first_tile);
     cp_async_commit();
     float lse[2], delta[2];
@@ -284,8 +288,8 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dq_kerne
         if (!RESIDENT(HS) && t < block.tile)
             load_keys<HS>(shared + (t + 1 - first_tile) % 2 * STAGE, args, block, t + 1);
         cp_async_commit();
-        bool edge = args.window && t * TILE + args.window < row0 + warp_row + 16;
-        if (warp_row < n_q && first_key(args, row0 + warp_row) < (t + 1) * TILE) {
+        if (warp_row < n_q && (!LOCAL || first_key(args, row0 + warp_row) < (t + 1) * TILE)) {
+            bool edge = LOCAL && args.window && t * TILE + args.window < row0 + warp_row + 16;
             float s[1][NT_SCORES][4], dp[1][NT_SCORES][4];
             if constexpr (RESIDENT(HS)) {
                 scores<HS>(s, shared + STAGE + warp_row * LD, k);
@@ -296,17 +300,19 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dq_kerne
                 mma_tile_nk(s, q, k, LD);
                 mma_tile_nk(dp, dout, v, LD);
             }
-            UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) {
-                float p, slope = 1.0f;
-                if (args.cap) {
+            if (LOCAL && args.cap) {
+                // the capped score, and its slope 1 − tanh² on what comes back
+                UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) {
                     float bent = bent_of(s[0][n][e] * args.scale / args.cap);
-                    p = exp2_approx(args.cap * LOG2E * bent - lse[half_of(e)]);
-                    slope = 1.0f - bent * bent;
-                } else p = exp2_approx(s[0][n][e] * scale_log2 - lse[half_of(e)]);
+                    s[0][n][e] = args.cap / args.scale * bent;
+                    dp[0][n][e] = (dp[0][n][e] - delta[half_of(e)]) * (1.0f - bent * bent) + delta[half_of(e)];
+                }
+            }
+            UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) {
+                float p = exp2_approx(s[0][n][e] * scale_log2 - lse[half_of(e)]);
                 int key = t * TILE + n * 8 + column_of(lane, e), query = row0 + warp_row + row_of(lane, e);
-                bool hidden = (t == block.tile && key > query) || (edge && key + args.window <= query);
+                bool hidden = (t == block.tile || edge) && is_hidden<LOCAL>(args, query - key);
                 dp[0][n][e] = hidden ? 0.0f : p * (dp[0][n][e] - delta[half_of(e)]);
-                if (args.cap) dp[0][n][e] *= slope;
             }
             uint32_t ds[1][TILE / 16][4];
             accumulators_to_a(ds[0], dp[0]);
@@ -348,10 +354,10 @@ static inline __device__ void load_queries(floatX* stage, float* statistics, con
 // operands in the registers of the warp that owns the keys. blockIdx.y says which WIDTH columns of the head. n_stages 2
 // loads a step's queries while the one before is computed; 1 is for GPUs whose blocks may have no more than 99 KiB of
 // shared memory.
-template <int HS>
+template <int HS, bool LOCAL>
 static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
     attention_dkdv_kernel(floatX* dqkv, AttentionArgs args, int n_stages) {
-    constexpr int LD = HS + PAD, STAGE = 2 * TILE * LD, WIDTH = WIDTH(HS);
+    constexpr int LD = HS + PAD, STAGE = 2 * TILE * LD, WIDTH = DKDV_WIDTH(HS, LOCAL);
     EXTERN_SHARED(floatX, k);        // (TILE, HS; LD)
     floatX* v = k + TILE * LD;       // (TILE, HS; LD)
     floatX* stages = v + TILE * LD;  // n_stages of queries and dO (TILE, HS; LD each)
@@ -385,8 +391,8 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
         block = owned[0];
         bool diagonal = t == block.tile, busy = warp_row < block.length - block.tile * TILE;
         int row0 = (t - block.tile) * TILE;  // of the queries, counted from the first key
-        bool edge = args.window && row0 + TILE > warp_row + args.window;
-        if (++t * TILE >= end_of_queries(args, block.tile * TILE + TILE - 1, block.length)) {  // the next step's
+        bool edge = LOCAL && args.window && row0 + TILE > warp_row + args.window;
+        if (++t * TILE >= end_of_queries<LOCAL>(args, block.tile * TILE + TILE - 1, block.length)) {  // the next step's
             t = block.tile;
             head++;
             left--;
@@ -401,15 +407,16 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
             scores<HS>(s, k + warp_row * LD, q);
             UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) {
                 int query = n * 8 + column_of(lane, e), key = warp_row + row_of(lane, e);
-                float p = args.cap ? exp2_approx(args.cap * LOG2E * bent_of(s[0][n][e] * args.scale / args.cap) -
-                                                 lse[query] * LOG2E)
-                                   : exp2_approx(s[0][n][e] * scale_log2 - lse[query] * LOG2E);
-                s[0][n][e] = (diagonal && key > query) || (edge && key + args.window <= row0 + query) ? 0.0f : p;
+                float p = LOCAL && args.cap
+                              ? exp2_approx(args.cap * LOG2E * bent_of(s[0][n][e] * args.scale / args.cap) -
+                                            lse[query] * LOG2E)
+                              : exp2_approx(s[0][n][e] * scale_log2 - lse[query] * LOG2E);
+                s[0][n][e] = (diagonal || edge) && is_hidden<LOCAL>(args, row0 + query - key) ? 0.0f : p;
             }
             accumulators_to_a(fragments[0], s[0]);
             mma_tile_kn(dv, fragments, dout + blockIdx.y * WIDTH, LD);
             scores<HS>(dp, v + warp_row * LD, dout);
-            if (args.cap) {
+            if (LOCAL && args.cap) {
                 // the cap's slope 1 − tanh², from the probability: no register is left to keep either
                 UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) {
                     float p = s[0][n][e];
@@ -442,24 +449,37 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
 // ---------------------------------------------------------------------------------------------------
 // launchers
 
-template <int HS> static void forward(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream) {
+// Whether some tokens do not attend to all before them, or scores are capped: an instance of its own, as both cost
+// registers that the plain one does not have.
+static bool is_local(const AttentionArgs& args) { return args.window || args.cap != 0.0f; }
+
+template <int HS, bool LOCAL>
+static void forward_as(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream) {
     static bool ready = false;  // once an instance: the attribute belongs to the kernel, not to the launch
-    if (!ready) allow_shared(attention_forward_kernel<HS>, forward_shared<HS>());
+    if (!ready) allow_shared(attention_forward_kernel<HS, LOCAL>, forward_shared<HS>());
     ready = true;
-    LAUNCH((attention_forward_kernel<HS>), args.n_tiles * args.NH, THREADS, forward_shared<HS>(), stream, atty, lse,
-           args);
+    LAUNCH((attention_forward_kernel<HS, LOCAL>), args.n_tiles * args.NH, THREADS, forward_shared<HS>(), stream, atty,
+           lse, args);
+}
+template <int HS> static void forward(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream) {
+    if (is_local(args)) forward_as<HS, true>(atty, lse, args, stream);
+    else forward_as<HS, false>(atty, lse, args, stream);
 }
 
-template <int HS> static void backward(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream) {
+template <int HS, bool LOCAL> static void backward_as(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream) {
     static int n_stages = 0;  // 0: not ready yet
     if (n_stages == 0) {
         n_stages = dkdv_shared<HS>(2) <= (size_t)most_shared() ? 2 : 1;
-        allow_shared(attention_dq_kernel<HS>, dq_shared<HS>());
-        allow_shared(attention_dkdv_kernel<HS>, dkdv_shared<HS>(n_stages));
+        allow_shared(attention_dq_kernel<HS, LOCAL>, dq_shared<HS>());
+        allow_shared(attention_dkdv_kernel<HS, LOCAL>, dkdv_shared<HS>(n_stages));
     }
-    LAUNCH((attention_dq_kernel<HS>), args.n_tiles * args.NH, THREADS, dq_shared<HS>(), stream, dqkv, args);
-    LAUNCH((attention_dkdv_kernel<HS>), dim3(args.n_tiles * args.NKV, HS / WIDTH(HS)), THREADS,
+    LAUNCH((attention_dq_kernel<HS, LOCAL>), args.n_tiles * args.NH, THREADS, dq_shared<HS>(), stream, dqkv, args);
+    LAUNCH((attention_dkdv_kernel<HS, LOCAL>), dim3(args.n_tiles * args.NKV, HS / DKDV_WIDTH(HS, LOCAL)), THREADS,
            dkdv_shared<HS>(n_stages), stream, dqkv, args, n_stages);
+}
+template <int HS> static void backward(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream) {
+    if (is_local(args)) backward_as<HS, true>(dqkv, args, stream);
+    else backward_as<HS, false>(dqkv, args, stream);
 }
 
 template <int HS> static void shared_bytes(size_t* bytes) {

@@ -488,7 +488,7 @@ static const Join joins[] = {
     {"both-T37-C72", 37, 72, 16, true, false, 1.0f, 1.0f},       // Gemma
     {"after-T9-C2048", 9, 2048, 8, true, true, 1.0f, 0.0f},      // OLMo 2
     {"scaled-T21-C640", 21, 640, 0, false, false, 0.22f, 0.0f},  // Granite
-    {"all-T3-C8200", 3, 8200, 8, true, false, 0.5f, 1.0f},
+    {"all-T3-C8184", 3, 8184, 8, true, false, 0.5f, 1.0f},
 };
 
 int main(int argc, char** argv) {
