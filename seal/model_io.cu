@@ -12,7 +12,6 @@ never holds a second copy of the model. Adapters travel the same way, under anot
 #include "base/log.h"
 #include "model.h"
 #include "base/safetensors.h"
-// defines: PEFT_PREFIX
 #include "peft_config.h"
 
 #define BLOCK_ELEMENTS ((int64_t)4 << 20)  // rows move this many elements at a time

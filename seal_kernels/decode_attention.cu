@@ -93,11 +93,10 @@ static __global__ void __launch_bounds__(N_TEAMS(HS) * TEAM) decode_attention_ke
         head = kv * group + blockIdx.x % groups * HEADS;
     int heads = min(HEADS, (kv + 1) * group - head), begin = blockIdx.y * DECODE_PIECE,
         end = min(begin + DECODE_PIECE, args.length[sequence]);
-    int low = first_position(args, sequence);
     int team = threadIdx.x / TEAM, lane = threadIdx.x % TEAM, ldc = args.NKV * HS, part = lane / LANES,
         column = lane % LANES * VEC;
-    if (begin >= end || end <= low) return;
-    int skipped = max(0, low - begin) / TILE * TILE;  // whole tiles before the window
+    int skipped = max(0, first_position(args, sequence) - begin) / TILE * TILE;  // whole tiles before the window
+    if (begin >= end || end <= first_position(args, sequence)) return;
     for (int i = threadIdx.x; i < HEADS * HS; i += blockDim.x) {
         int h = i / HS;
         queries[h][i % HS] = h < heads ? to_float(args.qkv[(size_t)sequence * args.ldq + (head + h) * HS + i % HS]) *
@@ -114,7 +113,7 @@ static __global__ void __launch_bounds__(N_TEAMS(HS) * TEAM) decode_attention_ke
         UNROLL for (int c = 0; c < COLS; c++) for (int e = 0; e < VEC; e++) out[h][c].v[e] = 0.0f;
     }
     for (int at = begin + skipped + team * TILE; at < end; at += TEAMS * TILE) {
-        int rows = min(TILE, end - at);
+        int rows = min(TILE, end - at), first = first_position(args, sequence) - at;  // keys that are there and seen
         size_t row = (size_t)(args.first[sequence] + at) * ldc + kv * HS;
         const floatX* keys = args.keys + row;
         if (TEAM > 1) {
@@ -135,7 +134,7 @@ static __global__ void __launch_bounds__(N_TEAMS(HS) * TEAM) decode_attention_ke
                 float s = sum8(x[h]);
                 // tanh x = 1 − 2 / (1 + exp(2x)); s is in powers of two
                 if (args.cap) s = args.cap * LOG2E * (1.0f - __fdividef(2.0f, 1.0f + exp2_approx(2.0f / args.cap * s)));
-                score[h][k] = key < rows && at + key >= low ? s : -INFINITY;
+                score[h][k] = key < rows && key >= first ? s : -INFINITY;
             }
         }
         UNROLL for (int h = 0; h < HEADS; h++) {

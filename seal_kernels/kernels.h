@@ -134,9 +134,9 @@ size_t matmul_bias_scratch(int OC);  // floats
 
 // ---- adapter.cu: LoRA inside the base GEMM ---------------------------------------------------------
 // The tail after a GEMM's input, or after its gradient: row t of tail (T, R; ld) keeps the `width` columns of its own
-// adapter, each module's `columns` of them times that module's scale, and loses all others to zero. Rows [0, split) belong to adapter 0 (columns [0, width)),
-// rows [split, T) to adapter 1 (columns [width, 2·width)). R, width and ld are multiples of 8. Every column of the tail
-// is written: a product with B's zero blocks must not meet a NaN.
+// adapter, each module's `columns` of them times that module's scale, and loses all others to zero. Rows [0, split)
+// belong to adapter 0 (columns [0, width)), rows [split, T) to adapter 1 (columns [width, 2·width)). R, width and ld
+// are multiples of 8. Every column of the tail is written: a product with B's zero blocks must not meet a NaN.
 #define ADAPTER_MODULES 3
 typedef struct {
     float of[ADAPTER_MODULES];

@@ -115,7 +115,7 @@ static __global__ void __launch_bounds__(1024) cross_entropy_kernel(floatX* logi
             // a row of weight 0 is zero even where its logits are not finite
             for (int k = 0; k < VEC; k++) {
                 float gradient = scale * expf(x[u].v[k] - highest) - (first + k == target ? w : 0.0f);
-                if (CAPPED) gradient *= 1.0f - x[u].v[k] / cap * (x[u].v[k] / cap);
+                if (CAPPED) gradient *= 1.0f - __fdividef(x[u].v[k], cap) * __fdividef(x[u].v[k], cap);
                 x[u].v[k] = w == 0.0f || first + k >= V ? 0.0f : gradient;
             }
             store8(row + first, x[u]);

@@ -133,18 +133,19 @@ static Value swap_case(Interp* in, Str* s) {
 
 // ---- the table of methods --------------------------------------------------------------------------
 
-#define STR_METHODS(X)                                                                                                 \
-    X(capitalize)                                                                                                      \
-    X(casefold)                                                                                                        \
-    X(center)                                                                                                          \
-    X(count)                                                                                                           \
-    X(encode)                                                                                                          \
-    X(endswith)                                                                                                        \
-    X(expandtabs) X(find) X(format) X(format_map) X(index) X(isalnum) X(isalpha) X(isascii) X(isdecimal) X(isdigit)    \
-        X(isidentifier) X(islower) X(isnumeric) X(isprintable) X(isspace) X(istitle) X(isupper) X(join) X(ljust)       \
-            X(lower) X(lstrip) X(maketrans) X(partition) X(removeprefix) X(removesuffix) X(replace) X(rfind) X(rindex) \
-                X(rjust) X(rpartition) X(rsplit) X(rstrip) X(split) X(splitlines) X(startswith) X(strip) X(swapcase)   \
-                    X(title) X(translate) X(upper) X(zfill)
+#define STR_METHODS(X)                                                                                                \
+    X(capitalize)                                                                                                     \
+    X(casefold)                                                                                                       \
+    X(center)                                                                                                         \
+    X(count)                                                                                                          \
+    X(encode)                                                                                                         \
+    X(endswith)                                                                                                       \
+    X(expandtabs)                                                                                                     \
+    X(find) X(format) X(format_map) X(index) X(isalnum) X(isalpha) X(isascii) X(isdecimal) X(isdigit) X(isidentifier) \
+        X(islower) X(isnumeric) X(isprintable) X(isspace) X(istitle) X(isupper) X(join) X(ljust) X(lower) X(lstrip)   \
+            X(maketrans) X(partition) X(removeprefix) X(removesuffix) X(replace) X(rfind) X(rindex) X(rjust)          \
+                X(rpartition) X(rsplit) X(rstrip) X(split) X(splitlines) X(startswith) X(strip) X(swapcase) X(title)  \
+                    X(translate) X(upper) X(zfill)
 enum {
 #define X(name) S_##name,
     STR_METHODS(X)

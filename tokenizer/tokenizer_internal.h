@@ -354,10 +354,10 @@ typedef struct {
     bool named[N_SPECIAL];           // by a file, be it as null
     ConfigToken* additional;         // stb_ds; the last n_extra are extra_special_tokens
     int n_extra;
-    ConfigAdded* added;              // stb_ds: added_tokens_decoder, or added_tokens.json
-    bool config;                     // there is a tokenizer_config.json
-    bool by_type;                    // the class is that of config.json's model_type
-    bool old_style;                  // without added_tokens_decoder
+    ConfigAdded* added;  // stb_ds: added_tokens_decoder, or added_tokens.json
+    bool config;         // there is a tokenizer_config.json
+    bool by_type;        // the class is that of config.json's model_type
+    bool old_style;      // without added_tokens_decoder
     bool add_bos, add_eos, legacy, text_only, rebuild;
     enum { PREFIX_MISSING, PREFIX_NULL, PREFIX_OFF, PREFIX_ON } prefix;  // add_prefix_space
     int extra_ids;
