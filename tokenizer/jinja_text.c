@@ -133,6 +133,7 @@ static Value swap_case(Interp* in, Str* s) {
 
 // ---- the table of methods --------------------------------------------------------------------------
 
+// clang-format off
 #define STR_METHODS(X)                                                                                                \
     X(capitalize)                                                                                                     \
     X(casefold)                                                                                                       \
@@ -146,6 +147,7 @@ static Value swap_case(Interp* in, Str* s) {
             X(maketrans) X(partition) X(removeprefix) X(removesuffix) X(replace) X(rfind) X(rindex) X(rjust)          \
                 X(rpartition) X(rsplit) X(rstrip) X(split) X(splitlines) X(startswith) X(strip) X(swapcase) X(title)  \
                     X(translate) X(upper) X(zfill)
+// clang-format on
 enum {
 #define X(name) S_##name,
     STR_METHODS(X)
