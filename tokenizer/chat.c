@@ -361,7 +361,6 @@ bool chat_mentions(const Chat* c, const char* word) {
     return jinja_mentions(c->named[c->chosen].template, word) ||
            (c->tool_use >= 0 && jinja_mentions(c->named[c->tool_use].template, word));
 }
-bool chat_marks_generation(const Chat* c) { return jinja_marks_generation(c->named[c->chosen].template); }
 
 // Whether a row has tools, looked at only where a template of its own is there for them.
 static bool has_tools(const char* row, size_t n) {

@@ -28,7 +28,6 @@ const char* chat_name(const Chat* c);                 // as messages call it
 const char* chat_source(const Chat* c, size_t* n);    // the template's text
 const char* chat_end_text(const Chat* c);             // the text of eos_token; "": none
 bool chat_mentions(const Chat* c, const char* word);  // see jinja_mentions; of any of its templates
-bool chat_marks_generation(const Chat* c);
 
 // Renders a row, a JSON object with `messages` and whatever else the template reads. The text spells BOS and the other
 // special tokens itself: encode it with tokenizer_encode_mixed, its `given` spans plain, and without

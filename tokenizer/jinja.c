@@ -809,33 +809,3 @@ bool jinja_render(const JinjaTemplate* t, JinjaScratch* s, const char* row, size
     Rendering r = {row, variables, n_row, n_variables, result};
     return attempt(in, render, &r);
 }
-
-typedef struct {
-    const char *json, *field;
-    size_t n;
-    char* out;
-} JsonField;
-
-static bool find_text(Interp* in, void* argument) {
-    JsonField* f = argument;
-    Value v;
-    if (!parse_json(in, f->json, f->n, FROM_TEMPLATE, &v) || v.type != V_DICT) return false;
-    const Value* found = dict_get_text(in, v.dict, f->field);
-    if (!found || found->type != V_STRING) return false;
-    f->out = strndup(found->s->n ? found->s->p : "", found->s->n);
-    return true;
-}
-
-char* jinja_json_text(const char* json, size_t n, const char* field) {
-    char error[160];
-    JinjaTemplate none = {.name = "JSON"};
-    JsonField f = {json, field, n, NULL};
-    JinjaScratch* s = jinja_begin(NULL);
-    if (!s) return NULL;
-    s->in.t = &none;
-    s->in.error = error;
-    s->in.error_size = sizeof error;
-    attempt(&s->in, find_text, &f);
-    jinja_end(s);
-    return f.out;
-}

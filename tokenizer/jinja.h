@@ -50,8 +50,6 @@ void jinja_end(JinjaScratch* s);
 // eos_token …; a name in both is the row's. False with `error`.
 bool jinja_render(const JinjaTemplate* t, JinjaScratch* s, const char* row, size_t n_row, const char* variables,
                   size_t n_variables, JinjaResult* result, char* error, size_t error_size);
-// Of one JSON object, the text of a field that is a text, in UTF-8 and malloc'ed; NULL: there is none.
-char* jinja_json_text(const char* json, size_t n, const char* field);
 
 #ifdef __cplusplus
 }

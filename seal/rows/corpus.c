@@ -6,7 +6,6 @@
 #include "base/text.h"
 #include "base/file.h"
 #include "base/safetensors.h"
-#include "base/text.h"
 #include "rows/byte_stream.h"
 #include "tokenizer.h"
 
