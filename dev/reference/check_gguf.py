@@ -32,6 +32,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TEMPLATE = "Human: {prompt}\nAssistant: "
+QUESTION = "Human: {prompt}\nAssistant:"  # what is answered: the space belongs to the answer
 
 
 def run(*command):
@@ -158,12 +159,12 @@ def check_answers(directory, build, model, tokenizer, prompts, new_tokens, scrat
     data = f"{scratch}/prompts.jsonl"
     with open(data, "w") as f:
         f.writelines(json.dumps({"instruction": p}) + "\n" for p in prompts)
-    run(f"{build}/eval_seal", "generate", "--model", directory, "--prompts", data, "--template", TEMPLATE, "--greedy", "--max-new-tokens", str(new_tokens),
+    run(f"{build}/eval_seal", "generate", "--model", directory, "--prompts", data, "--template", QUESTION, "--greedy", "--max-new-tokens", str(new_tokens),
         "--out", f"{scratch}/outputs.json", "--quiet")
     ours = [r["output"] for r in json.load(open(f"{scratch}/outputs.json"))]
     different = []
     for i, (prompt, answer) in enumerate(zip(prompts, ours, strict=True)):
-        e = tokenizer(TEMPLATE.format(prompt=prompt), return_tensors="pt")
+        e = tokenizer(QUESTION.format(prompt=prompt), return_tensors="pt")
         with torch.no_grad():
             out = model.generate(**e, max_new_tokens=new_tokens, do_sample=False, pad_token_id=tokenizer.eos_token_id)
         theirs = tokenizer.decode(out[0, e["input_ids"].shape[1]:], skip_special_tokens=True)
