@@ -726,8 +726,6 @@ bool jinja_mentions(const JinjaTemplate* t, const char* word) {
     return false;
 }
 
-bool jinja_marks_generation(const JinjaTemplate* t) { return t->generation; }
-
 JinjaScratch* jinja_begin(const JinjaLimits* limits) {
     JinjaScratch* s = calloc(1, sizeof *s);
     if (!s) return NULL;

@@ -39,7 +39,6 @@ JinjaTemplate* jinja_compile(const char* name, const char* source, size_t n, cha
 void jinja_free(JinjaTemplate* t);
 // Whether the template mentions `word`: as a variable, an attribute or a text between quotes.
 bool jinja_mentions(const JinjaTemplate* t, const char* word);
-bool jinja_marks_generation(const JinjaTemplate* t);  // has a {% generation %} block
 
 // A thread's memory; NULL: none to be had. limits = NULL: the defaults.
 JinjaScratch* jinja_begin(const JinjaLimits* limits);

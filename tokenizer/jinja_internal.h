@@ -250,7 +250,6 @@ struct JinjaTemplate {
     Node* root;  // items: body
     const char** words;
     size_t n_words, room_words;
-    bool generation;
 };
 
 // ---- a rendering -----------------------------------------------------------------------------------

@@ -956,7 +956,6 @@ static void parse_statement(Parser* p, NodeList* body) {
         take(p);
     } else if (!strcmp(tag, "generation")) {
         n = node_new(p, N_GENERATION, t->line);
-        p->t->generation = true;
         parse_statements(p, &n->items, ENDS("endgeneration"));
         take(p);
     } else if (!strcmp(tag, "print")) {
