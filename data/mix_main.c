@@ -147,11 +147,7 @@ static bool read_source(Source* s, char* text, const char* path, int64_t line) {
 // ---------------------------------------------------------------------------------------------------
 // rows
 
-static char* copy_of(const char* text) {
-    char* copy = strdup(text);
-    if (!copy) fatal("out of memory");
-    return copy;
-}
+static char* copy_of(const char* text) { return host_copy(text, strlen(text)); }
 
 static Role* role_of(Role* roles, int* n, const char* name) {
     for (int i = 0; i < *n; i++)

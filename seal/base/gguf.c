@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/gguf.h"
 #include "base/safetensors.h"
+#include "base/text.h"
 
 #define KEY_MOST 65535          // bytes of a key; the format's own limit
 #define NAME_MOST 255           // bytes of a tensor's name; the format's own limit is 64, files of some tools exceed it
@@ -202,9 +203,7 @@ static char* take_name(Cursor* c, size_t most, const char* what) {
               c->at - 8, most);
     const char* p = (const char*)take(c, n, what);
     if (!is_plain(p, n)) fatal("%s: %s at byte %zu is not printable ASCII", c->part->path, what, c->at - (size_t)n);
-    char* name = strndup(p, n);
-    if (!name) fatal("%s: out of memory for a name", c->part->path);
-    return name;
+    return host_copy(p, n);
 }
 
 static const size_t value_sizes[GGUF_VALUE_TYPES] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};  // strings, arrays: 0
@@ -236,8 +235,7 @@ static void take_value(Cursor* c, GgufValue* v) {
             if (v->data[i] > 1) fatal("%s: \"%.80s\" is neither true nor false", c->part->path, v->key);
         return;
     }
-    v->strings = malloc((size_t)(v->count ? v->count : 1) * sizeof *v->strings);
-    if (!v->strings) fatal("%s: out of memory for \"%.80s\"", c->part->path, v->key);
+    v->strings = host_alloc((size_t)v->count * sizeof *v->strings, v->key);
     for (uint64_t i = 0; i < v->count; i++) {
         v->strings[i].n = take_u64(c, "a string");
         v->strings[i].bytes = (const char*)take(c, v->strings[i].n, "a string");
@@ -297,8 +295,7 @@ static int by_address(const void* a, const void* b) {
 }
 
 static void refuse_overlaps(const GgufPart* part, GgufTensor* tensors, int n) {
-    GgufTensor** order = malloc(((size_t)n + 1) * sizeof(GgufTensor*));
-    if (!order) fatal("%s: out of memory", part->path);
+    GgufTensor** order = host_alloc((size_t)n * sizeof(GgufTensor*), "the order of tensors");
     for (int i = 0; i < n; i++) order[i] = &tensors[i];
     qsort(order, (size_t)n, sizeof *order, by_address);
     for (int i = 0; i + 1 < n; i++)
@@ -331,10 +328,8 @@ static void read_part(GgufReader* r, int number, NameMap** keys, NameMap** names
         n_values > TENSORS_MOST)
         fatal("%s: the header names %llu tensors and %llu keys, more than the file has room for", part->path,
               (unsigned long long)n_tensors, (unsigned long long)n_values);
-    GgufValue* values = calloc((size_t)n_values + 1, sizeof *values);
-    GgufTensor* tensors = realloc(r->tensors, ((size_t)r->n_tensors + n_tensors + 1) * sizeof *tensors);
-    if (!values || !tensors) fatal("%s: out of memory for the header", part->path);
-    r->tensors = tensors;
+    GgufValue* values = host_alloc((size_t)n_values * sizeof *values, "a GGUF header");
+    r->tensors = host_resize(r->tensors, ((size_t)r->n_tensors + n_tensors) * sizeof *r->tensors, "a GGUF header");
     uint64_t alignment = ALIGNMENT_DEFAULT;
     NameMap* own = NULL;  // a later part's keys
     if (number) sh_new_strdup(own);
@@ -348,7 +343,7 @@ static void read_part(GgufReader* r, int number, NameMap** keys, NameMap** names
             fatal("%s: \"general.alignment\" must be a power of two", part->path);
     }
     shfree(own);
-    GgufTensor* first = tensors + r->n_tensors;
+    GgufTensor* first = r->tensors + r->n_tensors;
     memset(first, 0, (size_t)n_tensors * sizeof *first);
     for (uint64_t i = 0; i < n_tensors; i++) {
         take_tensor(&c, &first[i]);
@@ -474,8 +469,7 @@ void gguf_open(GgufReader* r, const char* const* paths, int n_paths) {
     else
         for (int i = 0; i < n_paths; i++) arrput(files, strdup(paths[i]));
     int n = (int)arrlen(files);
-    r->parts = calloc((size_t)n, sizeof *r->parts);
-    if (!r->parts) fatal("%s: out of memory", paths[0]);
+    r->parts = host_alloc((size_t)n * sizeof *r->parts, "a model's files");
     if (n > 1 && !begins_a_file(files[1])) join_pieces(r, files, n);
     else
         for (int i = 0; i < n; i++) open_part(r, files[i]);
@@ -572,9 +566,7 @@ char* gguf_text(const GgufReader* r, const char* key) {
     if (!v) return NULL;
     if (v->array || v->type != GGUF_STRING) fatal("%s: \"%s\" is not a string", gguf_path(r), key);
     if (memchr(v->strings->bytes, 0, v->strings->n)) fatal("%s: \"%s\" holds a zero byte", gguf_path(r), key);
-    char* text = strndup(v->strings->bytes, v->strings->n);
-    if (!text) fatal("%s: out of memory for \"%s\"", gguf_path(r), key);
-    return text;
+    return host_copy(v->strings->bytes, v->strings->n);
 }
 const GgufValue* gguf_strings(const GgufReader* r, const char* key) {
     const GgufValue* v = gguf_find(r, key);

@@ -82,8 +82,7 @@ static void show_samples(const TrainOptions* o, const TokenSet* set, const char*
     bool colour = isatty(STDOUT_FILENO) && !getenv("NO_COLOR");
     Tokenizer* tokenizer = tokenizer_open(o->model, error, sizeof error);
     if (!tokenizer) fatal("%s", error);
-    char* piece = (char*)malloc((size_t)tokenizer_longest_piece(tokenizer) + 16);
-    if (!piece) fatal("out of host memory for a token's text");
+    char* piece = (char*)host_alloc((size_t)tokenizer_longest_piece(tokenizer) + 16, "a token's text");
     for (int i = 0; i < set->n && i < o->show; i++) {
         const PackSample* s = &set->samples[i];
         printf("\n%s, row %lld: %d tokens, %d carry loss%s\n", name, (long long)s->row, s->length, s->n_loss,

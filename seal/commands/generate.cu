@@ -7,6 +7,7 @@
 #include "commands/generate.h"
 #include "run/journal.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "run/samples.h"
 #include "rows/tokens.h"
 #include "chat.h"
@@ -43,11 +44,6 @@ typedef struct {
     double began;
     int answered;  // in this run
 } Generation;
-
-static void* need(void* p) {
-    if (!p) fatal("out of host memory for the prompts");
-    return p;
-}
 
 // ---------------------------------------------------------------------------------------------------
 // settings
@@ -141,7 +137,7 @@ static bool encode_prompt(Generation* g, void* scratch, const DataRow* row, Sequ
                   g->config.V);
     s->n = s->n_prompt = (int)n;
     s->capacity = n + answer < longest ? (int)n + answer : longest;
-    s->tokens = (int32_t*)need(malloc((size_t)s->capacity * sizeof(int32_t)));
+    s->tokens = (int32_t*)host_alloc((size_t)s->capacity * sizeof(int32_t), "prompts");
     memcpy(s->tokens, ids, (size_t)n * sizeof(int32_t));
     return true;
 }
@@ -149,7 +145,7 @@ static bool encode_prompt(Generation* g, void* scratch, const DataRow* row, Sequ
 static Task* add_task(Generation* g) {
     if (g->n == g->capacity) {
         g->capacity = g->capacity ? 2 * g->capacity : 256;
-        g->tasks = (Task*)need(realloc(g->tasks, (size_t)g->capacity * sizeof(Task)));
+        g->tasks = (Task*)host_resize(g->tasks, (size_t)g->capacity * sizeof(Task), "prompts");
     }
     Task* task = &g->tasks[g->n];
     memset(task, 0, sizeof *task);
@@ -182,7 +178,7 @@ static void read_tasks(Generation* g) {
         task->instruction = instruction.s;
         task->file = row.file;
         if (encode_prompt(g, scratch, &row, &task->sequence)) continue;
-        task->output = (char*)need(strdup(""));  // it keeps its place, so that two models' outputs stay aligned
+        task->output = host_copy("", 0);  // it keeps its place, so that two models' outputs stay aligned
         g->skipped++;
     }
     g->encoder.finish(g->encoder.self, scratch);
@@ -201,11 +197,11 @@ static int by_length(const void* a, const void* b) {
 
 // The longest prompts go first: what follows is never larger, and the run ends with short ones.
 static void order_tasks(Generation* g) {
-    g->order = (Task**)need(malloc((size_t)g->n * sizeof *g->order));
+    g->order = (Task**)host_alloc((size_t)g->n * sizeof *g->order, "prompts");
     for (int i = 0; i < g->n; i++)
         if (!g->tasks[i].output) g->order[g->n_open++] = &g->tasks[i];
     qsort(g->order, (size_t)g->n_open, sizeof *g->order, by_length);
-    g->sequences = (Sequence*)need(malloc(((size_t)g->n_open + 1) * sizeof *g->sequences));
+    g->sequences = (Sequence*)host_alloc(((size_t)g->n_open + 1) * sizeof *g->sequences, "prompts");
     for (int i = 0; i < g->n_open; i++) {
         const Sequence* s = &g->order[i]->sequence;
         g->sequences[i] = *s;
@@ -224,7 +220,7 @@ static bool take_journalled(void* context, const cJSON* item) {
     if (!output || !cJSON_IsNumber(i) || !(i->valuedouble >= 0 && i->valuedouble < g->n)) return false;
     Task* task = &g->tasks[i->valueint];
     free(task->output);
-    task->output = (char*)need(strdup(output));
+    task->output = host_copy(output, strlen(output));
     task->cut = cJSON_IsTrue(cJSON_GetObjectItem(item, "cut"));
     return true;
 }
@@ -266,7 +262,7 @@ static void journal_answer(Generation* g, const Task* task) {
 static char* answer_text(const Tokenizer* tokenizer, const Sequence* s) {
     Text text = {}, clean = {};
     TokenStream stream = {};
-    char* piece = (char*)need(malloc((size_t)tokenizer_longest_piece(tokenizer) + 8));
+    char* piece = (char*)host_alloc((size_t)tokenizer_longest_piece(tokenizer) + 8, "prompts");
     text_add(&text, "", 0);
     for (int i = s->n_prompt; i < s->n; i++) {
         int n = tokenizer_stream_push(tokenizer, &stream, s->tokens[i], false, piece);
@@ -303,7 +299,7 @@ static void write_outputs(const Generation* g) {
         cJSON_AddStringToObject(object, "output", task->output);
         cJSON_AddStringToObject(object, "generator", o->name ? o->name : o->adapter ? o->adapter : o->model);
         cJSON_AddStringToObject(object, "dataset", o->prompts.items[task->file]);
-        char* text = (char*)need(cJSON_PrintUnformatted(object));
+        char* text = json_text(object);
         atomic_printf(&f, "%s%s", i ? ",\n" : "[\n", text);
         cJSON_free(text);
         cJSON_Delete(object);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "commands/gguf_model.h"
 
 // Rows name only what differs from zero.
@@ -206,8 +207,7 @@ static const GgufTensor* factors(const GgufReader* r, const char* name, int n) {
 static void find_llama3(const GgufReader* r, ModelConfig* c, const GgufTensor* t) {
     static const int originals[] = {8192, 4096, 16384, 32768, 65536, 131072, 2048};
     const int half = (int)t->shape[0];
-    float* divisor = malloc((size_t)half * sizeof(float));
-    if (!divisor) fatal("%s: out of memory", gguf_path(r));
+    float* divisor = host_alloc((size_t)half * sizeof(float), "frequencies");
     gguf_to_float(t, 0, half, divisor);
     for (int i = 0; i < COUNT(originals); i++) {
         const double low = originals[i] / 1.0, high = originals[i] / 4.0, factor = divisor[half - 1];

@@ -6,6 +6,7 @@
 #include <stb/stb_ds.h>
 #include <utf8proc.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "commands/gguf_tokenizer.h"
 #include "tokenizer.h"
 
@@ -158,8 +159,7 @@ static int find_token(const Tokens* t, const char* s, size_t n) {
 static void index_tokens(Tokens* t) {
     t->mask = 16;
     while (t->mask < 2 * (uint32_t)t->n) t->mask *= 2;
-    t->slot = malloc((size_t)t->mask * sizeof(int));
-    if (!t->slot) fatal("%s: out of memory for %d tokens", gguf_path(t->r), t->n);
+    t->slot = host_alloc((size_t)t->mask * sizeof(int), "tokens");
     memset(t->slot, 0xff, (size_t)t->mask-- * sizeof(int));
     for (int id = 0; id < t->n; id++) {
         if (t->type[id] == UNUSED) continue;
@@ -185,9 +185,7 @@ static void plain_spaces(Tokens* t, int id) {
         i += here ? mark : 1;
     }
     if (n == s->n) return;
-    char* copy = strndup(plain, n);
-    if (!copy) fatal("%s: out of memory", gguf_path(t->r));
-    t->tokens[id] = (GgufString){copy, n};
+    t->tokens[id] = (GgufString){host_copy(plain, n), n};
 }
 
 static void read_tokens(Tokens* t, int vocab) {
@@ -203,9 +201,8 @@ static void read_tokens(Tokens* t, int vocab) {
         fatal("%s: %llu tokens, but %llu types of tokens", gguf_path(r), (unsigned long long)tokens->count,
               (unsigned long long)types->count);
     t->n = (int)tokens->count;
-    t->tokens = malloc((size_t)t->n * sizeof *t->tokens);
-    t->type = malloc((size_t)t->n);
-    if (!t->tokens || !t->type) fatal("%s: out of memory for %d tokens", gguf_path(r), t->n);
+    t->tokens = host_alloc((size_t)t->n * sizeof *t->tokens, "tokens");
+    t->type = host_alloc((size_t)t->n, "tokens");
     memcpy(t->tokens, tokens->strings, (size_t)t->n * sizeof *t->tokens);
     for (int id = 0; id < t->n; id++) {
         const GgufString* s = &t->tokens[id];

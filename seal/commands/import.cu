@@ -76,9 +76,8 @@ static void read_rows(const void* context, const ModelLayout* layout, const File
     size_t length = strlen(name), ending = strlen("norm.weight");
     float* whole = NULL;  // a vector is one block to its type, whatever its rows
     if (vector && (row || n != f->rows)) program_error("%s: a vector is read whole", name);
-    if (vector && pairs) whole = (float*)malloc((size_t)n * sizeof(float));
+    if (vector && pairs) whole = (float*)host_alloc((size_t)n * sizeof(float), "a vector");
     if (vector) gguf_to_float(t, 0, n, pairs ? whole : rows);
-    if (vector && pairs && !whole) fatal("%s: out of host memory", gguf_path(&x->file));
     for (int64_t i = 0; i < n && whole; i++) rows[i] = whole[gguf_pair_row(i, layout->config.HS)];
     free(whole);
     for (int64_t i = 0; i < n && !vector; i++)

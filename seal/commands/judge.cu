@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "peft.h"
 #include "base/random.h"
+#include "base/text.h"
 #include "run/samples.h"
 #include "chat.h"
 #include "rows/chat_rows.h"
@@ -16,11 +17,6 @@
 
 #define STREAM_JUDGE 0x6a75646765ull
 #define TEMPLATE_MOST ((size_t)1 << 20)  // bytes
-
-static void* need(void* p) {
-    if (!p) fatal("out of host memory for the judge's questions");
-    return p;
-}
 
 // ---------------------------------------------------------------------------------------------------
 // outputs of a model: AlpacaEval's file
@@ -40,7 +36,7 @@ static char* text_of(const cJSON* object, const char* field, const Outputs* list
     if (!text && needed)
         fatal("%s:%lld: row %lld has no text \"%s\"; expected outputs as `generate` writes them", list->path,
               (long long)record->line, (long long)record->row, field);
-    return (char*)need(strdup(text ? text : ""));
+    return host_copy(text ? text : "", text ? strlen(text) : 0);
 }
 
 static void outputs_read(Outputs* list, const char* path) {
@@ -55,7 +51,8 @@ static void outputs_read(Outputs* list, const char* path) {
             fatal("%s:%lld: row %lld is not a JSON object", path, (long long)record.line, (long long)record.row);
         if (list->n == list->capacity) {
             list->capacity = list->capacity ? 2 * list->capacity : 256;
-            list->items = (Output*)need(realloc(list->items, (size_t)list->capacity * sizeof *list->items));
+            list->items = (Output*)host_resize(list->items, (size_t)list->capacity * sizeof *list->items,
+                                               "the judge's questions");
         }
         Output* x = &list->items[list->n++];
         x->instruction = text_of(object, "instruction", list, &record, true);
@@ -225,13 +222,14 @@ static int ask(Judge* j, const char* const names[], const char* const values[], 
     }
     if (j->n == j->capacity) {
         j->capacity = j->capacity ? 2 * j->capacity : 256;
-        j->questions = (Question*)need(realloc(j->questions, (size_t)j->capacity * sizeof *j->questions));
+        j->questions = (Question*)host_resize(j->questions, (size_t)j->capacity * sizeof *j->questions,
+                                              "the judge's questions");
     }
     Question* q = &j->questions[j->n];
     memset(q, 0, sizeof *q);
     int64_t n = encode(j, text.s, text.n);
     if (n < 1) fatal("%s: the question has no tokens", j->template_path);
-    q->tokens = (int32_t*)need(malloc((size_t)n * sizeof(int32_t)));
+    q->tokens = (int32_t*)host_alloc((size_t)n * sizeof(int32_t), "the judge's questions");
     memcpy(q->tokens, j->encoding.ids, (size_t)n * sizeof(int32_t));
     for (int64_t i = 0; i < n; i++)
         if (q->tokens[i] >= j->config.V)
@@ -320,9 +318,9 @@ static void open_model(Judge* j) {
 static void answer_all(Judge* j) {
     Trainer* t = &j->trainer;
     const ParameterSet* model = t->with_lora ? &t->base : &t->theta;
-    int most = t->settings.batch_max, *rows = (int*)need(malloc((size_t)most * sizeof(int)));
-    Question** asked = (Question**)need(malloc((size_t)most * sizeof *asked));
-    float* logits = (float*)need(malloc((size_t)most * j->config.V * sizeof(float)));
+    int most = t->settings.batch_max, *rows = (int*)host_alloc((size_t)most * sizeof(int), "the judge's questions");
+    Question** asked = (Question**)host_alloc((size_t)most * sizeof *asked, "the judge's questions");
+    float* logits = (float*)host_alloc((size_t)most * j->config.V * sizeof(float), "the judge's logits");
     Progress progress;
     progress_begin(&progress, "judge", j->n, j->o->quiet);
     for (int next = 0; next < j->n;) {
@@ -378,7 +376,7 @@ static void add_output(cJSON* object, const char* name, const char* text) {
 }
 
 static void write_object(AtomicFile* f, cJSON* object, bool first) {
-    char* text = (char*)need(cJSON_PrintUnformatted(object));
+    char* text = json_text(object);
     atomic_printf(f, "%s%s", first ? "[\n" : ",\n", text);
     cJSON_free(text);
     cJSON_Delete(object);
@@ -414,7 +412,7 @@ static void judge_pairs(Judge* j) {
     outputs_read(&baseline, o->baseline);
     check_aligned(&outputs, &baseline);
     read_template(j, pair_names, 3);
-    Pair* pairs = (Pair*)need(malloc((size_t)outputs.n * sizeof *pairs));
+    Pair* pairs = (Pair*)host_alloc((size_t)outputs.n * sizeof *pairs, "the judge's questions");
     int empty = 0, equal = 0, flips = 0, both = 0, n = 0, unjudged = 0, unanswered = 0;
     for (int i = 0; i < outputs.n; i++) {
         const char *one = baseline.items[i].output, *two = outputs.items[i].output;
@@ -438,7 +436,7 @@ static void judge_pairs(Judge* j) {
         open_model(j);
         answer_all(j);
     }
-    double* values = (double*)need(malloc((size_t)outputs.n * sizeof(double)));
+    double* values = (double*)host_alloc((size_t)outputs.n * sizeof(double), "preferences");
     AtomicFile f;
     atomic_open(&f, o->out);
     for (int i = 0; i < outputs.n; i++) {
@@ -490,7 +488,8 @@ static void judge_safety(Judge* j) {
     outputs_read(&outputs, o->outputs);
     read_template(j, guard_names, 2);
     int empty = 0, n = 0, unsafe = 0;
-    int* asked = (int*)need(malloc((size_t)outputs.n * sizeof *asked));  // each output's question; −1: none
+    int* asked = (int*)host_alloc((size_t)outputs.n * sizeof *asked,
+                                  "the judge's questions");  // each output's question; −1: none
     for (int i = 0; i < outputs.n; i++) {
         const char* values[] = {outputs.items[i].instruction, outputs.items[i].output};
         empty += values[1] && !*values[1];
@@ -500,7 +499,7 @@ static void judge_safety(Judge* j) {
         open_model(j);
         answer_all(j);
     }
-    double* values = (double*)need(malloc((size_t)outputs.n * sizeof(double)));
+    double* values = (double*)host_alloc((size_t)outputs.n * sizeof(double), "preferences");
     AtomicFile f;
     atomic_open(&f, o->out);
     for (int i = 0; i < outputs.n; i++) {
@@ -537,7 +536,7 @@ static void judge_safety(Judge* j) {
 
 // "m,M" to its two words, which live as long as the program.
 static void split_words(Judge* j, const char* words) {
-    char* copy = (char*)need(strdup(words));
+    char* copy = host_copy(words, strlen(words));
     char* comma = strchr(copy, ',');
     if (!comma || comma == copy || !comma[1] || strchr(comma + 1, ','))
         fatal("--words is \"%s\"; expected two words with a comma between them", words);

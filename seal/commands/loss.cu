@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "commands/loss.h"
 #include "peft.h"
 #include "run/samples.h"
@@ -68,9 +69,8 @@ float* response_losses(const LossOptions* o, const ModelConfig* config, const Tr
     if (o->adapter) peft_settings(o->adapter, config, &forward.lora);
     trainer_plan(&t, config, &forward);
     if (o->dry_run) trainer_dry_run(&t);
-    BatchItem* items = (BatchItem*)calloc((size_t)batch, sizeof *items);
-    LossesSoFar so_far = {(float*)malloc((size_t)set->n * sizeof(float)), set->n, batch, 0};
-    if (!items || !so_far.loss) fatal("out of host memory for %d losses", set->n);
+    BatchItem* items = (BatchItem*)host_alloc((size_t)batch * sizeof *items, "a batch");
+    LossesSoFar so_far = {(float*)host_alloc((size_t)set->n * sizeof(float), "losses"), set->n, batch, 0};
     if (o->out) open_journal(o, settings, set, &so_far);
     trainer_allocate(&t);
     trainer_load(&t, o->model, o->adapter, 0, o->quiet);

@@ -5,6 +5,7 @@
 #include <cjson/cJSON.h>
 #include "rows/dataset.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "commands/winrate.h"
 
 // ---------------------------------------------------------------------------------------------------
@@ -67,8 +68,7 @@ static void find_annotator(Reading* r, const cJSON* object) {
     if (r->n == ANNOTATORS_MOST)
         fatal("%s:%lld: row %lld: more than %d annotators", r->path, (long long)r->record->line,
               (long long)r->record->row, ANNOTATORS_MOST);
-    r->annotators = realloc(r->annotators, (size_t)++r->n * sizeof *r->annotators);
-    if (!r->annotators) fatal("out of memory for the annotators");
+    r->annotators = host_resize(r->annotators, (size_t)++r->n * sizeof *r->annotators, "annotators");
     r->annotators[r->now] = (Annotator){0};
     snprintf(r->annotators[r->now].w.annotator, most + 1, "%s", name);
 }
@@ -92,8 +92,7 @@ static void add_preference(const Reading* r, Annotator* a, double preference) {
               (long long)r->record->line, (long long)r->record->row, preference);
     if (w->n == a->capacity) {
         a->capacity = a->capacity ? 2 * a->capacity : 1024;
-        a->preferences = realloc(a->preferences, (size_t)a->capacity * sizeof *a->preferences);
-        if (!a->preferences) fatal("out of memory for %lld preferences", (long long)a->capacity);
+        a->preferences = host_resize(a->preferences, (size_t)a->capacity * sizeof *a->preferences, "preferences");
     }
     a->preferences[w->n++] = preference;
     w->wins += preference > 1.5;
@@ -157,8 +156,7 @@ WinRate* winrate_read(const char* path, int* n) {
     while (records_next(reader, &record)) take_record(&r, &text);
     records_close(reader);
     text_free(&text);
-    WinRate* rates = calloc((size_t)r.n + 1, sizeof *rates);
-    if (!rates) fatal("out of memory for win rates");
+    WinRate* rates = host_alloc((size_t)r.n * sizeof *rates, "win rates");
     for (int i = 0; i < r.n; i++) {
         finish(&r.annotators[i]);
         rates[i] = r.annotators[i].w;
@@ -194,10 +192,9 @@ static void print_json(const WinRate* w, const char* path, bool apart) {
     add_number(object, "flip_rate", w->both ? 100.0 * (double)w->flips / (double)w->both : NAN);
     add_number(object, "characters", w->length_2);
     add_number(object, "characters_baseline", w->length_1);
-    char* text = cJSON_PrintUnformatted(object);
-    if (!text) fatal("out of memory for a win rate");
+    char* text = json_text(object);
     puts(text);
-    cJSON_free(text);
+    free(text);
     cJSON_Delete(object);
 }
 

@@ -10,6 +10,7 @@
 #include <zstd.h>
 #include "base/error.h"
 #include "base/file.h"
+#include "base/text.h"
 #include "rows/byte_stream.h"
 
 #define RAW_BYTES 65536
@@ -127,8 +128,8 @@ static void look_at_head(ByteStream* s) {
 ByteStream* bytes_open(const char* path) {
     unsigned char magic[4] = {0};
     struct stat info;
-    ByteStream* s = calloc(1, sizeof *s);
-    if (!s || !(s->raw = malloc(RAW_BYTES))) fatal("%s: out of memory", path);
+    ByteStream* s = host_alloc(sizeof *s, "a reader");
+    s->raw = host_alloc(RAW_BYTES, "a reader");
     if (snprintf(s->path, sizeof s->path, "%s", path) >= (int)sizeof s->path)
         fatal("%.80s…: the path is too long", path);
     if (stat(path, &info)) fatal("%s: cannot be read: %s", path, strerror(errno));
@@ -143,8 +144,8 @@ ByteStream* bytes_open(const char* path) {
     if (got == 4 && (!memcmp(magic, "\x28\xB5\x2F\xFD", 4) ||
                      ((magic[0] & 0xF0) == 0x50 && !memcmp(magic + 1, "\x2A\x4D\x18", 3)))) {
         s->zstd = ZSTD_createDStream();
-        s->disk = malloc(RAW_BYTES);
-        if (!s->zstd || !s->disk) fatal("%s: out of memory", path);
+        s->disk = host_alloc(RAW_BYTES, "a reader");
+        if (!s->zstd) fatal("%s: out of host memory for zstd", path);
     } else {
         close(s->packed);
         s->packed = -1;

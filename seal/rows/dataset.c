@@ -7,6 +7,7 @@
 #include <cjson/cJSON.h>
 #include "base/error.h"
 #include "base/file.h"
+#include "base/text.h"
 #include "rows/layouts.h"
 #include "rows/records.h"
 
@@ -54,8 +55,8 @@ struct RowReader {
 
 RowReader* rows_open(const StringList* files, const RowOptions* options) {
     row_options_check(options);
-    RowReader* r = calloc(1, sizeof *r);
-    if (!r || !(r->digests = malloc((size_t)files->n * 64 + 1))) fatal("out of memory");
+    RowReader* r = host_alloc(sizeof *r, "a reader");
+    r->digests = host_alloc((size_t)files->n * 64 + 1, "digests");
     r->files = files;
     r->options = *options;
     for (int f = 0; f < files->n; f++) {  // a missing file is found before an hour of reading the others
@@ -198,10 +199,7 @@ static const char* add_digits(cJSON* value, const char* s, const char* end) {
             const char* from = s;
             while (s < end && strchr("+-.0123456789eE", *s)) s++;
             if (!isfinite(value->valuedouble)) continue;
-            value->valuestring = cJSON_malloc((size_t)(s - from) + 1);
-            if (!value->valuestring) fatal("out of memory for a number's digits");
-            memcpy(value->valuestring, from, (size_t)(s - from));
-            value->valuestring[s - from] = 0;
+            value->valuestring = host_copy(from, (size_t)(s - from));
         } else if (value->child) s = add_digits(value->child, s, end);
     }
     return s;

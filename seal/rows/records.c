@@ -558,8 +558,8 @@ static void read_header(RecordReader* r) {
 }
 
 RecordReader* records_open(const char* path) {
-    RecordReader* r = calloc(1, sizeof *r);
-    if (!r || !(r->buffer = malloc(BUFFER_BYTES))) fatal("%s: out of memory", path);
+    RecordReader* r = host_alloc(sizeof *r, "a reader");
+    r->buffer = host_alloc(BUFFER_BYTES, "a reader");
     int ending = ending_of(path);
     r->format = endings[ending].format;
     r->stream = bytes_open(path);

@@ -453,8 +453,8 @@ void model_directory_digest(const char* directory, char hex[65]) {
         if (strcmp(entry->d_name, "config.json") &&
             (length < 12 || strcmp(entry->d_name + length - 12, ".safetensors")))
             continue;
-        names = realloc(names, ((size_t)n + 1) * sizeof *names);
-        if (!names || !(names[n++] = strdup(entry->d_name))) fatal("%s: out of memory", directory);
+        names = host_resize(names, ((size_t)n + 1) * sizeof *names, "names of files");
+        names[n++] = host_copy(entry->d_name, length);
     }
     closedir(d);
     if (n) qsort(names, (size_t)n, sizeof *names, by_name);
