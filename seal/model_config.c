@@ -365,9 +365,8 @@ static cJSON* text_config(cJSON* json) {
     return text;
 }
 
-static cJSON* parse_config(const char* directory, char path[4096]) {
+static cJSON* parse_config(const char* path) {
     size_t length;
-    snprintf(path, 4096, "%s/config.json", directory);
     char* text = file_read(path, 1 << 20, &length);
     cJSON* json = cJSON_ParseWithLength(text, length);
     if (!cJSON_IsObject(json)) fatal("%s: not a JSON object", path);
@@ -393,8 +392,9 @@ bool model_config_defaults(ModelConfig* c, const char* family) {
 }
 
 void model_config_read(ModelConfig* c, const char* directory) {
-    char path[4096];
-    cJSON* json = parse_config(directory, path);
+    const Path config = path_of(directory, "config.json");
+    const char* path = config.s;
+    cJSON* json = parse_config(path);
     const cJSON* type = cJSON_GetObjectItemCaseSensitive(json, "model_type");
     if (!cJSON_IsString(type)) fatal("%s: \"model_type\" is missing", path);
     const Family* f = family_find(type->valuestring);
@@ -606,8 +606,7 @@ static void restore_floats(cJSON* object) {
 }
 
 char* model_config_json(const ModelConfig* c, const char* from, const char* dtype) {
-    char path[4096];
-    cJSON* json = from ? parse_config(from, path) : new_config(c);
+    cJSON* json = from ? parse_config(path_of(from, "config.json").s) : new_config(c);
     if (dtype) {
         cJSON_DeleteItemFromObjectCaseSensitive(
             json, "dtype");  // what newer versions of transformers call it; both read the old name

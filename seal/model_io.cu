@@ -453,13 +453,13 @@ static void save_shard(const ModelLayout* layout, const SaveSource* source, cons
 
 static void save_model(const ModelLayout* layout, const SaveSource* source, const char* directory, const char* from,
                        const char* dtype, int64_t shard_bytes, bool quiet) {
-    char path[4200], name[64];
+    char name[64];
     int* shard_of = (int*)host_alloc((size_t)layout->n_files * sizeof(int), "the table of shards");
     int shards = split_shards(layout, source, shard_bytes ? shard_bytes : SHARD_BYTES, shard_of);
     directory_make(directory);
     char* config = model_config_json(&layout->config, from, dtype);
-    snprintf(path, sizeof path, "%s/config.json", directory);
-    unlink(path);  // of an earlier model: until the new one is whole, the directory is none
+    const Path config_path = path_of(directory, "config.json");
+    unlink(config_path.s);  // of an earlier model: until the new one is whole, the directory is none
     Progress progress;
     progress_begin(&progress, "saving", layout->n_parameters, quiet);
     int64_t done = 0;
@@ -467,16 +467,13 @@ static void save_model(const ModelLayout* layout, const SaveSource* source, cons
         int end = first;
         while (end < layout->n_files && shard_of[end] == shard) end++;
         shard_name(name, sizeof name, shard, shards);
-        snprintf(path, sizeof path, "%s/%s", directory, name);
-        save_shard(layout, source, path, first, end, &progress, &done);
+        save_shard(layout, source, path_of(directory, "%s", name).s, first, end, &progress, &done);
         first = end;
     }
     if (shards > 1) write_index(layout, source, directory, shard_of, shards);
     // what an earlier model of another size left behind would be read in place of this one
-    snprintf(path, sizeof path, shards > 1 ? "%s/model.safetensors" : "%s/model.safetensors.index.json", directory);
-    unlink(path);
-    snprintf(path, sizeof path, "%s/config.json", directory);
-    file_write(path, config, strlen(config));
+    unlink(path_of(directory, shards > 1 ? "model.safetensors" : "model.safetensors.index.json").s);
+    file_write(config_path.s, config, strlen(config));
     free(config);
     free(shard_of);
     progress_end(&progress);

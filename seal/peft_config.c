@@ -303,13 +303,12 @@ static void refuse_tensors(const StModel* model, const ModelConfig* config) {
 }
 
 void peft_settings(const char* directory, const ModelConfig* config, LoraSettings* settings) {
-    char path[4200];
     StModel model;
     memset(settings, 0, sizeof *settings);
-    snprintf(path, sizeof path, "%s/adapter_config.json", directory);
-    cJSON* json = read_config(path, settings);
+    const Path path = path_of(directory, "adapter_config.json");
+    cJSON* json = read_config(path.s, settings);
     st_open_model(&model, directory, "adapter_model");
-    LoraModule* table = read_modules(&model, config, json, path, settings);
+    LoraModule* table = read_modules(&model, config, json, path.s, settings);
     const Family* family = family_find(config->family);
     const int layers = config->L > 0 ? config->L : 1;
     bool alike = true;

@@ -273,7 +273,6 @@ void output_probe(const char* path) {
     atomic_abandon(&f);
 }
 void directory_clean(const char* path) {
-    char name[4600];
     DIR* d = opendir(path);
     for (struct dirent* entry; d && (entry = readdir(d));) {
         const char* end = strstr(entry->d_name, TEMPORARY);
@@ -283,8 +282,7 @@ void directory_clean(const char* path) {
         if (*rest || process < 1 || process > INT32_MAX ||
             (process != getpid() && (kill((pid_t)process, 0) == 0 || errno != ESRCH)))
             continue;  // its maker may be at work
-        snprintf(name, sizeof name, "%s/%s", path, entry->d_name);
-        unlink(name);
+        unlink(path_of(path, "%s", entry->d_name).s);
     }
     if (d) closedir(d);
 }
@@ -299,11 +297,9 @@ void file_write(const char* path, const void* data, size_t bytes) {
 // digests
 
 void file_copy(const char* from, const char* to_directory, const char* name) {
-    char path[8400];
     size_t length;
     char* text = file_read(from, 1u << 30, &length);
-    snprintf(path, sizeof path, "%s/%s", to_directory, name);
-    file_write(path, text, length);
+    file_write(path_of(to_directory, "%s", name).s, text, length);
     free(text);
 }
 

@@ -306,10 +306,10 @@ static const struct {
 };
 
 static void refuse_other_form(const char* directory, const char* stem) {
-    char path[4200], way[4400];
+    char way[4400];
     for (size_t i = 0; i < sizeof other_forms / sizeof *other_forms; i++) {
-        snprintf(path, sizeof path, "%s/%s", directory, other_forms[i].file);
-        if (strcmp(stem, other_forms[i].stem) || !file_exists(path)) continue;
+        if (strcmp(stem, other_forms[i].stem) || !file_exists(path_of(directory, "%s", other_forms[i].file).s))
+            continue;
         const char* hole = strstr(other_forms[i].way, "%s");
         if (hole)
             snprintf(way, sizeof way, "%.*s%s%s", (int)(hole - other_forms[i].way), other_forms[i].way, directory,
@@ -328,22 +328,21 @@ static void refuse_other_form(const char* directory, const char* stem) {
 }
 
 void st_open_model(StModel* m, const char* directory, const char* stem) {
-    char path[4200];
     memset(m, 0, sizeof *m);
-    snprintf(path, sizeof path, "%s/%s.safetensors", directory, stem);
-    Path index = path_of(directory, "%s.safetensors.index.json", stem);
-    if (!file_exists(path) && file_exists(index.s)) {
+    const Path path = path_of(directory, "%s.safetensors", stem),
+               index = path_of(directory, "%s.safetensors.index.json", stem);
+    if (!file_exists(path.s) && file_exists(index.s)) {
         open_index(m, directory, index.s);
         return;
     }
-    if (!file_exists(path)) refuse_other_form(directory, stem);
-    if (!file_exists(path))
+    if (!file_exists(path.s)) refuse_other_form(directory, stem);
+    if (!file_exists(path.s))
         fatal(
             "%s: there is neither %s.safetensors nor %s.safetensors.index.json; a model in another form must be "
             "converted",
             directory, stem, stem);
     m->files = host_alloc((size_t)sizeof *m->files, "the list of files");
-    st_open(&m->files[m->n_files++], path);
+    st_open(&m->files[m->n_files++], path.s);
 }
 
 void st_close_model(StModel* m) {

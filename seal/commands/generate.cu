@@ -56,13 +56,12 @@ static void add_end(DecoderSettings* s, int id) {
 
 // eos_token_id of a JSON file of the model: a number or a list.
 static void add_ends_of(DecoderSettings* s, const char* model, const char* name) {
-    char path[4200];
-    snprintf(path, sizeof path, "%s/%s", model, name);
-    if (!file_exists(path)) return;
+    const Path path = path_of(model, "%s", name);
+    if (!file_exists(path.s)) return;
     size_t length;
-    char* text = file_read(path, 1 << 24, &length);
+    char* text = file_read(path.s, 1 << 24, &length);
     cJSON* json = cJSON_ParseWithLength(text, length);
-    if (!json) fatal("%s: is not JSON", path);
+    if (!json) fatal("%s: is not JSON", path.s);
     const cJSON *id = cJSON_GetObjectItemCaseSensitive(json, "eos_token_id"), *item;
     if (cJSON_IsNumber(id)) add_end(s, id->valueint);
     else cJSON_ArrayForEach(item, id) if (cJSON_IsNumber(item)) add_end(s, item->valueint);

@@ -141,25 +141,25 @@ static cJSON* read_json(const char* path) {
     return json;
 }
 
-static bool in_run(const ReportRun* run, const char* name, const char* out, char path[4200]) {
-    snprintf(path, 4200, "%s/%s", run->path, name);
-    output_is_not(out, path);
-    return file_exists(path);
+static bool in_run(const ReportRun* run, const char* name, const char* out, Path* path) {
+    *path = path_of(run->path, "%s", name);
+    output_is_not(out, path->s);
+    return file_exists(path->s);
 }
 
 static void read_run(ReportRun* run, const char* out) {
-    char path[4200];
+    Path path;
     bool some = false;
-    if (in_run(run, "log.jsonl", out, path)) {
-        read_log(run, path);
+    if (in_run(run, "log.jsonl", out, &path)) {
+        read_log(run, path.s);
         some = true;
     }
-    if (in_run(run, "summary.json", out, path)) {
-        run->summary = read_json(path);
+    if (in_run(run, "summary.json", out, &path)) {
+        run->summary = read_json(path.s);
         some = true;
     }
-    if (in_run(run, "selector.safetensors", out, path)) {
-        selector_file_read(&run->selector, path);
+    if (in_run(run, "selector.safetensors", out, &path)) {
+        selector_file_read(&run->selector, path.s);
         run->has_selector = some = true;
     }
     if (!some)

@@ -73,12 +73,12 @@ static bool is_directory(const char* path) {
 }
 
 void tokenizer_copy(const char* from, const char* to_directory) {
-    char path[4200], name[64], error[512];
+    char name[64], error[512];
     if (is_directory(from)) {
         for (size_t i = 0; i < 2 * N_FILES; i++) {
             snprintf(name, sizeof name, "%s%s", files[i / 2], endings[i % 2]);
-            snprintf(path, sizeof path, "%s/%s", from, name);
-            if (file_exists(path)) file_copy(path, to_directory, name);
+            Path path = path_of(from, "%s", name);
+            if (file_exists(path.s)) file_copy(path.s, to_directory, name);
         }
         return;
     }
@@ -87,8 +87,9 @@ void tokenizer_copy(const char* from, const char* to_directory) {
     const char *format = tokenizer_format(t), *slash = strrchr(from, '/'),
                *ending = strlen(from) > 3 && !strcmp(from + strlen(from) - 3, ".gz") ? ".gz" : "";
     if (strstr(format, " + ")) {  // a pair of files: the other one is beside it
-        snprintf(path, sizeof path, "%.*s", slash ? (int)(slash - from) : 1, slash ? from : ".");
-        tokenizer_copy(path, to_directory);
+        char* folder = slash ? host_copy(from, (size_t)(slash - from)) : host_copy(".", 1);
+        tokenizer_copy(folder, to_directory);
+        free(folder);
     } else {
         const char *own = slash ? slash + 1 : from, *plain = strcmp(format, "tokenizer.json") == 0 ? "tokenizer.json"
                                                              : strcmp(format, "tekken") == 0       ? "tekken.json"
