@@ -441,7 +441,10 @@ bool chat_fits(Chat* c, const Tokenizer* t, ChatTokens* tokens, char* error, siz
                 if (!c->guarded) abort();
                 c->guarded[tokens->n_guarded++] = id;
             } else if (!*tokens->missing) memcpy(tokens->missing, mark, sizeof mark);
-            if (id < 0 && at >= tail && tokens->turn_end < 0 && good) good = other_model(mark, name, buffer);
+            if (id < 0 && at >= tail && tokens->turn_end < 0) {
+                good = other_model(mark, name, buffer);
+                break;
+            }
         }
         tokens->guarded = c->guarded;
         // the first added token after the answer ends the turn
