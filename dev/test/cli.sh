@@ -42,13 +42,14 @@ ranks_of() {
         if [ "$(cat "/proc/$child/comm" 2>/dev/null)" = train_seal ]; then echo "$child"; else ranks_of "$child"; fi
     done
 }
-# kill_in_midrun OUT LINES command…: kills the command once OUT.partial, its journal, has so many lines, and cuts the last one, as a kill may leave it
-journal_has() { [ "$(cat "$1.partial" 2>/dev/null | wc -l)" -ge "$2" ]; }
+# kill_in_midrun OUT LINES command…: kills the command once OUT.partial, its journal, has so many lines, and cuts the last one, as a kill may leave it.
+# The command runs at a low priority and the lines are counted without a process, so that on a busy machine too the kill comes before the end.
+journal_has() { local lines; [ -e "$1.partial" ] && mapfile -t lines <"$1.partial" && [ ${#lines[@]} -ge "$2" ]; }
 kill_in_midrun() {
     local out=$1 lines=$2 pid; shift 2
-    for _ in 1 2 3 4 5; do
+    for _ in 1 2 3 4 5 6 7 8; do
         rm -f "$out" "$out.partial"
-        "$@" & pid=$!
+        nice -n 15 "$@" & pid=$!
         wait_for $pid "line $lines of $out.partial" journal_has "$out" "$lines"
         kill -9 $pid 2>/dev/null; wait $pid 2>/dev/null
         [ -e "$out.partial" ] && break
