@@ -65,6 +65,13 @@ for template in marked plain; do
     expect "losses under $template.jinja" "$eval_seal" loss --model "$golden/bytes" --data "$loss/rows.jsonl" --chat "$loss/$template.jinja" --loss-on all --out $template.jsonl --quiet
     truth "are transformers' over the assistant's tokens" close $template.jsonl
 done
+trl=$golden/../trl
+for name in marked parts variables; do
+    expect "losses of $name.jsonl" "$eval_seal" loss --model "$golden/bytes" --data "$trl/$name.jsonl" --chat "$trl/$name.jinja" --loss-on all --out trl.jsonl --quiet
+    awk -v name=$name '$1 == name { print $3 }' "$trl/expected.txt" >expected.txt
+    truth "are those of TRL's trainer" awk 'NR == FNR { e[FNR] = $1; n = FNR; next } match($0, /"loss":[0-9.]+/) { d = substr($0, RSTART + 7, RLENGTH - 7) - e[FNR]; if (d < 0) d = -d; if (d > 1e-5 * e[FNR]) bad = 1; m++ }
+        END { exit bad || n < 4 || m != n }' expected.txt trl.jsonl
+done
 cp -r "$golden/bytes" own && cp "$loss/plain.jinja" own/chat_template.jinja
 expect "a model with a template of its own" "$eval_seal" loss --model own --data "$loss/rows.jsonl" --loss-on all --out own.jsonl --quiet
 truth "needs no --chat" cmp own.jsonl plain.jsonl
@@ -92,6 +99,21 @@ truth "a weight of 2 doubles the loss and its gradient" awk '
     match($0, /"loss":[0-9.]+/) { loss[FILENAME] = substr($0, RSTART + 7, RLENGTH - 7); n[FILENAME]++; if (n[FILENAME] == 1) first[FILENAME] = loss[FILENAME] }
     END { r = first["twice/log.jsonl"] / first["once/log.jsonl"]; exit !(r > 1.9999 && r < 2.0001) }' once/log.jsonl twice/log.jsonl
 truth "and is logged" grep -q '"weight":2' twice/log.jsonl
+once() { "$train_seal" sft --model own --batch 5 --max-steps 1 --epochs 1 "$@" >once.txt 2>&1; }
+expect "weights of held-out rows" once --tune "$loss/rows.jsonl" --valid twice.jsonl --out held
+truth "have no effect, and a line has their count" grep -q 'twice.jsonl: the weights of 5 rows have no effect in held-out data' once.txt
+"$train_seal" check --model own --tune "$loss/rows.jsonl" --safe twice.jsonl --batch 2 >once.txt 2>&1
+truth "those of D_safe likewise" grep -q 'twice.jsonl: the weights of 5 rows have no effect in D_safe' once.txt
+"$eval_seal" loss --model own --data twice.jsonl >once.txt 2>&1
+truth "and those of rows whose loss is measured" grep -q 'twice.jsonl: the weights of 5 rows have no effect in a measured loss' once.txt
+sed 's/}$/,"weight":1,"documents":[{"text":"d"}],"chat_template_kwargs":{"mood":"calm","level":1,"unknown":2}}/' "$loss/rows.jsonl" >fields.jsonl
+"$train_seal" check --model "$golden/bytes" --tune fields.jsonl --chat "$trl/variables.jinja" --batch 2 >once.txt 2>&1
+truth "fields and variables that a template does not read are counted" grep -q "text in fields that are not used: documents (5 rows), chat_template_kwargs' unknown (5 rows)" once.txt
+truth "a weight of 1 is none" bash -c '! grep -q "have weights" once.txt'
+echo '{"messages":[{"role":"user","content":[{"type":"text","text":"q"}]},{"role":"assistant","content":[{"type":"text","text":"a"}]}]}' >parts.jsonl
+"$train_seal" check --model own --tune parts.jsonl --batch 1 --show 1 >once.txt 2>&1
+truth "parts that a template does not write are joined" grep -q '1 rows: the chat template does not write content in parts; their texts are joined' once.txt
+truth "and trained" grep -q '⟦a<|eot_id|>⟧' once.txt
 sed 's/}$/,"weight":-1}/' "$loss/rows.jsonl" >negative.jsonl
 refuse "a negative weight" "weight" "$train_seal" sft --model own --tune negative.jsonl --batch 5 --out negative --quiet
 selector=("$train_seal" selector --model own --safe "$loss/rows.jsonl" --batch 5 --epochs 1 --gamma fixed:0.5 --selector-optimizer sgd --selector-lr 1 --selector-clip 0 --clip 0 --quiet)

@@ -11,6 +11,7 @@
 #define GOLDEN "dev/reference/golden/chat_loss/"
 #define MODEL "dev/reference/golden/chat/bytes"
 #define REAL "../shared/data/chat_templates/"
+#define TRL "dev/reference/golden/trl/"
 
 static Tokenizer* tokenizer;
 static ChatScratch scratch;
@@ -214,6 +215,128 @@ static void test_json(void) {
     text_free(&json);
 }
 
+// Ids and labels of TRL's SFTTrainer with assistant_only_loss (dev/reference/record_trl.py).
+static void test_trl(void) {
+    size_t n;
+    char* golden = file_read(TRL "expected.txt", 1 << 20, &n);
+    int rows = 0, same = 0, real = 0, same_real = 0;
+    for (char* line = strtok(golden, "\n"); line; line = strtok(NULL, "\n")) {
+        char name[64], path[256], data[256], error[512], hex[65];
+        int row, at;
+        if (sscanf(line, "%63s %d %*s %n", name, &row, &at) != 2) {
+            check(0, "a line of %s: %s", TRL "expected.txt", line);
+            continue;
+        }
+        bool ours = strstr(line, " | ") != NULL;
+        char* bar = strstr(line, " | ");
+        if (bar) {
+            memmove(bar + 1, bar + 3, strlen(bar + 3) + 1);
+            *bar = '\n';
+        }
+        snprintf(path, sizeof path, "%s%s.jinja", ours ? TRL : REAL, name);
+        snprintf(data, sizeof data, TRL "%s.jsonl", ours ? name : "marked");
+        if (!file_exists(path)) continue;
+        ChatFormat f = {.tokenizer = tokenizer, .all = true, .tokens.turn_end = -1, .every_row = true};
+        f.chat = chat_open(path, MODEL, tokenizer, error, sizeof error);
+        Text t = text_of_row(&f, data, row);
+        if (ours) {
+            rows++;
+            same += !strcmp(t.s, line + at);
+            if (strcmp(t.s, line + at)) printf("# %s, row %d: expected %s\n# got %s\n", name, row, line + at, t.s);
+        } else {
+            sha256_hex(t.s, t.n, hex);
+            real++;
+            same_real += !memcmp(hex, line + at, 16);
+            if (memcmp(hex, line + at, 16)) printf("# %s, row %d: %s\n", name, row, t.s);
+        }
+        text_free(&t);
+        chat_format_close(&f);
+    }
+    check(rows >= 15 && same == rows, "%d of %d rows: ids and labels of TRL's trainer", same, rows);
+    if (real) check(same_real == real, "%d of %d rows under real templates: TRL's", same_real, real);
+    else check_skip("TRL under real templates", REAL " is not there");
+    free(golden);
+}
+
+// A template that does not write a list of parts gets their texts joined, and the sample says so.
+static void test_parts(void) {
+    const char* path = put(
+        "parts.jsonl",
+        "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"what \"},{\"type\":\"text\","
+        "\"text\":\" is it? \"}]},{\"role\":\"assistant\",\"content\":[{\"type\":\"text\",\"text\":\"one\"},\" "
+        "two\"]}]}\n"
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"what  is it? \"},{\"role\":\"assistant\",\"content\":"
+        "\"one two\"}]}\n");
+#define AROUND(text) "{% for m in messages %}{{- m.role ~ ': ' }}" text "{{- '<|eot_id|>' }}{% endfor %}"
+    static const struct {
+        const char *name, *template;
+        bool joined;
+    } cases[] = {
+        {"fails on a list", AROUND("{{- 'says ' + m.content }}"), true},
+        {"prints a list", AROUND("{{- m.content ~ '' }}"), true},
+        {"trims what it prints", AROUND("{{- m.content | trim }}"), true},
+        {"writes nothing for a list", AROUND("{% if m.content is string %}{{- m.content }}{% endif %}"), true},
+        {"leaves out texts that are no objects",
+         AROUND("{% if m.content is string %}{{- m.content }}{% else %}{% for p in m.content %}{{- p.text }}{% endfor "
+                "%}{% "
+                "endif %}"),
+         true},
+        {"writes a list",
+         AROUND("{% if m.content is string %}{{- m.content }}{% else %}{% for p in m.content %}{{- p.text if p is "
+                "mapping else p }}{% endfor %}{% endif %}"),
+         false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ChatSample s;
+        Conversation c;
+        char why[512] = "";
+        bool joined = false;
+        const char* file = put("parts.jinja", cases[i].template);
+        ChatFormat f = format_of(file, "last");
+        Text a = text_of_row(&f, path, 0), b = text_of_row(&f, path, 1);
+        if (conversation_at(path, 0, &c)) {
+            if (chat_sample(&f, &scratch, &c, &s, why, sizeof why)) joined = s.joined;
+            free(s.mask);
+            conversation_free(&c);
+        }
+        check(a.n && !strcmp(a.s, b.s) && joined == cases[i].joined, "a template that %s: %s %s", cases[i].name,
+              joined ? "texts are joined" : "it gets the list", why);
+        text_free(&a);
+        text_free(&b);
+        chat_format_close(&f);
+    }
+}
+
+// What apply_chat_template refuses leaves the row out, with the reason.
+static void test_refused(void) {
+    static const struct {
+        const char *row, *why;
+    } cases[] = {
+        {"\"tools\":[\"add\"]", "\"tools\" holds a text, not an object"},
+        {"\"chat_template_kwargs\":{\"chat_template\":\"x\"}",
+         "sets chat_template, which is not a variable of its own"},
+        {"\"chat_template_kwargs\":\"{\\\"add_generation_prompt\\\":true}\"", "sets add_generation_prompt"},
+    };
+    ChatFormat f = format_of("llama3", "last");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Conversation c;
+        ChatSample s = {0};
+        Text row = {0};
+        char why[512] = "";
+        text_printf(&row,
+                    "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\",\"content\":"
+                    "\"a\"}],%s}\n",
+                    cases[i].row);
+        const char* path = put("refused.jsonl", row.s);
+        bool good = conversation_at(path, 0, &c) && chat_sample(&f, &scratch, &c, &s, why, sizeof why);
+        check(!good && strstr(why, cases[i].why), "%s: %s", cases[i].row, why);
+        free(s.mask);
+        conversation_free(&c);
+        text_free(&row);
+    }
+    chat_format_close(&f);
+}
+
 // However many special tokens a row spells, the conversation has those of its template.
 static void test_hostile(void) {
     Text row = {0}, words = {0};
@@ -273,6 +396,9 @@ int main(void) {
     test_masks();
     test_spans();
     test_json();
+    test_trl();
+    test_parts();
+    test_refused();
     test_hostile();
     chat_scratch_close(&scratch);
     tokenizer_close(tokenizer);

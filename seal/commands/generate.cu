@@ -32,6 +32,7 @@ typedef struct {
     ChatFormat chat;
     ChatScratch conversation;
     char why[512];  // the chat template refuses a conversation
+    int64_t joined;  // conversations whose content in parts the template does not write as a list
     DecoderSettings settings;
     Task* tasks;               // in the files' order
     int n, capacity, skipped;  // skipped: prompts longer than the model reads
@@ -101,6 +102,7 @@ static int64_t encode_chat(Generation* g, const DataRow* row, const int32_t** id
     *error = g->why;
     if (!chat_prompt(&g->chat, &g->conversation, row->conversation, &sample, g->why, sizeof g->why)) return -1;
     *ids = sample.ids;
+    g->joined += sample.joined;
     return sample.n;
 }
 
@@ -186,6 +188,9 @@ static void read_tasks(Generation* g) {
     row_report_print(&report, o->quiet, stderr);
     rows_close(reader);
     if (!g->n) fatal("%s: holds no prompts", o->prompts.items[0]);
+    if (g->joined && !o->quiet)
+        warning("%lld prompts: the chat template does not write content in parts; their texts are joined",
+                (long long)g->joined);
 }
 
 static int by_length(const void* a, const void* b) {

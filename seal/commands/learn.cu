@@ -125,7 +125,6 @@ bool learn_open(Learn* x, const TrainOptions* o, int command) {
     Trainer* t = &x->run.trainer;
     selector_bind(&x->selector, t->stream);
     if (x->tune.weights) selector_set_weights(&x->selector, x->tune.weights);
-    if (x->safe.weights && !o->quiet) warning("%s: weights of rows of D_safe have no effect", o->safe.items[0]);
     if (settings.with_hat) parameters_copy(&t->theta_hat, &t->theta, t->stream);
 
     size_t batch = (size_t)x->batch;

@@ -171,7 +171,10 @@ int loss_command(const EvalOptions* o) {
     snprintf(set.chat_digest, sizeof set.chat_digest, "%s", chat.digest);
     chat_format_close(&chat);
     text_encoder_close(&encoder);
-    if (!options.quiet) tokens_print(&set, "data", stdout);
+    if (!options.quiet) {
+        tokens_print(&set, "data", stdout);
+        tokens_unweighted(&set, o->data.items[0], "a measured loss");
+    }
     // A pack holds the longest sample there is, and no more than is asked for: memory follows the data, not the
     // model's reach.
     settings.T = o->tokens > set.longest ? (int)o->tokens : set.longest > 2048 || o->tokens ? set.longest : 2048;

@@ -6,6 +6,8 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "rows/chat_rows.h"
+#include "rows/layouts.h"
+#include "rows/records.h"
 #include "rows/tokens.h"
 
 // ---------------------------------------------------------------------------------------------------
@@ -69,11 +71,14 @@ void conversation_json(const Conversation* c, int n, bool ask, Text* out) {
         json_put_text(out, m->role_name, strlen(m->role_name));
         if (!lacks_content(m)) {
             put(out, ",\"content\":");
-            if (cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(m->fields, "content")) && !m->length) put(out, "null");
+            if (m->parts && !c->joined) put_value(out, m->parts);
+            else if (cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(m->fields, "content")) && !m->length)
+                put(out, "null");
             else json_put_text(out, m->content, m->length);
         }
         cJSON_ArrayForEach(field, m->fields) {
-            if (!message_passes(field->string)) continue;
+            // a field that is null is one that another turn of the file has
+            if (!message_passes(field->string) || cJSON_IsNull(field)) continue;
             put(out, ",");
             json_put_text(out, field->string, strlen(field->string));
             put(out, ":");
@@ -85,6 +90,14 @@ void conversation_json(const Conversation* c, int n, bool ask, Text* out) {
     if (c->tools) {
         put(out, ",\"tools\":");
         put_value(out, c->tools);
+    }
+    const cJSON* variable;
+    cJSON_ArrayForEach(variable, c->variables) {
+        if (cJSON_IsNull(variable)) continue;
+        put(out, ",");
+        json_put_text(out, variable->string, strlen(variable->string));
+        put(out, ":");
+        put_value(out, variable);
     }
     put(out, ask ? ",\"add_generation_prompt\":true}" : ",\"add_generation_prompt\":false}");
 }
@@ -180,6 +193,26 @@ static void rendered_free(Rendered* r) {
     memset(r, 0, sizeof *r);
 }
 
+// What apply_chat_template refuses: tools that are no objects, variables under the names of its own parameters.
+static bool check_fields(const Conversation* c, char* why, size_t size) {
+    static const char* const own[] = {"messages",      "conversation",   "conversations",
+                                      "tools",         "tokenize",       "add_generation_prompt",
+                                      "chat_template", "padding",        "continue_final_message",
+                                      "truncation",    "max_length",     "return_assistant_tokens_mask",
+                                      "return_dict",   "return_tensors", "tokenizer_kwargs"};
+    const cJSON* item;
+    cJSON_ArrayForEach(item, c->tools) if (!cJSON_IsObject(item)) {
+        snprintf(why, size, "\"tools\" holds %s, not an object", json_kind(item));
+        return false;
+    }
+    cJSON_ArrayForEach(item, c->variables) for (size_t i = 0; i < sizeof own / sizeof *own;
+                                                i++) if (!strcmp(item->string, own[i])) {
+        snprintf(why, size, "\"chat_template_kwargs\" sets %s, which is not a variable of its own", own[i]);
+        return false;
+    }
+    return true;
+}
+
 static bool render(const ChatFormat* f, ChatScratch* s, const Conversation* c, int n, bool ask, Rendered* out,
                    char* why, size_t size) {
     Text json = {0};
@@ -195,6 +228,54 @@ static bool render(const ChatFormat* f, ChatScratch* s, const Conversation* c, i
                       copy_of(r.generation, r.n_generation * sizeof *r.generation),
                       r.n_given,
                       r.n_generation};
+    return true;
+}
+
+static size_t count_text(const Rendered* r, const char* text, size_t n) {
+    size_t count = 0;
+    for (const char* at = r->text; n && (at = memmem(at, r->n - (size_t)(at - r->text), text, n)); at += n) count++;
+    return count;
+}
+
+// Whether a rendering of lists of parts lacks a text that one of joined texts has, or shows a list as Python prints it.
+static bool loses_parts(const Conversation* c, const Rendered* lists, const Rendered* joined) {
+    static const char* const printed[] = {"[{'", "['"};
+    for (size_t i = 0; i < sizeof printed / sizeof *printed; i++)
+        if (count_text(lists, printed[i], strlen(printed[i])) > count_text(joined, printed[i], strlen(printed[i])))
+            return true;
+    for (int i = 0; i < c->n; i++) {
+        const cJSON* part;
+        cJSON_ArrayForEach(part, c->messages[i].parts) {
+            const char* text = cJSON_GetStringValue(cJSON_IsObject(part) ? record_field(part, "text") : part);
+            size_t n = text ? strlen(text) : 0;
+            while (n && is_space((unsigned char)text[n - 1])) n--;
+            while (n && is_space((unsigned char)*text)) text++, n--;
+            if (count_text(lists, text, n) < count_text(joined, text, n)) return true;
+        }
+    }
+    return false;
+}
+
+// Renders with content in parts as the list that it is, as transformers does. Many templates fail on a list, print it
+// as Python does, or write nothing in its place: then, and c->joined says so, with each list's texts joined.
+static bool render_parts(const ChatFormat* f, ChatScratch* s, Conversation* c, int n, bool ask, Rendered* out,
+                         char* why, size_t size) {
+    Rendered lists = {0};
+    char other[512];
+    bool parts = false;
+    for (int i = 0; i < n; i++) parts |= c->messages[i].parts != NULL;
+    c->joined = parts;
+    bool good = render(f, s, c, n, ask, out, why, size);
+    if (!parts) return good;
+    c->joined = false;
+    if (!render(f, s, c, n, ask, &lists, other, sizeof other)) c->joined = true;
+    else if (good) c->joined = loses_parts(c, &lists, out);
+    if (c->joined) {
+        rendered_free(&lists);
+        return good;
+    }
+    if (good) rendered_free(out);
+    *out = lists;
     return true;
 }
 
@@ -252,12 +333,20 @@ static bool trained(const Conversation* c, int i) {
     return c->messages[i].role == ROLE_ASSISTANT && c->messages[i].weight != 0.0;
 }
 
-// The template's own {% generation %} marks, one for each answer. False: they are not one for each.
+// The template's own {% generation %} marks. False: there are none, or not one for each answer where answers count
+// differently.
 static bool mark_generation(const ChatFormat* f, const Encoding* e, const Conversation* c, const Rendered* whole,
                             uint8_t* mask) {
     size_t answers = 0, k = 0;
-    for (int i = 0; i < c->n; i++) answers += c->messages[i].role == ROLE_ASSISTANT;
-    if (!whole->n_generation || whole->n_generation != answers) return false;
+    bool every = f->all;
+    for (int i = 0; i < c->n; i++) {
+        if (c->messages[i].role != ROLE_ASSISTANT) continue;
+        answers++;
+        every &= trained(c, i);
+    }
+    if (!whole->n_generation) return false;
+    for (; every && k < whole->n_generation; k++) mark(e, mask, whole->generation[k], -1);
+    if (every || whole->n_generation != answers) return every;
     for (int i = 0; i < c->n; i++) {
         if (c->messages[i].role != ROLE_ASSISTANT) continue;
         if (trained(c, i) && (f->all || i == c->n - 1)) mark(e, mask, whole->generation[k], -1);
@@ -266,11 +355,24 @@ static bool mark_generation(const ChatFormat* f, const Encoding* e, const Conver
     return true;
 }
 
+// A prompt of its own carries no loss, up to where it asks for the completion: a mark may begin before that.
+static void unmark_prompt(const ChatFormat* f, ChatScratch* s, const Conversation* c, const Rendered* whole,
+                          uint8_t* mask, int64_t n) {
+    char why[512];
+    Rendered asked;
+    if (!render(f, s, c, c->asked, true, &asked, why, sizeof why)) return;
+    size_t end = common_prefix(&asked, whole);
+    for (int64_t i = 0; i < n && (size_t)s->encoding.end[i] <= end; i++) mask[i] = 0;
+    rendered_free(&asked);
+}
+
 bool chat_sample(const ChatFormat* f, ChatScratch* s, const Conversation* c, ChatSample* out, char* why, size_t size) {
     Rendered whole;
     TextRange span;
+    Conversation view = *c;
     memset(out, 0, sizeof *out);
-    if (!render(f, s, c, c->n, false, &whole, why, size)) return false;
+    c = &view;
+    if (!check_fields(c, why, size) || !render_parts(f, s, &view, c->n, false, &whole, why, size)) return false;
     int64_t n = encode(f, s, &whole, why, size), marked = 0;
     if (n < 1) {
         rendered_free(&whole);
@@ -294,13 +396,14 @@ bool chat_sample(const ChatFormat* f, ChatScratch* s, const Conversation* c, Cha
                          "the chat template writes the turns before the answer differently once it is there");
         }
     }
+    if (good && c->asked) unmark_prompt(f, s, c, &whole, mask, n);
     mask[0] = 0;  // nothing predicts the first token
     for (int64_t i = 0; i < n; i++) marked += mask[i];
     if (good && !marked)
         snprintf(why, size, "nothing in it carries loss: %s",
                  trained(c, c->n - 1) ? "the chat template drops its answer" : "its answers have weight 0");
     rendered_free(&whole);
-    *out = (ChatSample){e->ids, mask, n, out->last_only};
+    *out = (ChatSample){e->ids, mask, n, out->last_only, c->joined};
     if (good && marked) return true;
     free(mask);
     out->mask = NULL;
@@ -310,7 +413,10 @@ bool chat_sample(const ChatFormat* f, ChatScratch* s, const Conversation* c, Cha
 bool chat_prompt(const ChatFormat* f, ChatScratch* s, const Conversation* c, ChatSample* out, char* why, size_t size) {
     Rendered r;
     memset(out, 0, sizeof *out);
-    if (!render(f, s, c, c->n - c->answered, true, &r, why, size)) return false;
+    Conversation view = *c;
+    if (!check_fields(c, why, size) || !render_parts(f, s, &view, c->n - c->answered, true, &r, why, size))
+        return false;
+    out->joined = view.joined;
     out->n = encode(f, s, &r, why, size);
     out->ids = s->encoding.ids;
     rendered_free(&r);

@@ -58,6 +58,7 @@ typedef struct {
     uint8_t* mask;       // (n) malloc'ed: 1 where the token carries loss. NULL of a prompt
     int64_t n;
     bool last_only;  // loss on all was asked for, but the template writes earlier answers differently later on
+    bool joined;     // content in parts was joined to one text, for the template does not write the list's texts
 } ChatSample;
 
 // The whole conversation with its loss. False with `why`: the template refuses it, or nothing in it carries loss.

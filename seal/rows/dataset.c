@@ -115,7 +115,7 @@ static bool holds_mark(const cJSON* value) {
 static bool reads_zero(const Conversation* c) {
     for (int i = 0; i < c->n; i++)
         if (strstr(c->messages[i].content, ZERO_BYTES) || holds_mark(c->messages[i].fields)) return true;
-    return holds_mark(c->tools);
+    return holds_mark(c->tools) || holds_mark(c->variables);
 }
 
 static cJSON* parse_csv(RowReader* r, const DataRecord* record, char* why, size_t size) {

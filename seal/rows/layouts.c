@@ -215,10 +215,22 @@ static bool add_history(Conversation* c, const cJSON* history, DataRow* row) {
     return true;
 }
 
+// What a table's column holds as JSON in a text: the value where the text begins with this bracket.
+static const cJSON* parsed_text(Conversation* c, const cJSON* value, char bracket) {
+    char why[200];
+    if (!cJSON_IsString(value) || *value->valuestring != bracket || strstr(value->valuestring, "\\u0000")) return value;
+    cJSON* parsed = json_parse(value->valuestring, strlen(value->valuestring), why, sizeof why);
+    if (!parsed) return value;
+    if (!c->made) c->made = cJSON_CreateArray();
+    cJSON_AddItemToArray(c->made, parsed);
+    return parsed;
+}
+
 // What a record says beside its turns. Where the turns begin with a system text of their own, that one counts.
 static bool add_fields_beside(Conversation* c, const cJSON* fields, const cJSON* turns, DataRow* row) {
     static const char* const names[] = {"system", "system_prompt"};
-    const cJSON *history = record_field(fields, "history"), *tools = record_field(fields, "tools");
+    const cJSON *history = record_field(fields, "history"), *tools = record_field(fields, "tools"),
+                *variables = record_field(fields, "chat_template_kwargs");
     const char* role = cJSON_GetStringValue(record_field(turns ? turns->child : NULL, "role"));
     if (!role && turns) role = cJSON_GetStringValue(record_field(turns->child, "from"));
     for (int i = 0; i < 2 && !c->n && !(role && !strcasecmp(role, "system")); i++) {
@@ -236,15 +248,15 @@ static bool add_fields_beside(Conversation* c, const cJSON* fields, const cJSON*
         mark_read(c, "history");
         if (!add_history(c, history, row)) return false;
     }
-    if (cJSON_IsString(tools) && *tools->valuestring == '[') {
-        cJSON* parsed = cJSON_Parse(tools->valuestring);
-        if (!c->made) c->made = cJSON_CreateArray();
-        if (parsed) cJSON_AddItemToArray(c->made, parsed);
-        tools = parsed;
-    }
+    tools = parsed_text(c, tools, '[');
+    variables = parsed_text(c, variables, '{');
     if (cJSON_IsArray(tools)) {
         mark_read(c, "tools");
-        if (tools->child) c->tools = tools;
+        c->tools = tools;  // an empty list, too: to a template it is not the same as none
+    }
+    if (cJSON_IsObject(variables)) {
+        mark_read(c, "chat_template_kwargs");
+        c->variables = variables;
     }
     return true;
 }
@@ -307,8 +319,12 @@ static bool extract_fields(const Layout* l, const cJSON* fields, const RowOption
             }
         }
         if (response && holds_turns(response)) {
+            int asked = c->n;
             mark_read(c, name);
-            return add_response(c, response, name, from, row);
+            if (!add_response(c, response, name, from, row)) return false;
+            for (int i = from; turns && i < asked; i++) c->messages[i].weight = 0.0;  // a prompt's answers are given
+            if (turns) c->asked = asked;
+            return true;
         }
     }
     if (!name || (options->prompts_only && !response)) return true;
@@ -585,8 +601,16 @@ void conversation_unread(const Conversation* c, const RowOptions* options, RowRe
         if (read && c->system_prompt && !options->turns && !options->conversations)
             read = strcasecmp(item->string, "system_prompt") != 0;
         if (read && c->tools && !is_used(options, "tools")) read = strcasecmp(item->string, "tools") != 0;
-        if (!read && holds_text(item))
+        // false or true for a name that the template reads is meant for it
+        bool meant = (cJSON_IsBool(item) && options->uses && is_used(options, item->string)) ||
+                     (item->child && !strcasecmp(item->string, "chat_template_kwargs"));
+        if (!read && (holds_text(item) || meant))
             row_report_tally(report->unread, &report->n_unread, *item->string ? item->string : "(without a name)", 1);
+    }
+    cJSON_ArrayForEach(item, c->variables) {
+        if (cJSON_IsNull(item) || is_used(options, item->string)) continue;
+        snprintf(name, sizeof name, "chat_template_kwargs' %.40s", item->string);
+        row_report_tally(report->unread, &report->n_unread, name, 1);
     }
     // A name counts once per row, however many of its turns have it. A template may use them all.
     const char* seen[8];

@@ -308,6 +308,7 @@ bool turns_read(Conversation* c, const cJSON* list, const char* name, DataRow* r
             if (good) m = conversation_add(c, ROLE_OTHER, conversation_keep(c, joined.s, joined.n), joined.n);
             text_free(&joined);
             if (!good) return false;
+            m->parts = text;
         } else {
             const char* s = value_text(text);
             bool calls = !text && record_field(turn, "tool_calls");

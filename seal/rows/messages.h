@@ -26,12 +26,13 @@ typedef struct {
     const char* role_name;  // for a template: "system", "user", "assistant", "tool"; as written where that says more
                             // ("developer", "ipython", any ROLE_OTHER)
     const char* content;    // UTF-8 and a zero; "" where the record has null. Parts of text are joined
-    size_t length;          // bytes of content; it holds no zero
-    double weight;          // 1, or what the turn's `weight`, `loss` or `train` says, false being 0: a turn of weight 0
-                            // carries no loss
-    const char* spelled;    // its role as the record spells it; NULL of a message that comes from a field
-    bool call;  // a turn "function_call": where its text is a call it is in fields' tool_calls, content is ""
-    int turn;   // 1-based place in the record's list of turns, 0 of a message that comes from a field
+    const struct cJSON* parts;  // content as the record has it where that is a list of parts of text; NULL: it is not
+    size_t length;              // bytes of content; it holds no zero
+    double weight;        // 1, or what the turn's `weight`, `loss` or `train` says, false being 0: a turn of weight 0
+                          // carries no loss
+    const char* spelled;  // its role as the record spells it; NULL of a message that comes from a field
+    bool call;            // a turn "function_call": where its text is a call it is in fields' tool_calls, content is ""
+    int turn;             // 1-based place in the record's list of turns, 0 of a message that comes from a field
     const struct cJSON* fields;  // further fields of the turn, an object or NULL: a template sees those of them that
                                  // message_passes() (tool_calls, reasoning_content, name …), besides role and content
 } Message;
@@ -40,12 +41,15 @@ typedef struct {
     Message* messages;
     int n, capacity;
     bool answered;  // the last message is an answer of the assistant. False only where prompts alone are read
+    int asked;      // the first messages that are a prompt of its own, as turns, and carry no loss; 0: there is none
     bool as_it_is;  // two texts that are taken as they are (prompt/chosen, input/output): messages are the user's and
                     // the assistant's, and no template is applied
     bool system_prompt;  // the first message comes from a field "system_prompt", which the reference's text leaves out
-    const struct cJSON* tools;  // an array for a template's `tools`, or NULL. A text that holds JSON was parsed
-    double weight;              // of the row, ≥ 0; 1 where the record does not say
-    const char* read[12];       // names of the record's fields that went into the above
+    bool joined;         // a template gets content in parts as one text: it does not take the list
+    const struct cJSON* tools;      // an array for a template's `tools`, or NULL. A text that holds JSON was parsed
+    const struct cJSON* variables;  // the record's `chat_template_kwargs`, an object, or NULL: further variables
+    double weight;                  // of the row, ≥ 0; 1 where the record does not say
+    const char* read[12];           // names of the record's fields that went into the above
     int n_read;
     struct cJSON *record, *made;  // owners of what the pointers above lead to: the record, and what had to be made
 } Conversation;

@@ -43,7 +43,7 @@ typedef struct {
     DataRow row;
     size_t text;                // prompt, response, space, eos in the chunk's text
     Conversation conversation;  // of a row that the chat template writes
-    bool by_template, last_only;
+    bool by_template, last_only, joined;
     int32_t* tokens;    // (length) of a usable row
     uint8_t* mask;      // (length) by_template: the tokens that carry loss
     int length, first;  // first: the first token that carries loss
@@ -125,6 +125,7 @@ static void write_conversation(const Chunk* c, ChatScratch* scratch, Job* job) {
     job->length = (int)n;
     job->first = (int)first;
     job->last_only = sample.last_only;
+    job->joined = sample.joined;
     job->hash = conversation_hash(&job->conversation);
 }
 
@@ -158,7 +159,7 @@ typedef struct {
     int32_t* first;
     float* weights;
     bool weighted;  // one of them is not 1
-    int64_t n, capacity, n_cut, n_rows, n_last_only;
+    int64_t n, capacity, n_cut, n_rows, n_last_only, n_joined;
     int spool, mask_spool;  // descriptors of unlinked files of int32, and of flags
     FILE *stream, *masks;   // masks NULL: a sample's loss begins at `first` and has no end
     char path[4200];
@@ -205,6 +206,7 @@ static void builder_add(Builder* b, const Job* job) {
     b->weights[b->n] = job->weight;
     b->weighted |= job->weight != 1.0f;
     b->n_last_only += job->last_only;
+    b->n_joined += job->joined;
     b->rows[b->n] = job->row.id;
     b->hashes[b->n] = job->hash;
     b->first[b->n] = job->first;
@@ -362,8 +364,8 @@ static void cache_key(char key[65], const char* digest, const TextEncoder* e, co
              o->rows.prompts_only);
     if (o->chat) {
         const ChatFormat* f = o->chat;
-        text_printf(&t, "chat %s %d %d %d %d %s", f->digest, f->all, f->parse_special, f->every_row, f->tokens.turn_end,
-                    chat_end_text(f->chat));
+        text_printf(&t, "chat 2 %s %d %d %d %d %s", f->digest, f->all, f->parse_special, f->every_row,
+                    f->tokens.turn_end, chat_end_text(f->chat));
         for (int i = 0; i < f->tokens.n_guarded; i++) text_printf(&t, " %d", f->tokens.guarded[i]);
     }
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) text_add(&t, parts[i], strlen(parts[i]) + 1);
@@ -382,6 +384,7 @@ static char* report_json(const TokenSet* set, const Builder* b) {
     cJSON_AddNumberToObject(json, "rows", (double)b->n_rows);
     cJSON_AddNumberToObject(json, "cut", (double)b->n_cut);
     if (b->n_last_only) cJSON_AddNumberToObject(json, "last_only", (double)b->n_last_only);
+    if (b->n_joined) cJSON_AddNumberToObject(json, "joined", (double)b->n_joined);
     for (int s = 0; s < ROW_STATES; s++) cJSON_AddItemToArray(counts, cJSON_CreateNumber((double)set->report.count[s]));
     for (int i = 0; i < set->report.n_named; i++) cJSON_AddItemToArray(named, cJSON_CreateString(set->report.named[i]));
     cJSON* notes = cJSON_AddArrayToObject(json, "notes");
@@ -412,6 +415,7 @@ static void report_read(TokenSet* set, const char* text) {
     set->n_rows = count_of(cJSON_GetObjectItem(json, "rows"));
     set->n_cut = count_of(cJSON_GetObjectItem(json, "cut"));
     set->n_last_only = count_of(cJSON_GetObjectItem(json, "last_only"));
+    set->n_joined = count_of(cJSON_GetObjectItem(json, "joined"));
     cJSON_ArrayForEach(item, cJSON_GetObjectItem(json, "counts")) if (s < ROW_STATES)
         set->report.count[s++] = count_of(item);
     cJSON_ArrayForEach(
@@ -571,6 +575,7 @@ static void set_finish(TokenSet* set, const SetData* d, int max_length) {
         set->samples[i] = (PackSample){tokens + offsets[i], bears, length, n_loss, set->rows[i]};
         set->n_loss += n_loss;
         if (length > set->longest) set->longest = length;
+        set->n_weighted += d->weights && d->weights[i] != 1.0f;
     }
 }
 
@@ -642,6 +647,7 @@ static void tokenise(TokenSet* set, const StringList* files, const TextEncoder* 
         set->n_rows = b.n_rows;
         set->n_cut = b.n_cut;
         set->n_last_only = b.n_last_only;
+        set->n_joined = b.n_joined;
         if (b.weighted) {
             set->kept = b.weights;
             b.weights = NULL;
@@ -672,6 +678,14 @@ void tokens_load(TokenSet* set, const StringList* files, const TextEncoder* e, c
             "%lld rows: the chat template writes their earlier answers differently later on; only their last answers "
             "carry loss",
             (long long)set->n_last_only);
+    if (set->n_joined && !o->quiet)
+        warning("%lld rows: the chat template does not write content in parts; their texts are joined",
+                (long long)set->n_joined);
+}
+
+void tokens_unweighted(const TokenSet* set, const char* path, const char* of) {
+    if (set->n_weighted)
+        warning("%s: the weights of %lld rows have no effect in %s", path, (long long)set->n_weighted, of);
 }
 
 void tokens_free(TokenSet* set) {

@@ -64,6 +64,8 @@ typedef struct {
     int n;
     int64_t n_rows;                   // records of the files, usable or not
     int64_t n_tokens, n_loss, n_cut;  // n_cut: samples truncated to max_length
+    int64_t n_joined;                 // rows whose content in parts the template does not take as a list
+    int64_t n_weighted;               // samples whose row has a weight other than 1
     int64_t n_last_only;              // of samples with loss on all answers: those whose template rewrites earlier ones
     char chat[256];                   // the chat template's name, as headers have it; "none"
     Hex chat_digest;                  // of its text; "": none
@@ -82,6 +84,8 @@ typedef struct {
 // All rows unusable is fatal; bad rows are listed on stderr unless quiet.
 void tokens_load(TokenSet* set, const StringList* files, const TextEncoder* encoder, const TokenOptions* options);
 void tokens_free(TokenSet* set);
+// One line where rows of a set have weights that whoever uses it does not read. `of`: "D_safe".
+void tokens_unweighted(const TokenSet* set, const char* path, const char* of);
 // One line: rows, tokens, loss share, rows cut and left out. The rows left out were named by tokens_load.
 void tokens_print(const TokenSet* set, const char* what, FILE* out);
 uint64_t row_hash(const char* prompt, size_t prompt_length, const char* response, size_t response_length);
