@@ -96,7 +96,7 @@ static ModelConfig model_of(const Values* v, int longest) {
     c.V = (int)v->vocab;
     c.max_positions = longest;
     model_config_complete(&c, "bench_seal");
-    if (!attention_head_size_served(c.HS)) fatal("head size %d has no attention kernel", c.HS);
+    if (!attention_head_size_supported(c.HS)) fatal("head size %d has no attention kernel", c.HS);
     return c;
 }
 

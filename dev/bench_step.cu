@@ -50,7 +50,7 @@ int main(int argc, char** argv) {
     config.tied_head = true;
     config.bos_id = config.eos_id = -1;
     model_config_complete(&config, "bench_step");
-    if (!attention_head_size_served(config.HS)) fatal("head size %d has no attention kernel", config.HS);
+    if (!attention_head_size_supported(config.HS)) fatal("head size %d has no attention kernel", config.HS);
     TrainerSettings settings = {};
     settings.T = (int)v.tokens;
     settings.head_rows = 1024;

@@ -8,7 +8,7 @@ forward, probabilities recomputed from the log-sum-exp backward.
 #include "attention.h"
 #include "ptx.h"
 
-bool attention_head_size_served(int HS) {
+bool attention_head_size_supported(int HS) {
     size_t bytes = attention_shared_bytes(HS);
     return bytes > 0 && bytes <= (size_t)most_shared();
 }

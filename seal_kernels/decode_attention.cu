@@ -244,7 +244,7 @@ template <int HS> static void launch(const DecodeArgs& args, cudaStream_t stream
 
 void decode_attention(floatX* atty, const DecodeArgs& args, cudaStream_t stream) {
     NVTX_RANGE("decode_attention");
-    assert(attention_head_size_served(args.HS) && args.NH % args.NKV == 0 && n_pieces(args.longest) <= 65535);
+    assert(attention_head_size_supported(args.HS) && args.NH % args.NKV == 0 && n_pieces(args.longest) <= 65535);
     if (args.n == 0) return;
     AT_HEAD_SIZE(args.HS, launch, args, stream)
     LAUNCH(join_pieces_kernel, CEIL_DIV((unsigned)((size_t)args.n * args.NH * args.HS), BLOCK), BLOCK, 0, stream, atty,

@@ -179,11 +179,11 @@ size_t qk_norm_scratch(int NH, int NKV, int HS, bool all);  // floats
 // ---- attention.cu ----------------------------------------------------------------------------------
 // Causal attention within each sample of the pack, and within a window of it. qkv (T, (NH + 2 NKV)·HS; ldq): a row
 // holds all query heads, then keys, then values. Query head h reads key-value head h / (NH / NKV). HS one of 32, 64,
-// 80, 96, 128, 256 (attention_head_size_served: in bf16 256 needs blocks of 132 KiB of shared memory, A100's and
+// 80, 96, 128, 256 (attention_head_size_supported: in bf16 256 needs blocks of 132 KiB of shared memory, A100's and
 // H100's; in fp32 what a GPU gives may end at 64). The work is cut into tiles of ATTENTION_TILE rows of one sample:
 // tiles (n_tiles, 2) = {sample, tile within the sample}.
 #define ATTENTION_TILE 64
-bool attention_head_size_served(int HS);
+bool attention_head_size_supported(int HS);
 int attention_tiles(int* tiles, const int* cu_seqlens,
                     int n_seq);  // host; returns n_tiles; tiles may be NULL to count; longest first
 struct AttentionArgs {

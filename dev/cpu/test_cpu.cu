@@ -1,7 +1,7 @@
 /*
 The shim's own test: what a CPU would forgive, it must not. Every case is a bug planted in a kernel or in host code, and
-the same code mended. Each runs in a child process: the bug must be reported with the words of its row (kernel, block,
-thread where there are any) and with the file and line of every source line that carries its tag (bug: NAME), the mended
+the same code fixed. Each runs in a child process: the bug must be reported with the words of its row (kernel, block,
+thread where there are any) and with the file and line of every source line that carries its tag (bug: NAME), the fixed
 twin must be silent and right. dev/cpu/test_cpu.sh builds this program three times, plain, for AddressSanitizer and for
 ThreadSanitizer; a row says which of them see its bug.
 */
@@ -27,10 +27,10 @@ ThreadSanitizer; a row says which of them see its bug.
 // ---------------------------------------------------------------------------------------------------
 // races
 
-static __global__ void missing_barrier_read(float* out, int mended) {
+static __global__ void missing_barrier_read(float* out, int fixed) {
     SHARED(float, x, [N]);
     int t = threadIdx.x;
-    if (mended || blockIdx.x == 0) {
+    if (fixed || blockIdx.x == 0) {
         x[t] = t;
         __syncthreads();
         out[t] = x[(t + 32) % N];
@@ -39,53 +39,53 @@ static __global__ void missing_barrier_read(float* out, int mended) {
         out[t] = x[(t + 32) % N];  // (bug: missing_barrier_read)
     }
 }
-static __global__ void missing_barrier_write(float* out, int mended) {
+static __global__ void missing_barrier_write(float* out, int fixed) {
     SHARED(float, x, [N]);
     int t = threadIdx.x;
     x[t] = t;
     __syncthreads();
     float y = x[(t + 32) % N];  // (bug: missing_barrier_write)
-    if (mended) __syncthreads();
+    if (fixed) __syncthreads();
     x[t] = -1;  // (bug: missing_barrier_write)
     out[t] = y;
 }
-static __global__ void missing_syncwarp(float* out, int mended) {
+static __global__ void missing_syncwarp(float* out, int fixed) {
     SHARED(float, x, [N]);
     int t = threadIdx.x;
     x[t] = t;  // (bug: missing_syncwarp)
-    if (mended) __syncwarp();
+    if (fixed) __syncwarp();
     out[t] = x[t ^ 1];  // (bug: missing_syncwarp)
 }
-static __global__ void block_race(float* out, int mended) {
-    if (threadIdx.x == 0) out[mended ? blockIdx.x : 0] = blockIdx.x + 1;
+static __global__ void block_race(float* out, int fixed) {
+    if (threadIdx.x == 0) out[fixed ? blockIdx.x : 0] = blockIdx.x + 1;
 }
 
 // ---------------------------------------------------------------------------------------------------
 // memory
 
-static __global__ void global_bounds(float* out, int mended) {
+static __global__ void global_bounds(float* out, int fixed) {
     int i = threadIdx.x;
-    if (i == 77 && !mended) i = N;
+    if (i == 77 && !fixed) i = N;
     out[i] = 1.0f;  // (bug: global_bounds)
 }
-static __global__ void static_bounds(float* out, int mended) {
+static __global__ void static_bounds(float* out, int fixed) {
     SHARED(float, x, [N]);
     int t = threadIdx.x;
-    int at = mended || blockIdx.x == 0 || t != 5 ? t : (int)blockDim.x + 1;
+    int at = fixed || blockIdx.x == 0 || t != 5 ? t : (int)blockDim.x + 1;
     x[at] = 1.0f;  // (bug: static_bounds)
-    out[t] = x[t < 5 || mended ? t : 0];
+    out[t] = x[t < 5 || fixed ? t : 0];
 }
-static __global__ void dynamic_bounds(float* out, int mended) {
+static __global__ void dynamic_bounds(float* out, int fixed) {
     EXTERN_SHARED(float, x);
     int t = threadIdx.x;
-    int at = mended || t != 6 ? t : N;
+    int at = fixed || t != 6 ? t : N;
     x[at] = 1.0f;  // (bug: dynamic_bounds)
     out[t] = 1.0f;
 }
-static __global__ void unwritten_shared(float* out, int mended) {
+static __global__ void unwritten_shared(float* out, int fixed) {
     SHARED(float, x, [N]);
     int t = threadIdx.x;
-    if (mended || t != 9) x[t] = 1.0f;
+    if (fixed || t != 9) x[t] = 1.0f;
     __syncthreads();
     out[t] = x[N - 1 - t];
 }
@@ -94,67 +94,67 @@ static __attribute__((noinline)) int recurse(volatile int* from, int depth) {
     for (int i = 0; i < 256; i++) frame[i] = from[i] + depth;
     return depth == 0 ? frame[17] : recurse(frame, depth - 1) + frame[depth % 256];
 }
-static __global__ void stack_overflow(float* out, int mended) {
+static __global__ void stack_overflow(float* out, int fixed) {
     int zero[256] = {};
-    out[threadIdx.x] = recurse(zero, mended || threadIdx.x != 3 ? 2 : 1000) > 0;
+    out[threadIdx.x] = recurse(zero, fixed || threadIdx.x != 3 ? 2 : 1000) > 0;
 }
-static __global__ void misaligned_load(float* out, const float* in, int mended) {
-    float8 x = load8(in + (mended ? 0 : 2));
+static __global__ void misaligned_load(float* out, const float* in, int fixed) {
+    float8 x = load8(in + (fixed ? 0 : 2));
     store8(out + 8 * threadIdx.x, x);
 }
-static __global__ void misaligned_store(__nv_bfloat16* out, const float* in, int mended) {
+static __global__ void misaligned_store(__nv_bfloat16* out, const float* in, int fixed) {
     float8 x = load8(in);
-    store8(out + (threadIdx.x == 2 && !mended ? 1 : 8 * threadIdx.x), x);
+    store8(out + (threadIdx.x == 2 && !fixed ? 1 : 8 * threadIdx.x), x);
 }
-static __global__ void shift_too_far(float* out, int mended) {
-    int by = mended ? 3 : 32 + (int)threadIdx.x;
+static __global__ void shift_too_far(float* out, int fixed) {
+    int by = fixed ? 3 : 32 + (int)threadIdx.x;
     out[threadIdx.x] = 1 << by;  // (bug: shift_too_far)
 }
 
 // ---------------------------------------------------------------------------------------------------
 // barriers and warps
 
-static __global__ void early_exit(float* out, int mended) {
+static __global__ void early_exit(float* out, int fixed) {
     out[threadIdx.x] = 1.0f;
-    if (!mended && blockIdx.x == 1 && threadIdx.x < 32) return;
+    if (!fixed && blockIdx.x == 1 && threadIdx.x < 32) return;
     __syncthreads();  // (bug: early_exit)
 }
-static __global__ void late_exit(float* out, int mended) {
+static __global__ void late_exit(float* out, int fixed) {
     out[threadIdx.x] = 1.0f;
-    if (!mended && blockIdx.x == 1 && threadIdx.x >= 224) return;
+    if (!fixed && blockIdx.x == 1 && threadIdx.x >= 224) return;
     __syncthreads();  // (bug: late_exit)
 }
-static __global__ void two_barriers(float* out, int mended) {
+static __global__ void two_barriers(float* out, int fixed) {
     out[threadIdx.x] = 1.0f;
-    if (mended) __syncthreads();
+    if (fixed) __syncthreads();
     else if (threadIdx.x < 64) __syncthreads();  // (bug: two_barriers)
     else __syncthreads();                        // (bug: two_barriers)
 }
-static __global__ void skipped_barrier(float* out, int mended) {
+static __global__ void skipped_barrier(float* out, int fixed) {
     out[threadIdx.x] = 1.0f;
-    for (int i = 0; i < (mended || threadIdx.x < 32 ? 3 : 2); i++) __syncthreads();  // (bug: skipped_barrier)
+    for (int i = 0; i < (fixed || threadIdx.x < 32 ? 3 : 2); i++) __syncthreads();  // (bug: skipped_barrier)
 }
-static __global__ void shuffle_of_exited(float* out, int mended) {
-    if (!mended && threadIdx.x == 40) return;
+static __global__ void shuffle_of_exited(float* out, int fixed) {
+    if (!fixed && threadIdx.x == 40) return;
     out[threadIdx.x] = 1.0f + 0.0f * __shfl_xor_sync(0xffffffffu, 1.0f, 1);  // (bug: shuffle_of_exited)
 }
-static __global__ void shuffle_against_barrier(float* out, int mended) {
+static __global__ void shuffle_against_barrier(float* out, int fixed) {
     out[threadIdx.x] = 1.0f;
-    if (mended || threadIdx.x % 32 < 16) __shfl_down_sync(0xffffffffu, 1.0f, 4);  // (bug: shuffle_against_barrier)
-    if (mended || threadIdx.x % 32 >= 16) __syncthreads();                        // (bug: shuffle_against_barrier)
+    if (fixed || threadIdx.x % 32 < 16) __shfl_down_sync(0xffffffffu, 1.0f, 4);  // (bug: shuffle_against_barrier)
+    if (fixed || threadIdx.x % 32 >= 16) __syncthreads();                        // (bug: shuffle_against_barrier)
 }
-static __global__ void two_warp_operations(float* out, int mended) {
+static __global__ void two_warp_operations(float* out, int fixed) {
     float x;
-    if (mended || threadIdx.x % 32 < 16) x = warp_sum(1.0f);  // (bug: two_warp_operations)
-    else x = warp_max(1.0f);                                  // (bug: two_warp_operations)
+    if (fixed || threadIdx.x % 32 < 16) x = warp_sum(1.0f);  // (bug: two_warp_operations)
+    else x = warp_max(1.0f);                                 // (bug: two_warp_operations)
     out[threadIdx.x] = x > 0.0f;
 }
-static __global__ void async_wait(float* out, const float* in, int mended) {
+static __global__ void async_wait(float* out, const float* in, int fixed) {
     SHARED(float, x, [4 * N]);
     int t = threadIdx.x;
     cp_async_16(x + 4 * t, in, true);
     cp_async_commit();
-    if (mended) cp_async_wait<0>();
+    if (fixed) cp_async_wait<0>();
     else cp_async_wait<1>();
     out[t] = x[4 * t + 1];
 }
@@ -182,15 +182,15 @@ static bool all(const float* p, int n, float value) {
     free(host);
     return good;
 }
-// Kernels of the form (float* out, int mended) that write a number everywhere.
-#define SIMPLE(kernel)                                           \
-    static bool run_##kernel(int mended) {                       \
-        float* out = device(N);                                  \
-        LAUNCH(kernel, 2, N, N * sizeof(float), 0, out, mended); \
-        cudaCheck(cudaDeviceSynchronize());                      \
-        bool good = all(out, N, -1.0f);                          \
-        cudaCheck(cudaFree(out));                                \
-        return good;                                             \
+// Kernels of the form (float* out, int fixed) that write a number everywhere.
+#define SIMPLE(kernel)                                          \
+    static bool run_##kernel(int fixed) {                       \
+        float* out = device(N);                                 \
+        LAUNCH(kernel, 2, N, N * sizeof(float), 0, out, fixed); \
+        cudaCheck(cudaDeviceSynchronize());                     \
+        bool good = all(out, N, -1.0f);                         \
+        cudaCheck(cudaFree(out));                               \
+        return good;                                            \
     }
 SIMPLE(missing_barrier_read)
 SIMPLE(missing_barrier_write)
@@ -209,67 +209,67 @@ SIMPLE(shuffle_of_exited)
 SIMPLE(shuffle_against_barrier)
 SIMPLE(two_warp_operations)
 // Forward, the last block's 3 stays; in another order another number does.
-static bool blocks_in_order(int mended) {
+static bool blocks_in_order(int fixed) {
     float *out = device(3), host[3];
-    LAUNCH(block_race, 3, 32, 0, 0, out, mended);
+    LAUNCH(block_race, 3, 32, 0, 0, out, fixed);
     cudaCheck(cudaMemcpy(host, out, sizeof(host), cudaMemcpyDeviceToHost));
     cudaCheck(cudaFree(out));
-    if (!mended) fprintf(stderr, "the first number is %g\n", host[0]);
-    return mended && host[0] == 1.0f && host[1] == 2.0f && host[2] == 3.0f;
+    if (!fixed) fprintf(stderr, "the first number is %g\n", host[0]);
+    return fixed && host[0] == 1.0f && host[1] == 2.0f && host[2] == 3.0f;
 }
-static bool run_async_wait(int mended) {
+static bool run_async_wait(int fixed) {
     float *out = device(N), *in = device(4);
-    LAUNCH(async_wait, 1, N, 0, 0, out, in, mended);
+    LAUNCH(async_wait, 1, N, 0, 0, out, in, fixed);
     return all(out, N, 0.0f);
 }
-static bool run_misaligned_load(int mended) {
+static bool run_misaligned_load(int fixed) {
     float *out = device(8 * 32), *in = device(16);
-    LAUNCH(misaligned_load, 1, 32, 0, 0, out, in, mended);
+    LAUNCH(misaligned_load, 1, 32, 0, 0, out, in, fixed);
     return all(out, 8 * 32, 0.0f);
 }
-static bool run_misaligned_store(int mended) {
+static bool run_misaligned_store(int fixed) {
     float *out = device(8 * 32), *in = device(16);
-    LAUNCH(misaligned_store, 1, 32, 0, 0, (__nv_bfloat16*)out, in, mended);
+    LAUNCH(misaligned_store, 1, 32, 0, 0, (__nv_bfloat16*)out, in, fixed);
     return all(out, 8 * 32, 0.0f);
 }
-static bool host_reads(int mended) {
+static bool host_reads(int fixed) {
     float *p = device(N), x = -1.0f;
-    if (mended) cudaCheck(cudaMemcpy(&x, p + 3, sizeof(x), cudaMemcpyDeviceToHost));
+    if (fixed) cudaCheck(cudaMemcpy(&x, p + 3, sizeof(x), cudaMemcpyDeviceToHost));
     else x = p[3];  // (bug: host_reads)
     return x == 0.0f;
 }
-static bool host_writes(int mended) {
+static bool host_writes(int fixed) {
     float *p = device(N), one = 1.0f;
-    if (mended) cudaCheck(cudaMemcpy(p, &one, sizeof(one), cudaMemcpyHostToDevice));
+    if (fixed) cudaCheck(cudaMemcpy(p, &one, sizeof(one), cudaMemcpyHostToDevice));
     else *p = one;  // (bug: host_writes)
     return true;
 }
-static bool copy_kind(int mended) {
+static bool copy_kind(int fixed) {
     float *p = device(N), host[N];
-    cudaCheck(cudaMemcpy(host, p, sizeof(host), mended ? cudaMemcpyDeviceToHost : cudaMemcpyHostToDevice));
+    cudaCheck(cudaMemcpy(host, p, sizeof(host), fixed ? cudaMemcpyDeviceToHost : cudaMemcpyHostToDevice));
     return host[1] == 0.0f;
 }
-static bool copy_pointer(int mended) {
+static bool copy_pointer(int fixed) {
     float *p = device(N), host[N] = {};
-    cudaCheck(cudaMemcpy(mended ? p : host, p, sizeof(host), cudaMemcpyDeviceToDevice));
+    cudaCheck(cudaMemcpy(fixed ? p : host, p, sizeof(host), cudaMemcpyDeviceToDevice));
     return true;
 }
-static bool copy_past_the_end(int mended) {
+static bool copy_past_the_end(int fixed) {
     float *p = device(N), host[N + 1];
-    cudaCheck(cudaMemcpy(host, p, (mended ? N : N + 1) * sizeof(float), cudaMemcpyDeviceToHost));
+    cudaCheck(cudaMemcpy(host, p, (fixed ? N : N + 1) * sizeof(float), cudaMemcpyDeviceToHost));
     return host[N - 1] == 0.0f;
 }
-static bool missing_wait(int mended) {
+static bool missing_wait(int fixed) {
     float *p = device(N), *loss;
     cudaCheck(cudaMallocHost(&loss, sizeof(float)));
     *loss = 7.0f;
     LAUNCH(fill, 1, N, 0, 0, p, 2.5f);
     cudaCheck(cudaMemcpyAsync(loss, p, sizeof(float), cudaMemcpyDeviceToHost, 0));
-    if (mended) cudaCheck(cudaStreamSynchronize(0));
+    if (fixed) cudaCheck(cudaStreamSynchronize(0));
     if (isnan(*loss)) fprintf(stderr, "the loss is NaN\n");
     return *loss == 2.5f;
 }
-static bool missing_event(int mended) {  // a second stream that does not wait for the first
+static bool missing_event(int fixed) {  // a second stream that does not wait for the first
     cudaStream_t first, second;
     cudaEvent_t ready;
     float *p, x;
@@ -279,37 +279,37 @@ static bool missing_event(int mended) {  // a second stream that does not wait f
     cudaCheck(cudaMalloc(&p, N * sizeof(float)));
     LAUNCH(fill, 1, N, 0, first, p, 2.5f);
     cudaCheck(cudaEventRecord(ready, first));
-    if (mended) cudaCheck(cudaStreamWaitEvent(second, ready, 0));
+    if (fixed) cudaCheck(cudaStreamWaitEvent(second, ready, 0));
     cudaCheck(cudaMemcpyAsync(&x, p, sizeof(x), cudaMemcpyDeviceToHost, second));
     cudaCheck(cudaStreamSynchronize(second));
     if (isnan(x)) fprintf(stderr, "the copy is NaN\n");
     return x == 2.5f;
 }
-static bool much_shared(int mended) {
+static bool much_shared(int fixed) {
     float* out = device(N);
-    if (mended) allow_shared(dynamic_bounds, 64 * 1024);
+    if (fixed) allow_shared(dynamic_bounds, 64 * 1024);
     LAUNCH(dynamic_bounds, 1, N, 64 * 1024, 0, out, 1);  // (bug: much_shared)
     return all(out, N, 1.0f);
 }
-static bool many_threads(int mended) {
+static bool many_threads(int fixed) {
     float* out = device(1056);
-    LAUNCH(fill, 1, mended ? 1024 : 1056, 0, 0, out, 1.0f);  // (bug: many_threads)
+    LAUNCH(fill, 1, fixed ? 1024 : 1056, 0, 0, out, 1.0f);  // (bug: many_threads)
     return all(out, 1024, 1.0f);
 }
-static bool high_grid(int mended) {
+static bool high_grid(int fixed) {
     float* out = device(32);
-    LAUNCH(fill, dim3(1, mended ? 2 : 65536, 1), 32, 0, 0, out, 1.0f);  // (bug: high_grid)
+    LAUNCH(fill, dim3(1, fixed ? 2 : 65536, 1), 32, 0, 0, out, 1.0f);  // (bug: high_grid)
     return all(out, 32, 1.0f);
 }
-static bool deep_grid(int mended) {
+static bool deep_grid(int fixed) {
     float* out = device(32);
-    LAUNCH(fill, dim3(1, 1, mended ? 2 : 65536), 32, 0, 0, out, 1.0f);  // (bug: deep_grid)
+    LAUNCH(fill, dim3(1, 1, fixed ? 2 : 65536), 32, 0, 0, out, 1.0f);  // (bug: deep_grid)
     return all(out, 32, 1.0f);
 }
-static bool freed_twice(int mended) {
+static bool freed_twice(int fixed) {
     float* p = device(N);
     cudaCheck(cudaFree(p));
-    if (!mended) cudaCheck(cudaFree(p));
+    if (!fixed) cudaCheck(cudaFree(p));
     return true;
 }
 
@@ -334,16 +334,16 @@ static bool gemm(int offset, int lda) {
     cudaCheck(cudaDeviceSynchronize());
     return good && all(d, M * n, 0.0f);
 }
-static bool misaligned_gemm(int mended) { return gemm(mended ? 4 : 1, 16); }
-static bool large_leading_dimension(int mended) { return gemm(0, mended ? 16 : 24); }
-static bool small_leading_dimension(int mended) { return gemm(0, mended ? 16 : 8); }
+static bool misaligned_gemm(int fixed) { return gemm(fixed ? 4 : 1, 16); }
+static bool large_leading_dimension(int fixed) { return gemm(0, fixed ? 16 : 24); }
+static bool small_leading_dimension(int fixed) { return gemm(0, fixed ? 16 : 8); }
 
 // ---------------------------------------------------------------------------------------------------
 // the table: name, code, the builds that see it, and what each report must say
 
 static const struct Case {
     const char* name;
-    bool (*run)(int mended);
+    bool (*run)(int fixed);
     const char *builds, *says[3];
 } cases[] = {
     {"missing_barrier_read",
@@ -525,7 +525,7 @@ static void check_case(const Case* c) {
     if (good && !late) good = names_lines(c->name, said, why, sizeof why);
     report(good, c->name, "is found", why);
     for (const char* order : {"forward", "reverse", "5"}) {
-        status = run_child(c->name, "mended", order, said, sizeof said);
+        status = run_child(c->name, "fixed", order, said, sizeof said);
         good = status == 0 && !said[0];
         if (!good) break;
     }
@@ -533,7 +533,7 @@ static void check_case(const Case* c) {
     report(good, c->name, "fixed is silent", why);
 }
 
-// Blocks that write the same place: another order, another result; mended, the order does not matter.
+// Blocks that write the same place: another order, another result; fixed, the order does not matter.
 static void check_order(void) {
     char forward[4096] = "", reverse[4096] = "";
     run_child("block_race", "bug", "forward", forward, sizeof forward);
@@ -541,8 +541,8 @@ static void check_order(void) {
     check(strstr(forward, "is 3") && strstr(reverse, "is 1"),
           "block_race shows in the order of blocks: \"%.*s\" and \"%.*s\"", (int)strcspn(forward, "\n"), forward,
           (int)strcspn(reverse, "\n"), reverse);
-    check(!run_child("block_race", "mended", "forward", said, sizeof said) &&
-              !run_child("block_race", "mended", "reverse", said, sizeof said),
+    check(!run_child("block_race", "fixed", "forward", said, sizeof said) &&
+              !run_child("block_race", "fixed", "reverse", said, sizeof said),
           "block_race fixed is silent");
 }
 
@@ -600,10 +600,10 @@ static void check_bf16(void) {
 
 int main(int argc, char** argv) {
     if (argc == 3) {
-        bool mended = !strcmp(argv[2], "mended");
-        if (!strcmp(argv[1], "block_race")) return !blocks_in_order(mended);
+        bool fixed = !strcmp(argv[2], "fixed");
+        if (!strcmp(argv[1], "block_race")) return !blocks_in_order(fixed);
         for (auto& c : cases)
-            if (!strcmp(c.name, argv[1])) return !c.run(mended);
+            if (!strcmp(c.name, argv[1])) return !c.run(fixed);
         fprintf(stderr, "test_cpu: no case %s\n", argv[1]);
         return 2;
     }

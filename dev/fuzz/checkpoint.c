@@ -1,5 +1,5 @@
 /* seal/run/checkpoint.c and run_record.c. Input: a byte of mode, two bytes n, run.json (n bytes), rank-0.safetensors.
-   Mode 1: the sums that a writer would have left, so that what lies behind them is reached; mode 0: rank-0.sha256 takes
+   Mode 1: the sums that a writer would have left, so that what comes after them is reached; mode 0: rank-0.sha256 takes
    the place of the tensors. */
 #include <string.h>
 #include <sys/stat.h>

@@ -111,7 +111,7 @@ static char directory[64];
 static void remove_directory(void) {
     char command[96];
     snprintf(command, sizeof command, "rm -rf %s", directory);
-    if (system(command)) fprintf(stderr, "%s stays behind\n", directory);
+    if (system(command)) fprintf(stderr, "%s is left behind\n", directory);
 }
 
 const char* fuzz_directory(void) {

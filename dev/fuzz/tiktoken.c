@@ -1,4 +1,4 @@
-/* tiktoken ranks. Input: the file; a line for every byte is put behind it, with ranks from 500 on, because a file
+/* tiktoken ranks. Input: the file; a line for every byte is put after it, with ranks from 500 on, because a file
  * without them is refused early. */
 #include <string.h>
 #include "tokenizer_check.h"

@@ -814,7 +814,7 @@ static const Case cases[] = {
 };
 
 static void check_case(const Case* c) {
-    if (!attention_head_size_served(c->HS))
+    if (!attention_head_size_supported(c->HS))
         return check_skip(c->name, "this device gives a block too little shared memory");
     int n_seq = c->repeat > 1 ? c->repeat : c->n_seq;
     int* lengths = (int*)malloc(sizeof(int) * n_seq);
@@ -858,7 +858,8 @@ static void check_tiles(void) {
         for (int t = 0; t < 4; t++)
             whole = whole && seen[s][t] == (t * ATTENTION_TILE < cu_seqlens[s + 1] - cu_seqlens[s]);
     check(ordered && whole, "tile table: every tile once, longest first");
-    check(!attention_head_size_served(48) && attention_head_size_served(80), "head sizes: 80 is served, 48 is not");
+    check(!attention_head_size_supported(48) && attention_head_size_supported(80),
+          "head sizes: 80 is supported, 48 is not");
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -976,7 +977,7 @@ int main(int argc, char** argv) {
             if (cases[i].small || !harness_small) check_case(&cases[i]);
         return check_report();
     }
-    if (!attention_head_size_served(HS) || NH % NKV) {
+    if (!attention_head_size_supported(HS) || NH % NKV) {
         fprintf(stderr,
                 "attention: --head-size is 32, 64, 80, 96, 128 or 256 (where a block may have so much shared memory), "
                 "and --heads a multiple of --kv-heads\n");

@@ -233,7 +233,7 @@ int main(int argc, char** argv) {
         if (!harness_small) check_store(301, 6, 3, 80);
         return check_report();
     }
-    if (!attention_head_size_served(HS) || NH % NKV) {
+    if (!attention_head_size_supported(HS) || NH % NKV) {
         fprintf(stderr,
                 "decode_attention: --head-size is 32, 64, 80, 96, 128 or 256, and --heads a multiple of --kv-heads\n");
         return 2;

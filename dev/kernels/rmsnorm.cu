@@ -117,7 +117,7 @@ static Reference reference_create(const Problem* p) {
 }
 
 // ---------------------------------------------------------------------------------------------------
-// the two contenders behind one signature
+// the two contenders under one signature
 
 typedef void (*Pass)(Problem* p, cudaStream_t stream);
 

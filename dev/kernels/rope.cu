@@ -101,7 +101,7 @@ static float* run(Problem* p, Pass pass, const float* x, bool* tails_kept) {
     return harness_download(p->d_qkv, p->T, p->width, p->ld, tails_kept);
 }
 
-// Values, and what lies behind `rotary` in queries and keys, keep their bits.
+// Values, and what follows `rotary` in queries and keys, keep their bits.
 static bool rest_kept(const Problem* p, const float* before, const float* after) {
     bool kept = true;
     for (size_t i = 0; i < (size_t)p->T * p->width; i++) {

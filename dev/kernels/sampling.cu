@@ -41,7 +41,7 @@ static __global__ void naive_kernel(int* tokens, float* probabilities, const flo
 typedef struct {
     int n, V, Vp;
     float *logits, *uniform;  // (n, V), (n)
-    floatX* d_logits;         // (n, Vp), NaN behind V
+    floatX* d_logits;         // (n, Vp), NaN after V
     float *d_probabilities, *d_uniform;
     int *d_tokens, *d_slots;
     uint32_t *seen, *d_seen;

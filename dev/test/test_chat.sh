@@ -79,10 +79,10 @@ truth "needs no --chat" cmp own.jsonl plain.jsonl
 "$eval_seal" loss --model "$golden/bytes" --data "$loss/rows.jsonl" --out bare.jsonl --quiet >/dev/null
 truth "--chat none is the reference's text" cmp none.jsonl bare.jsonl
 truth "which is another" test "$(cat none.jsonl)" != "$(cat own.jsonl)"
-printf '{"prompt":"Q: a\\nA:","chosen":" b"}\n' >stands.jsonl
-"$eval_seal" loss --model own --data stands.jsonl --out stands.own.jsonl --quiet >/dev/null
-"$eval_seal" loss --model "$golden/bytes" --data stands.jsonl --out stands.jsonl.out --quiet >/dev/null
-truth "a row that stands as it is stays so" cmp stands.own.jsonl stands.jsonl.out
+printf '{"prompt":"Q: a\\nA:","chosen":" b"}\n' >asis.jsonl
+"$eval_seal" loss --model own --data asis.jsonl --out asis.own.jsonl --quiet >/dev/null
+"$eval_seal" loss --model "$golden/bytes" --data asis.jsonl --out asis.jsonl.out --quiet >/dev/null
+truth "a row that is given as it is stays so" cmp asis.own.jsonl asis.jsonl.out
 "$train_seal" check --model own --tune "$loss/rows.jsonl" --batch 2 --show 1 >check.txt 2>&1
 truth "check names the template" grep -q 'end of turn <|eot_id|>.*chat template auto (sha256 [0-9a-f]\{12\}), loss on the last answer' check.txt
 truth "and shows what carries loss" grep -q '⟦Hi!<|eot_id|>⟧' check.txt

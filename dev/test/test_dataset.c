@@ -272,7 +272,7 @@ static void test_refusals(void) {
 }
 
 // ---------------------------------------------------------------------------------------------------
-// A tokenizer small enough to know the answer: BOS 256; a space and the byte behind it are one token (byte + 1000), as
+// A tokenizer small enough to know the answer: BOS 256; a space and the byte after it are one token (byte + 1000), as
 // in byte-level BPE; any other byte is one; "$" ends a sequence (257).
 
 typedef struct {
@@ -475,7 +475,7 @@ static void test_forged_cache(void) {
         {"first", "its own first value", NULL, 0, true},
         {"first", "a response that begins with its sample", &zero, 4, false},
         {"first", "a response before its sample", &none, 4, false},
-        {"first", "one behind it", &first, 4, false},
+        {"first", "one after it", &first, 4, false},
         {"offsets", "samples that begin elsewhere", &far, 8, false},
         {"offsets", "far away", &long_one, 8, false},
         {"tokens", "a token beyond the vocabulary", &beyond, 4, false},

@@ -71,7 +71,7 @@ static void close_model(Model* m) {
 
 static void count_done(void* context, int i) { ((int*)context)[i]++; }
 
-// The answers (k, NEW) of a run, −1 behind an end; to be freed.
+// The answers (k, NEW) of a run, −1 after an end; to be freed.
 static int32_t* run(const Model* m, const char* adapter, int slots, int T, SampleSettings sampling, uint64_t seed,
                     int end) {
     ModelConfig config;

@@ -258,7 +258,7 @@ static void test_files(void) {
           "nothing half-written under the name");
     char command[256];
     snprintf(command, sizeof command, "ls %s | grep -c tmp > /dev/null", directory);
-    check(system(command) != 0, "no temporary file stays behind");
+    check(system(command) != 0, "no temporary file is left behind");
     check(refuses(read_what_was_cut, in_directory("cut"), "cut: became shorter, or its disk failed, while it was read"),
           "a file that is made shorter while it is mapped ends the program with a line");
     check(system(command) != 0, "and what it had begun to write goes with it");
@@ -297,7 +297,7 @@ static void test_config(void) {
                                                "smollm3", "olmo2", "olmo3", "gemma2", "gemma3_text", "granite", NULL};
          *family; family++) {
         ModelConfig c, d;
-        check(model_config_defaults(&c, *family), "%s is served", *family);
+        check(model_config_defaults(&c, *family), "%s is supported", *family);
         c.L = 3;
         c.C = 64;
         c.NH = 2;

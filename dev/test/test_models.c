@@ -275,7 +275,7 @@ static void check_turns(const char* name, const ModelConfig* c, const Turn* turn
     free(table);
 }
 
-// A Llama 3.1 as transformers 4 and 5 write it; the base stands in the object that transformers 5 writes.
+// A Llama 3.1 as transformers 4 and 5 write it; the base is in the object that transformers 5 writes.
 static void check_llama3(const char* version, const char* positions) {
     ModelConfig c;
     char text[1024];
@@ -336,7 +336,7 @@ static void test_rope(void) {
     char *scaling = strstr(wide, "rope_scaling"), *outside = strstr(wide, "},\"original_max");
     memmove(scaling + 15, scaling + 12, strlen(scaling + 12) + 1);
     memcpy(scaling, "rope_parameters", 15);
-    outside[3] = ' ';  // the object ends behind them instead
+    outside[3] = ' ';  // the object ends after them instead
     strcpy(strrchr(wide, '}'), "}}");
     write_file("config.json", wide);
     model_config_read(&c, directory);

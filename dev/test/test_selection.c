@@ -50,7 +50,7 @@ static Text zip(const Part* parts, int n_parts, bool deflated) {
         }
         uint64_t crc = crc32(0, parts[i].data, (uInt)parts[i].n), local = out.n;
         for (int central = 0; central < 2;
-             central++) {  // a local header without sizes, as behind a stream; the directory has them
+             central++) {  // a local header without sizes, as after a stream; the directory has them
             Text* t = central ? &directory_part : &out;
             add_little(t, central ? 0x02014b50 : 0x04034b50, 4);
             if (central) add_little(t, 0, 2);

@@ -296,7 +296,7 @@ static void test_flags(void) {
     free(out);
     free(run);
     tokenizer_close(t);
-    // NFC sorts the marks that stand behind one letter: not by the square of their number
+    // NFC sorts the marks that follow one letter: not by the square of their number
     char* marks = malloc(1 << 20);
     *marks = 'a';
     for (int i = 1; i + 4 <= 1 << 20; i += 4) memcpy(marks + i, "\xCC\x81\xCC\xA3", 4);

@@ -414,6 +414,7 @@ static void judge_pairs(Judge* j) {
     read_template(j, pair_names, 3);
     Pair* pairs = (Pair*)host_alloc((size_t)outputs.n * sizeof *pairs, "the judge's questions");
     int empty = 0, equal = 0, flips = 0, both = 0, n = 0, unjudged = 0, unanswered = 0;
+    // The questions: one or two for each pair whose outputs differ. Equal outputs are a draw, as in AlpacaEval.
     for (int i = 0; i < outputs.n; i++) {
         const char *one = baseline.items[i].output, *two = outputs.items[i].output;
         const char *given[] = {outputs.items[i].instruction, one, two},
@@ -428,14 +429,16 @@ static void judge_pairs(Judge* j) {
         if (!strcmp(one, two)) {
             equal++;
             continue;
-        }  // a draw, as AlpacaEval has it; nobody is asked
+        }
         if (!coin) pairs[i].given = ask(j, pair_names, given, 3);
         if (!o->single_order || coin) pairs[i].swapped = ask(j, pair_names, swapped, 3);
     }
+    // The answers; without a question no model is loaded.
     if (j->n || o->dry_run) {
         open_model(j);
         answer_all(j);
     }
+    // The preferences: the mean of both orders, or the one order that was asked.
     double* values = (double*)host_alloc((size_t)outputs.n * sizeof(double), "preferences");
     AtomicFile f;
     atomic_open(&f, o->out);
@@ -462,6 +465,7 @@ static void judge_pairs(Judge* j) {
     }
     atomic_printf(&f, "\n]\n");
     atomic_commit(&f);
+    // The summary.
     double error, rate = mean_and_error(values, n, &error);
     if (!o->quiet) {
         printf("win rate %.4f, standard error %.4f, n %d", 100.0 * rate, 100.0 * error, n);
@@ -499,7 +503,7 @@ static void judge_safety(Judge* j) {
         open_model(j);
         answer_all(j);
     }
-    double* values = (double*)host_alloc((size_t)outputs.n * sizeof(double), "preferences");
+    double* values = (double*)host_alloc((size_t)outputs.n * sizeof(double), "probabilities");
     AtomicFile f;
     atomic_open(&f, o->out);
     for (int i = 0; i < outputs.n; i++) {

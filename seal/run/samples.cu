@@ -8,7 +8,7 @@
 #include "run/samples.h"
 
 void check_sizes(const ModelConfig* c) {
-    if (!attention_head_size_served(c->HS))
+    if (!attention_head_size_supported(c->HS))
         fatal(
             "head size %d (width %d, %d heads) has no attention kernel here; supported are 32, 64, 80, 96, 128 and, "
             "where "
