@@ -1,9 +1,13 @@
 /*
 What the files of the template interpreter share.
-  jinja_parse.c     text to tokens to a tree; which variable a name means (Jinja decides that before it runs)
+  jinja_lex.c       text to tokens
+  jinja_parse.c     tokens to a tree
+  jinja_names.c     which variable a name means (Jinja decides that before it runs)
   jinja_value.c     Python's values: memory, texts, numbers, comparison, printing, JSON
   jinja_text.c      texts: methods of str, case, formatting
-  jinja_builtin.c   filters, tests, attributes and methods, functions
+  jinja_object.c    iteration, attributes, items and methods of values
+  jinja_filter.c    filters
+  jinja_builtin.c   tests and functions
   jinja.c           evaluation
 Errors leave by longjmp (jinja_fail); all memory is an arena's, so nothing is lost by that.
 */
@@ -403,21 +407,33 @@ int find_method(Value v, const char* name);  // −1: the type has none
 const char* method_name(int id);
 enum { METHOD_REFUSED = 10000 };  // ids from here on: known, and unsafe in the sandbox
 
-// ---- jinja_builtin.c
-int find_filter(const char* name);
-int find_test(const char* name);
-int find_global(const char* name);
-Value call_filter(Interp* in, int filter, Value v, Args* args);
-bool call_test(Interp* in, int test, Value v, Args* args);
-Value call_global(Interp* in, int function, Args* args);
-Value call_method(Interp* in, Method* m, Args* args);
-Value get_attribute(Interp* in, Value v, const char* name, Value name_value);
-Value get_item(Interp* in, Value v, Value key);
+// ---- jinja_object.c
 void bind_arguments(Interp* in, const char* what, Args* args, const char* const* names, int n, int required,
                     Value* out);
+Iterator* iterator_new(Interp* in, IteratorKind kind, Value source);
 Iterator* iterate(Interp* in, Value v);
 Iterator* try_iterate(Interp* in, Value v);  // NULL: not iterable
 bool next_item(Interp* in, Iterator* it, Value* v);
+Value list_of(Interp* in, Value v);          // list(v)
+Value item_pair(Interp* in, const Pair* p);  // (key, value)
+Value ignore_case(Interp* in, Value v);      // a text in lower case; anything else as it is
+Value follow_attribute(Interp* in, Value v, Value attribute, Value fallback);
+Value get_attribute(Interp* in, Value v, const char* name, Value name_value);
+Value get_item(Interp* in, Value v, Value key);
+bool own_attribute(Interp* in, Value v, const char* name, Value name_value, Value* out);
+Value no_such_item(Interp* in, Value v, Value name, bool unsafe);  // undefined, and says what is missing
+Value call_method(Interp* in, Method* m, Args* args);
+
+// ---- jinja_filter.c
+int find_filter(const char* name);
+Value call_filter(Interp* in, int filter, Value v, Args* args);
+void begin_generator(Interp* in, Iterator* it);
+
+// ---- jinja_builtin.c
+int find_test(const char* name);
+int find_global(const char* name);
+bool call_test(Interp* in, int test, Value v, Args* args);
+Value call_global(Interp* in, int function, Args* args);
 
 // ---- jinja.c
 Value call_value(Interp* in, Value callee, Args* args);
