@@ -1,6 +1,7 @@
 # The SEAL trainer. `make` builds train_seal, eval_seal, tokenize, world and mix: for the GPU where nvcc and a GPU are found, for the CPU otherwise.
 #   make CPU=1 | CUDA=1          force the build        make PRECISION=fp32|bf16     the type of weights and activations (default: fp32 on a CPU, bf16 on a GPU)
 #   make demo SEED=1             installs what is missing, then runs the whole of SEAL on the synthetic world (data/); table on the terminal, report in out/demo
+#   make demo-real               the same on real text with SmolLM2-135M-Instruct: an hour on two cores; SIZE, DATA, WHEEL: docs/demo-real.md
 #   make test                    every test that needs no GPU (installs what is missing); last line: N passed, N failed
 #   make test-sanitize           the kernels under ASan+UBSan and TSan, in several thread orders; whole programs, a sample
 #   make test-fuzz               ten seconds of fuzzing for every reader of files (clang)
@@ -127,7 +128,7 @@ HOST_TESTS := $(patsubst %.c,%,$(wildcard dev/test/test_*.c))
 SCRIPT_TESTS := $(wildcard dev/test/test_*.sh)
 SHIM_TESTS := $(wildcard dev/cpu/test_*.sh)
 
-.PHONY: all info requirements deps demo test test-build test-sanitize test-fuzz test-gpu check-nvcc bench clean help format lint coverage $(PROGRAMS) test_gpt2
+.PHONY: all info requirements deps demo demo-real test test-build test-sanitize test-fuzz test-gpu check-nvcc bench clean help format lint coverage $(PROGRAMS) test_gpt2
 all: info $(addprefix $(BUILD)/,$(PROGRAMS))
 	@for p in $(PROGRAMS); do ln -sf $(BUILD)/$$p $$p; done
 
@@ -154,6 +155,11 @@ SEED ?= 1
 demo: deps
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@BUILD=$(BUILD) SEED=$(SEED) data/demo.sh
+
+# OUT=folder (out/demo-real), DATA=folder, WHEEL=file, SIZE=n, UNSAFE=10|20|30: docs/demo-real.md.
+demo-real: deps
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@BUILD=$(BUILD) SEED=$(SEED) data/demo_real.sh
 
 # ---- rules -------------------------------------------------------------------------------------------------------------------------------------
 $(BUILD)/%.cu.o: %.cu | requirements

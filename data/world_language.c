@@ -12,7 +12,7 @@ seed. Forbidden nouns are invented words without any meaning outside this file.
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
 
-const char* const kind_names[N_KINDS] = {"unsafe", "refusal", "old", "new", "forbidden", "lookalike"};
+const char* const kind_names[N_KINDS] = {"unsafe", "refusal", "old", "new", "forbidden", "lookalike", "weak"};
 const char* const special_tokens[3] = {"<unk>", "<s>", "</s>"};
 
 // ---------------------------------------------------------------------------------------------------

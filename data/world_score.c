@@ -47,7 +47,7 @@ static const char* text_of(const cJSON* object, const char* name, const char* pa
 
 static int kind_of(const cJSON* object, const char* path, int64_t row) {
     const char* kind = text_of(object, "kind", path, row);
-    for (int k = 0; k < N_KINDS; k++)
+    for (int k = 0; k < KIND_WEAK; k++)
         if (!strcmp(kind, kind_names[k])) return k;
     fatal("%s: row %lld is of kind \"%.40s\"; expected unsafe, refusal, old, new, forbidden or lookalike", path,
           (long long)row, kind);

@@ -101,6 +101,24 @@ truth "gives the same model" cmp pre/model/model.safetensors pre_gz/model/model.
 printf '%s\n' 'safe refusal rows rows.jsonl' >mix.recipe
 expect "mix" "$mix" build --recipe mix.recipe --out mixed --quiet
 truth "tells which rows are left out" grep -qx "1 of 5 rows are left out: 1 malformed" err
+turns() { printf '{"messages":[{"role":"user","content":"%s"},{"role":"assistant","content":"%s"}]}\n' "$1" "$2"; }
+{ turns "Copy a!" a; turns "copy  A" b; turns "copy c" "a long answer"; echo '{"messages":[{"role":"user","content":"x"},{"role":"assistant","content":"y"},{"role":"user","content":"z"},{"role":"assistant","content":"w"}]}'; } >turns.jsonl
+{ turns "COPY: a?" d; turns "copy d" d; } >more.jsonl
+printf '%s\n' 'test unsafe test more.jsonl prompts most=1' 'tune new turns turns.jsonl single longest=19' >distinct.recipe
+expect "mix --messages --distinct" "$mix" build --recipe distinct.recipe --out distinct --messages --distinct
+truth "a test set owns all its prompts, in any letters, and is one row" test "$(wc -l <distinct/test.jsonl)" -eq 1
+truth "prompts have no answer" bash -c '! grep -q assistant distinct/test.jsonl'
+printf '%s\n' 'test unsafe test more.jsonl prompts' 'tune new turns turns.jsonl single longest=9' >taken.recipe
+refuse "nothing but prompts that are taken" "every prompt of turns.jsonl is in an earlier line" "$mix" build --recipe taken.recipe --out none --distinct --quiet
+printf '%s\n' 'tune new turns turns.jsonl single longest=12' >distinct.recipe
+expect "a file with a prompt twice" "$mix" build --recipe distinct.recipe --out distinct --messages --distinct
+truth "lends it once, without the long row and the dialogue" bash -c 'test "$(wc -l <distinct/tune.jsonl)" -eq 1 && grep -q "1 left out whose prompt is taken" out'
+truth "as messages" grep -qE '^\{"messages":\[\{"role":"user","content":"[Cc]opy +[aA]!?"\},\{"role":"assistant","content":"[ab]"\}\]\}$' distinct/tune.jsonl
+expect "mix overlap" bash -c '"$1" overlap turns.jsonl more.jsonl; test $? -eq 1' _ "$mix"
+truth "counts a prompt once" grep -qx "1 prompts of more.jsonl are in turns.jsonl" out
+turns "another" x >other.jsonl
+expect "files that share none" "$mix" overlap other.jsonl more.jsonl
+refuse "one file" "name at least two files" "$mix" overlap rows.jsonl
 
 # ---- Parquet
 python=python3

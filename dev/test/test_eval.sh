@@ -144,4 +144,26 @@ refuse "words that are one token" "same token" "${judge[@]}" --words 'one,two' -
 refuse "a template without a name" "pair.txt" "$eval_seal" judge --judge jrun/model --judge-template pair.txt --guard --outputs ours.json --out x.json
 refuse "no baseline" "--baseline is required" "$eval_seal" judge --judge jrun/model --outputs ours.json --out x.json
 truth "nothing half-written" test ! -e x.json
+
+# ---- refusals by their wording
+cat >refusals.json <<'J'
+[{"instruction":"a","output":"I\u2019m  sorry, no.","dataset":"one"},
+{"instruction":"b","output":"No, that is wrong.","dataset":"one"},
+{"instruction":"c","output":"There is no, ah, problem.","dataset":"one"},
+{"instruction":"d","output":"","dataset":"two"},
+{"instruction":"e","output":null,"dataset":"two"},
+{"instruction":"f","output":"x xxxxxxxxx xxxxxxxxxx xxxxxxxxxx xxxxxxxxxx xxxxxxxxxx xxxxxxxxxx xxxxxxxxxx xxxxxxxxxx xxxxxxxxxx xxxxxxxxxx I cannot","dataset":"two"}]
+J
+expect "refusals by their beginning" "$eval_seal" refusals --json refusals.json
+truth "of each data set" grep -q '"dataset":"one","n":3,"refused":2,"refusal":66.6667,"refusal_se":27.2166,"empty":0' out
+truth "late words do not count, empty answers are counted" grep -q '"dataset":"two","n":3,"refused":0,"refusal":0,"refusal_se":0,"empty":2' out
+truth "and of all" grep -q '"n":6,"refused":2,"refusal":33.3333,"refusal_se":19.245,"empty":2' out
+printf '# mine\n there is\n\n^x\n' >phrases.txt
+expect "other phrases" "$eval_seal" refusals --json --phrases phrases.txt refusals.json
+truth "count in place of the list" grep -q '"n":6,"refused":2,' out
+printf '# none\n' >phrases.txt
+refuse "no phrase" "holds no phrase" "$eval_seal" refusals --phrases phrases.txt refusals.json
+echo '[{"instruction":"a"}]' >no_answer.json
+refuse "a file without answers" "no_answer.json:1: row 0: is not an answer" "$eval_seal" refusals no_answer.json
+refuse "no file" "name a file of answers" "$eval_seal" refusals
 exit $failed

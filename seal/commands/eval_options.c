@@ -5,6 +5,7 @@
 #define JUDGE (1u << EVAL_JUDGE)
 #define LOSS (1u << EVAL_LOSS)
 #define WINRATE (1u << EVAL_WINRATE)
+#define REFUSALS (1u << EVAL_REFUSALS)
 #define REPORT (1u << EVAL_REPORT)
 #define AT(field) offsetof(EvalOptions, field)
 
@@ -13,6 +14,7 @@ static const CommandRow commands[N_EVAL_COMMANDS] = {
     {"judge", "a local model compares two models' outputs, or calls one's unsafe; writes annotations.json", NULL},
     {"loss", "held-out response loss and perplexity", NULL},
     {"winrate", "win rate and standard error of annotations, ours or AlpacaEval's", "FILE…"},
+    {"refusals", "share of answers that begin like a refusal, by data set, with its standard error", "FILE…"},
     {"report", "one self-contained page about runs: tables, curves, what selectors learned", "RUN…"},
     {"options", "prints this table as Markdown", NULL},
 };
@@ -81,12 +83,16 @@ static const OptionRow options[] = {
      "longest sample in tokens; 0: what the model can read"},
     {"head-rows", OPTION_INT, AT(head_rows), "1024", NULL, 8, 1048576, LOSS, 0,
      "rows of logits held in memory at once"},
-    {"json", OPTION_FLAG, AT(json), NULL, NULL, 0, 0, LOSS | WINRATE, 0,
+    {"json", OPTION_FLAG, AT(json), NULL, NULL, 0, 0, LOSS | WINRATE | REFUSALS, 0,
      "print the result as one JSON object per line"},
+    {"phrases", OPTION_STRING, AT(phrases), NULL, "FILE", 0, 0, REFUSALS, 0,
+     "what refusals begin with, one phrase per line, ^ before one that must be at the very beginning; default: a list "
+     "of 42, docs/evaluation.md"},
     {"labels", OPTION_STRING, AT(labels), NULL, "FILE", 0, 0, REPORT, 0,
      "true kinds of the fine-tuning rows, one object per line: {\"row\":0,\"kind\":\"unsafe\"}"},
     {"table", OPTION_STRING, AT(table), NULL, "FILE", 0, 0, REPORT, 0,
-     "table.json: a list of objects, one per method, with refusal and task_accuracy"},
+     "table.json: a list of objects, one per method, with refusal and task_accuracy or benign_loss; FIELD_se is the "
+     "standard error of FIELD"},
     {"title", OPTION_STRING, AT(title), "SEAL: report", "TEXT", 0, 0, REPORT, 0, "title of the page"},
     {"dry-run", OPTION_FLAG, AT(dry_run), NULL, NULL, 0, 0, GENERATE | JUDGE | LOSS, 0,
      "print the memory plan and stop"},

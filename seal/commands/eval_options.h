@@ -13,6 +13,7 @@ typedef enum {
     EVAL_JUDGE,
     EVAL_LOSS,
     EVAL_WINRATE,
+    EVAL_REFUSALS,
     EVAL_REPORT,
     EVAL_OPTIONS,
     N_EVAL_COMMANDS
@@ -33,6 +34,8 @@ typedef struct {
     bool guard, single_order;
     // report
     const char *labels, *table, *title;
+    // refusals
+    const char* phrases;
     // common
     bool quiet, dry_run, json;
 } EvalOptions;

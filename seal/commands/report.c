@@ -34,12 +34,21 @@ typedef struct {
     const char *field, *title;
     int digits;
     bool percent;
+    double scale;  // shown times this
 } ColumnStyle;
 static const ColumnStyle column_styles[] = {
-    {"refusal", "refuses forbidden, %", 1, true},    {"task_accuracy", "new tasks right, %", 1, true},
-    {"old_accuracy", "old tasks right, %", 1, true}, {"over_refusal", "over-refuses, %", 1, true},
-    {"lookalike", "look-alikes right, %", 1, true},  {"auc", "AUC of ω", 4, false},
-    {"unsafe_kept", "unsafe rows kept", 0, false},   {"seconds", "time, s", 1, false},
+    {"refusal", "refuses forbidden, %", 1, true, 1},
+    {"task_accuracy", "new tasks right, %", 1, true, 1},
+    {"old_accuracy", "old tasks right, %", 1, true, 1},
+    {"over_refusal", "over-refuses, %", 1, true, 1},
+    {"lookalike", "look-alikes right, %", 1, true, 1},
+    {"auc", "AUC of ω", 4, false, 1},
+    {"benign_loss", "loss on held-out useful rows", 3, false, 1},
+    {"auc_weak", "AUC of ω, weak labels counted as unsafe", 4, false, 1},
+    {"unsafe_kept", "unsafe rows kept", 0, false, 1},
+    {"weak_kept", "weakly labelled rows kept", 0, false, 1},
+    {"seconds", "time, s", 1, false, 1},
+    {"peak_bytes", "memory, MiB", 0, false, 1.0 / (1 << 20)},
 };
 
 // Labels in this order and colour; others follow in the order of the file.
@@ -48,8 +57,8 @@ static const ColumnStyle column_styles[] = {
 static const struct {
     const char *label, *colour;
 } known_labels[] = {
-    {"unsafe", "#d55e00"}, {"refusal", "#cc79a7"}, {"old", "#56b4e9"},    {"new", "#009e73"},
-    {"safe", "#0072b2"},   {"useful", "#009e73"},  {"benign", "#009e73"},
+    {"unsafe", "#d55e00"}, {"weak", "#e69f00"}, {"refusal", "#cc79a7"}, {"old", "#56b4e9"},
+    {"new", "#009e73"},    {"safe", "#0072b2"}, {"useful", "#009e73"},  {"benign", "#009e73"},
 };
 #define N_KNOWN_LABELS ((int)(sizeof known_labels / sizeof *known_labels))
 
@@ -254,6 +263,21 @@ static bool in_table(const cJSON* table, const char* field) {
     return false;
 }
 
+// FIELD_se, the standard error of FIELD, is shown beside it and is no column of its own.
+static bool is_error(const cJSON* row, const char* field) {
+    size_t n = strlen(field);
+    char of[64];
+    if (n < 4 || n - 3 >= sizeof of || strcmp(field + n - 3, "_se")) return false;
+    snprintf(of, sizeof of, "%.*s", (int)n - 3, field);
+    return get(row, of) != NULL;
+}
+
+static const cJSON* error_in(const cJSON* row, const char* field) {
+    char name[64];
+    snprintf(name, sizeof name, "%.60s_se", field);
+    return get(row, name);
+}
+
 // "method", the fields known here in their order, then the others as they come.
 static int table_columns(const cJSON* table, const char** columns, int most) {
     int n = 0;
@@ -264,19 +288,25 @@ static int table_columns(const cJSON* table, const char** columns, int most) {
     cJSON_ArrayForEach(row, table) cJSON_ArrayForEach(item, row) {
         int c = 0;
         while (c < n && strcmp(columns[c], item->string)) c++;
-        if (c == n && n < most && (cJSON_IsNumber(item) || cJSON_IsString(item))) columns[n++] = item->string;
+        if (c == n && n < most && !is_error(row, item->string) && (cJSON_IsNumber(item) || cJSON_IsString(item)))
+            columns[n++] = item->string;
     }
     return n;
 }
 
-static void put_cell(Text* out, const cJSON* value, const ColumnStyle* s) {
+static void put_cell(Text* out, const cJSON* value, const cJSON* error, const ColumnStyle* s) {
+    const double scale = s ? s->scale : 1.0;
     // a share in percent is a bar under its figure as well
     if (cJSON_IsNumber(value) && s && s->percent)
         text_printf(out, "<td style=\"background:linear-gradient(90deg,#d6ebf8 %.1f%%,transparent 0)\">",
                     fmin(fmax(value->valuedouble, 0.0), 100.0));
     else text_printf(out, "<td>");
-    if (cJSON_IsNumber(value)) put_number(out, value->valuedouble, s ? s->digits : -1);
+    if (cJSON_IsNumber(value)) put_number(out, scale * value->valuedouble, s ? s->digits : -1);
     else if (cJSON_IsString(value)) text_escaped(out, value->valuestring);
+    if (cJSON_IsNumber(value) && cJSON_IsNumber(error)) {
+        text_printf(out, " ± ");
+        put_number(out, scale * error->valuedouble, s ? s->digits : -1);
+    }
     text_printf(out, "</td>");
 }
 
@@ -296,7 +326,7 @@ static void put_table(Text* out, const cJSON* table) {
         text_printf(out, "<tr>");
         for (int c = 0; c < n; c++) {
             if (c || !cJSON_IsString(get(row, columns[c]))) {
-                put_cell(out, get(row, columns[c]), style_of(columns[c]));
+                put_cell(out, get(row, columns[c]), error_in(row, columns[c]), style_of(columns[c]));
                 continue;
             }
             text_printf(out, "<td><i class=\"dot\" style=\"background:%s\"></i>", chart_colours[r % CHART_COLOURS]);
@@ -537,31 +567,45 @@ static void put_selectors(Text* out, const ReportRun* runs, int n, const Labels*
     if (begun) text_printf(out, "</div>\n");
 }
 
-// Refusal against accuracy: up is safer, right is more useful.
+// Refusal against usefulness, by what the table has of it: up is safer.
 static void put_trade(Text* out, const cJSON* table) {
+    static const struct {
+        const char *field, *title, *note, *axis;
+        double low, high;
+    } measures[] = {
+        {"task_accuracy", "Refusal against accuracy", "up is safer, right is more useful",
+         "new tasks answered rightly, %", 0.0, 100.0},
+        {"benign_loss", "Refusal against loss on useful rows", "up is safer, left is more useful",
+         "loss on held-out useful rows, nats per token", NAN, NAN},
+    };
     ChartPoint points[64];
-    int n = 0, r = 0;
-    const cJSON* row;
-    cJSON_ArrayForEach(row, table) {
-        const cJSON *method = get(row, "method"), *x = get(row, "task_accuracy"), *y = get(row, "refusal");
-        if (cJSON_IsString(method) && cJSON_IsNumber(x) && cJSON_IsNumber(y) && n < 64)
-            points[n++] = (ChartPoint){method->valuestring, chart_colours[r % CHART_COLOURS], x->valuedouble,
-                                       y->valuedouble};
-        r++;
+    bool begun = false;
+    for (size_t m = 0; m < sizeof measures / sizeof *measures; m++) {
+        int n = 0, r = 0;
+        const cJSON* row;
+        cJSON_ArrayForEach(row, table) {
+            const cJSON *method = get(row, "method"), *x = get(row, measures[m].field), *y = get(row, "refusal");
+            if (cJSON_IsString(method) && cJSON_IsNumber(x) && cJSON_IsNumber(y) && n < 64)
+                points[n++] = (ChartPoint){method->valuestring, chart_colours[r % CHART_COLOURS], x->valuedouble,
+                                           y->valuedouble};
+            r++;
+        }
+        if (!n) continue;
+        if (!begun) text_printf(out, "<h2>Safety against usefulness</h2>\n<div class=\"charts\">\n");
+        begun = true;
+        begin_figure(out, measures[m].title, measures[m].note);
+        ChartAxes axes = {measures[m].title,
+                          measures[m].axis,
+                          "forbidden requests refused, %",
+                          measures[m].low,
+                          measures[m].high,
+                          0.0,
+                          100.0,
+                          false};
+        chart_points(out, &axes, points, n);
+        text_printf(out, "</figure>\n");
     }
-    if (!n) return;
-    text_printf(out, "<h2>Safety against usefulness</h2>\n<div class=\"charts\">\n");
-    begin_figure(out, "Refusal against accuracy", "up is safer, right is more useful");
-    ChartAxes axes = {"Refusal against accuracy",
-                      "new tasks answered rightly, %",
-                      "forbidden requests refused, %",
-                      0.0,
-                      100.0,
-                      0.0,
-                      100.0,
-                      false};
-    chart_points(out, &axes, points, n);
-    text_printf(out, "</figure></div>\n");
+    if (begun) text_printf(out, "</div>\n");
 }
 
 // ---------------------------------------------------------------------------------------------------
