@@ -45,8 +45,10 @@ seal/selector.cu, the transformer seal/transformer.cu, what the kernels do seal_
 // the algorithm
 
 // One step on a fine-tuning batch B_f of b samples and a safe batch B_s of m samples. Algorithm 1 has the auxiliary
-// parameters θ̂, Algorithm 2 (memory-efficient, the paper's default) has not. Every loss is taken at the parameters from
-// before the step; θ, θ̂ and ω are clipped each by its own norm. passes: what the legs took. Nothing here synchronises.
+// parameters θ̂; Algorithm 2 (memory-efficient, the paper's default) does without them. Every loss is taken at the
+// parameters from before the step; the gradients of θ, θ̂ and ω are each clipped by their own norm. What one parameter
+// set does in the step is a leg. passes: the tokens that each leg ran, for the log. All of it is queued on the
+// trainer's stream; nothing waits for the device.
 static void seal_step(Trainer* trainer, Selector* selector, int algorithm, const SealBatch* batch,
                       PassCounts passes[2]) {
     NVTX_RANGE("seal step");
@@ -59,16 +61,24 @@ static void seal_step(Trainer* trainer, Selector* selector, int algorithm, const
     selector_weigh(selector, batch->rows, samples->b, trainer->stream);
 
     // θ̂ ← AdamW(θ̂, ∇θ̂  1/b Σ_i σ_i(ω) ℓ(θ̂; z_i))                                      Algorithm 1 only
-    if (algorithm == 1) legs[n_legs++] = {&trainer->theta_hat, 1.0f / b, 0.0f, 0, batch->lr_hat};
+    if (algorithm == 1) legs[n_legs++] = {.set = &trainer->theta_hat, .lr = batch->lr_hat, .tune_weight = 1.0f / b};
 
     // θ ← AdamW(θ, ∇θ [ (1−γ) 1/m Σ_j ℓ(θ; s_j) + γ 1/b Σ_i σ_i(ω) ℓ(θ; z_i) ])
-    legs[n_legs++] = {&trainer->theta, gamma / b, (1.0f - gamma) / m, samples->m, batch->lr};
+    legs[n_legs++] = {.set = &trainer->theta,
+                      .lr = batch->lr,
+                      .tune_weight = gamma / b,
+                      .safe_weight = (1.0f - gamma) / m,
+                      .with_safe = true};
     trainer_step(trainer, legs, n_legs, samples, selector->sigma, passes);
 
     // ω ← Opt(ω, ∇ω 1/b Σ_i σ_i(ω) Δ_i),  Δ_i = ℓ(θ; z_i) − ℓ(θ̂; z_i), or ℓ(θ; z_i) without θ̂: a constant.
-    // In the first step θ̂ equals θ bit for bit and Δ is exactly 0: Adam would make ±lr of the rounding noise.
-    SelectorDelta delta = {trainer->loss, algorithm == 1 ? trainer->loss_hat : NULL, batch->omega_scale,
-                           algorithm == 1 && trainer->theta.step == 1};
+    // In the first step θ̂ equals θ bit for bit, so Δ must be exactly 0: Adam would turn rounding noise into steps of
+    // ±lr.
+    bool first_step = trainer->theta.step == 1;  // trainer_step has counted this one already
+    SelectorDelta delta = {.loss = trainer->loss,
+                           .loss_hat = algorithm == 1 ? trainer->loss_hat : NULL,
+                           .scale = batch->omega_scale,
+                           .zero = algorithm == 1 && first_step};
     selector_update(selector, &delta, samples->b, batch->lr_omega, trainer->stream);
 }
 
@@ -96,8 +106,8 @@ static void seal_queue(void* task, StepNote* note, int slot) {
 // the loop of every training command
 
 // queue puts a step on the device, finish reads and logs its losses one step later, so that the device never waits for
-// the host; validate (may be NULL) measures held-out data at the end of an epoch. Checkpoints and signals are the
-// loop's.
+// the host; validate (may be NULL) measures held-out data at the end of an epoch. The loop itself sees to checkpoints
+// and signals.
 static void run_loop(Run* run, void* task, void (*queue)(void* task, StepNote* note, int slot),
                      void (*finish)(void* task, const StepNote* note, int slot), double (*validate)(void* task)) {
     StepNote notes[2];
@@ -119,7 +129,7 @@ static void run_loop(Run* run, void* task, void (*queue)(void* task, StepNote* n
         }
         pending = slot;
 
-        // this one at once, where something waits for it
+        // this step at once, where something needs its result now: the last step, a validation, a signal to leave
         bool leave = run_snapshot(run, step), last = step + 1 == run->steps;
         bool validates = validate && (last || (step + 1) % run->steps_per_epoch == 0);
         if (!last && !validates && !leave) continue;
@@ -166,7 +176,7 @@ static int run_command(const TrainOptions* o, int command) {
 
 int main(int argc, char** argv) {
     program_name = "train_seal";
-    signal(SIGPIPE, SIG_IGN);  // the reader of our output may leave; the run stays
+    signal(SIGPIPE, SIG_IGN);  // the run continues when whoever reads its output has left
     ranks_hello();
     TrainOptions o;
     StringList positional;

@@ -176,7 +176,7 @@ int main(int argc, char** argv) {
         // the same samples, one weight each
         PassCounts plain = {};
         Batch all = {drawn, NULL, 2 * b, 0, NULL};
-        Leg sft_leg = {&t.theta, 0.5f / (float)b, 0.0f, 0, 1e-5f};
+        Leg sft_leg = {.set = &t.theta, .lr = 1e-5f, .tune_weight = 0.5f / (float)b};
         at = wall_seconds();
         trainer_step(&t, &sft_leg, 1, &all, NULL, &plain);
         trainer_bring_back(&t, 0);

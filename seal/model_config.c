@@ -107,7 +107,7 @@ static void check_foreign(const cJSON* json, const Family* family, const char* p
         if (cJSON_IsNumber(item) && item->valuedouble == foreign[i].harmless) continue;
         if (!strcmp(foreign[i].key, "no_rope_layers") && has_key(family, offsetof(ModelConfig, no_rope_every)))
             continue;
-        fatal("%s: \"%s\" is set, which a %s model does not have; it would compute something else", path,
+        fatal("%s: \"%s\" is set, but a %s model has no such setting; the model would compute something else", path,
               foreign[i].key, family->model_type);
     }
 }
@@ -138,7 +138,7 @@ static void check_fixed(const cJSON* json, const Family* family, const char* pat
                 fatal("%s: \"%s\" is %.40s; only \"%s\" is supported for %s", path, f->key,
                       cJSON_IsString(item) ? item->valuestring : "not a string", f->text, family->model_type);
         } else if (!cJSON_IsBool(item) || cJSON_IsTrue(item) != f->is_true) {
-            fatal("%s: \"%s\" must be %s; the other is not supported", path, f->key, f->is_true ? "true" : "false");
+            fatal("%s: \"%s\" must be %s; nothing else is supported", path, f->key, f->is_true ? "true" : "false");
         }
     }
 }
@@ -429,8 +429,10 @@ static void complete_rope(ModelConfig* c, const char* where) {
         c->longest = (int)((double)r->factor * r->original_positions);
     r->rotary = (int)(r->fraction * (float)c->HS + 1e-4f);  // 0.7 · 80 is 56 in exact arithmetic
     if (r->rotary < 2 || r->rotary % 2 || r->rotary > 2 * ROPE_MOST || r->rotary > c->HS)
-        fatal("%s: %d of a head's %d elements would rotate; expected an even number from 2 to the head size", where,
-              r->rotary, c->HS);
+        fatal(
+            "%s: rotary positions would cover %d of a head's %d elements; expected an even number from 2 to the head "
+            "size",
+            where, r->rotary, c->HS);
     if (r->scaling != ROPE_LONG) return;
     const struct {
         const char* key;
@@ -440,7 +442,8 @@ static void complete_rope(ModelConfig* c, const char* where) {
         int n = 0;
         while (n < ROPE_MOST && lists[i].factor[n] > 0.0f) n++;
         if (n != r->rotary / 2)
-            fatal("%s: \"%s\" has %d numbers but a head has %d rotations", where, lists[i].key, n, r->rotary / 2);
+            fatal("%s: \"%s\" has %d numbers but a head has %d rotary frequencies", where, lists[i].key, n,
+                  r->rotary / 2);
     }
     if (r->original_positions < c->longest) c->longest = r->original_positions;
 }
@@ -458,18 +461,19 @@ void model_config_complete(ModelConfig* c, const char* where) {
     c->mlp = f->mlp;
     c->qk_norm = f->qk_norm;
     c->norm_offset = f->norm_offset;
-    if (!c->HS && c->C % c->NH) fatal("%s: width %d does not divide into %d heads", where, c->C, c->NH);
+    if (!c->HS && c->C % c->NH)
+        fatal("%s: the width %d is not a multiple of the number of heads, %d", where, c->C, c->NH);
     if (!c->HS) c->HS = c->C / c->NH;
     if (!c->NKV) c->NKV = c->NH;
     if (c->HS * c->NH != c->C && !has_key(f, offsetof(ModelConfig, HS)))
-        fatal("%s: a %s model has heads of width / heads = %d, not %d", where, c->family, c->C / c->NH, c->HS);
+        fatal("%s: in a %s model the head size is width / heads = %d, not %d", where, c->family, c->C / c->NH, c->HS);
     if (c->NKV != c->NH && !has_key(f, offsetof(ModelConfig, NKV)))
-        fatal("%s: a %s model has as many key-value heads as heads", where, c->family);
+        fatal("%s: in a %s model the number of key-value heads is that of heads", where, c->family);
     if (c->NH % c->NKV) fatal("%s: %d query heads do not share %d key-value heads evenly", where, c->NH, c->NKV);
     if (!c->FF) c->FF = (c->C * f->ff_times / f->ff_over + 7) / 8 * 8;
     if (c->C % 8 || c->FF % 8 || c->HS % 8)
-        fatal("%s: widths %d and %d and head size %d must be multiples of 8", where, c->C, c->FF, c->HS);
-    if (c->norm_eps <= 0.0f) fatal("%s: the norm's epsilon is %g", where, c->norm_eps);
+        fatal("%s: width %d, MLP width %d and head size %d must be multiples of 8", where, c->C, c->FF, c->HS);
+    if (c->norm_eps <= 0.0f) fatal("%s: the norm's epsilon is %g; expected a number above 0", where, c->norm_eps);
     c->Vp = (c->V + VOCABULARY_ROUND - 1) / VOCABULARY_ROUND * VOCABULARY_ROUND;
     c->attention_scale = attention_scale(c);
     c->longest = c->max_positions;

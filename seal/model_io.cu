@@ -273,7 +273,7 @@ static void check_files(const StModel* model, const ModelLayout* layout, const c
               layout->config.family);
     if (n_extra) fatal("%s: tensor %s is not part of a %s model", extra_file, extra, layout->config.family);
     if (n_pictures)
-        warning("%s: %d tensors of the part for pictures are left out; what is saved is the text model", directory,
+        warning("%s: %d tensors of the vision part are left out; what is saved is the text model", directory,
                 n_pictures);
     free(seen);
 }

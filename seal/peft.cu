@@ -24,7 +24,7 @@ static void check_base(const Lora* lora, const char* directory, const char* base
         ModelLayout layout;
         base_layout(lora, &layout);
         model_fingerprint(&layout, base, hex);
-        if (strcmp(known, hex)) fatal("%s: the adapter was trained over another model than %s", directory, base);
+        if (strcmp(known, hex)) fatal("%s: the adapter was trained on another model than %s", directory, base);
         model_layout_free(&layout);
     }
     st_close_model(&adapter);

@@ -284,7 +284,7 @@ static void refuse_tensors(const StModel* model, const ModelConfig* config) {
             if (strstr(name, ".lora_embedding_"))
                 fatal("%s: %.120s is an adapter of an embedding, which is not supported", path, name);
             if (strstr(name, "lora_magnitude_vector"))
-                fatal("%s: %.120s is DoRA's, which is not supported", path, name);
+                fatal("%s: %.120s belongs to DoRA, which is not supported", path, name);
             bool known = false;
             for (const FamilyTensor* t = family_find(config->family)->tensors; t->hf_name && !known; t++) {
                 char own[256];

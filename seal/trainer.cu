@@ -7,6 +7,11 @@
 #include "base/ranks.h"
 #include "trainer.h"
 
+#define N_NORMS 4  // norm before clipping and clip scale, of θ and of θ̂
+
+// Losses under one set: of a batch's samples, and after them the ranks' vote.
+static size_t n_losses(const Trainer* t) { return (size_t)t->settings.batch_max + 1; }
+
 void trainer_plan(Trainer* t, const ModelConfig* config, const TrainerSettings* settings) {
     memset(t, 0, sizeof *t);
     t->settings = *settings;
@@ -26,11 +31,11 @@ void trainer_plan(Trainer* t, const ModelConfig* config, const TrainerSettings* 
     transformer_plan(&t->transformer, &t->layout, t->with_lora ? &t->lora : NULL, keep, settings->T,
                      settings->head_rows, &t->plan);
     pack_plan(&t->uploader, settings->T, t->items_max, &t->plan);
-    size_t losses = ((size_t)settings->batch_max + 1) * sizeof(float);
+    size_t losses = n_losses(t) * sizeof(float);
     memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->loss, losses, "losses under theta");
     memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->loss_hat, settings->with_hat ? losses : 0,
                "losses under theta_hat");
-    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->norm, 4 * sizeof(float), "norms");  // norm_hat is its second half
+    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->norm, N_NORMS * sizeof(float), "norms");
     memory_add(&t->plan, MEMORY_SCRATCH, NULL, MATMUL_WORKSPACE_BYTES, "GEMM workspace");  // the kernels' own
 }
 
@@ -75,7 +80,7 @@ void trainer_allocate(Trainer* t) {
     t->owner = t->lengths + 4 * n;
     t->members = t->lengths + 5 * n;
     for (int slot = 0; slot < 2; slot++) {
-        cudaCheck(cudaMallocHost((void**)&t->results[slot], (2 * (size_t)t->settings.batch_max + 6) * sizeof(float)));
+        cudaCheck(cudaMallocHost((void**)&t->results[slot], (2 * n_losses(t) + N_NORMS) * sizeof(float)));
         cudaCheck(cudaEventCreateWithFlags(&t->ready[slot], cudaEventDisableTiming));
     }
     matmul_create();
@@ -126,7 +131,7 @@ typedef struct {
 
 static const BatchItem* item_of(const Pass* x, int i) { return i < x->n ? &x->items[i] : &x->hat[i - x->n]; }
 
-// Packs the k chosen items of one stream, n_first of them in the first range, uploads and runs it.
+// Packs the k chosen items, the first n_first of them in the first range, and uploads and runs the pack.
 static void run_pack(Trainer* t, const Pass* x, int k, int n_first, bool backward) {
     for (int i = 0; i < k; i++) {
         const BatchItem* item = item_of(x, t->chosen[i]);
@@ -144,7 +149,8 @@ static void run_pack(Trainer* t, const Pass* x, int k, int n_first, bool backwar
     if (backward) transformer_backward(&t->transformer, x->model, &s, t->stream);
 }
 
-// Which rank runs which sample of the batch. A trained sample costs three times as much as one that runs forward only.
+// Which rank runs which sample of the batch. A trained sample counts three times: backward costs twice what forward
+// does.
 static void deal(Trainer* t, const Pass* x, int n) {
     int* cost = t->members;  // free until the deal is done
     for (int i = 0; i < n; i++)
@@ -160,8 +166,8 @@ static void begin_losses(Trainer* t, float* loss) {
     selector_fill(loss + t->settings.batch_max, t->vote ? 1.0f : 0.0f, 1, t->stream);
 }
 
-// A layer's gradients (−1: those of no layer) are complete on this rank: they are summed after what is queued so far,
-// beside what comes.
+// A layer's gradients (−1: those of no layer) are complete on this rank. The exchange stream sums them once what is
+// queued so far is done, while the trainer's stream continues with the next layer.
 static void sum_layer(void* context, int layer) {
     Trainer* t = (Trainer*)context;
     cudaCheck(cudaEventRecord(t->layer_ready, t->stream));
@@ -172,8 +178,8 @@ static void sum_layer(void* context, int layer) {
     ranks_group_end();
 }
 
-// The last backward pass of this rank's samples sums the layers as it leaves them; a rank without a trained sample
-// brings its zeros.
+// This rank's last backward pass sums each layer's gradients as soon as it has left the layer; a rank without a trained
+// sample contributes zeros (end_sums), since every rank must take part in a sum.
 static void begin_sums(Trainer* t, const Pass* x, bool last) {
     bool sums = ranks_count() > 1 && x->backward && last;
     t->summed[0] = !t->with_lora ? x->model : x->n ? &t->theta : NULL;
@@ -228,8 +234,8 @@ static void run_pass(Trainer* t, const Pass* x, PassCounts* counts, PassCounts* 
         counts->packs += packs;
         if (trained) end_sums(t, x, packs);
     }
-    if (x->n) ranks_sum(x->loss, (size_t)t->settings.batch_max + 1, t->stream);
-    if (x->n_hat) ranks_sum(x->loss_hat, (size_t)t->settings.batch_max + 1, t->stream);
+    if (x->n) ranks_sum(x->loss, n_losses(t), t->stream);
+    if (x->n_hat) ranks_sum(x->loss_hat, n_losses(t), t->stream);
 }
 
 void trainer_pass(Trainer* t, const ParameterSet* set, const BatchItem* items, int n, int b, const float* sigma,
@@ -255,11 +261,12 @@ static int fill_items(BatchItem* items, const Leg* leg, const Batch* batch) {
         items[i].sample = batch->tune[i];
         items[i].coefficient = batch->share ? leg->tune_weight * batch->share[i] : leg->tune_weight;
     }
-    for (int j = 0; j < leg->m; j++) {
+    int m = leg->with_safe ? batch->m : 0;
+    for (int j = 0; j < m; j++) {
         items[batch->b + j].sample = batch->safe[j];
         items[batch->b + j].coefficient = leg->safe_weight;
     }
-    return batch->b + leg->m;
+    return batch->b + m;
 }
 
 static void update(Trainer* t, const Leg* leg) {
@@ -285,23 +292,23 @@ void trainer_step(Trainer* t, const Leg* legs, int n_legs, const Batch* batch, c
 }
 
 void trainer_evaluate(Trainer* t, const Batch* batch, PassCounts* counts) {
-    Leg theta = {&t->theta, 0.0f, 0.0f, 0, 0.0f};
+    Leg theta = {.set = &t->theta, .lr = 0.0f, .tune_weight = 0.0f};
     int n = fill_items(t->items, &theta, batch);
     trainer_pass(t, &t->theta, t->items, n, n, NULL, t->loss, false, counts);
 }
 
 void trainer_bring_back(Trainer* t, int slot) {
-    size_t n = (size_t)t->settings.batch_max + 1;
+    size_t n = n_losses(t);
     float* to = t->results[slot];
     cudaCheck(cudaMemcpyAsync(to, t->loss, n * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
     if (t->loss_hat)
         cudaCheck(cudaMemcpyAsync(to + n, t->loss_hat, n * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
-    cudaCheck(cudaMemcpyAsync(to + 2 * n, t->norm, 4 * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
+    cudaCheck(cudaMemcpyAsync(to + 2 * n, t->norm, N_NORMS * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
     cudaCheck(cudaEventRecord(t->ready[slot], t->stream));
 }
 
 StepResult trainer_result(Trainer* t, int slot) {
-    size_t n = (size_t)t->settings.batch_max + 1;
+    size_t n = n_losses(t);
     cudaCheck(cudaEventSynchronize(t->ready[slot]));
     const float* r = t->results[slot];
     StepResult result = {r, r + n, r[2 * n], r[2 * n + 2]};

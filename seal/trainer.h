@@ -11,8 +11,8 @@ host.
 #include "pack.h"
 #include "transformer.h"
 
-// A sample of a batch. coefficient is c_x of docs/method.md, "Rules": what its mean response loss is multiplied with, σ
-// apart. A coefficient of 0 puts it into a forward-only pack: its loss is returned, nothing is kept.
+// A sample of a batch. coefficient is c_x of docs/method.md, "Rules", without σ: the factor of the sample's mean
+// response loss. A sample whose coefficient is 0 goes into a forward-only pack: its loss is returned, nothing is kept.
 typedef struct {
     PackSample sample;
     float coefficient;
@@ -22,12 +22,12 @@ typedef struct {
 typedef struct {
     const PackSample *tune, *safe;  // (b), (m)
     int b, m;
-    const float* share;  // (b) a fine-tuning sample's coefficient beside its leg's tune_weight; NULL: 1
+    const float* share;  // (b) a further factor of each fine-tuning sample (its row's weight); NULL: 1
 } Batch;
 
 typedef struct {
     int T;          // tokens of a pack
-    int head_rows;  // rows of logits at once
+    int head_rows;  // rows of logits that are computed at once
     int batch_max;  // samples of a batch, safe and fine-tuning ones together
     bool recompute;
     bool with_hat;      // Algorithm 1: a second set θ̂
@@ -38,25 +38,26 @@ typedef struct {
 
 typedef struct {
     int64_t trained_tokens, forward_tokens;  // of samples with a backward pass; of the others
-    int64_t squares;                         // Σ len² over the trained samples: what attention costs
+    int64_t squares;  // Σ length² over the trained samples, to which attention's cost is proportional
     int64_t loss_tokens;
     int packs;
 } PassCounts;
 
 // What one parameter set does in a step:
 //     set ← AdamW(set, ∇ [ safe_weight · Σ_j ℓ(set; s_j) + tune_weight · Σ_i σ_i share_i ℓ(set; z_i) ])
-typedef struct {
+struct Leg {
     ParameterSet* set;  // &trainer->theta or &trainer->theta_hat
-    float tune_weight, safe_weight;
-    int m;  // safe samples that the set sees: all of the batch's, or none
     float lr;
-} Leg;
+    float tune_weight;
+    float safe_weight = 0.0f;
+    bool with_safe = false;  // the set sees the batch's safe samples; θ̂ does not
+};
 
 typedef struct {
     TrainerSettings settings;
     ModelLayout layout;  // of the model
-    bool with_lora;
-    Lora lora;  // with_lora: θ and θ̂ are adapters over `base`, which is frozen
+    bool with_lora;      // θ and θ̂ are adapters over `base`, which is frozen
+    Lora lora;
     ParameterSet base;
     MemoryPlan plan;
     Transformer transformer;
@@ -67,11 +68,12 @@ typedef struct {
     cudaStream_t exchange;
     cudaEvent_t layer_ready, exchanged;
     const ParameterSet* summed[2];  // the sets of the pass under way
-    float* loss;                    // (batch_max + 1) device: ℓ(θ; x) in batch order; after it the ranks' vote
-    float* loss_hat;                // (batch_max + 1) ℓ(θ̂; z)
-    float *norm, *norm_hat;         // (2) each: norm before clipping, clip scale
-    // what a step brings back, two steps in flight: pinned, [loss (batch_max + 1) | loss_hat (batch_max + 1) | norms
-    // (4)]
+    // Device. One element follows the losses: how many ranks ask to stop (see vote).
+    float* loss;             // (batch_max + 1) ℓ(θ; x) in batch order
+    float* loss_hat;         // (batch_max + 1) ℓ(θ̂; z)
+    float *norm, *norm_hat;  // (2) each: norm before clipping, clip scale
+    // What a step brings back, for two steps in flight; pinned: loss (batch_max + 1), loss_hat (batch_max + 1), norm
+    // (2), norm_hat (2), one after the other.
     float* results[2];
     cudaEvent_t ready[2];
     // host
@@ -79,8 +81,8 @@ typedef struct {
     int items_max;                                    // of a pass: batch_max, twice that where θ and θ̂ share one
     int *lengths, *pack_of, *chosen, *place, *owner;  // (items_max); owner: the rank that runs a sample
     int* members;  // (items_max) of a pass: the items of one kind that this rank runs
-    bool vote;     // this rank asks to stop; sent to the others with the losses of the next step
-    bool voted;    // a rank asked: known to all at the same step
+    bool vote;     // this rank asks to stop; the others learn it with the losses of the next step
+    bool voted;    // some rank asked; all ranks see it at the same step
     PackSample* samples;
     float* coefficient;
     BatchItem* items;  // (items_max) of trainer_step
@@ -89,8 +91,8 @@ typedef struct {
 // Plans everything but what the caller adds to trainer->plan itself (the selector); trainer_allocate then allocates.
 void trainer_plan(Trainer* t, const ModelConfig* config, const TrainerSettings* settings);
 void trainer_plan_free(Trainer* t);  // of a trainer that was only planned
-__attribute__((noreturn)) void trainer_dry_run(
-    const Trainer* t);  // --dry-run: prints the planned memory and ends the program
+// --dry-run: prints the planned memory and ends the program.
+__attribute__((noreturn)) void trainer_dry_run(const Trainer* t);
 void trainer_allocate(Trainer* t);
 void trainer_free(Trainer* t);
 
@@ -129,8 +131,8 @@ typedef struct {
 } StepResult;
 StepResult trainer_result(Trainer* t, int slot);
 
-// Arithmetic of a pass as the model needs it (not what recomputation adds): 6 FLOP per trained weight and token, 4 per
-// frozen one, 2 forward only, the head on its rows, attention by Σ len².
+// FLOP of a pass as the model needs them, without what recomputation adds: per token, 6 for a trained weight, 4 for a
+// frozen one, 2 where it runs forward only; the head on its rows alone; attention by Σ length².
 double trainer_flops(const Trainer* t, const PassCounts* counts);
 
 #endif

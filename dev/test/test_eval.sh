@@ -131,7 +131,7 @@ truth "an object for each" bash -c 'test "$(wc -l <out)" -eq 2 && grep -q "\"ann
 refuse "outputs of other prompts" "different instructions in row 1" "$eval_seal" judge --judge jrun/model --judge-template pair.txt --outputs ours.json --baseline other.json --out x.json
 sed 's/,{[^{]*\]/]/' theirs.json >fewer.json
 refuse "fewer outputs" "has 4 outputs, fewer.json has 3" "$eval_seal" judge --judge jrun/model --judge-template pair.txt --outputs ours.json --baseline fewer.json --out x.json
-refuse "words that are no single tokens" "is not one token" "${judge[@]}" --words 'm,a b' --out x.json
+refuse "words that are no single tokens" "after the question is 2 tokens; expected one" "${judge[@]}" --words 'm,a b' --out x.json
 expect "the question that comes with the program is found from any folder" "$eval_seal" judge --judge jrun/model --outputs ours.json --baseline theirs.json --out long.json
 truth "and is longer than this judge reads" grep -q "questions longer than the 16 tokens" out
 refuse "a guard beside a baseline" "judge: --baseline has no effect together with --guard" "${judge[@]}" --guard --out x.json

@@ -109,7 +109,7 @@ refuse "a module that is none" '"w" is not a module of a llama model; it has q,k
 refuse "a module the family has not" '"gate" is not a module of a gpt2 model; it has q,k,v,o,up,down' "$train_seal" sft --tune tune.jsonl --model gpt2/base --out x --lora gate
 refuse "a merge without an adapter" "--merge adds an adapter" "$train_seal" "${sft[@]}" --merge
 refuse "modules beside an adapter" "--adapter brings its own modules" "$train_seal" "${sft[@]}" --lora q --adapter from_whole/adapter
-refuse "an adapter of another base of the same shape" "was trained over another model than" "$train_seal" sft --tune tune.jsonl --model full/model --adapter from_whole/adapter --out x --quiet
+refuse "an adapter of another base of the same shape" "was trained on another model than" "$train_seal" sft --tune tune.jsonl --model full/model --adapter from_whole/adapter --out x --quiet
 refuse "an adapter of another family" "not an adapter of a phi3 model" "$train_seal" sft --tune tune.jsonl --model phi3/base --adapter from_whole/adapter --out x --quiet
 refuse "a directory that is not an adapter" "adapter_config.json" "$train_seal" "${sft[@]}" --adapter whole
 for change in 's/"use_dora":.*/"use_dora": true,/ DoRA' 's/"bias":.*/"bias": "all",/ must.be."none"' 's/"r":.*/"r": 2,/ has.shape' 's/"peft_type":.*/"peft_type": "IA3",/ expected.LORA'; do
@@ -126,8 +126,8 @@ expect "a sliding window shorter than the samples" "$train_seal" sft --tune tune
 truth "a window of two tokens gives another loss" bash -c 'test -s wide.json -a -s narrow.json && ! cmp -s wide.json narrow.json'
 sed 's/"llama"/"bert"/' whole/config.json >x.json && cp -r whole bert && mv x.json bert/config.json
 refuse "an architecture that is not supported" "supported are: gpt2, llama, mistral, gpt_neox, phi3, qwen2, qwen3" "$train_seal" sft --tune tune.jsonl --model bert --out x --quiet
-refuse "a head size the family cannot say" "a phi3 model has heads of width / heads" "$train_seal" init --family phi3 --width 64 --heads 2 --head-size 96 --vocab 50 --out x
-refuse "key-value heads the family cannot say" "a gpt_neox model has as many key-value heads as heads" "$train_seal" init --family gpt_neox --width 64 --heads 2 --kv-heads 1 --vocab 50 --out x
+refuse "a head size the family cannot say" "in a phi3 model the head size is width / heads" "$train_seal" init --family phi3 --width 64 --heads 2 --head-size 96 --vocab 50 --out x
+refuse "key-value heads the family cannot say" "in a gpt_neox model the number of key-value heads is that of heads" "$train_seal" init --family gpt_neox --width 64 --heads 2 --kv-heads 1 --vocab 50 --out x
 refuse "a head size without a kernel" "has no attention kernel" "$train_seal" init --family llama --width 64 --heads 4 --vocab 50 --out x
 expect "config.json alone" "$train_seal" init --family llama --layers 2 --width 64 --heads 2 --tokenizer tok/tokenizer.json --positions 32 --config-only --out only --quiet
 expect "is enough for a plan" "$train_seal" pretrain --model only --tune none.safetensors --dry-run --out x

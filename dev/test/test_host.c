@@ -286,7 +286,7 @@ static void test_config(void) {
          "must be false"},
         {"heads that do not divide",
          "{\"model_type\":\"gpt2\",\"n_layer\":1,\"n_embd\":64,\"n_head\":3,\"vocab_size\":9,\"n_positions\":8}",
-         "does not divide"},
+         "is not a multiple of the number of heads"},
         {"no JSON", "{", "not a JSON object"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

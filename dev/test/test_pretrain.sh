@@ -56,7 +56,7 @@ refuse "an unknown command" "did you mean pretrain?" "$train_seal" pretrian
 refuse "a missing option" "--model is required" "$train_seal" pretrain --tune x --out y
 refuse "a head size that no kernel supports" "head size 24" "$train_seal" init --width 48 --heads 2 --vocab 61 --out x
 refuse "a family that is not supported" "expected one of gpt2" "$train_seal" init --family bert --vocab 61 --out x
-refuse "a width that heads do not divide" "does not divide" "$train_seal" init --width 64 --heads 3 --vocab 61 --out x
+refuse "a width that heads do not divide" "is not a multiple of the number of heads" "$train_seal" init --width 64 --heads 3 --vocab 61 --out x
 refuse "a missing model" "config.json" "$train_seal" pretrain --model nowhere --tune train.safetensors --out x
 refuse "a sample longer than the model reads" "reads at most 64" "${small[@]}" --max-length 65
 refuse "more tokens than the plan allows" "raise --tokens" "${small[@]}" --tokens 32

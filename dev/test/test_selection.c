@@ -268,13 +268,13 @@ static void test_selector_file(void) {
     sha256_hex("y", 1, other);
     check(refuses(meet, &(Meeting){path, other, 8, 5}, "was learned on tune.jsonl (SHA-256"),
           "another digest is refused");
-    check(refuses(meet, &(Meeting){path, s.digest, 9, 5}, "with 8 rows, other.jsonl has 9"),
+    check(refuses(meet, &(Meeting){path, s.digest, 9, 5}, "with 8 rows but other.jsonl has 9"),
           "another length is refused");
     Text file = archive(pickle(true, "FloatStorage", 5, 0, 5, 1), logits, 5, false);
     snprintf(pt, sizeof pt, "%s", in_directory("s.pt"));
     file_write(pt, file.s, file.n);
     text_free(&file);
-    check(refuses(meet, &(Meeting){pt, other, 9, 8}, "has 5 logits, other.jsonl has 9 rows (8 usable)"),
+    check(refuses(meet, &(Meeting){pt, other, 9, 8}, "has 5 logits but other.jsonl has 9 rows (8 usable)"),
           "a .pt of another length is refused");
     static int64_t usable[5] = {0, 2, 3, 4, 7};
     selector_file_read(&r, pt);
@@ -389,7 +389,7 @@ static void test_write(void) {
                   "its header differs"),
           "two csv headers are refused");
     check(refuses(write_rows, &(Write){in_directory("a.jsonl"), NULL, in_directory("x.jsonl"), 5},
-                  "has 4 rows but had 5 when they were scored"),
+                  "has 4 rows but had 5 when it was scored"),
           "a file that shrank is refused");
     check(refuses(write_rows, &(Write){in_directory("a.jsonl"), NULL, in_directory("x.jsonl"), 3}, "more rows than"),
           "a file that grew is refused");

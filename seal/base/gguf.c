@@ -222,7 +222,7 @@ static void take_value(Cursor* c, GgufValue* v) {
         v->type = take_type(c, v->key);
         v->count = take_u64(c, "the length of an array");
         if (v->type == GGUF_ARRAY)
-            fatal("%s: \"%.80s\" is an array of arrays, which no known key is", c->part->path, v->key);
+            fatal("%s: \"%.80s\" is an array of arrays, which is not supported", c->part->path, v->key);
     }
     const size_t size = v->type == GGUF_STRING ? 8 : value_sizes[v->type], left = c->part->length - c->at;
     if (v->count > left / size)
@@ -319,7 +319,8 @@ static void read_part(GgufReader* r, int number, NameMap** keys, NameMap** names
     uint32_t version = take_u32(&c, "the header");
     if (version != 2 && version != 3)
         fatal(version && !(version & 0xffff)
-                  ? "%s: a big-endian GGUF file, which is not supported; convert the model again on a usual machine"
+                  ? "%s: a big-endian GGUF file, which is not supported; convert the model again on a little-endian "
+                    "machine"
                   : "%s: GGUF version %u, supported are 2 and 3; convert the model again with a current llama.cpp",
               part->path, version);
     uint64_t n_tensors = take_u64(&c, "the header"), n_values = take_u64(&c, "the header");

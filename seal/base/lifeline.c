@@ -160,7 +160,7 @@ static void accept_all(void) {
     for (int missing = line.n - 1; missing;) {
         struct pollfd p = {line.listener, POLLIN, 0};
         if (poll(&p, 1, 1000 * HELLO_SECONDS) <= 0)
-            fatal("%d of %d ranks did not call within %d s", missing, line.n, HELLO_SECONDS);
+            fatal("%d of %d ranks did not connect to rank 0 within %d s", missing, line.n, HELLO_SECONDS);
         int fd = accept(line.listener, NULL, NULL);
         if (fd < 0) continue;
         struct {

@@ -188,7 +188,7 @@ static void read_keys(const GgufReader* r, const GgufFamily* f, ModelConfig* c) 
 static int token_id(const GgufReader* r, const char* key, int V) {
     double x;
     if (!gguf_number(r, key, &x)) return -1;
-    if (!(x >= 0 && x < V)) fatal("%s: \"%s\" is %g, outside the vocabulary of %d", gguf_path(r), key, x, V);
+    if (!(x >= 0 && x < V)) fatal("%s: \"%s\" is %g, outside the vocabulary of %d tokens", gguf_path(r), key, x, V);
     return (int)x;
 }
 
@@ -227,7 +227,7 @@ static void find_llama3(const GgufReader* r, ModelConfig* c, const GgufTensor* t
         free(divisor);
         return;
     }
-    fatal("%s: tensor rope_freqs.weight does not follow Llama 3.1's rule, which is the one that is supported",
+    fatal("%s: tensor rope_freqs.weight does not hold Llama 3.1's scaling of positions; no other is supported",
           gguf_path(r));
 }
 
@@ -235,7 +235,8 @@ static void read_long(const GgufReader* r, const GgufFamily* f, ModelConfig* c, 
     const char* const list[] = {"rope_factors_short.weight", "rope_factors_long.weight"};
     double original = 0, factor;
     if (rotary / 2 > ROPE_MOST)
-        fatal("%s: heads turn in %d elements, more than %d", gguf_path(r), rotary, 2 * ROPE_MOST);
+        fatal("%s: rotary positions cover %d elements of a head; at most %d are supported", gguf_path(r), rotary,
+              2 * ROPE_MOST);
     for (int i = 0; i < 2; i++) {
         const GgufTensor* t = factors(r, list[i], rotary / 2);
         if (!t) fatal("%s: tensor %s is missing", gguf_path(r), list[i]);
@@ -249,7 +250,7 @@ static void read_long(const GgufReader* r, const GgufFamily* f, ModelConfig* c, 
     double derived = stretch <= 1 ? 1 : sqrt(1 + log(stretch) / log(original));
     c->rope.attention_factor = (float)derived;
     if (gguf_number(r, key_of(f, "rope.scaling.attn_factor"), &factor) && fabs(factor - derived) > 1e-4 * derived)
-        fatal("%s: \"%s\" is %g; expected %g, which follows from the lengths", gguf_path(r),
+        fatal("%s: \"%s\" is %g; expected %g, which follows from the two context lengths", gguf_path(r),
               key_of(f, "rope.scaling.attn_factor"), factor, derived);
 }
 
@@ -257,7 +258,8 @@ static void read_long(const GgufReader* r, const GgufFamily* f, ModelConfig* c, 
 static float scaling_of(const GgufReader* r, const GgufFamily* f, const char* key, double low, double otherwise) {
     double x = otherwise;
     gguf_number(r, key_of(f, key), &x);
-    if (!(x >= low && x < 1e9)) fatal("%s: \"%s\" is %g", gguf_path(r), key_of(f, key), x);
+    if (!(x >= low && x < 1e9))
+        fatal("%s: \"%s\" is %g; expected a number from %g to 1e9", gguf_path(r), key_of(f, key), x, low);
     return (float)x;
 }
 static void read_yarn(const GgufReader* r, const GgufFamily* f, ModelConfig* c, double factor) {
@@ -279,13 +281,13 @@ static void read_rope(const GgufReader* r, const GgufFamily* f, ModelConfig* c) 
     if (family_find(f->model_type)->positions != POSITIONS_ROPE) return;
     gguf_number(r, key_of(f, "rope.dimension_count"), &turns);
     if (!(turns >= 2 && turns <= head_size) || turns != floor(turns))
-        fatal("%s: \"%s\" is %g, a head has %d elements", gguf_path(r), key_of(f, "rope.dimension_count"), turns,
-              head_size);
+        fatal("%s: \"%s\" is %g; expected a whole number from 2 to the head size, %d", gguf_path(r),
+              key_of(f, "rope.dimension_count"), turns, head_size);
     if (model_config_names(f->model_type, offsetof(ModelConfig, rope.fraction)))
         c->rope.fraction = (float)(turns / head_size);
     else if (turns != head_size)
-        fatal("%s: only %g of a head's %d elements turn; a %s model turns whole heads", gguf_path(r), turns, head_size,
-              f->model_type);
+        fatal("%s: rotary positions cover %g of a head's %d elements; in a %s model they cover all", gguf_path(r),
+              turns, head_size, f->model_type);
     const GgufTensor* llama3 = factors(r, "rope_freqs.weight", (int)turns / 2);
     if (llama3) {
         find_llama3(r, c, llama3);
@@ -305,7 +307,8 @@ static void read_rope(const GgufReader* r, const GgufFamily* f, ModelConfig* c) 
                 "yarn, "
                 "longrope and Llama 3.1's",
                 gguf_path(r), type);
-        if (!(factor >= 1 && factor < 1e9)) fatal("%s: the factor of the positions is %g", gguf_path(r), factor);
+        if (!(factor >= 1 && factor < 1e9))
+            fatal("%s: the factor that scales the positions is %g; expected at least 1", gguf_path(r), factor);
         if (type && !strcmp(type, "yarn")) read_yarn(r, f, c, factor);
         else if (factor != 1) {
             c->rope.scaling = ROPE_LINEAR;
@@ -337,12 +340,13 @@ static void finish_gemma3(const GgufReader* r, ModelConfig* c) {
     finish_gemma(r, c, 62);
     if (v && !v->array && gguf_number(r, key, &every)) {
         if (!(every >= 1 && every <= 1024) || every != floor(every))
-            fatal("%s: \"%s\" is %g", gguf_path(r), key, every);
+            fatal("%s: \"%s\" is %g; expected a whole number from 1 to 1024", gguf_path(r), key, every);
         c->full_every = (int)every;
     }
     for (uint64_t i = 0; v && v->array && i < gguf_numbers(r, key)->count; i++)
         if ((gguf_element(v, i) != 0) != ((i + 1) % (uint64_t)c->full_every != 0))
-            fatal("%s: \"%s\" is not one layer in %d without a window", gguf_path(r), key, c->full_every);
+            fatal("%s: \"%s\" is not supported: expected one layer in %d without a window", gguf_path(r), key,
+                  c->full_every);
 }
 
 static bool has(const GgufReader* r, const char* a, const char* b) { return gguf_tensor(r, a) || gguf_tensor(r, b); }
@@ -355,12 +359,14 @@ void gguf_config(const GgufReader* r, const GgufFamily* f, ModelConfig* c) {
     read_keys(r, f, c);
     if (gguf_number(r, key_of(f, "attention.value_length"), &value_length) &&
         value_length != (c->HS ? c->HS : c->C / c->NH))
-        fatal("%s: heads of %g values and %d keys are not supported", gguf_path(r), value_length, c->HS);
+        fatal("%s: values have heads of size %g but keys of size %d; different sizes are not supported", gguf_path(r),
+              value_length, c->HS);
     if (c->norm_eps <= 0) fatal("%s: the norm's epsilon is missing", gguf_path(r));
     const GgufTensor *embedding = gguf_tensor(r, "token_embd.weight"), *head = gguf_tensor(r, "output.weight");
     if (!embedding || embedding->n_dims != 2) fatal("%s: tensor token_embd.weight is missing", gguf_path(r));
     if (embedding->shape[1] > 1 << 24)
-        fatal("%s: tensor token_embd.weight has %lld rows", gguf_path(r), (long long)embedding->shape[1]);
+        fatal("%s: tensor token_embd.weight has %lld rows; at most 16777216 tokens are supported", gguf_path(r),
+              (long long)embedding->shape[1]);
     c->V = (int)embedding->shape[1];
     // some converters write a tied head a second time
     c->tied_head = !head || (head->type == embedding->type && head->bytes == embedding->bytes &&

@@ -129,7 +129,7 @@ static int special_id(const Tokens* t, const char* name) {
     snprintf(key, sizeof key, "tokenizer.ggml.%s_token_id", name);
     if (!gguf_number(t->r, key, &x)) return -1;
     if (!(x >= 0 && x < t->n) || x != floor(x) || t->type[(int)x] == UNUSED)
-        fatal("%s: \"%s\" is %g, which is not a token", gguf_path(t->r), key, x);
+        fatal("%s: \"%s\" is %g, which is not the id of a token", gguf_path(t->r), key, x);
     return (int)x;
 }
 
@@ -198,8 +198,8 @@ static void read_tokens(Tokens* t, int vocab) {
         fatal("%s: %llu tokens, but the model's embedding has %d rows", gguf_path(r), (unsigned long long)tokens->count,
               vocab);
     if (types && types->count != tokens->count)
-        fatal("%s: %llu tokens, but %llu types of tokens", gguf_path(r), (unsigned long long)tokens->count,
-              (unsigned long long)types->count);
+        fatal("%s: %llu tokens but %llu token types; expected one type per token", gguf_path(r),
+              (unsigned long long)tokens->count, (unsigned long long)types->count);
     t->n = (int)tokens->count;
     t->tokens = host_alloc((size_t)t->n * sizeof *t->tokens, "tokens");
     t->type = host_alloc((size_t)t->n, "tokens");
@@ -453,7 +453,8 @@ static void sentencepiece(char** out, Tokens* t, GgufTokenizer* report) {
         snprintf(name, sizeof name, "<0x%02X>", i);
         bytes = bytes && find_token(t, name, 6) >= 0;
     }
-    if (!bytes && t->unk < 0) fatal("%s: neither pieces for all bytes nor an unknown piece", gguf_path(r));
+    if (!bytes && t->unk < 0)
+        fatal("%s: the tokenizer has neither a token per byte (<0x00> to <0xFF>) nor an unknown token", gguf_path(r));
     put_added(out, t, report);
     put(out, "\n  \"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [");
     if (prefix) put(out, "{\"type\": \"Prepend\", \"prepend\": \"" SPACE_MARK "\"}, ");

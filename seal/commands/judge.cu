@@ -185,7 +185,7 @@ static void find_words(Judge* j, Text* text, const int32_t* tokens, int n) {
         for (int w = 0; w < 2; w++)
             if (id[w] < 0 || (more[w] > 1 && !j->o->guard))
                 fatal(
-                    "%s: \"%s\" after the question is not one token (but %d); choose other --words, or end %s "
+                    "%s: \"%s\" after the question is %d tokens; expected one. Choose other --words, or end %s "
                     "differently",
                     j->o->judge, j->words[w], more[w], j->template_path);
         fatal("%s: \"%s\" and \"%s\" begin with the same token; one position cannot tell them apart", j->o->judge,
@@ -233,8 +233,10 @@ static int ask(Judge* j, const char* const names[], const char* const values[], 
     memcpy(q->tokens, j->encoding.ids, (size_t)n * sizeof(int32_t));
     for (int64_t i = 0; i < n; i++)
         if (q->tokens[i] >= j->config.V)
-            fatal("%s: its tokenizer gives token %d is outside the model's vocabulary of %d", j->o->judge, q->tokens[i],
-                  j->config.V);
+            fatal(
+                "%s: the tokenizer gives token %d but the model's vocabulary has %d tokens; this tokenizer is not the "
+                "model's",
+                j->o->judge, q->tokens[i], j->config.V);
     find_words(j, &text, q->tokens, (int)n);
     if (n > j->config.longest) j->too_long++;
     else q->n = (int)n;

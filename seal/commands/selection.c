@@ -96,7 +96,7 @@ int64_t kept_write(const StringList* files, const uint8_t* keep, int64_t n_rows,
         check_input(&o, r, files->items[f]);
         if (f == 0) atomic_write(&o.file, o.header.s, o.header.n);
         for (; records_next(r, &record); id++) {
-            if (id >= n_rows) fatal("%s: has more rows than when they were scored", files->items[f]);
+            if (id >= n_rows) fatal("%s: has more rows than when it was scored", files->items[f]);
             if (keep[id]) write_record(&o, &record, records_format(r));
             if (id % 1024 == 0) progress_update(&progress, id, "%lld kept", (long long)o.written);
         }
@@ -104,8 +104,7 @@ int64_t kept_write(const StringList* files, const uint8_t* keep, int64_t n_rows,
     }
     progress_end(&progress);
     if (id != n_rows)
-        fatal("%s: has %lld rows but had %lld when they were scored", files->items[0], (long long)id,
-              (long long)n_rows);
+        fatal("%s: has %lld rows but had %lld when it was scored", files->items[0], (long long)id, (long long)n_rows);
     if (o.format == FORMAT_JSON) atomic_printf(&o.file, "\n]\n");
     atomic_commit(&o.file);
     text_free(&o.header);

@@ -69,7 +69,7 @@ static void read_safetensors(SelectorFile* s, const char* path) {
     StReader r;
     st_open(&r, path);
     const char *format = st_metadata(&r, "format"), *files = st_metadata(&r, "file");
-    if (!format || strcmp(format, "seal selector")) fatal("%s: is not a selector of this program", path);
+    if (!format || strcmp(format, "seal selector")) fatal("%s: is not a selector that train_seal wrote", path);
     s->n = st_need(&r, "logits")->count;
     s->n_rows = whole_number(&r, path, "rows");
     s->seed = whole_number(&r, path, "seed");
@@ -119,11 +119,12 @@ void selector_file_check(SelectorFile* s, const StringList* files, const char* d
     const char *name = files->items[0], *more = files->n > 1 ? " and others" : "";
     if (*s->digest) {
         if (s->n_rows != n_rows)
-            fatal("%s: was learned on %s with %lld rows, %s%s has %lld; give the file it was learned on", s->path,
+            fatal("%s: was learned on %s with %lld rows but %s%s has %lld; give the file it was learned on", s->path,
                   s->files, (long long)s->n_rows, name, more, (long long)n_rows);
         if (strcmp(s->digest, digest))
             fatal(
-                "%s: was learned on %s (SHA-256 %.12s…), %s%s is another file (%.12s…); give the file it was learned "
+                "%s: was learned on %s (SHA-256 %.12s…) but %s%s is another file (%.12s…); give the file it was "
+                "learned "
                 "on",
                 s->path, s->files, s->digest, name, more, digest);
         return;
@@ -131,8 +132,8 @@ void selector_file_check(SelectorFile* s, const StringList* files, const char* d
     if (s->n == n_rows) return;
     if (!usable || s->n != n_usable)
         fatal(
-            "%s: has %lld logits, %s%s has %lld rows (%lld usable); a .pt selector fits only the file it was learned "
-            "on",
+            "%s: has %lld logits but %s%s has %lld rows (%lld usable); a .pt selector fits only the file it was "
+            "learned on",
             s->path, (long long)s->n, name, more, (long long)n_rows, (long long)(usable ? n_usable : n_rows));
     // the program that wrote it numbered only the rows it kept: its i-th logit is the i-th usable row's
     memcpy(s->rows, usable, (size_t)s->n * sizeof *s->rows);

@@ -50,7 +50,7 @@ void supervised_queue(void* task, StepNote* note, int slot) {
         note->weight += x->train_weight[x->order[from + i]] / batch->b;
     }
     note->lr = lr_at(&schedule, note->step, run->steps);
-    Leg theta = {&run->trainer.theta, 1.0f, 0.0f, 0, (float)note->lr};
+    Leg theta = {.set = &run->trainer.theta, .lr = (float)note->lr, .tune_weight = 1.0f};
     trainer_step(&run->trainer, &theta, 1, batch, NULL, note->passes);
 }
 
@@ -167,8 +167,8 @@ static void keep_selected(const TrainOptions* o, const TokenSet* tune, uint8_t* 
     selector_file_read(&file, o->selector);
     if (strcmp(file.chat, tune->chat_digest) && !o->quiet)
         warning(
-            "%s: was learned with %s%.12s, this run writes its rows with %s%.12s; the weights are the rows' and are "
-            "used as they are",
+            "%s: was learned with %s%.12s but this run uses %s%.12s; its weights belong to rows and are used "
+            "unchanged",
             o->selector, *file.chat ? "the chat template of sha256 " : "no chat template", file.chat,
             *tune->chat_digest ? "the one of sha256 " : "none", tune->chat_digest);
     selector_file_check(&file, &o->tune, tune->digest, tune->n_rows, tune->rows, tune->n);

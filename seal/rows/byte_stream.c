@@ -134,7 +134,7 @@ ByteStream* bytes_open(const char* path) {
         fatal("%.80s…: the path is too long", path);
     if (stat(path, &info)) fatal("%s: cannot be read: %s", path, strerror(errno));
     if (S_ISDIR(info.st_mode)) fatal("%s: is a directory; expected a data file", path);
-    if (!S_ISREG(info.st_mode)) fatal("%s: not a regular file; data is read more than once", path);
+    if (!S_ISREG(info.st_mode)) fatal("%s: not a regular file; a data file is read more than once", path);
     refuse_lfs_pointer(path);
     s->size = info.st_size;
     s->packed = open(path, O_RDONLY | O_CLOEXEC);

@@ -675,7 +675,7 @@ void tokens_load(TokenSet* set, const StringList* files, const TextEncoder* e, c
     row_report_print(&set->report, o->quiet, stderr);
     if (set->n_last_only && !o->quiet)
         warning(
-            "%lld rows: the chat template writes their earlier answers differently later on; only their last answers "
+            "%lld rows: the chat template rewrites earlier answers as a conversation grows; only their last answers "
             "carry loss",
             (long long)set->n_last_only);
     if (set->n_joined && !o->quiet)
