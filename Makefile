@@ -93,6 +93,9 @@ ifeq ($(BACKEND),cpu)
   INCLUDES += $(call package_flags,openblas,cflags)
   LINK := $(CXX) $(SANITIZE_FLAGS)
   DEVICE_LIBS := $(call package_flags,openblas,libs,-lopenblas)
+  # oneDNN where it is there (sanitizer builds multiply with a plain loop). Which products it does is decided when a program starts: dev/cpu/onednn.cpp.
+  ONEDNN := $(if $(SANITIZE),,$(shell $(DEPS) --has oneDNN && echo yes))
+  DEVICE_LIBS += $(if $(ONEDNN),-ldnnl -lgomp)
 else
   ARCHS := $(if $(GPU_CC),$(GPU_CC),80 90)
   # Code for each, and PTX of the last, which the driver makes code of for GPUs that came later.
@@ -132,6 +135,9 @@ SHIM_TESTS := $(wildcard dev/cpu/test_*.sh)
 all: info $(addprefix $(BUILD)/,$(PROGRAMS))
 	@for p in $(PROGRAMS); do ln -sf $(BUILD)/$$p $$p; done
 
+# What multiplies matrices on this machine, for the eye: a program decides for the machine it runs on.
+cpu_has = $(shell grep -qw $(1) /proc/cpuinfo 2>/dev/null && echo yes)
+GEMMS = $(if $(SANITIZE),a plain loop that the sanitizer sees,$(if $(and $(ONEDNN),$(call cpu_has,avx512bw)),oneDNN$(if $(call cpu_has,avx512_bf16),,; bf16: OpenBLAS on widened operands),OpenBLAS$(if $(ONEDNN),$(comma) not oneDNN: this CPU has no AVX-512)))
 define tick
 	@if [ -n "$(2)" ]; then echo "  ✓ $(1)"; else echo "  ✗ $(1): $(3)"; fi
 endef
@@ -139,9 +145,10 @@ info:
 	@echo "SEAL trainer: $(BACKEND) build, $(PRECISION), in $(BUILD)"
 	$(call tick,nvcc,$(NVCC),not found; the CPU build needs none. For a GPU: install the CUDA Toolkit or set CUDA_HOME)
 	$(call tick,GPU$(if $(GPU_CC), (compute capability $(GPU_CC))),$(GPU_CC),nvidia-smi names none; kernels run on the CPU)
-	$(call tick,cuBLASLt,$(wildcard $(CUDA_HOME)/include/cublasLt.h),comes with the CUDA Toolkit; the CPU build uses OpenBLAS)
+	$(call tick,cuBLASLt,$(wildcard $(CUDA_HOME)/include/cublasLt.h),comes with the CUDA Toolkit; the CPU build needs none)
 	$(call tick,NCCL,$(NCCL),apt-get install libnccl-dev or set NCCL_HOME; a GPU build without it is for one GPU (a CPU build needs none))
 	@$(DEPS) --list
+	$(if $(filter cpu,$(BACKEND)),@echo "  GEMMs: $(GEMMS)")
 
 # Before anything is compiled: one block that names all that is missing and the command that installs it.
 requirements: $(if $(filter all,$(or $(MAKECMDGOALS),all)),info)
@@ -186,6 +193,7 @@ $(call objects,dev/cpu/fiber.cpp dev/cpu/ptx.cpp dev/cpu/cublas.cpp): CXXFLAGS :
 # Tests, benchmarks and checks see each other's headers; nothing that ships does.
 $(addprefix $(BUILD)/dev/,test/%.o kernels/%.o bench_seal.cu.o bench_step.cu.o) $(BUILD)/test_gpt2.cu.o: INCLUDES += -Idev/test -Idev/kernels
 $(BUILD)/seal/base/ranks.cu.o $(BUILD)/dev/cpu/nccl.cpp.o: INCLUDES += $(MPI_INCLUDES)
+$(BUILD)/dev/cpu/onednn.cpp.o: CXXFLAGS += $(if $(ONEDNN),-DCPU_ONEDNN)
 $(BUILD)/%: $(BUILD)/%.cu.o $(LIBS)
 	$(Q)$(LINK) $^ -o $@ $(DEVICE_LIBS) $(RANK_LIBS) $(HOST_LIBS)
 $(BUILD)/dev/kernels/%: $(BUILD)/dev/kernels/%.cu.o $(KERNEL_LIB)

@@ -4,8 +4,9 @@
 #   deps.sh                    installs the Debian packages that are missing (apt-get, as root or through sudo); says nothing
 #                              where all are there. INSTALL=no, or no root, sudo or apt-get: names them instead.
 #   deps.sh --list             a tick or a cross for each row
+#   deps.sh --has NAME         status 0 where the table's NAME is there
 #   deps.sh --need USE…        nothing where all that USE needs is there; else one block that names all of it, and status 2
-# USE: build (every program), cpu (the CPU build), tests, ranks (several processes), pictures. Only what `make` was asked
+# USE: build (every program), cpu (the CPU build), fast (the same with AVX-512), tests, ranks (several processes), pictures. Only what `make` was asked
 # for stops it. CC, CXX, PKG_CONFIG, PKG_CONFIG_PATH, CPATH, LIBRARY_PATH are the build's own.
 set -u
 CC=${CC:-gcc} CXX=${CXX:-g++} PKG_CONFIG=${PKG_CONFIG:-pkg-config}
@@ -39,6 +40,9 @@ compiler_package() { case $(basename "${1%% *}") in cc) echo gcc ;; c++) echo g+
 scratch=$(mktemp -d) || exit 2
 trap 'rm -rf "$scratch"' EXIT
 
+# oneDNN helps the CPU build where a CPU has AVX-512. The version that was tried first is 2.6; 1.x has other headers. Threads must be ones
+# that can be kept to one, as the pool of dev/cpu needs it.
+onednn='DNNL_VERSION_MAJOR>=2&&(DNNL_CPU_THREADING_RUNTIME==DNNL_RUNTIME_OMP||DNNL_CPU_THREADING_RUNTIME==DNNL_RUNTIME_SEQ)'
 # package          use       name        how to see that it is there
 table="
 $(compiler_package "$CC")                build     C           program  $CC
@@ -51,6 +55,7 @@ libzstd-dev        build     zstd        library  libzstd:1.4  zstd.h  -lzstd
 libssl-dev         build     libcrypto   library  libcrypto:1.1.1  openssl/evp.h  -lcrypto
 libstb-dev         build     stb_ds      header   stb/stb_ds.h
 libopenblas-dev    cpu       OpenBLAS    library  openblas:0.3  cblas.h  -lopenblas
+libdnnl-dev        fast      oneDNN      library  dnnl:2.0  oneapi/dnnl/dnnl.h  -Wl,-ldnnl,-lgomp  $onednn
 libcmocka-dev      tests     cmocka      library  cmocka:1.1  cmocka.h  -lcmocka
 libopenmpi-dev     ranks     MPI         flags    mpicc
 openmpi-bin        ranks     mpirun      program  mpirun
@@ -65,6 +70,7 @@ missing=() lines=()
 while read -r package use name kind what; do
     [ -n "$package" ] || continue
     [ "$mode" != --need ] || [[ $uses == *" $use "* ]] || continue
+    [ "$mode" != --has ] || [[ $uses == *" $name "* ]] || continue
     found='' label=$name
     [ "$kind" = library ] && { least=${what%% *}; label="$name ${least#*:} or newer"; }
     [ "$kind" = program ] && label="$name ($what)"
@@ -72,10 +78,14 @@ while read -r package use name kind what; do
         [ "$mode" = --list ] && echo "  ✓ $name"
         continue
     fi
+    [ "$mode" = --has ] && exit 1
+    # What only makes a build faster is not asked for again where the system's own is too old, nor where it would do nothing.
+    [ "$use" = fast ] && [ -z "$mode" ] && { [ "$(uname -m)" != x86_64 ] || dpkg -s "$package" >/dev/null 2>&1; } && continue
     [[ " ${missing[*]-} " == *" $package "* ]] || missing+=("$package")  # clang is C and C++
     lines+=("$label${found:+, $found}")
     case $use in
         cpu) why="; the GEMMs of the CPU build" ;;
+        fast) why="; faster on an x86-64 CPU with AVX-512 (oneDNN ${least#*:} or newer, for OpenMP)" ;;
         tests) why="; tests only" ;;
         ranks) why="; without it the build is for one process" ;;
         pictures) why="; pictures only" ;;
@@ -84,7 +94,7 @@ while read -r package use name kind what; do
     esac
     [ "$mode" = --list ] && echo "  ✗ $name${found:+: $found}: apt-get install $package$why"
 done <<<"$table"
-[ "$mode" = --list ] && exit 0
+[ "$mode" = --list ] || [ "$mode" = --has ] && exit 0
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 command_line="apt-get install ${missing[*]}"

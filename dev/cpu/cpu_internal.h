@@ -33,4 +33,24 @@ void cpu_enqueue(cudaStream_t stream, void (*run)(void*), void (*release)(void*)
 // The allocation p lies in, or NULL: base, bytes, and whether it is the device's.
 bool cpu_is_device(const void* p, size_t bytes);
 
+// onednn.cpp: D = op(A) · op(B) + beta · D, column major, on the thread that calls. False, and nothing done: not by
+// oneDNN.
+struct GemmPart {
+    bool ta, tb;
+    int64_t M, N, K;
+    float alpha;
+    const void* a;
+    int64_t lda;
+    const void* b;
+    int64_t ldb;
+    float beta;
+    void* d;
+    int64_t ldd;
+    const void* bias;    // (M), or NULL; of gemm16 alone
+    bool bias16, out16;  // bf16 and not fp32; of gemm16 alone
+};
+bool cpu_onednn_sgemm(const GemmPart& g);
+bool cpu_onednn_gemm16(const GemmPart& g);  // A and B are bf16; one rounding
+bool cpu_onednn_bf16(void);                 // whether there is any use in asking for that
+
 #endif

@@ -1,7 +1,8 @@
 /*
-cuBLASLt over OpenBLAS. D = epilogue(alpha · op(A) · op(B) + beta · C), column major. The columns of D are dealt to the
-pool, one sgemm each: OpenBLAS itself runs single-threaded, so that its threads do not spin beside ours. bf16 operands
-are widened, the product is rounded once after the epilogue. Sanitizer builds multiply with a plain loop: an
+cuBLASLt over OpenBLAS or oneDNN (onednn.cpp says where which). D = epilogue(alpha · op(A) · op(B) + beta · C), column
+major. Rows or columns of D are dealt to the pool, one product each: the libraries run single-threaded, so that their
+threads do not spin beside ours. bf16 operands are multiplied as they are where oneDNN does so, elsewhere they are
+widened; sums are fp32, and rounded once after the epilogue. Sanitizer builds multiply with a plain loop: an
 uninstrumented library would hide a wrong leading dimension.
 */
 #include <cblas.h>
@@ -48,6 +49,7 @@ static bool has_gelu(cublasLtEpilogue_t e) {
 
 cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
     openblas_set_num_threads(1);
+    if (!PLAIN_GEMM) cpu_onednn_bf16();  // a CPU_GEMM that names no library is refused before there is any work
     *handle = new cpu_lt{1};
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -151,29 +153,14 @@ struct Product {
     const void *a, *b, *c;
     void* d;
     int parts;
-    std::vector<float> wide_a;  // op(A) is shared by all parts: widened once
+    bool by_rows;                  // parts are rows of D, else columns: its longer side, so that less is packed twice
+    const float *wide_a, *wide_b;  // fp32 copies of bf16 operands without gaps; NULL: not widened
+    std::vector<char> refused;     // by part: bf16 that oneDNN has nothing for
 };
-
-static void widen(float* to, const __nv_bfloat16* from, int64_t n) {
-    for (int64_t i = 0; i < n; i++) to[i] = __bfloat162float(from[i]);
-}
-
-static void gemm(const Product* p, int64_t M, int64_t N, int64_t K, const float* a, int64_t lda, const float* b,
-                 int64_t ldb, float beta, float* d, int64_t ldd) {
-#if PLAIN_GEMM
-    bool ta = p->m.ta == CUBLAS_OP_T, tb = p->m.tb == CUBLAS_OP_T;
-    for (int64_t j = 0; j < N; j++)
-        for (int64_t i = 0; i < M; i++) {
-            float sum = 0.0f;
-            for (int64_t k = 0; k < K; k++)
-                sum += a[ta ? k + i * lda : i + k * lda] * b[tb ? j + k * ldb : k + j * ldb];
-            d[i + j * ldd] = p->alpha * sum + (beta == 0.0f ? 0.0f : beta * d[i + j * ldd]);
-        }
-#else
-    cblas_sgemm(CblasColMajor, p->m.ta == CUBLAS_OP_T ? CblasTrans : CblasNoTrans,
-                p->m.tb == CUBLAS_OP_T ? CblasTrans : CblasNoTrans, M, N, K, p->alpha, a, lda, b, ldb, beta, d, ldd);
-#endif
-}
+// Rows [i, i + m) and columns [j, j + n) of D.
+struct Part {
+    int64_t i, m, j, n;
+};
 
 static inline float gelu(float x) { return x / (1.0f + cpu_expf(-1.5957691216057308f * (x + 0.044715f * x * x * x))); }
 static inline float dgelu(float x) {
@@ -183,85 +170,160 @@ static inline float dgelu(float x) {
 static float read(const void* p, int type, int64_t i) {
     return type == CUDA_R_16BF ? __bfloat162float(((const __nv_bfloat16*)p)[i]) : ((const float*)p)[i];
 }
+static const void* element(const void* p, int type, int64_t i) { return (const char*)p + i * (int64_t)size_of(type); }
 
-// One column of D from the product in x (M).
-static void epilogue(const Product* p, float* x, int64_t j) {
-    int64_t M = p->D.rows;
+// Column j of D, rows [i0, i0 + n), from the product in x (n).
+static void epilogue(const Product* p, float* x, int64_t i0, int64_t n, int64_t j) {
     const cpu_lt_desc* m = &p->m;
     if (has_bias(m->epilogue)) {
         int type = m->bias_type < 0 ? p->D.type : m->bias_type;
-        for (int64_t i = 0; i < M; i++) x[i] += read(m->bias, type, i);
+        for (int64_t i = 0; i < n; i++) x[i] += read(m->bias, type, i0 + i);
     }
     if (!has_gelu(m->epilogue)) return;
     bool narrow = p->D.type == CUDA_R_16BF;
-    __nv_bfloat16* aux16 = (__nv_bfloat16*)m->aux + j * m->aux_ld;
-    float* aux32 = (float*)m->aux + j * m->aux_ld;
+    __nv_bfloat16* aux16 = (__nv_bfloat16*)m->aux + j * m->aux_ld + i0;
+    float* aux32 = (float*)m->aux + j * m->aux_ld + i0;
     if (m->epilogue == CUBLASLT_EPILOGUE_DGELU) {
         if (narrow)
-            for (int64_t i = 0; i < M; i++) x[i] *= dgelu(__bfloat162float(aux16[i]));
+            for (int64_t i = 0; i < n; i++) x[i] *= dgelu(__bfloat162float(aux16[i]));
         else
-            for (int64_t i = 0; i < M; i++) x[i] *= dgelu(aux32[i]);
+            for (int64_t i = 0; i < n; i++) x[i] *= dgelu(aux32[i]);
         return;
     }
     if (has_aux(m->epilogue)) {
         if (narrow)
-            for (int64_t i = 0; i < M; i++) aux16[i] = __float2bfloat16_rn(x[i]);
+            for (int64_t i = 0; i < n; i++) aux16[i] = __float2bfloat16_rn(x[i]);
         else
-            for (int64_t i = 0; i < M; i++) aux32[i] = x[i];
+            for (int64_t i = 0; i < n; i++) aux32[i] = x[i];
     }
-    for (int64_t i = 0; i < M; i++) x[i] = gelu(x[i]);
+    for (int64_t i = 0; i < n; i++) x[i] = gelu(x[i]);
+}
+
+static void sgemm(const GemmPart& g) {
+#if PLAIN_GEMM
+    const float *a = (const float*)g.a, *b = (const float*)g.b;
+    float* d = (float*)g.d;
+    for (int64_t j = 0; j < g.N; j++)
+        for (int64_t i = 0; i < g.M; i++) {
+            float sum = 0.0f;
+            for (int64_t k = 0; k < g.K; k++)
+                sum += a[g.ta ? k + i * g.lda : i + k * g.lda] * b[g.tb ? j + k * g.ldb : k + j * g.ldb];
+            d[i + j * g.ldd] = g.alpha * sum + (g.beta == 0.0f ? 0.0f : g.beta * d[i + j * g.ldd]);
+        }
+#else
+    if (cpu_onednn_sgemm(g)) return;
+    cblas_sgemm(CblasColMajor, g.ta ? CblasTrans : CblasNoTrans, g.tb ? CblasTrans : CblasNoTrans, g.M, g.N, g.K,
+                g.alpha, (const float*)g.a, g.lda, (const float*)g.b, g.ldb, g.beta, (float*)g.d, g.ldd);
+#endif
+}
+
+// A buffer that stays: a fresh one of megabytes is page faults at every product.
+static float* buffer(std::vector<float>& kept, size_t n) {
+    if (kept.size() < n) kept.resize(n);
+    return kept.data();
+}
+
+static Part part_of(const Product* p, int part) {
+    const int64_t M = p->D.rows, N = p->D.cols, all = p->by_rows ? M : N, unit = 32;  // of whole vectors
+    int64_t from = all * part / p->parts / unit * unit,
+            to = part + 1 == p->parts ? all : all * (part + 1) / p->parts / unit * unit;
+    return p->by_rows ? Part{from, to - from, 0, N} : Part{0, M, from, to - from};
+}
+
+// The operands of a part, as oneDNN's bf16 product or an fp32 product takes them.
+static GemmPart operands(const Product* p, const Part& t) {
+    const bool ta = p->m.ta == CUBLAS_OP_T, tb = p->m.tb == CUBLAS_OP_T;
+    const bool wide = p->wide_a != NULL;
+    const void *a = wide ? p->wide_a : p->a, *b = wide ? p->wide_b : p->b;
+    const int64_t lda = wide ? p->A.rows : p->A.ld, ldb = wide ? p->B.rows : p->B.ld;
+    const int type = wide ? CUDA_R_32F : p->A.type;
+    GemmPart g = {};
+    g.ta = ta;
+    g.tb = tb;
+    g.M = t.m;
+    g.N = t.n;
+    g.K = ta ? p->A.rows : p->A.cols;
+    g.alpha = p->alpha;
+    g.a = element(a, type, ta ? t.i * lda : t.i);
+    g.lda = lda;
+    g.b = element(b, type, tb ? t.j : t.j * ldb);
+    g.ldb = ldb;
+    g.beta = p->beta;
+    return g;
 }
 
 static void run_part(int part, void* context) {
+    static thread_local std::vector<float> kept;
     Product* p = (Product*)context;
-    int64_t M = p->D.rows, N = p->D.cols, K = p->m.ta == CUBLAS_OP_N ? p->A.cols : p->A.rows;
-    int64_t from = N * part / p->parts, to = N * (part + 1) / p->parts, n = to - from;
-    if (n <= 0) return;
-    bool tb = p->m.tb == CUBLAS_OP_T, in16 = p->A.type == CUDA_R_16BF, out16 = p->D.type == CUDA_R_16BF;
-    const float *a = (const float*)p->a, *b;
-    int64_t lda = p->A.ld, ldb = p->B.ld;
-    std::vector<float> wide_b, wide_d;
-    if (in16) {
-        a = p->wide_a.data();
-        lda = p->A.rows;
-        const __nv_bfloat16* b16 = (const __nv_bfloat16*)p->b;
-        ldb = tb ? n : K;
-        wide_b.resize((size_t)n * K);
-        if (tb)
-            for (int64_t k = 0; k < K; k++) widen(&wide_b[k * n], b16 + from + k * p->B.ld, n);
-        else
-            for (int64_t j = 0; j < n; j++) widen(&wide_b[j * K], b16 + (from + j) * p->B.ld, K);
-        b = wide_b.data();
-    } else b = (const float*)p->b + (tb ? from : from * p->B.ld);
-    float* d = (float*)p->d + from * p->D.ld;
-    int64_t ldd = p->D.ld;
-    if (out16) {
-        wide_d.assign((size_t)M * n, 0.0f);
-        d = wide_d.data();
-        ldd = M;
+    const Part t = part_of(p, part);
+    if (t.m <= 0 || t.n <= 0) return;
+    const bool in16 = p->A.type == CUDA_R_16BF && !p->wide_a, out16 = p->D.type == CUDA_R_16BF;
+    GemmPart g = operands(p, t);
+    g.d = (void*)element(p->d, p->D.type, t.i + t.j * p->D.ld);
+    g.ldd = p->D.ld;
+    if (in16 && (p->beta == 0.0f || p->c == p->d) && !has_gelu(p->m.epilogue)) {  // all of it in one product
+        const int type = p->m.bias_type < 0 ? p->D.type : p->m.bias_type;
+        g.bias = has_bias(p->m.epilogue) ? element(p->m.bias, type, t.i) : NULL;
+        g.bias16 = type == CUDA_R_16BF;
+        g.out16 = out16;
+        p->refused[part] = !cpu_onednn_gemm16(g);
+        return;
     }
+    if (out16) {
+        g.d = buffer(kept, (size_t)t.m * t.n);
+        g.ldd = t.m;
+    }
+    float* d = (float*)g.d;
     if (p->beta != 0.0f && (out16 || p->c != p->d))
-        for (int64_t j = 0; j < n; j++)
-            for (int64_t i = 0; i < M; i++) d[i + j * ldd] = read(p->c, p->C.type, i + (from + j) * p->C.ld);
-    gemm(p, M, n, K, a, lda, b, ldb, p->beta, d, ldd);
-    for (int64_t j = 0; j < n; j++) {
-        if (p->m.epilogue != CUBLASLT_EPILOGUE_DEFAULT) epilogue(p, d + j * ldd, from + j);
+        for (int64_t j = 0; j < t.n; j++)
+            for (int64_t i = 0; i < t.m; i++) d[i + j * g.ldd] = read(p->c, p->C.type, t.i + i + (t.j + j) * p->C.ld);
+    if (!in16) sgemm(g);
+    else if ((p->refused[part] = !cpu_onednn_gemm16(g))) return;
+    for (int64_t j = 0; j < t.n; j++) {
+        if (p->m.epilogue != CUBLASLT_EPILOGUE_DEFAULT) epilogue(p, d + j * g.ldd, t.i, t.m, t.j + j);
         if (out16) {
-            __nv_bfloat16* to16 = (__nv_bfloat16*)p->d + (from + j) * p->D.ld;
-            for (int64_t i = 0; i < M; i++) to16[i] = __float2bfloat16_rn(d[i + j * ldd]);
+            __nv_bfloat16* to16 = (__nv_bfloat16*)p->d + t.i + (t.j + j) * p->D.ld;
+            for (int64_t i = 0; i < t.m; i++) to16[i] = __float2bfloat16_rn(d[i + j * g.ldd]);
         }
     }
 }
+
+struct Widening {
+    float* to;
+    const __nv_bfloat16* from;
+    const cpu_lt_layout* l;
+    int parts;
+};
+static void widen_part(int part, void* context) {
+    const Widening* w = (const Widening*)context;
+    const int64_t rows = w->l->rows, end = w->l->cols * (part + 1) / w->parts;
+    for (int64_t j = w->l->cols * part / w->parts; j < end; j++)
+        for (int64_t i = 0; i < rows; i++) w->to[j * rows + i] = __bfloat162float(w->from[j * w->l->ld + i]);
+}
+static const float* widen(std::vector<float>& kept, const void* from, const cpu_lt_layout* l, int parts) {
+    Widening w = {buffer(kept, (size_t)l->rows * l->cols), (const __nv_bfloat16*)from, l, parts};
+    cpu_parallel(parts, widen_part, &w);
+    return w.to;
+}
+// The parts that oneDNN has no bf16 product for: in fp32.
+static void run_refused(int part, void* context) {
+    if (((Product*)context)->refused[part]) run_part(part, context);
+}
 static void run_product(void* context) {
+    static thread_local std::vector<float> kept_a, kept_b;
     Product* p = (Product*)context;
-    if (p->A.type == CUDA_R_16BF) {
-        p->wide_a.resize((size_t)p->A.rows * p->A.cols);
-        for (int64_t j = 0; j < p->A.cols; j++)
-            widen(&p->wide_a[j * p->A.rows], (const __nv_bfloat16*)p->a + j * p->A.ld, p->A.rows);
-    }
-    double work = 2.0 * p->D.rows * p->D.cols * (p->m.ta == CUBLAS_OP_N ? p->A.cols : p->A.rows);
+    const bool in16 = p->A.type == CUDA_R_16BF;
+    const double work = 2.0 * p->D.rows * p->D.cols * (p->m.ta == CUBLAS_OP_N ? p->A.cols : p->A.rows);
     p->parts = work < 1e6 ? 1 : cpu_threads();
-    cpu_parallel(p->parts, run_part, p);
+    p->by_rows = p->D.rows > p->D.cols;
+    p->refused.assign(p->parts, in16);
+    if (in16 && !PLAIN_GEMM && cpu_onednn_bf16()) cpu_parallel(p->parts, run_part, p);
+    if (in16) {
+        if (!memchr(p->refused.data(), 1, p->refused.size())) return;
+        p->wide_a = widen(kept_a, p->a, &p->A, p->parts);
+        p->wide_b = widen(kept_b, p->b, &p->B, p->parts);
+        cpu_parallel(p->parts, run_refused, p);
+    } else cpu_parallel(p->parts, run_part, p);
 }
 static void free_product(void* context) { delete (Product*)context; }
 
@@ -294,7 +356,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t m, c
     }
     need(!workspace_bytes || cpu_is_device(workspace, workspace_bytes), "the workspace is not in device memory",
          workspace);
-    Product* p = new Product{*m, *A, *B, *C, *D, *(const float*)alpha, *(const float*)beta, a, b, c, d, 1, {}};
+    Product* p = new Product{*m, *A,    *B,   *C,   *D, *(const float*)alpha, *(const float*)beta, a, b, c, d,
+                             1,  false, NULL, NULL, {}};
     cpu_enqueue(stream, run_product, free_product, p, "cublasLtMatmul");
     return CUBLAS_STATUS_SUCCESS;
 }
