@@ -5,6 +5,7 @@
 #   make test                    every test that needs no GPU (installs what is missing); last line: N passed, N failed
 #   make test-sanitize           the kernels under ASan+UBSan and TSan, in several thread orders; whole programs, a sample
 #   make test-fuzz               ten seconds of fuzzing for every reader of files (clang)
+#   make test-ptx                the PTX that nvcc makes of every kernel, run on the CPU under the same checks (docs/ptx.md)
 #   make check-nvcc              sm_80 and sm_90 compile without warnings and register spills
 #   make test-gpu, make bench    the same tests on a GPU; the ladders of dev/kernels with GB/s and TFLOP/s
 #   make deps                    installs missing Debian packages with apt-get (INSTALL=no: only names them), as `make demo` and `make test` do first
@@ -44,7 +45,10 @@ ifneq ($(filter-out asan tsan,$(SANITIZE)),)
   $(error SANITIZE is asan or tsan, not "$(SANITIZE)")
 endif
 SANITIZE_FLAGS := $(if $(filter asan,$(SANITIZE)),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined)$(if $(filter tsan,$(SANITIZE)),-fsanitize=thread -Wno-tsan)
-BUILD := build/$(BACKEND)-$(PRECISION)$(if $(SANITIZE),-$(SANITIZE))
+# HALVES=1: what the kernels write for a GPU only, under g++. PTX=1: that, and nvcc's PTX in place of g++'s kernels, for these architectures (CPU build).
+PTX_ARCHS ?= 90 80
+FLAVOUR := $(if $(PTX),-ptx,$(if $(HALVES),-halves))$(if $(SANITIZE),-$(SANITIZE))
+BUILD := build/$(BACKEND)-$(PRECISION)$(FLAVOUR)
 
 # V=1 shows the commands themselves.
 Q := $(if $(V),,@)
@@ -89,6 +93,8 @@ ifeq ($(RANKS),yes)
   RANK_LIBS += $(addprefix $(if $(filter cuda,$(BACKEND)),-Xlinker -rpath$(comma),-Wl$(comma)-rpath$(comma)),$(abspath $(RANK_FOLDERS)))
 endif
 ifeq ($(BACKEND),cpu)
+  HALVES_FLAGS := $(if $(HALVES)$(PTX),-DCPU_DEVICE_HALVES -fno-strict-aliasing) $(if $(PTX),-DCPU_PTX)
+  CXXFLAGS += $(HALVES_FLAGS)
   CU := $(CXX) -x c++ $(CXXFLAGS) -Idev/cpu/include
   INCLUDES += $(call package_flags,openblas,cflags)
   LINK := $(CXX) $(SANITIZE_FLAGS)
@@ -115,7 +121,7 @@ HOST_C := $(wildcard seal/*.c seal/*/*.c)
 HOST_CU := $(filter-out seal/base/ranks$(if $(RANKS),_one).cu,$(wildcard seal/*.cu seal/*/*.cu))
 TOKENIZER_C := $(filter-out %_main.c,$(wildcard tokenizer/*.c))
 WORLD_C := $(filter-out %_main.c,$(wildcard data/*.c))
-SHIM := $(if $(filter cpu,$(BACKEND)),$(filter-out $(if $(RANKS),,dev/cpu/nccl.cpp),$(wildcard dev/cpu/*.cpp)))
+SHIM := $(if $(filter cpu,$(BACKEND)),$(filter-out $(if $(RANKS),,dev/cpu/nccl.cpp),$(wildcard dev/cpu/*.cpp)) $(if $(PTX),dev/ptx/run.cpp))
 objects = $(addprefix $(BUILD)/,$(addsuffix .o,$(1)))
 
 KERNEL_LIB := $(BUILD)/libseal_kernels.a
@@ -131,7 +137,7 @@ HOST_TESTS := $(patsubst %.c,%,$(wildcard dev/test/test_*.c))
 SCRIPT_TESTS := $(wildcard dev/test/test_*.sh)
 SHIM_TESTS := $(wildcard dev/cpu/test_*.sh)
 
-.PHONY: all info requirements deps demo demo-real test test-build test-sanitize test-fuzz test-gpu check-nvcc bench clean help format lint coverage $(PROGRAMS) test_gpt2
+.PHONY: all info requirements deps demo demo-real test test-build test-sanitize test-ptx test-fuzz test-gpu check-nvcc bench clean help format lint coverage $(PROGRAMS) test_gpt2
 all: info $(addprefix $(BUILD)/,$(PROGRAMS))
 	@for p in $(PROGRAMS); do ln -sf $(BUILD)/$$p $$p; done
 
@@ -194,9 +200,33 @@ $(call objects,dev/cpu/fiber.cpp dev/cpu/ptx.cpp dev/cpu/cublas.cpp): CXXFLAGS :
 $(addprefix $(BUILD)/dev/,test/%.o kernels/%.o bench_seal.cu.o bench_step.cu.o) $(BUILD)/test_gpt2.cu.o: INCLUDES += -Idev/test -Idev/kernels
 $(BUILD)/seal/base/ranks.cu.o $(BUILD)/dev/cpu/nccl.cpp.o: INCLUDES += $(MPI_INCLUDES)
 $(BUILD)/dev/cpu/onednn.cpp.o: CXXFLAGS += $(if $(ONEDNN),-DCPU_ONEDNN)
-$(BUILD)/%: $(BUILD)/%.cu.o $(LIBS)
+$(BUILD)/dev/ptx/run.cpp.o: INCLUDES += -Idev/cpu -Idev/ptx
+# PTX=1. nvcc's flags are those of a GPU build; PTX and what is made of it stay in build/ptx, for both kinds of program.
+PTX_FOLDERS := $(if $(PTX),$(foreach a,$(PTX_ARCHS),build/ptx/sm_$(a)-$(PRECISION)))
+PTX_OBJECTS := $(foreach f,$(PTX_FOLDERS),$(patsubst %.cu,$(f)/%.o,$(KERNEL_SOURCES)))
+ptx_arch = $(word 3,$(subst /, ,$(subst -, ,$(1))))
+build/ptx/%.ptx:
+	@mkdir -p $(@D); echo "  $@"
+	$(Q)$(NVCC) -std=c++17 -O3 -lineinfo -ptx -arch=$(subst sm_,compute_,$(call ptx_arch,$@)) $(PRECISION_FLAG) -Iseal_kernels -MMD -MP -MF $@.d -MT $@ $(PTX_SOURCE) -o $@
+build/ptx/%.cpp: build/ptx/%.ptx dev/ptx/translate.py
+	$(Q)python3 dev/ptx/translate.py --source $(PTX_SOURCE) --arch $(call ptx_arch,$@) $< $@
+build/ptx/%.o: build/ptx/%.cpp dev/ptx/ptx_run.h dev/ptx/ptx_access.h dev/cpu/include/cuda_runtime.h dev/cpu/include/ptx_cpu.h
+	@echo "  $@"
+	$(Q)$(CXX) -std=c++17 -O1 -march=native -ffp-contract=off -fno-strict-aliasing -w -DCPU_PTX $(PRECISION_FLAG) -Idev/cpu/include -Idev/ptx -c $< -o $@
+define ptx_module
+$(1:.o=.ptx): $(2)
+$(1:.o=.ptx) $(1:.o=.cpp) $(1): PTX_SOURCE := $(2)
+endef
+$(foreach f,$(PTX_FOLDERS),$(foreach s,$(KERNEL_SOURCES),$(eval $(call ptx_module,$(f)/$(s:.cu=.o),$(s)))))
+.PRECIOUS: build/ptx/%.ptx build/ptx/%.cpp build/ptx/%.o
+# Of seal_kernels such a build takes the launchers only.
+ifneq ($(PTX),)
+$(call objects,$(KERNEL_SOURCES)): CU += -O0
+endif
+
+$(BUILD)/%: $(BUILD)/%.cu.o $(LIBS) $(PTX_OBJECTS)
 	$(Q)$(LINK) $^ -o $@ $(DEVICE_LIBS) $(RANK_LIBS) $(HOST_LIBS)
-$(BUILD)/dev/kernels/%: $(BUILD)/dev/kernels/%.cu.o $(KERNEL_LIB)
+$(BUILD)/dev/kernels/%: $(BUILD)/dev/kernels/%.cu.o $(KERNEL_LIB) $(PTX_OBJECTS)
 	$(Q)$(LINK) $^ -o $@ $(DEVICE_LIBS) -lpthread -lm
 $(BUILD)/tokenize: $(BUILD)/tokenizer/tokenize_main.c.o $(TOKENIZER_LIB)
 	$(Q)$(CC) $(SANITIZE_FLAGS) $^ -o $@ $(HOST_LIBS)
@@ -232,6 +262,9 @@ test-sanitize: deps
 	@dev/cpu/sanitize.sh
 	@dev/sanitize_programs.sh --sample
 
+test-ptx: deps
+	@NVCC=$(NVCC) dev/ptx/test.sh
+
 test-fuzz: deps
 	@dev/fuzz/smoke.sh
 
@@ -266,4 +299,4 @@ coverage: deps
 clean:
 	rm -rf build train_seal eval_seal tokenize world mix test_gpt2
 
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD) $(PTX_FOLDERS) -name '*.d' 2>/dev/null)

@@ -6,7 +6,7 @@
 
 // GEMM rows come in multiples of this on a GPU: few shapes, few cached plans. A CPU multiplies any shape as well, so it
 // only rounds to whole vectors.
-#ifdef __CUDACC__
+#if DEVICE_HALVES
 const int PACK_ROUND = 128;
 #else
 const int PACK_ROUND = 8;

@@ -46,12 +46,10 @@ static inline __device__ int pair_column(int lane, int k, int e) { return k * 16
 // On a GPU the left operand is read from shared memory a slice of k at a time, because all of it at once would not fit
 // into the registers next to the accumulators. The emulated warp has no registers to save, and pays for each operation
 // instead.
-#ifdef __CUDACC__
+#if DEVICE_HALVES
 #define SLICE(KT) 1
-#define NO_UNROLL _Pragma("unroll 1")  // unrolling would hoist addresses into registers that the accumulators need
 #else
 #define SLICE(KT) (KT)
-#define NO_UNROLL
 #endif
 
 // ---------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ and on the CPU a lane group is one AVX-512 register.
 // vectorises such loops hangs on trifles, and this file's speed hangs on it, so there Rows is g++'s vector type, which
 // has the same operators: one register, so that a tile of accumulators stays in registers. 8 rows leave a GPU thread
 // room for three such tiles.
-#ifdef __CUDACC__
+#if DEVICE_HALVES
 #define ROWS 8
 #define PIECE(HS) VEC  // elements of a row that one thread copies: neighbouring threads, neighbouring addresses
 typedef struct {

@@ -14,6 +14,15 @@ that contract.
 #include <cuda_runtime.h>
 #include <cuda_bf16.h>
 
+// What a GPU runs and a CPU would do in another way, or on fewer threads, is written twice. DEVICE_HALVES selects the
+// GPU's half: under nvcc, and under g++ with -DCPU_DEVICE_HALVES, which tests it. `#ifdef __CUDACC__` is left for the
+// language itself, for asm, and for what only CUDA has (dev/test/test_halves.sh).
+#if defined(__CUDACC__) || defined(CPU_DEVICE_HALVES)
+#define DEVICE_HALVES 1
+#else
+#define DEVICE_HALVES 0
+#endif
+
 // ---------------------------------------------------------------------------------------------------
 // floatX: the type of parameters, activations and their gradients. Parameter gradients, optimizer states, statistics
 // and losses are fp32.
@@ -67,6 +76,7 @@ static inline void cuda_check(cudaError_t error, const char* call, const char* f
     extern __shared__ __align__(128) unsigned char dynamic_shared_bytes[]; \
     type* name = reinterpret_cast<type*>(dynamic_shared_bytes)
 #define UNROLL _Pragma("unroll")
+#define NO_UNROLL _Pragma("unroll 1")
 #include <nvtx3/nvToolsExt.h>
 // NVTX_RANGE("name"): names a span of host time in Nsight until the end of the scope; on the CPU it is nothing.
 struct nvtx_range {
@@ -102,7 +112,7 @@ template <typename Kernel> static inline void allow_shared(Kernel kernel, size_t
 // Reductions. Every lane (thread) receives the result. The order of the sum is fixed by the shape of the block, never
 // by timing. dev/cpu defines warp_sum, warp_max and warp_sums as one operation of the whole warp: five emulated
 // shuffles would cost five times as much.
-#ifdef __CUDACC__
+#if DEVICE_HALVES
 static inline __device__ float warp_sum(float x) {
     UNROLL for (int offset = 16; offset > 0; offset >>= 1) x += __shfl_xor_sync(0xffffffffu, x, offset);
     return x;
@@ -151,7 +161,7 @@ struct float8 {
     float v[VEC];
 };
 
-#ifndef __CUDACC__
+#if !DEVICE_HALVES
 // g++ turns eight conversions into two halves of four and then stops vectorising the loop around them (GELU in bf16: a
 // third of the speed), so they are written with its vector types. The same bits as __bfloat162float and
 // __float2bfloat16_rn.
@@ -175,7 +185,7 @@ static inline void cpu_narrow8(__nv_bfloat16* to, const float* from) {
 
 static inline __device__ float8 load8(const float* p) {
     float8 x;
-#ifdef __CUDACC__
+#if DEVICE_HALVES
     float4 lo = *reinterpret_cast<const float4*>(p), hi = *reinterpret_cast<const float4*>(p + 4);
     x.v[0] = lo.x;
     x.v[1] = lo.y;
@@ -193,7 +203,7 @@ static inline __device__ float8 load8(const float* p) {
 }
 static inline __device__ float8 load8(const __nv_bfloat16* p) {
     float8 x;
-#ifdef __CUDACC__
+#if DEVICE_HALVES
     int4 bits = *reinterpret_cast<const int4*>(p);
     const __nv_bfloat16* h = reinterpret_cast<const __nv_bfloat16*>(&bits);
     UNROLL for (int k = 0; k < VEC; k++) x.v[k] = __bfloat162float(h[k]);
@@ -204,7 +214,7 @@ static inline __device__ float8 load8(const __nv_bfloat16* p) {
     return x;
 }
 static inline __device__ void store8(float* p, float8 x) {
-#ifdef __CUDACC__
+#if DEVICE_HALVES
     *reinterpret_cast<float4*>(p) = make_float4(x.v[0], x.v[1], x.v[2], x.v[3]);
     *reinterpret_cast<float4*>(p + 4) = make_float4(x.v[4], x.v[5], x.v[6], x.v[7]);
 #else
@@ -213,7 +223,7 @@ static inline __device__ void store8(float* p, float8 x) {
 #endif
 }
 static inline __device__ void store8(__nv_bfloat16* p, float8 x) {
-#ifdef __CUDACC__
+#if DEVICE_HALVES
     int4 bits;
     __nv_bfloat16* h = reinterpret_cast<__nv_bfloat16*>(&bits);
     UNROLL for (int k = 0; k < VEC; k++) h[k] = __float2bfloat16_rn(x.v[k]);
@@ -231,7 +241,7 @@ struct __align__(16) packed8 {
 };
 static inline __device__ packed8 load_packed8(const floatX* p) {
     packed8 x;
-#ifdef __CUDACC__
+#if DEVICE_HALVES
     UNROLL for (int i = 0; i < (int)sizeof(packed8) / 16;
                 i++) reinterpret_cast<int4*>(&x)[i] = reinterpret_cast<const int4*>(p)[i];
 #else

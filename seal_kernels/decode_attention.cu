@@ -15,7 +15,7 @@ sequence gives the same bits in any company.
 
 // A team of threads shares a tile: a warp. Under g++ one thread does a warp's work in plain loops, which is 20 times
 // faster than 32 threads that wait for each other; the sanitizers get the warp.
-#if defined(__CUDACC__) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if DEVICE_HALVES || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define TEAM WARP_SIZE
 static inline __device__ float team_max(float x) { return warp_max(x); }
 static inline __device__ float team_sum(float x) { return warp_sum(x); }
@@ -28,7 +28,7 @@ static inline void team_sync(void) {}
 #endif
 // Teams of a block take turns at a piece's tiles, which are in the 48 KiB of shared memory that any block may have. An
 // fp32 tile is twice as large, one of heads of 256 elements twice as large again.
-#ifndef __CUDACC__
+#if !DEVICE_HALVES
 #define N_TEAMS(HS) 1
 #elif defined(PRECISION_BF16)
 #define N_TEAMS(HS) (HS > 128 ? 2 : 4)

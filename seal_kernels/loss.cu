@@ -12,7 +12,7 @@ twice and written once; with the maximum and the sum taken in one pass, the seco
 // should stay in its L2 cache (50 MB on H100) between their two reads. 264 rows of Llama-3's 128256 logits would not,
 // 132 do; shorter rows gain from two blocks that take turns at their barriers. On the CPU a thread costs time at each
 // of the block's barriers. A row that a few warps load at one go gets no more of them.
-#ifdef __CUDACC__
+#if DEVICE_HALVES
 #define ROW_THREADS(V) ((V) * sizeof(floatX) > 160000 ? 1024 : 512)
 #else
 #define ROW_THREADS(V) 128

@@ -11,8 +11,7 @@ neighbouring columns: A (16 × 16): a[0] (row, col) a[1] (row + 8, col) a[2] (ro
 #ifndef SEAL_PTX_H
 #define SEAL_PTX_H
 
-#include <cuda_bf16.h>
-#include <cuda_runtime.h>
+#include "cuda_common.h"
 
 #ifndef __CUDACC__
 #include <ptx_cpu.h>
@@ -79,6 +78,10 @@ static __device__ __forceinline__ float exp2_approx(float x) {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
+
+#endif
+
+#if DEVICE_HALVES
 // The maximum (sum) over the four lanes l / 4 · 4 … + 3, which share a row of accumulators, for N rows at once. Every
 // lane receives the result.
 template <int N> static __device__ __forceinline__ void quad_max(float (&x)[N]) {
@@ -93,13 +96,12 @@ template <int N> static __device__ __forceinline__ void quad_sum(float (&x)[N]) 
         x[i] += __shfl_xor_sync(0xffffffffu, x[i], 2);
     }
 }
-
 #endif
 
 // ---------------------------------------------------------------------------------------------------
 // coarse operations of one warp. Addresses and lengths are the same in all lanes; rows in shared memory begin on 16
 // bytes (ld a multiple of 8).
-#if defined(__CUDACC__) || defined(CPU_FINE_MMA)
+#if DEVICE_HALVES || defined(CPU_FINE_MMA)
 
 // A (16 × 16·KT, rows of lda elements in shared memory) to fragments.
 template <int KT>

@@ -14,7 +14,7 @@ second.
 #define SLICE_ROWS 16     // rows of a slice, at the least
 
 // Under g++ one thread is a team of its own, in plain loops; the sanitizers get lanes and shuffles.
-#if defined(__CUDACC__) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if DEVICE_HALVES || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define LANES(N) (N)
 template <int TEAM> static inline __device__ float team_sum(float x) {
     UNROLL for (int lane = TEAM / 2; lane > 0; lane /= 2) x += __shfl_xor_sync(0xffffffffu, x, lane);

@@ -9,7 +9,7 @@ numbers; every step is one pass over a row that is in the L2 cache. Sums are in 
 
 // Threads of a row. Under g++ one thread does the work in plain loops over vectors, because others would only wait at
 // the barriers; the sanitizers get several.
-#ifdef __CUDACC__
+#if DEVICE_HALVES
 #define THREADS 512
 #elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define THREADS 64

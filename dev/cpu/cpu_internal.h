@@ -3,6 +3,7 @@
 #define CPU_INTERNAL_H
 
 #include <cuda_runtime.h>
+#include <string>
 
 #if defined(__SANITIZE_ADDRESS__)
 #define CPU_ASAN 1
@@ -28,10 +29,20 @@ void cpu_async_begin_block(void);  // ptx.cpp
 
 // runtime.cpp
 size_t cpu_dynamic_limit(const void* function);
+std::string cpu_kernel_name(
+    const cpu_launch& launch);  // with template arguments and parameters, as the demangler writes it
 struct cpu_stream;
 void cpu_enqueue(cudaStream_t stream, void (*run)(void*), void (*release)(void*), void* context, const char* what);
 // The allocation p lies in, or NULL: base, bytes, and whether it is the device's.
 bool cpu_is_device(const void* p, size_t bytes);
+// Calls visit for every allocation that a kernel may touch (NULL: for none). The result changes when they do.
+uint64_t cpu_allocations(void (*visit)(uint64_t begin, uint64_t bytes, void* context), void* context);
+
+#ifdef CPU_PTX  // dev/ptx/run.cpp
+void ptx_begin_grid(void);
+void ptx_begin_block(const PtxKernel* kernel, size_t dynamic_bytes);
+size_t ptx_static_shared(const PtxKernel* kernel);
+#endif
 
 // onednn.cpp: D = op(A) · op(B) + beta · D, column major, on the thread that calls. False, and nothing done: not by
 // oneDNN.

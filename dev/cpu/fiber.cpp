@@ -682,6 +682,9 @@ static void run_block(Worker* w, const cpu_launch* launch, int64_t index) {
     cpu_now.n_threads = n;
     memset(cpu_now.exited, 0, n);
     w->n_warps = (n + 31) / 32;
+#ifdef CPU_PTX
+    if (launch->ptx) ptx_begin_block(launch->ptx, launch->shared_bytes);
+#endif
     begin_shared(w, launch->shared_bytes);
     cpu_async_begin_block();
 #if CPU_TSAN
@@ -720,6 +723,9 @@ static void run_blocks(Grid* g) {
 static void grid_part(int, void* context) { run_blocks((Grid*)context); }
 
 void cpu_run_grid(const cpu_launch& launch) {
+#ifdef CPU_PTX
+    ptx_begin_grid();
+#endif
     Grid g = {&launch, (int64_t)launch.grid.x * launch.grid.y * launch.grid.z, 1, 0};
     int threads = cpu_threads();
     int64_t work = g.n_blocks * launch.block.x * launch.block.y * launch.block.z;

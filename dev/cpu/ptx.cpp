@@ -49,8 +49,7 @@ void cpu_mma_work(void** lanes, uint32_t, void*) {
 struct Flight {
     char* to;
     const char* from;
-    int bytes;
-    bool valid;
+    int bytes, read;
     int group;
 };
 struct Flights {
@@ -79,22 +78,22 @@ void cpu_async_begin_block(void) {
     }
     flying = false;
 }
-static void take_off(void* shared, const void* global, int bytes, bool valid) {
+void cpu_cp_async(void* shared, const void* global, int bytes, int read) {
     cpu_check_aligned(shared, bytes);
-    if (valid) cpu_check_aligned(global, bytes);
+    if (read) cpu_check_aligned(global, bytes);
     memset(shared, 0xff, bytes);
     Flights& f = mine();
-    f.copies.push_back({(char*)shared, (const char*)global, bytes, valid, f.group});
+    f.copies.push_back({(char*)shared, (const char*)global, bytes, read, f.group});
 }
-void cp_async_16(void* shared, const void* global, bool valid) { take_off(shared, global, 16, valid); }
-void cp_async_4(void* shared, const void* global, bool valid) { take_off(shared, global, 4, valid); }
+void cp_async_16(void* shared, const void* global, bool valid) { cpu_cp_async(shared, global, 16, valid ? 16 : 0); }
+void cp_async_4(void* shared, const void* global, bool valid) { cpu_cp_async(shared, global, 4, valid ? 4 : 0); }
 void cp_async_commit(void) { mine().group++; }
 void cpu_async_wait(int groups_left) {
     Flights& f = mine();
     while (f.landed < f.copies.size() && f.copies[f.landed].group < f.group - groups_left) {
         const Flight& c = f.copies[f.landed++];
-        if (c.valid) memcpy(c.to, c.from, c.bytes);
-        else memset(c.to, 0, c.bytes);
+        memcpy(c.to, c.from, c.read);
+        memset(c.to + c.read, 0, c.bytes - c.read);
     }
     if (f.landed == f.copies.size()) {
         f.copies.clear();

@@ -7,8 +7,10 @@ then. So a missing wait shows on a CPU too.
 #include <pthread.h>
 #include <time.h>
 #include <unistd.h>
+#include <cxxabi.h>
 #include <deque>
 #include <map>
+#include <string>
 #include <vector>
 #include "cpu_internal.h"
 
@@ -23,6 +25,7 @@ static std::map<uintptr_t, Allocation> allocations;
 static size_t device_bytes;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static cudaError_t last_error = cudaSuccess;
+static uint64_t generation;  // of the allocations
 
 static cudaError_t failed(cudaError_t error) { return last_error = error; }
 
@@ -38,6 +41,14 @@ bool cpu_is_device(const void* p, size_t bytes) {
     bool whole = false;
     const Allocation* a = find_allocation(p, bytes, &whole);
     return a && a->device && whole;
+}
+
+uint64_t cpu_allocations(void (*visit)(uint64_t begin, uint64_t bytes, void* context), void* context) {
+    pthread_mutex_lock(&lock);
+    for (auto a = allocations.begin(); visit && a != allocations.end(); ++a) visit(a->first, a->second.bytes, context);
+    uint64_t now = generation;
+    pthread_mutex_unlock(&lock);
+    return now;
 }
 
 static size_t memory_limit(void) {  // CPU_MEMORY_MIB: a smaller device, for tests of running out
@@ -90,6 +101,7 @@ static cudaError_t allocate(void** p, size_t bytes, bool device) {
     if (device) memset(q, 0xff, bytes);
     pthread_mutex_lock(&lock);
     allocations[(uintptr_t)q] = {bytes, device};
+    generation++;
     if (device) device_bytes += bytes;
     pthread_mutex_unlock(&lock);
     if (!running) close_device();
@@ -105,6 +117,7 @@ static cudaError_t release(void* p, bool device) {
     check_margins(it->first, it->second);
     if (device) device_bytes -= it->second.bytes;
     allocations.erase(it);
+    generation++;
     free((char*)p - (device && !CPU_ASAN ? DEVICE_MARGIN : 0));
     return cudaSuccess;
 }
@@ -354,9 +367,30 @@ cudaError_t cudaMemset(void* p, int value, size_t bytes) {
 // launches
 
 #define SHARED_LIMIT_DEFAULT (48 * 1024)
-static int shared_most(void) {  // CPU_SHARED_KIB: a smaller device, for kernels that then do with less; else an H100's
+// CPU_DEVICE: the GPU that is emulated. Without it the multiprocessors are the CPU's own threads, so that a grid sized
+// by them is not larger than it need be, and a block has an H100's shared memory.
+static const struct Device {
+    const char *name, *title;
+    int multiprocessors, shared_kib, major, minor;  // multiprocessors 0: threads of the CPU
+} devices[] = {
+    {"", "CPU", 0, 227, 8, 0},
+    {"a100", "A100 on the CPU", 108, 163, 8, 0},
+    {"h100", "H100 on the CPU", 132, 227, 9, 0},
+    {"rtx4090", "RTX 4090 on the CPU", 128, 99, 8, 9},
+};
+static const Device* the_device(void) {
+    const char* text = getenv("CPU_DEVICE");
+    for (const Device& d : devices)
+        if (!strcmp(text ? text : "", d.name)) return &d;
+    fprintf(stderr, "CPU_DEVICE is a100, h100 or rtx4090, not \"%s\"\n", text);
+    exit(2);
+}
+static int multiprocessors(void) {
+    return the_device()->multiprocessors ? the_device()->multiprocessors : cpu_threads();
+}
+static int shared_most(void) {  // CPU_SHARED_KIB: a smaller device, for kernels that then do with less
     const char* text = getenv("CPU_SHARED_KIB");
-    return (text ? atoi(text) : 227) * 1024;
+    return (text ? atoi(text) : the_device()->shared_kib) * 1024;
 }
 static std::map<const void*, size_t> shared_limits;
 
@@ -372,7 +406,36 @@ static void free_launch(void* context) {
     launch->release(launch->arguments);
     delete launch;
 }
+// CPU_KERNELS=file: every kernel that was launched, with its template arguments, appended at the end of the program.
+static std::map<std::string, long> launched;
+static void write_launched(void) {
+    FILE* f = fopen(getenv("CPU_KERNELS"), "a");
+    if (!f) return;
+    for (auto& k : launched) fprintf(f, "%s\t%ld\n", k.first.c_str(), k.second);
+    fclose(f);
+}
+std::string cpu_kernel_name(const cpu_launch& l) {
+    // "cpu_kernel<&(name(parameters)), types…>": what is between the parentheses
+    int status, depth = 0;
+    char* demangled = abi::__cxa_demangle(l.instance, NULL, NULL, &status);
+    std::string text = demangled ? demangled : l.kernel;
+    free(demangled);
+    size_t begin = text.find("<&("), end = begin == std::string::npos ? text.size() : begin + 2;
+    for (; end < text.size(); end++) {
+        depth += text[end] == '(' ? 1 : text[end] == ')' ? -1 : 0;
+        if (depth == 0) return text.substr(begin + 3, end - begin - 3);
+    }
+    return text;
+}
+static void note_launch(const cpu_launch& l) {
+    pthread_mutex_lock(&lock);
+    if (launched.empty()) atexit(write_launched);
+    launched[std::string(l.base_file) + "\t" + cpu_kernel_name(l)]++;
+    pthread_mutex_unlock(&lock);
+}
 void cpu_launch_kernel(const cpu_launch& l, cudaStream_t stream) {
+    static const bool noted = getenv("CPU_KERNELS");
+    if (noted) note_launch(l);
     const char* wrong = NULL;
     size_t threads = (size_t)l.block.x * l.block.y * l.block.z;
     auto allowed = shared_limits.find(l.function);
@@ -381,6 +444,10 @@ void cpu_launch_kernel(const cpu_launch& l, cudaStream_t stream) {
     else if (threads > 1024) wrong = "more than 1024 threads a block";
     else if (l.block.z > 64) wrong = "a block deeper than 64";
     else if (l.grid.x > 2147483647u || l.grid.y > 65535 || l.grid.z > 65535) wrong = "grid y or z above 65535";
+#ifdef CPU_PTX
+    else if (l.ptx && l.shared_bytes + ptx_static_shared(l.ptx) > (size_t)std::max(shared_most(), SHARED_LIMIT_DEFAULT))
+        wrong = "more static and dynamic shared memory than a block of this device has";
+#endif
     else if (l.shared_bytes > shared)
         wrong = "more dynamic shared memory than allowed (48 KB without cudaFuncSetAttribute, never above 227 KB)";
     if (wrong)
@@ -404,22 +471,23 @@ cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : faile
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
     if (device) return failed(cudaErrorInvalidDevice);
     memset(p, 0, sizeof *p);
-    snprintf(p->name, sizeof p->name, "CPU (%d threads)", cpu_threads());
+    snprintf(p->name, sizeof p->name, "%s (%d threads)", the_device()->title, cpu_threads());
     p->totalGlobalMem = memory_limit();
     p->sharedMemPerBlock = SHARED_LIMIT_DEFAULT;
     p->sharedMemPerBlockOptin = shared_most();
-    p->major = 8;
-    p->multiProcessorCount = cpu_threads();
+    p->major = the_device()->major;
+    p->minor = the_device()->minor;
+    p->multiProcessorCount = multiprocessors();
     p->maxThreadsPerBlock = 1024;
     p->warpSize_ = 32;
     return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     switch (attribute) {
-        case cudaDevAttrMultiProcessorCount: *value = cpu_threads(); break;
+        case cudaDevAttrMultiProcessorCount: *value = multiprocessors(); break;
         case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = shared_most(); break;
-        case cudaDevAttrComputeCapabilityMajor: *value = 8; break;
-        case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
+        case cudaDevAttrComputeCapabilityMajor: *value = the_device()->major; break;
+        case cudaDevAttrComputeCapabilityMinor: *value = the_device()->minor; break;
         default: return failed(cudaErrorInvalidValue);
     }
     return cudaSuccess;

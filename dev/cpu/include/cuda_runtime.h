@@ -16,6 +16,7 @@ dev/cpu/README.md.
 #include <algorithm>
 #include <tuple>
 #include <type_traits>
+#include <typeinfo>
 #include <utility>
 
 // ---------------------------------------------------------------------------------------------------
@@ -31,6 +32,7 @@ dev/cpu/README.md.
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
 #define UNROLL _Pragma("GCC unroll 16")
+#define NO_UNROLL _Pragma("GCC unroll 1")
 
 struct uint3 {
     unsigned x, y, z;
@@ -152,6 +154,7 @@ static inline int __all_sync(uint32_t mask, int predicate, CPU_SITE) {
 // The butterfly's order of additions, whatever order the lanes arrived in: the same bits as five xor shuffles.
 void cpu_warp_sum_work(void** lanes, uint32_t mask, void* context);  // context: how many sums, as a number
 void cpu_warp_max_work(void** lanes, uint32_t mask, void* context);
+#ifndef CPU_DEVICE_HALVES  // a GPU's shuffles otherwise (seal_kernels/cuda_common.h)
 static inline float warp_sum(float x, CPU_SITE) {
     cpu_collect(CPU_WARP_SUM, 0xffffffffu, &x, cpu_warp_sum_work, (void*)1, file, line);
     return x;
@@ -163,6 +166,7 @@ static inline float warp_max(float x, CPU_SITE) {
     cpu_collect(CPU_WARP_MAX, 0xffffffffu, &x, cpu_warp_max_work, NULL, file, line);
     return x;
 }
+#endif
 
 // ---------------------------------------------------------------------------------------------------
 // shared memory: an array of the block, between poisoned margins, NaN at the start of every block
@@ -371,12 +375,14 @@ struct cpu_launch {
     const char* kernel;
     const char* file;
     int line;
+    const char *base_file, *instance;  // the .cu file; the kernel with its template arguments, as typeid spells it
     const void* function;
     dim3 grid, block;
     size_t shared_bytes;
     void (*run_threads)(const void* arguments);  // runs the threads of the current block that have not begun
     void (*release)(void* arguments);
     void* arguments;
+    const struct PtxKernel* ptx;  // translated PTX (dev/ptx), or NULL: what g++ compiled
 };
 void cpu_launch_kernel(const cpu_launch& launch, cudaStream_t stream);
 
@@ -427,26 +433,49 @@ template <auto K, typename... P> struct cpu_kernel {
     static void release(void* arguments) { delete (Arguments*)arguments; }
 };
 template <typename T> struct cpu_same { typedef T type; };
+#ifdef CPU_PTX
+// dev/ptx/run.cpp: makes the launch one of the kernel's PTX; false where a program's own kernel has none.
+struct ptx_argument {
+    const void* value;
+    size_t bytes, align;
+};
+bool ptx_launch(cpu_launch* launch, const ptx_argument* arguments, int n);
+template <typename Tuple> static inline bool ptx_launch_tuple(cpu_launch* launch, const Tuple* arguments) {
+    return std::apply(
+        [&](const auto&... x) {
+            const ptx_argument list[] = {{&x, sizeof x, alignof(decltype(x))}..., {NULL, 0, 0}};
+            return ptx_launch(launch, list, sizeof...(x));
+        },
+        *arguments);
+}
+#endif
 // The arguments convert to the kernel's parameters exactly as in a call of it.
 template <auto K, typename... P>
-static inline void cpu_launch_template(const char* kernel, const char* file, int line, void (*function)(P...),
-                                       dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
-                                       typename cpu_same<P>::type... arguments) {
+static inline void cpu_launch_template(const char* kernel, const char* file, int line, const char* base_file,
+                                       void (*function)(P...), dim3 grid, dim3 block, size_t shared_bytes,
+                                       cudaStream_t stream, typename cpu_same<P>::type... arguments) {
     typedef cpu_kernel<K, P...> Kernel;
     cpu_launch launch = {kernel,
                          file,
                          line,
+                         base_file,
+                         typeid(Kernel).name(),
                          (const void*)function,
                          grid,
                          block,
                          shared_bytes,
                          Kernel::run_threads,
                          Kernel::release,
-                         new typename Kernel::Arguments(arguments...)};
+                         new typename Kernel::Arguments(arguments...),
+                         NULL};
+#ifdef CPU_PTX
+    typename Kernel::Arguments* given = (typename Kernel::Arguments*)launch.arguments;
+    if (ptx_launch_tuple(&launch, given)) delete given;
+#endif
     cpu_launch_kernel(launch, stream);
 }
-#define LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                                      \
-    cpu_launch_template<(kernel)>(#kernel, __FILE__, __LINE__, (kernel), (grid), (block), (shared_bytes), (stream), \
-                                  ##__VA_ARGS__)
+#define LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                           \
+    cpu_launch_template<(kernel)>(#kernel, __FILE__, __LINE__, __BASE_FILE__, (kernel), (grid), (block), \
+                                  (shared_bytes), (stream), ##__VA_ARGS__)
 
 #endif

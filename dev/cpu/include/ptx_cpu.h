@@ -10,6 +10,7 @@
 void cp_async_16(void* shared, const void* global, bool valid);
 void cp_async_4(void* shared, const void* global, bool valid);
 static inline void cp_async_16(void* shared, const void* global) { cp_async_16(shared, global, true); }
+void cpu_cp_async(void* shared, const void* global, int bytes, int read);  // zeros from `read` on
 void cp_async_commit(void);
 void cpu_async_wait(int groups_left);
 template <int N> static inline void cp_async_wait(void) { cpu_async_wait(N); }
@@ -60,6 +61,7 @@ static inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uin
 
 static inline float exp2_approx(float x) { return exp2f_fast(x); }
 
+#ifndef CPU_DEVICE_HALVES
 // quad_max, quad_sum: the four lanes that share a row of accumulators, N rows in one operation
 template <int N, bool SUM> static void cpu_quad_work(void** lanes, uint32_t, void*) {
     for (int l = 0; l < 32; l += 4)
@@ -76,11 +78,12 @@ template <int N> static inline void quad_max(float (&x)[N], CPU_SITE) {
 template <int N> static inline void quad_sum(float (&x)[N], CPU_SITE) {
     cpu_collect(CPU_WARP_SUM, 0xffffffffu, x, cpu_quad_work<N, true>, NULL, file, line);
 }
+#endif
 
 // ---------------------------------------------------------------------------------------------------
 // coarse: a whole tile in one operation of the warp (ptx.h says what each computes)
 
-#ifndef CPU_FINE_MMA
+#if !defined(CPU_FINE_MMA) && !defined(CPU_DEVICE_HALVES)
 struct cpu_tile {
     uint32_t (*a)[4];
     const __nv_bfloat16* shared;
