@@ -1,8 +1,7 @@
 /*
 The memory plan: every device buffer is a row {class, name, bytes, where its pointer goes}. The plan is printed before
-anything is allocated
-(`--dry-run` stops there), then each class becomes ONE cudaMalloc and the pointers are handed out. Out of memory names
-the class that grew.
+anything is allocated (`--dry-run` stops there). Then each class becomes ONE cudaMalloc, and the pointers are handed
+out.
 */
 #ifndef SEAL_MEMORY_H
 #define SEAL_MEMORY_H
@@ -48,8 +47,8 @@ __attribute__((format(printf, 5, 6))) void memory_add(MemoryPlan* plan, MemoryCl
 size_t memory_total(const MemoryPlan* plan);
 // The table of bytes by class, as Markdown.
 void memory_print(const MemoryPlan* plan, FILE* out);
-// One cudaMalloc a class; gradients, moments and selector start as zero bytes. A failure is the user's: one line with
-// the class, what it wanted, what the device has free, exit status 2.
+// One cudaMalloc per class; gradients, moments and selector start as zero bytes. Too little memory ends the program
+// with one line: the class that did not fit, the bytes it needs, and the bytes that are free.
 void memory_allocate(MemoryPlan* plan);
 void memory_free(MemoryPlan* plan);
 

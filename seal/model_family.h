@@ -47,18 +47,18 @@ typedef enum {
     N_TENSOR_KINDS
 } TensorKind;
 
-// A key of config.json and the field of ModelConfig that holds it. null is 0 ("none": no window, as many key-value
-// heads as heads, no cap), and the fallback of a float.
+// A key of config.json and the field of ModelConfig that holds it. A JSON null is read as 0, which means "none" (no
+// window, no cap, as many key-value heads as query heads); in a KEY_FLOAT it is read as the fallback.
 typedef struct {
     const char* key;
     enum { KEY_INT, KEY_FLOAT, KEY_OPTIONAL, KEY_BOOL } type;  // KEY_OPTIONAL: a float whose null is 0
     size_t offset;                                             // in ModelConfig: int, float, bool
-    double low, high;                                          // allowed
-    double fallback;                                           // where the key is absent; REQUIRED: it may not be
+    double low, high;                                          // the values that are allowed
+    double fallback;                                           // where the key is absent; REQUIRED: that is an error
 } ConfigKey;
 #define REQUIRED -1e300
 
-// A key that must have this value where it is present: anything else would be another model.
+// A key that must have this value where it is present: with another one the model would compute something else.
 typedef struct {
     const char* key;
     const char* text;
@@ -106,8 +106,8 @@ typedef struct {
     const char* buffers[5];       // ends of the names that checkpoints carry along and that hold no weights
 } Family;
 
-// What a norm or a place of a family has is what its tensors say: without LN1W a layer's input goes to the attention as
-// it is; POST1W and POST2W are norms after it.
+// Which norms a family has follows from its tensors: without LN1W a layer's input goes to the attention unchanged; with
+// POST1W and POST2W the outputs of attention and MLP are normalised before they join the residual.
 
 const Family* family_find(const char* model_type);  // NULL where it is not supported
 const char* model_families(void);                   // "gpt2, llama, …", for messages

@@ -6,8 +6,8 @@
 #include "peft.h"
 #include "base/safetensors.h"
 
-#define BASE_KEY \
-    "base_sha256"  // in the metadata of adapter_model.safetensors: model_fingerprint of what it was trained over
+// In the metadata of adapter_model.safetensors: model_fingerprint of the model it was trained on.
+#define BASE_KEY "base_sha256"
 
 // ---------------------------------------------------------------------------------------------------
 // adapter_model.safetensors

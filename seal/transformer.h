@@ -41,7 +41,7 @@ typedef struct {
     int64_t rows;
     float* scratch;  // of decode_attention
     const int* row;  // (T) where each token of the pass goes; −1: nowhere
-    int n;           // 0: the pass is a pack, which attends within itself; else one token a sequence, which attends to
+    int n;           // 0: the pass is a pack, which attends within itself; else one token per sequence, which attends to
                      // the sequence's rows
     const int *first, *length;  // (n) those rows
     int longest;                // of the lengths

@@ -12,18 +12,21 @@ keys (dk and dv, on transposed scores, so that no atomics are needed).
 #define TILE ATTENTION_TILE  // keys (in dk, dv: queries) of one step
 #define WARPS 4
 #define THREADS (WARPS * WARP_SIZE)
-// A window and a cap leave room for half of those columns, where a head has 256.
+#define BLOCKS(HS) ((HS) == 32 ? 3 : 2)  // an SM's registers hold this many blocks; asking for more would spill
+
+// Heads of more than 128 elements (Pythia-1B's have 256) fill the registers with their accumulators, so there:
+// a forward block owns one tile of queries instead of two (two give a warp 32 rows, which halves the traffic of shared
+// memory);
+#define FORWARD_ROWS(HS) ((HS) > 128 ? TILE : 2 * TILE)
+// dq keeps queries and dO in shared memory instead of registers, and keys and values have one stage;
+#define RESIDENT(HS) ((HS) > 128)
+// and a block owns 128 columns of dk and dv, half as many where a window and a cap take registers too.
+#define WIDTH(HS) ((HS) > 128 ? 128 : (HS))
 #define DKDV_WIDTH(HS, LOCAL) ((LOCAL) && (HS) == 256 ? WIDTH(HS) / 2 : WIDTH(HS))
-#define BLOCKS(HS) ((HS) == 32 ? 3 : 2)  // an SM's registers hold these many blocks; asking for more would spill
-// What accumulators of 16 rows of 256 elements leave no room for (Pythia-1B's heads):
-#define FORWARD_ROWS(HS) \
-    ((HS) > 128 ? TILE : 2 * TILE)  // queries a forward block owns: two tiles, because 32 rows a warp halve the traffic
-                                    // of shared memory
-#define RESIDENT(HS) \
-    ((HS) > 128)  // dq: queries and dO stay in shared memory instead of registers, keys and values have one stage
-#define WIDTH(HS) ((HS) > 128 ? 128 : (HS))  // columns of dk and dv a block owns
-#define PAD \
-    8  // elements; a row of HS + 8 shifts by 16 bytes against the banks, so the 8 rows of an ldmatrix do not collide
+
+// Elements that pad a row in shared memory: 16 bytes shift each row against the banks, so that the 8 rows of an
+// ldmatrix do not collide.
+#define PAD 8
 
 // Forward subtracts a maximum from the scores that may be below the true one by this many powers of two: sums of 2^8
 // are as exact as sums of 1, and the accumulators need to be scaled down again at a sample's first keys and hardly ever
@@ -55,7 +58,7 @@ static inline __device__ int pair_column(int lane, int k, int e) { return k * 16
 // ---------------------------------------------------------------------------------------------------
 // pieces of the kernels
 
-// tanh x = 1 − 2 / (1 + exp(2x)): as exact as scores from bf16 need it
+// tanh x = 1 − 2 / (1 + exp(2x)), which is exact enough for scores of bf16 products.
 static inline __device__ float bent_of(float x) {
     return 1.0f - __fdividef(2.0f, 1.0f + exp2_approx(2.0f * LOG2E * x));
 }
@@ -143,16 +146,18 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
     load_tile<HS, TILE>(k, keys + (size_t)first_tile * TILE * args.ldq, args.ldq, block.length - first_tile * TILE);
     cp_async_commit();
 
-    float acc[MT][HS / 8][4], m[2 * MT],
-        l[2 * MT];  // maximum, up to LAZY, and this lane's share of the sum: rows row_of_half(lane, i) of the warp
+    // Of rows row_of_half(lane, i) of the warp: the maximum (up to LAZY below the true one), and this lane's share of
+    // the sum.
+    float m[2 * MT], l[2 * MT];
+    float acc[MT][HS / 8][4];
     zero(acc);
     UNROLL for (int i = 0; i < 2 * MT; i++) {
         m[i] = LOWEST_SCORE;
         l[i] = 0.0f;
     }
     for (int t = first_tile; t < n_tiles; t++) {
-        // a warp whose rows all are before this tile, or past the sample, or past the tile's windows, only helps
-        // loading
+        // A warp none of whose rows attends to this tile (all of them come before it, or are past the sample's end, or
+        // have windows that begin after it) only helps to load it.
         bool busy = warp_row < n_q && t * TILE <= row0 + warp_row &&
                     (!LOCAL || first_key(args, row0 + warp_row) < (t + 1) * TILE);
         bool edge = LOCAL && args.window &&

@@ -1,5 +1,5 @@
 /*
-Attention of generation: one new token a sequence against the keys and values of the tokens before it, which a cache
+Attention of generation: one new token per sequence against the keys and values of the tokens before it, which a cache
 keeps (FlashDecoding, Dao et al. 2023). The work is reading the cache once. A block therefore handles all query heads of
 a key-value head, and a long cache is cut into pieces of DECODE_PIECE positions, so that few long sequences fill the GPU
 as well; the pieces' results are joined in their order. Where a piece begins depends on the position alone, so a
@@ -193,7 +193,7 @@ static __global__ void __launch_bounds__(N_TEAMS(HS) * TEAM) decode_attention_ke
     }
 }
 
-// One thread an element of the output: the pieces of its head, in order. A sequence of no rows (padding) gives zeros.
+// One thread per element of the output: the pieces of its head, in order. A sequence of no rows (padding) gives zeros.
 static __global__ void join_pieces_kernel(floatX* atty, DecodeArgs args, int pieces) {
     int NH = args.NH, HS = args.HS;
     unsigned i = blockIdx.x * blockDim.x + threadIdx.x, row = i / (NH * HS), c = i % (NH * HS), head = c / HS,

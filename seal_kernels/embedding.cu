@@ -7,8 +7,8 @@ block in a fixed order.
 #include "kernels.h"
 
 #define SLICES 8  // warps that share a long segment
-#define SHORT_SEGMENT \
-    16  // up to here one warp sums it alone and the block needs no barrier: most tokens of a pack are rare ones
+// A segment up to this long is summed by one warp alone and needs no barrier: most tokens of a pack are rare ones.
+#define SHORT_SEGMENT 16
 
 // ---------------------------------------------------------------------------------------------------
 // kernels

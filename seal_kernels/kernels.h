@@ -223,7 +223,7 @@ struct DecodeArgs {
     int window = 0;  // as AttentionArgs'
     float cap = 0.0f;
 };
-// One token a sequence: atty (n, NH·HS; ldo) = softmax(scale · q kᵀ) v over the cache rows first[i] … first[i] +
+// One token per sequence: atty (n, NH·HS; ldo) = softmax(scale · q kᵀ) v over the cache rows first[i] … first[i] +
 // length[i] − 1, the token's own included. longest ≥ every length. A length of 0 gives zeros.
 void decode_attention(floatX* atty, const DecodeArgs& args, cudaStream_t stream);
 size_t decode_attention_scratch(int n, int longest, int NH, int HS);  // floats

@@ -13,7 +13,7 @@ allows, and a lane has all its loads in flight at once.
 // round of shuffles sums them all.
 #define NARROW_WIDTH (WARP_SIZE * VEC)
 #define NARROW_ROWS 4
-// Backward leaves one partial row of dweight and dbias a block. More blocks balance a GPU better, more rows a block
+// Backward leaves one partial row of dweight and dbias per block. More blocks balance a GPU better, more rows per block
 // make the partials cheaper.
 #define MIN_BLOCK_ROWS 32
 

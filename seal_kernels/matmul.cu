@@ -16,8 +16,8 @@ chosen algorithm are kept in a table of plans by operation and shape; asking for
 #define FUSE_GELU true
 #else
 #define TYPE_X CUDA_R_32F
-#define FUSE_GELU \
-    false  // the epilogue's own exponential is made for half precision, and true fp32 kernels need not have one
+// The epilogue's own exponential is made for half precision, and true fp32 kernels need not have one.
+#define FUSE_GELU false
 #endif
 
 // ---------------------------------------------------------------------------------------------------

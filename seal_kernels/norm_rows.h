@@ -55,7 +55,7 @@ static inline __device__ void store_column_sums(float* partial, const float8 (&s
 
 static inline int most_width(int LV) { return NORM_WARPS * WARP_SIZE * LV * VEC; }
 
-// warps a row: the fewest whose lanes hold it with LV vectors each
+// warps per row: the fewest whose lanes hold it with LV vectors each
 static inline int row_warps(const char* norm, int C, int LV) {
     int warps = 1;
     while (warps * WARP_SIZE * LV * VEC < C) warps *= 2;

@@ -7,10 +7,10 @@ loads in flight at once.
 #include "norm_rows.h"
 
 #define WARPS NORM_WARPS
-#define LANE_VECS \
-    4  // float8 that a lane holds: 1024 elements of a row for each warp, so that 4096 and 2048 leave no lane idle
-#define MIN_BLOCK_ROWS \
-    16  // of backward with dweight: fewer rows a block would make the partial rows a noticeable part of the traffic
+// How many float8 a lane holds: 1024 elements of a row for each warp, so that 4096 and 2048 leave no lane idle.
+#define LANE_VECS 4
+// Of backward with dweight: fewer rows per block would make the partial rows a noticeable part of the traffic.
+#define MIN_BLOCK_ROWS 16
 
 // ---------------------------------------------------------------------------------------------------
 // kernels

@@ -1,5 +1,6 @@
 /*
 What the files of the template interpreter share.
+
   jinja_lex.c       text to tokens
   jinja_parse.c     tokens to a tree
   jinja_names.c     which variable a name means (Jinja decides that before it runs)
@@ -9,7 +10,8 @@ What the files of the template interpreter share.
   jinja_filter.c    filters
   jinja_builtin.c   tests and functions
   jinja.c           evaluation
-Errors leave by longjmp (jinja_fail); all memory is an arena's, so nothing is lost by that.
+
+An error leaves by longjmp (jinja_fail). All memory comes from an arena, so a longjmp leaks nothing.
 */
 #ifndef JINJA_INTERNAL_H
 #define JINJA_INTERNAL_H

@@ -1,6 +1,6 @@
 /*
 Which variable a name means. Jinja decides that before anything runs: a name that a scope assigns belongs to that scope,
-and is what it was outside when the scope is entered; a name that nobody assigns is looked up among the variables of
+and is what it was outside when the scope is entered; a name that no scope assigns is looked up among the variables of
 the rendering.
 */
 #include "tokenizer_internal.h"

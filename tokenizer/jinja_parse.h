@@ -1,5 +1,6 @@
 /*
 What the three files that make a tree of a template share.
+
   jinja_lex.c       text to tokens, with trim_blocks and lstrip_blocks
   jinja_parse.c     tokens to a tree
   jinja_names.c     which variable a name of the tree means

@@ -1,12 +1,17 @@
 /*
 What the files of the library share. A tokenizer is data: lists of steps (normalise, split), tables (pieces, merges,
-added tokens) and flags, filled by one loader per file format and walked by one encoder. utf8.c text.c   characters;
-texts that remember where their bytes came from; normalisers split.c         regular expressions and pre-tokenisers
-  table.c bpe.c unigram.c   piece and merge tables; merging; the word cache; the best cut
-  encode.c        the pipeline: added tokens, normalise, split, merge, post-process       decode.c   the way back
-  load_*.c        the formats             load_config.c     what the files beside a tokenizer say
-  unicode_table.h   what `tokenizers` knows of characters (generated)
-  chat.c          chat templates: which one, and whether it is the model's     jinja*.c   runs them (jinja_internal.h)
+added tokens) and flags, filled by one loader per file format and walked by one encoder.
+
+  utf8.c, text.c      characters; texts that remember where their bytes came from; normalisers
+  split.c             regular expressions and pre-tokenisers
+  table.c             the tables of pieces, merges and added tokens
+  bpe.c, unigram.c    merging and the word cache; the best cut of a word
+  encode.c            the pipeline: added tokens, normalise, split, merge, post-process
+  decode.c            ids back to text
+  load_*.c            the file formats; load_config.c: what the files beside a tokenizer say
+  unicode_table.h     what `tokenizers` knows of characters (generated)
+  chat.c              chat templates: which one, and whether it is the model's
+  jinja*.c            runs them (jinja_internal.h)
 */
 #ifndef TOKENIZER_INTERNAL_H
 #define TOKENIZER_INTERNAL_H

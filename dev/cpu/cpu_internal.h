@@ -33,7 +33,7 @@ std::string cpu_kernel_name(
     const cpu_launch& launch);  // with template arguments and parameters, as the demangler writes it
 struct cpu_stream;
 void cpu_enqueue(cudaStream_t stream, void (*run)(void*), void (*release)(void*), void* context, const char* what);
-// The allocation p lies in, or NULL: base, bytes, and whether it is the device's.
+// The allocation that contains p, or NULL: base, bytes, and whether it is the device's.
 bool cpu_is_device(const void* p, size_t bytes);
 // Calls visit for every allocation that a kernel may touch (NULL: for none). The result changes when they do.
 uint64_t cpu_allocations(void (*visit)(uint64_t begin, uint64_t bytes, void* context), void* context);

@@ -1,5 +1,5 @@
 /*
-NCCL over MPI. A call is queued on its stream behind the communicator's call before it, and moves its data in pieces
+NCCL over MPI. A call is queued on its stream after the communicator's previous call, and moves its data in pieces
 when it runs. What ranks must agree on (which call, how much, of what type, from which root) is compared before every
 call: on GPUs a disagreement hangs or mixes up memory, here it is an abort that says who called what. MPI is called from
 the thread that synchronises.

@@ -1,5 +1,5 @@
 /* seal/base/options.c with the tables of train_seal and eval_seal, and the small languages of their values: schedules
-   of gamma (seal/schedule.c), fields and templates (seal/rows/layouts.c). Input: the arguments, one a line; the first,
+   of gamma (seal/schedule.c), fields and templates (seal/rows/layouts.c). Input: the arguments, one per line; the first,
    the command, says which program. */
 #include <string.h>
 #include "rows/dataset.h"

@@ -1,8 +1,9 @@
 /*
-AdamW over a table of tensors: the naive kernel (a launch a tensor, a thread an element), the winner of seal_kernels
-(one launch), and a double- precision reference. adamw --check [--small]            against the reference (--small: for
-sanitizers) adamw [--layers N] [--width N]     speed over a table of GPT-2's shape, with the share of a plain copy's
-bandwidth
+AdamW over a table of tensors: the naive kernel (a launch per tensor, a thread per element), the winner of
+seal_kernels (one launch), and a double-precision reference.
+
+  adamw --check [--small]           against the reference (--small: for sanitizers)
+  adamw [--layers N] [--width N]    speed over a table of GPT-2's shape, with the share of a plain copy's bandwidth
 */
 #include "tensor_table.h"
 
@@ -172,7 +173,7 @@ int main(int argc, char** argv) {
         bytes += (double)t.rows[r].count *
                  (7 * sizeof(float) + (t.rows[r].param && sizeof(floatX) < sizeof(float) ? sizeof(floatX) : 0));
     printf("adamw " FLOATX_NAME ", %lld parameters in %d tensors\n", (long long)t.n_elements, t.n_rows);
-    harness_report("naive, a launch a tensor", timed_run, &naive, bytes);
+    harness_report("naive, a launch per tensor", timed_run, &naive, bytes);
     harness_report("one launch", timed_run, &winner, bytes);
     harness_release();
     return 0;

@@ -1,8 +1,10 @@
 /*
-The tail of adapters after a GEMM's input: the naive kernel (one thread per element), the winner of seal_kernels, and a
-reference on the host. Other adapters' columns hold NaN before: a kernel that multiplies by zero instead of
-writing it shows. The whole of LoRA, GEMMs included, is dev/test/test_lora.cu. adapter --check [--small] against the
-reference (--small: for sanitizers) adapter [--tokens N] [--width N]   speed, with the share of a plain copy's bandwidth
+The tail of adapters after a GEMM's input: the naive kernel (one thread per element), the winner of seal_kernels, and
+a reference on the host. Other adapters' columns hold NaN before: a kernel that multiplies by zero instead of writing
+it shows. The whole of LoRA, GEMMs included, is dev/test/test_lora.cu.
+
+  adapter --check [--small]           against the reference (--small: for sanitizers)
+  adapter [--tokens N] [--width N]    speed, with the share of a plain copy's bandwidth
 */
 #include "harness.h"
 #include "kernels.h"

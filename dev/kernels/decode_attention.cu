@@ -1,9 +1,10 @@
 /*
-Attention of one new token a sequence against a cache: the naive kernel (one thread a query head, the whole cache after
-one another), the winner of seal_kernels, and a double-precision reference fed the same rounded inputs. decode_attention
---check [--small]                                            against the reference (--small: for sanitizers)
-  decode_attention [--sequences N] [--length N] [--heads N] [--kv-heads N] [--head-size N]     speed, with the share of
-a plain copy's bandwidth
+Attention of one new token per sequence against a cache: the naive kernel (one thread per query head, the whole cache
+after one another), the winner of seal_kernels, and a double-precision reference fed the same rounded inputs.
+
+  decode_attention --check [--small]    against the reference (--small: for sanitizers)
+  decode_attention [--sequences N] [--length N] [--heads N] [--kv-heads N] [--head-size N]
+                                        speed, with the share of a plain copy's bandwidth
 */
 #include "harness.h"
 #include "kernels.h"

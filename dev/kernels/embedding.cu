@@ -1,8 +1,11 @@
 /*
-Token and position embedding, forward and backward: the naive kernels (one thread per element; backward one thread a
-column, which walks the whole stream), the winner of seal_kernels, and a double-precision reference fed the same rounded
-inputs. embedding --check [--small]          against the reference (--small: for sanitizers) embedding [--tokens N]
-[--width N] [--vocabulary N]   speed, with the share of a plain copy's bandwidth
+Token and position embedding, forward and backward: the naive kernels (one thread per element; backward one thread per
+column, which walks the whole pack), the winner of seal_kernels, and a double-precision reference fed the same rounded
+inputs.
+
+  embedding --check [--small]    against the reference (--small: for sanitizers)
+  embedding [--tokens N] [--width N] [--vocabulary N]
+                                 speed, with the share of a plain copy's bandwidth
 */
 #include "harness.h"
 #include "kernels.h"

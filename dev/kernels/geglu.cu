@@ -1,8 +1,10 @@
 /*
-GeGLU, forward and backward: the naive kernels (one thread per element), the winner of seal_kernels, and a
-double-precision reference fed the same rounded inputs. geglu --check [--small]          against the reference,
-backward also by finite differences (--small: for sanitizers) geglu [--tokens N] [--width N]   speed, with the share of
-a plain copy's bandwidth
+GeGLU, forward and backward: the naive kernels (one thread per element), the winner of seal_kernels, and a double-
+precision reference fed the same rounded inputs.
+
+  geglu --check [--small]           against the reference, backward also by finite differences (--small: for
+                                    sanitizers)
+  geglu [--tokens N] [--width N]    speed, with the share of a plain copy's bandwidth
 */
 #include "harness.h"
 #include "kernels.h"

@@ -1,8 +1,10 @@
 /*
 GELU in its tanh and its erf form, forward and backward: the naive kernels (one thread per element; tanhf, erff), the
-winner of seal_kernels, and a double-precision reference fed the same rounded inputs. gelu --check [--small] against the
-reference, backward also by finite differences (--small: for sanitizers) gelu [--tokens N] [--width N]   speed, with the
-share of a plain copy's bandwidth
+winner of seal_kernels, and a double-precision reference fed the same rounded inputs.
+
+  gelu --check [--small]           against the reference, backward also by finite differences (--small: for
+                                   sanitizers)
+  gelu [--tokens N] [--width N]    speed, with the share of a plain copy's bandwidth
 */
 #include "harness.h"
 #include "kernels.h"

@@ -1,8 +1,10 @@
 /*
 Norm of all gradients and the factor that clips it: the naive kernel (one block walks the whole table), the winner of
-seal_kernels, and a double- precision reference. global_norm --check [--small]            against the reference
-(--small: for sanitizers) global_norm [--layers N] [--width N]     speed over a table of GPT-2's shape, with the share
-of a plain copy's bandwidth
+seal_kernels, and a double-precision reference.
+
+  global_norm --check [--small]           against the reference (--small: for sanitizers)
+  global_norm [--layers N] [--width N]    speed over a table of GPT-2's shape, with the share of a plain copy's
+                                          bandwidth
 */
 #include "tensor_table.h"
 

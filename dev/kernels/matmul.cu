@@ -1,8 +1,9 @@
 /*
-Linear layers: the naive GEMM (one thread an output element), cuBLASLt through the launchers of seal_kernels, the bias
-gradient, and a double- precision reference fed the same rounded inputs. matmul --check [--small] against the reference
-(--small: for sanitizers) matmul [--tokens N] [--width N] [--outputs N]          speed; the ceiling is the largest
-product of the same run
+Linear layers: the naive GEMM (one thread per output element), cuBLASLt through the launchers of seal_kernels, the
+bias gradient, and a double-precision reference fed the same rounded inputs.
+
+  matmul --check [--small]                         against the reference (--small: for sanitizers)
+  matmul [--tokens N] [--width N] [--outputs N]    speed; the ceiling is the largest product of the same run
 */
 #include "harness.h"
 #include "kernels.h"

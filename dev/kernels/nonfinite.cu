@@ -1,8 +1,10 @@
 /*
-The first tensor of a table that holds a NaN or an infinity: the naive kernel (a launch a tensor, a thread an element),
-the winner of seal_kernels. nonfinite --check [--small]            a planted NaN or infinity at every interesting place
-(--small: for sanitizers) nonfinite [--layers N] [--width N]     speed over a table of GPT-2's shape, with the share of
-a plain copy's bandwidth
+The first tensor of a table that holds a NaN or an infinity: the naive kernel (a launch per tensor, a thread per
+element), the winner of seal_kernels.
+
+  nonfinite --check [--small]           a planted NaN or infinity at every interesting place (--small: for sanitizers)
+  nonfinite [--layers N] [--width N]    speed over a table of GPT-2's shape, with the share of a plain copy's
+                                        bandwidth
 */
 #include "tensor_table.h"
 
@@ -93,7 +95,7 @@ int main(int argc, char** argv) {
     Timed naive = {&t, harness_device<int>(1), true}, winner = {&t, naive.first, false};
     printf("non-finite numbers, " FLOATX_NAME " build, %lld gradients in %d tensors\n", (long long)t.n_elements,
            t.n_rows);
-    harness_report("naive, a launch a tensor", timed_run, &naive, (double)t.n_elements * sizeof(float));
+    harness_report("naive, a launch per tensor", timed_run, &naive, (double)t.n_elements * sizeof(float));
     harness_report("one launch", timed_run, &winner, (double)t.n_elements * sizeof(float));
     harness_release();
     return 0;

@@ -1,9 +1,10 @@
 /*
 RMSnorm of queries and keys with their rotary positions: the naive kernels (one thread per norm), the winner of
 seal_kernels, and a double-precision reference fed the same rounded inputs.
-  qk_norm --check [--small]      against the reference, backward also by finite differences (--small: for sanitizers)
-  qk_norm [--tokens N] [--heads N] [--kv-heads N] [--head-size N] [--all 1]     speed, with the share of a plain copy's
-bandwidth
+
+  qk_norm --check [--small]    against the reference, backward also by finite differences (--small: for sanitizers)
+  qk_norm [--tokens N] [--heads N] [--kv-heads N] [--head-size N] [--all 1]
+                               speed, with the share of a plain copy's bandwidth
 */
 #include "harness.h"
 #include "kernels.h"

@@ -1,8 +1,10 @@
 /*
-RMSnorm, forward (alone and fused with the residual) and backward: the naive kernels (one thread a row, then one thread
-a column), the winner of seal_kernels, and a double-precision reference fed the same rounded inputs. rmsnorm --check
-[--small]          against the reference, backward also by finite differences (--small: for sanitizers) rmsnorm
-[--tokens N] [--width N]   speed, with the share of a plain copy's bandwidth
+RMSnorm, forward (alone and fused with the residual) and backward: the naive kernels (one thread per row, then one
+thread per column), the winner of seal_kernels, and a double-precision reference fed the same rounded inputs.
+
+  rmsnorm --check [--small]           against the reference, backward also by finite differences (--small: for
+                                      sanitizers)
+  rmsnorm [--tokens N] [--width N]    speed, with the share of a plain copy's bandwidth
 */
 #include "harness.h"
 #include "kernels.h"

@@ -1,8 +1,10 @@
 /*
 Rotary positions, forward and backward: the naive kernel (one thread per pair), the winner of seal_kernels, and a
-double-precision reference fed the same rounded inputs. rope --check [--small]                                 against
-the reference, backward also by finite differences (--small: for sanitizers) rope [--tokens N] [--heads N] [--kv-heads
-N] [--head-size N] [--rotary N]   speed, with the share of a plain copy's bandwidth
+double-precision reference fed the same rounded inputs.
+
+  rope --check [--small]    against the reference, backward also by finite differences (--small: for sanitizers)
+  rope [--tokens N] [--heads N] [--kv-heads N] [--head-size N] [--rotary N]
+                            speed, with the share of a plain copy's bandwidth
 */
 #include "harness.h"
 #include "kernels.h"

@@ -1,8 +1,10 @@
 /*
-The next token from logits: the naive kernel (one thread a row, which looks for the largest probability again and again
-until enough are kept), the winner of seal_kernels, and a double-precision reference that sorts. The distribution of
-many draws is held against exact probabilities by a chi-square test. sampling --check [--small]             (--small:
-for sanitizers) sampling [--rows N] [--vocabulary N]   speed, with the share of a plain copy's bandwidth
+The next token from logits: the naive kernel (one thread per row, which looks for the largest probability again and
+again until enough are kept), the winner of seal_kernels, and a double-precision reference that sorts. The
+distribution of many draws is held against exact probabilities by a chi-square test.
+
+  sampling --check [--small]              against the reference (--small: for sanitizers)
+  sampling [--rows N] [--vocabulary N]    speed, with the share of a plain copy's bandwidth
 */
 #include <algorithm>
 #include "harness.h"

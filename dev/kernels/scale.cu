@@ -1,7 +1,8 @@
 /*
 Rows times a number, and capped logits, against double precision.
-  scale --check [--small]                        (--small: for sanitizers)
-  scale [--tokens N] [--width N]                 speed, with the share of a plain copy's bandwidth
+
+  scale --check [--small]           against the reference (--small: for sanitizers)
+  scale [--tokens N] [--width N]    speed, with the share of a plain copy's bandwidth
 */
 #include "harness.h"
 #include "kernels.h"

@@ -1,9 +1,11 @@
 /*
 The data selector ω: normalisation, weights of a batch and of its tokens, Δ, the gradient, and the optimizers that are
-not Adam; against a double- precision reference written from the formulas of the paper, the gradient also by finite
+not Adam; against a double-precision reference written from the formulas of the paper, the gradient also by finite
 differences of the mean of σ_i(ω) Δ_i. Everything is fp32 in both builds. The naive gradient is one thread for each
-logit, which sums S and looks for itself in the batch. selector --check [--small]           against the reference
-(--small: for sanitizers) selector [--samples N] [--batch N]   speed, with the share of a plain copy's bandwidth
+logit, which sums S and looks for itself in the batch.
+
+  selector --check [--small]            against the reference (--small: for sanitizers)
+  selector [--samples N] [--batch N]    speed, with the share of a plain copy's bandwidth
 */
 #include "harness.h"
 #include "kernels.h"

@@ -1,9 +1,8 @@
 /*
-When a rank dies, the others would wait for it for ever inside a collective. So every rank holds a TCP connection to
-rank 0, and a thread watches it: the system closes the connection of a process that ends, however it ends, and
-keepalives tell of a machine that is gone. A rank that loses sight of another says which and stops. One that ends by an
-error of its own says so to the others, and they leave with its status in silence: a mistake is one line, however many
-ranks there are.
+When a rank dies, the others would wait for it forever inside a collective. So every rank holds a TCP connection to
+rank 0, and a thread watches it: the system closes the connection of a process however it ends, and keepalives detect a
+machine that is gone. A rank that loses another one says which and stops. A rank that stops because of an error tells
+the others, and they exit with its status without a message: a mistake is one line, however many ranks there are.
 */
 #ifndef SEAL_LIFELINE_H
 #define SEAL_LIFELINE_H
@@ -23,7 +22,7 @@ typedef struct {
     unsigned char token[16];  // who does not bring it is not one of our ranks
 } LifelineAddress;
 
-// Asked once a second: true, and why, where the ranks cannot continue although all of them live.
+// Asked once per second: true, and why, where the ranks cannot continue although all of them live.
 typedef bool (*LifelineBroken)(char* why, size_t size);
 
 void lifeline_listen(LifelineAddress* address, int local_only);  // rank 0, before the address is shared. SEAL_ADDRESS

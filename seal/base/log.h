@@ -1,4 +1,4 @@
-/* What a run tells: log.jsonl (a header object, then one object a step), a progress line with ETA on the terminal, and
+/* What a run reports: log.jsonl (a header object, then one object per step), a progress line with ETA on the terminal, and
  * the peak speeds of known GPUs. */
 #ifndef SEAL_LOG_H
 #define SEAL_LOG_H
@@ -30,7 +30,7 @@ void log_integer(RunLog* log, const char* key, int64_t value);
 void log_end(RunLog* log);
 void log_close(RunLog* log);
 
-// A progress line on stderr: appears after two seconds, a few times a second on a terminal, every half minute
+// A progress line on stderr: appears after two seconds, a few times per second on a terminal, every half minute
 // elsewhere; nothing with quiet.
 typedef struct {
     const char* what;

@@ -38,11 +38,11 @@ typedef struct {
 void st_open(StReader* r, const char* path);
 void st_close(StReader* r);
 const StTensor* st_find(const StReader* r, const char* name);  // NULL where there is none
-const StTensor* st_need(const StReader* r, const char* name);  // an error where there is none
+const StTensor* st_need(const StReader* r, const char* name);  // ends the program where there is none
 const char* st_metadata(const StReader* r, const char* key);   // NULL where there is none
 const char* st_dtype_name(StDtype dtype);
 size_t st_dtype_size(StDtype dtype);
-// Elements [from, from + n) as fp32. F32, F16, BF16 only; anything else is an error of the caller's file.
+// Elements [from, from + n) as fp32. F32, F16, BF16 only; any other dtype ends the program with a message.
 void st_to_float(const StReader* r, const StTensor* t, int64_t from, int64_t n, float* out);
 // n floats in a dtype, rounded to nearest, ties to even; F32, F16, BF16 only. out may be in itself.
 void st_from_float(StDtype dtype, const float* in, int64_t n, void* out);

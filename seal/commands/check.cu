@@ -18,8 +18,8 @@
 #define BARS 12  // of the histogram of lengths
 #define BAR_COLUMNS 40
 #define PACKED_STEPS 64  // steps whose packing is tried out: enough for a mean
-#define LIKELY_SHARE \
-    0.45  // of a GPU's dense peak, what a run of ordinary lengths reaches: for the estimate of hours only
+// The share of a GPU's dense peak that a run of ordinary lengths reaches; for the estimate of hours only.
+#define LIKELY_SHARE 0.45
 
 static int by_length(const void* a, const void* b) { return *(const int*)a - *(const int*)b; }
 

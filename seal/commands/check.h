@@ -1,4 +1,4 @@
-/* `train_seal check`: what a run will find in its data and take of the machine, said before hours of work. */
+/* `train_seal check`: what is in a run's data and what the run needs, before hours are spent on it. */
 #ifndef SEAL_CHECK_DATA_H
 #define SEAL_CHECK_DATA_H
 

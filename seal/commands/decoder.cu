@@ -6,8 +6,8 @@
 #include "peft.h"
 #include "base/random.h"
 
-#define STREAM_GENERATE \
-    (0x67656e65ull << 32)  // a sequence's number in the low half: a stream of random numbers of its own
+// With a sequence's number in the low half, each sequence has its own stream of random numbers.
+#define STREAM_GENERATE (0x67656e65ull << 32)
 #define HEAD_ROWS_MOST 256
 
 static int rounded(int n) { return (n + PACK_ROUND - 1) / PACK_ROUND * PACK_ROUND; }
@@ -15,7 +15,7 @@ static int rounded(int n) { return (n + PACK_ROUND - 1) / PACK_ROUND * PACK_ROUN
 // ---------------------------------------------------------------------------------------------------
 // memory
 
-// The arrays of a pass, (rows_most) each: tokens and positions (one token a sequence only), cache rows, first and
+// The arrays of a pass, (rows_most) each: tokens and positions (one token per sequence only), cache rows, first and
 // length of the cache's rows, rows of logits, slots, random numbers.
 enum { TOKENS, POSITIONS, ROW, FIRST, LENGTH, LOGIT_ROW, SLOT, UNIFORM, N_ARRAYS };
 static int* host_array(const Decoder* d, int array) { return d->staging + (size_t)array * d->rows_most; }

@@ -1,8 +1,8 @@
 /*
-Generation: prompts to answers, token by token, with a cache of keys and values. Sequences take slots; prompts are
-packed and run as training samples are, then every slot gains a token a pass, and a slot that is done goes to the next
-prompt. What a sequence says depends on its tokens and its number alone, up to the rounding of a GEMM that has more or
-fewer rows: not on the batch, the order or the other sequences.
+Generation: prompts to answers, token by token, with a cache of keys and values. Each sequence occupies a slot. Prompts
+are packed and run as training samples are; after that, every pass adds one token to every slot, and a slot whose
+sequence has ended is given to the next prompt. An answer depends on the sequence's tokens and its number alone, not on
+the batch, the order or the other sequences (up to rounding: a GEMM with more or fewer rows may sum in another order).
 */
 #ifndef SEAL_DECODER_H
 #define SEAL_DECODER_H
@@ -14,15 +14,15 @@ fewer rows: not on the batch, the order or the other sequences.
 typedef struct {
     int32_t* tokens;  // (capacity) the prompt's, then the answer's
     int n, n_prompt, capacity;
-    uint64_t number;  // whose random numbers it draws
+    uint64_t number;  // seeds the sequence's random numbers
     bool ended;       // an end-of-sequence token came (it is not among tokens)
 } Sequence;
 
 #define DECODER_ENDS 8
 typedef struct {
     const char *model, *adapter;  // directories; adapter may be NULL
-    int slots;                    // sequences at once
-    int longest_prompt, reach;    // of all sequences to come: tokens of a prompt, largest capacity
+    int slots;                    // sequences that run at the same time
+    int longest_prompt, reach;    // over all sequences to come: tokens of the longest prompt, largest capacity
     int T;                        // tokens of a pack of prompts, at least longest_prompt
     SampleSettings sampling;
     uint64_t seed;
@@ -45,10 +45,10 @@ typedef struct {
     int64_t tokens;          // drawn so far
 } Decoder;
 
-// Loads the model. Fatal where the plan does not fit the device.
+// Loads the model. Ends the program where the plan does not fit the device.
 void decoder_open(Decoder* d, const ModelConfig* config, const DecoderSettings* settings);
 void decoder_close(Decoder* d);
-// Extends all n sequences to their end, taking them in the given order; `done` is called once for each, with its place.
+// Extends all n sequences to their end, taking them in the given order; `done` is called once for each, with its index.
 void decoder_run(Decoder* d, Sequence* sequences, int n, void (*done)(void* context, int i), void* context);
 
 #endif

@@ -1,6 +1,6 @@
 /*
-DSIR's log weights. Rows are read in chunks and their words hashed on all cores; a row keeps its buckets (2 bytes a word
-and a pair) until the shares of both files are known. A word's SHA-256 is taken once a thread, a pair's as often as it
+DSIR's log weights. Rows are read in chunks and their words hashed on all cores; a row keeps its buckets (2 bytes per word
+and pair) until the shares of both files are known. A word's SHA-256 is taken once per thread, a pair's as often as it
 falls out of a small cache. See dsir.h.
 */
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -350,7 +350,7 @@ typedef struct {
     int64_t n_rows;
     bool keep;  // the rows' buckets
     Chunk chunks[2], *now, *coming;
-    Counter* counters;  // one a thread
+    Counter* counters;  // one per thread
     int threads;
     atomic_int seat;
 } Pass;

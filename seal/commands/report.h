@@ -1,7 +1,7 @@
 /*
-`eval_seal report`: one self-contained page about runs. It shows what it is given: of every RUN the settings
-(log.jsonl's header), the curves (its steps), summary.json and selector.safetensors; with labels the distribution of ω
-for each of them; with a table its rows, and refusal against accuracy.
+`eval_seal report`: one self-contained page about runs. For every RUN it shows the settings and curves (log.jsonl),
+summary.json and selector.safetensors; with --labels, the distribution of ω for each label; with --table, the table's
+rows, and refusal against accuracy.
 */
 #ifndef SEAL_REPORT_H
 #define SEAL_REPORT_H

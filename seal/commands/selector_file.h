@@ -17,8 +17,8 @@ typedef struct {
     float* logits;        // (n)
     int64_t* rows;        // (n) DataRow.id, ascending
     uint64_t* hashes;     // (n) TokenSet.hashes
-    int64_t* last_visit;  // (n) the step, from 1, that drew a row last, 0: none did. Only written: who measures
-                          // drift reads the tensor. May be NULL
+    int64_t* last_visit;  // (n) the step (from 1) that drew the row last; 0: no step did. May be NULL. It is written
+                          // for those who measure drift; selector_file_read leaves it out
     char* files;          // names, separated by spaces
     char digest[65];      // dataset_digest of the files; empty: a .pt file, which names no data
     char tokenizer[65];   // digest of the tokenizer the rows were measured with
@@ -32,9 +32,9 @@ void selector_file_write(const SelectorFile* s, const char* path);
 // A selector.safetensors, or a PyTorch .pt (then rows are 0 … N − 1 and nothing else is known).
 void selector_file_read(SelectorFile* s, const char* path);
 void selector_file_free(SelectorFile* s);
-// Fatal where the selector was not learned on these files: another digest or another number of rows.
-// A .pt file numbers the rows its program kept: it fits files with as many rows in all, or as many usable ones
-// (`usable`: their ids, may be NULL).
+// Ends the program where the selector was not learned on these files: another digest or another number of rows. A .pt
+// file does not say which rows its logits belong to: it fits files with as many rows as it has logits, or with as many
+// usable rows (`usable`: their ids; may be NULL).
 void selector_file_check(SelectorFile* s, const StringList* files, const char* digest, int64_t n_rows,
                          const int64_t* usable, int64_t n_usable);
 // σ of every logit: softmax N·exp(ω)/Σ exp(ω), mean 1; or sigmoid 2/(1+exp(−ω)).

@@ -31,7 +31,7 @@ typedef struct {
     ChatTokens tokens;
     bool all;  // every answer carries loss, not the last alone
     bool parse_special;
-    bool every_row;  // the template was asked for: it is applied to rows that stand as they are, too
+    bool every_row;  // the template was asked for: it is applied to rows with as-is prompts, too
     char name[128];
     Hex digest;  // of the template's text
 } ChatFormat;

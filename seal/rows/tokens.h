@@ -84,7 +84,7 @@ typedef struct {
 // All rows unusable is fatal; bad rows are listed on stderr unless quiet.
 void tokens_load(TokenSet* set, const StringList* files, const TextEncoder* encoder, const TokenOptions* options);
 void tokens_free(TokenSet* set);
-// One line where rows of a set have weights that whoever uses it does not read. `of`: "D_safe".
+// One line where rows of a set have weights that its user does not read. `of`: "D_safe".
 void tokens_unweighted(const TokenSet* set, const char* path, const char* of);
 // One line: rows, tokens, loss share, rows cut and left out. The rows left out were named by tokens_load.
 void tokens_print(const TokenSet* set, const char* what, FILE* out);
