@@ -16,24 +16,25 @@ BUILD=${BUILD:-build/cpu-fp32} SEED=${SEED:-1} OUT=${OUT:-out/demo-real} DATA=${
 fail() { echo "demo-real: $*" >&2; exit 2; }
 train_seal=$BUILD/train_seal eval_seal=$BUILD/eval_seal world=$BUILD/world mix=$BUILD/mix recipe=data/real.recipe
 for p in train_seal eval_seal world mix; do [ -x "$BUILD/$p" ] || fail "$BUILD/$p is missing; make first"; done
-awk -v n="$SIZE" 'BEGIN { exit !(n ~ /^[0-9]*\.?[0-9]+$/ && n > 0 && n <= 1000) }' || fail "SIZE is \"$SIZE\"; expected a number above 0"
+size_is_good "$SIZE" || fail "SIZE is \"$SIZE\"; expected a number above 0"
 case $UNSAFE in 10 | 20 | 30) ;; *) fail "UNSAFE is \"$UNSAFE\"; expected 10, 20 or 30" ;; esac
 for m in $METHODS; do case $m in standard | random | dsir | safe-loss | safeinstr | seal-[12]) ;; *) fail "METHODS has \"$m\"; expected some of standard random dsir safe-loss safeinstr seal-2 seal-1" ;; esac; done
 case $SEED in '' | *[!0-9]*) fail "SEED is \"$SEED\"; expected a whole number" ;; esac
 
 # ---- what is there, before anything else -------------------------------------------------------------------------------------------------------------
-# Names of the sources, and where they are: a file may be packed, and in any folder of DATA.
-names=$(awk '/^[a-z]/ { print $4 == "catqa.jsonl" ? "catqa_english.json" : $4 }' $recipe | sort -u)
-found_in() { find -L "$1" -type f \( -name "$2" -o -name "$2.gz" \) 2>/dev/null | sort | head -n 1; }
 if [ -n "$DATA" ]; then
     [ -d "$DATA" ] || fail "DATA=$DATA is not a folder"
-    missing=
-    for name in $names; do [ -n "$(found_in "$DATA" "$name")" ] || missing+=" $name"; done
+    missing=$(missing_in "$DATA" $recipe)
     [ -z "$missing" ] || fail "$DATA lacks$missing; data/real.table says where they are from"
 fi
 if [ -n "$MODEL" ]; then [ -e "$MODEL/config.json" ] || fail "MODEL=$MODEL holds no config.json; expected a Hugging Face directory"; fi
 [ -z "$JUDGE" ] || [ -e "$JUDGE/config.json" ] || fail "JUDGE=$JUDGE holds no config.json; expected a Hugging Face directory"
 mkdir -p "$OUT" 2>/dev/null || fail "$OUT cannot be made"
+# What was started before and still runs, a training that outlived its script too, ends first.
+if command -v flock >/dev/null; then
+    exec 9>"$OUT/lock"
+    flock -n 9 || { echo "$OUT is in use by a run that was started before; waiting for its end"; flock 9; }
+fi
 settings=$(for v in SEED SIZE UNSAFE TOP LORA RUN ALIGN SELECTOR SCORER SFT ANSWER MODEL DATA JUDGE; do echo "$v=${!v}"; done; sha256sum <$recipe)
 [ ! -e "$OUT/settings.txt" ] || [ "$(cat "$OUT/settings.txt")" = "$settings" ] || fail "$OUT holds a demo of other settings ($OUT/settings.txt); choose another OUT, or remove it"
 echo "$settings" >"$OUT/settings.txt"
@@ -85,7 +86,7 @@ measure() {  # METHOD options that name the model: refusals, over-refusals, loss
         fi
         to_file "$run/$set.jsonl" "$eval_seal" refusals --json "$run/$set.json"
     done
-    [ -e "$run/benign.json" ] || { busy=1; to_file "$run/benign.json" "$eval_seal" loss "$@" --data "$OUT/data/benign.jsonl" --batch 16 --tokens 1024 --max-length 384 --json --quiet; }
+    [ -e "$run/benign.json" ] || { busy=1; to_file "$run/benign.json" "$eval_seal" loss "$@" --data "$OUT/data/benign.jsonl" $READ --json --quiet; }
     [ -n "$JUDGE" ] || return 0
     [ -e "$OUT/standard/answers.json" ] || [ "$of" = standard ] || return 0  # the base is measured before what it would be compared with
     [ -e "$run/answers.json" ] || { busy=1; quietly "$run/stdout.txt" "$eval_seal" generate "$@" --prompts "$OUT/data/benign.jsonl" --greedy --max-new-tokens 96 --seed "$SEED" --name "$of" --resume --out "$run/answers.json"; }
@@ -114,8 +115,7 @@ keep() {  # METHOD options of select: the best TOP of the rows and the figures o
 figures() {  # METHOD
     local run=$OUT/$1 r part
     printf '%s' "$1"
-    awk '{ match($0, /"dataset":"[^"]*"/); set = substr($0, RSTART + 11, RLENGTH - 12); sub(/.*\//, "", set); sub(/\.jsonl$/, "", set); for (i = 1; i <= 2; i++) { match($0, (i == 1 ? "\"refusal\":" : "\"refusal_se\":") "[0-9.]+"); v = substr($0, RSTART, RLENGTH); sub(/.*:/, "", v); printf "\t%s%s=%s", set == "" ? "refusal" : "refusal_" set, i == 1 ? "" : "_se", v } }' "$run/harmful.jsonl"
-    printf '\tover_refusal=%s\tover_refusal_se=%s' "$(field refusal "$run/harmless.jsonl")" "$(field refusal_se "$run/harmless.jsonl")"
+    printf '\t%s\t%s' "$(refusal_figures "$run/harmful.jsonl" refusal)" "$(refusal_figures "$run/harmless.jsonl" over_refusal)"
     printf '\tbenign_loss=%s\tbenign_loss_se=%s' "$(field loss "$run/benign.json")" "$(field standard_error "$run/benign.json")"
     if [ -e "$run/win.json" ]; then printf '\twin_rate=%s\twin_rate_se=%s' "$(field win_rate "$run/win.json")" "$(field standard_error "$run/win.json")"; fi
     if [ -e "$run/auc.json" ]; then
@@ -165,21 +165,9 @@ if [ ! -e "$OUT/data/done" ]; then
     busy=1
     from=$DATA
     if [ -z "$from" ]; then data/fetch.sh real --to "$SOURCES" --quiet || { echo "demo-real: without a network bring the files of data/real.table and give DATA=FOLDER" >&2; exit 2; }; from=$SOURCES/sources; fi
-    rm -rf "$OUT/sources" "$OUT/data"
-    mkdir -p "$OUT/sources"
-    for name in $names; do  # by the recipe's names, unpacked: packing is told by the content
-        path=$(found_in "$from" "$name")
-        case $path in *.gz) [ "$path" != "${path%"$name"}" ] && cp "$path" "$OUT/sources/$name" || gzip -dc "$path" >"$OUT/sources/$name" ;; *) cp "$path" "$OUT/sources/$name" ;; esac || fail "$path cannot be copied to $OUT/sources"
-        digest=$(sed -n "s/^[^|]*| *$name *|[^|]*| *sha256:\([0-9a-f]*\).*/\1/p" data/real.table)
-        [ "$(sha256sum <"$OUT/sources/$name" | cut -d' ' -f1)" = "$digest" ] || echo "note: $name is not the file of data/real.table; figures are this file's own"
-    done
-    catqa_rows "$OUT/sources/catqa_english.json" "$OUT/sources/catqa.jsonl" || fail "$OUT/sources/catqa.jsonl cannot be written"
-    scaled_recipe $recipe "$SIZE" "$UNSAFE" >"$OUT/recipe"
-    quietly "$OUT/data.txt" "$mix" build --messages --distinct --recipe "$OUT/recipe" --from "$OUT/sources" --out "$OUT/data" --seed "$SEED" 2>"$OUT/data.left_out.txt"
-    # what the recipe promises, counted again in what it made
-    quietly "$OUT/data.txt" "$mix" overlap "$OUT"/data/{advbench,strongreject,catqa,xstest,benign,tune,safe,align,safeinstr}.jsonl
-    rm -rf "$OUT/sources"
-    touch "$OUT/data/done"
+    mkdir -p "$OUT"
+    mix_real "$mix" $recipe "$from" "$OUT/data" "$SEED" "$SIZE" "$UNSAFE" >"$OUT/data.txt" || exit 2
+    grep '^note:' "$OUT/data.txt" || true
 fi
 tune=$OUT/data/tune.jsonl safe=$OUT/data/safe.jsonl labels=$OUT/data/tune.labels.jsonl
 
@@ -208,7 +196,7 @@ for method in $METHODS; do
             begin_stage safe-loss "the share of $TOP with the least loss under the base fine-tuned on safe.jsonl"
             runs+=("$run/scorer")
             train "$run/scorer" sft --model "$base" --tune "$safe" $SCORER
-            keep safe-loss --method safe-loss --model "$base" --adapter "$run/scorer/adapter" --batch 16 --tokens 1024 --max-length 384 ;;
+            keep safe-loss --method safe-loss --model "$base" --adapter "$run/scorer/adapter" $READ ;;
         safeinstr)
             begin_stage safeinstr "fine-tuning on all of tune.jsonl and a few safety instructions"
             finetune safeinstr "$tune" --append "$OUT/data/safeinstr.jsonl" ;;

@@ -8,4 +8,5 @@
 : "${SELECTOR:=--lr 1e-3 --gamma linear:0,0.03 --selector-lr 5e-3 --epochs 3}"
 : "${SCORER:=--lr 1e-3 --schedule linear --warmup 5 --epochs 2}"
 : "${SFT:=--lr 1e-3 --schedule linear --warmup 5 --epochs 2}"
+READ="--batch 16 --tokens 1024 --max-length 384"  # losses of rows
 : "${ANSWER:=--greedy --max-new-tokens 24 --batch 64}"

@@ -37,8 +37,10 @@ cat >"$tiny.tok/tokenizer_config.json" <<'J'
 J
 expect "a tiny model" "$train_seal" init --family llama --layers 2 --width 64 --heads 2 --positions 512 --tokenizer "$tiny.tok" --seed 3 --out "$tiny" --quiet
 out=$work/run
-demo() { env OUT="$out" SEED=7 SIZE="${size:-0.1}" MODEL="$tiny" DATA="$data" BUILD="$build" LORA="--lora all --lora-rank 4" ANSWER="--greedy --max-new-tokens 6 --batch 32" ALIGN="--lr 1e-2 --epochs 1" \
-    SELECTOR="--lr 1e-2 --gamma linear:0,0.03 --epochs 2" SCORER="--lr 1e-2 --epochs 1" SFT="--lr 1e-2 --epochs 1" BASE_OVER_REFUSES=100 "$@" data/demo_real.sh; }
+small=(SIZE=0.1 MODEL="$tiny" DATA="$data" LORA="--lora all --lora-rank 4" ANSWER="--greedy --max-new-tokens 6 --batch 32" ALIGN="--lr 1e-2 --epochs 1" SELECTOR="--lr 1e-2 --gamma linear:0,0.03 --epochs 2"
+    SCORER="--lr 1e-2 --epochs 1" SFT="--lr 1e-2 --epochs 1")
+here=("${small[@]}" OUT="$out" SEED=7 BUILD="$build" BASE_OVER_REFUSES=100)
+demo() { env "${here[@]}" "$@" data/demo_real.sh; }
 
 refuse "a base that refuses too little" "the base refuses 0%" demo BASE_REFUSES=80
 truth "stops before the methods" test ! -e "$out/standard"
@@ -78,13 +80,27 @@ truth "trains nothing" test "$(find "$out" -name summary.json -newermt 2002-01-0
 truth "and gives the same table" cmp <(grep '^|' "$work/out") <(grep '^|' "$work/said")
 cp "$out/seal-2/kept.jsonl" "$work/kept"; cp "$out/seal-2/harmful.json" "$work/answers"
 rm -rf "$out/seal-2"
-demo BASE_REFUSES=0 METHODS=seal-2 >"$work/killed" 2>&1 & pid=$!
+env "${here[@]}" BASE_REFUSES=0 METHODS=seal-2 data/demo_real.sh >"$work/killed" 2>&1 & pid=$!
 wait_for $pid "a step of the selector" test -s "$out/seal-2/selector/log.jsonl"
 kill -TERM $pid 2>/dev/null; wait $pid 2>/dev/null
+truth "a killed run has not got to its answers" test ! -e "$out/seal-2/harmful.json"
 expect "after a kill" demo BASE_REFUSES=0 METHODS=seal-2
 truth "the same rows are kept" cmp "$out/seal-2/kept.jsonl" "$work/kept"
 truth "and the same is answered" cmp "$out/seal-2/harmful.json" "$work/answers"
-refuse "other settings" "holds a demo of other settings" demo size=0.2 SEED=8
+refuse "other settings" "holds a demo of other settings" demo SIZE=0.2 SEED=8
+
+# ---- the same recipe and model through the scripts that compare methods
+compare() {  # FOLDER variables…
+    local folder=$1; shift
+    env "${small[@]}" "$@" dev/reproduce/table1.sh --scale real --seeds 7 --build "$build" --shared "$work/shared" --out "$work/$folder" --arms "standard seal"
+}
+compare table0 >"$work/out" 2>"$work/err"; status=$?
+truth "a base that refuses too little stops table1.sh" test $status -eq 2 -a "$(grep -c 'refuses 0% of harmful prompts, fewer than 80%' "$work/err")" -eq 1
+expect "table1.sh --scale real" compare table1 BASE_REFUSES=0
+truth "has refusals, losses and AUC" bash -c "grep -q 'refuses harmful % | over-refuses % | loss on held-out useful rows | AUC | AUC, weak labels' $work/table1/results.md && grep -qE '^\| SEAL \(Algorithm 2\) \| [0-9.]+ \| [0-9.]+ \| [0-9.]+ \| [0-9.]+ ' $work/table1/results.md"
+truth "no column of win rates without a judge" bash -c "! grep -q 'win rate' $work/table1/results.md"
+expect "with a judge" compare judged BASE_REFUSES=0 JUDGE="$tiny" JUDGE_OPTIONS="--words no,ask" GENERATE="--max-new-tokens 6"
+truth "win rates are against Standard SFT" grep -qE '^\| Standard SFT \| 50.00 \| 50.00 \|' "$work/judged/results.md"
 
 # ---- what is missing is named, all of it, before anything is made
 rm "$data/b/advbench_behaviors.csv" "$data/a/alpaca_random_9k.json.gz"
