@@ -181,9 +181,10 @@ int main(int argc, char** argv) {
     TrainOptions o;
     StringList positional;
     int command = options_parse(&train_options, argc, argv, &o, &positional);
-    bool trains = command == COMMAND_PRETRAIN || command == COMMAND_SFT || command == COMMAND_SELECTOR;
-    if (trains && o.dry_run) ranks_plan((int)o.ranks);
-    else if (trains) ranks_start((int)o.ranks);
+    bool trains = command == COMMAND_PRETRAIN || command == COMMAND_SFT || command == COMMAND_SELECTOR,
+         ranked = trains || command == COMMAND_SELECT;
+    if (ranked && o.dry_run) ranks_plan((int)o.ranks);
+    else if (ranked) ranks_start((int)o.ranks);
     if (ranks_rank()) o.quiet = true;
     int status = run_command(&o, command);
     ranks_end();

@@ -106,7 +106,7 @@ void lora_open(Lora* lora, const ModelConfig* c, const LoraSettings* settings, i
     for (int i = 0; settings->table && i < c->L * LORA_TARGETS_MOST; i++)
         if (settings->table[i].rank > largest) largest = settings->table[i].rank;
     lora->rank = (largest + RANK_ROUND - 1) / RANK_ROUND * RANK_ROUND;
-    lora_check_names(settings, family);
+    lora_check_names(settings, family, "--lora");
     model_layout(&model, c, NULL);
     for (int s = 0; s < N_SITES; s++) {
         const FamilyTensor* sources[LORA_MODULES];
@@ -184,23 +184,30 @@ void lora_forward(const Lora* lora, Site site, int layer, floatX* x, int C, int 
     adapter_tail(x + C, T, split, s->width, s->tail, ld, scales_of(lora, s, layer), stream);
 }
 
+void lora_backward_tail(const Lora* lora, Site site, int layer, floatX* dx, int C, int T, int split,
+                        cudaStream_t stream) {
+    const LoraSite* s = &lora->sites[site];
+    if (s->n) adapter_tail(dx + C, T, split, s->width, s->tail, C + s->tail, scales_of(lora, s, layer), stream);
+}
+
 void lora_backward(const Lora* lora, Site site, int layer, floatX* dx, const floatX* dy, int lddy, const floatX* x,
-                   int C, int T, int split, cudaStream_t stream) {
+                   int C, int T, int split, bool gradients, cudaStream_t stream) {
     const LoraSite* s = &lora->sites[site];
     const int ld = C + s->tail;
     if (!s->n) return;
-    adapter_tail(dx + C, T, split, s->width, s->tail, ld, scales_of(lora, s, layer), stream);
     for (int a = 0; a < lora->n_sets; a++) {
         int from, n;
         set_rows(a, T, split, &from, &n);
         const ParameterSet* set = lora->sets[a];
         const int64_t at_a = adapter_tensor(lora, site, 0, false, layer)->offset;
         const size_t at = (size_t)from * ld;
-        for (int m = 0; m < s->n; m++)
+        for (int m = 0; m < s->n && gradients; m++)
             matmul_backward_weight(set->grads + adapter_tensor(lora, site, m, true, layer)->offset,
                                    dy + (size_t)from * lddy + s->first[m], x + at + C + a * s->width + m * lora->rank,
                                    n, lora->rank, s->rows[m], ld, lddy, stream);
-        matmul_backward_weight(set->grads + at_a, dx + at + C + a * s->width, x + at, n, C, s->width, ld, ld, stream);
+        if (gradients)
+            matmul_backward_weight(set->grads + at_a, dx + at + C + a * s->width, x + at, n, C, s->width, ld, ld,
+                                   stream);
         matmul_backward_input(dx + at, dx + at + C + a * s->width, set->weights + at_a, NULL,
                               {.T = n, .C = C, .OC = s->width, .ldo = ld, .ldi = ld, .ldw = C}, true, stream);
     }

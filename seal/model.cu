@@ -210,7 +210,7 @@ void parameters_plan(ParameterSet* set, const ModelLayout* layout, const char* s
 
 void parameters_bind(ParameterSet* set, const ParameterSet* shared, float weight_decay) {
     if (shared) set->grads = shared->grads;
-    if (!set->grads) return;
+    if (!set->rows) return;  // nothing is trained
     const ModelLayout* layout = set->layout;
     TensorRow* rows = (TensorRow*)host_alloc((size_t)layout->n_tensors * sizeof *rows, "the tensor rows");
     if (!separate_masters()) set->master = (float*)set->weights + set->from;  // the model reads the masters themselves

@@ -35,6 +35,23 @@ void peft_load(ParameterSet* set, const Lora* lora, const char* directory, const
     parameters_load_files(set, directory, "adapter_model", NULL, true);
 }
 
+bool peft_has_saved(const ModelConfig* config, const char* directory) {
+    StModel adapter;
+    ModelLayout layout;
+    bool any = false;
+    st_open_model(&adapter, directory, "adapter_model");
+    model_layout(&layout, config, NULL);
+    for (int i = 0; i < layout.n_files && !any; i++) {
+        const StReader* file;
+        char name[256];
+        snprintf(name, sizeof name, PEFT_PREFIX "%s", layout.files[i].hf_name);
+        any = st_model_find(&adapter, name, &file) != NULL;
+    }
+    model_layout_free(&layout);
+    st_close_model(&adapter);
+    return any;
+}
+
 void peft_load_saved(ParameterSet* set, const char* directory, bool only_same) {
     StModel adapter;
     st_open_model(&adapter, directory, "adapter_model");

@@ -13,6 +13,8 @@ void peft_load(ParameterSet* set, const Lora* lora, const char* directory, const
 // Whole weights of the model that an adapter's files carry (modules_to_save, embeddings saved along) into the model's
 // set. only_same: they must be what the set has, for a run that trains the adapter further.
 void peft_load_saved(ParameterSet* model, const char* directory, bool only_same);
+// Whether an adapter's files carry any.
+bool peft_has_saved(const ModelConfig* config, const char* directory);
 // The set as a PEFT directory, fp32. base: the directory of the model that it belongs to.
 void peft_save(const ParameterSet* set, const Lora* lora, const char* directory, const char* base);
 

@@ -47,7 +47,7 @@ int lora_index(const Family* family, const FamilyTensor* t) {
     return index;
 }
 
-void lora_check_names(const LoraSettings* settings, const Family* family) {
+void lora_check_names(const LoraSettings* settings, const Family* family, const char* option) {
     if (!strcmp(settings->modules, "all")) return;
     char known[128] = "";
     for (const FamilyTensor* t = family->tensors; t->hf_name; t++)
@@ -55,7 +55,7 @@ void lora_check_names(const LoraSettings* settings, const Family* family) {
     for (const char* p = settings->modules; *p;) {
         size_t n = strcspn(p, ",");
         if (!n || !listed(known, p, n))
-            fatal("--lora %s: \"%.*s\" is not a module of a %s model; it has %s", settings->modules, (int)n, p,
+            fatal("%s %s: \"%.*s\" is not a module of a %s model; it has %s", option, settings->modules, (int)n, p,
                   family->model_type, known);
         p += n + (p[n] == ',');
     }

@@ -39,8 +39,9 @@ static inline LoraModule lora_module(const LoraSettings* s, int layer, int index
 }
 // True where the settings adapt the weight of this row of the family's table.
 bool lora_adapts(const LoraSettings* settings, const FamilyTensor* t);
-// Every name must be one of the family's; a wrong one ends the program with what there is.
-void lora_check_names(const LoraSettings* settings, const Family* family);
+// Every name must be one of the family's; a wrong one ends the program with what there is. option: where they come
+// from.
+void lora_check_names(const LoraSettings* settings, const Family* family, const char* option);
 // The name of a module's matrix in PEFT's files, for the module whose weight is the row:
 // "base_model.model.….lora_A.weight".
 void lora_tensor_name(const FamilyTensor* t, int layer, bool b, char* name, size_t size);

@@ -17,7 +17,7 @@ void trainer_plan(Trainer* t, const ModelConfig* config, const TrainerSettings* 
     t->settings = *settings;
     t->with_lora = settings->lora.modules[0] != 0;
     t->items_max = settings->batch_max * (t->with_lora && settings->with_hat ? 2 : 1);
-    bool train = !settings->forward_only;
+    bool train = !settings->forward_only, backward = train || settings->backward;
     int tails[N_SITES];
     if (t->with_lora) lora_open(&t->lora, config, &settings->lora, settings->with_hat ? 2 : 1);
     for (int s = 0; s < N_SITES; s++) tails[s] = t->lora.sites[s].tail;
@@ -25,9 +25,12 @@ void trainer_plan(Trainer* t, const ModelConfig* config, const TrainerSettings* 
     if (t->with_lora) parameters_plan(&t->base, &t->layout, "base", false, NULL, &t->plan);
     const ModelLayout* trained = t->with_lora ? &t->lora.layout : &t->layout;
     parameters_plan(&t->theta, trained, "theta", train, NULL, &t->plan);
+    if (!train && settings->gradients)
+        memory_add(&t->plan, MEMORY_GRADIENTS, (void**)&t->theta.grads, (size_t)trained->n_elements * sizeof(float),
+                   "gradients of theta");
     if (settings->with_hat)
         parameters_plan(&t->theta_hat, trained, "theta_hat", train, t->with_lora ? NULL : &t->theta, &t->plan);
-    KeepMode keep = !train ? KEEP_NOTHING : settings->recompute ? KEEP_RESIDUALS : KEEP_ALL;
+    KeepMode keep = !backward ? KEEP_NOTHING : settings->recompute ? KEEP_RESIDUALS : KEEP_ALL;
     transformer_plan(&t->transformer, &t->layout, t->with_lora ? &t->lora : NULL, keep, settings->T,
                      settings->head_rows, &t->plan);
     pack_plan(&t->uploader, settings->T, t->items_max, &t->plan);
@@ -145,6 +148,7 @@ static void run_pack(Trainer* t, const Pass* x, int k, int n_first, bool backwar
     if (x->sigma)
         selector_token_weights(s.weight, x->sigma, s.coefficient, s.place, s.loss_start, s.n_samples, x->b, t->stream);
     transformer_forward(&t->transformer, x->model, &s, t->stream);
+    if (t->transformer.tap_layer) return;
     transformer_loss(&t->transformer, x->model, &s, x->loss, x->loss_hat, backward, t->stream);
     if (backward) transformer_backward(&t->transformer, x->model, &s, t->stream);
 }
@@ -181,14 +185,14 @@ static void sum_layer(void* context, int layer) {
 // This rank's last backward pass sums each layer's gradients as soon as it has left the layer; a rank without a trained
 // sample contributes zeros (end_sums), since every rank must take part in a sum.
 static void begin_sums(Trainer* t, const Pass* x, bool last) {
-    bool sums = ranks_count() > 1 && x->backward && last;
+    bool sums = ranks_count() > 1 && x->backward && last && !t->hold_sums;
     t->summed[0] = !t->with_lora ? x->model : x->n ? &t->theta : NULL;
     t->summed[1] = t->with_lora && x->n_hat ? &t->theta_hat : NULL;
     t->transformer.gradients_ready = sums ? sum_layer : NULL;
     t->transformer.ready_context = t;
 }
 static void end_sums(Trainer* t, const Pass* x, int trained_packs) {
-    if (ranks_count() == 1 || !x->backward) return;
+    if (ranks_count() == 1 || !x->backward || t->hold_sums) return;
     begin_sums(t, x, false);
     for (int l = t->layout.config.L - 1; l >= -1 && !trained_packs; l--) sum_layer(t, l);
     cudaCheck(cudaEventRecord(t->exchanged, t->exchange));
@@ -250,6 +254,27 @@ void trainer_pass_both(Trainer* t, const BatchItem* items, int n, const BatchIte
                        PassCounts* counts, PassCounts* counts_hat) {
     Pass x = {&t->base, items, hat, n, b, b, sigma, t->loss, t->loss_hat, true};
     run_pass(t, &x, counts, counts_hat);
+}
+
+void trainer_losses_both(Trainer* t, const BatchItem* items, int n, PassCounts* counts) {
+    Pass x = {&t->base, items, items, n, n, n, NULL, t->loss, t->loss_hat, false};
+    run_pass(t, &x, counts, counts);
+}
+
+void trainer_whole_gradients(Trainer* t) {
+    const ParameterSet* set = &t->theta;
+    if (ranks_count() == 1) return;
+    t->summed[0] = set;
+    t->summed[1] = NULL;
+    for (int l = t->layout.config.L - 1; l >= -1; l--) sum_layer(t, l);
+    cudaCheck(cudaEventRecord(t->exchanged, t->exchange));
+    cudaCheck(cudaStreamWaitEvent(t->stream, t->exchanged, 0));
+    ranks_group_begin();
+    for (int r = 0; r < ranks_count(); r++) {
+        int64_t from = shard_begin(set->layout, r), n = shard_begin(set->layout, r + 1) - from;
+        ranks_spread(set->grads + from, (size_t)n * sizeof(float), r, t->stream);
+    }
+    ranks_group_end();
 }
 
 // ---------------------------------------------------------------------------------------------------

@@ -32,6 +32,8 @@ typedef struct {
     bool recompute;
     bool with_hat;      // Algorithm 1: a second set θ̂
     bool forward_only;  // no gradients, no optimizer
+    bool backward;      // with forward_only: a backward pass all the same, for what measures single samples' gradients
+    bool gradients;     // and with it theta's gradients
     LoraSettings lora;  // without modules the whole model is trained
     AdamwSettings adamw;
 } TrainerSettings;
@@ -80,9 +82,10 @@ typedef struct {
     HostPack packed;
     int items_max;                                    // of a pass: batch_max, twice that where θ and θ̂ share one
     int *lengths, *pack_of, *chosen, *place, *owner;  // (items_max); owner: the rank that runs a sample
-    int* members;  // (items_max) of a pass: the items of one kind that this rank runs
-    bool vote;     // this rank asks to stop; the others learn it with the losses of the next step
-    bool voted;    // some rank asked; all ranks see it at the same step
+    int* members;    // (items_max) of a pass: the items of one kind that this rank runs
+    bool hold_sums;  // gradients of several passes add up on each rank, until trainer_whole_gradients sums them
+    bool vote;       // this rank asks to stop; the others learn it with the losses of the next step
+    bool voted;      // some rank asked; all ranks see it at the same step
     PackSample* samples;
     float* coefficient;
     BatchItem* items;  // (items_max) of trainer_step
@@ -112,6 +115,11 @@ void trainer_pass(Trainer* t, const ParameterSet* set, const BatchItem* items, i
 // gradients of each go to its own.
 void trainer_pass_both(Trainer* t, const BatchItem* items, int n, const BatchItem* hat, int b, const float* sigma,
                        PassCounts* counts, PassCounts* counts_hat);
+
+// The same items under θ and θ̂, forward only: their losses to trainer->loss and trainer->loss_hat. Adapters only.
+void trainer_losses_both(Trainer* t, const BatchItem* items, int n, PassCounts* counts);
+// After passes with hold_sums: the gradients of θ summed over the ranks, whole on every rank.
+void trainer_whole_gradients(Trainer* t);
 
 // One step: every leg's gradient at the parameters from before the step, its own clipping, its AdamW. legs: θ alone, or
 // θ̂ and then θ. Adapters of both share one pass over the frozen model; whole models take one pass each. sigma (device,

@@ -86,6 +86,9 @@ static void residual_norm_forward(const Transformer* t, const ParameterSet* p, N
                                   const floatX* inp, Branch branch, int T, cudaStream_t stream) {
     const ModelConfig* c = &t->layout->config;
     const floatX* w = weight(p, n.weight, n.layer);
+    float scale = branch.layer + 1 == t->scaled_layer ? t->layer_scale : 1.0f;
+    if (c->norm != NORM_RMSNORM && scale != 1.0f)
+        scale_rows(branch.out, branch.out, scale, false, T, c->C, c->C, stream);
     if (c->norm == NORM_RMSNORM)
         fused_residual_rmsnorm_forward({.out = n.out,
                                         .rstd = n.rstd,
@@ -99,7 +102,7 @@ static void residual_norm_forward(const Transformer* t, const ParameterSet* p, N
                                         .inp2 = branch.out,
                                         .post = weight(p, branch.post, branch.layer),
                                         .post_rstd = branch.rstd,
-                                        .scale = c->residual_scale,
+                                        .scale = scale * c->residual_scale,
                                         .offset = c->norm_offset},
                                        stream);
     else
@@ -208,10 +211,14 @@ static void linear_backward(const Transformer* t, const ParameterSet* p, const D
     float *dw = gradient(p, site_weight(site), l), *db = gradient(p, site_bias(site), l);
     if (dw) matmul_backward_weight(dw, dout, inp, s->T, ld, OC, ld, ldd, stream);
     if (db) matmul_backward_bias(db, t->partial, dout, s->T, OC, ldd, stream);
+    if (t->samples && !t->lora) sample_gradients_linear(t->samples, s, site, l, dout, ldd, inp, ld, stream);
     matmul_backward_input(dinp, dout, weight(p, site_weight(site), l), pre_gelu,
                           {.T = s->T, .C = ld, .OC = OC, .ldo = ldd, .ldi = ld, .ldw = ld}, false, stream);
-    if (adapted(t, site))
-        lora_backward(t->lora, site, l, dinp, dout, ldd, inp, site_cols(t, site), s->T, s->split, stream);
+    if (!adapted(t, site)) return;
+    int C = site_cols(t, site);
+    lora_backward_tail(t->lora, site, l, dinp, C, s->T, s->split, stream);
+    if (t->samples) sample_gradients_adapter(t->samples, s, site, l, dout, ldd, inp, dinp, C, ld, stream);
+    lora_backward(t->lora, site, l, dinp, dout, ldd, inp, C, s->T, s->split, !t->samples, stream);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -384,6 +391,10 @@ void transformer_forward(Transformer* t, const ParameterSet* p, const DevicePack
         attention_out(t, p, s, l, stream);
         mlp_block(t, p, s, l, stream);
         mlp_out(t, p, s, l, stream);
+        if (l + 1 != t->tap_layer) continue;
+        sample_last_rows(t->tap, residual_of(t, l + 1), c->C, s->loss_rows, s->loss_start, s->place, s->n_samples,
+                         stream);
+        return;
     }
 }
 

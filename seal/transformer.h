@@ -11,6 +11,7 @@ of packs; nothing here synchronises with the device.
 #include "memory.h"
 #include "model.h"
 #include "pack.h"
+#include "sample_gradients.h"
 
 // One layer's activations from forward to backward. Statistics are fp32. A GEMM's input has the row stride of its
 // weight, ld…: the width, and the tail of adapters.
@@ -75,6 +76,16 @@ typedef struct {
     // Several ranks sum them while backward continues.
     void (*gradients_ready)(void* context, int layer);
     void* ready_context;
+    // Products and norms of the samples' own gradients, measured by backward; NULL: none. The set that the pass is
+    // given then has no gradients of its own, nor do adapters get any.
+    const SampleGradients* samples;
+    // Forward stops after this layer, counted from 1, and leaves each sample's row of the residual stream at its last
+    // loss-bearing token in tap (batch, C; device, by place); 0: it goes to the end.
+    int tap_layer;
+    float* tap;
+    // The contribution of this layer, counted from 1, to the residual stream is multiplied; 0: of none.
+    int scaled_layer;
+    float layer_scale;
     // scratch
     floatX* logits;      // (head_rows, Vp), then their gradient in place
     floatX* width_a;     // (T, C and tail) projections out of a block; hidden states of the head; dln

@@ -330,6 +330,28 @@ void selector_centre(float* delta, float* running, int b, float decay, cudaStrea
 void selector_visit(float* omega, float* sum, float* visits, float* running, const int* rows, const float* delta, int b,
                     int N, float lr, float initial, cudaStream_t stream);
 
+// ---- sample_gradients.cu: scores of rows -----------------------------------------------------------
+// The samples of a pack in tiles of ATTENTION_TILE rows, as the attention cuts them (AttentionArgs); sequences from
+// n_samples on are padding.
+struct SampleTiles {
+    const int *cu_seqlens, *tiles;
+    const int* place;  // (n_samples) where each sample's number belongs in the batch
+    int n_tiles, n_samples;
+    float* partial;  // (n_tiles) scratch
+};
+// out[place[s]] += Σ over the tokens t of sample s of a_t · b_t; a (T, width; lda), b (T, width; ldb). With a = δ and
+// b = u Gᵀ: the product of the sample's gradient Σ δ_t u_tᵀ with the direction G.
+void sample_dots(float* out, const floatX* a, int lda, const floatX* b, int ldb, int width, const SampleTiles& s,
+                 cudaStream_t stream);
+// out[place[s]] += ‖Σ d_t u_tᵀ‖² over the tokens of sample s (Frobenius); u (T, C; ldu), d (T, OC; ldd).
+void sample_squares(float* out, const floatX* u, int ldu, int C, const floatX* d, int ldd, int OC, const SampleTiles& s,
+                    cudaStream_t stream);
+// out[place[s]] (C, fp32) = the row of x (T, C) at sample s's last loss-bearing token; zeros where it has none.
+void sample_last_rows(float* out, const floatX* x, int C, const int* loss_rows, const int* loss_start, const int* place,
+                      int n_samples, cudaStream_t stream);
+// out (n) = inp, rounded to floatX; n a multiple of 8.
+void narrow_matrix(floatX* out, const float* inp, size_t n, cudaStream_t stream);
+
 // ---- adamw.cu, global_norm.cu, nonfinite.cu: over the whole tensor table, one launch each ----------
 // A row of the device's copy of the tensor table. Rows are cut into chunks of TENSOR_CHUNK elements, one block each;
 // first_chunk is the running count, n_chunks the total (tensor_rows_chunks fills both on the host).

@@ -49,8 +49,9 @@ static double* golden_get(const Golden* g, const char* name, int64_t* count) {
     return wide;
 }
 // Compares n numbers with the recorded tensor, whose size they must have.
-__attribute__((format(printf, 5, 6))) static void golden_compare(const Golden* g, const char* tensor, const float* a,
-                                                                 int64_t n, const char* format, ...) {
+CHECK_UNUSED __attribute__((format(printf, 5, 6))) static void golden_compare(const Golden* g, const char* tensor,
+                                                                              const float* a, int64_t n,
+                                                                              const char* format, ...) {
     char name[512];
     va_list args;
     va_start(args, format);

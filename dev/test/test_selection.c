@@ -437,7 +437,14 @@ static void test_explain(void) {
         sigma[i] = i / 4.5;
         loss[i] = (float)(10 - i);
     }
-    Explanation e = {ids, score, order, sigma, loss, 10, score_order(score, ids, 10, 0.8, order), 3};
+    Explanation e = {.rows = ids,
+                     .score = score,
+                     .order = order,
+                     .sigma = sigma,
+                     .loss = loss,
+                     .n = 10,
+                     .kept = score_order(score, ids, 10, 0.8, order),
+                     .show = 3};
     FILE* out = tmpfile();
     kept_explain(&e, &(StringList){&path, 1}, &(RowOptions){.prompt_template = "{prompt}"}, out);
     read_said(out);

@@ -141,7 +141,9 @@ static int find_command(const OptionTable* table, const char* name) {
     fatal("unknown command \"%s\"; see %s --help", name, table->program);
 }
 
-static bool is_given(const OptionTable* table, int command, const char* name, const bool* given) {
+static bool* given;  // (n_options) of the last command line
+
+static bool is_given(const OptionTable* table, int command, const char* name) {
     return given[find_row(table, command, name, strlen(name)) - table->options];
 }
 
@@ -154,7 +156,8 @@ int options_parse(const OptionTable* table, int argc, char** argv, void* values,
     }
     int command = find_command(table, argv[1]);
     set_defaults(table, values);
-    bool* given = host_alloc((size_t)table->n_options * sizeof *given, "the options");
+    free(given);
+    given = host_alloc((size_t)table->n_options * sizeof *given, "the options");
     positional->items = host_alloc((size_t)argc * sizeof *positional->items, "the options");
     for (int i = 2; i < argc; i++) {
         const char* arg = argv[i];
@@ -188,16 +191,21 @@ int options_parse(const OptionTable* table, int argc, char** argv, void* values,
             fatal("%s: --%s is required", argv[1], table->options[i].name);
     for (int i = 0; i < table->n_rules; i++) {
         const OptionRule* rule = &table->rules[i];
-        if (!(rule->commands >> command & 1) || !is_given(table, command, rule->option, given)) continue;
-        bool other = is_given(table, command, rule->other, given);
+        if (!(rule->commands >> command & 1) || !is_given(table, command, rule->option)) continue;
+        bool other = is_given(table, command, rule->other);
         if (rule->how == WITHOUT && !other)
             fatal("%s: --%s has no effect without --%s", argv[1], rule->option, rule->other);
         if (rule->how == BESIDE && other)
             fatal("%s: --%s has no effect together with --%s; give only one of them", argv[1], rule->option,
                   rule->other);
     }
-    free(given);
     return command;
+}
+
+bool options_given(const OptionTable* table, const char* name) {
+    for (int i = 0; i < table->n_options && given; i++)
+        if (given[i] && !strcmp(table->options[i].name, name)) return true;
+    return false;
 }
 
 void options_free(const OptionTable* table, void* values, StringList* positional) {

@@ -72,6 +72,8 @@ typedef struct {
 // Fills `values` with defaults, then with argv[2…]; argv[1] is the command. Returns the command's index. --help prints
 // and ends the program with 0. positional receives what has no dash before it.
 int options_parse(const OptionTable* table, int argc, char** argv, void* values, StringList* positional);
+// Whether the command line that was parsed last gave the option, which may equal its default.
+bool options_given(const OptionTable* table, const char* name);
 void options_free(const OptionTable* table, void* values, StringList* positional);         // the lists
 void options_help(const OptionTable* table, int command, FILE* out);                       // command −1: the program
 void options_print(const OptionTable* table, int command, const void* values, FILE* out);  // |parameter|value|

@@ -3,93 +3,48 @@
 #include <cjson/cJSON.h>
 #include "base/error.h"
 #include "base/file.h"
-#include "base/log.h"
 #include "base/text.h"
 #include "commands/loss.h"
+#include "commands/measure.h"
 #include "peft.h"
 #include "run/samples.h"
 
-// ---------------------------------------------------------------------------------------------------
-// the journal: a line per batch of samples, so that a run that resumes packs what is left as the first one would have
-
-typedef struct {
-    float* loss;
-    int n, batch, done;
-} LossesSoFar;
-
-static bool take_batch(void* context, const cJSON* item) {
-    LossesSoFar* so_far = (LossesSoFar*)context;
-    const cJSON *from = cJSON_GetObjectItem(item, "from"), *list = cJSON_GetObjectItem(item, "loss"), *loss;
-    int left = so_far->n - so_far->done, n = left < so_far->batch ? left : so_far->batch;
-    if (!cJSON_IsNumber(from) || !cJSON_IsArray(list)) return false;
-    if (from->valuedouble != so_far->done)
-        return true;  // one before it is missing (its losses were not finite): measured again from there
-    if (n < 1 || cJSON_GetArraySize(list) != n) return false;
-    cJSON_ArrayForEach(loss, list) {
-        if (!cJSON_IsNumber(loss) || !isfinite(loss->valuedouble)) return false;
-        so_far->loss[so_far->done++] = (float)loss->valuedouble;
-    }
-    return true;
-}
-
+// All that decides the losses.
 static void open_journal(const LossOptions* o, const TrainerSettings* settings, const TokenSet* set,
-                         LossesSoFar* so_far) {
-    char numbers[128];
+                         MeasuredPasses* so_far) {
     Text t = {};
-    text_add(&t, numbers,
-             (size_t)snprintf(numbers, sizeof numbers, "loss %d %d %d %d\n", (int)sizeof(floatX), settings->T,
-                              settings->batch_max, settings->head_rows));
+    text_printf(&t, "loss %d %d %d %d\n", (int)sizeof(floatX), settings->T, settings->batch_max, settings->head_rows);
     text_add(&t, set->hashes, (size_t)set->n * sizeof *set->hashes);
     text_add(&t, set->chat_digest, strlen(set->chat_digest));
-    for (int i = 0; i < set->n; i++)
-        text_add(&t, numbers,
-                 (size_t)snprintf(numbers, sizeof numbers, "%d %d\n", set->samples[i].length, set->samples[i].n_loss));
+    for (int i = 0; i < set->n; i++) text_printf(&t, "%d %d\n", set->samples[i].length, set->samples[i].n_loss);
     journal_add_model(&t, o->model);
     journal_add_model(&t, o->adapter);
-    journal_open(o->journal, o->out, &t, o->resume, take_batch, so_far);
+    journal_open(o->journal, o->out, &t, o->resume, measured_take, so_far);
     text_free(&t);
-}
-
-static void journal_batch(const LossOptions* o, int from, const float* loss, int n) {
-    for (int i = 0; i < n; i++)
-        if (!isfinite(loss[i])) return;  // JSON has none; the caller who asked for the losses says what is wrong
-    cJSON* item = cJSON_CreateObject();
-    cJSON_AddNumberToObject(item, "from", from);
-    cJSON_AddItemToObject(item, "loss", cJSON_CreateFloatArray(loss, n));
-    journal_add(o->journal, item);
-    journal_flush(o->journal);
 }
 
 float* response_losses(const LossOptions* o, const ModelConfig* config, const TrainerSettings* settings,
                        const TokenSet* set) {
+    static const char* const names[] = {"loss"};
     Trainer t;
     TrainerSettings forward = *settings;
-    int batch = settings->batch_max;
+    MeasuredPass pass;
+    MeasuredPasses so_far = {&pass, 1};
+    PassCounts counts = {};
     forward.forward_only = true;
     if (o->adapter) peft_settings(o->adapter, config, &forward.lora);
     trainer_plan(&t, config, &forward);
     if (o->dry_run) trainer_dry_run(&t);
-    BatchItem* items = (BatchItem*)host_alloc((size_t)batch * sizeof *items, "a batch");
-    LossesSoFar so_far = {(float*)host_alloc((size_t)set->n * sizeof(float), "losses"), set->n, batch, 0};
+    measured_pass(&pass, set->n, settings->batch_max, names, 1);
+    BatchItem* items = (BatchItem*)host_alloc((size_t)settings->batch_max * sizeof *items, "a batch of samples");
     if (o->out) open_journal(o, settings, set, &so_far);
     trainer_allocate(&t);
     trainer_load(&t, o->model, o->adapter, 0, o->quiet);
-    Progress progress;
-    progress_begin(&progress, "losses", set->n, o->quiet);
-    for (int from = so_far.done; from < set->n; from += batch) {
-        int n = set->n - from < batch ? set->n - from : batch;
-        PassCounts counts = {};
-        for (int i = 0; i < n; i++) items[i].sample = set->samples[from + i];
-        trainer_pass(&t, &t.theta, items, n, 0, NULL, t.loss, false, &counts);
-        trainer_bring_back(&t, 0);
-        memcpy(so_far.loss + from, trainer_result(&t, 0).loss, (size_t)n * sizeof(float));
-        if (o->out) journal_batch(o, from, so_far.loss + from, n);
-        progress_update(&progress, from + n, "samples");
-    }
-    progress_end(&progress);
+    LossContext losses = {&t, &t.theta, set->samples, items, &counts};
+    measured_run(&pass, o->out ? o->journal : NULL, 0, "losses", o->quiet, measure_losses, &losses);
     trainer_free(&t);
     free(items);
-    return so_far.loss;
+    return pass.columns[0];
 }
 
 // ---------------------------------------------------------------------------------------------------

@@ -37,21 +37,50 @@ static void score_dsir(const ScoreInput* in, const int64_t* rows, int64_t n, dou
         score[i] = in->scores[i] + (in->noise ? random_gumbel(in->seed, STREAM_DSIR, (uint64_t)rows[i]) : 0.0);
 }
 
+#define WITH_MODEL "model,adapter"
 static const ScoreMethod methods[] = {
-    {"seal", SCORE_FROM_SELECTOR, score_seal, "by the selector's logit"},
-    {"random", SCORE_FROM_SEED, score_random, "a uniform share of the rows, by --seed"},
-    {"safe-loss", SCORE_FROM_MODEL, score_given, "by the loss under a model, lowest first"},
-    {"dsir", SCORE_FROM_TARGET, score_dsir, "by the log importance weight against --target"},
+    {"seal", SCORE_FROM_SELECTOR, score_seal, NULL, "selector,model,adapter", "selector", "by the selector's logit"},
+    {"random", SCORE_FROM_SEED, score_random, NULL, WITH_MODEL, "", "a uniform share of the rows, by --seed"},
+    {"safe-loss", SCORE_FROM_MODEL, score_given, measure_safe_loss, WITH_MODEL, "model",
+     "by the loss under a model, lowest first"},
+    {"dsir", SCORE_FROM_TARGET, score_dsir, NULL, "target,noise,min-words," WITH_MODEL, "target",
+     "by the log importance weight against --target"},
+    {"loss-diff", SCORE_FROM_MODEL, score_given, measure_loss_diff, WITH_MODEL ",reference,reference-adapter", "model",
+     "by how much lower the loss under --model is than under --reference"},
+    {"influence", SCORE_FROM_MODEL, score_given, measure_influence,
+     WITH_MODEL ",safe,harmful,matrices,form,lora,lora-rank,lora-alpha,recompute", "model,safe",
+     "by the product of a row's gradient with the mean gradient over --safe, minus that over --harmful"},
+    {"gradient-norm", SCORE_FROM_MODEL, score_given, measure_gradient_norm,
+     WITH_MODEL ",matrices,form,lora,lora-rank,lora-alpha,recompute", "model",
+     "by the norm of a row's gradient, lowest first"},
+    {"representation", SCORE_FROM_MODEL, score_given, measure_representation,
+     WITH_MODEL ",safe,harmful,layer,anchors,probe", "model,safe,harmful",
+     "by how much closer a row's representation is to the anchors of --safe than to those of --harmful"},
+    {"refusal", SCORE_FROM_MODEL, score_given, measure_refusal, WITH_MODEL ",safe,refusals,refusal-texts,own-loss",
+     "model", "by the loss of refusals in place of the row's answer, highest first, less a share of its own loss"},
 };
 enum { N_METHODS = sizeof methods / sizeof *methods };
 
 const ScoreMethod* score_method(const char* name) {
-    char names[128] = "";
+    char names[256] = "";
     for (int i = 0; i < N_METHODS; i++) {
         if (!strcmp(methods[i].name, name)) return &methods[i];
         snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", i ? ", " : "", methods[i].name);
     }
     fatal("--method %s is not known; there are %s", name, names);
+}
+
+static bool listed(const char* list, const char* name) {
+    size_t n = strlen(name);
+    for (const char* p = list; *p; p += strcspn(p, ","), p += *p == ',')
+        if (strcspn(p, ",") == n && !memcmp(p, name, n)) return true;
+    return false;
+}
+bool score_takes(const ScoreMethod* m, const char* option) { return listed(m->takes, option); }
+bool score_any_takes(const char* option) {
+    for (int i = 0; i < N_METHODS; i++)
+        if (listed(methods[i].takes, option)) return true;
+    return false;
 }
 
 int64_t score_rows(const ScoreMethod* m, const ScoreInput* in, const int64_t* rows, int64_t n, double* score) {

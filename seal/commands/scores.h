@@ -18,19 +18,35 @@ typedef struct {
 
 typedef enum { SCORE_FROM_SELECTOR, SCORE_FROM_SEED, SCORE_FROM_MODEL, SCORE_FROM_TARGET } ScoreSource;
 
+typedef struct Measurement Measurement;  // measure.h: what a model says of rows
 typedef struct {
     const char* name;
     ScoreSource source;
     void (*score)(const ScoreInput* in, const int64_t* rows, int64_t n, double* score);
+    void (*measure)(Measurement* m);  // SCORE_FROM_MODEL: measures the rows, and leaves a score of each, higher kept
+                                      // first
+    const char* takes;                // options that only some methods take: "reference,reference-adapter"
+    const char* needs;                // those of its options that it cannot do without
     const char* help;
 } ScoreMethod;
 const ScoreMethod* score_method(const char* name);  // fatal with the list of names where there is none
+// Whether the method takes an option, and whether any method does.
+bool score_takes(const ScoreMethod* m, const char* option);
+bool score_any_takes(const char* option);
 // A score for each of the candidate rows; −∞ for a row the selector has no logit for. Returns how many those are.
 int64_t score_rows(const ScoreMethod* m, const ScoreInput* in, const int64_t* rows, int64_t n, double* score);
 
 // order (n): indices by falling score, ties by row; returns ⌊top·n⌋, the number of `order` to keep. 0 < top ≤ 1. A
 // score that is not a number is fatal.
 int64_t score_order(const double* score, const int64_t* rows, int64_t n, double top, int64_t* order);
+
+// The methods' `measure`, each in a file of its own or with its kin.
+void measure_safe_loss(Measurement* m);
+void measure_loss_diff(Measurement* m);
+void measure_influence(Measurement* m);
+void measure_gradient_norm(Measurement* m);
+void measure_representation(Measurement* m);
+void measure_refusal(Measurement* m);
 
 #ifdef __cplusplus
 }

@@ -8,7 +8,9 @@
 #include "base/file.h"
 #include "kernels.h"
 #include "base/log.h"
+#include "base/ranks.h"
 #include "commands/loss.h"
+#include "commands/measure.h"
 #include "run/run.h"
 #include "run/samples.h"
 #include "commands/select.h"
@@ -26,8 +28,8 @@ typedef struct {
     uint64_t* hashes;         // (n)
     char digest[65];
     SelectorFile selector;  // method seal
-    float* loss;            // (n) methods that ask a model
-    Journal journal;        // theirs
+    Measurement measured;   // methods that ask a model
+    float* loss;            // (n) under --model where only --explain asks for it
     double *given, *score;  // (n)
 } Candidates;
 
@@ -73,7 +75,6 @@ static void keep_rows(Candidates* c, const int64_t* rows, const uint64_t* hashes
 }
 
 static void read_selector(Candidates* c, const TrainOptions* o) {
-    if (!o->selector) fatal("select: method %s needs --selector", o->method);
     selector_file_read(&c->selector, o->selector);
     selector_file_check(&c->selector, &o->tune, c->digest, c->n_rows, c->rows, c->n);
     keep_rows(c, c->selector.rows, c->selector.hashes, c->selector.n);
@@ -88,22 +89,33 @@ static void open_model(const TrainOptions* o, ModelConfig* config, TrainerSettin
     run_settings(o, config, settings);
 }
 
-static void ask_model(Candidates* c, const TrainOptions* o) {
-    if (!o->model) fatal("select: method %s needs --model", o->method);
-    ModelConfig config;
-    TokenSet set = {};
-    TrainerSettings settings;
-    open_model(o, &config, &settings, &set);
-    const LossOptions how = {o->model, o->adapter, o->out, &c->journal, o->resume, o->quiet, o->dry_run};
-    c->loss = response_losses(&how, &config, &settings, &set);
-    keep_rows(c, set.rows, set.hashes, set.n);
-    c->given = (double*)host_alloc((size_t)c->n * sizeof(double), "rows");
-    for (int64_t i = 0; i < c->n; i++) c->given[i] = -(double)c->loss[i];
-    tokens_free(&set);
+// What the method's options are, and that it has what it needs: before anything is read.
+static void check_method_options(const ScoreMethod* method, const TrainOptions* o) {
+    for (int i = 0; i < train_options.n_options; i++) {
+        const OptionRow* row = &train_options.options[i];
+        if (!(row->commands >> COMMAND_SELECT & 1)) continue;
+        bool given = options_given(&train_options, row->name);
+        char needed[64];
+        snprintf(needed, sizeof needed, "%s", row->name);
+        if (given && score_any_takes(needed) && !score_takes(method, needed))
+            fatal("select: --%s has no effect with --method %s", row->name, method->name);
+    }
+    for (const char* p = method->needs; *p; p += strcspn(p, ","), p += *p == ',') {
+        char name[64];
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(p, ","), p);
+        if (!options_given(&train_options, name)) fatal("select: method %s needs --%s", o->method, name);
+    }
+}
+
+static void ask_model(Candidates* c, const TrainOptions* o, const ScoreMethod* method) {
+    Measurement* m = &c->measured;
+    measure_open(m, o, method);
+    method->measure(m);
+    keep_rows(c, m->rows, m->hashes, m->n);
+    if (!o->quiet) measure_cost(m, stdout);
 }
 
 static void ask_target(Candidates* c, const TrainOptions* o, const RowOptions* rows) {
-    if (!o->target.n) fatal("select: method %s needs --target", o->method);
     DsirOptions options = {};
     DsirScores scores;
     int64_t short_rows = 0;
@@ -143,6 +155,8 @@ static void write_scores(const Candidates* c, const TrainOptions* o) {
     memcpy(file.digest, c->digest, sizeof file.digest);
     snprintf(file.algorithm, sizeof file.algorithm, "%s", o->method);
     snprintf(file.activation, sizeof file.activation, "softmax");
+    snprintf(file.tokenizer, sizeof file.tokenizer, "%s", c->measured.tokenizer);
+    snprintf(file.chat, sizeof file.chat, "%s", c->measured.set.chat_digest);
     file.seed = o->seed;
     selector_file_write(&file, o->scores);
     text_free(&names);
@@ -185,12 +199,24 @@ static void measure_shown(Candidates* c, const TrainOptions* o, const int64_t* o
 
 static void explain(Candidates* c, const TrainOptions* o, const RowOptions* rows, const int64_t* order, int64_t kept) {
     double* sigma = NULL;
-    if (o->model && !c->loss) measure_shown(c, o, order);
     if (c->selector.n) {
         sigma = (double*)host_alloc((size_t)c->n * sizeof(double), "rows");
         selector_weights(c->selector.logits, c->n, !strcmp(c->selector.activation, "sigmoid"), sigma);
     }
-    Explanation explanation = {c->rows, c->score, order, sigma, c->loss, c->n, kept, EXPLAINED};
+    const Measurement* m = &c->measured;
+    Explanation explanation = {};
+    explanation.rows = c->rows;
+    explanation.score = c->score;
+    explanation.order = order;
+    explanation.sigma = sigma;
+    explanation.loss = m->loss ? m->loss : c->loss;
+    explanation.n = c->n;
+    explanation.kept = kept;
+    explanation.show = EXPLAINED;
+    for (; explanation.n_more < m->n_shown; explanation.n_more++) {
+        explanation.more[explanation.n_more].name = m->shown[explanation.n_more].name;
+        explanation.more[explanation.n_more].value = m->shown[explanation.n_more].value;
+    }
     kept_explain(&explanation, &o->tune, rows, stdout);
     free(sigma);
 }
@@ -202,15 +228,18 @@ int select_command(const TrainOptions* o) {
     row_options.prompt_field = o->prompt_field;
     row_options.response_field = o->response_field;
     Candidates c = {};
+    check_method_options(method, o);
 
     // Nothing is written over: not the data, not the selector, not the target.
     if (journal_has_ended(o->out, o->resume, o->quiet)) return 0;
     kept_check_output(&o->tune, o->out);
     output_is_not(o->out, o->selector);
-    for (int i = 0; i < o->target.n; i++) {
-        output_is_not(o->out, o->target.items[i]);
-        if (o->scores) output_is_not(o->scores, o->target.items[i]);
-    }
+    const StringList* const read[] = {&o->target, &o->safe, &o->harmful, &o->probe, &o->refusals};
+    for (size_t k = 0; k < sizeof read / sizeof *read; k++)
+        for (int i = 0; i < read[k]->n; i++) {
+            output_is_not(o->out, read[k]->items[i]);
+            if (o->scores) output_is_not(o->scores, read[k]->items[i]);
+        }
     if (o->scores) {
         for (int i = 0; i < o->tune.n; i++) output_is_not(o->scores, o->tune.items[i]);
         output_is_not(o->scores, o->selector);
@@ -223,21 +252,24 @@ int select_command(const TrainOptions* o) {
     }
 
     // Who may be kept, and what each is worth.
-    find_usable(&c, &o->tune, &row_options, method->source == SCORE_FROM_SELECTOR || method->source == SCORE_FROM_SEED,
-                o->quiet);  // a model or DSIR names them itself
+    bool tell = method->source == SCORE_FROM_SELECTOR || method->source == SCORE_FROM_SEED;
+    find_usable(&c, &o->tune, &row_options, tell && !ranks_rank(), o->quiet);  // a model or DSIR names them itself
     switch (method->source) {
         case SCORE_FROM_SELECTOR: read_selector(&c, o); break;
         case SCORE_FROM_SEED: break;
-        case SCORE_FROM_MODEL: ask_model(&c, o); break;
+        case SCORE_FROM_MODEL: ask_model(&c, o, method); break;
         case SCORE_FROM_TARGET: ask_target(&c, o, &row_options); break;
     }
-    ScoreInput input = {c.selector.n ? &c.selector : NULL, c.given, (uint64_t)o->seed, o->noise};
+    const double* given = c.measured.n ? c.measured.score : c.given;
+    ScoreInput input = {c.selector.n ? &c.selector : NULL, given, (uint64_t)o->seed, o->noise};
     c.score = (double*)host_alloc((size_t)c.n * sizeof(double), "rows");
 
     // The order, and the best share of it.
     int64_t* order = (int64_t*)host_alloc((size_t)c.n * sizeof(int64_t), "rows");
     uint8_t* keep = (uint8_t*)host_alloc((size_t)c.n_rows, "rows");
     int64_t without = score_rows(method, &input, c.rows, c.n, c.score);
+    for (int64_t i = 0; i < c.n && o->reverse; i++)
+        if (c.score[i] != -INFINITY) c.score[i] = -c.score[i];
     int64_t kept = score_order(c.score, c.rows, c.n, o->top, order);
     if (!kept) fatal("%s: --top %g of %lld rows keeps none; raise --top", o->tune.items[0], o->top, (long long)c.n);
     if (kept > c.n - without)
@@ -245,14 +277,17 @@ int select_command(const TrainOptions* o) {
               o->top, (long long)kept, (long long)(c.n - without));
     for (int64_t i = 0; i < kept; i++) keep[c.rows[order[i]]] = 1;
 
-    // The results.
-    if (o->explain) explain(&c, o, &row_options, order, kept);
-    if (o->scores) write_scores(&c, o);
-    int64_t written = kept_write(&o->tune, keep, c.n_rows, o->out, o->quiet);
-    if (!o->quiet)
-        printf("%lld of %lld rows (%lld scored) by %s to %s\n", (long long)written, (long long)c.n_rows, (long long)c.n,
-               method->name, o->out);
-    journal_close(&c.journal);
+    // The results. The other ranks have done their part.
+    if (o->explain && o->model && !c.measured.n) measure_shown(&c, o, order);
+    if (!ranks_rank()) {
+        if (o->explain) explain(&c, o, &row_options, order, kept);
+        if (o->scores) write_scores(&c, o);
+        int64_t written = kept_write(&o->tune, keep, c.n_rows, o->out, o->quiet);
+        if (!o->quiet)
+            printf("%lld of %lld rows (%lld scored) by %s to %s\n", (long long)written, (long long)c.n_rows,
+                   (long long)c.n, method->name, o->out);
+    }
+    if (c.measured.n) measure_close(&c.measured);
     if (c.selector.n) selector_file_free(&c.selector);
     free(c.rows);
     free(c.hashes);

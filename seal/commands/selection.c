@@ -209,8 +209,10 @@ void kept_explain(const Explanation* e, const StringList* files, const RowOption
     read_shown(shown, n, files, options);
     qsort(shown, (size_t)n, sizeof *shown, by_place);
     fprintf(out, "%lld of %lld rows are kept\n", (long long)e->kept, (long long)e->n);
-    fprintf(out, "%8s %8s  %12s%s%s  prompt → response\n", "rank", "row", "score", e->sigma ? "      weight" : "",
+    fprintf(out, "%8s %8s  %12s%s%s", "rank", "row", "score", e->sigma ? "      weight" : "",
             e->loss ? "        loss" : "");
+    for (int k = 0; k < e->n_more; k++) fprintf(out, " %11s", e->more[k].name);
+    fputs("  prompt → response\n", out);
     for (int i = 0; i < n; i++) {
         const Shown* s = &shown[i];
         int64_t index = e->order[s->place];
@@ -221,6 +223,7 @@ void kept_explain(const Explanation* e, const StringList* files, const RowOption
         if (e->sigma) fprintf(out, " %11.6g", e->sigma[index]);
         if (e->loss && isnan(e->loss[index])) fprintf(out, " %11s", "–");
         else if (e->loss) fprintf(out, " %11.6g", (double)e->loss[index]);
+        for (int k = 0; k < e->n_more; k++) fprintf(out, " %11.6g", (double)e->more[k].value[index]);
         fputs("  ", out);
         int used = print_excerpt(s->text, s->prompt, 39, out);  // 80 characters of a row at most
         fputs(" → ", out);

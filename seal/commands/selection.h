@@ -23,6 +23,11 @@ typedef struct {
     const float* loss;     // (n) NaN: not known; NULL: no column
     int64_t n, kept;
     int show;  // rows from either end
+    struct {
+        const char* name;    // at most 11 characters
+        const float* value;  // (n)
+    } more[3];               // further columns
+    int n_more;
 } Explanation;
 void kept_explain(const Explanation* e, const StringList* files, const RowOptions* options, FILE* out);
 // At most `most` characters of UTF-8 text on one line: control and direction characters escaped, "…" where it was cut.

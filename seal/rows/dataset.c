@@ -265,6 +265,16 @@ static void begin_file(RowReader* r) {
         snprintf(seen->notes[seen->n_notes++], sizeof seen->notes[0], "%.250s: %s", path, note);
 }
 
+// The text in place of the conversation's answer, whatever that was: calls of tools and the like go with it.
+static void answer_otherwise(Conversation* c, const char* answer) {
+    Message* last = &c->messages[c->n - 1];
+    last->content = answer;
+    last->length = strlen(answer);
+    last->weight = 1.0;
+    last->fields = NULL;
+    last->call = false;
+}
+
 bool rows_next(RowReader* r, DataRow* row) {
     DataRecord record;
     for (;;) {
@@ -302,6 +312,7 @@ bool rows_next(RowReader* r, DataRow* row) {
         cJSON_Delete(fields);
     } else {
         conversation_read(c, fields, &r->options, row);
+        if (r->options.answer && row->state == ROW_OK && c->answered) answer_otherwise(c, r->options.answer);
         if (r->zeros && row->state != ROW_MALFORMED && reads_zero(c)) row_bad(row, "holds a zero character");
         if (row->state != ROW_MALFORMED && (!r->options.conversations || c->as_it_is))
             conversation_plain(c, &r->options, row, &r->prompt, &r->response);

@@ -78,7 +78,8 @@ typedef struct {
     const char* prompt_template;  // of a prompt, holds {prompt}; NULL: TEMPLATE_DEFAULT
     const char* prompt_field;     // "{instruction}\n{input}", or a field's bare name; NULL: by layout
     const char* response_field;
-    bool prompts_only;  // a response need not be there (test prompts)
+    bool prompts_only;   // a response need not be there (test prompts)
+    const char* answer;  // this text in place of every row's response; NULL: its own. A row must have one all the same
     bool turns;  // the prompt as its turns, for a chat template: of each "user", "assistant" or "system", a zero, the
                  // text, a zero
     bool conversations;  // no texts are made of conversations: prompt and response are empty but for rows that are

@@ -369,6 +369,7 @@ static void cache_key(char key[65], const char* digest, const TextEncoder* e, co
         for (int i = 0; i < f->tokens.n_guarded; i++) text_printf(&t, " %d", f->tokens.guarded[i]);
     }
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) text_add(&t, parts[i], strlen(parts[i]) + 1);
+    if (o->rows.answer) text_add(&t, o->rows.answer, strlen(o->rows.answer));
     sha256_hex(t.s, t.n, key);
     text_free(&t);
 }

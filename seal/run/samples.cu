@@ -40,9 +40,16 @@ void open_chat(ChatFormat* chat, const TrainOptions* o, const TextEncoder* encod
     chat_format_open(chat, &options, o->model, (const Tokenizer*)encoder->self, quiet);
 }
 
-// Tokenises a list of files; the cache is next to the run under `kind`.
-void load_samples(TokenSet* set, const StringList* files, const char* kind, const char* run, const TrainOptions* o,
-                  const ModelConfig* config, char tokenizer_digest[65], AtomicFile* left_out) {
+typedef struct {
+    const char *run, *answer;
+    char* tokenizer_digest;
+    AtomicFile* left_out;
+    bool silent;  // not a line of the rows left out: the caller speaks of them
+} LoadOptions;
+
+static void load(TokenSet* set, const StringList* files, const char* kind, const TrainOptions* o,
+                 const ModelConfig* config, const LoadOptions* how) {
+    const char* run = how->run;
     Path cache;
     TextEncoder encoder;
     if (run) {
@@ -50,7 +57,9 @@ void load_samples(TokenSet* set, const StringList* files, const char* kind, cons
         directory_make(run);
     }
     TokenOptions options = token_options(o, config, run ? cache.s : NULL);
-    options.left_out = left_out;
+    options.left_out = how->left_out;
+    options.rows.answer = how->answer;
+    if (how->silent) options.quiet = options.silent = true;
     text_encoder_open(&encoder, o->model, config->eos_id);
     ChatFormat chat;
     open_chat(&chat, o, &encoder, options.quiet || options.silent);
@@ -58,7 +67,7 @@ void load_samples(TokenSet* set, const StringList* files, const char* kind, cons
     if (ranks_rank()) ranks_barrier();  // rank 0 tokenises and leaves the cache, the others read it
     tokens_load(set, files, &encoder, &options);
     if (!ranks_rank()) ranks_barrier();
-    if (tokenizer_digest) snprintf(tokenizer_digest, 65, "%s", encoder.digest);
+    if (how->tokenizer_digest) snprintf(how->tokenizer_digest, 65, "%s", encoder.digest);
     chat_format_name(&chat, set->chat, sizeof set->chat);
     snprintf(set->chat_digest, sizeof set->chat_digest, "%s", chat.digest);
     chat_format_close(&chat);
@@ -66,4 +75,17 @@ void load_samples(TokenSet* set, const StringList* files, const char* kind, cons
     if (!o->quiet) tokens_print(set, kind, stdout);
     const char* of = !strcmp(kind, "safe") ? "D_safe" : !strcmp(kind, "valid") ? "held-out data" : NULL;
     if (of && !options.quiet && !options.silent) tokens_unweighted(set, files->items[0], of);
+}
+
+// Tokenises a list of files; the cache is next to the run under `kind`.
+void load_samples(TokenSet* set, const StringList* files, const char* kind, const char* run, const TrainOptions* o,
+                  const ModelConfig* config, char tokenizer_digest[65], AtomicFile* left_out) {
+    const LoadOptions how = {run, NULL, tokenizer_digest, left_out, false};
+    load(set, files, kind, o, config, &how);
+}
+
+void load_answers(TokenSet* set, const StringList* files, const char* kind, const TrainOptions* o,
+                  const ModelConfig* config, const char* answer, bool silent) {
+    const LoadOptions how = {NULL, answer, NULL, NULL, silent};
+    load(set, files, kind, o, config, &how);
 }

@@ -15,4 +15,9 @@ void open_chat(ChatFormat* chat, const TrainOptions* o, const TextEncoder* encod
 void load_samples(TokenSet* set, const StringList* files, const char* kind, const char* run, const TrainOptions* o,
                   const ModelConfig* config, char tokenizer_digest[65], AtomicFile* left_out);
 
+// The same with another text in place of every row's answer (NULL: its own), without a cache. silent: the caller says
+// what became of the rows left out.
+void load_answers(TokenSet* set, const StringList* files, const char* kind, const TrainOptions* o,
+                  const ModelConfig* config, const char* answer, bool silent);
+
 #endif

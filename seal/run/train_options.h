@@ -42,7 +42,11 @@ typedef struct {
     StringList target;
     double top;
     int64_t min_words;
-    bool explain, noise;
+    bool explain, noise, reverse;
+    const char *reference, *reference_adapter, *matrices, *form, *layer;
+    StringList harmful, probe, refusals;
+    int64_t anchors, refusal_texts;
+    double own_loss;
     const char* left_out;
     int64_t show;
     const char *prompt_template, *prompt_field, *response_field, *loss_mean;
