@@ -71,7 +71,17 @@ void selector_update(Selector* s, const SelectorDelta* delta, int b, float lr, c
     else selector_delta(s->delta, delta->loss, delta->loss_hat, delta->scale, s->weight, s->rows, b, stream);
     s->step++;
     if (o->optimizer == SELECTOR_MEAN) {  // no gradient: an estimate of each sample's Δ
-        selector_visit(s->omega, s->m, s->v, s->running, s->rows, s->delta, b, s->N, lr, o->initial, stream);
+        selector_visit({.omega = s->omega,
+                        .sum = s->m,
+                        .visits = s->v,
+                        .running = s->running,
+                        .rows = s->rows,
+                        .delta = s->delta,
+                        .b = b,
+                        .N = s->N,
+                        .lr = lr,
+                        .initial = o->initial},
+                       stream);
         return;
     }
     if (o->optimizer == SELECTOR_CENTRED) selector_centre(s->delta, s->running, b, o->mean_decay, stream);

@@ -72,7 +72,7 @@ void attention_forward(floatX* atty, float* lse, const AttentionArgs& args, cuda
     NVTX_RANGE("attention_forward");
     if (args.n_tiles == 0) return;
     check_arguments(args);
-    attention_forward_served(atty, lse, args, stream);
+    attention_forward_floatX(atty, lse, args, stream);
 }
 
 void attention_backward(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream) {
@@ -81,5 +81,5 @@ void attention_backward(floatX* dqkv, const AttentionArgs& args, cudaStream_t st
     check_arguments(args);
     const int block = 128;
     LAUNCH(attention_delta_kernel, (unsigned)CEIL_DIV((int64_t)args.T * args.NH * 4, block), block, 0, stream, args);
-    attention_backward_served(dqkv, args, stream);
+    attention_backward_floatX(dqkv, args, stream);
 }

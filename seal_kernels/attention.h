@@ -53,8 +53,8 @@ template <bool LOCAL = true> static inline __device__ bool is_hidden(const Atten
 // kernel supports the head size.
 size_t attention_shared_bytes(int HS);
 // Backward expects args.delta filled.
-void attention_forward_served(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream);
-void attention_backward_served(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream);
+void attention_forward_floatX(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream);
+void attention_backward_floatX(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream);
 
 // FUNCTION<HS>(…) for the sizes of a head that there are kernels for. A new size is a case here and a decision about
 // WIDTH; another HS calls nothing.

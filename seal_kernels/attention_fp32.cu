@@ -450,10 +450,10 @@ size_t attention_shared_bytes(int HS) {
     AT_HEAD_SIZE(HS, shared_bytes, &bytes)
     return bytes;
 }
-void attention_forward_served(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream) {
+void attention_forward_floatX(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream) {
     AT_HEAD_SIZE(args.HS, forward, atty, lse, args, stream)
 }
-void attention_backward_served(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream) {
+void attention_backward_floatX(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream) {
     AT_HEAD_SIZE(args.HS, backward, dqkv, args, stream)
 }
 #endif

@@ -314,7 +314,7 @@ void selector_token_weights(float* weight, const float* sigma, const float* coef
 // delta (b) = scale · weight[rows] · (loss − loss_hat); loss_hat NULL (Algorithm 2): 0; weight (N) NULL: 1.
 void selector_delta(float* delta, const float* loss, const float* loss_hat, float scale, const float* weight,
                     const int* rows, int b, cudaStream_t stream);
-// grad (N) = gradient of mean over the batch of σ_i Δ_i, dense (b_global = size of the whole batch; rows may repeat).
+// grad (N) = gradient of the mean over the batch of σ_i Δ_i; every element is written. rows may repeat.
 void selector_gradient(float* grad, const float* omega, const float* stats, const float* sigma, const int* rows,
                        const float* delta, int b, int N, SelectorActivation activation, cudaStream_t stream);
 // omega (N) = value.
@@ -324,11 +324,18 @@ void selector_descend(float* omega, const float* grad, const float* scale, float
 // running (2) = {mean, weight}: an exponential mean of Δ, bias-corrected (mean ← decay·mean + (1−decay)·batch mean;
 // weight the same with 1). Then delta −= mean/weight.
 void selector_centre(float* delta, float* running, int b, float decay, cudaStream_t stream);
+struct SelectorVisit {
+    float *omega, *sum, *visits;  // (N)
+    float* running;               // (2)
+    const int* rows;              // (b)
+    const float* delta;           // (b)
+    int b, N;
+    float lr, initial;
+};
 // The estimator `mean`: visits[row] += 1 and sum[row] += Δ for every row of the batch (in batch order; rows may
-// repeat), running (2) += {Σ Δ, b}; then for every row visited so far omega = initial − lr · (sum/visits −
+// repeat), running += {Σ Δ, b}; then for every row visited so far omega = initial − lr · (sum/visits −
 // running[0]/running[1]). Rows never visited keep `initial`.
-void selector_visit(float* omega, float* sum, float* visits, float* running, const int* rows, const float* delta, int b,
-                    int N, float lr, float initial, cudaStream_t stream);
+void selector_visit(const SelectorVisit& args, cudaStream_t stream);
 
 // ---- sample_gradients.cu: scores of rows -----------------------------------------------------------
 // The samples of a pack in tiles of ATTENTION_TILE rows, as the attention cuts them (AttentionArgs); sequences from

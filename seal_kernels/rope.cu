@@ -75,11 +75,12 @@ static __global__ void rope_narrow_kernel(floatX* qkv, const int* positions, con
 
 #define BLOCK 256
 
-static void rope(floatX* qkv, const int* positions, const float* cos_sin, int T, int NH, int NKV, int HS, int rotary,
+// n_heads: queries, then keys. sign: 1 turns, −1 turns back.
+static void rope(floatX* qkv, const int* positions, const float* cos_sin, int T, int n_heads, int HS, int rotary,
                  int ld, float sign, cudaStream_t stream) {
     assert(rotary % 2 == 0 && rotary <= HS && HS % VEC == 0 && ld % VEC == 0);
     if (T == 0 || rotary == 0) return;
-    int half = rotary / 2, n_heads = NH + NKV;  // queries, then keys
+    int half = rotary / 2;
     bool narrow = half % VEC != 0;
     size_t threads = (size_t)T * CEIL_DIV(n_heads, HEADS) * (narrow ? half : half / VEC);
     assert(threads < INT32_MAX);
@@ -92,11 +93,11 @@ static void rope(floatX* qkv, const int* positions, const float* cos_sin, int T,
 void rope_forward(floatX* qkv, const int* positions, const float* cos_sin, int T, int NH, int NKV, int HS, int rotary,
                   int ld, cudaStream_t stream) {
     NVTX_RANGE("rope_forward");
-    rope(qkv, positions, cos_sin, T, NH, NKV, HS, rotary, ld, 1.0f, stream);
+    rope(qkv, positions, cos_sin, T, NH + NKV, HS, rotary, ld, 1.0f, stream);
 }
 
 void rope_backward(floatX* dqkv, const int* positions, const float* cos_sin, int T, int NH, int NKV, int HS, int rotary,
                    int ld, cudaStream_t stream) {
     NVTX_RANGE("rope_backward");
-    rope(dqkv, positions, cos_sin, T, NH, NKV, HS, rotary, ld, -1.0f, stream);
+    rope(dqkv, positions, cos_sin, T, NH + NKV, HS, rotary, ld, -1.0f, stream);
 }

@@ -209,8 +209,8 @@ void selector_descend(float* omega, const float* grad, const float* scale, float
 void selector_centre(float* delta, float* running, int b, float decay, cudaStream_t stream) {
     LAUNCH(centre_kernel, 1, BLOCK, 0, stream, delta, running, b, decay);
 }
-void selector_visit(float* omega, float* sum, float* visits, float* running, const int* rows, const float* delta, int b,
-                    int N, float lr, float initial, cudaStream_t stream) {
-    LAUNCH(visit_kernel, 1, WARP_SIZE, 0, stream, sum, visits, running, rows, delta, b);
-    LAUNCH(visited_kernel, CEIL_DIV(N, BLOCK), BLOCK, 0, stream, omega, sum, visits, running, N, lr, initial);
+void selector_visit(const SelectorVisit& x, cudaStream_t stream) {
+    LAUNCH(visit_kernel, 1, WARP_SIZE, 0, stream, x.sum, x.visits, x.running, x.rows, x.delta, x.b);
+    LAUNCH(visited_kernel, CEIL_DIV(x.N, BLOCK), BLOCK, 0, stream, x.omega, x.sum, x.visits, x.running, x.N, x.lr,
+           x.initial);
 }

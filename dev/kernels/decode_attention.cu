@@ -12,24 +12,26 @@ after one another), the winner of seal_kernels, and a double-precision reference
 // ---------------------------------------------------------------------------------------------------
 // naive kernel
 
-static __global__ void naive_kernel(floatX* atty, const floatX* qkv, const floatX* keys, const floatX* values,
-                                    const int* first, const int* length, int n, int NH, int NKV, int HS, int ldq,
-                                    int ldo, float scale) {
-    int i = blockIdx.x * blockDim.x + threadIdx.x, sequence = i / NH, head = i % NH, kv = head / (NH / NKV);
-    if (sequence >= n) return;
-    const floatX* q = qkv + (size_t)sequence * ldq + head * HS;
+// Without window and cap.
+static __global__ void naive_kernel(floatX* atty, DecodeArgs args) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x, sequence = i / args.NH, head = i % args.NH, HS = args.HS;
+    int kv = head / (args.NH / args.NKV);
+    if (sequence >= args.n) return;
+    const floatX* q = args.qkv + (size_t)sequence * args.ldq + head * HS;
     float out[256] = {0.0f}, highest = -INFINITY, sum = 0.0f;
-    for (int j = 0; j < length[sequence]; j++) {
-        size_t row = ((size_t)(first[sequence] + j) * NKV + kv) * HS;
+    for (int j = 0; j < args.length[sequence]; j++) {
+        size_t row = ((size_t)(args.first[sequence] + j) * args.NKV + kv) * HS;
         float score = 0.0f;
-        for (int d = 0; d < HS; d++) score += to_float(q[d]) * to_float(keys[row + d]);
-        float top = fmaxf(highest, score * scale), shrink = expf(highest - top), p = expf(score * scale - top);
-        for (int d = 0; d < HS; d++) out[d] = out[d] * shrink + p * to_float(values[row + d]);
+        for (int d = 0; d < HS; d++) score += to_float(q[d]) * to_float(args.keys[row + d]);
+        score *= args.scale;
+        float top = fmaxf(highest, score), shrink = expf(highest - top), p = expf(score - top);
+        for (int d = 0; d < HS; d++) out[d] = out[d] * shrink + p * to_float(args.values[row + d]);
         sum = sum * shrink + p;
         highest = top;
     }
     for (int d = 0; d < HS; d++)
-        atty[(size_t)sequence * ldo + head * HS + d] = from_float<floatX>(length[sequence] ? out[d] / sum : 0.0f);
+        atty[(size_t)sequence * args.ldo + head * HS + d] = from_float<floatX>(args.length[sequence] ? out[d] / sum
+                                                                                                     : 0.0f);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -75,29 +77,27 @@ static Problem problem_create(const int* lengths, int n, int NH, int NKV, int HS
 
 typedef void (*Pass)(Problem* p, cudaStream_t stream);
 static float scale_of(const Problem* p) { return 1.0f / sqrtf((float)p->HS); }
-static void winner(Problem* p, cudaStream_t stream) {
-    decode_attention(p->d_atty,
-                     {.qkv = p->d_qkv,
-                      .keys = p->d_keys,
-                      .values = p->d_values,
-                      .first = p->d_first,
-                      .length = p->d_length,
-                      .scratch = p->d_scratch,
-                      .longest = p->longest,
-                      .n = p->n,
-                      .NH = p->NH,
-                      .NKV = p->NKV,
-                      .HS = p->HS,
-                      .ldq = p->ldq,
-                      .ldo = p->ldo,
-                      .scale = scale_of(p),
-                      .window = p->window,
-                      .cap = p->cap},
-                     stream);
+static DecodeArgs args_of(const Problem* p) {
+    return {.qkv = p->d_qkv,
+            .keys = p->d_keys,
+            .values = p->d_values,
+            .first = p->d_first,
+            .length = p->d_length,
+            .scratch = p->d_scratch,
+            .longest = p->longest,
+            .n = p->n,
+            .NH = p->NH,
+            .NKV = p->NKV,
+            .HS = p->HS,
+            .ldq = p->ldq,
+            .ldo = p->ldo,
+            .scale = scale_of(p),
+            .window = p->window,
+            .cap = p->cap};
 }
+static void winner(Problem* p, cudaStream_t stream) { decode_attention(p->d_atty, args_of(p), stream); }
 static void naive(Problem* p, cudaStream_t stream) {
-    LAUNCH(naive_kernel, CEIL_DIV(p->n * p->NH, 32), 32, 0, stream, p->d_atty, p->d_qkv, p->d_keys, p->d_values,
-           p->d_first, p->d_length, p->n, p->NH, p->NKV, p->HS, p->ldq, p->ldo, scale_of(p));
+    LAUNCH(naive_kernel, CEIL_DIV(p->n * p->NH, 32), 32, 0, stream, p->d_atty, args_of(p));
 }
 
 static double* reference(const Problem* p) {

@@ -228,7 +228,7 @@ static void check_optimizers(int N, int b) {
         for (int k = 0; k < N; k++)
             visited[k] = count[k] > 0.0 ? initial - lr * (sum[k] / count[k] - all / n_all) : initial;
         selector_descend(d_descend, harness_copy(grad, N), harness_copy(&scale, 1), lr, N, 0);
-        selector_visit(d_visit, d_sum, d_count, d_running, p.d_rows, p.d_delta, b, N, lr, initial, 0);
+        selector_visit({d_visit, d_sum, d_count, d_running, p.d_rows, p.d_delta, b, N, lr, initial}, 0);
         selector_centre(d_delta, d_centre, b, decay, 0);
         check_close("centred delta", harness_fetch(d_delta, b), centred, b, 1e-5);
     }
