@@ -168,6 +168,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
         load_tile<HS, TILE>(v, values + (size_t)t * TILE * args.ldq, args.ldq, block.length - t * TILE);
         cp_async_commit();
         if (busy) {
+            // scores of this tile: capped, masked
             float s[MT][NT_SCORES][4];
             scores<HS>(s, q + warp_row * LD, k);
             if (LOCAL && args.cap) {
@@ -184,6 +185,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
                     if (is_hidden<LOCAL>(args, query - key)) s[i][n][e] = -INFINITY;
                 }
             }
+            // the online softmax: where a maximum has grown by more than LAZY, what was summed so far shrinks to it
             float highest[2 * MT];
             bool grown = false;
             UNROLL for (int i = 0; i < 2 * MT; i++) {
@@ -204,6 +206,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
                     }
                 }
             }
+            // probabilities, and their sums; they are the left operand of the product with the values
             UNROLL for (int i = 0; i < MT; i++) UNROLL for (int n = 0; n < NT_SCORES; n++)
                 UNROLL for (int e = 0; e < 4; e++) {
                 s[i][n][e] = exp2_approx(s[i][n][e] * scale_log2 - m[2 * i + half_of(e)] * scale_log2);
@@ -219,6 +222,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
         if (busy) mma_tile_kn(acc, p, v, LD);
     }
 
+    // output = accumulators / sums; lse for backward
     if (warp_row >= n_q) return;
     quad_sum(l);
     size_t first_row = (size_t)block.start + row0 + warp_row;
@@ -405,6 +409,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
             load_queries<HS>(stages + stage * STAGE, statistics + stage * 2 * TILE, args, block, head, t);
         cp_async_commit();
         if (busy) {
+            // P of this tile, then dv += Pᵀ dO
             float s[1][NT_SCORES][4], dp[1][NT_SCORES][4];
             uint32_t fragments[1][TILE / 16][4];
             scores<HS>(s, k + warp_row * LD, q);
@@ -418,6 +423,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
             }
             accumulators_to_a(fragments[0], s[0]);
             mma_tile_kn(dv, fragments, dout + blockIdx.y * WIDTH, LD);
+            // dS = P ∘ (dP − delta), then dk += dSᵀ Q
             scores<HS>(dp, v + warp_row * LD, dout);
             if (LOCAL && args.cap) {
                 // the cap's slope 1 − tanh², from the probability: no register is left to keep either

@@ -97,6 +97,7 @@ static __global__ void __launch_bounds__(N_TEAMS(HS) * TEAM) decode_attention_ke
         column = lane % LANES * VEC;
     int skipped = max(0, first_position(args, sequence) - begin) / TILE * TILE;  // whole tiles before the window
     if (begin >= end || end <= first_position(args, sequence)) return;
+    // the group's queries, scaled, in powers of two
     for (int i = threadIdx.x; i < HEADS * HS; i += blockDim.x) {
         int h = i / HS;
         queries[h][i % HS] = h < heads ? to_float(args.qkv[(size_t)sequence * args.ldq + (head + h) * HS + i % HS]) *
@@ -105,6 +106,7 @@ static __global__ void __launch_bounds__(N_TEAMS(HS) * TEAM) decode_attention_ke
     }
     __syncthreads();
 
+    // every team its own tiles: scores, running maximum and sum, output
     float highest[HEADS], sum[HEADS];
     float8 out[HEADS][COLS];
     UNROLL for (int h = 0; h < HEADS; h++) {
@@ -137,6 +139,7 @@ static __global__ void __launch_bounds__(N_TEAMS(HS) * TEAM) decode_attention_ke
                 score[h][k] = key < rows && key >= first ? s : -INFINITY;
             }
         }
+        // the online softmax: what was summed so far shrinks to the new maximum
         UNROLL for (int h = 0; h < HEADS; h++) {
             float top = highest[h], added = 0.0f;
             UNROLL for (int k = 0; k < KEYS; k++) top = fmaxf(top, score[h][k]);
@@ -150,6 +153,7 @@ static __global__ void __launch_bounds__(N_TEAMS(HS) * TEAM) decode_attention_ke
             UNROLL for (int c = 0; c < COLS; c++) for (int e = 0; e < VEC; e++) out[h][c].v[e] *= shrink;
         }
         team_sync();
+        // probabilities times values
         for (int from = part; from < rows && part < PARTS; from += 4 * PARTS) {
             UNROLL for (int u = 0; u < 4; u++) {  // four loads in flight
                 int j = from + u * PARTS;
@@ -162,6 +166,7 @@ static __global__ void __launch_bounds__(N_TEAMS(HS) * TEAM) decode_attention_ke
             }
         }
     }
+    // what the teams have is put into shared memory, and joined to the piece's result
     team_sync();
     float(*parts)[HEADS][HS] = reinterpret_cast<float(*)[HEADS][HS]>(space[team]);
     UNROLL for (int h = 0; h < HEADS; h++) {

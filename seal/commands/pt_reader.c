@@ -324,6 +324,31 @@ static bool reduce(Walker* w, Value callable, Value arguments) {
         "is not one float32 tensor: data.pkl makes a call at byte %zu that torch.save never makes for a tensor", w->at);
 }
 
+// The opcodes of pickle that torch.save writes for one tensor, by their names in Python's pickletools.
+enum {
+    PICKLE_PROTO = 0x80,
+    PICKLE_GLOBAL = 'c',
+    PICKLE_MARK = '(',
+    PICKLE_EMPTY_TUPLE = ')',
+    PICKLE_TUPLE = 't',
+    PICKLE_TUPLE1 = 0x85,
+    PICKLE_TUPLE2,
+    PICKLE_TUPLE3,
+    PICKLE_NEWTRUE,
+    PICKLE_NEWFALSE,
+    PICKLE_BININT1 = 'K',
+    PICKLE_BININT2 = 'M',
+    PICKLE_BININT = 'J',
+    PICKLE_BINUNICODE = 'X',
+    PICKLE_BINPUT = 'q',
+    PICKLE_LONG_BINPUT = 'r',
+    PICKLE_BINGET = 'h',
+    PICKLE_LONG_BINGET = 'j',
+    PICKLE_BINPERSID = 'Q',
+    PICKLE_REDUCE = 'R',
+    PICKLE_STOP = '.'
+};
+
 static bool walk(Walker* w, Value* result) {
     uint64_t n;
     Value v, callable;
@@ -331,23 +356,29 @@ static bool walk(Walker* w, Value* result) {
         uint8_t opcode = w->p[w->at++];
         bool good;
         switch (opcode) {
-            case 0x80:
+            case PICKLE_PROTO:
                 good = operand(w, 1, &n) &&
                        (n == 2 || refuse(w->archive, "data.pkl is of protocol %d; expected 2", (int)n));
                 break;
-            case 'c': good = push_callable(w); break;
-            case '(': good = push(w, (Value){.kind = MARK}); break;
-            case ')': good = push_tuple(w, 0); break;
-            case 't': good = push_marked(w); break;
-            case 0x85:
-            case 0x86:
-            case 0x87: good = push_tuple(w, opcode - 0x84); break;
-            case 0x88: good = push(w, (Value){.kind = TRUE_}); break;
-            case 0x89: good = push(w, (Value){.kind = FALSE_}); break;
-            case 'K': good = operand(w, 1, &n) && push(w, (Value){.kind = INTEGER, .number = (int64_t)n}); break;
-            case 'M': good = operand(w, 2, &n) && push(w, (Value){.kind = INTEGER, .number = (int64_t)n}); break;
-            case 'J': good = operand(w, 4, &n) && push(w, (Value){.kind = INTEGER, .number = (int32_t)n}); break;
-            case 'X':
+            case PICKLE_GLOBAL: good = push_callable(w); break;
+            case PICKLE_MARK: good = push(w, (Value){.kind = MARK}); break;
+            case PICKLE_EMPTY_TUPLE: good = push_tuple(w, 0); break;
+            case PICKLE_TUPLE: good = push_marked(w); break;
+            case PICKLE_TUPLE1:
+            case PICKLE_TUPLE2:
+            case PICKLE_TUPLE3: good = push_tuple(w, opcode - PICKLE_TUPLE1 + 1); break;
+            case PICKLE_NEWTRUE: good = push(w, (Value){.kind = TRUE_}); break;
+            case PICKLE_NEWFALSE: good = push(w, (Value){.kind = FALSE_}); break;
+            case PICKLE_BININT1:
+                good = operand(w, 1, &n) && push(w, (Value){.kind = INTEGER, .number = (int64_t)n});
+                break;
+            case PICKLE_BININT2:
+                good = operand(w, 2, &n) && push(w, (Value){.kind = INTEGER, .number = (int64_t)n});
+                break;
+            case PICKLE_BININT:
+                good = operand(w, 4, &n) && push(w, (Value){.kind = INTEGER, .number = (int32_t)n});
+                break;
+            case PICKLE_BINUNICODE:
                 good = operand(w, 4, &n) && (n <= w->length - w->at || refuse(w->archive, "data.pkl is cut off"));
                 if (good) {
                     v = (Value){.kind = STRING, .text = w->p + w->at, .text_length = n};
@@ -355,22 +386,22 @@ static bool walk(Walker* w, Value* result) {
                     good = push(w, v);
                 }
                 break;
-            case 'q':
-            case 'r':
-                good = operand(w, opcode == 'q' ? 1 : 4, &n);
+            case PICKLE_BINPUT:
+            case PICKLE_LONG_BINPUT:
+                good = operand(w, opcode == PICKLE_BINPUT ? 1 : 4, &n);
                 if (good && (n >= MEMO_MOST || !w->depth))
                     good = refuse(w->archive, "data.pkl is damaged at byte %zu", w->at);
                 if (good) w->memo[n] = w->stack[w->depth - 1];
                 break;
-            case 'h':
-            case 'j':
-                good = operand(w, opcode == 'h' ? 1 : 4, &n) &&
+            case PICKLE_BINGET:
+            case PICKLE_LONG_BINGET:
+                good = operand(w, opcode == PICKLE_BINGET ? 1 : 4, &n) &&
                        (n < MEMO_MOST || refuse(w->archive, "data.pkl is damaged at byte %zu", w->at)) &&
                        push(w, w->memo[n]);
                 break;
-            case 'Q': good = pop(w, &v) && load_storage(w, v); break;
-            case 'R': good = pop(w, &v) && pop(w, &callable) && reduce(w, callable, v); break;
-            case '.':
+            case PICKLE_BINPERSID: good = pop(w, &v) && load_storage(w, v); break;
+            case PICKLE_REDUCE: good = pop(w, &v) && pop(w, &callable) && reduce(w, callable, v); break;
+            case PICKLE_STOP:
                 if (!pop(w, result)) return false;
                 if (result->kind != TENSOR && result->kind != PARAMETER)
                     return refuse(w->archive, "is not one float32 tensor");

@@ -145,7 +145,7 @@ static void work(void* context) {
 
 static void run_chunk(Chunk* c) {
     int n = c->options->threads ? c->options->threads : parallel_cores(),
-        most = 1 + c->n_jobs / 16;  // a thread wants a few rows
+        most = 1 + c->n_jobs / 16;  // fewer than 16 rows are not worth a thread
     atomic_store(&c->next, 0);
     parallel_run(n < most ? n : most, work, c);
 }
@@ -291,6 +291,7 @@ static void read_rows(Builder* b, TokenSet* set, const StringList* files, const 
     rows_progress(r, &done, &total);
     progress_begin(&progress, "tokenising", total, o->quiet);
     for (bool more = true; more;) {
+        // a chunk of rows: their texts end to end in c.text, conversations for the chat template moved to their jobs
         c.n_jobs = 0;
         c.text.n = 0;
         size_t bytes = 0;  // of conversations that are not in c.text
@@ -316,6 +317,7 @@ static void read_rows(Builder* b, TokenSet* set, const StringList* files, const 
             text_add(&c.text, e->eos_text, strlen(e->eos_text));
         }
         run_chunk(&c);
+        // its samples in row order, to the spool; rows that are left out, to the report
         for (int i = 0; i < c.n_jobs; i++) {
             Job* job = &c.jobs[i];
             conversation_free(&job->conversation);
