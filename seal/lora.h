@@ -10,12 +10,12 @@ adapters over one frozen base: their tokens are two contiguous ranges of rows of
 dy·[W | B]; the columns of the other adapter are then zeroed; dA = s·dtailᵀ·x, dx += s·dtail·A, dB = its module's rows
 of dyᵀ·tail.
 
-Modules may have ranks and scales of their own, or be missing in some layers (LoraSettings): all take the columns of the
-largest rank, and what is beyond a module's own is zero and stays zero, for the gradient of a zero row of A comes from a
-zero column of B and the other way round. A missing module is one of rank 0.
+Modules may differ in rank and scale, or be missing in some layers (LoraSettings; a missing module has rank 0). All of
+them get the columns of the largest rank. The columns beyond a module's own rank are zero and stay zero, because the
+gradient of a zero row of A comes from a zero column of B and vice versa.
 
-An adapter is a ParameterSet of its own (fp32 masters and moments), with the table made here: the optimizer and
-checkpoints do not know which kind they hold.
+An adapter is a ParameterSet (fp32 masters and moments) whose table is made here, so the optimizer and checkpoints treat
+it like a model.
 */
 #ifndef SEAL_LORA_H
 #define SEAL_LORA_H

@@ -336,7 +336,7 @@ void parameters_get_gradient(const ParameterSet* set, int tensor, float* host) {
     cudaCheck(cudaMemcpy(host, set->grads + t->offset, t->rows * t->cols * sizeof(float), cudaMemcpyDeviceToHost));
 }
 
-// An element's first value. Padding stays zero for ever.
+// An element's first value. Padding stays zero.
 static float first_value(const ModelLayout* layout, const ModelTensor* t, int64_t e, uint64_t seed, uint64_t stream) {
     if (e / t->cols >= t->file_rows || e % t->cols >= t->file_cols) return 0.0f;
     switch (t->init) {

@@ -22,7 +22,7 @@ typedef struct {
     char name[40];       // "qkvw 3"
     int64_t rows, cols;  // (OC, C); vectors are (OC, 1)
     int64_t ld;  // from row to row; above cols in a frozen weight that carries adapters: the tail belongs to them
-    int64_t file_rows, file_cols;  // what the files hold; what is beyond is padding, zero for ever
+    int64_t file_rows, file_cols;  // what the files hold; what is beyond is padding and stays zero
     int64_t offset;                // in elements, from the start of a set
     bool decay;                    // weight decay applies: matrices and embeddings, not biases and norms
     Init init;

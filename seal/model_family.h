@@ -99,7 +99,7 @@ typedef struct {
     int full_every;       // every so many layers one attends to everything, the others within the window; 0: none
     bool untrained_padding;    // the embedding of pad_token_id gets no gradient
     int padding;               // 1 + the pad_token_id of a config.json that does not say; 0: none
-    int ff_times, ff_over;     // FF where nobody names it: C · times / over
+    int ff_times, ff_over;     // FF where config.json does not give it: C · times / over
     const ConfigKey* keys[3];  // tables that end with a NULL key; a later one's row of a key replaces an earlier one's
     const FixedKey* fixed;     // ends with a NULL key
     const FamilyTensor* tensors;  // ends with a NULL name

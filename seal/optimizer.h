@@ -1,6 +1,6 @@
 /*
-One optimizer step over a parameter set: norm, clip, AdamW, in three launches; and the search for the tensor that broke.
-Several ranks update a part each and hand the new weights round.
+One optimizer step over a parameter set: norm, clip, AdamW, in three launches; and the search for the first tensor that
+is not finite. With several ranks each one updates a part of the weights and sends it to the others.
 */
 #ifndef SEAL_OPTIMIZER_H
 #define SEAL_OPTIMIZER_H

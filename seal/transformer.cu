@@ -469,7 +469,7 @@ static void mlp_backward(Transformer* t, const ParameterSet* p, const DevicePack
     int T = s->T, FF = c->FF, ld = site_ld(t, SITE_DOWN);
     bool gated = mlp_gated(c), fused = c->mlp == MLP_GELU_TANH && !adapted(t, SITE_DOWN);
     // the gradient of fch_act has no place of its own: without a gate it becomes that of fch in place; with one it
-    // takes fch_act's, which nobody reads any more
+    // takes fch_act's, which is not read any more
     floatX* dact = !gated ? t->dfch : t->dact ? t->dact : a->fch_act;
     const floatX* dout = branch_backward(t, p, mlp_branch(t, l), T, stream);
     linear_backward(t, p, s, SITE_DOWN, l, dact, dout, c->C, fused ? a->fch : NULL, a->fch_act, stream);
@@ -509,7 +509,7 @@ static void layer_again(Transformer* t, const ParameterSet* p, const DevicePack*
     norm_forward(t, p, ln1_of(t, l), residual_of(t, l), s->T, stream);
     attention_block(t, p, s, l, stream);
     if (c->parallel_residual)
-        fill_tail(t, s, SITE_ATTPROJ, l, a->atty, stream);  // nobody needs the projection itself again
+        fill_tail(t, s, SITE_ATTPROJ, l, a->atty, stream);  // the projection itself is not needed again
     else attention_out(t, p, s, l, stream);
     mlp_block(t, p, s, l, stream);
     if (!normed_after(t)) {

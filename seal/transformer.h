@@ -42,8 +42,8 @@ typedef struct {
     int64_t rows;
     float* scratch;  // of decode_attention
     const int* row;  // (T) where each token of the pass goes; −1: nowhere
-    int n;           // 0: the pass is a pack, which attends within itself; else one token per sequence, which attends to
-                     // the sequence's rows
+    int n;  // 0: the pass is a pack, which attends within itself; else one token per sequence, which attends to
+            // the sequence's rows
     const int *first, *length;  // (n) those rows
     int longest;                // of the lengths
 } KvCache;
@@ -58,7 +58,7 @@ typedef enum {
 typedef struct {
     const ModelLayout* layout;
     const Lora* lora;      // adapters over a frozen model; NULL: the model itself is trained
-    const KvCache* cache;  // forward stores every token's keys and values there; NULL: it does not
+    const KvCache* cache;  // forward stores every token's keys and values there; NULL: no cache
     KeepMode keep;
     int T;          // rows planned: no pack may be longer
     int head_rows;  // rows of logits that exist at once
@@ -72,7 +72,7 @@ typedef struct {
     int rope_positions;    // rows of cos_sin
     float* cos_sin;        // (rope_positions, rotary/2, 2)
     float* cos_sin_local;  // the same of layers with a base of their own; NULL: none has
-    // Called as soon as the last of a layer's gradients (−1: of what belongs to no layer) is queued; NULL: nobody.
+    // Called as soon as the last of a layer's gradients (−1: of what belongs to no layer) is queued; NULL: none.
     // Several ranks sum them while backward continues.
     void (*gradients_ready)(void* context, int layer);
     void* ready_context;
@@ -100,7 +100,7 @@ typedef struct {
     float* partial;  // sums of norm and bias gradients
 } Transformer;
 
-// Adds every buffer to the plan. T is the longest stream; head_rows as the caller likes, at most T.
+// Adds every buffer to the plan. T: tokens of the longest pack; head_rows: any number of rows up to T.
 void transformer_plan(Transformer* t, const ModelLayout* layout, const Lora* lora, KeepMode keep, int T, int head_rows,
                       MemoryPlan* plan);
 // After memory_allocate: what layers share, the table of rotary positions.

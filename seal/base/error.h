@@ -7,8 +7,8 @@ extern "C" {
 #endif
 
 extern const char* program_name;  // set by main; begins every message
-extern int error_rank;  // of several processes in company: one above 0 waits before its error, for rank 0 mostly has
-                        // the same to say, and ends it
+extern int error_rank;  // of several ranks: one above 0 waits before it prints an error, because rank 0 usually prints
+                        // the same one and ends it
 #ifndef __cplusplus
 extern _Atomic int error_status;  // what this process is about to end with, 0 while it has no error; the thread that
                                   // watches the other ranks reads it

@@ -7,9 +7,9 @@ extern "C" {
 #endif
 
 #define PARALLEL_MOST 256
-int parallel_cores(void);  // those this process may use, at most PARALLEL_MOST
-// Runs body(context) on `threads` threads, the caller's among them, and waits for all. Where a thread cannot be had the
-// others do its work: the body takes items from an atomic counter until none is left.
+int parallel_cores(void);  // the cores that this process may use, at most PARALLEL_MOST
+// Runs body(context) on `threads` threads, the caller's among them, and waits for all. Where a thread cannot be created
+// the others do its work: the body takes items from an atomic counter until none is left.
 void parallel_run(int threads, void (*body)(void* context), void* context);
 
 #ifdef __cplusplus

@@ -66,7 +66,7 @@ static void take_gpu(MPI_Comm machine) {
     look_for_shared_gpus(machine);
 }
 
-// What has broken between GPUs while nobody asks: the kernels of a collective would wait for ever.
+// Asked by the watching thread, what has broken between GPUs: the kernels of a collective would wait forever.
 static bool communicator_broken(char* why, size_t size) {
     ncclComm_t comm = __atomic_load_n(&world.comm, __ATOMIC_ACQUIRE);
     ncclResult_t state = ncclSuccess, asked = comm ? ncclCommGetAsyncError(comm, &state) : ncclSuccess;

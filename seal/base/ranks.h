@@ -1,7 +1,7 @@
 /*
 Ranks: one process per GPU, started by mpirun or srun. MPI starts them, tells each its number and shares the NCCL id;
-all data between GPUs goes through NCCL (on the CPU build dev/cpu/nccl.cpp). A process that nobody started in company is
-rank 0 of 1, and everything here is then nothing. Where the build lacks NCCL or MPI, ranks_one.cu stands in for
+all data between GPUs goes through NCCL (on the CPU build dev/cpu/nccl.cpp). A process that was started without mpirun
+or srun is rank 0 of 1, and nothing here has an effect. Where the build lacks NCCL or MPI, ranks_one.cu replaces
 ranks.cu.
 */
 #ifndef SEAL_RANKS_H
@@ -10,20 +10,21 @@ ranks.cu.
 #include <stddef.h>
 #include "cuda_common.h"
 
-// First in main, before a message can be wanted: ranks other than 0 let rank 0 speak first.
+// First in main, before any message: ranks other than 0 then wait before an error, so that rank 0's is printed first.
 void ranks_hello(void);
-// Takes this rank's GPU, joins the others. `expected`: --ranks, 0 = whatever was started. Fatal where the launcher, the
-// build or the GPUs do not suffice.
+// Takes this rank's GPU and joins the others. `expected`: --ranks, 0 = whatever was started. Ends the program where the
+// launcher, the build or the GPUs do not suffice.
 void ranks_start(int expected);
 // Instead of ranks_start, to plan: ranks_count() is n, and nothing is started.
 void ranks_plan(int n);
-// After the last collective, on every rank: leaves together, so that no launcher takes the first to go for a casualty.
+// After the last collective, on every rank: all leave together, because a launcher may take the first one that exits
+// for a crash and kill the others.
 void ranks_end(void);
 int ranks_rank(void);
 int ranks_count(void);
 int ranks_on_machine(void);  // those that share its memory with this one, itself included
 
-// Host, at the ends of a run only: wait for all; rank 0's bytes to all.
+// On the host, at the beginning and the end of a run only: wait for all; send rank 0's bytes to all.
 void ranks_barrier(void);
 void ranks_share(void* data, size_t bytes);
 size_t ranks_least_size(size_t x);  // the smallest of all ranks' numbers

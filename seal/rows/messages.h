@@ -1,5 +1,5 @@
 /*
-A row as a conversation: what a record says, before anybody decides how it is written. layouts.c makes one of every
+A row as a conversation: what a record says, before it is written in any format. layouts.c makes one of every
 record, whatever its fields are called; the reference's text ("Human: … Assistant: …", in layouts.c) or a chat template
 writes it down.
 */

@@ -48,13 +48,13 @@ typedef struct {
     cJSON* json;
     StReader* files;  // (ranks)
 } Checkpoint;
-bool checkpoint_any(const char* run);  // is there a finished one, whole or not?
+bool checkpoint_any(const char* run);  // whether there is a finished checkpoint, damaged or not
 // The newest checkpoint that is complete and undamaged; a warning for each that is skipped. False if there is none.
 // step ≥ 0: the checkpoint of that step, which was found to be so already.
 bool checkpoint_open(Checkpoint* c, const char* run, int64_t step);
 void checkpoint_close(Checkpoint* c);
-// Elements [from, from + n) of a buffer, from the files of all ranks that hold some. Fatal if the buffer has another
-// size in the checkpoint, or some elements are missing.
+// Elements [from, from + n) of a buffer, from the files of all ranks that hold some of them. Ends the program if the
+// buffer has another size in the checkpoint, or if elements are missing.
 void checkpoint_read(const Checkpoint* c, const char* name, int64_t count, int64_t from, int64_t n, float* out);
 int64_t checkpoint_integer(const Checkpoint* c, const char* key);
 double checkpoint_number(const Checkpoint* c, const char* key);  // null: NaN

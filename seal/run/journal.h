@@ -1,7 +1,7 @@
 /*
-A command whose one result appears at its end keeps what it has worked out beside it, in OUT.partial: a line that says
-which run it belongs to, then a JSON object per item. With --resume a run that was stopped resumes from there; without,
-such a file is refused, so that hours of work are not overwritten by mistake.
+A command that writes its result only at its end keeps finished items in OUT.partial: a line that says which run they
+belong to, then a JSON object per item. With --resume a run that was stopped continues from there; without --resume such
+a file is an error, so that hours of work are not overwritten by mistake.
 */
 #ifndef SEAL_JOURNAL_H
 #define SEAL_JOURNAL_H
@@ -20,7 +20,7 @@ typedef struct {
     FILE* file;    // NULL until the first item
 } Journal;
 
-// Takes an item of an earlier run; false: it is none of this command's.
+// Takes an item of an earlier run; false: it does not belong to this command.
 typedef bool (*JournalTake)(void* context, const cJSON* item);
 
 // --resume and the result is there, no journal beside it: nothing to do.
@@ -30,8 +30,8 @@ void journal_open(Journal* j, const char* out, const Text* decides, bool resume,
 void journal_add(Journal* j, cJSON* item);  // and frees it
 void journal_flush(Journal* j);             // the items so far survive the process
 void journal_close(Journal* j);  // the result is there: removes the file. A journal that was never opened is fine
-// To `decides`: a model's or adapter's files, by size and time of change (reading gigabytes only to compare them would
-// be no resuming). NULL is fine.
+// Adds to `decides` a model's or adapter's files by size and time of change; hashing gigabytes would take longer than
+// what resuming saves. NULL is allowed.
 void journal_add_model(Text* decides, const char* directory);
 
 #ifdef __cplusplus

@@ -1,7 +1,7 @@
 /*
 What a run is, beyond its state: its command, its options, and facts (fingerprint of the model, digests of the data). A
-checkpoint carries the record, and
---resume holds it against the run that wants to continue. Knows no device.
+checkpoint holds the record, and --resume compares it with that of the run that is to continue. Independent of the
+device.
 */
 #ifndef SEAL_RUN_RECORD_H
 #define SEAL_RUN_RECORD_H
@@ -24,8 +24,9 @@ typedef struct {
 
 void record_fact(RunRecord* r, const char* name, const char* value);
 cJSON* record_json(const RunRecord* r);
-// Fatal where the checkpoint belongs to another run: the line names every option and fact that differs. Paths may
-// differ (the digests speak for the files), and what changes no result: --quiet, --save-every, --keep.
+// Ends the program where the checkpoint belongs to another run; the message names every option and fact that differs.
+// Paths may differ, because the digests identify the files, and so may options that change no result: --quiet,
+// --save-every, --keep.
 void record_check(const RunRecord* r, const Checkpoint* c);
 void record_free(RunRecord* r);
 

@@ -42,12 +42,13 @@ void snapshot_add(Snapshot* s, const char* name, float* device, int64_t count);
 // A buffer of which this rank has, and saves, [from, from + n).
 void snapshot_add_part(Snapshot* s, const char* name, float* device, int64_t count, int64_t from, int64_t n);
 // Queues the copy of the state after `step` steps. Waits for the checkpoint before it where that is still being
-// written. A state larger than host_most is written here and now, piece by piece.
+// written. A state larger than host_most is written at once, piece by piece.
 void snapshot_take(Snapshot* s, int64_t step, cudaStream_t stream);
 // Writes the copy with what the step's results added (run_json is taken over); returns at once. Nothing where no copy
 // is pending.
 void snapshot_publish(Snapshot* s, char* run_json);
-// Ends with one line and status 2 where a checkpoint could not be written. poll looks, wait waits.
+// End the program with one line and status 2 where a checkpoint could not be written. poll returns at once if the
+// thread is still writing; wait waits for it.
 void snapshot_poll(Snapshot* s);
 void snapshot_wait(Snapshot* s);
 void snapshot_end(Snapshot* s);

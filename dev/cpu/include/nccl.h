@@ -40,7 +40,7 @@ typedef enum {
 const char* ncclGetErrorString(ncclResult_t result);
 const char* ncclGetLastError(ncclComm_t comm);
 // Where CPU_NCCL_BREAK is set, the communicator of the rank it is set for breaks after so many calls: this says so, and
-// its calls wait for ever, as those on GPUs do.
+// its calls wait forever, as those on GPUs do.
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error);
 ncclResult_t ncclGetUniqueId(ncclUniqueId* id);
 ncclResult_t ncclCommInitRank(ncclComm_t* comm, int n_ranks, ncclUniqueId id, int rank);
