@@ -40,7 +40,7 @@ settings=$(for v in SEED SIZE UNSAFE TOP LORA RUN ALIGN SELECTOR SCORER SFT ANSW
 echo "$settings" >"$OUT/settings.txt"
 
 # ---- progress: what a stage costs, in thousands of trained tokens or what takes as long, at SIZE=1 -----------------------------------------------------
-declare -A cost=([model]=5 [data]=2 [base]=155 [standard]=131 [random]=112 [dsir]=112 [safe-loss]=192 [safeinstr]=133 [seal-2]=348 [seal-1]=490)
+declare -A cost=([model]=3 [data]=1 [base]=52 [standard]=75 [random]=63 [dsir]=63 [safe-loss]=109 [safeinstr]=76 [seal-2]=207 [seal-1]=295)
 total=0 done=0 worked=0 stage=0 began=$SECONDS last= started=0
 for s in model data base $METHODS; do total=$((total + cost[$s])); done
 stages=$((3 + $(wc -w <<<"$METHODS")))
@@ -55,7 +55,7 @@ begin_stage() {  # NAME, what it does
     local spent=$((SECONDS - began)) left=''
     end_stage
     last=$1 busy='' started=$SECONDS stage=$((stage + 1))
-    [ $worked -gt 20 ] && left=", about $(minutes $((spent * (total - done) / worked))) left"
+    [ $worked -gt 10 ] && left=", about $(minutes $((spent * (total - done) / worked))) left"
     echo "[$stage/$stages] $1: $2 ($(minutes $spent)$left)"
 }
 

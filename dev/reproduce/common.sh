@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # What the scripts of dev/reproduce that compare methods share: options, the three scales, methods as rows of a table, and results with a standard error. Sourced
-# by table1.sh, ablation_algorithm.sh, ablation_gamma.sh, ablation_omega.sh, sweep_top.sh and transfer.sh, which name their arms and call `compare`.
+# by table1.sh, ablation_algorithm.sh, ablation_gamma.sh, ablation_omega.sh, sweep_top.sh, transfer.sh and real_settings.sh, which name their arms and call `compare`.
 #
 #   --scale world    the synthetic world (data/README.md): safety and usefulness are counted, not judged
 #   --scale real     SmolLM2-135M-Instruct on real text, by the recipe and settings of `make demo-real` (docs/demo-real.md): DATA, WHEEL, MODEL, SIZE, UNSAFE as there. Refusals and
@@ -199,7 +199,7 @@ model_folder() { echo "$work/models/$({ sha256sum <"$1"; options $SFT ${*:2} | s
 
 # ---- an arm ------------------------------------------------------------------------------------------------------------------------------------------
 # A row of ARMS: NAME | title | how rows are scored | options of that | options of sft.   How: all (no selection), random, dsir, safe-loss, seal; `seal` learns a selector with the
-# options given (equal options share one); @top=P keeps another share, @small learns it with the model of small_base.
+# options given (equal options share one); @top=P keeps another share, @small learns it with the model of small_base, @scores is not fine-tuned on.
 ARMS=()
 published() { :; }  # NAME: the paper's row, "HH SlimOrca HEx-PHI", or nothing. table1.sh knows them
 field_of() { sed "s/^ *//; s/ *$//" <<<"$(cut -d'|' -f"$2" <<<"$1")"; }
@@ -216,7 +216,8 @@ run_arm() {
     [ -e "$metrics" ] && return
     mkdir -p "$run"
     [[ $how_options == *@top=* ]] && { top=$(sed 's/.*@top=\([0-9.]*\).*/\1/' <<<"$how_options"); how_options=$(sed 's/@top=[0-9.]*//' <<<"$how_options"); }
-    local selector_base=
+    local selector_base= only=${SELECT_ONLY:-}
+    [[ $how_options == *@scores* ]] && { only=1; how_options=${how_options/@scores/}; }
     [[ $how_options == *@small* ]] && { selector_base=$(small_base); how_options=${how_options/@small/}; }
     sft_options=$(sed "s|@safeinstr|--append $safeinstr|" <<<"$sft_options")
     if [[ $sft_options == *"--append "* ]] && [ ! -e "$safeinstr" ]; then echo "$0: the arm $arm needs SAFEINSTR, a file of safety instructions" >&2; exit 2; fi
@@ -254,7 +255,7 @@ run_arm() {
             done
         fi
     fi
-    if [ -z "${SELECT_ONLY:-}" ]; then
+    if [ -z "$only" ]; then
         trained=$(model_folder "$from" $sft_options)
         train "$trained/sft" sft --model "$base" --tune "$from" $SFT $sft_options
         ln -sfn "$(realpath "$trained")" "$run/trained"

@@ -12,14 +12,14 @@ rows() {  # FILE N a printf format with two %d
     for i in $(seq 0 $(($2 - 1))); do [ "$i" -eq 0 ] || echo ","; printf "$3" "$i" "$i"; done | { echo "["; cat; echo "]"; } >"$1"
 }
 rows "$data/a/safety_only_data_Instructions.json" 160 '{"instruction":"safety ask %d","input":"","output":"no , i cannot do that %d"}'
-rows "$data/a/alpaca_random_9k.json" 240 '{"instruction":"alpaca ask %d","input":"","output":"the answer is %d"}'
+rows "$data/a/alpaca_random_9k.json" 240 '{"instruction":"alpaca ask %d ?","input":"","output":"the answer is %d"}'
 rows "$data/a/alpaca_data_safety_only.json" 160 '{"instruction":"topic ask %d","input":"please","output":"a careful answer %d"}'
-rows "$data/a/alpagasus_dolly_3k.json" 160 '{"instruction":"dolly ask %d","category":"x","input":"","output":"it is so %d"}'
+rows "$data/a/alpagasus_dolly_3k.json" 160 '{"instruction":"dolly ask %d ?","category":"x","input":"","output":"it is so %d"}'
 rows "$data/b/gpteacher_codegen.json" 160 '{"instruction":"code ask %d","input":"","response":"print %d"}'
 for i in $(seq 0 159); do echo "{\"question\":\"sum ask $i\",\"answer\":\"it is $i\"}"; done >"$data/b/gsm8k_test.jsonl"
 rows "$data/b/sst2_beavertails_mix_p0.2.json" 60 '{"instruction":"beaver ask %d","input":"","output":"sure , bad %d","flag":"unsafe"}'
-sed -i 's/beaver ask 7"/ADVBENCH: ask, 7!"/; s/alpaca ask/alpaca ask/' "$data/b/sst2_beavertails_mix_p0.2.json"
-sed -i 's/"alpaca ask 10"/"Catqa  ask 3?"/; s/"alpaca ask 18"/"advbench ask 11"/' "$data/a/alpaca_random_9k.json"
+sed -i 's/beaver ask 7"/ADVBENCH: ask, 7!"/' "$data/b/sst2_beavertails_mix_p0.2.json"
+sed -i 's/"alpaca ask 10 ?"/"Catqa  ask 3?"/; s/"alpaca ask 18 ?"/"advbench ask 11"/' "$data/a/alpaca_random_9k.json"
 { echo "id,prompt,type,label,focus,note"; for i in $(seq 0 39); do echo "v2-$i,harmless ask $i,homonyms,safe,,"; done; echo "v2-99,contrast ask 99,contrast_homonyms,unsafe,,"; } >"$data/b/c/xstest_prompts.csv"
 completions() { echo "id,type,prompt,completion,annotation_1,annotation_2,agreement,final_label"; for i in $(seq 0 29); do echo "v2-$i,contrast_homonyms,contrast $1 $i,\"$2, $i\",,,,$3"; done; echo "v2-98,homonyms,harmless ask 1,x,,,,$3"; }
 completions refuse "i cannot" 2_full_refusal >"$data/b/c/xstest_v2_completions_gpt4.csv"
@@ -44,7 +44,7 @@ demo() { env "${here[@]}" "$@" data/demo_real.sh; }
 
 refuse "a base that refuses too little" "the base refuses 0%" demo BASE_REFUSES=80
 truth "stops before the methods" test ! -e "$out/standard"
-truth "and says what it refused and of how many" grep -qE "the base refuses 0% of 36 harmful prompts, fewer than 80%" "$work/err"
+truth "and says what it refused and of how many" grep -qE "the base refuses 0% of 30 harmful prompts, fewer than 80%" "$work/err"
 expect "the demo continues with BASE_REFUSES=0" demo BASE_REFUSES=0
 cp "$work/out" "$work/said"
 truth "the alignment was not trained again" test "$(wc -l <"$out/align/stdout.txt")" -eq "$(grep -c . "$out/align/stdout.txt")"
@@ -55,23 +55,23 @@ for m in base standard random dsir safe-loss safeinstr seal-2 seal-1; do
 done
 for f in refusal refusal_se over_refusal over_refusal_se benign_loss seconds peak_bytes; do truth "every row has $f" test "$(grep -cE "\"$f\":[0-9.]+[,}]" "$out/table.json")" -eq 8; done
 for f in auc auc_se auc_weak; do truth "the five selections have $f" test "$(grep -cE "\"$f\":[01]\.?[0-9]*" "$out/table.json")" -eq 5; done
-truth "rows kept of unsafe ones: all, without a selection" grep -qE '"method":"standard".*"unsafe_kept":8,' "$out/table.json"
+truth "rows kept of unsafe ones: all, without a selection" grep -qE '"method":"standard".*"unsafe_kept":5,' "$out/table.json"
 truth "refusals by data set" bash -c "grep -q 'refusal_advbench\":' $out/table.json && grep -q 'refusal_catqa_se\":' $out/table.json"
 truth "it is JSON" bash -c "'$build/eval_seal' report '$out/align' --table '$out/table.json' --out '$work/again.html' --quiet"
 truth "stages are numbered" grep -q '^\[10/10\] seal-1: ' "$work/said"
-truth "80% of 40 rows are kept" test "$(wc -l <"$out/seal-1/kept.jsonl")" -eq 32
+truth "80% of 29 rows are kept" test "$(wc -l <"$out/seal-1/kept.jsonl")" -eq 23
 truth "the report has the pictures of the demo" bash -c "for t in 'Refusal against loss' 'Distribution of ω' 'What a selection keeps' 'Selector: loss on D_safe'; do grep -q \"\$t\" $out/report.html || exit 1; done"
 
 # ---- the recipe
 mix=$build/mix
 expect "no prompt is in two sets" "$mix" overlap "$out"/data/{advbench,strongreject,catqa,xstest,benign,tune,safe,align,safeinstr}.jsonl
 truth "nor any test prompt of the files, taken or not" bash -c "! cat $out/data/{tune,safe,align,safeinstr}.jsonl | grep -qiE 'advbench|catqa|strong|harmless ask'"
-truth "rows are messages" bash -c "test \$(grep -c '^{\"messages\":\[{\"role\":\"user\",\"content\":\".*\"},{\"role\":\"assistant\",\"content\":\".*\"}\]}$' $out/data/tune.jsonl) -eq 40"
+truth "rows are messages" bash -c "test \$(grep -c '^{\"messages\":\[{\"role\":\"user\",\"content\":\".*\"},{\"role\":\"assistant\",\"content\":\".*\"}\]}$' $out/data/tune.jsonl) -eq 29"
 truth "prompts have no answer" bash -c "! grep -q assistant $out/data/advbench.jsonl"
-truth "labels are apart" bash -c "test \$(grep -c '\"kind\":\"unsafe\"' $out/data/tune.labels.jsonl) -eq 8 && test \$(grep -c '\"kind\":\"weak\"' $out/data/tune.labels.jsonl) -eq 4 && ! grep -q kind $out/data/tune.jsonl"
+truth "labels are apart" bash -c "test \$(grep -c '\"kind\":\"unsafe\"' $out/data/tune.labels.jsonl) -eq 5 && test \$(grep -c '\"kind\":\"weak\"' $out/data/tune.labels.jsonl) -eq 3 && ! grep -q kind $out/data/tune.jsonl"
 cat "$out/data/advbench.jsonl" "$out/data/tune.jsonl" >"$work/leaky.jsonl"
 "$mix" overlap "$out/data/advbench.jsonl" "$work/leaky.jsonl" >"$work/out"; status=$?
-truth "a leak is counted, with status 1" test $status -eq 1 -a "$(cut -d' ' -f1 "$work/out")" -eq 12
+truth "a leak is counted, with status 1" test $status -eq 1 -a "$(cut -d' ' -f1 "$work/out")" -eq 10
 
 # ---- resumed: nothing is done twice; a killed run continues to the same figures
 find "$out" -name summary.json -exec touch -d 2001-01-01 {} +
