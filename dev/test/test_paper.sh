@@ -21,7 +21,7 @@ chat_tokenizer "$work/llama.tok" "<|eot_id|>" "{{ bos_token }}{% for m in messag
     "<|begin_of_text|>" "<|start_header_id|>" "<|end_header_id|>" "<|eot_id|>"
 chat_tokenizer "$work/phi.tok" "<|end|>" "{% for m in messages %}{{ '<|' + m['role'] + '|>\\n' + m['content'] + '<|end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}" "<|endoftext|>" "<|user|>" "<|assistant|>" "<|system|>" "<|end|>"
 expect "a tiny Llama-3" "$train_seal" init --family llama --layers 2 --width 64 --heads 2 --kv-heads 1 --rope-base 500000 --positions 8192 --tokenizer "$work/llama.tok" --seed 3 --out "$work/llama" --quiet
-expect "a tiny Phi-3" "$train_seal" init --family phi3 --layers 2 --width 64 --heads 2 --positions 128 --tokenizer "$work/phi.tok" --seed 4 --out "$work/phi" --quiet
+expect "a tiny Phi-3" "$train_seal" init --family phi3 --layers 2 --width 64 --heads 2 --positions 4096 --tokenizer "$work/phi.tok" --seed 4 --out "$work/phi" --quiet
 
 # ---- the rows, as data/fetch.sh --messages writes them
 turns() { printf '{"messages":[{"role":"user","content":"%s"},{"role":"assistant","content":"%s"}]}\n' "$1" "$2"; }
