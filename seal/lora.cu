@@ -169,7 +169,9 @@ static void set_rows(int a, int T, int split, int* from, int* n) {
     *n = a == 0 ? split : T - split;
 }
 
-void lora_forward(const Lora* lora, Site site, int layer, floatX* x, int C, int T, int split, cudaStream_t stream) {
+void lora_forward(const Lora* lora, LoraRows r, floatX* x, cudaStream_t stream) {
+    const Site site = r.site;
+    const int layer = r.layer, C = r.C, T = r.T, split = r.split;
     const LoraSite* s = &lora->sites[site];
     const int ld = C + s->tail;
     if (!s->n) return;
@@ -184,14 +186,16 @@ void lora_forward(const Lora* lora, Site site, int layer, floatX* x, int C, int 
     adapter_tail(x + C, T, split, s->width, s->tail, ld, scales_of(lora, s, layer), stream);
 }
 
-void lora_backward_tail(const Lora* lora, Site site, int layer, floatX* dx, int C, int T, int split,
-                        cudaStream_t stream) {
-    const LoraSite* s = &lora->sites[site];
-    if (s->n) adapter_tail(dx + C, T, split, s->width, s->tail, C + s->tail, scales_of(lora, s, layer), stream);
+void lora_backward_tail(const Lora* lora, LoraRows r, floatX* dx, cudaStream_t stream) {
+    const LoraSite* s = &lora->sites[r.site];
+    if (s->n)
+        adapter_tail(dx + r.C, r.T, r.split, s->width, s->tail, r.C + s->tail, scales_of(lora, s, r.layer), stream);
 }
 
-void lora_backward(const Lora* lora, Site site, int layer, floatX* dx, const floatX* dy, int lddy, const floatX* x,
-                   int C, int T, int split, bool gradients, cudaStream_t stream) {
+void lora_backward(const Lora* lora, LoraRows r, floatX* dx, const floatX* dy, int lddy, const floatX* x,
+                   bool gradients, cudaStream_t stream) {
+    const Site site = r.site;
+    const int layer = r.layer, C = r.C, T = r.T, split = r.split;
     const LoraSite* s = &lora->sites[site];
     const int ld = C + s->tail;
     if (!s->n) return;

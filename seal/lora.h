@@ -53,14 +53,19 @@ static inline int lora_kind(Site site, int m, bool b) { return (site * LORA_MODU
 
 // Copies every B of every set into the tail of the base's weights. After any change of a set, before the next pass.
 void lora_publish(const Lora* lora, ParameterSet* base, cudaStream_t stream);
-// Fills the tail of x (T, ld) of a site's projection. Rows [0, split) belong to set 0, the others to set 1.
-void lora_forward(const Lora* lora, Site site, int layer, floatX* x, int C, int T, int split, cudaStream_t stream);
+// A site's projection in a pack of T tokens, C columns wide without its tail. Rows [0, split) belong to set 0, the
+// others to set 1.
+typedef struct {
+    Site site;
+    int layer, C, T, split;
+} LoraRows;
+// Fills the tail of the projection's input x (T, ld).
+void lora_forward(const Lora* lora, LoraRows rows, floatX* x, cudaStream_t stream);
 // dx (T, ld) = dy · [W | B] with dtail in its tail: the tail of each row's own adapter, scaled. Then, from
 // [dx | dtail], the gradients of A and B (not with `gradients` false: nothing is trained), and their part of dx. x with
 // its tail as in forward; dy (T, OC; lddy).
-void lora_backward_tail(const Lora* lora, Site site, int layer, floatX* dx, int C, int T, int split,
-                        cudaStream_t stream);
-void lora_backward(const Lora* lora, Site site, int layer, floatX* dx, const floatX* dy, int lddy, const floatX* x,
-                   int C, int T, int split, bool gradients, cudaStream_t stream);
+void lora_backward_tail(const Lora* lora, LoraRows rows, floatX* dx, cudaStream_t stream);
+void lora_backward(const Lora* lora, LoraRows rows, floatX* dx, const floatX* dy, int lddy, const floatX* x,
+                   bool gradients, cudaStream_t stream);
 
 #endif

@@ -167,9 +167,9 @@ void sample_gradients_linear(const SampleGradients* g, const DevicePack* s, Site
 }
 
 void sample_gradients_adapter(const SampleGradients* g, const DevicePack* s, Site site, int layer, const floatX* dout,
-                              int ldd, const floatX* inp, const floatX* dinp, int C, int ldi, cudaStream_t stream) {
+                              int ldd, const floatX* inp, const floatX* dinp, int ldi, cudaStream_t stream) {
     const LoraSite* x = &g->lora->sites[site];
-    const int rank = g->lora->rank;
+    const int rank = g->lora->rank, C = ldi - x->tail;
     check_pack(s);
     for (int m = 0; m < x->n; m++) {
         if (!g->sites[site].modules[m]) continue;

@@ -47,6 +47,6 @@ double sample_gradients_norm(const SampleGradients* g);
 void sample_gradients_linear(const SampleGradients* g, const DevicePack* s, Site site, int layer, const floatX* dout,
                              int ldd, const floatX* inp, int ldi, cudaStream_t stream);
 void sample_gradients_adapter(const SampleGradients* g, const DevicePack* s, Site site, int layer, const floatX* dout,
-                              int ldd, const floatX* inp, const floatX* dinp, int C, int ldi, cudaStream_t stream);
+                              int ldd, const floatX* inp, const floatX* dinp, int ldi, cudaStream_t stream);
 
 #endif

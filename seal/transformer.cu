@@ -183,15 +183,28 @@ static const floatX* branch_backward(const Transformer* t, const ParameterSet* p
     return t->dbranch;
 }
 
-// The adapters' part of a site's input.
-static void fill_tail(const Transformer* t, const DevicePack* s, Site site, int l, floatX* inp, cudaStream_t stream) {
-    if (adapted(t, site)) lora_forward(t->lora, site, l, inp, site_cols(t, site), s->T, s->split, stream);
+static LoraRows lora_rows(const Transformer* t, const DevicePack* s, Site site, int l) {
+    return {.site = site, .layer = l, .C = site_cols(t, site), .T = s->T, .split = s->split};
 }
 
-// out (T, OC; ldo) = inp · weightᵀ + bias of a site, adapters included: they write into the tail of inp. pre_gelu as
-// matmul_forward's; add: out +=.
-static void linear_forward(const Transformer* t, const ParameterSet* p, const DevicePack* s, Site site, int l,
-                           floatX* out, int ldo, floatX* pre_gelu, floatX* inp, bool add, cudaStream_t stream) {
+// The adapters' part of a site's input.
+static void fill_tail(const Transformer* t, const DevicePack* s, Site site, int l, floatX* inp, cudaStream_t stream) {
+    if (adapted(t, site)) lora_forward(t->lora, lora_rows(t, s, site, l), inp, stream);
+}
+
+// A linear layer and its input.
+typedef struct {
+    Site site;
+    int l;
+    floatX* inp;  // (T, C; ld of the site) with the tail that adapters write into
+} Linear;
+
+// out (T, OC; ldo) = inp · weightᵀ + bias, adapters included. pre_gelu as matmul_forward's; add: out +=.
+static void linear_forward(const Transformer* t, const ParameterSet* p, const DevicePack* s, Linear x, floatX* out,
+                           int ldo, floatX* pre_gelu, bool add, cudaStream_t stream) {
+    const Site site = x.site;
+    const int l = x.l;
+    floatX* inp = x.inp;
     int ld = site_ld(t, site), OC = (int)site_tensor(t, site)->rows;
     fill_tail(t, s, site, l, inp, stream);
     const floatX *w = weight(p, site_weight(site), l), *b = weight(p, site_bias(site), l);
@@ -204,9 +217,11 @@ static void linear_forward(const Transformer* t, const ParameterSet* p, const De
 
 // dinp (T, ld of the site) = gradient of its input, tail included, and the gradients of what is trained there. dout (T,
 // OC; ldd). pre_gelu: as matmul_backward_input's, for a site without an adapter.
-static void linear_backward(const Transformer* t, const ParameterSet* p, const DevicePack* s, Site site, int l,
-                            floatX* dinp, const floatX* dout, int ldd, const floatX* pre_gelu, const floatX* inp,
-                            cudaStream_t stream) {
+static void linear_backward(const Transformer* t, const ParameterSet* p, const DevicePack* s, Linear x, floatX* dinp,
+                            const floatX* dout, int ldd, const floatX* pre_gelu, cudaStream_t stream) {
+    const Site site = x.site;
+    const int l = x.l;
+    const floatX* inp = x.inp;
     int ld = site_ld(t, site), OC = (int)site_tensor(t, site)->rows;
     float *dw = gradient(p, site_weight(site), l), *db = gradient(p, site_bias(site), l);
     if (dw) matmul_backward_weight(dw, dout, inp, s->T, ld, OC, ld, ldd, stream);
@@ -215,10 +230,10 @@ static void linear_backward(const Transformer* t, const ParameterSet* p, const D
     matmul_backward_input(dinp, dout, weight(p, site_weight(site), l), pre_gelu,
                           {.T = s->T, .C = ld, .OC = OC, .ldo = ldd, .ldi = ld, .ldw = ld}, false, stream);
     if (!adapted(t, site)) return;
-    int C = site_cols(t, site);
-    lora_backward_tail(t->lora, site, l, dinp, C, s->T, s->split, stream);
-    if (t->samples) sample_gradients_adapter(t->samples, s, site, l, dout, ldd, inp, dinp, C, ld, stream);
-    lora_backward(t->lora, site, l, dinp, dout, ldd, inp, C, s->T, s->split, !t->samples, stream);
+    const LoraRows rows = lora_rows(t, s, site, l);
+    lora_backward_tail(t->lora, rows, dinp, stream);
+    if (t->samples) sample_gradients_adapter(t->samples, s, site, l, dout, ldd, inp, dinp, ld, stream);
+    lora_backward(t->lora, rows, dinp, dout, ldd, inp, !t->samples, stream);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -328,7 +343,7 @@ static void cached_attention(Transformer* t, const DevicePack* s, int l, cudaStr
 static void attention_block(Transformer* t, const ParameterSet* p, const DevicePack* s, int l, cudaStream_t stream) {
     const ModelConfig* c = &t->layout->config;
     LayerActivations* a = slot_of(t, l);
-    linear_forward(t, p, s, SITE_QKV, l, a->qkv, qkv_width(c), NULL, a->ln1, false, stream);
+    linear_forward(t, p, s, {SITE_QKV, l, a->ln1}, a->qkv, qkv_width(c), NULL, false, stream);
     turn_forward(t, p, s, l, stream);
     if (t->cache) cached_attention(t, s, l, stream);
     else attention_forward(a->atty, a->lse, attention_args(t, s, l), stream);
@@ -341,7 +356,7 @@ static void attention_out(Transformer* t, const ParameterSet* p, const DevicePac
     const ModelConfig* c = &t->layout->config;
     LayerActivations* a = slot_of(t, l);
     Branch branch = attention_branch(t, l);
-    linear_forward(t, p, s, SITE_ATTPROJ, l, branch.out, c->C, NULL, a->atty, false, stream);
+    linear_forward(t, p, s, {SITE_ATTPROJ, l, a->atty}, branch.out, c->C, NULL, false, stream);
     if (!c->parallel_residual)
         residual_norm_forward(t, p, ln2_of(t, l), a->residual2, residual_of(t, l), branch, s->T, stream);
 }
@@ -352,10 +367,10 @@ static void mlp_block(Transformer* t, const ParameterSet* p, const DevicePack* s
     LayerActivations* a = slot_of(t, l);
     int T = s->T, FF = c->FF, ldo = site_ld(t, SITE_DOWN);
     if (c->mlp == MLP_GELU_TANH) {
-        linear_forward(t, p, s, SITE_UP, l, a->fch_act, ldo, a->fch, a->ln2, false, stream);
+        linear_forward(t, p, s, {SITE_UP, l, a->ln2}, a->fch_act, ldo, a->fch, false, stream);
         return;
     }
-    linear_forward(t, p, s, SITE_UP, l, a->fch, up_width(c), NULL, a->ln2, false, stream);
+    linear_forward(t, p, s, {SITE_UP, l, a->ln2}, a->fch, up_width(c), NULL, false, stream);
     if (c->mlp == MLP_SWIGLU) swiglu_forward(a->fch_act, a->fch, T, FF, ldo, stream);
     else if (c->mlp == MLP_GEGLU) geglu_forward(a->fch_act, a->fch, T, FF, ldo, stream);
     else gelu_erf_forward(a->fch_act, a->fch, T, FF, ldo, stream);
@@ -366,7 +381,7 @@ static void mlp_out(Transformer* t, const ParameterSet* p, const DevicePack* s, 
     const ModelConfig* c = &t->layout->config;
     LayerActivations* a = slot_of(t, l);
     Branch branch = mlp_branch(t, l);
-    linear_forward(t, p, s, SITE_DOWN, l, branch.out, c->C, NULL, a->fch_act, c->parallel_residual, stream);
+    linear_forward(t, p, s, {SITE_DOWN, l, a->fch_act}, branch.out, c->C, NULL, c->parallel_residual, stream);
     Norm next = l + 1 == c->L ? lnf_of(t) : ln1_of(t, l + 1);
     residual_norm_forward(t, p, next, residual_of(t, l + 1), c->parallel_residual ? residual_of(t, l) : a->residual2,
                           branch, s->T, stream);
@@ -472,12 +487,12 @@ static void mlp_backward(Transformer* t, const ParameterSet* p, const DevicePack
     // takes fch_act's, which is not read any more
     floatX* dact = !gated ? t->dfch : t->dact ? t->dact : a->fch_act;
     const floatX* dout = branch_backward(t, p, mlp_branch(t, l), T, stream);
-    linear_backward(t, p, s, SITE_DOWN, l, dact, dout, c->C, fused ? a->fch : NULL, a->fch_act, stream);
+    linear_backward(t, p, s, {SITE_DOWN, l, a->fch_act}, dact, dout, c->C, fused ? a->fch : NULL, stream);
     if (c->mlp == MLP_SWIGLU) swiglu_backward(t->dfch, dact, a->fch, T, FF, ld, stream);
     else if (c->mlp == MLP_GEGLU) geglu_backward(t->dfch, dact, a->fch, T, FF, ld, stream);
     else if (c->mlp == MLP_GELU_ERF) gelu_erf_backward_inplace(t->dfch, a->fch, T, FF, ld, stream);
     else if (!fused) gelu_backward_inplace(t->dfch, a->fch, T, FF, ld, stream);
-    linear_backward(t, p, s, SITE_UP, l, t->width_a, t->dfch, gated ? 2 * FF : ld, NULL, a->ln2, stream);
+    linear_backward(t, p, s, {SITE_UP, l, a->ln2}, t->width_a, t->dfch, gated ? 2 * FF : ld, NULL, stream);
 }
 
 // From the gradient of the residual that the attention's output joined, dresidual, to that of ln1, in dln1.
@@ -488,7 +503,7 @@ static void attention_block_backward(Transformer* t, const ParameterSet* p, cons
     int qkv = qkv_width(c);
     floatX* datty = t->width_b;
     const floatX* dout = branch_backward(t, p, attention_branch(t, l), s->T, stream);
-    linear_backward(t, p, s, SITE_ATTPROJ, l, datty, dout, c->C, NULL, a->atty, stream);
+    linear_backward(t, p, s, {SITE_ATTPROJ, l, a->atty}, datty, dout, c->C, NULL, stream);
     // the buffer of normed queries and keys holds the last layer's, unless this one has just been computed again
     if (c->qk_norm != QK_NORM_NONE && t->keep == KEEP_ALL) turn_forward(t, p, s, l, stream);
     AttentionArgs args = attention_args(t, s, l);
@@ -499,7 +514,7 @@ static void attention_block_backward(Transformer* t, const ParameterSet* p, cons
     args.lddq = qkv;
     attention_backward(t->dqkv, args, stream);
     turn_backward(t, p, s, l, stream);
-    linear_backward(t, p, s, SITE_QKV, l, dln1, t->dqkv, qkv, NULL, a->ln1, stream);
+    linear_backward(t, p, s, {SITE_QKV, l, a->ln1}, dln1, t->dqkv, qkv, NULL, stream);
 }
 
 // --recompute: the layer's activations once more, from its input.
@@ -517,7 +532,7 @@ static void layer_again(Transformer* t, const ParameterSet* p, const DevicePack*
         return;
     }
     Branch branch = mlp_branch(t, l);
-    linear_forward(t, p, s, SITE_DOWN, l, branch.out, c->C, NULL, a->fch_act, false, stream);
+    linear_forward(t, p, s, {SITE_DOWN, l, a->fch_act}, branch.out, c->C, NULL, false, stream);
     norm_forward(t, p, {t->width_a, c->C, NULL, branch.rstd, branch.post, N_TENSOR_KINDS, l}, branch.out, s->T, stream);
 }
 

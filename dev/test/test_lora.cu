@@ -123,7 +123,7 @@ static float* download(const floatX* device, int rows, int width, int ld) {
 }
 
 static void forward(Problem* p) {
-    lora_forward(&p->t->lora, p->site, p->layer, p->d_x, p->C, p->T, p->split, p->t->stream);
+    lora_forward(&p->t->lora, {p->site, p->layer, p->C, p->T, p->split}, p->d_x, p->t->stream);
     matmul_forward(p->d_y, NULL, p->d_x, weight(&p->t->base, site_weight(p->site), p->layer), NULL,
                    {.T = p->T, .C = p->ld, .OC = p->OC, .ldo = p->OC, .ldi = p->ld, .ldw = p->ld}, p->t->stream);
 }
@@ -131,9 +131,9 @@ static void backward(Problem* p) {
     matmul_backward_input(p->d_dx, p->d_dy, weight(&p->t->base, site_weight(p->site), p->layer), NULL,
                           {.T = p->T, .C = p->ld, .OC = p->OC, .ldo = p->OC, .ldi = p->ld, .ldw = p->ld}, false,
                           p->t->stream);
-    lora_backward_tail(&p->t->lora, p->site, p->layer, p->d_dx, p->C, p->T, p->split, p->t->stream);
-    lora_backward(&p->t->lora, p->site, p->layer, p->d_dx, p->d_dy, p->OC, p->d_x, p->C, p->T, p->split, true,
-                  p->t->stream);
+    const LoraRows rows = {p->site, p->layer, p->C, p->T, p->split};
+    lora_backward_tail(&p->t->lora, rows, p->d_dx, p->t->stream);
+    lora_backward(&p->t->lora, rows, p->d_dx, p->d_dy, p->OC, p->d_x, true, p->t->stream);
 }
 
 typedef struct {
