@@ -56,9 +56,9 @@ static size_t memory_limit(void) {  // CPU_MEMORY_MIB: a smaller device, for tes
     size_t pages = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
     return text ? strtoull(text, NULL, 10) << 20 : pages;
 }
-// Device memory is surrounded by margins: a pattern, checked when it is freed and when the device is synchronised. Under
-// AddressSanitizer malloc's own redzones do that, and all device memory is poisoned for the host: it opens while the
-// queues run.
+// Device memory is surrounded by margins: a pattern, checked when it is freed and when the device is synchronised.
+// Under AddressSanitizer malloc's own redzones do that, and all device memory is poisoned for the host: it opens while
+// the queues run.
 #define DEVICE_MARGIN 256  // keeps the alignment of cudaMalloc
 static const unsigned char margin_byte = 0xa5;
 

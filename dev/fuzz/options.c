@@ -1,6 +1,6 @@
 /* seal/base/options.c with the tables of train_seal and eval_seal, and the small languages of their values: schedules
-   of gamma (seal/schedule.c), fields and templates (seal/rows/layouts.c). Input: the arguments, one per line; the first,
-   the command, says which program. */
+   of gamma (seal/schedule.c), fields and templates (seal/rows/layouts.c). Input: the arguments, one per line; the
+   first, the command, says which program. */
 #include <string.h>
 #include "rows/dataset.h"
 #include "commands/eval_options.h"

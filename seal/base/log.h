@@ -1,5 +1,5 @@
-/* What a run reports: log.jsonl (a header object, then one object per step), a progress line with ETA on the terminal, and
- * the peak speeds of known GPUs. */
+/* What a run reports: log.jsonl (a header object, then one object per step), a progress line with ETA on the terminal,
+ * and the peak speeds of known GPUs. */
 #ifndef SEAL_LOG_H
 #define SEAL_LOG_H
 

@@ -1,7 +1,7 @@
 /*
-DSIR's log weights. Rows are read in chunks and their words hashed on all cores; a row keeps its buckets (2 bytes per word
-and pair) until the shares of both files are known. A word's SHA-256 is taken once per thread, a pair's as often as it
-falls out of a small cache. See dsir.h.
+DSIR's log weights. Rows are read in chunks and their words hashed on all cores; a row keeps its buckets (2 bytes per
+word and pair) until the shares of both files are known. A word's SHA-256 is taken once per thread, a pair's as often as
+it falls out of a small cache. See dsir.h.
 */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <math.h>

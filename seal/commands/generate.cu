@@ -31,7 +31,7 @@ typedef struct {
     Encoding encoding;
     ChatFormat chat;
     ChatScratch conversation;
-    char why[512];  // the chat template refuses a conversation
+    char why[512];   // the chat template refuses a conversation
     int64_t joined;  // conversations whose content in parts the template does not write as a list
     DecoderSettings settings;
     Task* tasks;               // in the files' order

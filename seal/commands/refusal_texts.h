@@ -14,8 +14,8 @@ typedef struct {
     int n;
 } Refusals;
 // Of a .txt file each line that is not empty, at most REFUSALS_MOST (fatal where it has more or none). Of data files
-// the `most` commonest answers, the earlier first of equals; only_refusing: those alone that begins_like_refusal (refusals.h) knows. Fatal
-// where there is none.
+// the `most` commonest answers, the earlier first of equals; only_refusing: those alone that begins_like_refusal
+// (refusals.h) knows. Fatal where there is none.
 void refusals_read(Refusals* r, const StringList* files, const RowOptions* options, bool only_refusing, int most);
 void refusals_free(Refusals* r);
 
