@@ -5,7 +5,9 @@
 #include "kernels.h"
 #include "lora.h"
 
-#define RANK_ROUND 8  // a column block of the tail must begin on 16 bytes
+// Tensor cores take bf16 in blocks of 64 columns; fp32 does without them, and there every column costs.
+#define LORA_ROUND (sizeof(floatX) == 2 ? 64 : 16)  // of R
+#define RANK_ROUND 8                                // a column block of the tail must begin on 16 bytes
 
 static Site site_of(TensorKind weight) {
     return weight == QKVW ? SITE_QKV : weight == ATTPROJW ? SITE_ATTPROJ : weight == UPW ? SITE_UP : SITE_DOWN;
@@ -192,27 +194,35 @@ void lora_backward_tail(const Lora* lora, LoraRows r, floatX* dx, cudaStream_t s
         adapter_tail(dx + r.C, r.T, r.split, s->width, s->tail, r.C + s->tail, scales_of(lora, s, r.layer), stream);
 }
 
-void lora_backward(const Lora* lora, LoraRows r, floatX* dx, const floatX* dy, int lddy, const floatX* x,
-                   bool gradients, cudaStream_t stream) {
-    const Site site = r.site;
-    const int layer = r.layer, C = r.C, T = r.T, split = r.split;
-    const LoraSite* s = &lora->sites[site];
-    const int ld = C + s->tail;
+void lora_backward_weight(const Lora* lora, LoraRows r, const floatX* dx, const floatX* dy, int lddy, const floatX* x,
+                          cudaStream_t stream) {
+    const LoraSite* s = &lora->sites[r.site];
+    const int C = r.C, ld = C + s->tail;
     if (!s->n) return;
     for (int a = 0; a < lora->n_sets; a++) {
         int from, n;
-        set_rows(a, T, split, &from, &n);
-        const ParameterSet* set = lora->sets[a];
-        const int64_t at_a = adapter_tensor(lora, site, 0, false, layer)->offset;
+        set_rows(a, r.T, r.split, &from, &n);
+        float* grads = lora->sets[a]->grads;
         const size_t at = (size_t)from * ld;
-        for (int m = 0; m < s->n && gradients; m++)
-            matmul_backward_weight(set->grads + adapter_tensor(lora, site, m, true, layer)->offset,
+        for (int m = 0; m < s->n; m++)
+            matmul_backward_weight(grads + adapter_tensor(lora, r.site, m, true, r.layer)->offset,
                                    dy + (size_t)from * lddy + s->first[m], x + at + C + a * s->width + m * lora->rank,
                                    n, lora->rank, s->rows[m], ld, lddy, stream);
-        if (gradients)
-            matmul_backward_weight(set->grads + at_a, dx + at + C + a * s->width, x + at, n, C, s->width, ld, ld,
-                                   stream);
-        matmul_backward_input(dx + at, dx + at + C + a * s->width, set->weights + at_a, NULL,
+        matmul_backward_weight(grads + adapter_tensor(lora, r.site, 0, false, r.layer)->offset,
+                               dx + at + C + a * s->width, x + at, n, C, s->width, ld, ld, stream);
+    }
+}
+
+void lora_backward_input(const Lora* lora, LoraRows r, floatX* dx, cudaStream_t stream) {
+    const LoraSite* s = &lora->sites[r.site];
+    const int C = r.C, ld = C + s->tail;
+    if (!s->n) return;
+    for (int a = 0; a < lora->n_sets; a++) {
+        int from, n;
+        set_rows(a, r.T, r.split, &from, &n);
+        const size_t at = (size_t)from * ld;
+        matmul_backward_input(dx + at, dx + at + C + a * s->width,
+                              lora->sets[a]->weights + adapter_tensor(lora, r.site, 0, false, r.layer)->offset, NULL,
                               {.T = n, .C = C, .OC = s->width, .ldo = ld, .ldi = ld, .ldw = C}, true, stream);
     }
 }

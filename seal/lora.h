@@ -4,11 +4,11 @@ LoRA (Hu et al. 2021) inside the base GEMM. An adapted projection y = x·Wᵀ + 
 
     y = [x | tail] · [W | B]ᵀ        tail = s·x·Aᵀ, in the columns of the row's own adapter; all other columns 0
 
-so x and W have the row stride C + R. R = (adapted modules of the fused projection × adapters × r), rounded up to 64
-with zeros. Each module's B is in that module's rows of W, its other blocks are zero. θ and θ̂ of Algorithm 1 are two
-adapters over one frozen base: their tokens are two contiguous ranges of rows of the pack. Backward: [dx | dtail] =
-dy·[W | B]; the columns of the other adapter are then zeroed; dA = s·dtailᵀ·x, dx += s·dtail·A, dB = its module's rows
-of dyᵀ·tail.
+so x and W have the row stride C + R. R = (adapted modules of the fused projection × adapters × r), rounded up to 64 in
+bf16 and to 16 in fp32 with zeros. Each module's B is in that module's rows of W, its other blocks are zero. θ and θ̂ of
+Algorithm 1 are two adapters over one frozen base: their tokens are two contiguous ranges of rows of the pack. Backward:
+[dx | dtail] = dy·[W | B]; the columns of the other adapter are then zeroed; dA = s·dtailᵀ·x, dx += s·dtail·A, dB = its
+module's rows of dyᵀ·tail.
 
 Modules may differ in rank and scale, or be missing in some layers (LoraSettings; a missing module has rank 0). All of
 them get the columns of the largest rank. The columns beyond a module's own rank are zero and stay zero, because the
@@ -25,7 +25,6 @@ it like a model.
 
 #define LORA_MODULES 3  // most of a fused projection: q, k, v
 #define LORA_SETS 2     // θ, θ̂
-#define LORA_ROUND 64   // of R
 
 typedef struct {
     int n;                                        // adapted modules of this projection
@@ -62,10 +61,10 @@ typedef struct {
 // Fills the tail of the projection's input x (T, ld).
 void lora_forward(const Lora* lora, LoraRows rows, floatX* x, cudaStream_t stream);
 // dx (T, ld) = dy · [W | B] with dtail in its tail: the tail of each row's own adapter, scaled. Then, from
-// [dx | dtail], the gradients of A and B (not with `gradients` false: nothing is trained), and their part of dx. x with
-// its tail as in forward; dy (T, OC; lddy).
+// [dx | dtail], the gradients of A and B, and their part of dx. x with its tail as in forward; dy (T, OC; lddy).
 void lora_backward_tail(const Lora* lora, LoraRows rows, floatX* dx, cudaStream_t stream);
-void lora_backward(const Lora* lora, LoraRows rows, floatX* dx, const floatX* dy, int lddy, const floatX* x,
-                   bool gradients, cudaStream_t stream);
+void lora_backward_weight(const Lora* lora, LoraRows rows, const floatX* dx, const floatX* dy, int lddy,
+                          const floatX* x, cudaStream_t stream);
+void lora_backward_input(const Lora* lora, LoraRows rows, floatX* dx, cudaStream_t stream);
 
 #endif

@@ -215,7 +215,11 @@ static void linear_forward(const Transformer* t, const ParameterSet* p, const De
                        stream);
 }
 
-// dinp (T, ld of the site) = gradient of its input, tail included, and the gradients of what is trained there. dout (T,
+// Under the first layer of a frozen model nothing is trained: nobody asks for the gradient of its input.
+static bool lowest(const Transformer* t, int l) { return t->lora && l == 0; }
+
+// dinp (T, ld of the site) = gradient of its input, tail included, and the gradients of what is trained there. Of the
+// lowest projection's it is the tail alone, which the adapters' gradients are made of. dout (T,
 // OC; ldd). pre_gelu: as matmul_backward_input's, for a site without an adapter.
 static void linear_backward(const Transformer* t, const ParameterSet* p, const DevicePack* s, Linear x, floatX* dinp,
                             const floatX* dout, int ldd, const floatX* pre_gelu, cudaStream_t stream) {
@@ -227,13 +231,16 @@ static void linear_backward(const Transformer* t, const ParameterSet* p, const D
     if (dw) matmul_backward_weight(dw, dout, inp, s->T, ld, OC, ld, ldd, stream);
     if (db) matmul_backward_bias(db, t->partial, dout, s->T, OC, ldd, stream);
     if (t->samples && !t->lora) sample_gradients_linear(t->samples, s, site, l, dout, ldd, inp, ld, stream);
-    matmul_backward_input(dinp, dout, weight(p, site_weight(site), l), pre_gelu,
-                          {.T = s->T, .C = ld, .OC = OC, .ldo = ldd, .ldi = ld, .ldw = ld}, false, stream);
+    const bool tail = lowest(t, l) && site == SITE_QKV;
+    const int first = tail ? site_cols(t, site) : 0;
+    matmul_backward_input(dinp + first, dout, weight(p, site_weight(site), l) + first, pre_gelu,
+                          {.T = s->T, .C = ld - first, .OC = OC, .ldo = ldd, .ldi = ld, .ldw = ld}, false, stream);
     if (!adapted(t, site)) return;
     const LoraRows rows = lora_rows(t, s, site, l);
     lora_backward_tail(t->lora, rows, dinp, stream);
     if (t->samples) sample_gradients_adapter(t->samples, s, site, l, dout, ldd, inp, dinp, ld, stream);
-    lora_backward(t->lora, rows, dinp, dout, ldd, inp, !t->samples, stream);
+    else lora_backward_weight(t->lora, rows, dinp, dout, ldd, inp, stream);
+    if (!tail) lora_backward_input(t->lora, rows, dinp, stream);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -504,6 +511,7 @@ static void attention_block_backward(Transformer* t, const ParameterSet* p, cons
     floatX* datty = t->width_b;
     const floatX* dout = branch_backward(t, p, attention_branch(t, l), s->T, stream);
     linear_backward(t, p, s, {SITE_ATTPROJ, l, a->atty}, datty, dout, c->C, NULL, stream);
+    if (lowest(t, l) && !adapted(t, SITE_QKV)) return;
     // the buffer of normed queries and keys holds the last layer's, unless this one has just been computed again
     if (c->qk_norm != QK_NORM_NONE && t->keep == KEEP_ALL) turn_forward(t, p, s, l, stream);
     AttentionArgs args = attention_args(t, s, l);
@@ -536,8 +544,8 @@ static void layer_again(Transformer* t, const ParameterSet* p, const DevicePack*
     norm_forward(t, p, {t->width_a, c->C, NULL, branch.rstd, branch.post, N_TENSOR_KINDS, l}, branch.out, s->T, stream);
 }
 
-// dresidual arrives as the gradient of the layer's output and leaves as that of its input: each norm adds its part to
-// the part that goes past it.
+// dresidual arrives as the gradient of the layer's output and leaves as that of its input, unless that is for nobody:
+// each norm adds its part to the part that goes past it.
 static void layer_backward(Transformer* t, const ParameterSet* p, const DevicePack* s, int l, cudaStream_t stream) {
     NVTX_RANGE("layer");
     const ModelConfig* c = &t->layout->config;
@@ -549,6 +557,7 @@ static void layer_backward(Transformer* t, const ParameterSet* p, const DevicePa
     floatX* dln1 = c->parallel_residual ? t->width_b : t->width_a;
     if (!c->parallel_residual) norm_backward(t, p, ln2_of(t, l), t->dresidual, t->width_a, a->residual2, s->T, stream);
     attention_block_backward(t, p, s, l, dln1, stream);
+    if (lowest(t, l)) return;
     if (c->parallel_residual)
         norm_backward(t, p, ln2_of(t, l), t->dresidual, t->width_a, residual_of(t, l), s->T, stream);
     norm_backward(t, p, ln1_of(t, l), t->dresidual, dln1, residual_of(t, l), s->T, stream);

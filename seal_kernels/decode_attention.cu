@@ -198,22 +198,25 @@ static __global__ void __launch_bounds__(N_TEAMS(HS) * TEAM) decode_attention_ke
     }
 }
 
-// One thread per element of the output: the pieces of its head, in order. A sequence of no rows (padding) gives zeros.
+// One thread for VEC elements of the output: the pieces of its head, in order. A sequence of no rows (padding) gives
+// zeros.
 static __global__ void join_pieces_kernel(floatX* atty, DecodeArgs args, int pieces) {
-    int NH = args.NH, HS = args.HS;
-    unsigned i = blockIdx.x * blockDim.x + threadIdx.x, row = i / (NH * HS), c = i % (NH * HS), head = c / HS,
-             d = c % HS;
+    int HS = args.HS, width = args.NH * HS / VEC;
+    unsigned i = blockIdx.x * blockDim.x + threadIdx.x, row = i / width, c = i % width * VEC, head = c / HS, d = c % HS;
     if (row >= (unsigned)args.n) return;
-    const float* piece = args.scratch + ((size_t)row * NH + head) * pieces * (HS + 2);
+    const float* piece = args.scratch + ((size_t)row * args.NH + head) * pieces * (HS + 2);
     int from = first_position(args, row) / DECODE_PIECE, used = CEIL_DIV(args.length[row], DECODE_PIECE);
-    float top = -INFINITY, total = 0.0f, x = 0.0f;
+    float top = -INFINITY, total = 0.0f;
+    float8 x = {};
     for (int p = from; p < used; p++) top = fmaxf(top, piece[(size_t)p * (HS + 2) + HS]);
     for (int p = from; p < used; p++) {
-        float shrink = exp2_approx(piece[(size_t)p * (HS + 2) + HS] - top);
-        total += piece[(size_t)p * (HS + 2) + HS + 1] * shrink;
-        x += piece[(size_t)p * (HS + 2) + d] * shrink;
+        const float* of_piece = piece + (size_t)p * (HS + 2);
+        float shrink = exp2_approx(of_piece[HS] - top);
+        total += of_piece[HS + 1] * shrink;
+        for (int e = 0; e < VEC; e++) x.v[e] += of_piece[d + e] * shrink;
     }
-    atty[(size_t)row * args.ldo + c] = from_float<floatX>(used ? x / total : 0.0f);
+    for (int e = 0; e < VEC; e++) x.v[e] = used ? x.v[e] / total : 0.0f;
+    store8(atty + (size_t)row * args.ldo + c, x);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -236,15 +239,17 @@ size_t decode_attention_scratch(int n, int longest, int NH, int HS) {
     return (size_t)n * NH * n_pieces(longest) * (HS + 2);
 }
 
+template <int HS, int HEADS>
+static void launch_heads(const DecodeArgs& args, int groups, int pieces, cudaStream_t stream) {
+    dim3 grid(args.n * args.NKV * groups, pieces);
+    LAUNCH((decode_attention_kernel<HS, HEADS>), grid, N_TEAMS(HS) * TEAM, 0, stream, args, pieces);
+}
 template <int HS> static void launch(const DecodeArgs& args, cudaStream_t stream) {
     int group = args.NH / args.NKV, pieces = n_pieces(args.longest);
-    if (group == 1) {
-        dim3 grid(args.n * args.NKV, pieces);
-        LAUNCH((decode_attention_kernel<HS, 1>), grid, N_TEAMS(HS) * TEAM, 0, stream, args, pieces);
-    } else {
-        dim3 grid(args.n * args.NKV * CEIL_DIV(group, 4), pieces);
-        LAUNCH((decode_attention_kernel<HS, 4>), grid, N_TEAMS(HS) * TEAM, 0, stream, args, pieces);
-    }
+    // as many heads at a time as leave none of a block's without work
+    if (group == 1) launch_heads<HS, 1>(args, 1, pieces, stream);
+    else if (group % 4 && group % 3 == 0) launch_heads<HS, 3>(args, group / 3, pieces, stream);
+    else launch_heads<HS, 4>(args, CEIL_DIV(group, 4), pieces, stream);
 }
 
 void decode_attention(floatX* atty, const DecodeArgs& args, cudaStream_t stream) {
@@ -252,6 +257,6 @@ void decode_attention(floatX* atty, const DecodeArgs& args, cudaStream_t stream)
     assert(attention_head_size_supported(args.HS) && args.NH % args.NKV == 0 && n_pieces(args.longest) <= 65535);
     if (args.n == 0) return;
     AT_HEAD_SIZE(args.HS, launch, args, stream)
-    LAUNCH(join_pieces_kernel, CEIL_DIV((unsigned)((size_t)args.n * args.NH * args.HS), BLOCK), BLOCK, 0, stream, atty,
-           args, n_pieces(args.longest));
+    LAUNCH(join_pieces_kernel, CEIL_DIV((unsigned)((size_t)args.n * args.NH * args.HS / VEC), BLOCK), BLOCK, 0, stream,
+           atty, args, n_pieces(args.longest));
 }

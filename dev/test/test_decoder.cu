@@ -72,8 +72,8 @@ static void close_model(Model* m) {
 static void count_done(void* context, int i) { ((int*)context)[i]++; }
 
 // The answers (k, NEW) of a run, −1 after an end; to be freed.
-static int32_t* run(const Model* m, const char* adapter, int slots, int T, SampleSettings sampling, uint64_t seed,
-                    int end) {
+static int32_t* run_prompts(const Model* m, const char* adapter, int slots, int T, SampleSettings sampling,
+                            uint64_t seed, int end, int prefix) {
     ModelConfig config;
     DecoderSettings settings = {};
     Decoder d;
@@ -89,6 +89,7 @@ static int32_t* run(const Model* m, const char* adapter, int slots, int T, Sampl
     settings.n_ends = end >= 0;
     settings.ends[0] = end;
     settings.quiet = true;
+    settings.prefix = prefix;
     decoder_open(&d, &config, &settings);
     Sequence* s = (Sequence*)calloc(m->k, sizeof *s);
     int32_t *out = (int32_t*)malloc(m->k * NEW * sizeof(int32_t)), at = 0;
@@ -111,6 +112,36 @@ static int32_t* run(const Model* m, const char* adapter, int slots, int T, Sampl
     free(s);
     free(times);
     decoder_close(&d);
+    return out;
+}
+
+static int32_t* run(const Model* m, const char* adapter, int slots, int T, SampleSettings sampling, uint64_t seed,
+                    int end) {
+    return run_prompts(m, adapter, slots, T, sampling, seed, end, 0);
+}
+
+// Every prompt four times in a run of its own, in which they share the first two thirds of it, and all but one token:
+// the answers (k, NEW), −1 where the four disagree.
+static int32_t* run_shared(const Model* m, int slots, bool most) {
+    const SampleSettings greedy = {true, 1.0f, 1.0f, 0, 1.0f};
+    int32_t *out = (int32_t*)malloc(m->k * NEW * sizeof(int32_t)), at = 0;
+    for (int i = 0; i < m->k; at += m->lengths[i++]) {
+        Model one = *m;
+        int n = m->lengths[i], prefix = most ? n - 1 : 2 * n / 3;
+        int32_t lengths[4] = {n, n, n, n};
+        one.k = 4;
+        one.lengths = lengths;
+        one.prompts = (int32_t*)malloc(4 * n * sizeof(int32_t));
+        for (int j = 0; j < 4; j++) memcpy(one.prompts + j * n, m->prompts + at, n * sizeof(int32_t));
+        int32_t* four = run_prompts(&one, NULL, slots, 256, greedy, 1, -1, prefix);
+        for (int j = 0; j < NEW; j++) {
+            out[i * NEW + j] = four[j];
+            for (int copy = 1; copy < 4; copy++)
+                if (four[copy * NEW + j] != four[j]) out[i * NEW + j] = -1;
+        }
+        free(four);
+        free(one.prompts);
+    }
     return out;
 }
 
@@ -151,6 +182,11 @@ static void check_case(const Case* c) {
             *one = run(&m, NULL, 1, 256, greedy, 1, -1);
     check_recorded(&m, "greedy", "greedy", three);
     check(!memcmp(three, all, bytes) && !memcmp(three, one, bytes), "%s: slots and streams change nothing", c->name);
+    int32_t *shared = run_shared(&m, 3, false), *most = run_shared(&m, 4, true);
+    check_recorded(&m, "two thirds of a prompt shared", "greedy", shared);
+    check_recorded(&m, "all but a token of a prompt shared", "greedy", most);
+    free(shared);
+    free(most);
     SampleSettings penalised = greedy;
     st_copy(&m.record, "penalty", ST_F32, 1, &penalised.repetition_penalty);
     int32_t* again = run(&m, NULL, 3, m.longest, penalised, 1, -1);

@@ -133,7 +133,8 @@ static void backward(Problem* p) {
                           p->t->stream);
     const LoraRows rows = {p->site, p->layer, p->C, p->T, p->split};
     lora_backward_tail(&p->t->lora, rows, p->d_dx, p->t->stream);
-    lora_backward(&p->t->lora, rows, p->d_dx, p->d_dy, p->OC, p->d_x, true, p->t->stream);
+    lora_backward_weight(&p->t->lora, rows, p->d_dx, p->d_dy, p->OC, p->d_x, p->t->stream);
+    lora_backward_input(&p->t->lora, rows, p->d_dx, p->t->stream);
 }
 
 typedef struct {

@@ -9,6 +9,11 @@
 // With a sequence's number in the low half, each sequence has its own stream of random numbers.
 #define STREAM_GENERATE (0x67656e65ull << 32)
 #define HEAD_ROWS_MOST 256
+// A prompt's tokens after the prefix run as tokens that are being generated do, each reading the cache. That pays for
+// as many as these, and where the prefix is not much shorter.
+#define SUFFIX_MOST 256
+#define SUFFIX_PER_PREFIX 2
+#define SUFFIX_ROWS 512  // of one pass
 
 static int rounded(int n) { return (n + PACK_ROUND - 1) / PACK_ROUND * PACK_ROUND; }
 
@@ -30,6 +35,7 @@ void decoder_open(Decoder* d, const ModelConfig* config, const DecoderSettings* 
     bool penalty = settings->sampling.repetition_penalty != 1.0f;
     plan.T = settings->T > settings->reach ? settings->T : settings->reach;  // positions reach as far as a pack is long
     if (plan.T < slots) plan.T = slots;                                      // and a pass has a row for every slot
+    if (settings->prefix && plan.T < SUFFIX_ROWS) plan.T = SUFFIX_ROWS;
     plan.head_rows = slots < HEAD_ROWS_MOST ? rounded(slots) : HEAD_ROWS_MOST;
     plan.batch_max = slots;
     plan.forward_only = true;
@@ -41,8 +47,10 @@ void decoder_open(Decoder* d, const ModelConfig* config, const DecoderSettings* 
            words = SAMPLE_SEEN_WORDS(config->V);
     memory_add(&t->plan, MEMORY_CACHE, (void**)&d->cache.keys, cache, "keys");
     memory_add(&t->plan, MEMORY_CACHE, (void**)&d->cache.values, cache, "values");
-    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&d->cache.scratch,
-               decode_attention_scratch(rounded(slots), settings->reach, config->NH, config->HS) * sizeof(float),
+    size_t pieces = decode_attention_scratch(rounded(slots), settings->reach, config->NH, config->HS), suffix = 0;
+    if (settings->prefix)
+        suffix = decode_attention_scratch(SUFFIX_ROWS, settings->prefix + SUFFIX_MOST, config->NH, config->HS);
+    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&d->cache.scratch, (suffix > pieces ? suffix : pieces) * sizeof(float),
                "attention pieces");
     memory_add(&t->plan, MEMORY_SCRATCH, (void**)&d->probabilities,
                settings->sampling.greedy ? 0 : (size_t)plan.head_rows * config->Vp * sizeof(float), "probabilities");
@@ -160,19 +168,45 @@ static void mark_seen(Decoder* d, int slot, const Sequence* s) {
     cudaCheck(cudaStreamSynchronize(d->trainer.stream));  // the staging buffer is used for the next slot
 }
 
+// A pack of samples whose keys and values go to the rows of the cache that host_array(d, ROW) names, and n tokens
+// drawn.
+static void run_packed(Decoder* d, int samples, int tokens, int n) {
+    Trainer* t = &d->trainer;
+    int* row = host_array(d, ROW);
+    host_pack_build(&t->packed, t->samples, samples, t->layout.config.V, t->layout.config.longest);
+    for (int i = tokens; i < t->packed.T; i++) row[i] = -1;
+    DevicePack s;
+    pack_upload(&t->uploader, &s, &t->packed, NULL, NULL, t->stream);
+    d->cache.n = 0;
+    upload_arrays(d, s.T);
+    run_pass(d, &s, n);
+}
+
+// A free slot from `slot` on, or the number of slots.
+static int free_slot(const Decoder* d, int slot) {
+    while (slot < d->settings.slots && d->owner[slot] >= 0) slot++;
+    return slot;
+}
+// What a prompt has after the prefix, or 0 where it runs whole.
+static int suffix_of(const Decoder* d, const Sequence* s) {
+    int prefix = d->settings.prefix, own = s->n - prefix;
+    return prefix && own <= SUFFIX_MOST && own <= SUFFIX_PER_PREFIX * prefix ? own : 0;
+}
+static void take_tokens(Decoder* d, Work* w, int n) {
+    for (int i = 0; i < n; i++) take_token(d, w, host_array(d, SLOT)[i], d->drawn[i]);
+}
+
 // As many of the next prompts as there are free slots and room in a pack: one pass, and their first tokens.
 static void begin_sequences(Decoder* d, Work* w) {
     Trainer* t = &d->trainer;
-    const ModelConfig* c = &t->layout.config;
     int k = 0, at = 0, *row = host_array(d, ROW), first = w->next;
     memset(host_array(d, LOGIT_ROW), 0, (size_t)d->rows_most * sizeof(int));
-    for (int slot = 0; slot < d->settings.slots && w->next < w->n; slot++) {
+    for (int slot = free_slot(d, 0); slot < d->settings.slots && w->next < w->n; slot = free_slot(d, slot + 1)) {
         const Sequence* s = &w->sequences[w->next];
-        if (d->owner[slot] >= 0) continue;
-        if (at + s->n > t->settings.T) break;
+        if (at + s->n > t->settings.T || suffix_of(d, s)) break;
         PackSample sample = {s->tokens, NULL, s->n, s->n - 1, 0};
         t->samples[k] = sample;
-        for (int i = 0; i < s->n; i++) row[at + i] = slot * d->settings.reach + i;
+        for (int i = 0; i < s->n; i++) row[at + i] = i < d->settings.prefix ? -1 : slot * d->settings.reach + i;
         at += s->n;
         d->owner[slot] = w->next++;
         want_token(d, k, at - 1, slot, s);
@@ -182,56 +216,102 @@ static void begin_sequences(Decoder* d, Work* w) {
     if (k == 0)
         program_error("prompt %d has %d tokens and does not fit in a pack of %d", first, w->sequences[first].n,
                       t->settings.T);
-    host_pack_build(&t->packed, t->samples, k, c->V, c->longest);
-    for (int i = at; i < t->packed.T; i++) row[i] = -1;
-    DevicePack s;
-    pack_upload(&t->uploader, &s, &t->packed, NULL, NULL, t->stream);
-    d->cache.n = 0;
-    upload_arrays(d, s.T);
-    run_pass(d, &s, k);
+    run_packed(d, k, at, k);
     w->active += k;
-    for (int i = 0; i < k; i++) take_token(d, w, host_array(d, SLOT)[i], d->drawn[i]);
+    take_tokens(d, w, k);
 }
 
-// One token for every sequence in a slot.
-static void extend_sequences(Decoder* d, Work* w) {
-    int k = 0, longest = 0, reach = d->settings.reach, *length = host_array(d, LENGTH);
-    for (int slot = 0; slot < d->settings.slots; slot++) {
-        if (d->owner[slot] < 0) continue;
-        const Sequence* s = &w->sequences[d->owner[slot]];
-        host_array(d, TOKENS)[k] = s->tokens[s->n - 1];
-        host_array(d, POSITIONS)[k] = s->n - 1;
-        host_array(d, ROW)[k] = slot * reach + s->n - 1;
-        host_array(d, FIRST)[k] = slot * reach;
-        length[k] = s->n;
-        longest = s->n > longest ? s->n : longest;
-        want_token(d, k, k, slot, s);
-        k++;
-    }
+// Row r of a pass that reads the cache: the token of a sequence at a position, after which it has length keys.
+static void set_row(Decoder* d, int r, int token, int position, int row, int first, int length) {
+    host_array(d, TOKENS)[r] = token;
+    host_array(d, POSITIONS)[r] = position;
+    host_array(d, ROW)[r] = row;
+    host_array(d, FIRST)[r] = first;
+    host_array(d, LENGTH)[r] = length;
+}
+static void set_token(Decoder* d, int r, const Sequence* s, int i, int slot) {
+    int first = slot * d->settings.reach;
+    set_row(d, r, s->tokens[i], i, first + i, first, i + 1);
+}
+// A pass over `rows` such rows, and n tokens drawn.
+static void run_cached(Decoder* d, int rows, int longest, int n) {
     DevicePack s = {};
-    s.T = s.split = rounded(k);
-    for (int i = k; i < s.T; i++) {  // padding: token 0 at position 0, which attends to nothing and is kept nowhere
-        host_array(d, TOKENS)[i] = host_array(d, POSITIONS)[i] = host_array(d, FIRST)[i] = length[i] = host_array(
-            d, LOGIT_ROW)[i] = 0;
-        host_array(d, ROW)[i] = -1;
-    }
+    s.T = s.split = rounded(rows);
+    for (int i = rows; i < s.T; i++)  // padding: token 0 at position 0, which attends to nothing and is kept nowhere
+        set_row(d, i, 0, 0, -1, 0, 0);
+    for (int i = n; i < s.T; i++) host_array(d, LOGIT_ROW)[i] = 0;
     s.tokens = device_array(d, TOKENS);
     s.positions = device_array(d, POSITIONS);
     d->cache.n = s.T;
     d->cache.longest = longest;
     upload_arrays(d, s.T);
-    run_pass(d, &s, k);
-    for (int i = 0; i < k; i++) take_token(d, w, host_array(d, SLOT)[i], d->drawn[i]);
+    run_pass(d, &s, n);
+}
+
+// The same for prompts of which the cache has the prefix: a token reads it, and its own prompt's tokens before it,
+// which the same pass has just stored.
+static void begin_after_prefix(Decoder* d, Work* w) {
+    int k = 0, rows = 0, longest = 0;
+    for (int slot = free_slot(d, 0); slot < d->settings.slots && w->next < w->n; slot = free_slot(d, slot + 1)) {
+        const Sequence* s = &w->sequences[w->next];
+        int own = suffix_of(d, s);
+        if (!own || rows + own > SUFFIX_ROWS) break;
+        for (int i = d->settings.prefix; i < s->n; i++) set_token(d, rows++, s, i, slot);
+        longest = s->n > longest ? s->n : longest;
+        d->owner[slot] = w->next++;
+        want_token(d, k++, rows - 1, slot, s);
+        if (d->seen) mark_seen(d, slot, s);
+    }
+    run_cached(d, rows, longest, k);
+    w->active += k;
+    take_tokens(d, w, k);
+}
+
+// One token for every sequence in a slot.
+static void extend_sequences(Decoder* d, Work* w) {
+    int k = 0, longest = 0;
+    for (int slot = 0; slot < d->settings.slots; slot++) {
+        if (d->owner[slot] < 0) continue;
+        const Sequence* s = &w->sequences[d->owner[slot]];
+        set_token(d, k, s, s->n - 1, slot);
+        longest = s->n > longest ? s->n : longest;
+        want_token(d, k, k, slot, s);
+        k++;
+    }
+    run_cached(d, k, longest, k);
+    take_tokens(d, w, k);
+}
+
+// The prefix's keys and values to the beginning of every slot. No sequence writes there afterwards.
+static void keep_prefix(Decoder* d, const Sequence* s) {
+    Trainer* t = &d->trainer;
+    const ModelConfig* c = &t->layout.config;
+    const int prefix = d->settings.prefix;
+    const size_t width = (size_t)c->NKV * c->HS, bytes = prefix * width * sizeof(floatX);
+    t->samples[0] = {s->tokens, NULL, prefix, prefix - 1, 0};
+    for (int i = 0; i < prefix; i++) host_array(d, ROW)[i] = i;
+    memset(host_array(d, LOGIT_ROW), 0, (size_t)d->rows_most * sizeof(int));
+    run_packed(d, 1, prefix, 0);
+    for (int l = 0; l < c->L; l++)
+        for (int slot = 1; slot < d->settings.slots; slot++)
+            for (floatX* cache : {d->cache.keys, d->cache.values}) {
+                floatX* from = cache + (size_t)l * d->cache.rows * width;
+                cudaCheck(cudaMemcpyAsync(from + (size_t)slot * d->settings.reach * width, from, bytes,
+                                          cudaMemcpyDeviceToDevice, t->stream));
+            }
+    d->prefix_kept = true;
 }
 
 void decoder_run(Decoder* d, Sequence* sequences, int n, void (*done)(void* context, int i), void* context) {
     Work w = {sequences, n, 0, 0, done, context};
     int slots = d->settings.slots;
+    if (d->settings.prefix && !d->prefix_kept && n) keep_prefix(d, &sequences[0]);
     while (w.active || w.next < n) {
         // prompts wait until an eighth of the slots is free: a pass over one prompt costs nearly as much as one over
         // several
         bool begin = w.next < n && (w.active == 0 || 8 * (slots - w.active) >= slots);
-        if (begin) begin_sequences(d, &w);
-        else extend_sequences(d, &w);
+        if (!begin) extend_sequences(d, &w);
+        else if (suffix_of(d, &sequences[w.next])) begin_after_prefix(d, &w);
+        else begin_sequences(d, &w);
     }
 }

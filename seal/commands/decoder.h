@@ -24,6 +24,8 @@ typedef struct {
     int slots;                    // sequences that run at the same time
     int longest_prompt, reach;    // over all sequences to come: tokens of the longest prompt, largest capacity
     int T;                        // tokens of a pack of prompts, at least longest_prompt
+    int prefix;                   // tokens that all sequences to come begin with, fewer than any prompt has; 0: none.
+                                  // A model's chat template writes dozens of them: they run once, not once a prompt
     SampleSettings sampling;
     uint64_t seed;
     int ends[DECODER_ENDS], n_ends;  // tokens that end a sequence
@@ -42,6 +44,7 @@ typedef struct {
     uint32_t* seen_staging;  // pinned, of one slot
     int rows_most;           // tokens of a pass
     int* owner;              // (slots) the sequence in a slot; −1: free
+    bool prefix_kept;        // the cache has the prefix, at the beginning of every slot
     int64_t tokens;          // drawn so far
 } Decoder;
 

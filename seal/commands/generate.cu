@@ -14,6 +14,7 @@
 #include "rows/chat_rows.h"
 #include "tokenizer.h"
 
+#define PREFIX_LEAST 8    // tokens that all prompts begin with, below which it is not worth a pass of its own
 #define PACK_TOKENS 2048  // of prompts that run together, where nobody says otherwise
 
 typedef struct {
@@ -214,6 +215,26 @@ static void order_tasks(Generation* g) {
     }
 }
 
+// The tokens that all prompts begin with: of answered ones too, so that a run that resumes says what it would have
+// said.
+static int common_prefix(const Generation* g) {
+    const Sequence* one = NULL;
+    int n = 0, prompts = 0;
+    for (int i = 0; i < g->n; i++) {
+        const Sequence* s = &g->tasks[i].sequence;
+        if (!s->n_prompt) continue;  // too long: skipped
+        if (!prompts++) {
+            one = s;
+            n = s->n_prompt - 1;  // a prompt keeps a token of its own, from which its answer follows
+        }
+        n = s->n_prompt - 1 < n ? s->n_prompt - 1 : n;
+        int same = 0;
+        while (same < n && s->tokens[same] == one->tokens[same]) same++;
+        n = same;
+    }
+    return prompts > 1 && n >= PREFIX_LEAST ? n : 0;
+}
+
 // ---------------------------------------------------------------------------------------------------
 // the journal: a line an answer
 
@@ -321,6 +342,7 @@ static void answer_all(Generation* g) {
     s->T = o->tokens > s->longest_prompt                  ? (int)o->tokens
            : s->longest_prompt > PACK_TOKENS || o->tokens ? s->longest_prompt
                                                           : PACK_TOKENS;
+    s->prefix = common_prefix(g);
     s->seed = (uint64_t)o->seed;
     s->quiet = o->quiet;
     s->dry_run = o->dry_run;
