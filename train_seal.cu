@@ -32,7 +32,7 @@ seal/selector.cu, the transformer seal/transformer.cu, what the kernels do seal_
 #include "commands/supervised.h"
 // defines: Run, StepNote, run_snapshot, run_checkpoint, run_leave, run_log_validation
 #include "run/run.h"
-// defines: TrainOptions, train_options, TrainCommand
+// defines: TrainOptions, train_options, TrainCommand, learns_weights, train_options_settle
 #include "run/train_options.h"
 // defines: gamma_at, lr_at
 #include "schedule.h"
@@ -144,7 +144,8 @@ static void run_loop(Run* run, void* task, void (*queue)(void* task, StepNote* n
 // ---------------------------------------------------------------------------------------------------
 // commands
 
-static int selector_command(const TrainOptions* o, int command) {
+// Of the weights of rows, for a selection (`selector`) or for this run's model (`sft --weights learn`).
+static int learning_command(const TrainOptions* o, int command) {
     Learn x;
     if (!learn_open(&x, o, command)) return 0;
     run_loop(&x.run, &x, seal_queue, learn_finish, NULL);
@@ -165,8 +166,9 @@ static int run_command(const TrainOptions* o, int command) {
         case COMMAND_INIT: return init_command(o);
         case COMMAND_IMPORT: return import_command(o);
         case COMMAND_PRETRAIN:
-        case COMMAND_SFT: return supervised_command(o, command);
-        case COMMAND_SELECTOR: return selector_command(o, command);
+        case COMMAND_SFT:
+        case COMMAND_SELECTOR:
+            return learns_weights(o, command) ? learning_command(o, command) : supervised_command(o, command);
         case COMMAND_SELECT: return select_command(o);
         case COMMAND_CHECK: return check_command(o);
         case COMMAND_OPTIONS: options_markdown(&train_options, stdout); return 0;
@@ -181,6 +183,7 @@ int main(int argc, char** argv) {
     TrainOptions o;
     StringList positional;
     int command = options_parse(&train_options, argc, argv, &o, &positional);
+    train_options_settle(&o, command);
     bool trains = command == COMMAND_PRETRAIN || command == COMMAND_SFT || command == COMMAND_SELECTOR,
          ranked = trains || command == COMMAND_SELECT;
     if (ranked && o.dry_run) ranks_plan((int)o.ranks);

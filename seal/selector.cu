@@ -2,6 +2,7 @@
  * them. */
 #include <string.h>
 #include "base/error.h"
+#include "base/text.h"
 #include "kernels.h"
 #include "selector.h"
 
@@ -10,7 +11,7 @@ float selector_initial(SelectorActivation activation) { return activation == SEL
 void selector_plan(Selector* s, const SelectorSettings* settings, int N, int b_max, MemoryPlan* plan) {
     memset(s, 0, sizeof *s);
     s->settings = *settings;
-    s->N = N;
+    s->N = s->samples = N;
     s->b_max = b_max;
     bool moments = settings->optimizer == SELECTOR_ADAM || settings->optimizer == SELECTOR_MEAN;
     size_t n = (size_t)N * sizeof(float), b = (size_t)b_max * sizeof(float);
@@ -20,7 +21,7 @@ void selector_plan(Selector* s, const SelectorSettings* settings, int N, int b_m
     memory_add(plan, MEMORY_SELECTOR, (void**)&s->v, moments ? n : 0, "v of omega");
     memory_add(plan, MEMORY_SELECTOR, (void**)&s->sigma, b, "sigma");
     memory_add(plan, MEMORY_SELECTOR, (void**)&s->delta, b, "delta");
-    memory_add(plan, MEMORY_SELECTOR, (void**)&s->rows, b, "rows of the batch");
+    memory_add(plan, MEMORY_SELECTOR, (void**)&s->rows, 2 * b, "rows of the batch");
     memory_add(plan, MEMORY_SELECTOR, (void**)&s->stats, 2 * sizeof(float), "softmax statistics");
     memory_add(plan, MEMORY_SELECTOR, (void**)&s->scratch, selector_scratch(N) * sizeof(float), "softmax partials");
     memory_add(plan, MEMORY_SELECTOR, (void**)&s->running, 2 * sizeof(float), "running mean of delta");
@@ -35,19 +36,32 @@ void selector_bind(Selector* s, cudaStream_t stream) {
     s->n_chunks = tensor_rows_chunks(&row, 1);
     cudaCheck(cudaMemcpy(s->row, &row, sizeof row, cudaMemcpyHostToDevice));
     cudaCheck(cudaDeviceSynchronize());  // `stream` does not wait for the default one
-    cudaCheck(cudaMallocHost((void**)&s->staging, (size_t)s->b_max * sizeof(int)));
+    s->drawn = s->rows + s->b_max;
+    cudaCheck(cudaMallocHost((void**)&s->staging, 2 * (size_t)s->b_max * sizeof(int)));
     cudaCheck(cudaEventCreateWithFlags(&s->staged, cudaEventDisableTiming));
     selector_fill(s->omega, s->settings.initial, s->N, stream);
 }
 
+void selector_set_units(Selector* s, const int* unit, int samples) {
+    float* count = (float*)host_alloc((size_t)s->N * sizeof(float), "the units of the selector");
+    for (int i = 0; i < samples; i++) count[unit[i]] += 1.0f;
+    cudaCheck(cudaMalloc((void**)&s->count, (size_t)s->N * sizeof(float)));
+    cudaCheck(cudaMemcpy(s->count, count, (size_t)s->N * sizeof(float), cudaMemcpyHostToDevice));
+    cudaCheck(cudaDeviceSynchronize());  // the trainer's stream does not wait for the default one
+    s->unit = unit;
+    s->samples = samples;
+    free(count);
+}
+
 void selector_set_weights(Selector* s, const float* weights) {
-    size_t bytes = (size_t)s->N * sizeof(float);
+    size_t bytes = (size_t)s->samples * sizeof(float);
     cudaCheck(cudaMalloc((void**)&s->weight, bytes));
     cudaCheck(cudaMemcpy(s->weight, weights, bytes, cudaMemcpyHostToDevice));
 }
 
 void selector_free(Selector* s) {
     if (s->weight) cudaCheck(cudaFree(s->weight));
+    if (s->count) cudaCheck(cudaFree(s->count));
     if (s->staging) cudaCheck(cudaFreeHost(s->staging));
     if (s->staging) cudaCheck(cudaEventDestroy(s->staged));
     memset(s, 0, sizeof *s);
@@ -57,18 +71,20 @@ void selector_weigh(Selector* s, const int* rows, int b, cudaStream_t stream) {
     NVTX_RANGE("selector weigh");
     if (b > s->b_max) program_error("a batch of %d fine-tuning samples exceeds the plan for %d", b, s->b_max);
     cudaCheck(cudaEventSynchronize(s->staged));  // the previous step's rows have left the staging buffer long ago
-    memcpy(s->staging, rows, (size_t)b * sizeof(int));
-    cudaCheck(cudaMemcpyAsync(s->rows, s->staging, (size_t)b * sizeof(int), cudaMemcpyHostToDevice, stream));
+    for (int i = 0; i < b; i++) s->staging[i] = s->unit ? s->unit[rows[i]] : rows[i];
+    memcpy(s->staging + s->b_max, rows, (size_t)b * sizeof(int));
+    cudaCheck(cudaMemcpyAsync(s->rows, s->staging, 2 * (size_t)s->b_max * sizeof(int), cudaMemcpyHostToDevice, stream));
     cudaCheck(cudaEventRecord(s->staged, stream));
-    if (s->settings.activation == SELECTOR_SOFTMAX) selector_normalise(s->stats, s->scratch, s->omega, s->N, stream);
-    selector_sigma(s->sigma, s->omega, s->stats, s->rows, b, s->N, s->settings.activation, stream);
+    if (s->settings.activation == SELECTOR_SOFTMAX)
+        selector_normalise(s->stats, s->scratch, s->omega, s->N, stream, s->count);
+    selector_sigma(s->sigma, s->omega, s->stats, s->rows, b, s->samples, s->settings.activation, stream);
 }
 
 void selector_update(Selector* s, const SelectorDelta* delta, int b, float lr, cudaStream_t stream) {
     NVTX_RANGE("selector update");
     const SelectorSettings* o = &s->settings;
     if (delta->zero) cudaCheck(cudaMemsetAsync(s->delta, 0, (size_t)b * sizeof(float), stream));
-    else selector_delta(s->delta, delta->loss, delta->loss_hat, delta->scale, s->weight, s->rows, b, stream);
+    else selector_delta(s->delta, delta->loss, delta->loss_hat, delta->scale, s->weight, s->drawn, b, stream);
     s->step++;
     if (o->optimizer == SELECTOR_MEAN) {  // no gradient: an estimate of each sample's Δ
         selector_visit({.omega = s->omega,
@@ -85,7 +101,8 @@ void selector_update(Selector* s, const SelectorDelta* delta, int b, float lr, c
         return;
     }
     if (o->optimizer == SELECTOR_CENTRED) selector_centre(s->delta, s->running, b, o->mean_decay, stream);
-    selector_gradient(s->grad, s->omega, s->stats, s->sigma, s->rows, s->delta, b, s->N, o->activation, stream);
+    selector_gradient(s->grad, s->omega, s->stats, s->sigma, s->rows, s->delta, b, s->N, o->activation, stream,
+                      s->count);
     global_norm(s->norm, s->norm + 1, s->norm_partial, s->row, 1, s->n_chunks, o->clip, stream);
     if (o->optimizer == SELECTOR_ADAM)
         adamw_update(s->row, 1, s->n_chunks, s->norm + 1, lr, o->beta1, o->beta2, o->eps, s->step, stream);

@@ -27,18 +27,21 @@ typedef struct {
 
 typedef struct {
     SelectorSettings settings;
-    int N, b_max, step;
+    int N, b_max, step;           // N logits
+    int samples;                  // fine-tuning samples: N, or more where some share a logit
+    const int* unit;              // (samples) host: the logit of each; NULL: its own
+    float* count;                 // (N) device: samples of each logit; NULL: one
     float *omega, *grad, *m, *v;  // (N) device; m, v: Adam's moments, or Σ Δ_i and the visits (mean)
     float *sigma, *delta;         // (b_max)
-    int* rows;                    // (b_max)
-    float* weight;                // (N) of the samples; NULL: all are 1
+    int *rows, *drawn;            // (b_max) the batch's logits, and its samples
+    float* weight;                // (samples) of their rows; NULL: all are 1
     float *stats, *scratch;       // softmax's {max, Σ exp}
     float* running;               // (2) running mean of Δ and its weight
     float* norm;                  // (2) gradient norm before clipping, scale
     float* norm_partial;
     TensorRow* row;  // (1) ω as a tensor of its own: the optimizer kernels take a table
     int64_t n_chunks;
-    int* staging;  // pinned, (b_max)
+    int* staging;  // pinned, (2, b_max): rows, drawn
     cudaEvent_t staged;
 } Selector;
 
@@ -46,7 +49,10 @@ typedef struct {
 float selector_initial(SelectorActivation activation);
 void selector_plan(Selector* s, const SelectorSettings* settings, int N, int b_max, MemoryPlan* plan);
 void selector_bind(Selector* s, cudaStream_t stream);  // after memory_allocate: ω = ω₀
-// Rows' weights (N, host): a sample's Δ is multiplied by its weight, as its loss is in θ's step.
+// Samples share logits: unit (samples; host, stays the caller's) < N. σ is as if each sample had a logit of its own and
+// those of a unit were equal at all times: softmax has mean 1 over the samples. After selector_bind.
+void selector_set_units(Selector* s, const int* unit, int samples);
+// Rows' weights (samples, host): a sample's Δ is multiplied by its weight, as its loss is in θ's step.
 void selector_set_weights(Selector* s, const float* weights);
 void selector_free(Selector* s);
 // σ_i(ω) of a batch: uploads its rows (host, b of them), leaves the weights in s->sigma.

@@ -301,7 +301,9 @@ void sample_losses(float* sample_loss, const float* loss, const int* loss_start,
 // ---- selector.cu: the data selector ω (docs/method.md) ----------------------
 typedef enum { SELECTOR_SOFTMAX, SELECTOR_SIGMOID } SelectorActivation;
 // stats (2) = {max, Σ exp(ω − max)} over all N: what softmax needs. scratch: selector_scratch(N) floats.
-void selector_normalise(float* stats, float* scratch, const float* omega, int N, cudaStream_t stream);
+// count (N) = samples that share a logit, whose exponential then counts so often; NULL: each logit has one.
+void selector_normalise(float* stats, float* scratch, const float* omega, int N, cudaStream_t stream,
+                        const float* count = NULL);
 size_t selector_scratch(int N);  // floats
 // sigma (b) = σ of the logits rows[i]. softmax: N exp(ω − max)/Σ; sigmoid: 2/(1 + exp(−ω)), stats unused.
 void selector_sigma(float* sigma, const float* omega, const float* stats, const int* rows, int b, int N,
@@ -315,8 +317,11 @@ void selector_token_weights(float* weight, const float* sigma, const float* coef
 void selector_delta(float* delta, const float* loss, const float* loss_hat, float scale, const float* weight,
                     const int* rows, int b, cudaStream_t stream);
 // grad (N) = gradient of the mean over the batch of σ_i Δ_i; every element is written. rows may repeat.
+// count: as selector_normalise's; rows are then those of the logits, and a logit's gradient is the sum over its
+// samples.
 void selector_gradient(float* grad, const float* omega, const float* stats, const float* sigma, const int* rows,
-                       const float* delta, int b, int N, SelectorActivation activation, cudaStream_t stream);
+                       const float* delta, int b, int N, SelectorActivation activation, cudaStream_t stream,
+                       const float* count = NULL);
 // omega (N) = value.
 void selector_fill(float* omega, float value, int N, cudaStream_t stream);
 // Gradient descent: omega −= lr · *scale · grad (scale: device, of clipping).

@@ -21,7 +21,8 @@ static inline __device__ float8 load_logits(const float* omega, int k, int N, fl
 }
 
 // Max and Σ exp(ω − max) of each block's share; the second stage combines them in block order.
-static __global__ void normalise_parts_kernel(float* part_max, float* part_sum, const float* omega, int N) {
+static __global__ void normalise_parts_kernel(float* part_max, float* part_sum, const float* omega, const float* count,
+                                              int N) {
     float highest = -INFINITY;
     int begin = (blockIdx.x * DENSE_BLOCK + threadIdx.x) * VEC, stride = gridDim.x * DENSE_BLOCK * VEC;
     for (int k = begin; k < N; k += stride) {
@@ -32,7 +33,11 @@ static __global__ void normalise_parts_kernel(float* part_max, float* part_sum, 
     float8 sums = {{0.0f}};
     for (int k = begin; k < N; k += stride) {
         float8 x = load_logits(omega, k, N, -INFINITY);
-        for (int j = 0; j < VEC; j++) sums.v[j] += expf(x.v[j] - highest);
+        if (count) {
+            float8 n = load_logits(count, k, N, 0.0f);
+            for (int j = 0; j < VEC; j++) sums.v[j] = fmaf(n.v[j], expf(x.v[j] - highest), sums.v[j]);
+        } else
+            for (int j = 0; j < VEC; j++) sums.v[j] += expf(x.v[j] - highest);
     }
     float sum = 0.0f;
     for (int j = 0; j < VEC; j++) sum += sums.v[j];
@@ -84,7 +89,8 @@ static __global__ void delta_kernel(float* delta, const float* loss, const float
 // softmax: g_k = σ_k / b · ([k in B] Δ_k − S), S = (1/N) Σ over B of σ_i Δ_i: here the dense part, −σ_k S / b. sigmoid:
 // zero outside the batch. Every block sums S for itself, in batch order, so that all have the same bits.
 static __global__ void gradient_dense_kernel(float* grad, const float* omega, const float* stats, const float* sigma,
-                                             const float* delta, int b, int N, SelectorActivation activation) {
+                                             const float* delta, const float* count, int b, int N,
+                                             SelectorActivation activation) {
     SHARED(float, S, [1]);
     if (threadIdx.x == 0) {
         float sum = 0.0f;
@@ -100,6 +106,10 @@ static __global__ void gradient_dense_kernel(float* grad, const float* omega, co
         float highest = stats[0], factor = -(float)N / stats[1] * S[0] / (float)b;
         g = load_logits(omega, k, N, 0.0f);
         for (int j = 0; j < VEC; j++) g.v[j] = factor * expf(g.v[j] - highest);
+        if (count) {
+            float8 n = load_logits(count, k, N, 0.0f);
+            for (int j = 0; j < VEC; j++) g.v[j] *= n.v[j];
+        }
     }
     if (k + VEC <= N) store8(grad + k, g);
     else
@@ -168,10 +178,11 @@ size_t selector_scratch(int N) {
     return 2 * PARTS;
 }
 
-void selector_normalise(float* stats, float* scratch, const float* omega, int N, cudaStream_t stream) {
+void selector_normalise(float* stats, float* scratch, const float* omega, int N, cudaStream_t stream,
+                        const float* count) {
     NVTX_RANGE("selector_normalise");
     int parts = min(PARTS, CEIL_DIV(N, DENSE_BLOCK * VEC));
-    LAUNCH(normalise_parts_kernel, parts, DENSE_BLOCK, 0, stream, scratch, scratch + PARTS, omega, N);
+    LAUNCH(normalise_parts_kernel, parts, DENSE_BLOCK, 0, stream, scratch, scratch + PARTS, omega, count, N);
     LAUNCH(normalise_kernel, 1, PARTS, 0, stream, stats, scratch, scratch + PARTS, parts);
 }
 void selector_sigma(float* sigma, const float* omega, const float* stats, const int* rows, int b, int N,
@@ -193,11 +204,12 @@ void selector_delta(float* delta, const float* loss, const float* loss_hat, floa
         LAUNCH(delta_kernel, CEIL_DIV(b, BLOCK), BLOCK, 0, stream, delta, loss, loss_hat, scale, weight, rows, b);
 }
 void selector_gradient(float* grad, const float* omega, const float* stats, const float* sigma, const int* rows,
-                       const float* delta, int b, int N, SelectorActivation activation, cudaStream_t stream) {
+                       const float* delta, int b, int N, SelectorActivation activation, cudaStream_t stream,
+                       const float* count) {
     NVTX_RANGE("selector_gradient");
     if (b == 0) return cudaCheck(cudaMemsetAsync(grad, 0, N * sizeof(float), stream));  // a mean over nothing
     LAUNCH(gradient_dense_kernel, CEIL_DIV(N, DENSE_BLOCK * VEC), DENSE_BLOCK, 0, stream, grad, omega, stats, sigma,
-           delta, b, N, activation);
+           delta, count, b, N, activation);
     LAUNCH(gradient_batch_kernel, CEIL_DIV(b, BLOCK), BLOCK, 0, stream, grad, omega, sigma, rows, delta, b, activation);
 }
 void selector_fill(float* omega, float value, int N, cudaStream_t stream) {

@@ -169,6 +169,38 @@ static void check_limits(void) {
     harness_release();
 }
 
+// Samples that share logits: the weights and the summed gradient of as many logits that are equal.
+static void check_units(int U, int N, SelectorActivation activation) {
+    const int b = 9;
+    int *unit = harness_host<int>(N), *rows = harness_host<int>(b), *samples = harness_host<int>(b);
+    float *omega = harness_randoms<float>(U, 1.0f, 0.1f), *count = harness_host<float>(U);
+    Problem p = problem_create(N, b, 1.0f, activation);
+    for (int i = 0; i < N; i++) {
+        unit[i] = i * i % U;
+        count[unit[i]] += 1.0f;
+        p.omega[i] = omega[unit[i]];
+    }
+    for (int i = 0; i < b; i++) rows[i] = unit[samples[i] = p.rows[i]];
+    double *sigma = reference_sigma(&p, p.omega), *of_batch = harness_host<double>(b), *grad = harness_host<double>(U);
+    double S = 0.0;
+    for (int i = 0; i < b; i++) {
+        double s = 1.0 / (1.0 + exp(-(double)omega[rows[i]]));
+        of_batch[i] = sigma[samples[i]];
+        S += sigma[samples[i]] * p.delta[i] / N;
+        grad[rows[i]] += (activation == SELECTOR_SOFTMAX ? sigma[samples[i]] : 2.0 * s * (1.0 - s)) * p.delta[i] / b;
+    }
+    for (int i = 0; i < N && activation == SELECTOR_SOFTMAX; i++) grad[unit[i]] -= sigma[i] * S / b;
+    float *d_omega = harness_copy(omega, U), *d_count = harness_copy(count, U), *d_grad = harness_device<float>(U);
+    int* d_rows = harness_copy(rows, b);
+    if (activation == SELECTOR_SOFTMAX) selector_normalise(p.d_stats, p.d_scratch, d_omega, U, 0, d_count);
+    selector_sigma(p.d_sigma, d_omega, p.d_stats, d_rows, b, N, activation, 0);
+    selector_gradient(d_grad, d_omega, p.d_stats, p.d_sigma, d_rows, p.d_delta, b, U, activation, 0, d_count);
+    const char* name = activation == SELECTOR_SOFTMAX ? "shared logits, softmax" : "shared logits, sigmoid";
+    check_close(harness_name(name, "sigma"), harness_fetch(p.d_sigma, b), of_batch, b, 1e-5);
+    check_close(harness_name(name, "gradient"), harness_fetch(d_grad, U), grad, U, 1e-5);
+    harness_release();
+}
+
 static void check_tokens_and_delta(void) {
     const int start[] = {0, 3, 3, 40, 41, 120},
               place[] = {1, 4, 2, 0, 3};  // five samples, the batch's first three are fine-tuning ones
@@ -262,6 +294,10 @@ int main(int argc, char** argv) {
             check_selector(names[a][3], 3001, 300, 4.0f, a, false);
         }
         check_limits();
+        for (int activation = 0; activation < 2; activation++) {
+            check_units(3, 50, (SelectorActivation)activation);
+            check_units(17, 400, (SelectorActivation)activation);
+        }
         check_tokens_and_delta();
         check_optimizers(41, 13);
         return check_report();

@@ -3,7 +3,8 @@ One run of SEAL in PyTorch, written from the equations and not from the trainer:
 batches fixed by recorded lists, γ = linear:0,0.03 over three epochs. The gradient of ω comes from autograd, not from the closed formula that the
 trainer uses, and is held against that formula here. Each run is done in fp32 and in fp64: the second says how much of a difference is rounding.
 
-    python record_seal.py            writes golden/seal (a model, inputs.safetensors, one run_ALGORITHM_ACTIVATION.safetensors each)
+    python record_seal.py            writes golden/seal (a model, inputs.safetensors, one run_ALGORITHM_ACTIVATION.safetensors each, one
+                                     for each variant: online weights, one ω for each file)
     python record_seal.py --check    runs everything again and compares with the files
     python record_seal.py --survey   how far fp32 in two orders of summation is from fp64, the drift of ω, what ω separates
 """
@@ -26,6 +27,11 @@ OMEGA = dict(lr=5e-3, betas=(0.9, 0.95), eps=1e-8)
 OMEGA_CLIP = 10.0
 OMEGA_START = {"softmax": 0.1, "sigmoid": -1e-4}
 RUNS = [(algorithm, activation) for algorithm in (1, 2) for activation in ("softmax", "sigmoid")]
+# Variants of Algorithm 2: `online` is one run whose model is kept, with both losses weighing alike from the first step; `file` has one logit for each of
+# three files, `online_file` both.
+ONLINE_GAMMA, FILES = 0.5, (31, 5, 48)  # rows of each file; N in all
+VARIANTS = {"online_softmax": ("softmax", True, False), "online_sigmoid": ("sigmoid", True, False),
+            "file_softmax": ("softmax", False, True), "file_sigmoid": ("sigmoid", False, True), "online_file_softmax": ("softmax", True, True)}
 
 
 # ---- inputs --------------------------------------------------------------------------------------------------------------------------------
@@ -110,15 +116,22 @@ def step_parameters(model, optimizer, loss):
     return grad_norm.detach()
 
 
-def run_seal(algorithm, activation, dtype, losses_of):
+def file_of_rows():
+    """(N): the file of each fine-tuning row."""
+    return torch.tensor([f for f, n in enumerate(FILES) for _ in range(n)])
+
+
+def run_seal(algorithm, activation, dtype, losses_of, online=False, by_file=False):
     """One run. losses_of(model, samples) → mean response losses (b). Returns the recorded tensors, in dtype."""
+    assert sum(FILES) == N
+    unit = file_of_rows() if by_file else torch.arange(N)
     safe, tune, safe_rows, tune_rows, epochs = make_inputs()
     theta = make_model().to(dtype)
     optimizer = torch.optim.AdamW(theta.parameters(), **THETA)
     if algorithm == 1:
         theta_hat = make_model().to(dtype)
         optimizer_hat = torch.optim.AdamW(theta_hat.parameters(), **THETA)
-    omega = torch.nn.Parameter(torch.full((N,), OMEGA_START[activation], dtype=dtype))
+    omega = torch.nn.Parameter(torch.full((int(unit.max()) + 1,), OMEGA_START[activation], dtype=dtype))
     optimizer_omega = torch.optim.Adam([omega], **OMEGA)
 
     log = {k: [] for k in ("gamma", "safe_loss", "tune_loss", "theta_grad_norm", "theta_norm", "omega_grad_norm", "weighted_loss")}
@@ -130,9 +143,9 @@ def run_seal(algorithm, activation, dtype, losses_of):
         return torch.cat([x.detach(), x.new_zeros(BATCH - len(x))])
 
     for step, (rows_s, rows_f, epoch) in enumerate(zip(safe_rows, tune_rows, epochs)):
-        gamma = min(max(GAMMA_START + GAMMA_STEP * epoch, 0.0), 1.0)
+        gamma = ONLINE_GAMMA if online else min(max(GAMMA_START + GAMMA_STEP * epoch, 0.0), 1.0)
         batch_s, batch_f = [safe[i] for i in rows_s], [tune[i] for i in rows_f]
-        weight = sigma(omega, activation)[rows_f]           # with gradient for ω; everything else takes it as a constant
+        weight = sigma(omega[unit], activation)[rows_f]     # with gradient for ω; everything else takes it as a constant
         fixed = weight.detach()
 
         # every loss at the parameters from before the step
@@ -159,7 +172,7 @@ def run_seal(algorithm, activation, dtype, losses_of):
 
         optimizer_omega.zero_grad(set_to_none=True)
         (weight * delta).mean().backward()
-        expected = closed_gradient(omega.detach(), rows_f, delta, activation)
+        expected = torch.zeros_like(omega).index_add(0, unit, closed_gradient(omega.detach()[unit], rows_f, delta, activation)).detach()
         assert (omega.grad - expected).abs().max() <= 2e-6 * (expected.abs().max() + (fixed * delta.abs()).max()), "autograd against the closed form"
         log["omega_grad_norm"].append(torch.nn.utils.clip_grad_norm_([omega], OMEGA_CLIP).detach())
         optimizer_omega.step()
@@ -199,6 +212,11 @@ def make_tensors():
             if name in exact:
                 tensors["exact." + name] = exact[name]
         files[f"run_{algorithm}_{activation}.safetensors"] = tensors
+    for name, (activation, online, by_file) in VARIANTS.items():
+        tensors = run_seal(2, activation, torch.float32, single_losses, online, by_file)
+        if by_file:
+            tensors["unit"] = file_of_rows().int()
+        files[f"run_{name}.safetensors"] = tensors
     return files
 
 

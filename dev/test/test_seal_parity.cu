@@ -66,12 +66,16 @@ static float* read_floats(const StReader* file, const char* name) {
 
 static double relative(double a, double b) { return fabs(a - b) / (fabs(b) > 1e-30 ? fabs(b) : 1e-30); }
 
-static void run(const StReader* inputs, const Set* safe, const Set* tune, int algorithm,
-                SelectorActivation activation) {
+// variant: a recorded one of Algorithm 2 ("online_", "file_", "online_file_"), or "".
+static void run(const StReader* inputs, const Set* safe, const Set* tune, int algorithm, SelectorActivation activation,
+                const char* variant) {
     const char* names[] = {"softmax", "sigmoid"};
-    char path[256];
+    char path[256], what[64];
     StReader recorded;
-    snprintf(path, sizeof path, GOLDEN "/run_%d_%s.safetensors", algorithm, names[activation]);
+    bool online = !strncmp(variant, "online", 6);
+    snprintf(what, sizeof what, "%s%s", variant, names[activation]);
+    if (*variant) snprintf(path, sizeof path, GOLDEN "/run_%s.safetensors", what);
+    else snprintf(path, sizeof path, GOLDEN "/run_%d_%s.safetensors", algorithm, names[activation]);
     st_open(&recorded, path);
     int steps = (int)st_need(inputs, "epoch")->count, width = (int)st_need(inputs, "tune_rows")->shape[1], N = tune->n;
     float theta_adamw[6], omega_adam[5], gamma_linear[2];
@@ -86,6 +90,13 @@ static void run(const StReader* inputs, const Set* safe, const Set* tune, int al
     float *omega_rec = read_floats(&recorded, "omega"), *safe_rec = read_floats(&recorded, "safe_loss"),
           *tune_rec = read_floats(&recorded, "tune_loss"), *norm_rec = read_floats(&recorded, "theta_grad_norm"),
           *gamma_rec = read_floats(&recorded, "gamma");
+
+    int *unit = NULL, units = N;  // one logit for each file, where the variant has such
+    if (st_find(&recorded, "unit")) {
+        unit = (int*)malloc(N * sizeof(int));
+        st_copy(&recorded, "unit", ST_I32, N, unit);
+        units = unit[N - 1] + 1;
+    }
 
     ModelConfig config;
     model_config_read(&config, GOLDEN);
@@ -107,18 +118,20 @@ static void run(const StReader* inputs, const Set* safe, const Set* tune, int al
                                  selector_initial(activation),
                                  0.0f};
     trainer_plan(&t, &config, &settings);
-    selector_plan(&s, &selector, N, width, &t.plan);
+    selector_plan(&s, &selector, units, width, &t.plan);
     trainer_allocate(&t);
     selector_bind(&s, t.stream);
+    if (unit) selector_set_units(&s, unit, N);
     parameters_load(&t.theta, GOLDEN, true);
     if (settings.with_hat) parameters_copy(&t.theta_hat, &t.theta, t.stream);
 
     GammaSchedule schedule;
     char text[64];
-    snprintf(text, sizeof text, "linear:%.9g,%.9g", gamma_linear[0], gamma_linear[1]);
+    if (online) snprintf(text, sizeof text, "fixed:0.5");
+    else snprintf(text, sizeof text, "linear:%.9g,%.9g", gamma_linear[0], gamma_linear[1]);
     gamma_parse(&schedule, text);
     double worst_omega = 0, worst_loss = 0, worst_norm = 0, worst_gamma = 0, low = 1e9, high = -1e9;
-    float* omega = (float*)malloc(N * sizeof(float));
+    float* omega = (float*)malloc(units * sizeof(float));
     for (int step = 0; step < steps; step++) {
         PackSample tune_batch[MOST], safe_batch[MOST];
         int b = 0, m = 0, rows[MOST];
@@ -141,15 +154,14 @@ static void run(const StReader* inputs, const Set* safe, const Set* tune, int al
         for (int i = 0; i < b; i++) worst_loss = fmax(worst_loss, relative(r.loss[i], tune_rec[step * width + i]));
         for (int j = 0; j < m; j++) worst_loss = fmax(worst_loss, relative(r.loss[b + j], safe_rec[step * width + j]));
         worst_norm = fmax(worst_norm, relative(r.norm, norm_rec[step]));
-        cudaCheck(cudaMemcpy(omega, s.omega, N * sizeof(float), cudaMemcpyDeviceToHost));
-        for (int k = 0; k < N; k++) {
-            double expected = omega_rec[(step + 1) * N + k];
+        cudaCheck(cudaMemcpy(omega, s.omega, units * sizeof(float), cudaMemcpyDeviceToHost));
+        for (int k = 0; k < units; k++) {
+            double expected = omega_rec[(step + 1) * units + k];
             worst_omega = fmax(worst_omega, fabs(omega[k] - expected));
             low = fmin(low, expected);
             high = fmax(high, expected);
         }
     }
-    const char* what = names[activation];
     check(worst_gamma <= 1e-7, "Algorithm %d %s: gamma is the recorded one", algorithm, what);
     check(worst_omega <= (bf16 ? 0.2 * (high - low) : 1e-4),
           "Algorithm %d %s: omega after %d steps within %.1e (range %.3f)", algorithm, what, steps, worst_omega,
@@ -160,12 +172,13 @@ static void run(const StReader* inputs, const Set* safe, const Set* tune, int al
           worst_norm);
     // Adam on a dense softmax gradient moves undrawn logits by a full +lr every step (Algorithm 2): max ω ≈ ω₀ +
     // lr·steps
-    if (algorithm == 2 && activation == SELECTOR_SOFTMAX) {
+    if (algorithm == 2 && activation == SELECTOR_SOFTMAX && !*variant) {
         double most = -1e9, bound = 0.1 + omega_adam[0] * steps;
         for (int k = 0; k < N; k++) most = fmax(most, omega[k]);
         check(fabs(most - bound) <= 0.05 * bound, "the drift: max omega %.4f, omega_0 + lr*steps %.4f", most, bound);
     }
     free(omega);
+    free(unit);
     selector_free(&s);
     trainer_free(&t);
     st_close(&recorded);
@@ -188,7 +201,12 @@ int main(void) {
     read_set(&tune, &inputs, "tune");
     for (int algorithm = 1; algorithm <= 2; algorithm++)
         for (int activation = 0; activation < 2; activation++)
-            run(&inputs, &safe, &tune, algorithm, (SelectorActivation)activation);
+            run(&inputs, &safe, &tune, algorithm, (SelectorActivation)activation, "");
+    for (int activation = 0; activation < 2; activation++) {
+        run(&inputs, &safe, &tune, 2, (SelectorActivation)activation, "online_");
+        run(&inputs, &safe, &tune, 2, (SelectorActivation)activation, "file_");
+    }
+    run(&inputs, &safe, &tune, 2, SELECTOR_SOFTMAX, "online_file_");
     st_close(&inputs);
     free_set(&safe);
     free_set(&tune);

@@ -193,7 +193,7 @@ int options_parse(const OptionTable* table, int argc, char** argv, void* values,
         const OptionRule* rule = &table->rules[i];
         if (!(rule->commands >> command & 1) || !is_given(table, command, rule->option)) continue;
         bool other = is_given(table, command, rule->other);
-        if (rule->how == WITHOUT && !other)
+        if (rule->how != BESIDE && !other)
             fatal("%s: --%s has no effect without --%s", argv[1], rule->option, rule->other);
         if (rule->how == BESIDE && other)
             fatal("%s: --%s has no effect together with --%s; give only one of them", argv[1], rule->option,
@@ -275,12 +275,22 @@ static const char* value_text(const OptionRow* row, const void* values) {
     }
 }
 
+// Whether the option is of a mode that the command line did not choose.
+static bool is_idle(const OptionTable* table, int command, const OptionRow* row) {
+    for (int i = 0; i < table->n_rules; i++) {
+        const OptionRule* rule = &table->rules[i];
+        if (rule->how == NEEDS && (rule->commands >> command & 1) && !strcmp(rule->option, row->name))
+            return !options_given(table, rule->other);
+    }
+    return false;
+}
+
 void options_print(const OptionTable* table, int command, const void* values, FILE* out) {
     fprintf(out, "| %-22s | %s\n|------------------------|---------------------------\n", table->commands[command].name,
             "value");
     for (int i = 0; i < table->n_options; i++) {
         const OptionRow* row = &table->options[i];
-        const char* text = belongs(row, command) ? value_text(row, values) : NULL;
+        const char* text = belongs(row, command) && !is_idle(table, command, row) ? value_text(row, values) : NULL;
         if (text) fprintf(out, "| %-22s | %s\n", row->name, text);
     }
 }
@@ -315,7 +325,7 @@ char* options_json(const OptionTable* table, int command, const void* values) {
     for (int i = 0; i < table->n_options; i++) {
         const OptionRow* row = &table->options[i];
         const void* value = (const char*)values + row->offset;
-        if (!belongs(row, command)) continue;
+        if (!belongs(row, command) || is_idle(table, command, row)) continue;
         if (row->type == OPTION_FLAG || row->type == OPTION_SWITCH)
             cJSON_AddBoolToObject(json, row->name, *(const bool*)value);
         else if (takes_auto(row) && *(const int64_t*)value == OPTION_AUTO)

@@ -50,10 +50,11 @@ typedef struct {
     const char* positional;  // what has no dash before it, e.g. "FILE"; NULL: nothing may
 } CommandRow;
 
-// What is refused: an option that does nothing without another, or nothing beside another.
+// What is refused: an option that does nothing without another, or nothing beside another. NEEDS is WITHOUT for an
+// option of a mode that the other one chooses: without that it is not printed either.
 typedef struct {
     const char* option;
-    enum { WITHOUT, BESIDE } how;
+    enum { WITHOUT, NEEDS, BESIDE } how;
     const char* other;
     uint32_t commands;  // bit c: so in command c
 } OptionRule;

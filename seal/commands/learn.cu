@@ -94,6 +94,19 @@ static SelectorSettings selector_settings(const TrainOptions* o) {
     return s;
 }
 
+// With --selector-unit file: the file of each sample. Returns the number of logits.
+static int find_units(Learn* x, const TrainOptions* o) {
+    if (strcmp(o->selector_unit, "file")) return x->tune.n;
+    if (o->tune.n < 2) fatal("--selector-unit file needs several files: give --tune for each");
+    x->unit = (int*)host_alloc((size_t)x->tune.n * sizeof(int), "the files of the rows");
+    int64_t end = 0;
+    int i = 0;
+    for (int file = 0; file < o->tune.n; file++)
+        for (end += dataset_rows(o->tune.items[file]); i < x->tune.n && x->tune.rows[i] < end; i++) x->unit[i] = file;
+    if (i < x->tune.n) fatal("%s: changed while it was read", o->tune.items[0]);
+    return o->tune.n;
+}
+
 bool learn_open(Learn* x, const TrainOptions* o, int command) {
     ModelConfig config;
     TrainerSettings settings = {};
@@ -111,7 +124,7 @@ bool learn_open(Learn* x, const TrainOptions* o, int command) {
     run_plan(&x->run, o, command, &config, &settings);
     SelectorSettings selector = selector_settings(o);
     load_samples(&x->tune, &o->tune, "tune", o->out, o, &config, x->tokenizer, NULL);
-    selector_plan(&x->selector, &selector, x->tune.n, x->batch, &x->run.trainer.plan);
+    selector_plan(&x->selector, &selector, find_units(x, o), x->batch, &x->run.trainer.plan);
     if (!run_show(&x->run)) {
         tokens_free(&x->tune);
         return false;
@@ -124,6 +137,7 @@ bool learn_open(Learn* x, const TrainOptions* o, int command) {
     run_begin(&x->run, o->compat && x->safe.n < x->tune.n ? x->safe.n : x->tune.n);
     Trainer* t = &x->run.trainer;
     selector_bind(&x->selector, t->stream);
+    if (x->unit) selector_set_units(&x->selector, x->unit, x->tune.n);
     if (x->tune.weights) selector_set_weights(&x->selector, x->tune.weights);
     if (settings.with_hat) parameters_copy(&t->theta_hat, &t->theta, t->stream);
 
@@ -161,6 +175,26 @@ static void find_last_visits(Learn* x, int64_t* last_visit) {
     }
 }
 
+// The samples' logits: those of their units where these have some. A line for each file then.
+static void read_logits(const Learn* x, float* logits) {
+    const Selector* s = &x->selector;
+    float* omega = x->unit ? (float*)host_alloc((size_t)s->N * sizeof(float), "the logits") : logits;
+    double* sigma = NULL;
+    cudaCheck(cudaMemcpy(omega, s->omega, (size_t)s->N * sizeof(float), cudaMemcpyDeviceToHost));
+    if (!x->unit) return;
+    for (int i = 0; i < x->tune.n; i++) logits[i] = omega[x->unit[i]];
+    sigma = (double*)host_alloc((size_t)x->tune.n * sizeof(double), "the weights");
+    selector_weights(logits, x->tune.n, s->settings.activation == SELECTOR_SIGMOID, sigma);
+    for (int file = 0, i = 0; file < s->N && !x->run.o->quiet; file++) {
+        int first = i;
+        while (i < x->tune.n && x->unit[i] == file) i++;
+        printf("%s: %d rows, omega %.6g, weight %.4g\n", x->run.o->tune.items[file], i - first, omega[file],
+               i > first ? sigma[first] : 0.0);
+    }
+    free(omega);
+    free(sigma);
+}
+
 static void write_selector(Learn* x) {
     const TrainOptions* o = x->run.o;
     SelectorFile file = {};
@@ -172,7 +206,7 @@ static void write_selector(Learn* x) {
     file.logits = (float*)host_alloc((size_t)file.n * sizeof(float), "the logits");
     file.last_visit = (int64_t*)host_alloc((size_t)file.n * sizeof(int64_t), "the last visits");
     find_last_visits(x, file.last_visit);
-    cudaCheck(cudaMemcpy(file.logits, x->selector.omega, (size_t)file.n * sizeof(float), cudaMemcpyDeviceToHost));
+    read_logits(x, file.logits);
     for (int i = 0; i < o->tune.n; i++) {
         if (i) text_add(&files, " ", 1);
         text_add(&files, o->tune.items[i], strlen(o->tune.items[i]));
@@ -201,6 +235,7 @@ void learn_close(Learn* x) {
     tokens_free(&x->safe);
     free(x->samples);
     free(x->rows);
+    free(x->unit);
     free(x->share);
     free(x->tune_order);
     free(x->safe_order);

@@ -1,6 +1,6 @@
 /*
-What `train_seal selector` has around the algorithm (train_seal.cu): the batches it draws, what it logs, the file it
-leaves.
+What `train_seal selector` and `sft --weights learn` have around the algorithm (train_seal.cu): the batches they draw,
+what they log, the files they leave. The first is run for its selector, the second for its model; both leave both.
 */
 #ifndef SEAL_LEARN_H
 #define SEAL_LEARN_H
@@ -32,6 +32,7 @@ typedef struct {
     float* share;         // (2, batch) the rows' weights, where they have any
     int* rows;            // (2, batch)
     float* sigma[2];      // (batch) pinned: σ of each
+    int* unit;            // (tune.n) the file of each sample, with --selector-unit file; NULL: each has its own logit
     int *tune_order, *safe_order;
     int64_t tune_pass, safe_pass;  // the passes whose permutations tune_order and safe_order hold
     Hex tokenizer;

@@ -586,7 +586,7 @@ void run_stop_on_nonfinite(Run* run, const StepNote* note, const Batch* batch, c
 // What a table needs of a run. A loss that the command does not have is left out; one that was never measured is null.
 static char* summary_json(const Run* run) {
     const TrainOptions* o = run->o;
-    bool selector = run->command == COMMAND_SELECTOR;
+    bool selector = learns_weights(o, run->command);
     cJSON* json = cJSON_CreateObject();
     cJSON_AddStringToObject(json, "command", train_options.commands[run->command].name);
     if (selector) {

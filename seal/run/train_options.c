@@ -1,4 +1,6 @@
 /* The options of train_seal. See train_options.h. */
+#include <string.h>
+#include "base/error.h"
 #include "model_config.h"
 #include "run/train_options.h"
 
@@ -65,9 +67,9 @@ static const OptionRow options[] = {
      "also write the model with the trained adapter added, in the dtype of --model"},
     {"tune", OPTION_LIST, AT(tune), NULL, "FILE", 0, 0, TRAINS | SELECT | CHECK, TRAINS | SELECT | CHECK,
      "training data; may be given several times"},
-    {"safe", OPTION_LIST, AT(safe), NULL, "FILE", 0, 0, SELECTOR | SELECT | CHECK, SELECTOR,
-     "D_safe: rows that show how the model should keep answering; may be given several times; select: of influence and "
-     "refusal, and the safe anchors of representation"},
+    {"safe", OPTION_LIST, AT(safe), NULL, "FILE", 0, 0, SELECTOR | SFT | SELECT | CHECK, SELECTOR,
+     "D_safe: rows that show how the model should keep answering; may be given several times; sft: of --weights "
+     "learn; select: of influence and refusal, and the safe anchors of representation"},
     {"valid", OPTION_LIST, AT(valid), NULL, "FILE", 0, 0, PRETRAIN | SFT, 0,
      "held-out data; its loss is logged at the end of every epoch"},
     {"out", OPTION_STRING, AT(out), NULL, "DIR", 0, 0, INIT | IMPORT | TRAINS | SELECT, INIT | IMPORT | TRAINS | SELECT,
@@ -93,18 +95,25 @@ static const OptionRow options[] = {
      "a batch's loss is the mean over samples, or over response tokens"},
     {"algorithm", OPTION_INT, AT(algorithm), "2", NULL, 1, 2, SELECTOR, 0,
      "1: with the auxiliary parameters theta_hat; 2: memory-efficient, the paper's default"},
-    {"gamma", OPTION_STRING, AT(gamma), "linear:0,0.03", "SCHEDULE", 0, 0, SELECTOR, 0,
-     "linear:START,STEP (per epoch), fixed:G, geometric:G0,RATIO, list:a,b,c, ramp:START,END (per step)"},
-    {"gamma-scales-omega", OPTION_SWITCH, AT(gamma_scales_omega), "off", NULL, 0, 0, SELECTOR, 0,
+    {"gamma", OPTION_STRING, AT(gamma), "linear:0,0.03", "SCHEDULE", 0, 0, SELECTOR | SFT, 0,
+     "linear:START,STEP (per epoch), fixed:G, geometric:G0,RATIO, list:a,b,c, ramp:START,END (per step); sft --weights "
+     "learn: fixed:0.5, which weighs safe and fine-tuning samples alike"},
+    {"weights", OPTION_CHOICE, AT(weights), "rows", "rows|learn", 0, 0, SFT, 0,
+     "of the fine-tuning rows: as they have them, or learned in this run with --safe, as the selector learns them: the "
+     "model is the result, without a second stage"},
+    {"gamma-scales-omega", OPTION_SWITCH, AT(gamma_scales_omega), "off", NULL, 0, 0, SELECTOR | SFT, 0,
      "multiply the selector's gradient by gamma (the paper; the reference does not)"},
-    {"activation", OPTION_CHOICE, AT(activation), "softmax", "softmax|sigmoid", 0, 0, SELECTOR, 0,
+    {"activation", OPTION_CHOICE, AT(activation), "softmax", "softmax|sigmoid", 0, 0, SELECTOR | SFT, 0,
      "how logits become weights"},
-    {"selector-optimizer", OPTION_CHOICE, AT(selector_optimizer), "adam", "adam|sgd|centred|mean", 0, 0, SELECTOR, 0,
-     "optimizer of the selector; adam is what the reference uses"},
-    {"selector-lr", OPTION_FLOAT, AT(selector_lr), "5e-3", NULL, 0, 1e9, SELECTOR, 0, "learning rate of the selector"},
-    {"selector-schedule", OPTION_CHOICE, AT(selector_schedule), "constant", "constant|linear|cosine", 0, 0, SELECTOR, 0,
-     "schedule of the selector's learning rate"},
-    {"selector-clip", OPTION_FLOAT, AT(selector_clip), "10", NULL, 0, 1e9, SELECTOR, 0,
+    {"selector-optimizer", OPTION_CHOICE, AT(selector_optimizer), "adam", "adam|sgd|centred|mean", 0, 0, SELECTOR | SFT,
+     0, "optimizer of the selector; adam is what the reference uses"},
+    {"selector-unit", OPTION_CHOICE, AT(selector_unit), "row", "row|file", 0, 0, SELECTOR | SFT, 0,
+     "what has a logit: each row, or each file of --tune, whose rows share it"},
+    {"selector-lr", OPTION_FLOAT, AT(selector_lr), "5e-3", NULL, 0, 1e9, SELECTOR | SFT, 0,
+     "learning rate of the selector"},
+    {"selector-schedule", OPTION_CHOICE, AT(selector_schedule), "constant", "constant|linear|cosine", 0, 0,
+     SELECTOR | SFT, 0, "schedule of the selector's learning rate"},
+    {"selector-clip", OPTION_FLOAT, AT(selector_clip), "10", NULL, 0, 1e9, SELECTOR | SFT, 0,
      "largest norm of the selector's gradient; 0: no clipping"},
     {"append", OPTION_LIST, AT(append), NULL, "FILE", 0, 0, SFT, 0,
      "rows to train on besides the selected ones (SafeInstr)"},
@@ -194,6 +203,15 @@ static const OptionRow options[] = {
 };
 
 static const OptionRule rules[] = {
+    {"safe", NEEDS, "weights", SFT},
+    {"gamma", NEEDS, "weights", SFT},
+    {"gamma-scales-omega", NEEDS, "weights", SFT},
+    {"activation", NEEDS, "weights", SFT},
+    {"selector-optimizer", NEEDS, "weights", SFT},
+    {"selector-unit", NEEDS, "weights", SFT},
+    {"selector-lr", NEEDS, "weights", SFT},
+    {"selector-schedule", NEEDS, "weights", SFT},
+    {"selector-clip", NEEDS, "weights", SFT},
     {"top", WITHOUT, "selector", SFT},
     {"template", BESIDE, "chat", ROWS},
     {"lora-rank", BESIDE, "adapter", TRAINS | SELECT | CHECK},
@@ -206,3 +224,24 @@ const OptionTable train_options = {"train_seal", "trains language models with SE
                                    commands,     N_TRAIN_COMMANDS,
                                    options,      sizeof options / sizeof *options,
                                    rules,        sizeof rules / sizeof *rules};
+
+bool learns_weights(const TrainOptions* o, int command) {
+    return command == COMMAND_SELECTOR || (command == COMMAND_SFT && !strcmp(o->weights, "learn"));
+}
+
+void train_options_settle(TrainOptions* o, int command) {
+    static const char* const useless[] = {"selector", "append", "valid", "loss-mean"};
+    if (command != COMMAND_SFT || !options_given(&train_options, "weights")) return;
+    if (!learns_weights(o, command)) {
+        for (int i = 0; i < train_options.n_rules; i++)
+            if (train_options.rules[i].how == NEEDS && options_given(&train_options, train_options.rules[i].option))
+                fatal("sft: --%s has no effect without --weights learn", train_options.rules[i].option);
+        return;
+    }
+    if (!o->safe.n) fatal("sft: --weights learn needs --safe");
+    for (size_t i = 0; i < sizeof useless / sizeof *useless; i++)
+        if (options_given(&train_options, useless[i]))
+            fatal("sft: --%s does not go with --weights learn, which trains on all rows of --tune and --safe",
+                  useless[i]);
+    if (!options_given(&train_options, "gamma")) o->gamma = "fixed:0.5";
+}

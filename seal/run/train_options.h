@@ -54,7 +54,8 @@ typedef struct {
     bool parse_special;
     // the selector
     int64_t algorithm;
-    const char *gamma, *activation, *selector_optimizer, *selector_schedule;
+    const char *gamma, *activation, *selector_optimizer, *selector_schedule, *selector_unit;
+    const char* weights;  // of sft: "rows" as they have them, or "learn"
     bool gamma_scales_omega;
     double selector_lr, selector_clip, lr_hat;
     int64_t max_length;
@@ -68,6 +69,11 @@ typedef struct {
 } TrainOptions;
 
 extern const OptionTable train_options;
+
+// Whether the run learns weights of rows: `selector`, and `sft --weights learn`, whose model is the result.
+bool learns_weights(const TrainOptions* o, int command);
+// After options_parse: defaults that depend on other options, and what does not go together.
+void train_options_settle(TrainOptions* o, int command);
 
 #ifdef __cplusplus
 }
