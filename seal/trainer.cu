@@ -216,7 +216,10 @@ static void run_pass(Trainer* t, const Pass* x, PassCounts* counts, PassCounts* 
             if ((x->backward && item_of(x, i)->coefficient != 0.0f) != trained) continue;
             *(trained ? &of->trained_tokens : &of->forward_tokens) += sample->length;
             of->loss_tokens += sample->n_loss;
-            if (trained) of->squares += (int64_t)sample->length * sample->length;
+            if (trained) {
+                of->squares += attention_squares(sample->length, 0);
+                of->squares_window += attention_squares(sample->length, t->layout.config.window);
+            }
             if (t->owner[i] != rank) continue;
             m_first += i < x->n;
             t->members[m] = i;
@@ -341,6 +344,11 @@ StepResult trainer_result(Trainer* t, int slot) {
     return result;
 }
 
+int64_t attention_squares(int length, int window) {
+    int64_t n = length, outside = window && window < length ? length - window : 0;
+    return n * n - outside * outside;
+}
+
 double trainer_flops(const Trainer* t, const PassCounts* counts) {
     const ModelConfig* c = &t->layout.config;
     double head = (double)c->V * c->C, body = 0.0, adapters = t->with_lora ? (double)t->lora.layout.n_parameters : 0.0,
@@ -349,7 +357,9 @@ double trainer_flops(const Trainer* t, const PassCounts* counts) {
         const ModelTensor* x = &t->layout.tensors[i];
         if (x->layer >= 0 && x->cols > 1) body += (double)x->rows * x->cols;
     }
-    double attention = 6.0 * c->L * c->NH * c->HS * (double)counts->squares;
+    double attention = 0.0;
+    for (int l = 0; l < c->L; l++)
+        attention += 6.0 * c->NH * c->HS * (double)(layer_window(c, l) ? counts->squares_window : counts->squares);
     return (frozen * body + 6.0 * adapters) * (double)counts->trained_tokens +
            2.0 * (body + adapters) * (double)counts->forward_tokens + frozen * head * (double)counts->loss_tokens +
            attention;

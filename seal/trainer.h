@@ -40,7 +40,8 @@ typedef struct {
 
 typedef struct {
     int64_t trained_tokens, forward_tokens;  // of samples with a backward pass; of the others
-    int64_t squares;  // Σ length² over the trained samples, to which attention's cost is proportional
+    int64_t squares;         // Σ length² over the trained samples, to which attention's cost is proportional
+    int64_t squares_window;  // the same in a layer with a window
     int64_t loss_tokens;
     int packs;
 } PassCounts;
@@ -139,8 +140,11 @@ typedef struct {
 } StepResult;
 StepResult trainer_result(Trainer* t, int slot);
 
+// Twice the pairs of tokens of a sample of which one attends to the other; window 0: to all before.
+int64_t attention_squares(int length, int window);
 // FLOP of a pass as the model needs them, without what recomputation adds: per token, 6 for a trained weight, 4 for a
-// frozen one, 2 where it runs forward only; the head on its rows alone; attention by Σ length².
+// frozen one, 2 where it runs forward only; the head on its rows alone; attention by Σ length²,
+// of which a layer with a window has its band.
 double trainer_flops(const Trainer* t, const PassCounts* counts);
 
 #endif

@@ -100,6 +100,47 @@ static inline __device__ void scores(float (&c)[MT][NT][4], const floatX* a, con
     }
 }
 
+// A tile at the edge of the causal triangle or of a window is worked on in chunks of 16 keys (in dk, dv: queries) for
+// 16 rows at a time, and chunks that nobody sees are left out: a window of 512 tokens then costs 528 keys per row of
+// 16, not 9 tiles of 64. `distance`: of the chunk's first key from the first of the query rows; a multiple of 16.
+#define CHUNK 16
+static inline __device__ bool chunk_seen(const AttentionArgs& args, int distance) {
+    return (unsigned)distance < (args.window ? (unsigned)args.window + CHUNK - 1 : 1u << 31);  // below 0 is above 2^31
+}
+// Accumulators of a chunk's columns, and its fragment as a left operand.
+#define COLUMNS(c, chunk) reinterpret_cast<float(&)[2][4]>((c)[2 * (chunk)])
+#define FRAGMENT(a, chunk) reinterpret_cast<uint32_t(&)[1][4]>((a)[chunk])
+
+// The chunks of c (16, TILE) = a · bᵀ that are seen; the others are 0. a: 16 rows in shared memory. `distance` is that
+// of chunk 0, `step` by how much it grows per chunk.
+template <int HS>
+static inline __device__ void seen_scores(float (&c)[NT_SCORES][4], const floatX* a, const floatX* b,
+                                          const AttentionArgs& args, int distance, int step) {
+    constexpr int KT = SLICE(HS / 16), LD = HS + PAD;
+    zero(reinterpret_cast<float(&)[1][NT_SCORES][4]>(c));
+    NO_UNROLL for (int k = 0; k < HS; k += KT * 16) {
+        uint32_t fragments[KT][4];
+        load_a_fragments(fragments, a + k, LD);
+        UNROLL for (int j = 0; j < TILE / CHUNK; j++) if (chunk_seen(args, distance + j * step))
+            mma_tile_nk(COLUMNS(c, j), fragments, b + j * CHUNK * LD + k, LD);
+    }
+}
+// The same with a in registers.
+template <int HS>
+static inline __device__ void seen_scores(float (&c)[NT_SCORES][4], const uint32_t (&a)[HS / 16][4], const floatX* b,
+                                          const AttentionArgs& args, int distance, int step) {
+    zero(reinterpret_cast<float(&)[1][NT_SCORES][4]>(c));
+    UNROLL for (int j = 0; j < TILE / CHUNK; j++) if (chunk_seen(args, distance + j * step))
+        mma_tile_nk(COLUMNS(c, j), a, b + j * CHUNK * (HS + PAD), HS + PAD);
+}
+// acc (16, 8 · NT) += a · b over the chunks that are seen
+template <int NT>
+static inline __device__ void seen_product(float (&acc)[NT][4], uint32_t (&a)[TILE / 16][4], const floatX* b, int ld,
+                                           const AttentionArgs& args, int distance, int step) {
+    UNROLL for (int j = 0; j < TILE / CHUNK; j++) if (chunk_seen(args, distance + j * step))
+        mma_tile_kn(acc, FRAGMENT(a, j), b + j * CHUNK * ld, ld);
+}
+
 // 16 rows (n of them real) and N columns of dst (ld) = c, through the warp's own 16 rows of shared memory, so that
 // global memory sees 16-byte stores
 template <int HS, int N>
@@ -125,13 +166,78 @@ template <int HS> static constexpr size_t forward_shared() {
     return sizeof(floatX) * (FORWARD_ROWS(HS) + 2 * TILE) * (HS + PAD);
 }
 
-template <int HS, bool LOCAL>
+// p (MT · 16, TILE) = the probabilities of a warp's rows and a tile's keys, but for their common factors: m, l and acc
+// follow the maximum. distance: of the tile's first key from the warp's first row. EDGE: by chunks, where some of them
+// may be unseen. masked: not all keys are seen by all rows.
+template <int HS, bool LOCAL, bool CAP, bool EDGE, int MT>
+static inline __device__ void forward_step(uint32_t (&p)[MT][TILE / 16][4], float (&acc)[MT][HS / 8][4],
+                                           float (&m)[2 * MT], float (&l)[2 * MT], const floatX* q, const floatX* k,
+                                           const AttentionArgs& args, int distance, bool masked) {
+    int lane = threadIdx.x % WARP_SIZE;
+    float scale_log2 = args.scale * LOG2E;  // softmax in powers of two: its scale and exp's in one multiplication
+    // scores of this tile: capped, masked
+    float s[MT][NT_SCORES][4];
+    if (EDGE) {
+        UNROLL for (int i = 0; i < MT; i++)
+            seen_scores<HS>(s[i], q + i * 16 * (HS + PAD), k, args, distance + i * 16, -CHUNK);
+    } else scores<HS>(s, q, k);
+    if (CAP && args.cap) {
+        UNROLL for (int i = 0; i < MT; i++) UNROLL for (int n = 0; n < NT_SCORES; n++) {
+            if (EDGE && !chunk_seen(args, distance + i * 16 - n / 2 * CHUNK)) continue;
+            UNROLL for (int e = 0; e < 4; e++)
+                s[i][n][e] = args.cap / args.scale * bent_of(s[i][n][e] * args.scale / args.cap);
+        }
+    }
+    if (EDGE || masked) {
+        // only the diagonal needs the mask; it hides the zero rows past the end as well, as no row of the
+        // sample comes after them
+        UNROLL for (int i = 0; i < MT; i++) UNROLL for (int n = 0; n < NT_SCORES; n++)
+            UNROLL for (int e = 0; e < 4; e++) {
+            int key = n * 8 + column_of(lane, e), query = distance + i * 16 + row_of(lane, e);
+            if (is_hidden<LOCAL>(args, query - key)) s[i][n][e] = -INFINITY;
+        }
+    }
+    // the online softmax: where a maximum has grown by more than LAZY, what was summed so far shrinks to it
+    float highest[2 * MT];
+    bool grown = false;
+    UNROLL for (int i = 0; i < 2 * MT; i++) {
+        highest[i] = m[i];
+        UNROLL for (int n = 0; n < NT_SCORES; n++)
+            highest[i] = fmaxf(highest[i], fmaxf(s[i / 2][n][i % 2 * 2], s[i / 2][n][i % 2 * 2 + 1]));
+    }
+    quad_max(highest);
+    UNROLL for (int i = 0; i < 2 * MT; i++) grown |= (highest[i] - m[i]) * scale_log2 > LAZY;
+    if (__any_sync(0xffffffffu, grown)) {
+        UNROLL for (int i = 0; i < 2 * MT; i++) {
+            float shrink = exp2_approx((m[i] - highest[i]) * scale_log2);
+            m[i] = highest[i];
+            l[i] *= shrink;
+            UNROLL for (int n = 0; n < HS / 8; n++) {
+                acc[i / 2][n][i % 2 * 2] *= shrink;
+                acc[i / 2][n][i % 2 * 2 + 1] *= shrink;
+            }
+        }
+    }
+    // probabilities, and their sums; they are the left operand of the product with the values
+    UNROLL for (int i = 0; i < MT; i++) UNROLL for (int n = 0; n < NT_SCORES; n++) {
+        if (EDGE && !chunk_seen(args, distance + i * 16 - n / 2 * CHUNK)) continue;
+        UNROLL for (int e = 0; e < 4; e++) {
+            s[i][n][e] = exp2_approx(s[i][n][e] * scale_log2 - m[2 * i + half_of(e)] * scale_log2);
+            l[2 * i + half_of(e)] += s[i][n][e];
+        }
+    }
+    UNROLL for (int i = 0; i < MT; i++) accumulators_to_a(p[i], s[i]);
+}
+
+template <int HS, bool LOCAL, bool CAP>
 static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
     attention_forward_kernel(floatX* atty, float* lse, AttentionArgs args) {
     constexpr int LD = HS + PAD, ROWS = FORWARD_ROWS(HS), MT = ROWS / WARPS / 16;
-    EXTERN_SHARED(floatX, q);   // (ROWS, HS; LD)
-    floatX* k = q + ROWS * LD;  // (TILE, HS; LD)
-    floatX* v = k + TILE * LD;  // (TILE, HS; LD)
+    constexpr bool CHUNKS = LOCAL && !CAP;  // tiles at an edge are worked on by chunks
+    EXTERN_SHARED(floatX, q);               // (ROWS, HS; LD)
+    floatX* k = q + ROWS * LD;              // (TILE, HS; LD)
+    floatX* v = k + TILE * LD;              // (TILE, HS; LD)
+    SHARED(AttentionBlock, owned, [1]);     // CHUNKS: read again after every step, which leaves no register for it
 
     AttentionBlock block = attention_block(args, args.NH);
     if (block.tile % (ROWS / TILE)) return;  // the block of the even tile before owns these rows
@@ -140,7 +246,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
     int n_tiles = CEIL_DIV(row0 + n_q, TILE), first_tile = first_key<LOCAL>(args, row0) / TILE;
     const floatX* keys = args.qkv + (size_t)block.start * args.ldq + (args.NH + block.head / (args.NH / args.NKV)) * HS;
     const floatX* values = keys + args.NKV * HS;
-    float scale_log2 = args.scale * LOG2E;  // softmax in powers of two: its scale and exp's in one multiplication
+    if (CHUNKS && threadIdx.x == 0) owned[0] = block;
 
     load_tile<HS, ROWS>(q, args.qkv + (size_t)(block.start + row0) * args.ldq + block.head * HS, args.ldq, n_q);
     load_tile<HS, TILE>(k, keys + (size_t)first_tile * TILE * args.ldq, args.ldq, block.length - first_tile * TILE);
@@ -160,66 +266,36 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
         // have windows that begin after it) only helps to load it.
         bool busy = warp_row < n_q && t * TILE <= row0 + warp_row &&
                     (!LOCAL || first_key(args, row0 + warp_row) < (t + 1) * TILE);
-        bool edge = LOCAL && args.window &&
-                    t * TILE + args.window < row0 + warp_row + MT * 16;  // some row's window begins here
+        int distance = row0 + warp_row - t * TILE;
+        bool masked = distance < TILE - 1 || (LOCAL && args.window && distance + MT * 16 > args.window);
         uint32_t p[MT][TILE / 16][4];
         cp_async_wait<0>();
         __syncthreads();  // keys of this tile are there, values of the last one are read
-        load_tile<HS, TILE>(v, values + (size_t)t * TILE * args.ldq, args.ldq, block.length - t * TILE);
+        load_tile<HS, TILE>(v, (CHUNKS ? keys + args.NKV * HS : values) + (size_t)t * TILE * args.ldq, args.ldq,
+                            block.length - t * TILE);
         cp_async_commit();
         if (busy) {
-            // scores of this tile: capped, masked
-            float s[MT][NT_SCORES][4];
-            scores<HS>(s, q + warp_row * LD, k);
-            if (LOCAL && args.cap) {
-                UNROLL for (int i = 0; i < MT; i++) UNROLL for (int n = 0; n < NT_SCORES; n++)
-                    UNROLL for (int e = 0; e < 4; e++)
-                        s[i][n][e] = args.cap / args.scale * bent_of(s[i][n][e] * args.scale / args.cap);
-            }
-            if (t * TILE + TILE - 1 > row0 + warp_row || edge) {
-                // only the diagonal needs the mask; it hides the zero rows past the end as well, as no row of the
-                // sample comes after them
-                UNROLL for (int i = 0; i < MT; i++) UNROLL for (int n = 0; n < NT_SCORES; n++)
-                    UNROLL for (int e = 0; e < 4; e++) {
-                    int key = t * TILE + n * 8 + column_of(lane, e), query = row0 + warp_row + i * 16 + row_of(lane, e);
-                    if (is_hidden<LOCAL>(args, query - key)) s[i][n][e] = -INFINITY;
-                }
-            }
-            // the online softmax: where a maximum has grown by more than LAZY, what was summed so far shrinks to it
-            float highest[2 * MT];
-            bool grown = false;
-            UNROLL for (int i = 0; i < 2 * MT; i++) {
-                highest[i] = m[i];
-                UNROLL for (int n = 0; n < NT_SCORES; n++)
-                    highest[i] = fmaxf(highest[i], fmaxf(s[i / 2][n][i % 2 * 2], s[i / 2][n][i % 2 * 2 + 1]));
-            }
-            quad_max(highest);
-            UNROLL for (int i = 0; i < 2 * MT; i++) grown |= (highest[i] - m[i]) * scale_log2 > LAZY;
-            if (__any_sync(0xffffffffu, grown)) {
-                UNROLL for (int i = 0; i < 2 * MT; i++) {
-                    float shrink = exp2_approx((m[i] - highest[i]) * scale_log2);
-                    m[i] = highest[i];
-                    l[i] *= shrink;
-                    UNROLL for (int n = 0; n < HS / 8; n++) {
-                        acc[i / 2][n][i % 2 * 2] *= shrink;
-                        acc[i / 2][n][i % 2 * 2 + 1] *= shrink;
-                    }
-                }
-            }
-            // probabilities, and their sums; they are the left operand of the product with the values
-            UNROLL for (int i = 0; i < MT; i++) UNROLL for (int n = 0; n < NT_SCORES; n++)
-                UNROLL for (int e = 0; e < 4; e++) {
-                s[i][n][e] = exp2_approx(s[i][n][e] * scale_log2 - m[2 * i + half_of(e)] * scale_log2);
-                l[2 * i + half_of(e)] += s[i][n][e];
-            }
-            UNROLL for (int i = 0; i < MT; i++) accumulators_to_a(p[i], s[i]);
+            if (LOCAL && !CAP && masked)
+                forward_step<HS, LOCAL, CAP, LOCAL && !CAP>(p, acc, m, l, q + warp_row * LD, k, args, distance, true);
+            else forward_step<HS, LOCAL, CAP, false>(p, acc, m, l, q + warp_row * LD, k, args, distance, masked);
         }
         cp_async_wait<0>();
         __syncthreads();  // values are there, keys are read
+        if (CHUNKS) {
+            block = owned[0];
+            row0 = block.tile * TILE;
+            warp_row = threadIdx.x / WARP_SIZE * (MT * 16);
+            n_q = min(ROWS, block.length - row0);
+            n_tiles = CEIL_DIV(row0 + n_q, TILE);
+            distance = row0 + warp_row - t * TILE;
+            masked = distance < TILE - 1 || distance + MT * 16 > args.window;
+        }
         if (t + 1 < n_tiles)
             load_tile<HS, TILE>(k, keys + (size_t)(t + 1) * TILE * args.ldq, args.ldq, block.length - (t + 1) * TILE);
         cp_async_commit();
-        if (busy) mma_tile_kn(acc, p, v, LD);
+        if (busy && LOCAL && !CAP && masked) {
+            UNROLL for (int i = 0; i < MT; i++) seen_product(acc[i], p[i], v, LD, args, distance + i * 16, -CHUNK);
+        } else if (busy) mma_tile_kn(acc, p, v, LD);
     }
 
     // output = accumulators / sums; lse for backward
@@ -252,8 +328,57 @@ static inline __device__ void load_keys(floatX* stage, const AttentionArgs& args
     load_tile<HS, TILE>(stage + TILE * (HS + PAD), keys + args.NKV * HS, args.ldq, block.length - t * TILE);
 }
 
+// acc (16, HS) += dS K of a warp's queries and a tile's keys k, values following them. q and dout: the queries and dO
+// in registers, or where they are RESIDENT in rows of shared memory. distance, EDGE, masked: as in forward_step.
+template <int HS, bool LOCAL, bool CAP, bool EDGE>
+static inline __device__ void dq_step(float (&acc)[1][HS / 8][4], const uint32_t (&q)[1][HS / 16][4],
+                                      const uint32_t (&dout)[1][HS / 16][4], const floatX* rows, const floatX* k,
+                                      const float (&lse)[2], const float (&delta)[2], const AttentionArgs& args,
+                                      int distance, bool masked) {
+    constexpr int LD = HS + PAD;
+    const floatX* v = k + TILE * LD;
+    int lane = threadIdx.x % WARP_SIZE;
+    float scale_log2 = args.scale * LOG2E, s[1][NT_SCORES][4], dp[1][NT_SCORES][4];
+    if constexpr (RESIDENT(HS) && EDGE) {
+        seen_scores<HS>(s[0], rows, k, args, distance, -CHUNK);
+        seen_scores<HS>(dp[0], rows + TILE * LD, v, args, distance, -CHUNK);
+    } else if constexpr (RESIDENT(HS)) {
+        scores<HS>(s, rows, k);
+        scores<HS>(dp, rows + TILE * LD, v);
+    } else if constexpr (EDGE) {
+        seen_scores<HS>(s[0], q[0], k, args, distance, -CHUNK);
+        seen_scores<HS>(dp[0], dout[0], v, args, distance, -CHUNK);
+    } else {
+        zero(s);
+        zero(dp);
+        mma_tile_nk(s, q, k, LD);
+        mma_tile_nk(dp, dout, v, LD);
+    }
+    UNROLL for (int n = 0; n < NT_SCORES; n++) {
+        if (EDGE && !chunk_seen(args, distance - n / 2 * CHUNK)) continue;
+        if (CAP && args.cap) {
+            // the capped score, and its slope 1 − tanh² on what comes back
+            UNROLL for (int e = 0; e < 4; e++) {
+                float bent = bent_of(s[0][n][e] * args.scale / args.cap);
+                s[0][n][e] = args.cap / args.scale * bent;
+                dp[0][n][e] = (dp[0][n][e] - delta[half_of(e)]) * (1.0f - bent * bent) + delta[half_of(e)];
+            }
+        }
+        UNROLL for (int e = 0; e < 4; e++) {
+            float p = exp2_approx(s[0][n][e] * scale_log2 - lse[half_of(e)]);
+            int key = n * 8 + column_of(lane, e), query = distance + row_of(lane, e);
+            bool hidden = (EDGE || masked) && is_hidden<LOCAL>(args, query - key);
+            dp[0][n][e] = hidden ? 0.0f : p * (dp[0][n][e] - delta[half_of(e)]);
+        }
+    }
+    uint32_t ds[1][TILE / 16][4];
+    accumulators_to_a(ds[0], dp[0]);
+    if (EDGE) seen_product(acc[0], ds[0], k, LD, args, distance, -CHUNK);
+    else mma_tile_kn(acc, ds, k, LD);
+}
+
 // dq (TILE rows of one query head) = scale · Σ over keys of dS K, dS = P ∘ (dP − delta), dP = dO Vᵀ
-template <int HS, bool LOCAL>
+template <int HS, bool LOCAL, bool CAP>
 static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dq_kernel(floatX* dqkv, AttentionArgs args) {
     constexpr int LD = HS + PAD, STAGE = 2 * TILE * LD;
     EXTERN_SHARED(floatX, shared);  // two stages of keys and values (TILE, HS; LD each)
@@ -262,7 +387,6 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dq_kerne
     int lane = threadIdx.x % WARP_SIZE;
     int row0 = block.tile * TILE, warp_row = threadIdx.x / WARP_SIZE * 16, n_q = min(TILE, block.length - row0);
     size_t first_row = (size_t)block.start + row0;
-    float scale_log2 = args.scale * LOG2E;
 
     // Queries and dO pass through the second stage into registers, where they stay; or they stay in that stage.
     load_tile<HS, TILE>(shared + STAGE, args.qkv + first_row * args.ldq + block.head * HS, args.ldq, n_q);
@@ -289,41 +413,18 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dq_kerne
     zero(acc);
     for (int t = first_tile; t <= block.tile; t++) {
         const floatX* k = shared + (RESIDENT(HS) ? 0 : (t - first_tile) % 2 * STAGE);
-        const floatX* v = k + TILE * LD;
         cp_async_wait<0>();
         __syncthreads();  // this stage is there, and everybody has left the other one
         if (!RESIDENT(HS) && t < block.tile)
             load_keys<HS>(shared + (t + 1 - first_tile) % 2 * STAGE, args, block, t + 1);
         cp_async_commit();
         if (warp_row < n_q && (!LOCAL || first_key(args, row0 + warp_row) < (t + 1) * TILE)) {
-            bool edge = LOCAL && args.window && t * TILE + args.window < row0 + warp_row + 16;
-            float s[1][NT_SCORES][4], dp[1][NT_SCORES][4];
-            if constexpr (RESIDENT(HS)) {
-                scores<HS>(s, shared + STAGE + warp_row * LD, k);
-                scores<HS>(dp, shared + STAGE + (TILE + warp_row) * LD, v);
-            } else {
-                zero(s);
-                zero(dp);
-                mma_tile_nk(s, q, k, LD);
-                mma_tile_nk(dp, dout, v, LD);
-            }
-            if (LOCAL && args.cap) {
-                // the capped score, and its slope 1 − tanh² on what comes back
-                UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) {
-                    float bent = bent_of(s[0][n][e] * args.scale / args.cap);
-                    s[0][n][e] = args.cap / args.scale * bent;
-                    dp[0][n][e] = (dp[0][n][e] - delta[half_of(e)]) * (1.0f - bent * bent) + delta[half_of(e)];
-                }
-            }
-            UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) {
-                float p = exp2_approx(s[0][n][e] * scale_log2 - lse[half_of(e)]);
-                int key = t * TILE + n * 8 + column_of(lane, e), query = row0 + warp_row + row_of(lane, e);
-                bool hidden = (t == block.tile || edge) && is_hidden<LOCAL>(args, query - key);
-                dp[0][n][e] = hidden ? 0.0f : p * (dp[0][n][e] - delta[half_of(e)]);
-            }
-            uint32_t ds[1][TILE / 16][4];
-            accumulators_to_a(ds[0], dp[0]);
-            mma_tile_kn(acc, ds, k, LD);
+            int distance = row0 + warp_row - t * TILE;
+            bool masked = t == block.tile || (LOCAL && args.window && distance + 16 > args.window);
+            const floatX* rows = shared + STAGE + warp_row * LD;
+            if (LOCAL && !CAP && masked)
+                dq_step<HS, LOCAL, CAP, LOCAL && !CAP>(acc, q, dout, rows, k, lse, delta, args, distance, true);
+            else dq_step<HS, LOCAL, CAP, false>(acc, q, dout, rows, k, lse, delta, args, distance, masked);
         }
         if (RESIDENT(HS) && t < block.tile) {
             __syncthreads();  // everybody has left the stage
@@ -356,12 +457,62 @@ static inline __device__ void load_queries(floatX* stage, float* statistics, con
     cp_async_4(statistics + threadIdx.x, i < n ? source + i : source, i < n);
 }
 
+// dk and dv (16, WIDTH) += what a tile's queries q, with dO following them, give a warp's keys, with values TILE rows
+// after them: P and dS transposed. lse, with delta TILE numbers after it: of the queries. distance: of the first query
+// from the first key.
+template <int HS, bool LOCAL, bool CAP, bool EDGE>
+static inline __device__ void dkdv_step(float (&dk)[1][DKDV_WIDTH(HS, LOCAL) / 8][4],
+                                        float (&dv)[1][DKDV_WIDTH(HS, LOCAL) / 8][4], const floatX* keys,
+                                        const floatX* q, const float* lse, const AttentionArgs& args, int distance,
+                                        bool masked) {
+    constexpr int LD = HS + PAD, WIDTH = DKDV_WIDTH(HS, LOCAL);
+    const floatX *values = keys + TILE * LD, *dout = q + TILE * LD;
+    const float* delta = lse + TILE;
+    int lane = threadIdx.x % WARP_SIZE;
+    float scale_log2 = args.scale * LOG2E, s[1][NT_SCORES][4], dp[1][NT_SCORES][4];
+    uint32_t fragments[1][TILE / 16][4];
+    // P of this tile, then dv += Pᵀ dO
+    if (EDGE) seen_scores<HS>(s[0], keys, q, args, distance, CHUNK);
+    else scores<HS>(s, keys, q);
+    UNROLL for (int n = 0; n < NT_SCORES; n++) {
+        if (EDGE && !chunk_seen(args, distance + n / 2 * CHUNK)) continue;
+        UNROLL for (int e = 0; e < 4; e++) {
+            int query = n * 8 + column_of(lane, e), key = row_of(lane, e);
+            float p = CAP && args.cap ? exp2_approx(args.cap * LOG2E * bent_of(s[0][n][e] * args.scale / args.cap) -
+                                                    lse[query] * LOG2E)
+                                      : exp2_approx(s[0][n][e] * scale_log2 - lse[query] * LOG2E);
+            s[0][n][e] = (EDGE || masked) && is_hidden<LOCAL>(args, distance + query - key) ? 0.0f : p;
+        }
+    }
+    accumulators_to_a(fragments[0], s[0]);
+    if (EDGE) seen_product(dv[0], fragments[0], dout + blockIdx.y * WIDTH, LD, args, distance, CHUNK);
+    else mma_tile_kn(dv, fragments, dout + blockIdx.y * WIDTH, LD);
+    // dS = P ∘ (dP − delta), then dk += dSᵀ Q
+    if (EDGE) seen_scores<HS>(dp[0], values, dout, args, distance, CHUNK);
+    else scores<HS>(dp, values, dout);
+    UNROLL for (int n = 0; n < NT_SCORES; n++) {
+        if (EDGE && !chunk_seen(args, distance + n / 2 * CHUNK)) continue;
+        if (CAP && args.cap) {
+            // the cap's slope 1 − tanh², from the probability: no register is left to keep either
+            UNROLL for (int e = 0; e < 4; e++) {
+                float p = s[0][n][e];
+                float bent = (log2f(p) + lse[n * 8 + column_of(lane, e)] * LOG2E) / (args.cap * LOG2E);
+                s[0][n][e] = p > 0.0f ? p * (1.0f - bent * bent) : 0.0f;
+            }
+        }
+        UNROLL for (int e = 0; e < 4; e++) s[0][n][e] *= dp[0][n][e] - delta[n * 8 + column_of(lane, e)];
+    }
+    accumulators_to_a(fragments[0], s[0]);
+    if (EDGE) seen_product(dk[0], fragments[0], q + blockIdx.y * WIDTH, LD, args, distance, CHUNK);
+    else mma_tile_kn(dk, fragments, q + blockIdx.y * WIDTH, LD);
+}
+
 // dv = Pᵀ dO and dk = scale · dSᵀ Q for TILE rows of one key-value head, summed over the query heads that read it and
 // over all later queries. Scores are computed transposed, keys down and queries across: Pᵀ and dSᵀ are then left
 // operands in the registers of the warp that owns the keys. blockIdx.y says which WIDTH columns of the head. n_stages 2
 // loads a step's queries while the one before is computed; 1 is for GPUs whose blocks may have no more than 99 KiB of
 // shared memory.
-template <int HS, bool LOCAL>
+template <int HS, bool LOCAL, bool CAP>
 static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
     attention_dkdv_kernel(floatX* dqkv, AttentionArgs args, int n_stages) {
     constexpr int LD = HS + PAD, STAGE = 2 * TILE * LD, WIDTH = DKDV_WIDTH(HS, LOCAL);
@@ -376,9 +527,8 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
     // keys of the first tile are seen by all queries: mirrored, so that the longest blocks start first
     block.tile = CEIL_DIV(block.length, TILE) - 1 - block.tile;
     if (threadIdx.x == 0) owned[0] = block;
-    int lane = threadIdx.x % WARP_SIZE, warp_row = threadIdx.x / WARP_SIZE * 16;
+    int warp_row = threadIdx.x / WARP_SIZE * 16;
     const floatX* keys = args.qkv + ((size_t)block.start + block.tile * TILE) * args.ldq;
-    float scale_log2 = args.scale * LOG2E;
 
     load_tile<HS, TILE>(k, keys + (args.NH + block.head) * HS, args.ldq, block.length - block.tile * TILE);
     load_tile<HS, TILE>(v, keys + (args.NH + args.NKV + block.head) * HS, args.ldq, block.length - block.tile * TILE);
@@ -390,15 +540,13 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
     zero(dv);
     while (left > 0) {
         const floatX* q = stages + stage * STAGE;
-        const floatX* dout = q + TILE * LD;
         const float* lse = statistics + stage * 2 * TILE;
-        const float* delta = lse + TILE;
         cp_async_wait<0>();
         __syncthreads();  // this stage is there, and everybody has left the other one
         block = owned[0];
-        bool diagonal = t == block.tile, busy = warp_row < block.length - block.tile * TILE;
+        bool busy = warp_row < block.length - block.tile * TILE;
         int row0 = (t - block.tile) * TILE;  // of the queries, counted from the first key
-        bool edge = LOCAL && args.window && row0 + TILE > warp_row + args.window;
+        bool masked = t == block.tile || (LOCAL && args.window && row0 + TILE > warp_row + args.window);
         if (++t * TILE >= end_of_queries<LOCAL>(args, block.tile * TILE + TILE - 1, block.length)) {  // the next step's
             t = block.tile;
             head++;
@@ -408,36 +556,10 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
         if (n_stages == 2 && left > 0)
             load_queries<HS>(stages + stage * STAGE, statistics + stage * 2 * TILE, args, block, head, t);
         cp_async_commit();
-        if (busy) {
-            // P of this tile, then dv += Pᵀ dO
-            float s[1][NT_SCORES][4], dp[1][NT_SCORES][4];
-            uint32_t fragments[1][TILE / 16][4];
-            scores<HS>(s, k + warp_row * LD, q);
-            UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) {
-                int query = n * 8 + column_of(lane, e), key = warp_row + row_of(lane, e);
-                float p = LOCAL && args.cap
-                              ? exp2_approx(args.cap * LOG2E * bent_of(s[0][n][e] * args.scale / args.cap) -
-                                            lse[query] * LOG2E)
-                              : exp2_approx(s[0][n][e] * scale_log2 - lse[query] * LOG2E);
-                s[0][n][e] = (diagonal || edge) && is_hidden<LOCAL>(args, row0 + query - key) ? 0.0f : p;
-            }
-            accumulators_to_a(fragments[0], s[0]);
-            mma_tile_kn(dv, fragments, dout + blockIdx.y * WIDTH, LD);
-            // dS = P ∘ (dP − delta), then dk += dSᵀ Q
-            scores<HS>(dp, v + warp_row * LD, dout);
-            if (LOCAL && args.cap) {
-                // the cap's slope 1 − tanh², from the probability: no register is left to keep either
-                UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++) {
-                    float p = s[0][n][e];
-                    float bent = (log2f(p) + lse[n * 8 + column_of(lane, e)] * LOG2E) / (args.cap * LOG2E);
-                    s[0][n][e] = p > 0.0f ? p * (1.0f - bent * bent) : 0.0f;
-                }
-            }
-            UNROLL for (int n = 0; n < NT_SCORES; n++) UNROLL for (int e = 0; e < 4; e++)
-                s[0][n][e] *= dp[0][n][e] - delta[n * 8 + column_of(lane, e)];
-            accumulators_to_a(fragments[0], s[0]);
-            mma_tile_kn(dk, fragments, q + blockIdx.y * WIDTH, LD);
-        }
+        if (busy && LOCAL && !CAP && masked)
+            dkdv_step<HS, LOCAL, CAP, LOCAL && !CAP>(dk, dv, k + warp_row * LD, q, lse, args, row0 - warp_row, true);
+        else if (busy)
+            dkdv_step<HS, LOCAL, CAP, false>(dk, dv, k + warp_row * LD, q, lse, args, row0 - warp_row, masked);
         if (n_stages == 1 && left > 0) {
             __syncthreads();  // everybody has left the stage
             load_queries<HS>(stages, statistics, args, block, head, t);
@@ -458,37 +580,38 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
 // ---------------------------------------------------------------------------------------------------
 // launchers
 
-// Whether some tokens do not attend to all before them, or scores are capped: an instance of its own, as both cost
-// registers that the plain one does not have.
-static bool is_local(const AttentionArgs& args) { return args.window || args.cap != 0.0f; }
-
-template <int HS, bool LOCAL>
+// Three instances: LOCAL, some tokens do not attend to all before them; CAP, their scores are capped as well, or alone.
+// Either costs registers that the plain one does not have, and a cap those that working by chunks takes.
+template <int HS, bool LOCAL, bool CAP>
 static void forward_as(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream) {
     static bool ready = false;  // once an instance: the attribute belongs to the kernel, not to the launch
-    if (!ready) allow_shared(attention_forward_kernel<HS, LOCAL>, forward_shared<HS>());
+    if (!ready) allow_shared(attention_forward_kernel<HS, LOCAL, CAP>, forward_shared<HS>());
     ready = true;
-    LAUNCH((attention_forward_kernel<HS, LOCAL>), args.n_tiles * args.NH, THREADS, forward_shared<HS>(), stream, atty,
-           lse, args);
+    LAUNCH((attention_forward_kernel<HS, LOCAL, CAP>), args.n_tiles * args.NH, THREADS, forward_shared<HS>(), stream,
+           atty, lse, args);
 }
 template <int HS> static void forward(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream) {
-    if (is_local(args)) forward_as<HS, true>(atty, lse, args, stream);
-    else forward_as<HS, false>(atty, lse, args, stream);
+    if (args.cap != 0.0f) forward_as<HS, true, true>(atty, lse, args, stream);
+    else if (args.window) forward_as<HS, true, false>(atty, lse, args, stream);
+    else forward_as<HS, false, false>(atty, lse, args, stream);
 }
 
-template <int HS, bool LOCAL> static void backward_as(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream) {
+template <int HS, bool LOCAL, bool CAP>
+static void backward_as(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream) {
     static int n_stages = 0;  // 0: not ready yet
     if (n_stages == 0) {
         n_stages = dkdv_shared<HS>(2) <= (size_t)most_shared() ? 2 : 1;
-        allow_shared(attention_dq_kernel<HS, LOCAL>, dq_shared<HS>());
-        allow_shared(attention_dkdv_kernel<HS, LOCAL>, dkdv_shared<HS>(n_stages));
+        allow_shared(attention_dq_kernel<HS, LOCAL, CAP>, dq_shared<HS>());
+        allow_shared(attention_dkdv_kernel<HS, LOCAL, CAP>, dkdv_shared<HS>(n_stages));
     }
-    LAUNCH((attention_dq_kernel<HS, LOCAL>), args.n_tiles * args.NH, THREADS, dq_shared<HS>(), stream, dqkv, args);
-    LAUNCH((attention_dkdv_kernel<HS, LOCAL>), dim3(args.n_tiles * args.NKV, HS / DKDV_WIDTH(HS, LOCAL)), THREADS,
+    LAUNCH((attention_dq_kernel<HS, LOCAL, CAP>), args.n_tiles * args.NH, THREADS, dq_shared<HS>(), stream, dqkv, args);
+    LAUNCH((attention_dkdv_kernel<HS, LOCAL, CAP>), dim3(args.n_tiles * args.NKV, HS / DKDV_WIDTH(HS, LOCAL)), THREADS,
            dkdv_shared<HS>(n_stages), stream, dqkv, args, n_stages);
 }
 template <int HS> static void backward(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream) {
-    if (is_local(args)) backward_as<HS, true>(dqkv, args, stream);
-    else backward_as<HS, false>(dqkv, args, stream);
+    if (args.cap != 0.0f) backward_as<HS, true, true>(dqkv, args, stream);
+    else if (args.window) backward_as<HS, true, false>(dqkv, args, stream);
+    else backward_as<HS, false, false>(dqkv, args, stream);
 }
 
 template <int HS> static void shared_bytes(size_t* bytes) {

@@ -304,11 +304,11 @@ static bool post_template(Loader* l, const cJSON* part) {
     Tokenizer* t = l->t;
     const cJSON *each, *v;
     int32_t* before = NULL;
-    bool behind = false, good = true;
+    bool after_text = false, good = true;
     cJSON_ArrayForEach(each, item(part, "single")) {
         const cJSON* special = item(each, "SpecialToken");
         if (item(each, "Sequence")) {
-            behind = true;
+            after_text = true;
             continue;
         }
         const char* name = string_or(special, "id", "");
@@ -322,7 +322,7 @@ static bool post_template(Loader* l, const cJSON* part) {
             if (!whole(v, &id) || !is_token(t, id))
                 good = tok_error(l->error, "%s: the post_processor's token %.60s has an id outside the vocabulary",
                                  l->file, name);
-            else if (behind) arrput(t->suffix, (int32_t)id);
+            else if (after_text) arrput(t->suffix, (int32_t)id);
             else arrput(before, (int32_t)id);
         }
         if (!good) break;

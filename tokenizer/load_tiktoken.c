@@ -144,14 +144,14 @@ bool load_tiktoken(Tokenizer* t, const char* name, const char* data, size_t n, P
         if (length <= 0 || *p != ' ')
             return tok_error(error, "%s:%lld: not a line of base64 (up to %d bytes), a space and a rank", name,
                              (long long)line, MAX_PIECE);
-        char* behind;
-        long long rank = strtoll(p, &behind, 10);
-        if (behind == p || (*behind != '\n' && *behind != '\r' && behind != end))
+        char* end_of_number;
+        long long rank = strtoll(p, &end_of_number, 10);
+        if (end_of_number == p || (*end_of_number != '\n' && *end_of_number != '\r' && end_of_number != end))
             return tok_error(error, "%s:%lld: the rank is not a number", name, (long long)line);
         char where[300];
         snprintf(where, sizeof where, "%.250s:%lld", name, (long long)line);
         if (!tokenizer_set_piece(t, rank, piece, (size_t)length, where, error)) return false;
-        p = behind + strspn(behind, "\r\n");
+        p = end_of_number + strspn(end_of_number, "\r\n");
     }
     t->format = "tiktoken ranks";
     t->decode = DECODE_CONCATENATE;

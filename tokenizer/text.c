@@ -81,9 +81,9 @@ typedef struct {
     int32_t source;
     Range last;  // origin of the source character before `source`
     bool compose;
-    FormChar* pending;  // stb_ds: decomposed, waiting for the marks that follow to be sorted
-    FormChar* behind;   // stb_ds: marks that did not compose with `base`
-    FormChar base;      // c −1: none
+    FormChar* pending;     // stb_ds: decomposed, waiting for the marks that follow to be sorted
+    FormChar* uncomposed;  // stb_ds: marks that did not compose with `base`
+    FormChar base;         // c −1: none
 } Form;
 
 static void form_put(Form* f, FormChar x) {
@@ -119,8 +119,8 @@ static int32_t composed(int32_t a, int32_t b) {
 
 static void form_flush(Form* f) {
     if (f->base.c >= 0) form_put(f, f->base);
-    for (ptrdiff_t i = 0; i < arrlen(f->behind); i++) form_put(f, f->behind[i]);
-    arrsetlen(f->behind, 0);
+    for (ptrdiff_t i = 0; i < arrlen(f->uncomposed); i++) form_put(f, f->uncomposed[i]);
+    arrsetlen(f->uncomposed, 0);
     f->base.c = -1;
 }
 
@@ -135,13 +135,13 @@ static void form_push(Form* f, FormChar x) {
         return;
     }
     // A mark composes unless one of its class or higher is between; a starter only directly after the base.
-    int32_t between = arrlen(f->behind) ? arrlast(f->behind).class : -1;
+    int32_t between = arrlen(f->uncomposed) ? arrlast(f->uncomposed).class : -1;
     int32_t c = between < x.class ? composed(f->base.c, x.c) : -1;
     if (c >= 0) {
         f->base.change += x.change - 1;
         f->base.c = c;
     } else if (x.class) {
-        arrput(f->behind, x);
+        arrput(f->uncomposed, x);
     } else {
         form_flush(f);
         f->base = x;
@@ -222,7 +222,7 @@ static void normal_form(Text* text, utf8proc_option_t options, int32_t least, En
         run = -1;
     }
     arrfree(f.pending);
-    arrfree(f.behind);
+    arrfree(f.uncomposed);
     if (!f.out) return;
     buffer_copy(f.out, text, copied, text->n);
     *text = buffer_text(f.out);

@@ -151,15 +151,16 @@ static int32_t* read_ids(const char* text, size_t n, size_t line, int64_t* n_ids
         if (p == end) break;
         int width = 0;
         while (p + width < end && width < 20 && p[width] > ' ') width++;
-        char* behind;
+        char* end_of_number;
         errno = 0;
-        long id = strtol(p, &behind, 10);
-        if (behind == p || behind > end || (behind < end && (!*behind || !strchr(" \t\r\n", *behind))))
+        long id = strtol(p, &end_of_number, 10);
+        if (end_of_number == p || end_of_number > end ||
+            (end_of_number < end && (!*end_of_number || !strchr(" \t\r\n", *end_of_number))))
             stop("%s: %.*s (number %zu) is not an id", where, width, p, at + 1);
         if (errno || id < 0 || id > INT_MAX) stop("%s: id %.*s (number %zu) is out of range", where, width, p, at + 1);
         if (at == room) ids = need(realloc(ids, (room *= 2) * sizeof *ids));
         ids[at++] = (int32_t)id;
-        p = behind;
+        p = end_of_number;
     }
     *n_ids = (int64_t)at;
     return ids;

@@ -7,6 +7,7 @@ cancel, to 5e-6 in fp32; the AdamW steps run in fp32.
 
     python record_families.py             writes golden/families/NAME (a Hugging Face directory, states*.safetensors, a PEFT directory an adapter)
     python record_families.py --check     computes everything again and compares with the files
+    python record_families.py --spread    writes golden/families/spread.txt: how far PyTorch's own bf16 is off
     python record_families.py --survey    how far fp64 and a bf16 model are from what is recorded
 """
 import argparse
@@ -258,6 +259,34 @@ def compare_directories(case, folder):
     return bad
 
 
+SPREAD = 16
+
+
+def spread(name, case):
+    """What bf16 costs in models this small: for all weights and for each adapter, SPREAD random models of the case (others than the recorded one), each with
+    a batch of its own, in PyTorch's own bf16 against fp64 on the same bf16 weights. A line: whose gradients, the largest |norm ratio − 1| of a tensor, the root
+    mean square over tensors and models, the mean with its standard error over models, the share of tensors off by more than 1%."""
+    lines = []
+    for folder, target in {"": None, **adapters(case)}.items():
+        off = []
+        for seed in range(100, 100 + SPREAD):
+            drawn = dict(case, seed=seed)
+            batch = make_batch(drawn)
+
+            def model():
+                made = make_model(drawn)
+                round_(made.parameters())
+                return made if target is None else add_adapter(drawn, made, target)
+
+            ideal, low = gradients(model().double(), batch)[4], gradients(model().bfloat16(), batch)[4]
+            off.append(torch.stack([low[n].double().norm() / ideal[n].double().norm() - 1 for n in ideal if ideal[n].norm() > 0]))
+        means, every = torch.stack([x.mean() for x in off]), torch.cat(off)
+        lines.append(f"{name}{'/' + folder if folder else ''} {every.abs().max():.4f} {every.square().mean().sqrt():.4f} {means.mean():+.4f} {means.std() / SPREAD ** 0.5:.4f} "
+                     f"{(every.abs() > 0.01).double().mean():.3f}\n")
+        print(lines[-1], end="", flush=True)
+    return lines
+
+
 def survey(name, case):
     """Is the record a fair judge? Its own rounding against fp64, and what a bf16 model of PyTorch reaches."""
     batch = make_batch(case)
@@ -286,10 +315,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--survey", action="store_true")
+    parser.add_argument("--spread", action="store_true")
     parser.add_argument("names", nargs="*", help="families (default: all)")
     args = parser.parse_args()
     single_thread()
     bad = total = 0
+    if args.spread:
+        path = os.path.join(GOLDEN, "families", "spread.txt")
+        kept = [line for line in open(path) if line.split("/")[0].split()[0] not in args.names] if args.names and os.path.exists(path) else []
+        kept += [line for name, case in CASES.items() if not args.names or name in args.names for line in spread(name, case)]
+        with open(path, "w") as f:
+            f.writelines(sorted(kept))
+        return
     for name, case in CASES.items():
         if args.names and name not in args.names:
             continue

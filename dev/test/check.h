@@ -51,6 +51,7 @@ CHECK_UNUSED static int check_close(const char* name, const float* a, const doub
 // bf16: cosine ≥ 0.999 and norm within 1%, or within what a test that sets check_norm_limit gives a reason for. A
 // reference that is zero everywhere demands zeros.
 static double check_norm_limit = 0.01;
+static double check_norm_ratio;  // of the last comparison; 1 where both are zero
 CHECK_UNUSED static int check_cosine(const char* name, const float* a, const double* b, long n) {
     double ab = 0.0, aa = 0.0, bb = 0.0;
     for (long i = 0; i < n; i++) {
@@ -58,8 +59,10 @@ CHECK_UNUSED static int check_cosine(const char* name, const float* a, const dou
         aa += (double)a[i] * a[i];
         bb += b[i] * b[i];
     }
+    check_norm_ratio = 1.0;
     if (bb == 0.0) return check(aa == 0.0, "%s: all zero", name);
     double cosine = ab / sqrt(aa * bb), ratio = sqrt(aa / bb);
+    check_norm_ratio = ratio;
     return check(cosine >= 0.999 && fabs(ratio - 1.0) <= check_norm_limit, "%s: cosine %.6f, norm ratio %.5f", name,
                  cosine, ratio);
 }

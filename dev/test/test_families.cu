@@ -40,12 +40,6 @@ static void open_model(Model* m, const char* name, int tokens_per_pack, bool rec
     trainer_plan(&m->trainer, &config, &settings);
     trainer_allocate(&m->trainer);
     trainer_load(&m->trainer, m->directory, m->adapter[0] ? m->adapter : NULL, 0, true);
-    // Norms of queries, keys and a branch's output divide by a statistic of few numbers in models this small: one
-    // rounding to bf16 scales a whole gradient. PyTorch's own bf16 is off in the same way (record_families.py --survey:
-    // cosines down to 0.9992 here, 0.99997 for GPT-2), so norms are held to 3% there; cosines stay.
-    bool divided = config.qk_norm != QK_NORM_NONE;
-    for (int i = 0; i < m->trainer.layout.n_tensors; i++) divided |= m->trainer.layout.tensors[i].kind == POST1W;
-    check_norm_limit = divided ? 0.03 : 0.01;
 }
 // What is recorded of a model and not of its adapters.
 static bool recorded(const Model* m, const char* tensor) { return st_find(&m->golden.states, tensor) != NULL; }
@@ -114,13 +108,37 @@ static void check_logits_and_losses(Model* m) {
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
 
+// Norms of queries, keys and a branch's output divide by a statistic of few numbers in models of 32 to 64 columns: a
+// few roundings to bf16, of one token's query say, scale whole gradients. PyTorch's own bf16 is off by more than 1% in
+// up to a fifth of these tensors, over random models without a bias (their means are within three standard errors of
+// 0), and so are we: golden/families/spread.txt, by record_families.py --spread. There a single tensor is held to the
+// worst that PyTorch is off, and a model's gradients together, by their root mean square, to 1%. Cosines stay; families
+// without such norms are held to 1% per tensor.
+static double torch_spread(const char* name) {
+    char line[256], model[128];
+    double worst = 0.0, found = 0.0;
+    FILE* f = fopen("dev/reference/golden/families/spread.txt", "r");
+    if (!f) fatal("dev/reference/golden/families/spread.txt cannot be read");
+    while (fgets(line, sizeof line, f))
+        if (sscanf(line, "%127s %lf", model, &worst) == 2 && !strcmp(model, name)) found = worst;
+    fclose(f);
+    if (found == 0.0) fatal("spread.txt has no line for %s; run record_families.py --spread", name);
+    return found;
+}
+
 // Every tensor of the set's files, in the files' order and under their names; what is not in the files is padding and
 // has no gradient.
 static void check_gradients(Model* m) {
     const ParameterSet* set = &m->trainer.theta;
     const ModelLayout* layout = set->layout;
     bool padding_zero = true;
+    bool divided = m->trainer.layout.config.qk_norm != QK_NORM_NONE;
+    double squares = 0.0;
+    int n_compared = 0;
+    for (int i = 0; i < m->trainer.layout.n_tensors; i++) divided |= m->trainer.layout.tensors[i].kind == POST1W;
+    double limit = bf16 && divided ? torch_spread(m->name) : 0.0;
     run_batch(m, true, NULL, NULL);
+    check_norm_limit = limit > check_norm_limit ? limit : check_norm_limit;
     for (int i = 0; i < layout->n_tensors; i++) {
         const ModelTensor* t = &layout->tensors[i];
         float *values = (float*)malloc(t->rows * t->cols * sizeof(float)),
@@ -138,11 +156,17 @@ static void check_gradients(Model* m) {
                 memcpy(rows + r * file->cols, values + (file->first + r) * t->cols, file->cols * sizeof(float));
             file_tensor_order(layout, file, rows, part);
             golden_compare(&m->golden, key, part, file->rows * file->cols, "%s gradient of %s", m->name, file->hf_name);
+            squares += (check_norm_ratio - 1.0) * (check_norm_ratio - 1.0);
+            n_compared++;
         }
         free(values);
         free(rows);
         free(part);
     }
+    check_norm_limit = 0.01;
+    if (bf16)
+        check(sqrt(squares / n_compared) <= check_norm_limit, "%s: norms of %d gradients are off by %.2f%% (rms)",
+              m->name, n_compared, 100.0 * sqrt(squares / n_compared));
     check(padding_zero, "%s: padding has no gradient", m->name);
 }
 
@@ -416,12 +440,16 @@ static void check_adapter_saved(const char* name) {
         if (file) parameters_load(&whole.trainer.theta, path, true);
         else peft_load_merged(&whole.trainer.theta, whole.directory, directory, true);
         run_batch(&whole, false, loss_b, NULL);
-        double worst = 0;
-        for (int s = 0; s < a.batch.k; s++)
-            worst = fmax(worst, loss_a[s] ? fabs(loss_b[s] - loss_a[s]) / loss_a[s] : 0);
+        double worst = 0, mean = 0;
+        for (int s = 0; s < a.batch.k; s++) mean += loss_a[s] / a.batch.k;
+        // a sample of one token may be learned almost by heart, and 1% of next to nothing is less than a rounding
+        for (int s = 0; s < a.batch.k; s++) {
+            double of = bf16 && a.batch.items[s].sample.n_loss == 1 ? fmax(mean, loss_a[s]) : loss_a[s];
+            worst = fmax(worst, loss_a[s] ? fabs(loss_b[s] - loss_a[s]) / of : 0);
+        }
         // a checkpoint in bf16 holds eight bits of the sum; the adapter beside it more
         bool narrow = bf16 || st_model_dtype(path) != ST_F32;
-        check(worst <= (narrow ? check_norm_limit : 1e-5), "%s: the loss of the model merged %s within %.1e", name,
+        check(worst <= (narrow ? 1e-2 : 1e-5), "%s: the loss of the model merged %s within %.1e", name,
               file ? "and saved" : "on the way in", worst);
         close_model(&whole);
     }

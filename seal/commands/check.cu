@@ -140,12 +140,16 @@ static void print_packing(const TrainOptions* o, const TokenSet* set, int T) {
 }
 
 // What `rows` rows of a set's mean length cost.
-static void add_counts(PassCounts* counts, const TokenSet* set, double rows) {
-    double squares = 0.0, share = rows / set->n;
-    for (int i = 0; i < set->n; i++) squares += (double)set->samples[i].length * set->samples[i].length;
+static void add_counts(PassCounts* counts, const ModelConfig* c, const TokenSet* set, double rows) {
+    double squares = 0.0, squares_window = 0.0, share = rows / set->n;
+    for (int i = 0; i < set->n; i++) {
+        squares += (double)attention_squares(set->samples[i].length, 0);
+        squares_window += (double)attention_squares(set->samples[i].length, c->window);
+    }
     counts->trained_tokens += (int64_t)(share * (double)set->n_tokens);
     counts->loss_tokens += (int64_t)(share * (double)set->n_loss);
     counts->squares += (int64_t)(share * squares);
+    counts->squares_window += (int64_t)(share * squares_window);
 }
 
 // One line a kind of run: bytes against what is free, arithmetic of all steps.
@@ -164,8 +168,8 @@ static void print_run(const TrainOptions* o, const ModelConfig* config, const To
     // A selector step trains the safe batch and, but at γ = 0, the fine-tuning batch; Algorithm 1 the latter once more
     // under θ̂.
     PassCounts counts = {};
-    add_counts(&counts, tune, (double)(steps * o->batch) * (with_hat ? 2.0 : 1.0));
-    if (selector) add_counts(&counts, safe, (double)(steps * (o->batch < safe->n ? o->batch : safe->n)));
+    add_counts(&counts, config, tune, (double)(steps * o->batch) * (with_hat ? 2.0 : 1.0));
+    if (selector) add_counts(&counts, config, safe, (double)(steps * (o->batch < safe->n ? o->batch : safe->n)));
     double flops = trainer_flops(&t, &counts), peak = gpu_peak_tflops(device_name(), sizeof(floatX) == 2);
     cudaCheck(cudaMemGetInfo(&free_bytes, &total_bytes));
     printf("| %-22s | %8d | %12.1f | %-14s | %12.3g |", name, settings.T, (double)memory_total(&t.plan) / 1048576.0,

@@ -295,8 +295,8 @@ static char* answer_text(const Tokenizer* tokenizer, const Sequence* s) {
     }
     text_add(&text, piece, (size_t)tokenizer_stream_end(tokenizer, &stream, piece));
     free(piece);
-    bool blank = text.s[0] == ' ';
-    text_add_utf8(&clean, text.s + blank, text.n - blank);
+    bool leading_space = text.s[0] == ' ';
+    text_add_utf8(&clean, text.s + leading_space, text.n - leading_space);
     text_free(&text);
     return clean.s;
 }

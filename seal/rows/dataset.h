@@ -133,7 +133,7 @@ typedef struct {
 // Adds to a name's count. Names beyond the table's room share the last place, named "others".
 void row_report_tally(RowTally* tallies, int* n, const char* name, int64_t rows);
 void row_report_add(RowReport* report, const DataRow* row, const char* path,
-                    AtomicFile* all);  // all: gets a line a bad row; NULL: only the first are named
+                    AtomicFile* all);  // all: gets a line per bad row; NULL: only the first are named
 int64_t row_report_bad(const RowReport* report);
 // Notes of files; "3 of 100 rows are left out: 2 malformed, 1 empty response", then the first ten by name; fields that
 // nothing reads. Nothing where there is nothing to say. `quiet`: one line where rows are left out, and no more.

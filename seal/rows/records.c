@@ -62,7 +62,7 @@ static void take(RecordReader* r, size_t end) {
     r->at = end;
 }
 
-static bool blank(const Text* t) {
+static bool is_empty_line(const Text* t) {
     for (size_t i = 0; i < t->n; i++)
         if (!is_space((unsigned char)t->s[i])) return false;
     return true;
@@ -76,7 +76,7 @@ static void skip_space(RecordReader* r) {
 }
 
 // ---------------------------------------------------------------------------------------------------
-// .jsonl: a record a line, cut at \n only (U+2028 and its kin are text), a \r before it belongs to the line end
+// .jsonl: a record per line, cut at \n only (U+2028 and its kin are text), a \r before it belongs to the line end
 
 static bool next_line(RecordReader* r, DataRecord* out) {
     for (;;) {
@@ -93,7 +93,7 @@ static bool next_line(RecordReader* r, DataRecord* out) {
                 break;
             }
         }
-        if (!blank(&r->record)) break;
+        if (!is_empty_line(&r->record)) break;
     }
     drop_return(r, out);
     return true;
@@ -225,7 +225,7 @@ static bool next_csv(RecordReader* r, DataRecord* out) {
         if (state == QUOTED)
             fatal("%s:%lld: the file ends inside a quoted field of row %lld", r->path, (long long)out->line,
                   (long long)r->next_row);
-        if (!blank(&r->record)) break;
+        if (!is_empty_line(&r->record)) break;
     }
     drop_return(r, out);
     return true;
