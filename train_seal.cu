@@ -169,7 +169,7 @@ static int run_command(const TrainOptions* o, int command) {
         case COMMAND_SFT:
         case COMMAND_SELECTOR:
             return learns_weights(o, command) ? learning_command(o, command) : supervised_command(o, command);
-        case COMMAND_SELECT: return select_command(o);
+        case COMMAND_SELECT: return select_command(o, supervised_command);
         case COMMAND_CHECK: return check_command(o);
         case COMMAND_OPTIONS: options_markdown(&train_options, stdout); return 0;
         default: program_error("command %d", command);

@@ -150,6 +150,10 @@ static void run_pack(Trainer* t, const Pass* x, int k, int n_first, bool backwar
     transformer_forward(&t->transformer, x->model, &s, t->stream);
     if (t->transformer.tap_layer) return;
     transformer_loss(&t->transformer, x->model, &s, x->loss, x->loss_hat, backward, t->stream);
+    for (int i = 0; i < k && t->token_losses; i++)
+        cudaCheck(cudaMemcpyAsync(t->token_losses + t->token_offset[t->place[i]],
+                                  t->transformer.token_loss + t->packed.loss_start[i],
+                                  (size_t)t->samples[i].n_loss * sizeof(float), cudaMemcpyDeviceToDevice, t->stream));
     if (backward) transformer_backward(&t->transformer, x->model, &s, t->stream);
 }
 

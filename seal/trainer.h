@@ -83,7 +83,9 @@ typedef struct {
     HostPack packed;
     int items_max;                                    // of a pass: batch_max, twice that where θ and θ̂ share one
     int *lengths, *pack_of, *chosen, *place, *owner;  // (items_max); owner: the rank that runs a sample
-    int* members;    // (items_max) of a pass: the items of one kind that this rank runs
+    int* members;                 // (items_max) of a pass: the items of one kind that this rank runs
+    float* token_losses;          // device: losses of the single tokens of a pass go there; NULL: nowhere
+    const int64_t* token_offset;  // and where each item's begin
     bool hold_sums;  // gradients of several passes add up on each rank, until trainer_whole_gradients sums them
     bool vote;       // this rank asks to stop; the others learn it with the losses of the next step
     bool voted;      // some rank asked; all ranks see it at the same step

@@ -213,8 +213,36 @@ def expected_scores():
     return out
 
 
+def token_losses(model, sample):
+    tokens, prompt = sample
+    ids = torch.tensor([tokens])
+    with torch.no_grad():
+        return torch.nn.functional.cross_entropy(model(input_ids=ids).logits[0][prompt - 1:-1], ids[0, prompt:], reduction="none")
+
+
+def toss():
+    """(masks, scores, loss): the tokens that stay (1) when the fifth with the highest ℓ_t(useful) − ℓ_t(harmful) is dropped; the rows' scores; and the
+    base's loss over the rows, each the mean over the tokens that stay. The adapter of q and v is the useful reference, that of all modules the harmful one."""
+    files, vocab = select_files()
+    case = CASES["llama"]
+    useful, harmful = (add_adapter(case, make_model(case), t).double() for t in (case["qv"], "all-linear"))
+    tune = samples_of_rows(files["tune.jsonl"], vocab)
+    each = [token_losses(useful, s) - token_losses(harmful, s) for s in tune]
+    flat = torch.cat(each)
+    dropped = set(sorted(range(len(flat)), key=lambda i: (-flat[i].item(), i))[:len(flat) // 5])
+    masks, at = [], 0
+    for x in each:
+        masks.append([i not in dropped for i in range(at, at + len(x))])
+        at += len(x)
+    base = make_model(case).double()
+    losses = [token_losses(base, s)[torch.tensor(m)].mean() for s, m in zip(tune, masks) if any(m)]
+    return ["".join("01"[k] for k in m) for m in masks], [-x.mean().item() for x in each], torch.stack(losses).mean().item()
+
+
 def select_texts():
     files, _ = select_files()
+    masks, scores, loss = toss()
+    files["toss.txt"] = "".join(f"mask|{row}|{m}\n" for row, m in enumerate(masks)) + "".join(f"score|{row}|{s:.9g}\n" for row, s in enumerate(scores)) + f"loss|0|{loss:.9g}\n"
     files["expected.txt"] = "".join(f"{case}|{row}|{score:.9g}\n" for case, scores in expected_scores().items() for row, score in enumerate(scores.tolist()))
     return files
 

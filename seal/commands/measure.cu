@@ -137,6 +137,9 @@ void measure_close(Measurement* m) {
     free(m->samples);
     free(m->items);
     free(m->score);
+    free(m->token_start);
+    free(m->token_score);
+    free(m->token_keep);
     memset(m, 0, sizeof *m);
 }
 
@@ -206,7 +209,7 @@ void measure_begin(Measurement* m) {
 bool measure_pass_done(const MeasuredPass* p) { return p->done == p->n; }
 
 void measure_pass_run(Measurement* m, MeasuredPass* p, const char* what, MeasureBatch measure, void* context) {
-    measured_run(p, ranks_rank() ? NULL : &m->journal, (int)(p - m->passes), what, m->o->quiet, measure, context);
+    measured_run(p, *m->journal.path ? &m->journal : NULL, (int)(p - m->passes), what, m->o->quiet, measure, context);
     for (int k = 0; k < p->n_columns; k++)
         for (int i = 0; i < p->n; i++)
             if (!isfinite(p->columns[k][i]))

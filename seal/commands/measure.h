@@ -78,6 +78,10 @@ struct Measurement {
         const float* value;
     } shown[3];  // further columns, for --explain
     int n_shown;
+    // toss: of the rows' tokens that carry loss, end to end
+    int64_t* token_start;  // (n + 1)
+    float* token_score;    // (token_start[n])
+    uint8_t* token_keep;   // (token_start[n]) 0: dropped
 };
 
 // Reads the model's config and the rows. What the options say that the method cannot take was refused before.

@@ -58,6 +58,9 @@ static const ScoreMethod methods[] = {
      "by how much closer a row's representation is to the anchors of --safe than to those of --harmful"},
     {"refusal", SCORE_FROM_MODEL, score_given, measure_refusal, WITH_MODEL ",safe,refusals,refusal-texts,own-loss",
      "model", "by the loss of refusals in place of the row's answer, highest first, less a share of its own loss"},
+    {"toss", SCORE_FROM_MODEL, score_given, measure_toss,
+     "model,useful,harmful,useful-adapter,harmful-adapter,drop-tokens,token-mask", "model",
+     "tokens, by their loss under a useful reference less that under a harmful one; rows by the mean of theirs"},
 };
 enum { N_METHODS = sizeof methods / sizeof *methods };
 

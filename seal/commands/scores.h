@@ -47,6 +47,7 @@ void measure_influence(Measurement* m);
 void measure_gradient_norm(Measurement* m);
 void measure_representation(Measurement* m);
 void measure_refusal(Measurement* m);
+void measure_toss(Measurement* m);
 
 #ifdef __cplusplus
 }

@@ -17,6 +17,7 @@
 #include "commands/selector_file.h"
 #include "commands/scores.h"
 #include "commands/selection.h"
+#include "commands/token_mask.h"
 #include "trainer.h"
 
 #define EXPLAINED 10  // rows from either end that --explain shows
@@ -221,8 +222,72 @@ static void explain(Candidates* c, const TrainOptions* o, const RowOptions* rows
     free(sigma);
 }
 
-int select_command(const TrainOptions* o) {
+// A reference of toss: an adapter of --model, trained by sft with the paper's settings in a RUN beside --out. One that
+// is there is taken with --resume, and a training that was stopped continues.
+static const char* train_reference(const TrainOptions* o, const StringList* rows, const char* what,
+                                   int (*train)(const TrainOptions* o, int command), Path* adapter) {
+    TrainOptions mine = *o;
+    Path run;
+    if (!rows->n) fatal("--method toss needs --%s, or --%s-adapter", what, what);
+    snprintf(run.s, sizeof run.s, "%.4000s.%s", o->out, what);
+    *adapter = path_of(run.s, "adapter");
+    Path summary = path_of(run.s, "summary.json");
+    int ended = file_exists(summary.s);
+    ranks_share(&ended, sizeof ended);
+    if (ended && !o->resume)
+        fatal("%s holds a reference already; give it as --%s-adapter %s, or remove it", run.s, what, adapter->s);
+    if (ended) return adapter->s;
+    mine.tune = *rows;
+    mine.out = run.s;
+    mine.lora = "q,v";
+    mine.epochs = 2.0;
+    mine.token_mask = NULL;
+    train(&mine, COMMAND_SFT);
+    return adapter->s;
+}
+
+// Which tokens of the rows just written are trained. Their place in --out is their order among the kept.
+static void write_token_mask(const Candidates* c, const TrainOptions* o, const uint8_t* keep) {
+    const Measurement* m = &c->measured;
+    TokenMask mask = {};
+    Path path;
+    StringList out = {};
+    const char* items[] = {o->out};
+    size_t n = (size_t)c->n;
+    mask.rows = (int64_t*)host_alloc(n * sizeof(int64_t), "the mask of tokens");
+    mask.start = (int64_t*)host_alloc((n + 1) * sizeof(int64_t), "the mask of tokens");
+    mask.hashes = (uint64_t*)host_alloc(n * sizeof(uint64_t), "the mask of tokens");
+    mask.keep = (uint8_t*)host_alloc((size_t)m->token_start[m->n], "the mask of tokens");
+    for (int64_t i = 0; i < c->n; i++) {
+        if (!keep[c->rows[i]]) continue;
+        int64_t count = m->token_start[i + 1] - m->token_start[i];
+        memcpy(mask.keep + mask.start[mask.n], m->token_keep + m->token_start[i], (size_t)count);
+        mask.rows[mask.n] = mask.n;
+        mask.hashes[mask.n] = c->hashes[i];
+        mask.start[mask.n + 1] = mask.start[mask.n] + count;
+        mask.n++;
+    }
+    out.items = items;
+    out.n = 1;
+    dataset_digest(&out, mask.digest);
+    snprintf(mask.tokenizer, sizeof mask.tokenizer, "%s", m->tokenizer);
+    snprintf(mask.chat, sizeof mask.chat, "%s", m->set.chat_digest);
+    snprintf(path.s, sizeof path.s, "%.4000s%s", o->token_mask ? o->token_mask : o->out,
+             o->token_mask ? "" : ".mask.safetensors");
+    token_mask_write(&mask, path.s);
+    if (!o->quiet) printf("the tokens to train: %s\n", path.s);
+    free(mask.rows);
+    free(mask.start);
+    free(mask.hashes);
+    free(mask.keep);
+}
+
+int select_command(const TrainOptions* options, int (*train)(const TrainOptions* o, int command)) {
+    TrainOptions with_references = *options;
+    const TrainOptions* o = &with_references;
     const ScoreMethod* method = score_method(o->method);
+    bool toss = method->measure == measure_toss;
+    Path useful, harmful;
     RowOptions row_options = {};
     row_options.prompt_template = o->prompt_template;
     row_options.prompt_field = o->prompt_field;
@@ -234,7 +299,7 @@ int select_command(const TrainOptions* o) {
     if (journal_has_ended(o->out, o->resume, o->quiet)) return 0;
     kept_check_output(&o->tune, o->out);
     output_is_not(o->out, o->selector);
-    const StringList* const read[] = {&o->target, &o->safe, &o->harmful, &o->probe, &o->refusals};
+    const StringList* const read[] = {&o->target, &o->safe, &o->harmful, &o->probe, &o->refusals, &o->useful};
     for (size_t k = 0; k < sizeof read / sizeof *read; k++)
         for (int i = 0; i < read[k]->n; i++) {
             output_is_not(o->out, read[k]->items[i]);
@@ -249,6 +314,18 @@ int select_command(const TrainOptions* o) {
     if (o->dry_run && method->source != SCORE_FROM_MODEL && !(o->explain && o->model)) {
         printf("method %s uses no model: nothing is allocated on the device\n", method->name);
         return 0;
+    }
+
+    if (toss && o->token_mask) {
+        for (int i = 0; i < o->tune.n; i++) output_is_not(o->token_mask, o->tune.items[i]);
+        if (same_place(o->token_mask, o->out)) fatal("%s: is both --out and --token-mask", o->out);
+        output_probe(o->token_mask);
+    }
+    if (toss && !o->dry_run) {
+        if (!o->useful_adapter)
+            with_references.useful_adapter = train_reference(options, &options->useful, "useful", train, &useful);
+        if (!o->harmful_adapter)
+            with_references.harmful_adapter = train_reference(options, &options->harmful, "harmful", train, &harmful);
     }
 
     // Who may be kept, and what each is worth.
@@ -271,6 +348,7 @@ int select_command(const TrainOptions* o) {
     for (int64_t i = 0; i < c.n && o->reverse; i++)
         if (c.score[i] != -INFINITY) c.score[i] = -c.score[i];
     int64_t kept = score_order(c.score, c.rows, c.n, o->top, order);
+    if (toss && !options_given(&train_options, "top")) kept = c.n - without;  // tokens are what is chosen
     if (!kept) fatal("%s: --top %g of %lld rows keeps none; raise --top", o->tune.items[0], o->top, (long long)c.n);
     if (kept > c.n - without)
         fatal("%s: --top %g asks for %lld rows but only %lld may be kept; lower --top or --min-words", o->tune.items[0],
@@ -283,6 +361,7 @@ int select_command(const TrainOptions* o) {
         if (o->explain) explain(&c, o, &row_options, order, kept);
         if (o->scores) write_scores(&c, o);
         int64_t written = kept_write(&o->tune, keep, c.n_rows, o->out, o->quiet);
+        if (toss) write_token_mask(&c, o, keep);
         if (!o->quiet)
             printf("%lld of %lld rows (%lld scored) by %s to %s\n", (long long)written, (long long)c.n_rows,
                    (long long)c.n, method->name, o->out);

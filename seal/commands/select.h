@@ -4,6 +4,7 @@
 
 #include "run/train_options.h"
 
-int select_command(const TrainOptions* o);
+// train: runs a training command to its end; toss trains its references with it.
+int select_command(const TrainOptions* o, int (*train)(const TrainOptions* o, int command));
 
 #endif

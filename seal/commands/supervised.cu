@@ -7,6 +7,7 @@
 #include "commands/selector_file.h"
 #include "commands/scores.h"
 #include "commands/supervised.h"
+#include "commands/token_mask.h"
 #include "run/samples.h"
 #include "schedule.h"
 
@@ -123,6 +124,7 @@ void supervised_close(Supervised* x) {
         return;
     }
     tokens_free(&x->tune_rows);
+    free(x->trained_tokens);
     if (x->run.o->append.n) tokens_free(&x->append_rows);
     if (x->run.o->valid.n) tokens_free(&x->valid_rows);
 }
@@ -220,6 +222,11 @@ bool sft_open(Supervised* x, const TrainOptions* o, int command) {
     RunRecord* record = &x->run.record;
     load_samples(&x->tune_rows, &o->tune, "tune", o->out, o, &config, digest, NULL);
     record_fact(record, "tokenizer", digest);
+    if (o->token_mask) {
+        x->trained_tokens = token_mask_apply(o->token_mask, &x->tune_rows, digest);
+        file_sha256_hex(o->token_mask, digest);
+        record_fact(record, "mask of tokens", digest);
+    }
     record_fact(record, "tune data", x->tune_rows.digest);
     if (o->append.n) load_samples(&x->append_rows, &o->append, "append", o->out, o, &config, NULL, NULL);
     if (o->valid.n) load_samples(&x->valid_rows, &o->valid, "valid", o->out, o, &config, NULL, NULL);

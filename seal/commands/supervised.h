@@ -22,6 +22,7 @@ typedef struct {
     // what train and valid point into
     Corpus train_corpus, valid_corpus;
     TokenSet tune_rows, append_rows, valid_rows;
+    uint8_t* trained_tokens;  // with --token-mask: the flags of tune_rows
 } Supervised;
 
 // Reads options and data, plans, loads the model, resumes; false after --dry-run, which has printed the plan.

@@ -5,8 +5,9 @@
 #include "run/run_record.h"
 
 // Options that a resumed run may change.
-static const char* const free_options[] = {"model", "adapter", "tune",       "safe", "valid", "append", "selector",
-                                           "out",   "resume",  "save-every", "keep", "ranks", "quiet",  "dry-run"};
+static const char* const free_options[] = {"model",      "adapter",  "tune",       "safe",  "valid",
+                                           "append",     "selector", "token-mask", "out",   "resume",
+                                           "save-every", "keep",     "ranks",      "quiet", "dry-run"};
 
 void record_fact(RunRecord* r, const char* name, const char* value) {
     if (r->n_facts == RECORD_FACTS) program_error("more than %d facts of a run", RECORD_FACTS);

@@ -120,7 +120,7 @@ static const OptionRow options[] = {
     {"selector", OPTION_STRING, AT(selector), NULL, "FILE", 0, 0, SFT | SELECT, 0,
      "selector.safetensors, or a published .pt"},
     {"method", OPTION_CHOICE, AT(method), "seal",
-     "seal|random|safe-loss|dsir|loss-diff|influence|gradient-norm|representation|refusal", 0, 0, SELECT, 0,
+     "seal|random|safe-loss|dsir|loss-diff|influence|gradient-norm|representation|refusal|toss", 0, 0, SELECT, 0,
      "what scores a row"},
     {"reference", OPTION_STRING, AT(reference), NULL, "DIR", 0, 0, SELECT, 0,
      "loss-diff: the model to compare with, as it was before the training on D_safe; without it --model without its "
@@ -147,6 +147,16 @@ static const OptionRow options[] = {
      "refusal: how many different answers of data files are taken; the score is their mean, each costs a pass"},
     {"own-loss", OPTION_FLOAT, AT(own_loss), "0.1", NULL, 0, 1e6, SELECT, 0,
      "refusal: the share of the row's own loss that is taken off, so that rows that refuse are kept; 0: none"},
+    {"useful", OPTION_LIST, AT(useful), NULL, "FILE", 0, 0, SELECT, 0,
+     "toss: rows worth learning, on which the useful reference is trained; the harmful one on --harmful"},
+    {"useful-adapter", OPTION_STRING, AT(useful_adapter), NULL, "DIR", 0, 0, SELECT, 0,
+     "toss: a reference that is there already, as an adapter of --model"},
+    {"harmful-adapter", OPTION_STRING, AT(harmful_adapter), NULL, "DIR", 0, 0, SELECT, 0, "toss: the harmful one"},
+    {"drop-tokens", OPTION_FLOAT, AT(drop_tokens), "0.2", NULL, 0, 0.999, SELECT, 0,
+     "toss: the share of all response tokens that is not trained"},
+    {"token-mask", OPTION_STRING, AT(token_mask), NULL, "FILE", 0, 0, SELECT | SFT, 0,
+     "select: where toss writes which tokens of --out are trained (default: OUT.mask.safetensors); sft: trains those "
+     "alone"},
     {"reverse", OPTION_FLAG, AT(reverse), NULL, NULL, 0, 0, SELECT, 0,
      "keep the rows with the lowest scores; --scores has them with the other sign"},
     {"target", OPTION_LIST, AT(target), NULL, "FILE", 0, 0, SELECT, 0,
@@ -230,7 +240,7 @@ bool learns_weights(const TrainOptions* o, int command) {
 }
 
 void train_options_settle(TrainOptions* o, int command) {
-    static const char* const useless[] = {"selector", "append", "valid", "loss-mean"};
+    static const char* const useless[] = {"selector", "append", "valid", "loss-mean", "token-mask"};
     if (command != COMMAND_SFT || !options_given(&train_options, "weights")) return;
     if (!learns_weights(o, command)) {
         for (int i = 0; i < train_options.n_rules; i++)

@@ -44,7 +44,9 @@ typedef struct {
     int64_t min_words;
     bool explain, noise, reverse;
     const char *reference, *reference_adapter, *matrices, *form, *layer;
-    StringList harmful, probe, refusals;
+    StringList harmful, probe, refusals, useful;
+    const char *useful_adapter, *harmful_adapter, *token_mask;
+    double drop_tokens;
     int64_t anchors, refusal_texts;
     double own_loss;
     const char* left_out;

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# TOSS end to end: which tokens are dropped and what is trained of the rest, against PyTorch (dev/reference/record_scores.py); references that are trained here;
+# masks that do not fit.
+set -u
+. "$(dirname "$0")/cli.sh"
+golden=$PWD/dev/reference/golden; families=$golden/families rows=$golden/scores/select
+cd "$work" || exit 1
+mkdir llama; cp $families/llama/config.json $families/llama/*.safetensors llama/; cp $rows/tokenizer.json llama/
+cp -r $families/llama/lora_qv $families/llama/lora_all .
+cp $rows/*.jsonl .
+recorded() { grep "^$1|" $rows/toss.txt | cut -d'|' -f3; }
+near() { paste "$1" "$2" | awk '{ d = $1 - $2; if (d < 0) d = -d; if (d > worst) worst = d; m = $2 < 0 ? -$2 : $2; if (m > most) most = m } END { exit !(NR && worst <= 1e-5 * (most > 0.5 ? most : 0.5)) }'; }
+tokens=$(recorded mask | tr -d '\n' | wc -c)
+kept_bits() { tail -c "$tokens" "$1" | od -An -v -tu1 -w1 | tr -d ' \n'; }  # keep is the mask's last tensor
+toss=("$train_seal" select --method toss --model llama --tune tune.jsonl --useful-adapter lora_qv --harmful-adapter lora_all --batch 4)
+expect "tokens are selected by two references" "${toss[@]}" --scores s.safetensors --out kept.jsonl
+truth "a fifth of them is dropped" grep -qE "^$((tokens / 5)) of $tokens tokens that carry loss are dropped" out
+truth "those of PyTorch" test "$(kept_bits kept.jsonl.mask.safetensors)" = "$(recorded mask | tr -d '\n')"
+truth "all rows stay" cmp kept.jsonl tune.jsonl
+truth "their scores are PyTorch's" near <(tail -c 28 s.safetensors | od -An -v -tf4 -w4) <(recorded score)
+expect "sft trains the others" "$train_seal" sft --model llama --tune kept.jsonl --token-mask kept.jsonl.mask.safetensors --batch 7 --max-steps 1 --quiet --out masked
+truth "by PyTorch's loss" near <(sed -n 2p masked/log.jsonl | grep -oE '"loss":[0-9.e-]+' | cut -d: -f2) <(recorded loss)
+expect "nothing is dropped" "${toss[@]}" --drop-tokens 0 --quiet --out all.jsonl
+expect "and then nothing changes" "$train_seal" sft --model llama --tune all.jsonl --token-mask all.jsonl.mask.safetensors --batch 7 --max-steps 2 --quiet --out all
+expect "against no mask" "$train_seal" sft --model llama --tune tune.jsonl --batch 7 --max-steps 2 --quiet --out none
+truth "bit for bit" cmp all/model/model.safetensors none/model/model.safetensors
+expect "two references are trained" "$train_seal" select --method toss --model llama --tune tune.jsonl --useful safe.jsonl --harmful harmful.jsonl --batch 4 --quiet --out own.jsonl
+truth "and stay" test -s own.jsonl.useful/adapter/adapter_model.safetensors -a -s own.jsonl.harmful/adapter/adapter_model.safetensors
+truth "for two epochs of LoRA on q and v" bash -c "grep -q '\"epochs\":2' own.jsonl.useful/log.jsonl && grep -q '\"lora\":\"q,v\"' own.jsonl.useful/log.jsonl"
+expect "the same with them given" "$train_seal" select --method toss --model llama --tune tune.jsonl --useful-adapter own.jsonl.useful/adapter --harmful-adapter own.jsonl.harmful/adapter --batch 4 --quiet --out given.jsonl
+truth "gives the same mask" cmp own.jsonl.mask.safetensors given.jsonl.mask.safetensors
+expect "a share of the rows beside" "${toss[@]}" --top 0.5 --quiet --out half.jsonl
+truth "keeps three of seven" test "$(wc -l <half.jsonl)" -eq 3
+expect "whose mask fits them" "$train_seal" sft --model llama --tune half.jsonl --token-mask half.jsonl.mask.safetensors --batch 3 --max-steps 1 --quiet --out part
+
+refuse "a mask for other rows" "was made for other rows" "$train_seal" sft --model llama --tune half.jsonl --token-mask kept.jsonl.mask.safetensors --quiet --out x
+cp -r llama other; sed 's/"w88": 92/"w88": 91/; s/"w87": 91/"w87": 92/' llama/tokenizer.json >other/tokenizer.json
+refuse "a mask of another tokenizer" "another tokenizer" "$train_seal" sft --model other --tune kept.jsonl --token-mask kept.jsonl.mask.safetensors --quiet --out x
+cp -r llama templated; echo '{"chat_template":"{% for m in messages %}{{ m.content }} {% endfor %}"}' >templated/tokenizer_config.json
+refuse "a mask of another template" "chat template" "$train_seal" sft --model templated --chat auto --tune kept.jsonl --token-mask kept.jsonl.mask.safetensors --quiet --out x
+refuse "samples cut elsewhere" "tokens that carry loss but" "$train_seal" sft --model llama --tune kept.jsonl --token-mask kept.jsonl.mask.safetensors --max-length 16 --quiet --out x
+refuse "a file that is no mask" "is not a mask of tokens" "$train_seal" sft --model llama --tune kept.jsonl --token-mask s.safetensors --quiet --out x
+refuse "no useful rows" "needs --useful" "$train_seal" select --method toss --model llama --tune tune.jsonl --harmful harmful.jsonl --quiet --out x.jsonl
+refuse "a mask in the rows' place" "both --out and --token-mask" "${toss[@]}" --token-mask x.jsonl --quiet --out x.jsonl
+exit $failed
