@@ -93,7 +93,7 @@ ifeq ($(RANKS),yes)
   RANK_LIBS += $(addprefix $(if $(filter cuda,$(BACKEND)),-Xlinker -rpath$(comma),-Wl$(comma)-rpath$(comma)),$(abspath $(RANK_FOLDERS)))
 endif
 ifeq ($(BACKEND),cpu)
-  HALVES_FLAGS := $(if $(HALVES)$(PTX),-DCPU_DEVICE_HALVES -fno-strict-aliasing) $(if $(PTX),-DCPU_PTX)
+  HALVES_FLAGS := $(if $(HALVES)$(PTX),-DCPU_DEVICE_HALVES -fno-strict-aliasing) $(if $(PTX),-DCPU_PTX -O1 -g0)
   CXXFLAGS += $(HALVES_FLAGS)
   CU := $(CXX) -x c++ $(CXXFLAGS) -Idev/cpu/include
   INCLUDES += $(call package_flags,openblas,cflags)

@@ -19,12 +19,12 @@ sequence gives the same bits in any company.
 #define TEAM WARP_SIZE
 static inline __device__ float team_max(float x) { return warp_max(x); }
 static inline __device__ float team_sum(float x) { return warp_sum(x); }
-static inline __device__ void team_sync(void) { __syncwarp(); }
+#define team_sync() __syncwarp()
 #else
 #define TEAM 1
 static inline float team_max(float x) { return x; }
 static inline float team_sum(float x) { return x; }
-static inline void team_sync(void) {}
+#define team_sync() ((void)0)
 #endif
 // Teams of a block take turns at a piece's tiles, which are in the 48 KiB of shared memory that any block may have. An
 // fp32 tile is twice as large, one of heads of 256 elements twice as large again.

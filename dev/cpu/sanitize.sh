@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every program of dev/kernels with its small shapes under AddressSanitizer + UBSan and under ThreadSanitizer, in fp32 and bf16, each in four
-# orders of threads and blocks: forward, reverse and two seeds. The bf16 programs run under ASan with single mma and ldmatrix instructions
-# (CPU_FINE_MMA), under TSan with whole tiles. Results must not depend on the order, so the checks print the same lines in all four.
+# orders of threads and blocks: forward, reverse and two seeds. The bf16 programs are built with the GPU's halves of the kernels
+# (CPU_DEVICE_HALVES: 128-bit loads, shuffles, single mma), the fp32 ones with the CPU's. Results must not depend on the order, so the checks print the same lines in all four.
 # usage: sanitize.sh [PROGRAM…]    names of dev/kernels (default: all). JOBS=n programs at a time (default: cores). Builds in build/sanitize.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -16,7 +16,7 @@ export TSAN_OPTIONS=halt_on_error=1:${TSAN_OPTIONS:-}
 
 set_build() {  # precision, kind: DEFINES and the folder
     DEFINES=
-    if [ "$1" = bf16 ]; then DEFINES=-DPRECISION_BF16; if [ "$2" = asan ]; then DEFINES+=" -DCPU_FINE_MMA"; fi; fi
+    if [ "$1" = bf16 ]; then DEFINES="-DPRECISION_BF16 -DCPU_DEVICE_HALVES -fno-strict-aliasing"; fi
     build=$dir/$1
 }
 # What xargs calls, one process a file or a program.

@@ -448,6 +448,7 @@ static const struct {
     {"T301-C768", 301, 768, 0, false, true, false},
     {"T67-C1600", 67, 1600, 8, true, false, false},   // four warps a row
     {"T33-C6144", 33, 6144, 8, false, false, false},  // eight
+    {"T6-C6136", 6, 6136, 8, true, false, false},
     {"T33001-C8", 33001, 8, 8, false, false,
      false},  // more rows than the most blocks of backward have at the least a block
 };

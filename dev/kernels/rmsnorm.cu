@@ -271,6 +271,7 @@ static const struct {
     {"T301-C1024", 301, 1024, 0, false, true, false},  // every lane full
     {"T67-C4096", 67, 4096, 64, true, false, false},   // four warps a row
     {"T33-C8192", 33, 8192, 8, false, false, false},   // eight
+    {"T6-C8184", 6, 8184, 8, true, false, false},
     {"T17001-C8", 17001, 8, 8, false, false,
      false},  // more rows than the most blocks of backward have at the least a block
 };
@@ -289,6 +290,22 @@ static void check_case(const char* name, int T, int C, int pad, bool fused, bool
     for (int c = 0; c < C; c++) untouched = untouched && frozen.dweight[c] == 0.0f;
     check(untouched && !memcmp(frozen.dinp, first.dinp, sizeof(float) * T * C),
           "%s: a frozen norm has the same dinp, and no dweight", name);
+    if (fused) {  // --recompute takes the plain kernel where forward took the fused one
+        bool tails;
+        float* out = harness_download(p.d_out, T, C, p.ldo, &tails);
+        harness_poison(p.d_out, (size_t)T * p.ldo);
+        rmsnorm_forward({.out = p.d_out,
+                         .rstd = p.d_rstd,
+                         .inp1 = p.d_residual,
+                         .weight = p.d_weight,
+                         .T = T,
+                         .C = C,
+                         .ldo = p.ldo,
+                         .eps = EPS},
+                        0);
+        check(!memcmp(out, harness_download(p.d_out, T, C, p.ldo, &tails), sizeof(float) * T * C),
+              "%s: fused and plain give equal bits", name);
+    }
 #ifndef PRECISION_BF16
     check_slopes(name, &p, &first);
 #endif
@@ -489,6 +506,7 @@ static const Join joins[] = {
     {"offset-T5-C264", 5, 264, 8, false, false, 1.0f, 1.0f},
     {"both-T37-C72", 37, 72, 16, true, false, 1.0f, 1.0f},       // Gemma
     {"after-T9-C2048", 9, 2048, 8, true, true, 1.0f, 0.0f},      // OLMo 2
+    {"both-T7-C3584", 7, 3584, 8, true, false, 1.0f, 1.0f},      // Gemma 2 9B
     {"scaled-T21-C640", 21, 640, 0, false, false, 0.22f, 0.0f},  // Granite
     {"all-T3-C8184", 3, 8184, 8, true, false, 0.5f, 1.0f},
 };

@@ -1,8 +1,8 @@
 /*
 Kernels that nvcc compiled to PTX, in place of those that g++ compiled: a launch finds its kernel here by the file that
 it is in, its name and the architecture of the emulated device (CPU_DEVICE). CPU_PTX=sm_80|sm_90 takes another
-architecture. A kernel of seal_kernels that has no PTX is an error. CPU_PTX_REPORT=file: what ran, appended at the end
-of the program.
+architecture, CPU_PTX=first,second the first that has the kernel. A kernel of seal_kernels that has no PTX is an error.
+CPU_PTX_REPORT=file: what ran, appended at the end of the program.
 */
 #include "ptx_run.h"
 #include <cxxabi.h>
@@ -47,17 +47,23 @@ static std::string key_of(const char* arch, const char* source, const std::strin
 PtxModule::PtxModule(const PtxKernel* k, int n, const PtxVariable* v) {
     for (int i = 0; i < n; i++)
         if (!kernels().insert({key_of(k[i].arch, k[i].source, demangled(k[i].name)), {&k[i], 0}}).second)
-            cpu_fail("PTX: %s of %s is there twice for %s", demangled(k[i].name).c_str(), k[i].source, k[i].arch);
+            cpu_fail("PTX: %s of %s is a duplicate for %s", demangled(k[i].name).c_str(), k[i].source, k[i].arch);
     for (; v->address; v++) variables().push_back(*v);
 }
 
 // ---- launches ---------------------------------------------------------------------------------------
-static const char* architecture(void) {
+// The architectures whose code is taken, the first that has the kernel.
+static std::vector<std::string> architectures(void) {
     const char* text = getenv("CPU_PTX");
-    if (text && *text) return text;
     int major = 0;
     cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
-    return major >= 9 ? "sm_90" : "sm_80";  // what the driver of such a GPU would take
+    // without CPU_PTX what the driver of the emulated GPU would take
+    std::string rest = text && *text ? text : major >= 9 ? "sm_90" : "sm_80";
+    std::vector<std::string> all;
+    for (size_t at; (at = rest.find(',')) != std::string::npos; rest = rest.substr(at + 1))
+        all.push_back(rest.substr(0, at));
+    all.push_back(rest);
+    return all;
 }
 static std::map<std::string, long> others;  // launches that g++'s code ran
 static std::mutex launch_lock;
@@ -99,10 +105,13 @@ bool ptx_launch(cpu_launch* launch, const ptx_argument* arguments, int n) {
     if (first) atexit(report);
     first = false;
     std::string name = cpu_kernel_name(*launch);
-    auto found = kernels().find(key_of(architecture(), launch->base_file, name));
+    static const std::vector<std::string> wanted = architectures();
+    auto found = kernels().end();
+    for (size_t i = 0; i < wanted.size() && found == kernels().end(); i++)
+        found = kernels().find(key_of(wanted[i].c_str(), launch->base_file, name));
     if (found == kernels().end()) {
         if (!strncmp(launch->base_file, "seal_kernels/", 13))
-            cpu_fail("PTX: no %s code of %s, launched at %s:%d", architecture(), name.c_str(), launch->file,
+            cpu_fail("PTX: no %s code of %s, launched at %s:%d", wanted.back().c_str(), name.c_str(), launch->file,
                      launch->line);
         others[key_of("-", launch->base_file, name)]++;
         return false;

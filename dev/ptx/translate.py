@@ -3,7 +3,7 @@
 
 usage: translate.py --source seal_kernels/loss.cu --arch sm_90 loss.ptx loss.cpp
 
-What is known stands in the tables of this file: @opcode holds a pattern for a whole opcode with all of its modifiers, so
+What is known is in the tables of this file: @opcode holds a pattern for a whole opcode with all of its modifiers, so
 an instruction is either translated with everything it says, or it stops the translation by file, line and name. Semantics
 follow NVIDIA's "Parallel Thread Execution ISA"; what is more than an operator of C++ is a function of ptx_run.h.
 docs/ptx.md says what such a run proves.
@@ -40,7 +40,7 @@ class Unknown(Exception):
 
 # ---- reading a module ----------------------------------------------------------------------------------------------
 def without_comments(text):
-    """Blanks in place of comments, so that lines keep their numbers."""
+    """Spaces in place of comments, so that lines keep their numbers."""
     return re.sub(r'//[^\n]*|/\*.*?\*/', lambda m: re.sub(r'[^\n]', ' ', m.group()), text, flags=re.S)
 
 
@@ -952,7 +952,7 @@ class Module:
             raise Unknown(line, text)
 
 
-def parse(text):
+def parse(text, only=''):
     text = without_comments(text)
     module, at = Module(), 0
     pattern = re.compile(r'\s*(?:'
@@ -974,6 +974,9 @@ def parse(text):
             while depth:
                 end = re.compile(r'[{}]').search(text, end).end()
                 depth += 1 if text[end - 1] == '{' else -1
+            if not re.search(only, match.group('entry')):
+                at = end
+                continue
             kernel = Kernel(module, match.group('entry'), match.group('params'), line)
             first = text.count('\n', 0, at) + 1
             for number, statement in statements(text[at:end - 1], first):
@@ -1031,13 +1034,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--source', required=True, help='the .cu file, as its launches name it')
     parser.add_argument('--arch', required=True, help='sm_80, sm_90, …')
+    parser.add_argument('--only', default='', help='a pattern of the (mangled) kernels to translate; all')
     parser.add_argument('ptx')
     parser.add_argument('cpp')
     arguments = parser.parse_args()
     with open(arguments.ptx, encoding='utf-8') as file:
         text = file.read()
     try:
-        module = parse(text)
+        module = parse(text, arguments.only)
         code = emit(module, arguments.ptx, arguments.source, arguments.arch)
     except Unknown as unknown:
         line, what = unknown.args
