@@ -24,7 +24,9 @@ MAKEFLAGS += --no-builtin-rules
 # ---- what this machine has (every probe is executed; a cross comes with the hint) -------------------------------------------------------------
 CUDA_HOME ?= /usr/local/cuda
 NVCC := $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc 2>/dev/null))
-GPU_CC := $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | grep -E '^[0-9]+\.[0-9]+$$' | head -1 | tr -d .)
+# The compute capabilities of all GPUs here, and whether nvcc makes code that one of them runs.
+GPUS := $(shell dev/gpu_archs.sh --gpus)
+GPU := $(if $(NVCC),$(if $(GPUS),$(if $(shell dev/gpu_archs.sh --refuse $(NVCC)),,yes)))
 PKG_CONFIG ?= pkg-config
 # What is needed and how it is found is dev/deps.sh's table; it probes with the same compilers.
 DEPS = CC='$(CC)' CXX='$(CXX)' PKG_CONFIG='$(PKG_CONFIG)' dev/deps.sh
@@ -34,7 +36,7 @@ ifeq ($(CPU),1)
 else ifeq ($(CUDA),1)
   BACKEND := cuda
 else
-  BACKEND := $(if $(and $(NVCC),$(GPU_CC)),cuda,cpu)
+  BACKEND := $(if $(GPU),cuda,cpu)
 endif
 PRECISION ?= $(if $(filter cuda,$(BACKEND)),bf16,fp32)
 ifeq ($(filter $(PRECISION),fp32 bf16),)
@@ -103,16 +105,21 @@ ifeq ($(BACKEND),cpu)
   ONEDNN := $(if $(SANITIZE),,$(shell $(DEPS) --has oneDNN && echo yes))
   DEVICE_LIBS += $(if $(ONEDNN),-ldnnl -lgomp)
 else
-  ARCHS := $(if $(GPU_CC),$(GPU_CC),80 90)
-  # Code for each, and PTX of the last, which the driver makes code of for GPUs that came later.
-  CU := $(NVCC) -std=c++17 -O3 -g -lineinfo -Xcompiler -Wall,-Wextra,-Wno-unused-parameter $(if $(FATAL),-Werror all-warnings) -MMD -MP \
-        $(foreach a,$(ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_$(lastword $(ARCHS)),code=compute_$(lastword $(ARCHS))
-  # A toolkit outside the system's list of libraries is found again when a program starts.
-  LINK := $(NVCC) -Xcompiler -Wall -Xlinker -rpath,$(abspath $(dir $(NVCC))../lib64)
-  DEVICE_LIBS := -lcublasLt -lcublas -lcudart
   ifeq ($(NVCC),)
     $(error CUDA=1 needs nvcc: install the CUDA Toolkit or set CUDA_HOME)
   endif
+  REFUSED := $(shell dev/gpu_archs.sh --refuse $(NVCC))
+  ifneq ($(REFUSED),)
+    $(error $(REFUSED))
+  endif
+  # Code for each kind of GPU here (ARCHS="80 90" for others), and PTX, of which the driver makes code for GPUs that came later.
+  ARCHS ?= $(shell dev/gpu_archs.sh --archs $(NVCC))
+  PTX := $(or $(patsubst ptx:%,%,$(filter ptx:%,$(ARCHS))),$(lastword $(ARCHS)))
+  CU := $(NVCC) -std=c++17 -O3 -g -lineinfo -Xcompiler -Wall,-Wextra,-Wno-unused-parameter $(if $(FATAL),-Werror all-warnings) -MMD -MP \
+        $(foreach a,$(filter-out ptx:%,$(ARCHS)),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_$(PTX),code=compute_$(PTX)
+  # A toolkit outside the system's list of libraries is found again when a program starts.
+  LINK := $(NVCC) -Xcompiler -Wall -Xlinker -rpath,$(abspath $(dir $(NVCC))../lib64)
+  DEVICE_LIBS := -lcublasLt -lcublas -lcudart
 endif
 
 # ---- sources -----------------------------------------------------------------------------------------------------------------------------------
@@ -150,7 +157,7 @@ endef
 info:
 	@echo "SEAL trainer: $(BACKEND) build, $(PRECISION), in $(BUILD)"
 	$(call tick,nvcc,$(NVCC),not found; the CPU build needs none. For a GPU: install the CUDA Toolkit or set CUDA_HOME)
-	$(call tick,GPU$(if $(GPU_CC), (compute capability $(GPU_CC))),$(GPU_CC),nvidia-smi names none; kernels run on the CPU)
+	$(call tick,GPU$(if $(GPUS), (compute capability $(GPUS))),$(GPU),$(if $(GPUS),$(if $(NVCC),$(shell dev/gpu_archs.sh --refuse $(NVCC)),no nvcc; kernels run on the CPU),nvidia-smi names none; kernels run on the CPU))
 	$(call tick,cuBLASLt,$(wildcard $(CUDA_HOME)/include/cublasLt.h),comes with the CUDA Toolkit; the CPU build needs none)
 	$(call tick,NCCL,$(NCCL),apt-get install libnccl-dev or set NCCL_HOME; a GPU build without it is for one GPU (a CPU build needs none))
 	@$(DEPS) --list

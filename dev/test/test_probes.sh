@@ -87,4 +87,34 @@ PATH=$machine MAKEFLAGS='' make CC=no-such-cc CXX=no-such-cxx CPU=1 BUILD="$work
 truth "compilers that do not exist stop it too" test $status -eq 2 -a "$(grep -cE '^    C(\+\+)? \(no-such-' "$work/err")" -eq 2
 truth "and what is there is not called missing" test "$(grep -c '^    ' "$work/err")" -eq 2
 truth "INSTALL=no names what is missing and installs nothing" bash -c "PATH=$machine INSTALL=no dev/deps.sh 2>&1 | grep -q '^missing: .*libopenmpi-dev'"
+
+# ---- GPUs: which code is made, by what nvidia-smi and nvcc say
+stub nvidia-smi 'printf "$CAPABILITIES"'
+stub nvcc 'case $1 in --list-gpu-arch) for a in $KNOWN; do echo compute_$a; done ;; esac'
+archs() { PATH=$machine CAPABILITIES=$1 KNOWN=$2 dev/gpu_archs.sh --archs nvcc; }
+cuda12='70 75 80 86 87 89 90 90a' cuda13='75 80 86 87 88 89 90 100 103 110 120 121'
+while IFS='|' read -r name capabilities known expected; do
+    truth "code for $name: $expected" test "$(archs "$capabilities" "${!known}")" = "$expected"
+done <<'ROWS'
+no GPU|No devices were found\n|cuda12|80 90 ptx:90
+a GPU that cannot be asked|[N/A]\n|cuda12|80 90 ptx:90
+an H100|9.0\n|cuda12|90 ptx:90
+four GPUs of two kinds|8.0\n9.0\n9.0\n8.0\n|cuda13|80 90 ptx:90
+a GPU newer than nvcc|10.0\n|cuda12|ptx:90
+one that is newer and one that is known|12.0\n8.9\n|cuda12|89 ptx:90
+the same with a newer nvcc|12.0\n8.9\n|cuda13|89 120 ptx:120
+a GPU that is too old beside one that is not|7.5\n8.6\n|cuda13|86 ptx:86
+an nvcc that lacks a GPU's number but knows its generation|8.8\n|cuda12|87 ptx:87
+ROWS
+build_for() { PATH=$machine CAPABILITIES=$1 KNOWN=$2 MAKEFLAGS='' make -s info CUDA=1 CUDA_HOME=/no/such RANKS= >"$work/out" 2>&1; }
+build_for '7.5\n' "$cuda13"; status=$?
+truth "CUDA=1 for an old GPU alone stops with one sentence" test $status -eq 2 -a "$(grep -c 'compute capability 7.5; 8.0 or newer is needed' "$work/out")" -eq 1
+build_for '9.0\n' ''; status=$?
+truth "and with an nvcc that knows no architectures" test $status -eq 2 -a "$(grep -c 'names nothing; CUDA 12.0 or newer' "$work/out")" -eq 1
+build_for '9.0\n' '50 60 70'; status=$?
+truth "and with one that is too old" test $status -eq 2 -a "$(grep -c 'knows no GPU of compute capability 8.0' "$work/out")" -eq 1
+build_for '9.0\n' "$cuda12"; status=$?
+truth "and builds for the others" test $status -eq 0
+truth "a GPU build is the default where one can be made" grep 'cuda build, bf16' <(PATH=$machine CAPABILITIES='9.0\n' KNOWN=$cuda12 MAKEFLAGS='' make -s info CUDA_HOME=/no/such)
+truth "and a CPU build where the GPU is too old" grep 'cpu build, fp32' <(PATH=$machine CAPABILITIES='7.5\n' KNOWN=$cuda12 MAKEFLAGS='' make -s info CUDA_HOME=/no/such)
 exit $failed
