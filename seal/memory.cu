@@ -4,6 +4,7 @@
 #include "cuda_common.h"
 #include "base/error.h"
 #include "base/text.h"
+#include "device.h"
 #include "memory.h"
 
 static const struct {
@@ -56,11 +57,7 @@ static const MemoryRow* largest_row(const MemoryPlan* plan, MemoryClass class_id
 }
 
 void memory_allocate(MemoryPlan* plan) {
-    int devices = 0;
-    cudaError_t error = cudaGetDeviceCount(&devices);
-    if (error != cudaSuccess || !devices)
-        fatal("no GPU can be used (%s); `make CPU=1` builds for the CPU",
-              error != cudaSuccess ? cudaGetErrorString(error) : "none found");
+    device_require();
     for (int c = 0; c < N_MEMORY_CLASSES; c++) {
         size_t bytes = plan->bytes[c];
         for (int i = 0; i < plan->n_rows; i++)

@@ -88,10 +88,14 @@ struct nvtx_range {
 #define NVTX_RANGE(name) ((void)0)
 #endif
 
-// Bytes of shared memory that a block may have on this device: 227 KiB on H100, 163 on A100, 99 on most others.
+// Bytes of shared memory that a block may have on this device: 227 KiB on H100, 163 on A100, 99 on most others. Where
+// there is no device a run is only planned, for an A100.
 static inline int most_shared(void) {
     int device, bytes;
-    cudaCheck(cudaGetDevice(&device));
+    if (cudaGetDevice(&device) != cudaSuccess) {
+        cudaGetLastError();
+        return 163 << 10;
+    }
     cudaCheck(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
     return bytes;
 }

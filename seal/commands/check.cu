@@ -2,6 +2,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "commands/check.h"
+#include "device.h"
 #include "base/error.h"
 #include "base/text.h"
 #include "kernels.h"
@@ -157,7 +158,7 @@ static void print_run(const TrainOptions* o, const ModelConfig* config, const To
                       const char* name, bool selector, bool with_hat, int64_t steps) {
     Trainer t;
     TrainerSettings settings = {};
-    size_t free_bytes = 0, total_bytes = 0;
+    size_t free_bytes = 0;
     settings.batch_max = (int)(selector ? 2 * o->batch : o->batch);
     settings.with_hat = with_hat;
     run_settings(o, config, &settings);
@@ -171,9 +172,12 @@ static void print_run(const TrainOptions* o, const ModelConfig* config, const To
     add_counts(&counts, config, tune, (double)(steps * o->batch) * (with_hat ? 2.0 : 1.0));
     if (selector) add_counts(&counts, config, safe, (double)(steps * (o->batch < safe->n ? o->batch : safe->n)));
     double flops = trainer_flops(&t, &counts), peak = gpu_peak_tflops(device_name(), sizeof(floatX) == 2);
-    cudaCheck(cudaMemGetInfo(&free_bytes, &total_bytes));
+    bool here = device_free_bytes(&free_bytes);
     printf("| %-22s | %8d | %12.1f | %-14s | %12.3g |", name, settings.T, (double)memory_total(&t.plan) / 1048576.0,
-           memory_total(&t.plan) <= free_bytes ? "fits" : "does not fit", flops);
+           !here                                 ? "no GPU here"
+           : memory_total(&t.plan) <= free_bytes ? "fits"
+                                                 : "does not fit",
+           flops);
     if (peak > 0.0) printf(" %9.2f |\n", flops / (peak * 1e12 * LIKELY_SHARE) / 3600.0);
     else printf(" %9s |\n", "–");
     trainer_plan_free(&t);

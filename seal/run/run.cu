@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "base/file.h"
+#include "device.h"
 #include "peft.h"
 #include "base/ranks.h"
 #include "run/run.h"
@@ -15,12 +16,6 @@
 static AdamwSettings adamw_settings(const TrainOptions* o) {
     AdamwSettings a = {(float)o->beta1, (float)o->beta2, (float)o->adam_eps, (float)o->weight_decay, (float)o->clip};
     return a;
-}
-
-const char* device_name(void) {
-    static cudaDeviceProp device;
-    cudaCheck(cudaGetDeviceProperties(&device, 0));
-    return device.name;
 }
 
 // What --lora and its companions ask for, or what an adapter brings.
@@ -46,8 +41,9 @@ static LoraSettings lora_settings(const TrainOptions* o, const ModelConfig* conf
 // The most tokens a pack may have such that the plan leaves a twentieth of the free device memory alone, and no more
 // than the largest batch can fill. Memory grows with T, so a search by halves finds it.
 static int tokens_that_fit(const ModelConfig* config, TrainerSettings settings, int longest) {
-    size_t free_bytes = 0, total_bytes = 0;
-    cudaCheck(cudaMemGetInfo(&free_bytes, &total_bytes));
+    size_t free_bytes = 0;
+    if (!device_free_bytes(&free_bytes))
+        fatal("--tokens auto fills the free memory of a GPU, and none can be used here; give --tokens N to plan");
     free_bytes = ranks_least_size(free_bytes);  // the same packs on all
     int64_t most = (int64_t)settings.batch_max * longest, low = longest,
             high = most < AUTO_TOKENS_MOST ? most : AUTO_TOKENS_MOST;

@@ -61,7 +61,6 @@ typedef struct {
     double weight;  // sft of rows with weights: their mean over the batch
 } StepNote;
 
-const char* device_name(void);
 // The trainer's settings by the options, lengths checked against the model's; settings carry what the command knows
 // (batch_max, with_hat).
 void run_settings(const TrainOptions* o, const ModelConfig* config, TrainerSettings* settings);

@@ -1,0 +1,43 @@
+/* See device.h. */
+#include "base/error.h"
+#include "cuda_common.h"
+#include "device.h"
+
+// The runtime loads the driver at its first call, which fails where there is none; a program without device code fails
+// in the same way.
+static cudaError_t current(int* device) {
+    int devices = 0;
+    cudaError_t error = cudaGetDeviceCount(&devices);
+    if (error == cudaSuccess && !devices) error = cudaErrorNoDevice;
+    if (error == cudaSuccess) error = cudaGetDevice(device);
+    if (error != cudaSuccess) cudaGetLastError();  // planning continues
+    return error;
+}
+
+const char* device_name(void) {
+    static cudaDeviceProp properties;
+    int device;
+    if (current(&device) != cudaSuccess) return "a GPU that is not here";
+    cudaCheck(cudaGetDeviceProperties(&properties, device));
+    return properties.name;
+}
+
+bool device_free_bytes(size_t* bytes) {
+    size_t total;
+    int device;
+    if (current(&device) != cudaSuccess) return false;
+    cudaCheck(cudaMemGetInfo(bytes, &total));
+    return true;
+}
+
+void device_require(void) {
+    int device, major, minor;
+    cudaError_t error = current(&device);
+    if (error != cudaSuccess)
+        fatal("no GPU can be used (%s); `make CPU=1` builds for the CPU", cudaGetErrorString(error));
+    cudaCheck(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+    cudaCheck(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+    if (major < 8)
+        fatal("%s has compute capability %d.%d; 8.0 or newer is needed (choose a GPU with CUDA_VISIBLE_DEVICES)",
+              device_name(), major, minor);
+}

@@ -1,0 +1,18 @@
+/*
+The GPU of this rank (the CPU build has one emulated device). Planning works where there is none: on the login node of
+a cluster, with or without a driver, --dry-run and `check` print what a GPU would be asked for.
+*/
+#ifndef SEAL_DEVICE_H
+#define SEAL_DEVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+// As the driver names it; "a GPU that is not here" where none can be used.
+const char* device_name(void);
+// Bytes of its memory that are free; false where there is no GPU.
+bool device_free_bytes(size_t* bytes);
+// Before anything is allocated on it: fatal where there is no GPU, or one below compute capability 8.0.
+void device_require(void);
+
+#endif
