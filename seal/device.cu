@@ -30,14 +30,19 @@ bool device_free_bytes(size_t* bytes) {
     return true;
 }
 
-void device_require(void) {
+void device_refuse_old(void) {
     int device, major, minor;
-    cudaError_t error = current(&device);
-    if (error != cudaSuccess)
-        fatal("no GPU can be used (%s); `make CPU=1` builds for the CPU", cudaGetErrorString(error));
+    if (current(&device) != cudaSuccess) return;
     cudaCheck(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
     cudaCheck(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
     if (major < 8)
         fatal("%s has compute capability %d.%d; 8.0 or newer is needed (choose a GPU with CUDA_VISIBLE_DEVICES)",
               device_name(), major, minor);
+}
+
+void device_require(void) {
+    int device;
+    cudaError_t error = current(&device);
+    if (error != cudaSuccess)
+        fatal("no GPU can be used (%s); `make CPU=1` builds for the CPU", cudaGetErrorString(error));
 }

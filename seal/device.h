@@ -12,7 +12,9 @@ a cluster, with or without a driver, --dry-run and `check` print what a GPU woul
 const char* device_name(void);
 // Bytes of its memory that are free; false where there is no GPU.
 bool device_free_bytes(size_t* bytes);
-// Before anything is allocated on it: fatal where there is no GPU, or one below compute capability 8.0.
+// Fatal where there is a GPU and it is below compute capability 8.0: before its limits are told.
+void device_refuse_old(void);
+// Fatal where there is none: before anything is written or allocated.
 void device_require(void);
 
 #endif

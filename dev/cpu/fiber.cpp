@@ -71,6 +71,8 @@ struct Worker {
     void* saved[MAX_THREADS];   // its stack pointer
     int stack_of[MAX_THREADS];  // the stack it occupies
     void* scheduler;
+    void* nowhere;  // takes the pointer of a stack that is left for good. Not a local variable: with gcc 13 and later
+                    // ASan keeps those in a frame of its own, which goes with the stack before the pointer is written
     char* stacks[MAX_THREADS + 1];
     int free_stacks[MAX_THREADS + 1], n_free, n_stacks, current_stack;
     char *shared, *dynamic;
@@ -436,13 +438,11 @@ void cpu_resume_waiting(void) {
         report_deadlock(w);
     }
     leave_stack(w);  // this stack's loop has nothing left to begin: it is never returned to
-    void* nowhere;
-    switch_to_thread(w, &nowhere, next, true);
+    switch_to_thread(w, &w->nowhere, next, true);
 }
 
 static void fiber_main(void) {
     Worker* w = me;
-    void* nowhere;
 #if CPU_ASAN
     __sanitizer_finish_switch_fiber(NULL, NULL, NULL);
 #endif
@@ -450,12 +450,12 @@ static void fiber_main(void) {
     w->launch->run_threads(w->launch->arguments);
     tsan_arrive(&w->end_sync);
 #if CPU_TSAN
-    if (cpu_now.next < cpu_now.n_threads) switch_to_new_thread(w, &nowhere, true);
+    if (cpu_now.next < cpu_now.n_threads) switch_to_new_thread(w, &w->nowhere, true);
     if (cpu_now.waiting) cpu_resume_waiting();
 #endif
     // Every thread has begun, and the last one of this stack has finished with nobody waiting: the block is done.
     leave_stack(w);
-    switch_stack(w, &nowhere, w->scheduler, -1, true);
+    switch_stack(w, &w->nowhere, w->scheduler, -1, true);
     __builtin_unreachable();
 }
 

@@ -28,6 +28,10 @@ static cudaError_t last_error = cudaSuccess;
 static uint64_t generation;  // of the allocations
 
 static cudaError_t failed(cudaError_t error) { return last_error = error; }
+static bool absent(void) {  // every call fails where there is no driver
+    const char* text = getenv("CPU_DEVICE");
+    return text && !strcmp(text, "none");
+}
 
 static const Allocation* find_allocation(const void* p, size_t bytes, bool* whole) {
     auto it = allocations.upper_bound((uintptr_t)p);
@@ -88,6 +92,7 @@ static void check_margins(uintptr_t at, const Allocation& a) {
 static int running;  // nested operations of the queues
 
 static cudaError_t allocate(void** p, size_t bytes, bool device) {
+    if (absent()) return failed(cudaErrorNoDevice);
     if (!p) return failed(cudaErrorInvalidValue);
     *p = NULL;
     if (bytes == 0) return cudaSuccess;
@@ -127,6 +132,7 @@ cudaError_t cudaMallocHost(void** p, size_t bytes) { return allocate(p, bytes, f
 cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned) { return allocate(p, bytes, false); }
 cudaError_t cudaFreeHost(void* p) { return release(p, false); }
 cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
+    if (absent()) return failed(cudaErrorNoDevice);
     *total_bytes = memory_limit();
     *free_bytes = *total_bytes > device_bytes ? *total_bytes - device_bytes : 0;
     return cudaSuccess;
@@ -210,6 +216,7 @@ void cpu_enqueue(cudaStream_t stream, void (*run)(void*), void (*release)(void*)
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
+    if (absent()) return failed(cudaErrorNoDevice);
     *stream = new cpu_stream{{}, !(flags & cudaStreamNonBlocking), false};
     streams.push_back(*stream);
     return cudaSuccess;
@@ -236,6 +243,7 @@ cudaError_t cudaDeviceSynchronize(void) {
     return cudaSuccess;
 }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+    if (absent()) return failed(cudaErrorNoDevice);
     *event = new cpu_event{NULL, 0, 0, 0.0};
     return cudaSuccess;
 }
@@ -377,12 +385,14 @@ static const struct Device {
     {"a100", "A100 on the CPU", 108, 163, 8, 0},
     {"h100", "H100 on the CPU", 132, 227, 9, 0},
     {"rtx4090", "RTX 4090 on the CPU", 128, 99, 8, 9},
+    {"rtx2080", "RTX 2080 on the CPU", 46, 64, 7, 5},  // older than the kernels' instructions
+    {"none", "", 0, 0, 0, 0},                          // a login node: no driver
 };
 static const Device* the_device(void) {
     const char* text = getenv("CPU_DEVICE");
     for (const Device& d : devices)
         if (!strcmp(text ? text : "", d.name)) return &d;
-    fprintf(stderr, "CPU_DEVICE is a100, h100 or rtx4090, not \"%s\"\n", text);
+    fprintf(stderr, "CPU_DEVICE is a100, h100, rtx4090, rtx2080 or none, not \"%s\"\n", text);
     exit(2);
 }
 static int multiprocessors(void) {
@@ -460,15 +470,19 @@ void cpu_launch_kernel(const cpu_launch& l, cudaStream_t stream) {
 // the device, errors
 
 cudaError_t cudaGetDeviceCount(int* n) {
+    *n = 0;
+    if (absent()) return failed(cudaErrorNoDevice);
     *n = 1;
     return cudaSuccess;
 }
 cudaError_t cudaGetDevice(int* device) {
+    if (absent()) return failed(cudaErrorNoDevice);
     *device = 0;
     return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : failed(cudaErrorInvalidDevice); }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
+    if (absent()) return failed(cudaErrorNoDevice);
     if (device) return failed(cudaErrorInvalidDevice);
     memset(p, 0, sizeof *p);
     snprintf(p->name, sizeof p->name, "%s (%d threads)", the_device()->title, cpu_threads());
@@ -483,6 +497,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
     return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+    if (absent()) return failed(cudaErrorNoDevice);
     switch (attribute) {
         case cudaDevAttrMultiProcessorCount: *value = multiprocessors(); break;
         case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = shared_most(); break;
@@ -512,6 +527,7 @@ static const struct {
     {cudaErrorInvalidConfiguration, "cudaErrorInvalidConfiguration", "invalid configuration argument"},
     {cudaErrorInvalidPitchValue, "cudaErrorInvalidPitchValue", "invalid pitch argument"},
     {cudaErrorInvalidMemcpyDirection, "cudaErrorInvalidMemcpyDirection", "invalid copy direction for memcpy"},
+    {cudaErrorNoDevice, "cudaErrorNoDevice", "no CUDA-capable device is detected"},
     {cudaErrorInvalidDevice, "cudaErrorInvalidDevice", "invalid device ordinal"},
     {cudaErrorInvalidResourceHandle, "cudaErrorInvalidResourceHandle", "invalid resource handle"},
     {cudaErrorNotReady, "cudaErrorNotReady", "device not ready"},

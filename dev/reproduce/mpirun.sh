@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One process a GPU on one machine or several, with Open MPI's mpirun. Goes on by itself after a rank or a machine was lost, as long as the run gets further each time.
+# One process per GPU on one machine or several, with Open MPI's mpirun. Continues by itself after a rank or a machine was lost, as long as the run gets further each time.
 # usage: dev/reproduce/mpirun.sh GPUS[:HOSTFILE] COMMAND --option value … --out RUN        GPUS of each machine; RUN on a file system that all machines see
 #   dev/reproduce/mpirun.sh 8 selector --model base --tune tune.jsonl --safe safe.jsonl --save-every 500 --out run
 #   dev/reproduce/mpirun.sh 8:hosts sft …        hosts: a machine's name a line
@@ -23,6 +23,10 @@ if [ "$hosts" != "$gpus" ]; then
     launch=(mpirun --hostfile "$hosts" --map-by "ppr:$gpus:node" -n $((gpus * $(grep -c . "$hosts"))))
 fi
 while IFS= read -r name; do launch+=(-x "$name"); done < <(compgen -e | grep -E '^(NCCL_|SEAL_|CUDA_VISIBLE_DEVICES$|LD_LIBRARY_PATH$)')  # other machines know nothing of this shell
+# mpirun gives a machine up after 45 s without an answer (its own default is five minutes); by then the ranks have said which it is
+for prefix in OMPI_MCA_oob_tcp PRTE_MCA_oob_tcp; do
+    export ${prefix}_keepalive_time=30 ${prefix}_keepalive_intvl=5 ${prefix}_keepalive_probes=3
+done
 newest() { ls "$out/checkpoint" 2>/dev/null | sed -n 's/^step-//p' | sort -n | tail -1; }
 while :; do
     before=$(newest)

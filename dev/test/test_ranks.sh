@@ -94,6 +94,19 @@ victim=$(ranks_of $pid | sed -n 2p)
 kill -KILL "$victim"; start=$SECONDS; wait $pid; status=$?
 truth "a rank that is killed ends the run (status $status, $((SECONDS - start)) s)" test $status -ne 0 -a $((SECONDS - start)) -lt 60
 truth "with a line that says so" grep -q "rank 1 has died" err
+# a rank that lives and does nothing keeps its connection open, and its machine answers for it: it has no beat
+mpirun -n 2 -x SEAL_SILENCE=4 "${select[@]/4/400}" --algorithm 1 --out silent >out 2>err & pid=$!
+wait_for_line $pid silent/log.jsonl '"step":15,'
+victim=$(ranks_of $pid | sed -n 2p)
+kill -STOP "$victim"; start=$SECONDS; wait $pid; status=$?
+kill -CONT "$victim" 2>/dev/null
+truth "a rank that is stopped without an end ends the run (status $status, $((SECONDS - start)) s)" test $status -ne 0 -a $((SECONDS - start)) -lt 60
+truth "with a line that says so" grep -q "rank 1 has not answered for 4 s" err
+mpirun -n 2 -x SEAL_SILENCE=4 "${select[@]/4/8}" --algorithm 1 --out suspended >out 2>err & pid=$!
+wait_for_line $pid suspended/log.jsonl '"step":15,'
+mapfile -t victims < <(ranks_of $pid)
+kill -STOP "${victims[@]}"; sleep 6; kill -CONT "${victims[@]}"; wait $pid; status=$?
+truth "a job that a scheduler suspends for longer continues (status $status)" test $status -eq 0
 # all live, and yet nothing moves: the communicator of one has broken, as after a cable was pulled
 timeout 60 mpirun -n 2 "${apart[@]}" NOTHING= CPU_NCCL_BREAK=300 "${select[@]/4/400}" --algorithm 2 --out broken >out 2>err; status=$?
 truth "a broken communicator ends the run (status $status)" test $status -ne 0 -a $status -ne 124

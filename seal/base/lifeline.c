@@ -15,13 +15,19 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 #include "base/error.h"
 #include "base/lifeline.h"
+#include "base/text.h"
 
 #define HELLO_SECONDS 60   // for all to call
 #define CONNECT_SECONDS 3  // for one address to answer
 #define LOOK_MILLISECONDS 1000
+#define SILENCE_SECONDS 30  // without a beat; SEAL_SILENCE in the environment, 0: for ever
+// What the connections carry after the hello: numbers. −status: an error that has been told; a rank: it has died.
+#define WORD_BEAT INT32_MAX
+#define WORD_SILENT (1 << 24)  // + a rank: nothing came from it
 
 static struct {
     int listener, rank, n;
@@ -31,15 +37,13 @@ static struct {
     unsigned char token[16];
     LifelineBroken broken;
     int running;
-} line = {-1, 0, 0, NULL, {-1, -1}, 0, {0}, NULL, 0};
+    double patience;  // seconds
+    double* silent;   // as sockets: for how long nothing has come
+} line = {-1, 0, 0, NULL, {-1, -1}, 0, {0}, NULL, 0, 0.0, NULL};
 
-// A peer that says nothing for 10 s is asked every 5 s, and is gone after four questions: half a minute.
-static void keep_alive(int fd) {
-    int on = 1, idle = 10, interval = 5, count = 4;
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+// Beats are small and must not wait for company.
+static void at_once(int fd) {
+    int on = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 }
 
@@ -173,7 +177,7 @@ static void accept_all(void) {
             close(fd);
             continue;
         }
-        keep_alive(fd);
+        at_once(fd);
         line.sockets[hello.rank] = fd;
         missing--;
     }
@@ -193,15 +197,16 @@ void device_failed(void) {
     last_word();
 }
 
-// The end of a rank that hears of another's: its number where it has gone without a word, −status where it has said
-// why. The device may be waiting for the one that is gone, so nothing is cleaned up.
-__attribute__((noreturn)) static void stop(int32_t gone) {
-    char text[256];
+// The end of a rank that hears of another's, by its word. The device may be waiting for the one that is gone, so
+// nothing is cleaned up.
+__attribute__((noreturn)) static void stop(int32_t word) {
+    char text[256], silent[64] = "has died";
     if (error_status) _exit(error_status);  // it was about to say what the other has said
-    if (gone < 0) _exit(-gone);
+    if (word < 0) _exit(-word);
+    if (word >= WORD_SILENT) snprintf(silent, sizeof silent, "has not answered for %.0f s", line.patience);
     int n = snprintf(text, sizeof text,
-                     "%s: rank %d has died; rank %d stops too (--resume continues from the newest checkpoint)\n",
-                     program_name, gone, line.rank);
+                     "%s: rank %d %s; rank %d stops too (--resume continues from the newest checkpoint)\n",
+                     program_name, word % WORD_SILENT, silent, line.rank);
     if (write(STDERR_FILENO, text, (size_t)n) < 0) {}
     _exit(1);
 }
@@ -218,51 +223,74 @@ static void look(void) {
     _exit(1);
 }
 
-// Until a socket has something to say.
-static void wait_for(struct pollfd* p, int n) {
-    for (int ready = 0; ready <= 0;) {
-        ready = poll(p, (nfds_t)n, LOOK_MILLISECONDS);
-        if (ready == 0) look();
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+// A word that must not wait for a peer which no longer reads: a full buffer swallows it. (A connection holds thousands
+// of them, and a peer is given up after a few dozen.)
+static void send_word(int r, int32_t word) {
+    if (line.sockets[r] >= 0 && send(line.sockets[r], &word, sizeof word, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {}
+}
+
+// What a peer says, and by the end of its connection that it has died.
+static int32_t hear(int r) {
+    int32_t word;
+    line.silent[r] = 0.0;
+    return transfer(line.sockets[r], &word, sizeof word, 0) ? word : r;
+}
+
+// Watches the connections until there is a byte in line.leave: 0; or until there is more to say than a beat, or too
+// long nothing: 1, with the peer and its word.
+static int watch(int* who, int32_t* word) {
+    struct pollfd* p = host_alloc(((size_t)line.n + 1) * sizeof *p, "connections");
+    double before = now(), beat = before;
+    for (int r = 0; r < line.n; r++) p[r] = (struct pollfd){line.sockets[r], POLLIN, 0};  // −1 is skipped
+    p[line.n] = (struct pollfd){line.leave[0], POLLIN, 0};
+    for (;;) {
+        int ready = poll(p, (nfds_t)line.n + 1, LOOK_MILLISECONDS);
+        double t = now(), passed = t - before;
+        before = t;
+        // A process that was itself stopped and continued has not listened: that time is not the others' silence.
+        if (passed > 2e-3 * LOOK_MILLISECONDS) passed = 2e-3 * LOOK_MILLISECONDS;
+        if (ready > 0 && p[line.n].revents) break;
+        for (int r = 0; r < line.n; r++) {
+            if (line.sockets[r] < 0) continue;
+            line.silent[r] += passed;
+            *who = r;
+            if (ready > 0 && p[r].revents && (*word = hear(r)) != WORD_BEAT) return 1;
+            *word = WORD_SILENT + r;
+            if (line.patience > 0.0 && line.silent[r] > line.patience) return 1;
+        }
+        if (t - beat < 1e-3 * LOOK_MILLISECONDS) continue;
+        beat = t;
+        for (int r = 0; r < line.n; r++) send_word(r, WORD_BEAT);
+        look();
     }
+    free(p);
+    return 0;
 }
 
 static void* watch_hub(void* unused) {
+    int who;
+    int32_t word;
     (void)unused;
-    struct pollfd p[2] = {{line.sockets[0], POLLIN, 0}, {line.leave[0], POLLIN, 0}};
-    int32_t gone = 0;
-    wait_for(p, 2);
-    if (p[1].revents) return NULL;
-    if (!transfer(line.sockets[0], &gone, sizeof gone, 0)) gone = 0;
-    stop(gone);
+    if (watch(&who, &word)) stop(word);
+    return NULL;
 }
 
 static void* watch_all(void* unused) {
+    int who;
+    int32_t word;
     (void)unused;
-    struct pollfd* p = calloc((size_t)line.n, sizeof *p);
-    if (!p) return NULL;
-    for (int r = 0; r < line.n; r++) {
-        p[r].fd = r ? line.sockets[r] : line.leave[0];
-        p[r].events = POLLIN;
-    }
-    for (;;) {
-        wait_for(p, line.n);
-        if (p[0].revents) {
-            free(p);
-            return NULL;
-        }
-        for (int r = 1; r < line.n;
-             r++) {  // a rank sends nothing after its hello but its last word: whatever comes is its end
-            if (!p[r].revents) continue;
-            int32_t gone;
-            if (!transfer(line.sockets[r], &gone, sizeof gone, 0) || gone >= 0) gone = r;
-            if (error_status)
-                gone =
-                    -error_status;  // it may have left at this rank's own last word, which the others have yet to hear
-            for (int s = 1; s < line.n; s++)
-                if (s != r) transfer(line.sockets[s], &gone, sizeof gone, 1);
-            stop(gone);
-        }
-    }
+    if (!watch(&who, &word)) return NULL;
+    // it may have left at this rank's own last word, which the others have yet to hear
+    if (error_status) word = -error_status;
+    for (int r = 1; r < line.n; r++)
+        if (r != who) send_word(r, word);
+    stop(word);
 }
 
 void lifeline_start(const LifelineAddress* a, int rank, int n, LifelineBroken broken) {
@@ -270,8 +298,11 @@ void lifeline_start(const LifelineAddress* a, int rank, int n, LifelineBroken br
     line.n = n;
     line.broken = broken;
     memcpy(line.token, a->token, sizeof line.token);
-    line.sockets = malloc((size_t)n * sizeof(int));
-    if (!line.sockets || pipe(line.leave)) fatal("cannot connect the ranks: %s", strerror(errno));
+    const char* patience = getenv("SEAL_SILENCE");
+    line.patience = patience ? strtod(patience, NULL) : SILENCE_SECONDS;
+    line.sockets = host_alloc((size_t)n * sizeof(int), "connections");
+    line.silent = host_alloc((size_t)n * sizeof(double), "connections");
+    if (pipe(line.leave)) fatal("cannot connect the ranks: %s", strerror(errno));
     for (int r = 0; r < n; r++) line.sockets[r] = -1;
     if (rank == 0) accept_all();
     else {
@@ -282,7 +313,7 @@ void lifeline_start(const LifelineAddress* a, int rank, int n, LifelineBroken br
         line.sockets[0] = connect_to(a);
         memcpy(hello.token, a->token, sizeof hello.token);
         hello.rank = rank;
-        keep_alive(line.sockets[0]);
+        at_once(line.sockets[0]);
         if (!transfer(line.sockets[0], &hello, sizeof hello, 1)) fatal("rank 0 does not answer: %s", strerror(errno));
     }
     if (pthread_create(&line.thread, NULL, rank == 0 ? watch_all : watch_hub, NULL))
@@ -304,5 +335,6 @@ void lifeline_close(void) {
     close(line.leave[0]);
     close(line.leave[1]);
     free(line.sockets);
+    free(line.silent);
     line.running = 0;
 }

@@ -1,8 +1,9 @@
 /*
 When a rank dies, the others would wait for it forever inside a collective. So every rank holds a TCP connection to
-rank 0, and a thread watches it: the system closes the connection of a process however it ends, and keepalives detect a
-machine that is gone. A rank that loses another one says which and stops. A rank that stops because of an error tells
-the others, and they exit with its status without a message: a mistake is one line, however many ranks there are.
+rank 0, and a thread watches it. The system closes the connection of a process however it ends. Each side also sends a
+beat every second; after SILENCE_SECONDS without one the other counts as gone: its cable was pulled, its machine is off,
+or it was stopped (SIGSTOP). A rank that loses another one says which and stops. A rank that stops because of an error
+tells the others, and they exit with its status without a message: a mistake is one line, however many ranks there are.
 */
 #ifndef SEAL_LIFELINE_H
 #define SEAL_LIFELINE_H

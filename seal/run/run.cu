@@ -113,7 +113,10 @@ void run_plan(Run* run, const TrainOptions* o, int command, ModelConfig* config,
     for (int i = 0; i < N_RUN_LOSSES; i++) run->losses[i] = NAN;
     run->record.command = train_options.commands[command].name;
     run->record.options = options_json(&train_options, command, o);
-    if (!o->dry_run) look_for_an_earlier_run(o);
+    if (!o->dry_run) {
+        device_require();
+        look_for_an_earlier_run(o);
+    }
     model_config_read(config, o->model);
     check_sizes(config);
     run_settings(o, config, settings);

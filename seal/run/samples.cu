@@ -6,13 +6,14 @@
 #include "base/ranks.h"
 #include "kernels.h"
 #include "run/samples.h"
+#include "device.h"
 
 void check_sizes(const ModelConfig* c) {
+    device_refuse_old();
     if (!attention_head_size_supported(c->HS))
         fatal(
             "head size %d (width %d, %d heads) has no attention kernel here; supported are 32, 64, 80, 96, 128 and, "
-            "where "
-            "a block may have 132 KiB of shared memory (A100, H100), 256",
+            "where a block may have 132 KiB of shared memory (A100, H100), 256",
             c->HS, c->C, c->NH);
     int most = c->norm == NORM_RMSNORM ? rmsnorm_most_width() : layernorm_most_width();
     if (c->C > most) fatal("width %d is not supported; the largest is %d", c->C, most);
