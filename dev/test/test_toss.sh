@@ -20,6 +20,9 @@ truth "all rows stay" cmp kept.jsonl tune.jsonl
 truth "their scores are PyTorch's" near <(tail -c 28 s.safetensors | od -An -v -tf4 -w4) <(recorded score)
 expect "sft trains the others" "$train_seal" sft --model llama --tune kept.jsonl --token-mask kept.jsonl.mask.safetensors --batch 7 --max-steps 1 --quiet --out masked
 truth "by PyTorch's loss" near <(sed -n 2p masked/log.jsonl | grep -oE '"loss":[0-9.e-]+' | cut -d: -f2) <(recorded loss)
+expect "the dropped tokens are shown" "${toss[@]}" --explain --out x.jsonl
+truth "in brackets where there is no terminal" test "$(grep -oE '⟦[^⟧]*⟧' out | grep -oE 'w[0-9]+|<eos>' | wc -l)" -eq $((tokens / 5))
+rm -f x.jsonl*
 expect "nothing is dropped" "${toss[@]}" --drop-tokens 0 --quiet --out all.jsonl
 expect "and then nothing changes" "$train_seal" sft --model llama --tune all.jsonl --token-mask all.jsonl.mask.safetensors --batch 7 --max-steps 2 --quiet --out all
 expect "against no mask" "$train_seal" sft --model llama --tune tune.jsonl --batch 7 --max-steps 2 --quiet --out none

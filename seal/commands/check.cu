@@ -55,7 +55,7 @@ static void print_text(const char* text) {
     }
 }
 
-static void show_sample(const Tokenizer* tokenizer, const PackSample* sample, bool colour, char* piece) {
+void print_marked(const Tokenizer* tokenizer, const PackSample* sample, const char* on, const char* off, char* piece) {
     TokenStream stream = {};
     bool marked = false;
     for (int i = 0; i < sample->length; i++) {
@@ -63,7 +63,7 @@ static void show_sample(const Tokenizer* tokenizer, const PackSample* sample, bo
         if (loss != marked) {
             piece[tokenizer_stream_end(tokenizer, &stream, piece)] = 0;
             print_text(piece);
-            fputs(loss_marks[colour][marked], stdout);
+            fputs(marked ? off : on, stdout);
             bool began = stream.started;
             stream = {};
             stream.started = began;  // a leading space that only a text's first token loses
@@ -75,7 +75,7 @@ static void show_sample(const Tokenizer* tokenizer, const PackSample* sample, bo
     }
     piece[tokenizer_stream_end(tokenizer, &stream, piece)] = 0;
     print_text(piece);
-    if (marked) fputs(loss_marks[colour][1], stdout);
+    if (marked) fputs(off, stdout);
 }
 
 static void show_samples(const TrainOptions* o, const TokenSet* set, const char* name) {
@@ -91,7 +91,7 @@ static void show_samples(const TrainOptions* o, const TokenSet* set, const char*
                : colour ? " (in colour)"
                         : " (in \xE2\x9F\xA6"
                           "brackets\xE2\x9F\xA7)");
-        show_sample(tokenizer, s, colour, piece);
+        print_marked(tokenizer, s, loss_marks[colour][0], loss_marks[colour][1], piece);
         putchar('\n');
     }
     free(piece);

@@ -2,10 +2,16 @@
 #ifndef SEAL_CHECK_DATA_H
 #define SEAL_CHECK_DATA_H
 
+#include "rows/packing.h"
 #include "run/train_options.h"
+#include "tokenizer.h"
 
 // Reads and tokenises --tune (and --safe), prints rows, tokens, lengths, packing, steps, arithmetic and the memory of
 // each kind of run. Trains nothing.
 int check_command(const TrainOptions* o);
+
+// A sample's text on a terminal, its control characters escaped; what its flags (bears_loss) mark is between on and
+// off. piece: tokenizer_longest_piece + 16 bytes.
+void print_marked(const Tokenizer* tokenizer, const PackSample* sample, const char* on, const char* off, char* piece);
 
 #endif

@@ -2,6 +2,8 @@
  * See select.h. */
 #include <float.h>
 #include <string.h>
+#include <unistd.h>
+#include "commands/check.h"
 #include "commands/dsir.h"
 #include "base/error.h"
 #include "base/text.h"
@@ -222,6 +224,39 @@ static void explain(Candidates* c, const TrainOptions* o, const RowOptions* rows
     free(sigma);
 }
 
+// toss: the dropped tokens of the rows that --explain shows, in red, or in brackets where there is no terminal.
+static void explain_tokens(const Candidates* c, const TrainOptions* o, const int64_t* order) {
+    const Measurement* m = &c->measured;
+    bool colour = isatty(STDOUT_FILENO) && !getenv("NO_COLOR");
+    char error[512];
+    Tokenizer* tokenizer = tokenizer_open(o->model, error, sizeof error);
+    if (!tokenizer) fatal("%s", error);
+    char* piece = (char*)host_alloc((size_t)tokenizer_longest_piece(tokenizer) + 16, "a token's text");
+    uint8_t* dropped = (uint8_t*)host_alloc((size_t)m->set.longest, "the tokens");
+    for (int64_t place = 0; place < c->n; place++) {
+        if (place == EXPLAINED && c->n > 2 * EXPLAINED) place = c->n - EXPLAINED;
+        int64_t i = order[place], token = m->token_start[i];
+        PackSample s = m->samples[i];
+        int n = 0;
+        for (int t = 0; t < s.length; t++) {
+            bool bears = t > 0 && (!s.bears_loss || s.bears_loss[t]);
+            dropped[t] = bears && !m->token_keep[token++];
+            n += dropped[t];
+        }
+        printf("\nrow %lld: %d of %d tokens are dropped%s\n", (long long)c->rows[i], n, s.n_loss,
+               place    ? ""
+               : colour ? " (in red)"
+                        : " (in \xE2\x9F\xA6"
+                          "brackets\xE2\x9F\xA7)");
+        s.bears_loss = dropped;
+        print_marked(tokenizer, &s, colour ? "\x1b[31m" : "\xE2\x9F\xA6", colour ? "\x1b[0m" : "\xE2\x9F\xA7", piece);
+        putchar('\n');
+    }
+    free(piece);
+    free(dropped);
+    tokenizer_close(tokenizer);
+}
+
 // A reference of toss: an adapter of --model, trained by sft with the paper's settings in a RUN beside --out. One that
 // is there is taken with --resume, and a training that was stopped continues.
 static const char* train_reference(const TrainOptions* o, const StringList* rows, const char* what,
@@ -359,6 +394,7 @@ int select_command(const TrainOptions* options, int (*train)(const TrainOptions*
     if (o->explain && o->model && !c.measured.n) measure_shown(&c, o, order);
     if (!ranks_rank()) {
         if (o->explain) explain(&c, o, &row_options, order, kept);
+        if (o->explain && toss) explain_tokens(&c, o, order);
         if (o->scores) write_scores(&c, o);
         int64_t written = kept_write(&o->tune, keep, c.n_rows, o->out, o->quiet);
         if (toss) write_token_mask(&c, o, keep);
