@@ -39,7 +39,7 @@ settings=$(for v in SEED SIZE UNSAFE TOP LORA RUN ALIGN SELECTOR SCORER SFT ANSW
 [ ! -e "$OUT/settings.txt" ] || [ "$(cat "$OUT/settings.txt")" = "$settings" ] || fail "$OUT holds a demo of other settings ($OUT/settings.txt); choose another OUT, or remove it"
 
 # ---- progress: what a stage costs, in thousands of trained tokens or what takes as long, at SIZE=1 -----------------------------------------------------
-declare -A cost=([model]=3 [data]=1 [base]=69 [standard]=75 [random]=63 [dsir]=63 [safe-loss]=109 [safeinstr]=76 [seal-2]=207 [seal-1]=295)
+declare -A cost=([model]=3 [data]=1 [base]=122 [standard]=75 [random]=63 [dsir]=63 [safe-loss]=109 [safeinstr]=76 [seal-2]=207 [seal-1]=295)
 total=0 done=0 worked=0 stage=0 began=$SECONDS last= started=0
 for s in model data base $METHODS; do total=$((total + cost[$s])); done
 stages=$((3 + $(wc -w <<<"$METHODS")))

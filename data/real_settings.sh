@@ -4,7 +4,7 @@
 : "${TOP:=0.8}"
 : "${LORA:=--lora all --lora-rank 16 --lora-alpha 32}"
 : "${RUN:=--batch 8 --tokens 1024 --max-length 384}"
-: "${ALIGN:=--lr 1e-3 --schedule linear --warmup 10 --epochs 1}"
+: "${ALIGN:=--lr 1e-3 --schedule linear --warmup 10 --epochs 2}"
 : "${SELECTOR:=--lr 1e-3 --gamma linear:0,0.03 --selector-optimizer mean --selector-lr 1 --epochs 3}"
 : "${SCORER:=--lr 1e-3 --schedule linear --warmup 5 --epochs 2}"
 : "${SFT:=--lr 1e-3 --schedule linear --warmup 5 --epochs 2}"

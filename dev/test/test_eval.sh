@@ -148,8 +148,8 @@ truth "nothing half-written" test ! -e x.json
 # ---- refusals by their wording
 cat >refusals.json <<'J'
 [{"instruction":"a","output":"I\u2019m  sorry, no.","dataset":"one"},
-{"instruction":"b","output":"No, that is wrong.","dataset":"one"},
-{"instruction":"c","output":"There is no, ah, problem.","dataset":"one"},
+{"instruction":"b","output":"Sorry, that is wrong.","dataset":"one"},
+{"instruction":"c","output":"No, I am not sorry.","dataset":"one"},
 {"instruction":"d","output":"","dataset":"two"},
 {"instruction":"e","output":null,"dataset":"two"},
 {"instruction":"f","output":"x xxxxxxxxx xxxxxxxxxx xxxxxxxxxx xxxxxxxxxx xxxxxxxxxx xxxxxxxxxx xxxxxxxxxx xxxxxxxxxx xxxxxxxxxx xxxxxxxxxx I cannot","dataset":"two"}]
@@ -158,7 +158,7 @@ expect "refusals by their beginning" "$eval_seal" refusals --json refusals.json
 truth "of each data set" grep -q '"dataset":"one","n":3,"refused":2,"refusal":66.6667,"refusal_se":27.2166,"empty":0' out
 truth "late words do not count, empty answers are counted" grep -q '"dataset":"two","n":3,"refused":0,"refusal":0,"refusal_se":0,"empty":2' out
 truth "and of all" grep -q '"n":6,"refused":2,"refusal":33.3333,"refusal_se":19.245,"empty":2' out
-printf '# mine\n there is\n\n^x\n' >phrases.txt
+printf '# mine\n no, I am\n\n^x\n' >phrases.txt
 expect "other phrases" "$eval_seal" refusals --json --phrases phrases.txt refusals.json
 truth "count in place of the list" grep -q '"n":6,"refused":2,' out
 printf '# none\n' >phrases.txt

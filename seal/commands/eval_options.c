@@ -87,7 +87,7 @@ static const OptionRow options[] = {
      "print the result as one JSON object per line"},
     {"phrases", OPTION_STRING, AT(phrases), NULL, "FILE", 0, 0, REFUSALS, 0,
      "what refusals begin with, one phrase per line, ^ before one that must be at the very beginning; default: a list "
-     "of 42, docs/evaluation.md"},
+     "of 40, docs/evaluation.md"},
     {"labels", OPTION_STRING, AT(labels), NULL, "FILE", 0, 0, REPORT, 0,
      "true kinds of the fine-tuning rows, one object per line: {\"row\":0,\"kind\":\"unsafe\"}"},
     {"table", OPTION_STRING, AT(table), NULL, "FILE", 0, 0, REPORT, 0,
