@@ -291,6 +291,28 @@ static void check_neighbours(const char* name) {
     close_model(&m);
 }
 
+// A layer with a window costs its band: a query's pairs are at most the window's.
+static void check_flops(void) {
+    Model m;
+    int64_t wrong = 0;
+    for (int length = 1; length <= 70; length++)
+        for (int window = 0; window <= 72; window += 8) {
+            int64_t pairs = 0, diagonal = window && window < length ? window : length;
+            for (int i = 1; i <= length; i++) pairs += window && window < i ? window : i;
+            wrong += attention_squares(length, window) != 2 * pairs - diagonal;
+        }
+    check(!wrong, "pairs of tokens within a window: %lld lengths and windows are wrong", (long long)wrong);
+    open_model(&m, "gemma3", 256, false);  // two layers with a window to one without
+    const ModelConfig* c = &m.trainer.layout.config;
+    PassCounts none = {}, counts = {};
+    counts.squares = 1000;
+    counts.squares_window = 10;
+    double flops = trainer_flops(&m.trainer, &counts) - trainer_flops(&m.trainer, &none);
+    check(flops == 6.0 * c->NH * c->HS * (2 * 10 + 1000),
+          "gemma3: attention of two layers with a window, one without: %g", flops);
+    close_model(&m);
+}
+
 // What the plan says is what the device gives.
 static void check_plan(const char* name) {
     size_t before, after, total;
@@ -551,5 +573,6 @@ int main(int argc, char** argv) {
             check_model(name);
         }
     if (argc == 1) check_loading();
+    check_flops();
     return check_report();
 }

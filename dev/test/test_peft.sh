@@ -40,6 +40,7 @@ truth "and their loss falls" awk -v a="$(mean both_patterns.jsonl)" -v b="$(mean
 expect "Algorithm 1 with mixed ranks" "$train_seal" selector --algorithm 1 --model "$golden/base" --adapter "$golden/both_patterns" --tune "$golden/rows.jsonl" --safe "$golden/rows.jsonl" \
     --template "$template" --max-steps 2 --batch 2 --quiet --out seal
 
+expect "a head that was trained as well, in the scores of rows" "$train_seal" select --method safe-loss --model "$golden/base" --adapter "$golden/save_head" --tune "$golden/rows.jsonl" --top 0.5 --out half.jsonl --batch 2 --quiet
 refuse "a head that was trained as well, further" "trained besides the adapter" "$train_seal" sft --model "$golden/base" --adapter "$golden/save_head" --tune "$golden/rows.jsonl" --max-steps 1 --quiet --out x
 refuse "DoRA" "DoRA is not supported" losses y "$golden/base" "$golden/dora"
 refuse "an adapter of the embedding" "adapter of an embedding" losses y "$golden/base" "$golden/embed"
