@@ -1,9 +1,12 @@
 /*
 A cable between two network namespaces that can be damaged: a tap interface `cable0` in each, and this process, which
-carries every frame from one to the other. The kernel's netem does the same where it is built in; this needs
-the tun device and root alone. cable NAMESPACE NAMESPACE        says "ready", then reads commands, one per line, from
-stdin until its end: loss N      drops N% of the frames          delay N     carries a frame N milliseconds later cut
-carries nothing                 join        carries everything at once, as in the beginning
+carries every frame from one to the other. The kernel's netem does the same where it is built in; this needs the tun
+device and root alone.
+
+    cable NAMESPACE NAMESPACE
+
+says "ready", then reads commands, one per line, from stdin until its end: `loss N` drops N% of the frames, `delay N`
+carries a frame N milliseconds later, `cut` carries nothing, `join` carries everything at once, as in the beginning.
 */
 #include <errno.h>
 #include <fcntl.h>
