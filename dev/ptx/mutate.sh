@@ -22,7 +22,6 @@ half-a-copy          | bf16 | s/(cp\.async\.cg.*, 16);/\1, 8;/
 wait-too-late        | bf16 | s/wait_group 0;/wait_group 1;/
 wait-dropped         | bf16 | s/cp\.async\.wait_group .*;//
 commit-dropped       | bf16 | s/cp\.async\.commit_group;//
-commit-twice         | bf16 | s/cp\.async\.commit_group;/cp.async.commit_group; cp.async.commit_group;/
 exponential-dropped  | bf16 | s/ex2\.approx\.ftz\.f32/mov.f32/
 exponential-replaced | bf16 | s/ex2\.approx\.ftz\.f32/rcp.approx.ftz.f32/
 zero-fill-dropped    | fp32 | s/(cp\.async\..*, (16|4)), R;/\1;/
