@@ -33,7 +33,7 @@ static __global__ void __launch_bounds__(WARPS* WARP_SIZE, POST ? 3 : 4) rmsnorm
             int v = first + j * WR * WARP_SIZE;
             if (v >= n_vecs) continue;
             float8 y = load8(args.inp2 + at + v * VEC);
-            for (int k = 0; k < VEC; k++) squares.v[k] += y.v[k] * y.v[k];
+            for (int k = 0; k < VEC; k++) squares.v[k] = fmaf(y.v[k], y.v[k], squares.v[k]);
         }
         post_rstd = rstd_of<WR>(squares, args.C, args.eps);
         if (first == 0 && n_vecs > 0) args.post_rstd[row] = post_rstd;
@@ -57,7 +57,8 @@ static __global__ void __launch_bounds__(WARPS* WARP_SIZE, POST ? 3 : 4) rmsnorm
             for (int k = 0; k < VEC; k++) x[j].v[k] = to_float(from_float<floatX>(x[j].v[k]));
             store8(args.residual + at + v * VEC, x[j]);
         }
-        for (int k = 0; k < VEC; k++) squares.v[k] += x[j].v[k] * x[j].v[k];
+        // fmaf: every instance rounds alike, whatever a compiler would contract, since recomputing takes another one
+        for (int k = 0; k < VEC; k++) squares.v[k] = fmaf(x[j].v[k], x[j].v[k], squares.v[k]);
     }
     float rstd = rstd_of<WR>(squares, args.C, args.eps);
     UNROLL for (int j = 0; j < LANE_VECS; j++) {
