@@ -14,7 +14,7 @@ Every sum has one order: a block owns a tile of ATTENTION_TILE rows of one sampl
 #define SLICE 32  // columns of both operands that a block holds in shared memory at once
 // Rows and columns of a 64 × 64 tile of a Gram matrix that a thread holds. On the CPU a thread costs time at each of
 // the block's barriers, and 8 columns are a vector.
-#ifdef __CUDACC__
+#if DEVICE_HALVES
 #define PER 4
 #else
 #define PER 8

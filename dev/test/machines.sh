@@ -6,7 +6,7 @@
 # TAP on stdout. Skipped with a line where namespaces cannot be made: that needs root, iproute2, the tun device, Open MPI.
 set -u
 . "$(dirname "$0")/cli.sh"
-here=$PWD/$(dirname "$0")
+here=$(cd "$(dirname "$0")" && pwd)
 what=${1:-all}
 skip() { echo "ok two machines # SKIP $*"; exit 0; }
 command -v mpirun >/dev/null || skip "mpirun is not there (apt-get install openmpi-bin)"

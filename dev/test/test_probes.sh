@@ -50,7 +50,7 @@ stub nvidia-smi 'echo 9.0'
 stub mpicc 'echo gcc -I/usr/include -lmpi'
 stub mpirun ''; stub gnuplot ''
 mkdir -p "$work/cuda/bin" "$work/cuda/include" "$work/nccl/lib" && : >"$work/cuda/include/cublasLt.h"
-printf '#!/bin/sh\n' >"$work/cuda/bin/nvcc" && chmod +x "$work/cuda/bin/nvcc"
+printf '#!/bin/sh\necho compute_90\n' >"$work/cuda/bin/nvcc" && chmod +x "$work/cuda/bin/nvcc"
 echo 'int nccl;' | gcc -shared -fPIC -x c - -o "$work/nccl/lib/libnccl.so"
 full=$(cuda=$work/cuda nccl=$work/nccl info)
 ticks "a machine that has all" ✓ "$full" nvcc GPU cuBLASLt MPI NCCL mpirun gnuplot
@@ -115,6 +115,9 @@ build_for '9.0\n' '50 60 70'; status=$?
 truth "and with one that is too old" test $status -eq 2 -a "$(grep -c 'knows no GPU of compute capability 8.0' "$work/out")" -eq 1
 build_for '9.0\n' "$cuda12"; status=$?
 truth "and builds for the others" test $status -eq 0
-truth "a GPU build is the default where one can be made" grep 'cuda build, bf16' <(PATH=$machine CAPABILITIES='9.0\n' KNOWN=$cuda12 MAKEFLAGS='' make -s info CUDA_HOME=/no/such)
-truth "and a CPU build where the GPU is too old" grep 'cpu build, fp32' <(PATH=$machine CAPABILITIES='7.5\n' KNOWN=$cuda12 MAKEFLAGS='' make -s info CUDA_HOME=/no/such)
+default_for() { PATH=$machine CAPABILITIES=$1 KNOWN=$cuda12 MAKEFLAGS='' make -s info CUDA_HOME=/no/such >"$work/out" 2>&1; }
+default_for '9.0\n'
+truth "a GPU build is the default where one can be made" grep -q 'cuda build, bf16' "$work/out"
+default_for '7.5\n'
+truth "and a CPU build where the GPU is too old" grep -q 'cpu build, fp32' "$work/out"
 exit $failed
