@@ -44,7 +44,7 @@ ranks_of() {
 }
 # kill_in_midrun OUT LINES command…: kills the command once OUT.partial, its journal, has so many lines, and cuts the last one, as a kill may leave it.
 # The command runs at a low priority and the lines are counted without a process, so that on a busy machine too the kill comes before the end.
-journal_has() { local lines; [ -e "$1.partial" ] && mapfile -t lines <"$1.partial" && [ ${#lines[@]} -ge "$2" ]; }
+journal_has() { local journal; [ -e "$1.partial" ] && mapfile -t journal <"$1.partial" && [ ${#journal[@]} -ge "$2" ]; }
 kill_in_midrun() {
     local out=$1 lines=$2 pid; shift 2
     for _ in 1 2 3 4 5 6 7 8; do
