@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every program of dev/kernels with its small shapes under AddressSanitizer + UBSan and under ThreadSanitizer, in fp32 and bf16, each in four
-# orders of threads and blocks: forward, reverse and two seeds. The bf16 programs are built with the GPU's halves of the kernels
-# (CPU_DEVICE_HALVES: 128-bit loads, shuffles, single mma), the fp32 ones with the CPU's. Results must not depend on the order, so the checks print the same lines in all four.
+# orders of threads and blocks: forward, reverse and two seeds (bf16 under TSan: forward and one seed). The bf16 programs are built with the GPU's halves of the kernels
+# (CPU_DEVICE_HALVES: 128-bit loads, shuffles, single mma), the fp32 ones with the CPU's. Results must not depend on the order, so the checks print the same lines in all.
 # usage: sanitize.sh [PROGRAM…]    names of dev/kernels (default: all). JOBS=n programs at a time (default: cores). Builds in build/sanitize.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -27,9 +27,12 @@ one_link() {
 }
 one_run() {  # precision, kind, program: the four orders, TAP lines with what was run
     set_build "$1" "$2"
-    local order log first=$build/$2/$3.forward.log start=$SECONDS
+    local order log first=$build/$2/$3.forward.log start=$SECONDS orders=$ORDERS
+    # ThreadSanitizer finds a race by what is ordered, not by what comes first, and the GPU's halves have up to 1024 threads
+    # for a row of logits: two orders are enough there.
+    [ "$1 $2" = "bf16 tsan" ] && orders=${ORDERS_BF16_TSAN:-forward 7}
     [ -x "$build/$2/$3" ] || { echo "not ok $2 $1 $3: it was not built"; return; }
-    for order in $ORDERS; do
+    for order in $orders; do
         log=$build/$2/$3.$order.log
         if ! CPU_ORDER=$order CPU_THREADS=${CPU_THREADS:-1} $run_without_aslr "$build/$2/$3" --check --small >"$log" 2>&1; then
             echo "not ok $2 $1 $3, order $order: $log"
@@ -43,7 +46,7 @@ one_run() {  # precision, kind, program: the four orders, TAP lines with what wa
             return
         fi
     done
-    echo "ok $2 $1 $3, $(grep -c '^ok ' "$log") checks in $(wc -w <<<"$ORDERS") orders ($((SECONDS - start)) s)"
+    echo "ok $2 $1 $3, $(grep -c '^ok ' "$log") checks in $(wc -w <<<"$orders") orders ($((SECONDS - start)) s)"
 }
 kernel_objects() { local f; for f in seal_kernels/*.cu; do echo "$build/$1/$f.o"; done; }
 case ${ONE:-} in
