@@ -114,9 +114,9 @@ else
   endif
   # Code for each kind of GPU here (ARCHS="80 90" for others), and PTX, of which the driver makes code for GPUs that came later.
   ARCHS ?= $(shell dev/gpu_archs.sh --archs $(NVCC))
-  PTX := $(or $(patsubst ptx:%,%,$(filter ptx:%,$(ARCHS))),$(lastword $(ARCHS)))
+  NEWEST := $(or $(patsubst ptx:%,%,$(filter ptx:%,$(ARCHS))),$(lastword $(ARCHS)))
   CU := $(NVCC) -std=c++17 -O3 -g -lineinfo -Xcompiler -Wall,-Wextra,-Wno-unused-parameter $(if $(FATAL),-Werror all-warnings) -MMD -MP \
-        $(foreach a,$(filter-out ptx:%,$(ARCHS)),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_$(PTX),code=compute_$(PTX)
+        $(foreach a,$(filter-out ptx:%,$(ARCHS)),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_$(NEWEST),code=compute_$(NEWEST)
   # A toolkit outside the system's list of libraries is found again when a program starts.
   LINK := $(NVCC) -Xcompiler -Wall -Xlinker -rpath,$(abspath $(dir $(NVCC))../lib64)
   DEVICE_LIBS := -lcublasLt -lcublas -lcudart
@@ -209,6 +209,7 @@ $(BUILD)/seal/base/ranks.cu.o $(BUILD)/dev/cpu/nccl.cpp.o: INCLUDES += $(MPI_INC
 $(BUILD)/dev/cpu/onednn.cpp.o: CXXFLAGS += $(if $(ONEDNN),-DCPU_ONEDNN)
 $(BUILD)/dev/ptx/run.cpp.o: INCLUDES += -Idev/cpu -Idev/ptx
 # PTX=1. nvcc's flags are those of a GPU build; PTX and what is made of it stay in build/ptx, for both kinds of program.
+PTX_OPT ?= -O1
 PTX_FOLDERS := $(if $(PTX),$(foreach a,$(PTX_ARCHS),build/ptx/sm_$(a)-$(PRECISION)))
 PTX_OBJECTS := $(foreach f,$(PTX_FOLDERS),$(patsubst %.cu,$(f)/%.o,$(KERNEL_SOURCES)))
 ptx_arch = $(word 3,$(subst /, ,$(subst -, ,$(1))))
@@ -219,7 +220,7 @@ build/ptx/%.cpp: build/ptx/%.ptx dev/ptx/translate.py
 	$(Q)python3 dev/ptx/translate.py --source $(PTX_SOURCE) --arch $(call ptx_arch,$@) $< $@
 build/ptx/%.o: build/ptx/%.cpp dev/ptx/ptx_run.h dev/ptx/ptx_access.h dev/cpu/include/cuda_runtime.h dev/cpu/include/ptx_cpu.h
 	@echo "  $@"
-	$(Q)$(CXX) -std=c++17 -O1 -march=native -ffp-contract=off -fno-strict-aliasing -w -DCPU_PTX $(PRECISION_FLAG) -Idev/cpu/include -Idev/ptx -c $< -o $@
+	$(Q)$(CXX) -std=c++17 $(PTX_OPT) -march=native -ffp-contract=off -fno-strict-aliasing -w -DCPU_PTX $(PRECISION_FLAG) -Idev/cpu/include -Idev/ptx -c $< -o $@
 define ptx_module
 $(1:.o=.ptx): $(2)
 $(1:.o=.ptx) $(1:.o=.cpp) $(1): PTX_SOURCE := $(2)
