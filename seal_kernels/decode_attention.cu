@@ -247,9 +247,17 @@ static void launch_heads(const DecodeArgs& args, int groups, int pieces, cudaStr
 template <int HS> static void launch(const DecodeArgs& args, cudaStream_t stream) {
     int group = args.NH / args.NKV, pieces = n_pieces(args.longest);
     // as many heads at a time as leave none of a block's without work
-    if (group == 1) launch_heads<HS, 1>(args, 1, pieces, stream);
-    else if (group % 4 && group % 3 == 0) launch_heads<HS, 3>(args, group / 3, pieces, stream);
-    else launch_heads<HS, 4>(args, CEIL_DIV(group, 4), pieces, stream);
+    if (group == 1) {
+        launch_heads<HS, 1>(args, 1, pieces, stream);
+        return;
+    }
+    if constexpr (HS != 80 && HS != 96) {  // there three heads spill registers on sm_80
+        if (group % 4 && group % 3 == 0) {
+            launch_heads<HS, 3>(args, group / 3, pieces, stream);
+            return;
+        }
+    }
+    launch_heads<HS, 4>(args, CEIL_DIV(group, 4), pieces, stream);
 }
 
 void decode_attention(floatX* atty, const DecodeArgs& args, cudaStream_t stream) {
