@@ -56,7 +56,7 @@ static __global__ void __launch_bounds__(WARPS* WARP_SIZE) layernorm_forward_ker
             if (first + j * WR * WARP_SIZE >= args.C / VEC) continue;
             for (int k = 0; k < VEC; k++) {
                 x[r][j].v[k] -= mean[r];
-                squares.v[k] = fmaf(x[r][j].v[k], x[r][j].v[k], squares.v[k]);
+                squares.v[k] += x[r][j].v[k] * x[r][j].v[k];
             }
         }
         sums[r] = sum8(squares);
