@@ -3,6 +3,7 @@ What the recording scripts share: a small GPT-2 from transformers with weights t
 loss of the trainer (a sample counts by c_x, split evenly over its n_x loss-bearing tokens), rounding to bf16, and writing or re-checking a file of
 golden states. Nothing here knows the trainer: it is the other side of the comparison.
 """
+import argparse
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")          # nothing is fetched: every model is made here
@@ -100,6 +101,24 @@ def compare_golden(path, tensors, tolerance):
             print(f"not ok {name}: max|a-b| {worst:.3e}, allowed {allowed:.3e}")
             bad += 1
     print(f"{os.path.relpath(path, HERE)}: {len(old)} tensors, {bad} differ")
+    return bad
+
+
+def texts_main(record, folder):
+    """main() of a script whose golden files are texts: writes {name: text} of record() into folder; --check compares and returns how many differ."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--check", action="store_true")
+    check, bad = parser.parse_args().check, 0
+    os.makedirs(folder, exist_ok=True)
+    for name, text in record().items():
+        path = os.path.join(folder, name)
+        if check:
+            same = open(path, encoding="utf-8").read() == text
+            bad += not same
+            print(f"{name}: {'agrees' if same else 'differs'}")
+        else:
+            with open(path, "w", encoding="utf-8") as f:
+                f.write(text)
     return bad
 
 

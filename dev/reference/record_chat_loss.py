@@ -5,12 +5,11 @@ is, and the mean cross entropy over those tokens by a tiny model (golden/chat/by
 marked.jinja is our own template with {% generation %} marks, plain.jinja the same text without: its masks must come out the same. Of the marked templates in
 ../shared, which are not ours to keep, digests of ids and masks are recorded.
 """
-import argparse
 import hashlib
 import json
 import os
 
-from common import GOLDEN, single_thread
+from common import GOLDEN, single_thread, texts_main
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
@@ -85,21 +84,5 @@ def record():
     return files
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--check", action="store_true")
-    check, bad = parser.parse_args().check, 0
-    for name, text in record().items():
-        path = os.path.join(OUT, name)
-        if check:
-            same = open(path, encoding="utf-8").read() == text
-            bad += not same
-            print(f"{name}: {'agrees' if same else 'differs'}")
-        else:
-            with open(path, "w", encoding="utf-8") as f:
-                f.write(text)
-    return bad
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(texts_main(record, OUT))

@@ -5,13 +5,12 @@ sample alone, with assistant_only_loss=True. The model is golden/chat/bytes, who
 Rows are as a file has them: turns, prompt and completion, ShareGPT's names, content in parts, tools, variables of the template. A line of expected.txt: template,
 row, loss, ids, and which of them are labels. Of the templates in ../shared that carry marks, which are not ours to keep, the digest of ids and labels.
 """
-import argparse
 import hashlib
 import json
 import os
 import tempfile
 
-from common import GOLDEN, single_thread
+from common import GOLDEN, single_thread, texts_main
 import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM
@@ -100,22 +99,5 @@ def record():
     return files
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--check", action="store_true")
-    check, bad = parser.parse_args().check, 0
-    os.makedirs(OUT, exist_ok=True)
-    for name, text in record().items():
-        path = os.path.join(OUT, name)
-        if check:
-            same = open(path, encoding="utf-8").read() == text
-            bad += not same
-            print(f"{name}: {'agrees' if same else 'differs'}")
-        else:
-            with open(path, "w", encoding="utf-8") as f:
-                f.write(text)
-    return bad
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(texts_main(record, OUT))

@@ -101,7 +101,7 @@ sed 's/"response": "[^"]*"/"response": ""/' safe.jsonl >unanswered.jsonl
 refuse "anchors without answers" "none of 3 rows is usable" "$train_seal" select --model llama --method representation --safe unanswered.jsonl --harmful harmful.jsonl --tune tune.jsonl --out x.jsonl
 refuse "an anchor without an answer" "1 of 3 anchors cannot be used" "$train_seal" select --model llama --method representation --safe safe.jsonl --harmful one_unanswered.jsonl --tune tune.jsonl --quiet --out x.jsonl
 refuse "a layer that does not exist" "the model has the layers 1 to 2" "${select[@]}" --model llama --method representation --safe safe.jsonl --harmful harmful.jsonl --layer 3 --out x.jsonl
-refuse "a layer that is no number" "expected a layer's number or probe" "${select[@]}" --model llama --method representation --safe safe.jsonl --harmful harmful.jsonl --layer last --out x.jsonl
+refuse "a layer that is not a number" "expected a layer's number or probe" "${select[@]}" --model llama --method representation --safe safe.jsonl --harmful harmful.jsonl --layer last --out x.jsonl
 refuse "a direction of zero norm" "the same rows" "${select[@]}" --model llama --method influence --safe safe.jsonl --harmful safe.jsonl --out x.jsonl
 tac safe.jsonl >turned.jsonl
 refuse "a direction that cancels" "norm zero" "${select[@]}" --model llama --method influence --safe safe.jsonl --harmful turned.jsonl --out x.jsonl

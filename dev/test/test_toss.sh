@@ -42,7 +42,7 @@ refuse "a mask of another tokenizer" "another tokenizer" "$train_seal" sft --mod
 cp -r llama templated; echo '{"chat_template":"{% for m in messages %}{{ m.content }} {% endfor %}"}' >templated/tokenizer_config.json
 refuse "a mask of another template" "chat template" "$train_seal" sft --model templated --chat auto --tune kept.jsonl --token-mask kept.jsonl.mask.safetensors --quiet --out x
 refuse "samples cut elsewhere" "tokens that carry loss but" "$train_seal" sft --model llama --tune kept.jsonl --token-mask kept.jsonl.mask.safetensors --max-length 16 --quiet --out x
-refuse "a file that is no mask" "is not a mask of tokens" "$train_seal" sft --model llama --tune kept.jsonl --token-mask s.safetensors --quiet --out x
+refuse "a file that is not a mask" "is not a mask of tokens" "$train_seal" sft --model llama --tune kept.jsonl --token-mask s.safetensors --quiet --out x
 refuse "no useful rows" "needs --useful" "$train_seal" select --method toss --model llama --tune tune.jsonl --harmful harmful.jsonl --quiet --out x.jsonl
 refuse "a mask in the rows' place" "both --out and --token-mask" "${toss[@]}" --token-mask x.jsonl --quiet --out x.jsonl
 exit $failed

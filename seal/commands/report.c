@@ -263,7 +263,7 @@ static bool in_table(const cJSON* table, const char* field) {
     return false;
 }
 
-// FIELD_se, the standard error of FIELD, is shown beside it and is no column of its own.
+// FIELD_se, the standard error of FIELD, is shown beside it and has no column of its own.
 static bool is_error(const cJSON* row, const char* field) {
     size_t n = strlen(field);
     char of[64];
