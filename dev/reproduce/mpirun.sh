@@ -23,9 +23,9 @@ if [ "$hosts" != "$gpus" ]; then
     launch=(mpirun --hostfile "$hosts" --map-by "ppr:$gpus:node" -n $((gpus * $(grep -c . "$hosts"))))
 fi
 while IFS= read -r name; do launch+=(-x "$name"); done < <(compgen -e | grep -E '^(NCCL_|SEAL_|CUDA_VISIBLE_DEVICES$|LD_LIBRARY_PATH$)')  # other machines know nothing of this shell
-# mpirun gives a machine up after 55 s without an answer (its own default is five minutes); by then the ranks have said which it is
+# mpirun gives a machine up after 40 s without an answer (its own default is five minutes); by then the ranks have said which it is
 for prefix in OMPI_MCA_oob_tcp PRTE_MCA_oob_tcp; do
-    export ${prefix}_keepalive_time=15 ${prefix}_keepalive_intvl=4 ${prefix}_keepalive_probes=10
+    export ${prefix}_keepalive_time=25 ${prefix}_keepalive_intvl=5 ${prefix}_keepalive_probes=3
 done
 newest() { ls "$out/checkpoint" 2>/dev/null | sed -n 's/^step-//p' | sort -n | tail -1; }
 while :; do

@@ -55,9 +55,10 @@ AGENT
 chmod +x "$work/on"
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1
 export OMPI_MCA_plm_rsh_agent=$work/on PRTE_MCA_plm_ssh_agent=$work/on OMPI_MCA_plm_rsh_no_tree_spawn=1
-# mpirun's own connections: over the cable, and given up after 55 s (Open MPI waits five minutes), when the ranks have spoken; ten questions, since frames get lost
+# mpirun's own connections: over the cable, and given up after 40 s (Open MPI waits five minutes), when the ranks have spoken. Not much later: once
+# mpirun has sent something that nobody acknowledges, the kernel asks no longer and repeats that for a quarter of an hour
 for prefix in OMPI_MCA_oob_tcp PRTE_MCA_oob_tcp; do
-    export ${prefix}_if_include=10.77.0.0/24 ${prefix}_keepalive_time=15 ${prefix}_keepalive_intvl=4 ${prefix}_keepalive_probes=10
+    export ${prefix}_if_include=10.77.0.0/24 ${prefix}_keepalive_time=25 ${prefix}_keepalive_intvl=5 ${prefix}_keepalive_probes=3
 done
 export OMPI_MCA_btl_tcp_if_include=10.77.0.0/24 OMPI_MCA_btl=tcp,self OMPI_MCA_pml=ob1
 cd "$work" || exit 1
