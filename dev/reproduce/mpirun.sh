@@ -23,7 +23,7 @@ if [ "$hosts" != "$gpus" ]; then
     launch=(mpirun --hostfile "$hosts" --map-by "ppr:$gpus:node" -n $((gpus * $(grep -c . "$hosts"))))
 fi
 while IFS= read -r name; do launch+=(-x "$name"); done < <(compgen -e | grep -E '^(NCCL_|SEAL_|CUDA_VISIBLE_DEVICES$|LD_LIBRARY_PATH$)')  # other machines know nothing of this shell
-# mpirun gives a machine up after 40 s without an answer (its own default is five minutes); by then the ranks have said which it is
+# mpirun gives a machine up after 40 s of silence (its own default is five minutes), but not while it has something to send there: docs/ranks.md
 for prefix in OMPI_MCA_oob_tcp PRTE_MCA_oob_tcp; do
     export ${prefix}_keepalive_time=25 ${prefix}_keepalive_intvl=5 ${prefix}_keepalive_probes=3
 done

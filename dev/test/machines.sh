@@ -55,8 +55,7 @@ AGENT
 chmod +x "$work/on"
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1
 export OMPI_MCA_plm_rsh_agent=$work/on PRTE_MCA_plm_ssh_agent=$work/on OMPI_MCA_plm_rsh_no_tree_spawn=1
-# mpirun's own connections: over the cable, and given up after 40 s (Open MPI waits five minutes), when the ranks have spoken. Not much later: once
-# mpirun has sent something that nobody acknowledges, the kernel asks no longer and repeats that for a quarter of an hour
+# mpirun's own connections: over the cable, and given up after 40 s of silence (Open MPI waits five minutes)
 for prefix in OMPI_MCA_oob_tcp PRTE_MCA_oob_tcp; do
     export ${prefix}_if_include=10.77.0.0/24 ${prefix}_keepalive_time=25 ${prefix}_keepalive_intvl=5 ${prefix}_keepalive_probes=3
 done
@@ -116,23 +115,24 @@ ends "a rank that is stopped without an end" 60 $pid 'rank 1 has not answered fo
 if [ "$what" = sample ]; then exit $failed; fi
 unset SEAL_SILENCE
 
-# A whole machine stops and its kernel still answers for it. The ranks of the other one leave. mpirun waits for its daemon
-# there, which only its own end ends.
+# Machine A's rank leaves by itself. Its mpirun waits for the daemon on machine B and is killed, as a user would.
+ranks_a() { for p in $(ip netns pids $a); do cat "/proc/$p/comm" 2>/dev/null; done | grep -x train_seal; }
+leaves() {  # NAME [command…]: the command lets machine B go on to its own end
+    local name=$1 began=$SECONDS; shift
+    while [ -n "$(ranks_a)" ] && [ $((SECONDS - began)) -lt 120 ]; do sleep 0.2; done
+    truth "$name: the rank of the other ends within a minute ($((SECONDS - began)) s)" test $((SECONDS - began)) -le 60
+    truth "$name: with a line" grep -q 'rank 1 has not answered for 30 s; rank 0 stops too' err
+    signal_to -KILL $a mpirun
+    ends "$name, mpirun is killed" 60 $pid 'has not answered' "$@"
+}
 begin "${long[@]}" --out frozen
 wait_for_line $pid frozen/log.jsonl '"step":12,'
-signal_to -STOP $b; began=$SECONDS
-ranks_a() { for p in $(ip netns pids $a); do cat "/proc/$p/comm" 2>/dev/null; done | grep -x train_seal; }
-while [ -n "$(ranks_a)" ] && [ $((SECONDS - began)) -lt 120 ]; do sleep 0.2; done
-truth "a machine that stops answering: the ranks of the other end within a minute ($((SECONDS - began)) s)" test $((SECONDS - began)) -le 60
-truth "with a line" grep -q 'rank 1 has not answered for 30 s; rank 0 stops too' err
-signal_to -KILL $a mpirun
-ends "mpirun is killed" 60 $pid 'has not answered' signal_to -CONT $b
-
+signal_to -STOP $b
+leaves "a machine stops answering" signal_to -CONT $b
 begin "${long[@]}" --out pulled
 wait_for_line $pid pulled/log.jsonl '"step":12,'
 tell cut
-ends "the cable is pulled" 60 $pid 'rank [01] has not answered for 30 s; rank [01] stops too'
-tell join
+leaves "the cable is pulled" tell join
 cp -r pulled one-rank
 expect "the run resumes on one machine" "${long[@]}" --out one-rank --resume
 expect "and on both" mpirun_ab "${long[@]}" --out pulled --resume
