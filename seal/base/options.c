@@ -141,7 +141,8 @@ static int find_command(const OptionTable* table, const char* name) {
     fatal("unknown command \"%s\"; see %s --help", name, table->program);
 }
 
-static bool* given;  // (n_options) of the last command line
+#define MOST_OPTIONS 256
+static bool given[MOST_OPTIONS];  // by row of the table; of the last command line
 
 static bool is_given(const OptionTable* table, int command, const char* name) {
     return given[find_row(table, command, name, strlen(name)) - table->options];
@@ -156,8 +157,9 @@ int options_parse(const OptionTable* table, int argc, char** argv, void* values,
     }
     int command = find_command(table, argv[1]);
     set_defaults(table, values);
-    free(given);
-    given = host_alloc((size_t)table->n_options * sizeof *given, "the options");
+    if (table->n_options > MOST_OPTIONS)
+        program_error("%s has %d options, more than MOST_OPTIONS", table->program, table->n_options);
+    memset(given, 0, sizeof given);
     positional->items = host_alloc((size_t)argc * sizeof *positional->items, "the options");
     for (int i = 2; i < argc; i++) {
         const char* arg = argv[i];
@@ -203,7 +205,7 @@ int options_parse(const OptionTable* table, int argc, char** argv, void* values,
 }
 
 bool options_given(const OptionTable* table, const char* name) {
-    for (int i = 0; i < table->n_options && given; i++)
+    for (int i = 0; i < table->n_options; i++)
         if (given[i] && !strcmp(table->options[i].name, name)) return true;
     return false;
 }
