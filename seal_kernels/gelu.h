@@ -1,5 +1,5 @@
 /*
-GELU of one number in both of its forms, with its slope. Private to gelu.cu and geglu.cu.
+GELU of one number in both of its forms, with its slope. Private to gelu.cu and glu.cu.
 tanh (torch.nn.functional.gelu(approximate="tanh"): GPT-2, Gemma): with u = √(2/π) (x + 0.044715 x³), ½ (1 + tanh u) = 1
 / (1 + exp(−2u)): one exponential and one division, no cancellation for negative x. erf (torch.nn.functional.gelu:
 GPT-NeoX): x Φ(x), the normal distribution by 1 − Φ(x) = exp(−x²/2) t P(t), t = 1 / (1 + 0.35 x), for x ≥ 0: again one

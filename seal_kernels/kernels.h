@@ -267,14 +267,12 @@ void gelu_erf_forward(floatX* out, const floatX* inp, int T, int C, int ldo, cud
 void gelu_erf_backward(floatX* dinp, const floatX* inp, const floatX* dout, int T, int C, int ldo, cudaStream_t stream);
 void gelu_erf_backward_inplace(floatX* dinp, const floatX* inp, int T, int C, int ldi, cudaStream_t stream);
 
-// ---- swiglu.cu -------------------------------------------------------------------------------------
+// ---- glu.cu ----------------------------------------------------------------------------------------
 // out (T, FF; ldo) = silu(gate) · up, a row of gate_up (T, 2·FF) holding gate, then up. torch.nn.functional.silu.
 void swiglu_forward(floatX* out, const floatX* gate_up, int T, int FF, int ldo, cudaStream_t stream);
 // dgate_up (T, 2·FF) = from dout (T, FF; ldd); dgate_up and gate_up may be the same.
 void swiglu_backward(floatX* dgate_up, const floatX* dout, const floatX* gate_up, int T, int FF, int ldd,
                      cudaStream_t stream);
-
-// ---- geglu.cu --------------------------------------------------------------------------------------
 // The same with gelu_tanh(gate) · up. torch.nn.functional.gelu(approximate="tanh").
 void geglu_forward(floatX* out, const floatX* gate_up, int T, int FF, int ldo, cudaStream_t stream);
 void geglu_backward(floatX* dgate_up, const floatX* dout, const floatX* gate_up, int T, int FF, int ldd,

@@ -1,6 +1,7 @@
 /*
-The pool: OS threads that wait for a task and run its parts. A grid's blocks and a GEMM's columns are dealt here. Not
-OpenMP: its runtime is not instrumented for ThreadSanitizer.
+The pool: OS threads that wait for a task and run its parts. A grid's blocks and a GEMM's columns are dealt here. The
+caller takes parts too, and waits only for threads that have taken some: one that the machine has no core for, because
+another program has it, holds up nobody. Not OpenMP: its runtime is not instrumented for ThreadSanitizer.
 */
 #include <pthread.h>
 #include <unistd.h>
@@ -15,10 +16,18 @@ static struct {
     pthread_mutex_t mutex;
     pthread_cond_t begin, finished;
     Work work;
-    int generation, busy, n_threads, next;
-    bool started;
-} pool = {
-    PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, PTHREAD_COND_INITIALIZER, {NULL, NULL, 0}, 0, 0, 0, 0, false};
+    int generation, inside, n_threads, next;
+    bool open, started;  // open: parts may be left; inside: threads that are at them
+} pool = {PTHREAD_MUTEX_INITIALIZER,
+          PTHREAD_COND_INITIALIZER,
+          PTHREAD_COND_INITIALIZER,
+          {NULL, NULL, 0},
+          0,
+          0,
+          0,
+          0,
+          false,
+          false};
 
 int cpu_threads(void) {
     if (!pool.n_threads) {
@@ -42,13 +51,14 @@ static void* pool_thread(void*) {
     int seen = 0;
     for (;;) {
         pthread_mutex_lock(&pool.mutex);
-        while (pool.generation == seen) pthread_cond_wait(&pool.begin, &pool.mutex);
+        while (!pool.open || pool.generation == seen) pthread_cond_wait(&pool.begin, &pool.mutex);
         seen = pool.generation;
+        pool.inside++;
         Work work = pool.work;
         pthread_mutex_unlock(&pool.mutex);
         run_parts(&work);
         pthread_mutex_lock(&pool.mutex);
-        if (--pool.busy == 0) pthread_cond_signal(&pool.finished);
+        if (--pool.inside == 0) pthread_cond_signal(&pool.finished);
         pthread_mutex_unlock(&pool.mutex);
     }
     return NULL;
@@ -71,12 +81,13 @@ void cpu_parallel(int n, void (*task)(int, void*), void* context) {
     pthread_mutex_lock(&pool.mutex);
     pool.work = work;
     __atomic_store_n(&pool.next, 0, __ATOMIC_RELAXED);
-    pool.busy = threads - 1;
+    pool.open = true;
     pool.generation++;
     pthread_cond_broadcast(&pool.begin);
     pthread_mutex_unlock(&pool.mutex);
     run_parts(&work);
     pthread_mutex_lock(&pool.mutex);
-    while (pool.busy) pthread_cond_wait(&pool.finished, &pool.mutex);
+    pool.open = false;
+    while (pool.inside) pthread_cond_wait(&pool.finished, &pool.mutex);
     pthread_mutex_unlock(&pool.mutex);
 }

@@ -1,10 +1,9 @@
 /*
-GeGLU, forward and backward: the naive kernels (one thread per element), the winner of seal_kernels, and a double-
-precision reference fed the same rounded inputs.
+SwiGLU and GeGLU, forward and backward: the naive kernels (one thread per element), the winner of seal_kernels, and a
+double-precision reference fed the same rounded inputs.
 
-  geglu --check [--small]           against the reference, backward also by finite differences (--small: for
-                                    sanitizers)
-  geglu [--tokens N] [--width N]    speed, with the share of a plain copy's bandwidth
+  glu --check [--small]           against the reference, backward also by finite differences (--small: for sanitizers)
+  glu [--tokens N] [--width N]    speed, with the share of a plain copy's bandwidth
 */
 #include "harness.h"
 #include "kernels.h"
@@ -12,39 +11,54 @@ precision reference fed the same rounded inputs.
 // ---------------------------------------------------------------------------------------------------
 // naive kernels
 
-static __global__ void naive_forward_kernel(floatX* out, const floatX* gate_up, int T, int FF, int ldo) {
+typedef enum { SWIGLU, GEGLU } Unit;
+static const char* const unit_names[] = {"swiglu", "geglu"};
+
+// f(x) and f′(x) by their formulas, in float for the naive kernels, in double for the reference.
+template <typename Real> static inline __host__ __device__ Real formula(Unit unit, Real x, Real* slope) {
+    const Real one = 1, half = (Real)0.5, root = (Real)0.79788456080286535588, cubic = (Real)0.044715;
+    if (unit == SWIGLU) {
+        Real s = one / (one + exp(-x));
+        *slope = s + x * s * (one - s);
+        return x * s;
+    }
+    Real t = tanh(root * (x + cubic * x * x * x));
+    *slope = half * (one + t) + half * x * (one - t * t) * root * (one + 3 * cubic * x * x);
+    return half * x * (one + t);
+}
+
+static __global__ void naive_forward_kernel(Unit unit, floatX* out, const floatX* gate_up, int T, int FF, int ldo) {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (size_t)T * FF) return;
     const floatX* p = gate_up + i / FF * 2 * FF + i % FF;
-    float gate = to_float(p[0]), up = to_float(p[FF]);
-    float u = 0.7978845608f * (gate + 0.044715f * gate * gate * gate);
-    out[i / FF * ldo + i % FF] = from_float<floatX>(0.5f * gate * (1.0f + tanhf(u)) * up);
+    float slope;
+    out[i / FF * ldo + i % FF] = from_float<floatX>(formula(unit, to_float(p[0]), &slope) * to_float(p[FF]));
 }
 
-static __global__ void naive_backward_kernel(floatX* dgate_up, const floatX* dout, const floatX* gate_up, int T, int FF,
-                                             int ldd) {
+static __global__ void naive_backward_kernel(Unit unit, floatX* dgate_up, const floatX* dout, const floatX* gate_up,
+                                             int T, int FF, int ldd) {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (size_t)T * FF) return;
     size_t at = i / FF * 2 * FF + i % FF;
-    float gate = to_float(gate_up[at]), up = to_float(gate_up[at + FF]), d = to_float(dout[i / FF * ldd + i % FF]),
-          t = tanhf(0.7978845608f * (gate + 0.044715f * gate * gate * gate));
-    float slope = 0.5f * (1.0f + t) +
-                  0.5f * gate * (1.0f - t * t) * 0.7978845608f * (1.0f + 3.0f * 0.044715f * gate * gate);
+    float up = to_float(gate_up[at + FF]), d = to_float(dout[i / FF * ldd + i % FF]), slope,
+          activated = formula(unit, to_float(gate_up[at]), &slope);
     dgate_up[at] = from_float<floatX>(d * up * slope);
-    dgate_up[at + FF] = from_float<floatX>(d * 0.5f * gate * (1.0f + t));
+    dgate_up[at + FF] = from_float<floatX>(d * activated);
 }
 
 // ---------------------------------------------------------------------------------------------------
 // one problem
 
 typedef struct {
+    Unit unit;
     int T, FF, ld;
     float *gate_up, *dout;
     floatX *d_gate_up, *d_dout, *d_out, *d_dgate_up;
 } Problem;
 
-static Problem problem_create(int T, int FF, int pad) {
-    Problem p = {T,
+static Problem problem_create(Unit unit, int T, int FF, int pad) {
+    Problem p = {unit,
+                 T,
                  FF,
                  FF + pad,
                  harness_randoms<floatX>((size_t)T * 2 * FF, 2.0f, 0.0f),
@@ -62,17 +76,18 @@ static Problem problem_create(int T, int FF, int pad) {
 
 typedef void (*Pass)(Problem* p, cudaStream_t stream);
 static void winner_forward(Problem* p, cudaStream_t stream) {
-    geglu_forward(p->d_out, p->d_gate_up, p->T, p->FF, p->ld, stream);
+    (p->unit == SWIGLU ? swiglu_forward : geglu_forward)(p->d_out, p->d_gate_up, p->T, p->FF, p->ld, stream);
 }
 static void winner_backward(Problem* p, cudaStream_t stream) {
-    geglu_backward(p->d_dgate_up, p->d_dout, p->d_gate_up, p->T, p->FF, p->ld, stream);
+    (p->unit == SWIGLU ? swiglu_backward : geglu_backward)(p->d_dgate_up, p->d_dout, p->d_gate_up, p->T, p->FF, p->ld,
+                                                           stream);
 }
 static void naive_forward(Problem* p, cudaStream_t stream) {
-    LAUNCH(naive_forward_kernel, (unsigned)CEIL_DIV((size_t)p->T * p->FF, 256), 256, 0, stream, p->d_out, p->d_gate_up,
-           p->T, p->FF, p->ld);
+    LAUNCH(naive_forward_kernel, (unsigned)CEIL_DIV((size_t)p->T * p->FF, 256), 256, 0, stream, p->unit, p->d_out,
+           p->d_gate_up, p->T, p->FF, p->ld);
 }
 static void naive_backward(Problem* p, cudaStream_t stream) {
-    LAUNCH(naive_backward_kernel, (unsigned)CEIL_DIV((size_t)p->T * p->FF, 256), 256, 0, stream, p->d_dgate_up,
+    LAUNCH(naive_backward_kernel, (unsigned)CEIL_DIV((size_t)p->T * p->FF, 256), 256, 0, stream, p->unit, p->d_dgate_up,
            p->d_dout, p->d_gate_up, p->T, p->FF, p->ld);
 }
 
@@ -107,18 +122,16 @@ static double slope_value(void* data, const float* x) {
     return sum;
 }
 
-static void check_case(const char* name, int T, int FF, int pad, Pass forward, Pass backward) {
-    Problem p = problem_create(T, FF, pad);
+static void check_case(const char* name, Unit unit, int T, int FF, int pad, Pass forward, Pass backward) {
+    Problem p = problem_create(unit, T, FF, pad);
     size_t n = (size_t)T * FF;
     double *out = harness_host<double>(n), *dgate_up = harness_host<double>(2 * n);
     for (size_t i = 0; i < n; i++) {
         size_t at = i / FF * 2 * FF + i % FF;
-        double gate = p.gate_up[at], up = p.gate_up[at + FF], root = sqrt(2.0 / M_PI),
-               t = tanh(root * (gate + 0.044715 * gate * gate * gate));
-        double slope = 0.5 * (1.0 + t) + 0.5 * gate * (1.0 - t * t) * root * (1.0 + 3.0 * 0.044715 * gate * gate);
-        out[i] = 0.5 * gate * (1.0 + t) * up;
+        double up = p.gate_up[at + FF], slope, activated = formula(unit, (double)p.gate_up[at], &slope);
+        out[i] = activated * up;
         dgate_up[at] = p.dout[i] * up * slope;
-        dgate_up[at + FF] = p.dout[i] * 0.5 * gate * (1.0 + t);
+        dgate_up[at + FF] = p.dout[i] * activated;
     }
     Result first = run(&p, forward, backward), second = run(&p, forward, backward);
     harness_compare_x(harness_name(name, "out"), first.out, out, n);
@@ -129,7 +142,7 @@ static void check_case(const char* name, int T, int FF, int pad, Pass forward, P
           "%s: two equal runs give equal bits", name);
     if (forward == winner_forward) {
         floatX* d = harness_upload<floatX>(p.gate_up, T, 2 * FF, 2 * FF);
-        geglu_backward(d, p.d_dout, d, T, FF, p.ld, 0);
+        (unit == SWIGLU ? swiglu_backward : geglu_backward)(d, p.d_dout, d, T, FF, p.ld, 0);
         bool tails;
         check(!memcmp(harness_download(d, T, 2 * FF, 2 * FF, &tails), first.dgate_up, 2 * n * sizeof(float)),
               "%s: in place gives the same bits", name);
@@ -140,24 +153,24 @@ static void check_case(const char* name, int T, int FF, int pad, Pass forward, P
     harness_release();
 }
 
-// Far from zero gelu is x or 0 and its slope 1 or 0, without an infinity on the way; a NaN stays a NaN.
-static void check_limits(void) {
+// Far from zero f(x) is x or 0 and its slope 1 or 0, without an infinity on the way; a NaN stays a NaN.
+static void check_limits(Unit unit) {
     const float gate[8] = {1e30f, -1e30f, 200.0f, -200.0f, NAN, 0.0f, 88.5f, -88.5f},
-                gelu[8] = {1e30f, 0.0f, 200.0f, 0.0f, NAN, 0.0f, 88.5f, 0.0f};
+                value[8] = {1e30f, 0.0f, 200.0f, 0.0f, NAN, 0.0f, 88.5f, 0.0f};
     const float slope[8] = {1.0f, 0.0f, 1.0f, 0.0f, NAN, 0.5f, 1.0f, 0.0f}, one[8] = {1, 1, 1, 1, 1, 1, 1, 1};
     float row[16];
     for (int i = 0; i < 8; i++) row[i] = gate[i], row[i + 8] = 1.0f;
     floatX *d_row = harness_upload<floatX>(row, 1, 16, 16), *d_out = harness_device<floatX>(8),
            *d_one = harness_upload<floatX>(one, 1, 8, 8), *d_slope = harness_device<floatX>(16);
     bool tails;
-    geglu_forward(d_out, d_row, 1, 8, 8, 0);
-    geglu_backward(d_slope, d_one, d_row, 1, 8, 8, 0);
+    (unit == SWIGLU ? swiglu_forward : geglu_forward)(d_out, d_row, 1, 8, 8, 0);
+    (unit == SWIGLU ? swiglu_backward : geglu_backward)(d_slope, d_one, d_row, 1, 8, 8, 0);
     float *a = harness_download(d_out, 1, 8, 8, &tails), *b = harness_download(d_slope, 1, 16, 16, &tails);
     for (int i = 0; i < 8; i++) {
-        float want = to_float(from_float<floatX>(gelu[i]));
+        float want = to_float(from_float<floatX>(value[i]));
         check((fabsf(a[i] - want) <= 1e-30f * fabsf(want) + 1e-30f || (isnan(a[i]) && isnan(want))) &&
                   (fabsf(b[i] - slope[i]) <= 1e-30f || (isnan(b[i]) && isnan(slope[i]))),
-              "gelu(%g) = %g, slope %g", gate[i], a[i], b[i]);
+              "%s(%g): %g, slope %g", unit_names[unit], gate[i], a[i], b[i]);
     }
     harness_release();
 }
@@ -179,7 +192,6 @@ int main(int argc, char** argv) {
     harness_options(argc, argv, options, 2);
     if (!harness_check) {
         FF = FF / VEC * VEC;
-        Problem p = problem_create(T, FF, 0);
         double tensor = (double)T * FF * sizeof(floatX);
         struct {
             const char* name;
@@ -189,12 +201,15 @@ int main(int argc, char** argv) {
                     {"forward", winner_forward, 3},
                     {"naive backward", naive_backward, 5},
                     {"backward", winner_backward, 5}};
-        printf("geglu " FLOATX_NAME ", %d tokens, gate and up of width %d\n", T, FF);
-        for (auto& row : rows) {
-            Timed timed = {&p, row.pass};
-            harness_report(row.name, timed_run, &timed, row.tensors * tensor);
+        for (Unit unit : {SWIGLU, GEGLU}) {
+            Problem p = problem_create(unit, T, FF, 0);
+            printf("%s " FLOATX_NAME ", %d tokens, gate and up of width %d\n", unit_names[unit], T, FF);
+            for (auto& row : rows) {
+                Timed timed = {&p, row.pass};
+                harness_report(row.name, timed_run, &timed, row.tensors * tensor);
+            }
+            harness_release();
         }
-        harness_release();
         return 0;
     }
     static const struct {
@@ -202,12 +217,16 @@ int main(int argc, char** argv) {
         int T, FF, pad;
         bool small;
     } cases[] = {{"T1-FF8", 1, 8, 8, true}, {"T37-FF264", 37, 264, 16, true}, {"T301-FF2816", 301, 2816, 64, false}};
-    check_limits();
-    for (auto& c : cases) {
-        if (harness_small && !c.small) continue;
-        check_case(c.name, c.T, c.FF, c.pad, winner_forward, winner_backward);
-        if (c.small)
-            check_case(c.T == 1 ? "naive T1-FF8" : "naive T37-FF264", c.T, c.FF, c.pad, naive_forward, naive_backward);
+    for (Unit unit : {SWIGLU, GEGLU}) {
+        check_limits(unit);
+        for (auto& c : cases) {
+            if (harness_small && !c.small) continue;
+            char name[48], naive[64];
+            snprintf(name, sizeof name, "%s %s", unit_names[unit], c.name);
+            snprintf(naive, sizeof naive, "naive %s", name);
+            check_case(name, unit, c.T, c.FF, c.pad, winner_forward, winner_backward);
+            if (c.small) check_case(naive, unit, c.T, c.FF, c.pad, naive_forward, naive_backward);
+        }
     }
     return check_report();
 }
