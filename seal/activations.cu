@@ -140,6 +140,7 @@ void transformer_plan(Transformer* t, const ModelLayout* layout, const Lora* lor
                "lnf_mean");
     memory_add(plan, MEMORY_ACTIVATIONS, (void**)&t->lnf_rstd, rows * sizeof(float), "lnf_rstd");
     memory_add(plan, MEMORY_ACTIVATIONS, (void**)&t->token_loss, rows * sizeof(float), "token_loss");
+    memory_add(plan, MEMORY_SCRATCH, (void**)&t->bad_target, sizeof(BadTarget), "target outside the vocabulary");
     plan_scratch(t, plan);
     t->rope_positions = c->positions != POSITIONS_ROPE ? 0
                         : c->longest < T               ? c->longest
@@ -165,6 +166,9 @@ void transformer_bind(Transformer* t) {
         for (size_t i = 0; i < N_LAYER_ROWS; i++)
             if (exists(t, &layer_rows[i]) && shared_by_layers(t, &layer_rows[i]))
                 *field_of(&t->layers[l], &layer_rows[i]) = *field_of(&t->layers[0], &layer_rows[i]);
+    const BadTarget none = NO_BAD_TARGET;
+    cudaCheck(cudaMemcpy(t->bad_target, &none, sizeof none, cudaMemcpyHostToDevice));
+    cudaCheck(cudaDeviceSynchronize());  // the trainer's stream does not wait for the default one
     if (!t->rope_positions) return;
     upload_rope(&c->rope, t->rope_positions, t->cos_sin);
     if (c->rope_local.rotary) upload_rope(&c->rope_local, t->rope_positions, t->cos_sin_local);

@@ -11,6 +11,8 @@
 
 // Losses under one set: of a batch's samples, and after them the ranks' vote.
 static size_t n_losses(const Trainer* t) { return (size_t)t->settings.batch_max + 1; }
+// What a step brings back: losses under θ and under θ̂, norms, and the bytes of the word of bad targets.
+static size_t n_results(const Trainer* t) { return 2 * n_losses(t) + N_NORMS + sizeof(BadTarget) / sizeof(float); }
 
 void trainer_plan(Trainer* t, const ModelConfig* config, const TrainerSettings* settings) {
     memset(t, 0, sizeof *t);
@@ -83,7 +85,7 @@ void trainer_allocate(Trainer* t) {
     t->owner = t->lengths + 4 * n;
     t->members = t->lengths + 5 * n;
     for (int slot = 0; slot < 2; slot++) {
-        cudaCheck(cudaMallocHost((void**)&t->results[slot], (2 * n_losses(t) + N_NORMS) * sizeof(float)));
+        cudaCheck(cudaMallocHost((void**)&t->results[slot], n_results(t) * sizeof(float)));
         cudaCheck(cudaEventCreateWithFlags(&t->ready[slot], cudaEventDisableTiming));
     }
     matmul_create();
@@ -336,6 +338,8 @@ void trainer_bring_back(Trainer* t, int slot) {
     if (t->loss_hat)
         cudaCheck(cudaMemcpyAsync(to + n, t->loss_hat, n * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
     cudaCheck(cudaMemcpyAsync(to + 2 * n, t->norm, N_NORMS * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
+    cudaCheck(cudaMemcpyAsync(to + 2 * n + N_NORMS, t->transformer.bad_target, sizeof(BadTarget),
+                              cudaMemcpyDeviceToHost, t->stream));
     cudaCheck(cudaEventRecord(t->ready[slot], t->stream));
 }
 
@@ -343,6 +347,13 @@ StepResult trainer_result(Trainer* t, int slot) {
     size_t n = n_losses(t);
     cudaCheck(cudaEventSynchronize(t->ready[slot]));
     const float* r = t->results[slot];
+    BadTarget bad;
+    memcpy(&bad, r + 2 * n + N_NORMS, sizeof bad);
+    if (bad != NO_BAD_TARGET)
+        fatal(
+            "sample %d of a batch reached the device with the target %d, outside the model's vocabulary of %d tokens; "
+            "the host had found its tokens inside it: is the memory of this machine or its GPU damaged?",
+            (int)(bad >> 32), (int)(uint32_t)bad, t->layout.config.V);
     StepResult result = {r, r + n, r[2 * n], r[2 * n + 2]};
     if (ranks_count() > 1 && r[n - 1] != 0.0f) t->voted = true;
     return result;

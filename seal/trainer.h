@@ -76,7 +76,7 @@ typedef struct {
     float* loss_hat;         // (batch_max + 1) ℓ(θ̂; z)
     float *norm, *norm_hat;  // (2) each: norm before clipping, clip scale
     // What a step brings back, for two steps in flight; pinned: loss (batch_max + 1), loss_hat (batch_max + 1), norm
-    // (2), norm_hat (2), one after the other.
+    // (2), norm_hat (2), the word of bad targets, one after the other.
     float* results[2];
     cudaEvent_t ready[2];
     // host
@@ -134,7 +134,7 @@ void trainer_step(Trainer* t, const Leg* legs, int n_legs, const Batch* batch, c
 void trainer_evaluate(Trainer* t, const Batch* batch, PassCounts* counts);
 
 // Queues the copy of the step's losses and norms into slot 0 or 1; trainer_result waits for it. Reading a slot one step
-// later keeps the device busy.
+// later keeps the device busy. A target outside the vocabulary, which the device reports with the losses, is fatal.
 void trainer_bring_back(Trainer* t, int slot);
 typedef struct {
     const float *loss, *loss_hat;

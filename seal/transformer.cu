@@ -448,10 +448,11 @@ void transformer_loss(Transformer* t, const ParameterSet* p, const DevicePack* s
         if (gradient(p, head, 0))
             matmul_backward_weight(gradient(p, head, 0), t->logits, x, n, c->C, c->Vp, c->C, c->Vp, stream);
     }
-    sample_losses(sample_loss, t->token_loss, s->loss_start, s->place, s->n_first, stream);
+    sample_losses(sample_loss, t->bad_target, t->token_loss, s->targets, c->V, s->loss_start, s->place, s->n_first,
+                  stream);
     if (s->n_first == s->n_samples) return;
-    sample_losses(sample_loss_hat, t->token_loss, s->loss_start + s->n_first, s->place + s->n_first,
-                  s->n_samples - s->n_first, stream);
+    sample_losses(sample_loss_hat, t->bad_target, t->token_loss, s->targets, c->V, s->loss_start + s->n_first,
+                  s->place + s->n_first, s->n_samples - s->n_first, stream);
 }
 
 void transformer_head(Transformer* t, const ParameterSet* p, const int* rows, int n, cudaStream_t stream) {

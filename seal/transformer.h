@@ -7,6 +7,7 @@ of packs; nothing here synchronises with the device.
 #ifndef SEAL_TRANSFORMER_H
 #define SEAL_TRANSFORMER_H
 
+#include "kernels.h"
 #include "lora.h"
 #include "memory.h"
 #include "model.h"
@@ -68,9 +69,11 @@ typedef struct {
     floatX* lnf;               // (T, C)
     float* lnf_mean;
     float* lnf_rstd;
-    float* token_loss;     // (n) unweighted, of the last pack
-    int rope_positions;    // rows of cos_sin
-    float* cos_sin;        // (rope_positions, rotary/2, 2)
+    float* token_loss;  // (n) unweighted, of the last pack
+    BadTarget*
+        bad_target;      // device word: NO_BAD_TARGET, or the first target outside the vocabulary since it was planned
+    int rope_positions;  // rows of cos_sin
+    float* cos_sin;      // (rope_positions, rotary/2, 2)
     float* cos_sin_local;  // the same of layers with a base of their own; NULL: none has
     // Called as soon as the last of a layer's gradients (−1: of what belongs to no layer) is queued; NULL: none.
     // Several ranks sum them while backward continues.
@@ -112,8 +115,9 @@ void transformer_free(Transformer* t);
 void transformer_forward(Transformer* t, const ParameterSet* set, const DevicePack* s, cudaStream_t stream);
 // The LM head on the pack's loss-bearing tokens, after transformer_forward. Fills t->token_loss and, at s->place of
 // each sample, sample_loss (device; mean over the sample's tokens). Samples of the pack's second range go to
-// sample_loss_hat in the same way. With backward, s->weight scales each token's term: the head's weight gradient is
-// added and the gradient of the final hidden states is left where transformer_backward finds it.
+// sample_loss_hat in the same way. A target outside the vocabulary goes to t->bad_target. With backward, s->weight
+// scales each token's term: the head's weight gradient is added and the gradient of the final hidden states is left
+// where transformer_backward finds it.
 void transformer_loss(Transformer* t, const ParameterSet* set, const DevicePack* s, float* sample_loss,
                       float* sample_loss_hat, bool backward, cudaStream_t stream);
 // From the loss down to the embeddings; gradients of all parameters that are trained are added to.

@@ -286,15 +286,19 @@ void gather_rows(floatX* out, const floatX* inp, const int* rows, float scale, i
 void scatter_rows(floatX* dinp, const floatX* dout, const int* index, float scale, int T, int C, cudaStream_t stream);
 // loss (n) = −log softmax(logits)[target], unweighted. Then, unless weight is NULL (forward only), logits (n, Vp) =
 // weight · (softmax − onehot), columns V … Vp zero. logits is read up to V only. cap: the softmax is of
-// cap · tanh(logits / cap), and the gradient goes through that; 0: none.
+// cap · tanh(logits / cap), and the gradient goes through that; 0: none. A row whose target is outside [0, V) has the
+// loss NaN and the gradient 0.
 // torch.nn.functional.cross_entropy(reduction="none").
 void cross_entropy(floatX* logits, float* loss, const int* targets, const float* weight, float cap, int n, int V,
                    int Vp, cudaStream_t stream);
 // sample_loss[place[s]] = mean of loss over [loss_start[s], loss_start[s+1]), summed in pack order; 0 for a sample
 // without a loss-bearing token. place (k) puts the samples of a pack where they belong in the batch; NULL leaves them
-// in pack order.
-void sample_losses(float* sample_loss, const float* loss, const int* loss_start, const int* place, int k,
-                   cudaStream_t stream);
+// in pack order. A target outside [0, V) goes to *bad with its sample's place (of several the least word stays); the
+// host reads it together with the losses.
+typedef unsigned long long BadTarget;  // place << 32 | target
+#define NO_BAD_TARGET (~0ull)          // what the word holds before
+void sample_losses(float* sample_loss, BadTarget* bad, const float* loss, const int* targets, int V,
+                   const int* loss_start, const int* place, int k, cudaStream_t stream);
 
 // ---- selector.cu: the data selector ω (docs/method.md) ----------------------
 typedef enum { SELECTOR_SOFTMAX, SELECTOR_SIGMOID } SelectorActivation;

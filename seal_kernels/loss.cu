@@ -95,17 +95,13 @@ static __global__ void __launch_bounds__(1024) cross_entropy_kernel(floatX* logi
                                                                     const float* weight, float cap, int V, int Vp) {
     floatX* row = logits + (size_t)blockIdx.x * Vp;
     int target = targets[blockIdx.x];
-    if (target < 0 || target >= V) {  // a bug of the caller: better a stop here than a read of somebody else's memory
-        if (threadIdx.x == 0)
-            printf("cross_entropy: row %d has target %d, outside the vocabulary of %d\n", (int)blockIdx.x, target, V);
-        __trap();
-    }
-    float at_target = capped<CAPPED>(to_float(row[target]), cap),
+    bool good = (unsigned)target < (unsigned)V;  // sample_losses reports a target that is not
+    float at_target = good ? capped<CAPPED>(to_float(row[target]), cap) : NAN,
           highest;  // read before anyone writes: the barriers of row_softmax are between
     float sum = row_softmax<CAPPED>(&highest, row, V, cap);
     if (threadIdx.x == 0) loss[blockIdx.x] = logf(sum) + (highest - at_target);
     if (weight == NULL) return;
-    float w = weight[blockIdx.x], scale = w / sum;
+    float w = good ? weight[blockIdx.x] : 0.0f, scale = w / sum;
     for (int i = threadIdx.x * VEC; i < Vp; i += ROW_VECS * blockDim.x * VEC) {
         float8 x[ROW_VECS];
         UNROLL for (int u = 0; u < ROW_VECS; u++) x[u] = load_logits<CAPPED>(row, i + u * blockDim.x * VEC, V, cap);
@@ -123,16 +119,21 @@ static __global__ void __launch_bounds__(1024) cross_entropy_kernel(floatX* logi
     }
 }
 
-// one warp per sample
-static __global__ void sample_losses_kernel(float* sample_loss, const float* loss, const int* loss_start,
-                                            const int* place, int k) {
+// One warp per sample. Of several bad targets the word keeps the least, whatever the order of the blocks.
+static __global__ void sample_losses_kernel(float* sample_loss, BadTarget* bad, const float* loss, const int* targets,
+                                            int V, const int* loss_start, const int* place, int k) {
     int s = (blockIdx.x * blockDim.x + threadIdx.x) / WARP_SIZE, lane = threadIdx.x % WARP_SIZE;
     if (s >= k) return;
     int begin = loss_start[s], end = loss_start[s + 1];
+    int sample = place ? place[s] : s;
     float sum = 0.0f;
-    for (int i = begin + lane; i < end; i += WARP_SIZE) sum += loss[i];
+    for (int i = begin + lane; i < end; i += WARP_SIZE) {
+        sum += loss[i];
+        int target = targets[i];
+        if ((unsigned)target >= (unsigned)V) atomicMin(bad, (BadTarget)sample << 32 | (unsigned)target);
+    }
     sum = warp_sum(sum);
-    if (lane == 0) sample_loss[place ? place[s] : s] = end > begin ? sum / (end - begin) : 0.0f;
+    if (lane == 0) sample_loss[sample] = end > begin ? sum / (end - begin) : 0.0f;
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -169,10 +170,10 @@ void cross_entropy(floatX* logits, float* loss, const int* targets, const float*
     else LAUNCH(cross_entropy_kernel<false>, n, row_threads(Vp), 0, stream, logits, loss, targets, weight, cap, V, Vp);
 }
 
-void sample_losses(float* sample_loss, const float* loss, const int* loss_start, const int* place, int k,
-                   cudaStream_t stream) {
+void sample_losses(float* sample_loss, BadTarget* bad, const float* loss, const int* targets, int V,
+                   const int* loss_start, const int* place, int k, cudaStream_t stream) {
     NVTX_RANGE("sample_losses");
     if (k == 0) return;
-    LAUNCH(sample_losses_kernel, CEIL_DIV(k, BLOCK / WARP_SIZE), BLOCK, 0, stream, sample_loss, loss, loss_start, place,
-           k);
+    LAUNCH(sample_losses_kernel, CEIL_DIV(k, BLOCK / WARP_SIZE), BLOCK, 0, stream, sample_loss, bad, loss, targets, V,
+           loss_start, place, k);
 }

@@ -19,4 +19,11 @@ done <<<"$found"
 # Both halves of every DEVICE_HALVES are compiled by somebody: the plain build the CPU's, dev/cpu/sanitize.sh and make test-ptx the GPU's.
 if grep -q CPU_DEVICE_HALVES dev/cpu/sanitize.sh && grep -q CPU_DEVICE_HALVES Makefile; then echo "ok the GPU's halves are built by make test-sanitize and make test-ptx"
 else status=1; echo "not ok nobody builds the GPU's halves"; fi
+# A kernel that prints or traps ends a program without a line of its own: what a kernel finds goes into a word that the host reads.
+if awk 'FNR == 1 { inside = 0 }
+        /__(global|device)__/ && !/__host__/ && !/^ *(\/\/|#)/ { inside = 1 }
+        inside && /(^|[^_a-z])(__trap|assert|printf)\(/ { print "    " FILENAME ":" FNR ": " $0 }
+        /^}/ { inside = 0 }' seal_kernels/*.cu seal_kernels/*.h | grep .; then
+    status=1; echo "not ok no kernel prints, asserts or traps"
+else echo "ok no kernel prints, asserts or traps"; fi
 exit $status

@@ -87,6 +87,15 @@ static void test_schedules(void) {
     check(lr_at(&c, 0, 8) == 2.0 && fabs(lr_at(&c, 4, 8) - 1.0) < 1e-15, "cosine schedule");
 }
 
+typedef struct {
+    HostPack* p;
+    const PackSample* sample;
+} BadPack;
+static void pack_bad_token(const void* context) {
+    const BadPack* x = (const BadPack*)context;
+    host_pack_build(x->p, x->sample, 1, 10, 6);
+}
+
 static void test_packing(void) {
     int lengths[] = {5, 9, 3, 10, 2, 1}, stream[6];
     check(pack_first_fit(lengths, 6, 10, stream) == 3 && stream[0] == 0 && stream[1] == 1 && stream[2] == 0 &&
@@ -133,6 +142,17 @@ static void test_packing(void) {
     check(p.T == 8 && p.n_seq == 3 && p.cu_seqlens[1] == 3 && p.cu_seqlens[2] == 6 && p.cu_seqlens[3] == 8 &&
               p.loss_index[3] == -1 && p.n_samples == 1,
           "padding is samples of their own, no longer than the model reads, without a loss");
+    int32_t bad_tokens[] = {10, -1, INT32_MAX, INT32_MIN};
+    const char* names[] = {"10", "-1", "2147483647", "-2147483648"};
+    for (int i = 0; i < 4; i++) {
+        int32_t d[] = {4, 9, bad_tokens[i]};
+        char expected[128];
+        snprintf(expected, sizeof expected, "row 7: token 3 of 3 is %s, outside the model's vocabulary of 10",
+                 names[i]);
+        PackSample bad = {d, NULL, 3, 2, 7};
+        BadPack context = {&p, &bad};
+        check(refuses(pack_bad_token, &context, expected), "a token %s is refused by its row", names[i]);
+    }
     host_pack_free(&p);
 }
 

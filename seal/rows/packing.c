@@ -155,6 +155,12 @@ void host_pack_build_split(HostPack* p, const PackSample* samples, int n, int n_
         p->cu_seqlens[p->n_seq++] = t;
         p->loss_start[s] = loss;
         for (int i = 0; i < x->length; i++, t++) {
+            // Whoever read the data has checked it, but a mapped cache of tokens can change under the program.
+            if (x->tokens[i] < 0 || x->tokens[i] >= vocab)
+                fatal(
+                    "row %lld: token %d of %d is %d, outside the model's vocabulary of %d tokens; did its data "
+                    "change during the run?",
+                    (long long)x->row, i + 1, x->length, x->tokens[i], vocab);
             p->tokens[t] = x->tokens[i];
             p->positions[t] = i;
             bool bears = i + 1 < x->length && (!x->bears_loss || x->bears_loss[i + 1]);

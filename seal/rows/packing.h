@@ -58,8 +58,8 @@ void deal_samples(const int* cost, int n, int ranks, int* owner);
 void host_pack_allocate(HostPack* p, int T_max, int samples_max, int round);
 void host_pack_free(HostPack* p);
 // Lays the samples end to end, positions restarting at each; the padding after them (to a multiple of `round`) is
-// token 0 in pieces no longer than max_positions that carry no loss. vocab bounds the token ids, max_positions the
-// lengths: both are checked by the caller that made the samples.
+// token 0 in pieces no longer than max_positions that carry no loss. max_positions bounds the lengths, which is checked
+// by the caller that made the samples; a token outside of vocab is fatal, by its row.
 void host_pack_build(HostPack* p, const PackSample* samples, int n, int vocab, int max_positions);
 // The same with samples [n_first, n) in a range of rows of their own, after padding of the first.
 void host_pack_build_split(HostPack* p, const PackSample* samples, int n, int n_first, int vocab, int max_positions);
