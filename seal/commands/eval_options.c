@@ -15,7 +15,9 @@ static const CommandRow commands[N_EVAL_COMMANDS] = {
     {"loss", "held-out response loss and perplexity", NULL},
     {"winrate", "win rate and standard error of annotations, ours or AlpacaEval's", "FILE…"},
     {"refusals", "share of answers that begin like a refusal, by data set, with its standard error", "FILE…"},
-    {"report", "one self-contained page about runs: tables, curves, what selectors learned", "RUN…"},
+    {"report",
+     "one self-contained page about runs: tables, curves, what selectors learned; or about rows and their scores",
+     "RUN…"},
     {"options", "prints this table as Markdown", NULL},
 };
 
@@ -26,8 +28,8 @@ static const OptionRow options[] = {
      "PEFT directory of an adapter of the model, or of the judge"},
     {"prompts", OPTION_LIST, AT(prompts), NULL, "FILE", 0, 0, GENERATE, GENERATE,
      "rows whose prompts are answered; may be given several times"},
-    {"data", OPTION_LIST, AT(data), NULL, "FILE", 0, 0, LOSS, LOSS,
-     "rows with prompts and responses; may be given several times"},
+    {"data", OPTION_LIST, AT(data), NULL, "FILE", 0, 0, LOSS | REPORT, LOSS,
+     "rows with prompts and responses; may be given several times; report: those of --rows"},
     {"judge", OPTION_STRING, AT(judge), NULL, "DIR", 0, 0, JUDGE, JUDGE, "Hugging Face directory of the judge"},
     {"outputs", OPTION_STRING, AT(outputs), NULL, "FILE", 0, 0, JUDGE, JUDGE,
      "outputs of the model in question, as generate writes them"},
@@ -53,9 +55,10 @@ static const OptionRow options[] = {
     {"parse-special", OPTION_FLAG, AT(parse_special), NULL, NULL, 0, 0, GENERATE | LOSS, 0,
      "with a chat template: special tokens in a row's own text are read as such, as Hugging Face does; otherwise they "
      "are text, and a row cannot end a turn"},
-    {"prompt-field", OPTION_STRING, AT(prompt_field), NULL, "TEXT", 0, 0, GENERATE | LOSS, 0,
+    {"prompt-field", OPTION_STRING, AT(prompt_field), NULL, "TEXT", 0, 0, GENERATE | LOSS | REPORT, 0,
      "a row's prompt: a field, or a text like {instruction} {input}; default: by the row's layout"},
-    {"response-field", OPTION_STRING, AT(response_field), NULL, "TEXT", 0, 0, LOSS, 0, "a row's response, likewise"},
+    {"response-field", OPTION_STRING, AT(response_field), NULL, "TEXT", 0, 0, LOSS | REPORT, 0,
+     "a row's response, likewise"},
     {"greedy", OPTION_FLAG, AT(greedy), NULL, NULL, 0, 0, GENERATE, 0,
      "always the likeliest token; otherwise tokens are drawn, by default as the reference draws them"},
     {"temperature", OPTION_FLOAT, AT(temperature), "1", NULL, 1e-3, 1e3, GENERATE, 0, "logits are divided by it"},
@@ -83,6 +86,8 @@ static const OptionRow options[] = {
      "longest sample in tokens; 0: what the model can read"},
     {"head-rows", OPTION_INT, AT(head_rows), "1024", NULL, 8, 1048576, LOSS, 0,
      "rows of logits held in memory at once"},
+    {"each-token", OPTION_FLAG, AT(each_token), NULL, NULL, 0, 0, LOSS, 0,
+     "--out also has the text and the loss of every token that carries loss"},
     {"json", OPTION_FLAG, AT(json), NULL, NULL, 0, 0, LOSS | WINRATE | REFUSALS, 0,
      "print the result as one JSON object per line"},
     {"phrases", OPTION_STRING, AT(phrases), NULL, "FILE", 0, 0, REFUSALS, 0,
@@ -93,6 +98,19 @@ static const OptionRow options[] = {
     {"table", OPTION_STRING, AT(table), NULL, "FILE", 0, 0, REPORT, 0,
      "table.json: a list of objects, one per method, with refusal and task_accuracy or benign_loss; FIELD_se is the "
      "standard error of FIELD"},
+    {"rows", OPTION_LIST, AT(rows), NULL, "FILE", 0, 0, REPORT, 0,
+     "a page about rows in place of runs: their scores, as select --scores or a selector writes them; a second file is "
+     "set against the first"},
+    {"top", OPTION_FLOAT, AT(top), "0.8", NULL, 1e-9, 1, REPORT, 0,
+     "the share of --rows that is kept: where the cut is"},
+    {"show", OPTION_INT, AT(show), "50", NULL, 0, 100000, REPORT, 0,
+     "rows whose texts are in the page: so many from either end, on either side of the cut, and where two files differ "
+     "most; of the others it has the numbers"},
+    {"losses", OPTION_LIST, AT(losses), NULL, "FILE", 0, 0, REPORT, 0,
+     "losses of the rows, as loss --out writes them; with --each-token tokens are coloured by them, with a second file "
+     "by the difference"},
+    {"token-mask", OPTION_STRING, AT(token_mask), NULL, "FILE", 0, 0, REPORT, 0,
+     "a mask of select --method toss: the dropped tokens in colour; needs --losses of --each-token"},
     {"title", OPTION_STRING, AT(title), "SEAL: report", "TEXT", 0, 0, REPORT, 0, "title of the page"},
     {"dry-run", OPTION_FLAG, AT(dry_run), NULL, NULL, 0, 0, GENERATE | JUDGE | LOSS, 0,
      "print the memory plan and stop"},
@@ -100,10 +118,24 @@ static const OptionRow options[] = {
 };
 
 static const OptionRule rules[] = {
-    {"temperature", BESIDE, "greedy", GENERATE},  {"top-p", BESIDE, "greedy", GENERATE},
-    {"top-k", BESIDE, "greedy", GENERATE},        {"template", BESIDE, "chat", GENERATE | LOSS},
-    {"parse-special", WITHOUT, "chat", GENERATE}, {"resume", WITHOUT, "out", LOSS},
-    {"baseline", BESIDE, "guard", JUDGE},         {"words", BESIDE, "guard", JUDGE},
+    {"temperature", BESIDE, "greedy", GENERATE},
+    {"top-p", BESIDE, "greedy", GENERATE},
+    {"top-k", BESIDE, "greedy", GENERATE},
+    {"template", BESIDE, "chat", GENERATE | LOSS},
+    {"parse-special", WITHOUT, "chat", GENERATE},
+    {"resume", WITHOUT, "out", LOSS},
+    {"each-token", WITHOUT, "out", LOSS},
+    {"resume", BESIDE, "each-token", LOSS},
+    {"table", BESIDE, "rows", REPORT},
+    {"data", WITHOUT, "rows", REPORT},
+    {"top", WITHOUT, "rows", REPORT},
+    {"show", WITHOUT, "rows", REPORT},
+    {"losses", WITHOUT, "rows", REPORT},
+    {"token-mask", WITHOUT, "losses", REPORT},
+    {"prompt-field", WITHOUT, "rows", REPORT},
+    {"response-field", WITHOUT, "rows", REPORT},
+    {"baseline", BESIDE, "guard", JUDGE},
+    {"words", BESIDE, "guard", JUDGE},
     {"single-order", BESIDE, "guard", JUDGE},
 };
 

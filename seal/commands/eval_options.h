@@ -34,6 +34,12 @@ typedef struct {
     bool guard, single_order;
     // report
     const char *labels, *table, *title;
+    StringList rows, losses;
+    const char* token_mask;
+    double top;
+    int64_t show;
+    // loss
+    bool each_token;
     // refusals
     const char* phrases;
     // common

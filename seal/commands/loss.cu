@@ -31,17 +31,27 @@ float* response_losses(const LossOptions* o, const ModelConfig* config, const Tr
     MeasuredPass pass;
     MeasuredPasses so_far = {&pass, 1};
     PassCounts counts = {};
+    BatchItem* items = (BatchItem*)host_alloc((size_t)settings->batch_max * sizeof *items, "a batch of samples");
     forward.forward_only = true;
     if (o->adapter) peft_settings(o->adapter, config, &forward.lora);
     trainer_plan(&t, config, &forward);
+    TokenLossContext tokens = {};
+    tokens.of = {&t, &t.theta, set->samples, items, &counts};
+    tokens.start = o->start;
+    tokens.token = o->token;
+    tokens.sign = 1.0f;
+    if (o->start) {
+        token_losses_begin(&tokens, set->n, settings->batch_max);
+        token_losses_plan(&tokens, &t);
+    }
     if (o->dry_run) trainer_dry_run(&t);
     measured_pass(&pass, set->n, settings->batch_max, names, 1);
-    BatchItem* items = (BatchItem*)host_alloc((size_t)settings->batch_max * sizeof *items, "a batch of samples");
-    if (o->out) open_journal(o, settings, set, &so_far);
+    if (o->journal) open_journal(o, settings, set, &so_far);
     trainer_allocate(&t);
     trainer_load(&t, o->model, o->adapter, 0, o->quiet);
-    LossContext losses = {&t, &t.theta, set->samples, items, &counts};
-    measured_run(&pass, o->out ? o->journal : NULL, 0, "losses", o->quiet, measure_losses, &losses);
+    if (o->start) measured_run(&pass, o->journal, 0, "losses", o->quiet, measure_token_losses, &tokens);
+    else measured_run(&pass, o->journal, 0, "losses", o->quiet, measure_losses, &tokens.of);
+    token_losses_end(&tokens);
     trainer_free(&t);
     free(items);
     return pass.columns[0];
@@ -90,13 +100,62 @@ static void print_json(const EvalOptions* o, const TokenSet* set, const LossSumm
     cJSON_Delete(object);
 }
 
-// A line per row: {"row":12,"loss":1.25}.
-static void write_rows(const EvalOptions* o, const TokenSet* set, const float* loss) {
+static int64_t* token_starts(const TokenSet* set) {
+    int64_t* start = (int64_t*)host_alloc(((size_t)set->n + 1) * sizeof(int64_t), "the tokens");
+    for (int i = 0; i < set->n; i++) start[i + 1] = start[i] + set->samples[i].n_loss;
+    return start;
+}
+
+// Of a row's tokens that carry loss, the text that each completes, and its loss.
+static void add_tokens(cJSON* object, const Tokenizer* tokenizer, char* piece, const PackSample* s, const float* loss) {
+    cJSON *texts = cJSON_AddArrayToObject(object, "tokens"), *losses = cJSON_AddArrayToObject(object, "token_losses");
+    TokenStream stream = {};
+    Text text = {};
+    int left = s->n_loss;
+    for (int t = 0; t < s->length; t++) {
+        int n = tokenizer_stream_push(tokenizer, &stream, s->tokens[t], true, piece);
+        bool bears = t > 0 && (!s->bears_loss || s->bears_loss[t]);
+        if (!bears) continue;
+        text.n = 0;
+        text_add(&text, "", 0);
+        text_add_utf8(&text, piece, n < 0 ? 0 : (size_t)n);
+        if (!--left) text_add_utf8(&text, piece, (size_t)tokenizer_stream_end(tokenizer, &stream, piece));
+        cJSON_AddItemToArray(texts, cJSON_CreateString(text.s));
+        char number[32];
+        snprintf(number, sizeof number, "%.6g", (double)*loss++);
+        cJSON_AddItemToArray(losses, cJSON_CreateRaw(number));
+    }
+    text_free(&text);
+}
+
+// A line per row: {"row":12,"loss":1.25}; with --each-token also "tokens" and "token_losses".
+static void write_rows(const EvalOptions* o, const TokenSet* set, const float* loss, const int64_t* start,
+                       const float* of_token) {
+    char error[512], *piece = NULL;
+    Tokenizer* tokenizer = start ? tokenizer_open(o->model, error, sizeof error) : NULL;
+    if (start && !tokenizer) fatal("%s", error);
+    if (start) piece = (char*)host_alloc((size_t)tokenizer_longest_piece(tokenizer) + 16, "a token's text");
     AtomicFile f;
     atomic_open(&f, o->out);
-    for (int i = 0; i < set->n; i++)
-        atomic_printf(&f, "{\"row\":%lld,\"loss\":%.9g}\n", (long long)set->rows[i], (double)loss[i]);
+    for (int i = 0; i < set->n; i++) {
+        if (!start) {
+            atomic_printf(&f, "{\"row\":%lld,\"loss\":%.9g}\n", (long long)set->rows[i], (double)loss[i]);
+            continue;
+        }
+        cJSON* object = cJSON_CreateObject();
+        char number[32];
+        snprintf(number, sizeof number, "%.9g", (double)loss[i]);
+        cJSON_AddNumberToObject(object, "row", (double)set->rows[i]);
+        cJSON_AddItemToObject(object, "loss", cJSON_CreateRaw(number));
+        add_tokens(object, tokenizer, piece, &set->samples[i], of_token + start[i]);
+        char* text = json_text(object);
+        atomic_printf(&f, "%s\n", text);
+        cJSON_free(text);
+        cJSON_Delete(object);
+    }
     atomic_commit(&f);
+    free(piece);
+    if (tokenizer) tokenizer_close(tokenizer);
 }
 
 int loss_command(const EvalOptions* o) {
@@ -136,18 +195,27 @@ int loss_command(const EvalOptions* o) {
     settings.head_rows = (int)o->head_rows;
     settings.batch_max = (int)o->batch;
     Journal journal = {};
-    const LossOptions how = {o->model, o->adapter, o->out, &journal, o->resume, options.quiet, o->dry_run};
+    LossOptions how = {o->model,  o->adapter,    o->out,     o->out && !o->each_token ? &journal : NULL,
+                       o->resume, options.quiet, o->dry_run, NULL,
+                       NULL};
+    int64_t* start = NULL;
+    if (o->each_token) {
+        how.start = start = token_starts(&set);
+        how.token = (float*)host_alloc((size_t)start[set.n] * sizeof(float), "the tokens' losses");
+    }
     float* loss = response_losses(&how, &config, &settings, &set);
     LossSummary s = summarise(&set, loss);
     if (!isfinite(s.mean))
         fatal("%s: the loss on %s is not a finite number; is the model damaged?", o->model, o->data.items[0]);
-    if (o->out) write_rows(o, &set, loss);
+    if (o->out) write_rows(o, &set, loss, start, how.token);
     journal_close(&journal);
     if (o->json) print_json(o, &set, &s);
     else
         printf("loss %.6f (standard error %.6f) over %d samples; by token %.6f over %lld tokens, perplexity %.4f\n",
                s.mean, s.standard_error, set.n, s.token_mean, (long long)s.tokens, exp(s.token_mean));
     free(loss);
+    free(start);
+    free(how.token);
     tokens_free(&set);
     return 0;
 }

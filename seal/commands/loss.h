@@ -12,7 +12,9 @@ typedef struct {
     const char* out;              // the losses so far are kept in a journal beside it; NULL: nowhere
     Journal* journal;             // to be closed once the result is written; not NULL with `out`
     bool resume, quiet;
-    bool dry_run;  // the memory plan is printed and the program ends
+    bool dry_run;          // the memory plan is printed and the program ends
+    const int64_t* start;  // (set->n + 1) where the losses of each sample's tokens go in `token`; NULL: nowhere
+    float* token;          // (start[n]) zeros
 } LossOptions;
 
 // Mean loss over each sample's response, (set->n), to be freed. settings: T, head_rows and batch_max count.

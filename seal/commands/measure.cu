@@ -96,6 +96,45 @@ void measure_losses(void* context, int from, int n, float* const* out) {
     memcpy(out[0], hat ? r.loss_hat : r.loss, (size_t)n * sizeof(float));
 }
 
+void token_losses_begin(TokenLossContext* x, int n, int batch) {
+    for (int from = 0; from < n; from += batch) {
+        int to = from + batch < n ? from + batch : n;
+        if (x->start[to] - x->start[from] > x->most) x->most = x->start[to] - x->start[from];
+    }
+    x->offset = (int64_t*)host_alloc((size_t)batch * sizeof(int64_t), "a batch of samples");
+}
+
+void token_losses_plan(void* context, Trainer* t) {
+    TokenLossContext* x = (TokenLossContext*)context;
+    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&x->device, (size_t)x->most * sizeof(float), "losses of tokens");
+}
+
+void token_losses_end(TokenLossContext* x) {
+    if (x->host) cudaCheck(cudaFreeHost(x->host));
+    free(x->offset);
+}
+
+void measure_token_losses(void* context, int from, int n, float* const* out) {
+    TokenLossContext* x = (TokenLossContext*)context;
+    Trainer* t = x->of.trainer;
+    int64_t at = x->start[from], total = x->start[from + n] - at;
+    if (!x->host) cudaCheck(cudaMallocHost((void**)&x->host, (size_t)x->most * sizeof(float)));
+    for (int i = 0; i < n; i++) {
+        x->of.items[i] = {x->of.samples[from + i], 0.0f};
+        x->offset[i] = x->start[from + i] - at;
+    }
+    cudaCheck(cudaMemsetAsync(x->device, 0, (size_t)x->most * sizeof(float), t->stream));
+    t->token_losses = x->device;
+    t->token_offset = x->offset;
+    trainer_pass(t, x->of.set, x->of.items, n, 0, NULL, t->loss, false, x->of.counts);
+    t->token_losses = NULL;
+    ranks_sum(x->device, (size_t)x->most, t->stream);  // zeros where another rank ran the sample
+    cudaCheck(cudaMemcpyAsync(x->host, x->device, (size_t)total * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
+    trainer_bring_back(t, 0);
+    memcpy(out[0], trainer_result(t, 0).loss, (size_t)n * sizeof(float));
+    for (int64_t i = 0; i < total; i++) x->token[at + i] += x->sign * x->host[i];
+}
+
 // ---------------------------------------------------------------------------------------------------
 // what methods share
 

@@ -45,6 +45,22 @@ typedef struct {
 } LossContext;
 void measure_losses(void* loss_context, int from, int n, float* const* out);
 
+// And those of the single tokens that carry loss, each added, times `sign`, to `token`: a MeasureBatch of one column
+// too. Begin, plan (before the trainer's memory is allocated), measure, end (before the trainer is freed).
+typedef struct {
+    LossContext of;
+    const int64_t* start;  // (n + 1) where each sample's tokens are in `token`
+    float* token;          // (start[n])
+    float sign;
+    float *device, *host;  // (most)
+    int64_t most;          // tokens of a batch
+    int64_t* offset;       // (batch) where each sample's begin in it
+} TokenLossContext;
+void token_losses_begin(TokenLossContext* x, int n, int batch);
+void token_losses_plan(void* token_loss_context, Trainer* t);
+void measure_token_losses(void* token_loss_context, int from, int n, float* const* out);
+void token_losses_end(TokenLossContext* x);
+
 // ---------------------------------------------------------------------------------------------------
 // of `select`
 

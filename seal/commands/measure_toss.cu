@@ -5,71 +5,29 @@ over all rows, is not trained. A row's own score is minus the mean of its tokens
 */
 #include <string.h>
 #include "base/error.h"
-#include "base/ranks.h"
 #include "commands/measure.h"
 #include "peft.h"
-
-typedef struct {
-    Measurement* m;
-    Trainer* trainer;
-    int64_t* offset;       // (batch_max) where each sample's tokens begin in the batch
-    float *tokens, *host;  // (most) device, pinned
-    int64_t most;          // tokens with loss of a batch
-    float sign;
-} Tokens;
-
-static void plan_tokens(void* context, Trainer* t) {
-    Tokens* x = (Tokens*)context;
-    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&x->tokens, (size_t)x->most * sizeof(float), "losses of tokens");
-}
-
-static void measure_tokens(void* context, int from, int n, float* const* out) {
-    Tokens* x = (Tokens*)context;
-    Trainer* t = x->trainer;
-    int64_t total = 0, at = x->m->token_start[from];
-    for (int i = 0; i < n; i++) {
-        x->m->items[i] = {x->m->samples[from + i], 0.0f};
-        x->offset[i] = total;
-        total += x->m->samples[from + i].n_loss;
-    }
-    cudaCheck(cudaMemsetAsync(x->tokens, 0, (size_t)x->most * sizeof(float), t->stream));
-    t->token_losses = x->tokens;
-    t->token_offset = x->offset;
-    trainer_pass(t, &t->theta, x->m->items, n, 0, NULL, t->loss, false, &x->m->counts);
-    t->token_losses = NULL;
-    ranks_sum(x->tokens, (size_t)x->most, t->stream);  // zeros where another rank ran the sample
-    cudaCheck(cudaMemcpyAsync(x->host, x->tokens, (size_t)total * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
-    trainer_bring_back(t, 0);
-    memcpy(out[0], trainer_result(t, 0).loss, (size_t)n * sizeof(float));
-    for (int64_t i = 0; i < total; i++) x->m->token_score[at + i] += x->sign * x->host[i];
-}
 
 static void measure_reference(Measurement* m, MeasuredPass* p, const char* adapter, float sign) {
     TrainerSettings settings = m->settings;
     Trainer t;
-    Tokens x = {};
-    size_t batch = (size_t)settings.batch_max;
-    x.m = m;
-    x.trainer = &t;
+    TokenLossContext x = {};
+    x.of = {&t, &t.theta, m->samples, m->items, &m->counts};
+    x.start = m->token_start;
+    x.token = m->token_score;
     x.sign = sign;
-    for (int from = 0; from < m->n; from += settings.batch_max) {
-        int to = from + settings.batch_max < m->n ? from + settings.batch_max : m->n;
-        if (m->token_start[to] - m->token_start[from] > x.most) x.most = m->token_start[to] - m->token_start[from];
-    }
+    token_losses_begin(&x, m->n, settings.batch_max);
     if (adapter) peft_settings(adapter, &m->config, &settings.lora);
     else {  // --dry-run, before there is one
         snprintf(settings.lora.modules, sizeof settings.lora.modules, "q,v");
         settings.lora.rank = 16;
         settings.lora.scale = 1.0f;
     }
-    measure_trainer(m, &t, &settings, m->o->model, adapter, plan_tokens, &x);
-    x.offset = (int64_t*)host_alloc(batch * sizeof(int64_t), "a batch of samples");
-    cudaCheck(cudaMallocHost((void**)&x.host, (size_t)x.most * sizeof(float)));
+    measure_trainer(m, &t, &settings, m->o->model, adapter, token_losses_plan, &x);
     measure_pass_run(m, p, sign > 0 ? "tokens under the useful reference" : "tokens under the harmful reference",
-                     measure_tokens, &x);
+                     measure_token_losses, &x);
+    token_losses_end(&x);
     trainer_free(&t);
-    cudaCheck(cudaFreeHost(x.host));
-    free(x.offset);
 }
 
 typedef struct {

@@ -9,6 +9,8 @@
 #include "base/text.h"
 #include "base/file.h"
 #include "commands/report.h"
+#include "commands/row_labels.h"
+#include "commands/rows_page.h"
 #include "commands/selector_file.h"
 #include "commands/scores.h"
 
@@ -51,17 +53,6 @@ static const ColumnStyle column_styles[] = {
     {"peak_bytes", "memory, MiB", 0, false, 1.0 / (1 << 20)},
 };
 
-// Labels in this order and colour; others follow in the order of the file.
-#define MOST_LABELS 16
-#define MOST_ROWS INT32_MAX
-static const struct {
-    const char *label, *colour;
-} known_labels[] = {
-    {"unsafe", "#d55e00"}, {"weak", "#e69f00"}, {"refusal", "#cc79a7"}, {"old", "#56b4e9"},
-    {"new", "#009e73"},    {"safe", "#0072b2"}, {"useful", "#009e73"},  {"benign", "#009e73"},
-};
-#define N_KNOWN_LABELS ((int)(sizeof known_labels / sizeof *known_labels))
-
 static const char style[] =
     "body{font:15px/1.5 system-ui,sans-serif;color:#222;background:#fff;max-width:1140px;margin:2em auto;padding:0 "
     "1.2em}"
@@ -93,13 +84,6 @@ typedef struct {
     SelectorFile selector;
     bool has_selector;
 } ReportRun;
-
-typedef struct {
-    char names[MOST_LABELS][48];
-    int n;
-    int* of_row;
-    int64_t n_rows;
-} Labels;  // n 0: none given
 
 static void add_point(Points* p, double x, double y) {
     if (p->n == p->capacity) {
@@ -203,43 +187,6 @@ static void colour_runs(ReportRun* runs, int n, const cJSON* table) {
         }
         runs[r].colour = chart_colours[(m < methods ? m : methods + others++) % CHART_COLOURS];
     }
-}
-
-// {"row":0,"kind":"unsafe",…} a line; "label" is read as "kind"; without "row" the line's own number.
-static Labels read_labels(const char* path) {
-    Labels labels = {.n = N_KNOWN_LABELS};
-    DataRecord record;
-    int64_t capacity = 0;
-    for (int l = 0; l < labels.n; l++) snprintf(labels.names[l], sizeof labels.names[l], "%s", known_labels[l].label);
-    RecordReader* reader = records_open(path);
-    while (records_next(reader, &record)) {
-        cJSON* object = record.broken ? NULL : cJSON_ParseWithLength(record.bytes, record.length);
-        const cJSON *row = get(object, "row"), *name = get(object, "kind") ? get(object, "kind") : get(object, "label");
-        if (!cJSON_IsString(name))
-            fatal("%s:%lld: row %lld has no text \"kind\" or \"label\"", path, (long long)record.line,
-                  (long long)record.row);
-        int64_t at = cJSON_IsNumber(row) ? (int64_t)fmin(fmax(row->valuedouble, -1.0), MOST_ROWS + 1.0) : record.row;
-        if (at < 0 || at > MOST_ROWS || at > 1000 * record.row + 1000000)
-            fatal("%s:%lld: row %lld is far beyond the number of lines", path, (long long)record.line, (long long)at);
-        if (at >= capacity) {
-            int64_t grown = at >= 2 * capacity ? at + 1024 : 2 * capacity;
-            labels.of_row = host_resize(labels.of_row, (size_t)grown * sizeof(int), "rows");
-            for (int64_t i = capacity; i < grown; i++) labels.of_row[i] = -1;
-            capacity = grown;
-        }
-        int l = 0;
-        while (l < labels.n && strcmp(labels.names[l], name->valuestring)) l++;
-        if (l == MOST_LABELS || strlen(name->valuestring) >= sizeof labels.names[0])
-            fatal("%s:%lld: \"%.60s\": expected at most %d labels of at most %zu characters", path,
-                  (long long)record.line, name->valuestring, MOST_LABELS, sizeof labels.names[0] - 1);
-        if (l == labels.n) snprintf(labels.names[labels.n++], sizeof labels.names[0], "%s", name->valuestring);
-        labels.of_row[at] = l;
-        if (at >= labels.n_rows) labels.n_rows = at + 1;
-        cJSON_Delete(object);
-    }
-    records_close(reader);
-    if (!labels.n_rows) fatal("%s: holds no labels", path);
-    return labels;
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -458,12 +405,8 @@ static void put_curve(Text* out, const ReportRun* runs, int n, int c) {
     free(series);
 }
 
-static const char* label_colour(int l) {
-    return l < N_KNOWN_LABELS ? known_labels[l].colour : chart_colours[(l - N_KNOWN_LABELS) % CHART_COLOURS];
-}
-
 // The label of a selector's i-th row; without labels, and for a row beyond them, group 0.
-static int group_of(const SelectorFile* s, const Labels* labels, int64_t i) {
+static int group_of(const SelectorFile* s, const RowLabels* labels, int64_t i) {
     if (!labels->n) return 0;
     int l = s->rows[i] < labels->n_rows ? labels->of_row[s->rows[i]] : -1;
     if (l < 0) fatal("%s: row %lld has no label", s->path, (long long)s->rows[i]);
@@ -472,7 +415,7 @@ static int group_of(const SelectorFile* s, const Labels* labels, int64_t i) {
 
 // Share of every label's rows in each of BINS bins of ω, as steps.
 #define BINS 60
-static void put_distribution(Text* out, const ReportRun* run, const Labels* labels) {
+static void put_distribution(Text* out, const ReportRun* run, const RowLabels* labels) {
     const SelectorFile* s = &run->selector;
     int groups = labels->n ? labels->n : 1;
     double low = s->logits[0], high = s->logits[0], count[MOST_LABELS] = {0}, x[2 * BINS + 2],
@@ -494,7 +437,7 @@ static void put_distribution(Text* out, const ReportRun* run, const Labels* labe
         if (count[g] == 0.0) continue;
         for (int b = 0; b < BINS; b++) y[g][2 * b + 1] *= 100.0 / count[g], y[g][2 * b + 2] = y[g][2 * b + 1];
         snprintf(names[n], sizeof names[n], "%.60s (%.0f)", labels->n ? labels->names[g] : "rows", count[g]);
-        series[n] = (ChartSeries){names[n],    labels->n ? label_colour(g) : chart_colours[0], false, true, x, y[g],
+        series[n] = (ChartSeries){names[n],    labels->n ? row_label_colour(g) : chart_colours[0], false, true, x, y[g],
                                   2 * BINS + 2};
         n++;
     }
@@ -507,7 +450,7 @@ static void put_distribution(Text* out, const ReportRun* run, const Labels* labe
 }
 
 // What of every label is among the best p percent, for every p.
-static void put_kept(Text* out, const ReportRun* run, const Labels* labels) {
+static void put_kept(Text* out, const ReportRun* run, const RowLabels* labels) {
     const SelectorFile* s = &run->selector;
     enum { STEPS = 100 };
     double *score = host_alloc((size_t)s->n * sizeof *score, "rows"), count[MOST_LABELS] = {0}, x[STEPS + 1],
@@ -528,7 +471,7 @@ static void put_kept(Text* out, const ReportRun* run, const Labels* labels) {
     int n = 0;
     for (int g = 0; g < labels->n; g++)
         if (count[g] > 0.0)
-            series[n++] = (ChartSeries){labels->names[g], label_colour(g), false, false, x, y[g], STEPS + 1};
+            series[n++] = (ChartSeries){labels->names[g], row_label_colour(g), false, false, x, y[g], STEPS + 1};
     static const double corners[2] = {0.0, 100.0};
     series[n++] = (ChartSeries){"at random", "#999999", true, false, corners, corners, 2};
     begin_figure(out, "What a selection keeps", run->name);
@@ -551,7 +494,7 @@ static bool same_selector(const SelectorFile* a, const SelectorFile* b) {
            !memcmp(a->rows, b->rows, (size_t)a->n * sizeof *a->rows);
 }
 
-static void put_selectors(Text* out, const ReportRun* runs, int n, const Labels* labels) {
+static void put_selectors(Text* out, const ReportRun* runs, int n, const RowLabels* labels) {
     bool begun = false;
     for (int r = 0; r < n; r++) {
         bool shown = !runs[r].has_selector ||
@@ -610,7 +553,7 @@ static void put_trade(Text* out, const cJSON* table) {
 
 // ---------------------------------------------------------------------------------------------------
 
-static void put_page(Text* out, const EvalOptions* o, const ReportRun* runs, int n, const Labels* labels,
+static void put_page(Text* out, const EvalOptions* o, const ReportRun* runs, int n, const RowLabels* labels,
                      const cJSON* table) {
     text_printf(out,
                 "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
@@ -639,17 +582,24 @@ static void put_page(Text* out, const EvalOptions* o, const ReportRun* runs, int
 }
 
 int report_command(const EvalOptions* o, const StringList* paths) {
+    if (o->rows.n) {
+        if (paths->n)
+            fatal("report: %s is a folder of a run, but --rows makes a page about rows; give only one of them",
+                  paths->items[0]);
+        rows_page(o);
+        return 0;
+    }
     if (!paths->n) fatal("report: give the folders of one or more runs");
     output_is_not(o->out, o->table);
     output_is_not(o->out, o->labels);
     ReportRun* runs = host_alloc((size_t)paths->n * sizeof *runs, "rows");
-    Labels labels = {0};
+    RowLabels labels = {0};
     for (int r = 0; r < paths->n; r++) {
         runs[r].path = paths->items[r];
         read_run(&runs[r], o->out);
     }
     name_runs(runs, paths->n);
-    if (o->labels) labels = read_labels(o->labels);
+    if (o->labels) labels = row_labels_read(o->labels);
     cJSON* table = o->table ? read_json(o->table) : NULL;
     const cJSON* method;
     if (table && !cJSON_IsArray(table)) fatal("%s: expected a list of objects, one per method", o->table);
@@ -668,7 +618,7 @@ int report_command(const EvalOptions* o, const StringList* paths) {
         for (int c = 0; c < N_CURVES; c++) free(runs[r].points[c].x), free(runs[r].points[c].y);
         if (runs[r].has_selector) selector_file_free(&runs[r].selector);
     }
-    free(labels.of_row);
+    row_labels_free(&labels);
     free(runs);
     return 0;
 }

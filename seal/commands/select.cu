@@ -192,7 +192,7 @@ static void measure_shown(Candidates* c, const TrainOptions* o, const int64_t* o
         index[shown.n++] = i;
     }
     if (shown.n) {
-        const LossOptions how = {o->model, o->adapter, NULL, NULL, false, o->quiet, o->dry_run};
+        const LossOptions how = {o->model, o->adapter, NULL, NULL, false, o->quiet, o->dry_run, NULL, NULL};
         float* loss = response_losses(&how, &config, &settings, &shown);
         for (int k = 0; k < shown.n; k++) c->loss[index[k]] = loss[k];
         free(loss);

@@ -30,7 +30,7 @@ static const char* text_of(const StReader* r, const char* key) {
     return text ? text : "";
 }
 
-static void token_mask_read(TokenMask* m, const char* path) {
+void token_mask_read(TokenMask* m, const char* path) {
     StReader r;
     st_open(&r, path);
     if (strcmp(text_of(&r, "format"), "seal token mask")) fatal("%s: is not a mask of tokens", path);
@@ -52,6 +52,13 @@ static void token_mask_read(TokenMask* m, const char* path) {
         if (m->start[i + 1] < m->start[i])
             fatal("%s: is damaged: its tensor start falls at row %lld", path, (long long)i);
     st_close(&r);
+}
+
+void token_mask_free(TokenMask* m) {
+    free(m->rows);
+    free(m->hashes);
+    free(m->start);
+    free(m->keep);
 }
 
 uint8_t* token_mask_apply(const char* path, TokenSet* set, const char* tokenizer) {
@@ -87,9 +94,6 @@ uint8_t* token_mask_apply(const char* path, TokenSet* set, const char* tokenizer
         s->bears_loss = to;
         to += s->length;
     }
-    free(m.rows);
-    free(m.hashes);
-    free(m.start);
-    free(m.keep);
+    token_mask_free(&m);
     return flags;
 }

@@ -21,6 +21,9 @@ typedef struct {
     Hex digest, tokenizer, chat;
 } TokenMask;
 
+// Fatal where the file is not a mask, or its tensors do not fit each other.
+void token_mask_read(TokenMask* m, const char* path);
+void token_mask_free(TokenMask* m);
 void token_mask_write(const TokenMask* m, const char* path);
 // Takes the loss off the tokens that the file drops. Fatal where it belongs to other rows, another tokenizer or
 // template, or samples cut elsewhere. Returns the memory that the samples' flags are in from now on.
