@@ -98,7 +98,8 @@ void progress_update(Progress* p, int64_t done, const char* format, ...) {
     p->shown = now;
     p->visible = true;
     char left[32], note[256];
-    duration(done > p->first ? spent / (double)(done - p->first) * (double)(p->total - done) : 0.0, left, sizeof left);
+    double worked = (double)(done - p->first) + p->begun, open = (double)(p->total - done) - p->begun;
+    duration(worked > 0.0 ? spent / worked * open : 0.0, left, sizeof left);
     va_list args;
     va_start(args, format);
     vsnprintf(note, sizeof note, format, args);

@@ -35,6 +35,7 @@ void log_close(RunLog* log);
 typedef struct {
     const char* what;
     int64_t total, first;  // first: done before this process began
+    double begun;          // what is begun and not done, in parts of one: 2.5 for five halves; for the time left
     double started, shown;
     bool quiet, terminal, visible;
 } Progress;

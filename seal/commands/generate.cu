@@ -44,7 +44,8 @@ typedef struct {
     Decoder decoder;
     Progress progress;
     double began;
-    int answered;  // in this run
+    int answered;             // in this run
+    int64_t answered_tokens;  // drawn for them
 } Generation;
 
 // ---------------------------------------------------------------------------------------------------
@@ -308,6 +309,9 @@ static void take_answer(void* context, int i) {
     task->output = answer_text(g->tokenizer, s);
     task->cut = !s->ended;
     journal_answer(g, task);
+    // Others are under way: how far, if all of them get as long as they may.
+    g->answered_tokens += s->n - s->n_prompt + s->ended;
+    g->progress.begun = (double)(g->decoder.tokens - g->answered_tokens) / (double)g->o->max_new_tokens;
     progress_update(&g->progress, ++g->answered, "%lld tokens, %.0f per second", (long long)g->decoder.tokens,
                     (double)g->decoder.tokens / (wall_seconds() - g->began));
 }
