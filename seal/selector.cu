@@ -57,6 +57,7 @@ void selector_set_weights(Selector* s, const float* weights) {
     size_t bytes = (size_t)s->samples * sizeof(float);
     cudaCheck(cudaMalloc((void**)&s->weight, bytes));
     cudaCheck(cudaMemcpy(s->weight, weights, bytes, cudaMemcpyHostToDevice));
+    cudaCheck(cudaDeviceSynchronize());  // the trainer's stream does not wait for the default one
 }
 
 void selector_free(Selector* s) {

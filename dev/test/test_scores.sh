@@ -102,6 +102,7 @@ refuse "anchors without answers" "none of 3 rows is usable" "$train_seal" select
 refuse "an anchor without an answer" "1 of 3 anchors cannot be used" "$train_seal" select --model llama --method representation --safe safe.jsonl --harmful one_unanswered.jsonl --tune tune.jsonl --quiet --out x.jsonl
 refuse "a layer that does not exist" "the model has the layers 1 to 2" "${select[@]}" --model llama --method representation --safe safe.jsonl --harmful harmful.jsonl --layer 3 --out x.jsonl
 refuse "a layer that is not a number" "expected a layer's number or probe" "${select[@]}" --model llama --method representation --safe safe.jsonl --harmful harmful.jsonl --layer last --out x.jsonl
+refuse "anchors that are the same rows" "the same rows" "${select[@]}" --model llama --method representation --safe safe.jsonl --harmful safe.jsonl --layer 1 --out x.jsonl
 refuse "a direction of zero norm" "the same rows" "${select[@]}" --model llama --method influence --safe safe.jsonl --harmful safe.jsonl --out x.jsonl
 tac safe.jsonl >turned.jsonl
 refuse "a direction that cancels" "norm zero" "${select[@]}" --model llama --method influence --safe safe.jsonl --harmful turned.jsonl --out x.jsonl
@@ -110,6 +111,7 @@ refuse "a reference with another tokenizer" "has another tokenizer" "${select[@]
 cp -r llama templated; echo '{"chat_template":"{% for m in messages %}{{ m.content }} {% endfor %}"}' >templated/tokenizer_config.json
 refuse "a reference with another template" "chat template" "${select[@]}" --model llama --method loss-diff --reference templated --out x.jsonl
 refuse "a reference whose vocabulary is smaller" "the vocabulary of --reference qwen2 has 59 tokens" "${select[@]}" --model llama --method loss-diff --reference qwen2 --out x.jsonl
+refuse "a reference that is the model" "every difference is zero" "${select[@]}" --model llama --method loss-diff --reference ./llama --out x.jsonl
 refuse "loss-diff of one model" "give --reference, or --adapter" "${select[@]}" --model llama --method loss-diff --out x.jsonl
 refuse "a file of D_safe that is missing" "nowhere.jsonl" "${select[@]}" --model llama --method influence --safe nowhere.jsonl --out x.jsonl
 refuse "a file of refusals that is missing" "nowhere.txt" "${select[@]}" --model llama --method refusal --refusals nowhere.txt --out x.jsonl
@@ -123,6 +125,19 @@ refuse "a module that the adapter lacks" "the adapter has none of these modules"
 refuse "an option of another method" "--harmful has no effect with --method safe-loss" "${select[@]}" --model llama --method safe-loss --harmful harmful.jsonl --out x.jsonl
 refuse "influence without D_safe" "needs --safe" "${select[@]}" --model llama --method influence --out x.jsonl
 refuse "a form of another method" "gradient-norm's" "${select[@]}" --model llama --method influence --safe safe.jsonl --form self-inf --out x.jsonl
+refuse "scores in the place of the model's weights" "would be overwritten" "${select[@]}" --model llama --method safe-loss --scores llama/model.safetensors --out x.jsonl
+# rows that tie
+for _ in 1 2 3 4; do sed -n 1p tune.jsonl; done >equal.jsonl
+expect "rows of one score" "$train_seal" select --model llama --method safe-loss --tune equal.jsonl --top 0.5 --batch 1 --quiet --out tied.jsonl
+truth "are no order, which is told" grep -q "all 4 rows have the same score" err
+{ cat equal.jsonl; sed -n 2,3p tune.jsonl; } >some.jsonl
+expect "rows of the score at the cut" "$train_seal" select --model llama --method safe-loss --tune some.jsonl --top 0.5 --batch 1 --out tied.jsonl
+truth "are told" grep -qE "4 rows have the score of the cut, .*; of those the first [123] are kept" err
+head -n 1 tune.jsonl >alone.jsonl
+expect "one row" "$train_seal" select --model llama --method representation --safe safe.jsonl --harmful harmful.jsonl --layer 1 --tune alone.jsonl --top 1 --quiet --out tied.jsonl
+truth "is kept" cmp alone.jsonl tied.jsonl
+refuse "none of one row" "keeps none; raise --top" "$train_seal" select --model llama --method safe-loss --tune alone.jsonl --top 0.5 --quiet --out x.jsonl
+rm -f x.jsonl.partial
 refuse "a selection in D_safe's place" "would be overwritten" "${select[@]}" --model llama --method influence --safe safe.jsonl --out safe.jsonl
 truth "nothing is left half-written" bash -c '! ls x.jsonl* 2>/dev/null'
 exit $failed

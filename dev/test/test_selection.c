@@ -348,12 +348,13 @@ static void expect_file(const char* name, const char* path, const char* want) {
 typedef struct {
     const char *in, *in2, *out;
     int64_t n_rows;
+    const char* digest;
 } Write;
 static void write_rows(const void* context) {
     const Write* w = context;
     const char* paths[2] = {w->in, w->in2};
     static const uint8_t keep[8] = {1, 1, 1, 1, 1, 1, 1, 1};
-    kept_write(&(StringList){paths, w->in2 ? 2 : 1}, keep, w->n_rows, w->out, true);
+    kept_write(&(StringList){paths, w->in2 ? 2 : 1}, keep, w->n_rows, w->digest, w->out, true);
 }
 
 static void test_write(void) {
@@ -361,38 +362,48 @@ static void test_write(void) {
     const char *a = put("a.jsonl", "{\"a\":0}\n\n{ \"a\" : 1.0 }  \r\nbad\n{\"a\":\"\\u00e9\xc3\xa9\"}"),
                *lines = in_directory("out.jsonl");
     const char* two[2] = {a, put("b.json", "[{\"b\":\n [0,\"x\ny\"]},\n\n {\"b\":1}]")};
-    check(kept_write(&(StringList){&a, 1}, keep, 4, lines, true) == 2, "rows written are counted");
+    check(kept_write(&(StringList){&a, 1}, keep, 4, NULL, lines, true) == 2, "rows written are counted");
     expect_file("jsonl lines as they were, their line ends too", lines,
                 "{ \"a\" : 1.0 }  \r\n{\"a\":\"\\u00e9\xc3\xa9\"}\n");
-    kept_write(&(StringList){two, 2}, keep, 6, lines, true);
+    kept_write(&(StringList){two, 2}, keep, 6, NULL, lines, true);
     expect_file("an array's record over several lines becomes one line", lines,
                 "{ \"a\" : 1.0 }  \r\n{\"a\":\"\\u00e9\xc3\xa9\"}\n{\"b\": [0,\"x\\ny\"]}\n");
     const char* array = in_directory("out.json");
     const char* b = in_directory("b.json");
-    kept_write(&(StringList){&b, 1}, (const uint8_t[]){1, 1}, 2, array, true);
+    kept_write(&(StringList){&b, 1}, (const uint8_t[]){1, 1}, 2, NULL, array, true);
     expect_file("an array stays an array of the records' bytes", array, "[\n{\"b\":\n [0,\"x\ny\"]},\n{\"b\":1}\n]\n");
-    kept_write(&(StringList){&b, 1}, (const uint8_t[]){0, 0}, 2, array, true);
+    kept_write(&(StringList){&b, 1}, (const uint8_t[]){0, 0}, 2, NULL, array, true);
     expect_file("nothing kept is an empty array", array, "[\n]\n");
     const char* csv = put("c.csv", "p,\"r\"\r\n1,\"a\n\"\"b\"\r\n2,x\n3,y\r\n");
-    kept_write(&(StringList){&csv, 1}, (const uint8_t[]){1, 0, 1}, 3, in_directory("out.csv"), true);
+    kept_write(&(StringList){&csv, 1}, (const uint8_t[]){1, 0, 1}, 3, NULL, in_directory("out.csv"), true);
     expect_file("csv keeps its header and quoting", in_directory("out.csv"), "p,\"r\"\r\n1,\"a\n\"\"b\"\r\n3,y\r\n");
     gzFile gz = gzopen(in_directory("d.jsonl.gz"), "wb");
     gzputs(gz, "{\"a\":0}\n{\"a\":1}\n");
     gzclose(gz);
     const char* d = in_directory("d.jsonl.gz");
-    kept_write(&(StringList){&d, 1}, keep, 2, in_directory("d.jsonl"), true);
+    kept_write(&(StringList){&d, 1}, keep, 2, NULL, in_directory("d.jsonl"), true);
     expect_file("a .gz comes out unpacked", in_directory("d.jsonl"), "{\"a\":1}\n");
+    check(refuses(write_rows, &(Write){in_directory("c.csv"), NULL, in_directory("x.jsonl"), 3, NULL},
+                  "a .csv becomes a .csv"),
+          "a csv is not written as jsonl");
     check(
-        refuses(write_rows, &(Write){in_directory("c.csv"), NULL, in_directory("x.jsonl"), 3}, "a .csv becomes a .csv"),
-        "a csv is not written as jsonl");
-    check(refuses(write_rows, &(Write){in_directory("c.csv"), put("e.csv", "q,r\n1,2\n"), in_directory("x.csv"), 4},
-                  "its header differs"),
-          "two csv headers are refused");
-    check(refuses(write_rows, &(Write){in_directory("a.jsonl"), NULL, in_directory("x.jsonl"), 5},
+        refuses(write_rows, &(Write){in_directory("c.csv"), put("e.csv", "q,r\n1,2\n"), in_directory("x.csv"), 4, NULL},
+                "its header differs"),
+        "two csv headers are refused");
+    check(refuses(write_rows, &(Write){in_directory("a.jsonl"), NULL, in_directory("x.jsonl"), 5, NULL},
                   "has 4 rows but had 5 when it was scored"),
           "a file that shrank is refused");
-    check(refuses(write_rows, &(Write){in_directory("a.jsonl"), NULL, in_directory("x.jsonl"), 3}, "more rows than"),
+    check(refuses(write_rows, &(Write){in_directory("a.jsonl"), NULL, in_directory("x.jsonl"), 3, NULL},
+                  "more rows than"),
           "a file that grew is refused");
+    Hex digest;
+    two[0] = strdup(in_directory("a.jsonl"));
+    two[1] = strdup(in_directory("b.json"));
+    dataset_digest(&(StringList){two, 2}, digest);
+    check(kept_write(&(StringList){two, 2}, keep, 6, digest, in_directory("again.jsonl"), true) == 3,
+          "files that are as they were are written");
+    check(refuses(write_rows, &(Write){two[0], two[1], in_directory("x.jsonl"), 6, "0"}, "is another file than when"),
+          "a file of as many rows that is another is refused");
     check(!file_exists(in_directory("x.jsonl")) && !file_exists(in_directory("x.csv")),
           "nothing is left of a refused output");
 }

@@ -36,6 +36,37 @@ expect "a share of the rows beside" "${toss[@]}" --top 0.5 --quiet --out half.js
 truth "keeps three of seven" test "$(wc -l <half.jsonl)" -eq 3
 expect "whose mask fits them" "$train_seal" sft --model llama --tune half.jsonl --token-mask half.jsonl.mask.safetensors --batch 3 --max-steps 1 --quiet --out part
 
+# a reference that is there, with --resume
+mv own.jsonl.mask.safetensors first.mask; rm own.jsonl
+again=("$train_seal" select --method toss --model llama --tune tune.jsonl --harmful harmful.jsonl --batch 4 --quiet --out own.jsonl)
+refuse "a reference that is there, without --resume" "give --resume" "${again[@]}" --useful safe.jsonl
+refuse "one that was trained on other rows" "was trained on other rows" "${again[@]}" --useful harmful.jsonl --resume
+refuse "one that was trained otherwise" "or with other settings" "${again[@]/#4/3}" --useful safe.jsonl --resume
+cp safe.jsonl elsewhere.jsonl
+expect "it is taken for the same rows, wherever they are" "${again[@]}" --useful elsewhere.jsonl --resume
+truth "and gives the same mask" cmp own.jsonl.mask.safetensors first.mask
+
+# a killed run; two ranks
+for _ in $(seq 40); do cat tune.jsonl; done >long.jsonl
+long=("${toss[@]/tune.jsonl/long.jsonl}")
+expect "tokens of more rows" "${long[@]}" --quiet --scores whole.safetensors --out whole.jsonl
+kill_in_midrun stopped.jsonl 85 "${long[@]}" --quiet --scores stopped.safetensors --out stopped.jsonl
+refuse "to continue under another reference" "belongs to a run with other options, data or weights" "${long[@]/#lora_qv/own.jsonl.useful/adapter}" --quiet --out stopped.jsonl --resume
+expect "the run continues" "${long[@]}" --quiet --scores stopped.safetensors --out stopped.jsonl --resume
+truth "to the same rows, scores and mask" bash -c 'cmp whole.jsonl stopped.jsonl && cmp whole.safetensors stopped.safetensors && test ! -e stopped.jsonl.partial && cmp <(tail -c 4000 whole.jsonl.mask.safetensors) <(tail -c 4000 stopped.jsonl.mask.safetensors)'
+if command -v mpirun >/dev/null && "$train_seal" sft --model llama --tune tune.jsonl --ranks 2 --dry-run --out x >/dev/null 2>&1; then
+    on_two() { mpirun --allow-run-as-root --oversubscribe -n 2 "$@"; }
+    expect "two ranks" on_two "${toss[@]}" --quiet --scores two.safetensors --out two.jsonl
+    truth "drop the same tokens" test "$(kept_bits two.jsonl.mask.safetensors)" = "$(recorded mask | tr -d '\n')"
+    truth "and give the same scores" near <(tail -c 28 two.safetensors | od -An -v -tf4 -w4) <(recorded score)
+    expect "two ranks train the references too" on_two "$train_seal" select --method toss --model llama --tune tune.jsonl --useful safe.jsonl --harmful harmful.jsonl --batch 4 --quiet --out trained.jsonl
+    truth "which stay" test -s trained.jsonl.useful/adapter/adapter_model.safetensors -a -s trained.jsonl.harmful/adapter/adapter_model.safetensors -a -s trained.jsonl.mask.safetensors
+else
+    echo "ok two ranks # SKIP mpirun is not installed, or the build has no ranks"
+fi
+
+{ head -c -1 kept.jsonl.mask.safetensors; printf '\7'; } >damaged.mask
+refuse "a mask with another number than 0 or 1" "expected 0 or 1" "$train_seal" sft --model llama --tune kept.jsonl --token-mask damaged.mask --quiet --out x
 refuse "a mask for other rows" "was made for other rows" "$train_seal" sft --model llama --tune half.jsonl --token-mask kept.jsonl.mask.safetensors --quiet --out x
 cp -r llama other; sed 's/"w88": 92/"w88": 91/; s/"w87": 91/"w87": 92/' llama/tokenizer.json >other/tokenizer.json
 refuse "a mask of another tokenizer" "another tokenizer" "$train_seal" sft --model other --tune kept.jsonl --token-mask kept.jsonl.mask.safetensors --quiet --out x
@@ -43,6 +74,9 @@ cp -r llama templated; echo '{"chat_template":"{% for m in messages %}{{ m.conte
 refuse "a mask of another template" "chat template" "$train_seal" sft --model templated --chat auto --tune kept.jsonl --token-mask kept.jsonl.mask.safetensors --quiet --out x
 refuse "samples cut elsewhere" "tokens that carry loss but" "$train_seal" sft --model llama --tune kept.jsonl --token-mask kept.jsonl.mask.safetensors --max-length 16 --quiet --out x
 refuse "a file that is not a mask" "is not a mask of tokens" "$train_seal" sft --model llama --tune kept.jsonl --token-mask s.safetensors --quiet --out x
+refuse "rows beside a reference that is there" "--harmful has no effect with --harmful-adapter" "${toss[@]}" --harmful harmful.jsonl --quiet --out x.jsonl
 refuse "no useful rows" "needs --useful" "$train_seal" select --method toss --model llama --tune tune.jsonl --harmful harmful.jsonl --quiet --out x.jsonl
+refuse "a mask in the scores' place" "both --scores and --token-mask" "${toss[@]}" --token-mask x.safetensors --scores x.safetensors --quiet --out x.jsonl
+refuse "a mask in the place of a reference's weights" "would be overwritten" "${toss[@]}" --token-mask lora_qv/adapter_model.safetensors --quiet --out x.jsonl
 refuse "a mask in the rows' place" "both --out and --token-mask" "${toss[@]}" --token-mask x.jsonl --quiet --out x.jsonl
 exit $failed

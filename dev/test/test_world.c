@@ -383,6 +383,15 @@ static void test_score(void) {
     o.outputs = put("twice.jsonl",
                     "{\"instruction\":\"p one\",\"output\":\"y\"}\n{\"instruction\":\"p one\",\"output\":\"y\"}\n");
     refused((Call){run_score, &o, NULL}, "answers \"p one\", which no unanswered row", "two answers to one question");
+    o.outputs = put("null.jsonl",
+                    "{\"instruction\":\"p one\",\"output\":null}\n{\"instruction\":\"p two\",\"output\":\"y\"}\n");
+    json = said((Call){run_score, &o, NULL}, false, &status);
+    check(status == 0 && number(json, "task_accuracy") == 100.0 && number(json, "families.f.rows") == 1.0 &&
+              number(json, "unanswered") == 1.0 && number(json, "empty_answers") == 0.0,
+          "a null output is in no share, and counted");
+    o.outputs = put("nulls.jsonl",
+                    "{\"instruction\":\"p one\",\"output\":null}\n{\"instruction\":\"p two\",\"output\":null}\n");
+    refused((Call){run_score, &o, NULL}, "every output is null", "a file without an answer");
 }
 
 static void test_ranks(void) {

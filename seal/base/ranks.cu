@@ -142,8 +142,12 @@ void ranks_barrier(void) {
     cudaCheck(cudaDeviceSynchronize());  // what is queued needs the others too
     MPI_Barrier(MPI_COMM_WORLD);
 }
+// MPI counts in int: more than that goes in parts.
+#define SHARE_MOST ((size_t)1 << 30)
 void ranks_share(void* data, size_t bytes) {
-    if (world.started) MPI_Bcast(data, (int)bytes, MPI_BYTE, 0, MPI_COMM_WORLD);
+    for (size_t at = 0; at < bytes && world.started; at += SHARE_MOST)
+        MPI_Bcast((char*)data + at, (int)(bytes - at < SHARE_MOST ? bytes - at : SHARE_MOST), MPI_BYTE, 0,
+                  MPI_COMM_WORLD);
 }
 
 size_t ranks_least_size(size_t x) {

@@ -37,15 +37,14 @@ float* response_losses(const LossOptions* o, const ModelConfig* config, const Tr
     trainer_plan(&t, config, &forward);
     TokenLossContext tokens = {};
     tokens.of = {&t, &t.theta, set->samples, items, &counts};
-    tokens.start = o->start;
-    tokens.token = o->token;
-    tokens.sign = 1.0f;
+    measured_pass(&pass, set->n, settings->batch_max, names, 1);
+    pass.start = o->start;
+    pass.token = o->token;
     if (o->start) {
-        token_losses_begin(&tokens, set->n, settings->batch_max);
+        token_losses_begin(&tokens, &pass);
         token_losses_plan(&tokens, &t);
     }
     if (o->dry_run) trainer_dry_run(&t);
-    measured_pass(&pass, set->n, settings->batch_max, names, 1);
     if (o->journal) open_journal(o, settings, set, &so_far);
     trainer_allocate(&t);
     trainer_load(&t, o->model, o->adapter, 0, o->quiet);

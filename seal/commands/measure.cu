@@ -29,6 +29,33 @@ void measured_pass_free(MeasuredPass* p) {
     memset(p, 0, sizeof *p);
 }
 
+// The numbers of the batch's tokens as one text, eight hexadecimal digits each: a tenth of a decimal number's time, and
+// the same bits.
+static char* tokens_text(const MeasuredPass* p, int from, int n) {
+    static const char digits[] = "0123456789abcdef";
+    int64_t first = p->start[from], count = p->start[from + n] - first;
+    char *text = (char*)host_alloc((size_t)count * 8 + 1, "the tokens' numbers"), *to = text;
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, &p->token[first + i], sizeof bits);
+        for (int shift = 28; shift >= 0; shift -= 4) *to++ = digits[bits >> shift & 15];
+    }
+    return text;
+}
+
+static bool take_tokens(const MeasuredPass* p, int from, int n, const char* text) {
+    int64_t first = p->start[from], count = p->start[from + n] - first;
+    if (!text || strlen(text) != (size_t)count * 8 || strspn(text, "0123456789abcdef") != (size_t)count * 8)
+        return false;
+    for (int64_t i = 0; i < count; i++, text += 8) {
+        char word[9] = "";
+        memcpy(word, text, 8);
+        uint32_t bits = (uint32_t)strtoul(word, NULL, 16);
+        memcpy(&p->token[first + i], &bits, sizeof bits);
+    }
+    return true;
+}
+
 bool measured_take(void* context, const cJSON* item) {
     const MeasuredPasses* all = (const MeasuredPasses*)context;
     const cJSON *from = cJSON_GetObjectItem(item, "from"), *pass = cJSON_GetObjectItem(item, "pass"), *number;
@@ -49,6 +76,8 @@ bool measured_take(void* context, const cJSON* item) {
             p->columns[k][p->done + i++] = (float)number->valuedouble;
         }
     }
+    if (p->token && !take_tokens(p, p->done, n, cJSON_GetStringValue(cJSON_GetObjectItem(item, "tokens"))))
+        return false;
     p->done += n;
     return true;
 }
@@ -64,6 +93,11 @@ static void journal_batch(const MeasuredPass* p, Journal* journal, int index, in
     cJSON_AddNumberToObject(item, "from", from);
     for (int k = 0; k < p->n_columns; k++)
         cJSON_AddItemToObject(item, p->names[k], cJSON_CreateFloatArray(p->columns[k] + from, n));
+    if (p->token) {
+        char* text = tokens_text(p, from, n);
+        cJSON_AddStringToObject(item, "tokens", text);
+        free(text);
+    }
     journal_add(journal, item);
     journal_flush(journal);
 }
@@ -96,12 +130,13 @@ void measure_losses(void* context, int from, int n, float* const* out) {
     memcpy(out[0], hat ? r.loss_hat : r.loss, (size_t)n * sizeof(float));
 }
 
-void token_losses_begin(TokenLossContext* x, int n, int batch) {
-    for (int from = 0; from < n; from += batch) {
-        int to = from + batch < n ? from + batch : n;
-        if (x->start[to] - x->start[from] > x->most) x->most = x->start[to] - x->start[from];
+void token_losses_begin(TokenLossContext* x, const MeasuredPass* p) {
+    x->pass = p;
+    for (int from = 0; from < p->n; from += p->batch) {
+        int to = from + p->batch < p->n ? from + p->batch : p->n;
+        if (p->start[to] - p->start[from] > x->most) x->most = p->start[to] - p->start[from];
     }
-    x->offset = (int64_t*)host_alloc((size_t)batch * sizeof(int64_t), "a batch of samples");
+    x->offset = (int64_t*)host_alloc((size_t)p->batch * sizeof(int64_t), "a batch of samples");
 }
 
 void token_losses_plan(void* context, Trainer* t) {
@@ -117,11 +152,12 @@ void token_losses_end(TokenLossContext* x) {
 void measure_token_losses(void* context, int from, int n, float* const* out) {
     TokenLossContext* x = (TokenLossContext*)context;
     Trainer* t = x->of.trainer;
-    int64_t at = x->start[from], total = x->start[from + n] - at;
+    const int64_t* start = x->pass->start;
+    int64_t at = start[from], total = start[from + n] - at;
     if (!x->host) cudaCheck(cudaMallocHost((void**)&x->host, (size_t)x->most * sizeof(float)));
     for (int i = 0; i < n; i++) {
         x->of.items[i] = {x->of.samples[from + i], 0.0f};
-        x->offset[i] = x->start[from + i] - at;
+        x->offset[i] = start[from + i] - at;
     }
     cudaCheck(cudaMemsetAsync(x->device, 0, (size_t)x->most * sizeof(float), t->stream));
     t->token_losses = x->device;
@@ -132,7 +168,7 @@ void measure_token_losses(void* context, int from, int n, float* const* out) {
     cudaCheck(cudaMemcpyAsync(x->host, x->device, (size_t)total * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
     trainer_bring_back(t, 0);
     memcpy(out[0], trainer_result(t, 0).loss, (size_t)n * sizeof(float));
-    for (int64_t i = 0; i < total; i++) x->token[at + i] += x->sign * x->host[i];
+    memcpy(x->pass->token + at, x->host, (size_t)total * sizeof(float));
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -177,7 +213,7 @@ void measure_close(Measurement* m) {
     free(m->items);
     free(m->score);
     free(m->token_start);
-    free(m->token_score);
+    for (int k = 0; k < 2; k++) free(m->token_loss[k]);
     free(m->token_keep);
     memset(m, 0, sizeof *m);
 }
@@ -242,6 +278,7 @@ void measure_begin(Measurement* m) {
         MeasuredPass* p = &m->passes[i];
         ranks_share(&p->done, sizeof p->done);
         for (int k = 0; k < p->n_columns; k++) ranks_share(p->columns[k], (size_t)p->done * sizeof(float));
+        if (p->token) ranks_share(p->token, (size_t)p->start[p->done] * sizeof(float));
     }
 }
 
@@ -356,6 +393,8 @@ void measure_loss_diff(Measurement* m) {
     const float *loss, *reference;
     if (!o->reference && !o->adapter)
         fatal("--method loss-diff compares two models: give --reference, or --adapter over --model");
+    if (o->reference && same_place(o->reference, o->model) && !o->adapter && !o->reference_adapter)
+        fatal("--method loss-diff compares two models but --model and --reference are one: every difference is zero");
     measure_decide_model(m, o->reference);
     measure_decide_model(m, o->reference_adapter);
     if (same_base(m)) {

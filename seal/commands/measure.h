@@ -19,10 +19,13 @@ typedef struct {
     int n_columns;
     const char* names[MEASURE_COLUMNS];
     float* columns[MEASURE_COLUMNS];  // (n)
+    // a number of each token that carries loss besides; NULL: of rows alone
+    const int64_t* start;  // (n + 1) where each row's tokens are in `token`
+    float* token;          // (start[n])
 } MeasuredPass;
 // names: "product,norm,loss". One of each is allocated.
 void measured_pass(MeasuredPass* p, int n, int batch, const char* const* names, int n_names);
-void measured_pass_free(MeasuredPass* p);
+void measured_pass_free(MeasuredPass* p);  // but for start and token, which are the caller's
 // An item of the journal of passes; MeasuredPasses is the context.
 typedef struct {
     MeasuredPass* passes;
@@ -45,18 +48,16 @@ typedef struct {
 } LossContext;
 void measure_losses(void* loss_context, int from, int n, float* const* out);
 
-// And those of the single tokens that carry loss, each added, times `sign`, to `token`: a MeasureBatch of one column
-// too. Begin, plan (before the trainer's memory is allocated), measure, end (before the trainer is freed).
+// And those of the single tokens that carry loss, in `token` of the pass: a MeasureBatch of one column too. Begin, plan
+// (before the trainer's memory is allocated), measure, end (before the trainer is freed).
 typedef struct {
     LossContext of;
-    const int64_t* start;  // (n + 1) where each sample's tokens are in `token`
-    float* token;          // (start[n])
-    float sign;
-    float *device, *host;  // (most)
-    int64_t most;          // tokens of a batch
-    int64_t* offset;       // (batch) where each sample's begin in it
+    const MeasuredPass* pass;  // with start and token
+    float *device, *host;      // (most)
+    int64_t most;              // tokens of a batch
+    int64_t* offset;           // (batch) where each sample's begin in it
 } TokenLossContext;
-void token_losses_begin(TokenLossContext* x, int n, int batch);
+void token_losses_begin(TokenLossContext* x, const MeasuredPass* pass);
 void token_losses_plan(void* token_loss_context, Trainer* t);
 void measure_token_losses(void* token_loss_context, int from, int n, float* const* out);
 void token_losses_end(TokenLossContext* x);
@@ -96,7 +97,7 @@ struct Measurement {
     int n_shown;
     // toss: of the rows' tokens that carry loss, end to end
     int64_t* token_start;  // (n + 1)
-    float* token_score;    // (token_start[n])
+    float* token_loss[2];  // (token_start[n]) under the useful reference and under the harmful one
     uint8_t* token_keep;   // (token_start[n]) 0: dropped
 };
 

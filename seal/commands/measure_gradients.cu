@@ -67,7 +67,8 @@ static void measure_gradients(void* context, int from, int n, float* const* out)
     if (x->products) memcpy(*out++, x->product, bytes);
     if (x->norms) {
         float* norm = *out++;
-        for (int i = 0; i < n; i++) norm[i] = sqrtf(fmaxf(x->norm[i], 0.0f));  // a sum of squares, rounded
+        for (int i = 0; i < n; i++)  // a sum of squares, rounded; what is not a number stays so
+            norm[i] = x->norm[i] < 0.0f ? 0.0f : sqrtf(x->norm[i]);
     }
     memcpy(*out, r.loss, bytes);
 }

@@ -78,7 +78,7 @@ static double cosine(const float* row, double length, const Anchors* a, int j) {
     const double* unit = a->unit + (size_t)j * a->width;
     double sum = 0.0;
     for (int c = 0; c < a->width; c++) sum += unit[c] * row[c];
-    return length > 0.0 ? sum / length : 0.0;
+    return sum / length;
 }
 
 static int falling(const void* a, const void* b) {
@@ -94,6 +94,10 @@ static void compare_rows(void* context) {
     for (int i; (i = __atomic_fetch_add(&x->next, 1, __ATOMIC_RELAXED)) < x->n;) {
         const float* row = x->rows + (size_t)i * C;
         double length = length_of(row, C), sum = 0.0;
+        if (!(length > 0.0) || !isfinite(length)) {  // no direction: not a number, which is refused with the row
+            x->similarity[i] = NAN;
+            continue;
+        }
         for (int j = 0; j < n; j++)
             difference[j] = cosine(row, length, &x->unsafe, j) - cosine(row, length, &x->safe, j);
         qsort(difference, (size_t)n, sizeof *difference, falling);
@@ -189,6 +193,8 @@ void measure_representation(Measurement* m) {
     if (o->probe.n) measure_read(m, &probe, &o->probe, "probe", NULL, false);
     check_anchors(&unsafe, &o->harmful, "--harmful");
     check_anchors(&safe, &o->safe, "--safe");
+    if (!strcmp(unsafe.digest, safe.digest))
+        fatal("--safe and --harmful are the same rows: every row would be as close to the one as to the other");
     int pairs = unsafe.n < safe.n ? unsafe.n : safe.n;
     if (unsafe.n != safe.n && !ranks_rank())
         warning("%d unsafe and %d safe anchors: the first %d of each are used, as pairs", unsafe.n, safe.n, pairs);

@@ -8,15 +8,13 @@ over all rows, is not trained. A row's own score is minus the mean of its tokens
 #include "commands/measure.h"
 #include "peft.h"
 
-static void measure_reference(Measurement* m, MeasuredPass* p, const char* adapter, float sign) {
+static void measure_reference(Measurement* m, MeasuredPass* p, const char* adapter, const char* what) {
     TrainerSettings settings = m->settings;
     Trainer t;
     TokenLossContext x = {};
+    if (measure_pass_done(p) && !m->o->dry_run) return;
     x.of = {&t, &t.theta, m->samples, m->items, &m->counts};
-    x.start = m->token_start;
-    x.token = m->token_score;
-    x.sign = sign;
-    token_losses_begin(&x, m->n, settings.batch_max);
+    token_losses_begin(&x, p);
     if (adapter) peft_settings(adapter, &m->config, &settings.lora);
     else {  // --dry-run, before there is one
         snprintf(settings.lora.modules, sizeof settings.lora.modules, "q,v");
@@ -24,8 +22,7 @@ static void measure_reference(Measurement* m, MeasuredPass* p, const char* adapt
         settings.lora.scale = 1.0f;
     }
     measure_trainer(m, &t, &settings, m->o->model, adapter, token_losses_plan, &x);
-    measure_pass_run(m, p, sign > 0 ? "tokens under the useful reference" : "tokens under the harmful reference",
-                     measure_token_losses, &x);
+    measure_pass_run(m, p, what, measure_token_losses, &x);
     token_losses_end(&x);
     trainer_free(&t);
 }
@@ -45,8 +42,9 @@ static void drop_tokens(Measurement* m) {
     int64_t n = m->token_start[m->n], dropped = (int64_t)floor(m->o->drop_tokens * (double)n * (1 + 1e-12));
     Scored* scored = (Scored*)host_alloc((size_t)n * sizeof *scored, "the tokens' scores");
     for (int64_t i = 0; i < n; i++) {
-        if (!isfinite(m->token_score[i])) fatal("a token's loss is not a finite number; is a reference damaged?");
-        scored[i] = {m->token_score[i], i};
+        float score = m->token_loss[0][i] - m->token_loss[1][i];
+        if (!isfinite(score)) fatal("a token's loss is not a finite number; is a reference damaged?");
+        scored[i] = {score, i};
     }
     qsort(scored, (size_t)n, sizeof *scored, falling);
     m->token_keep = (uint8_t*)host_alloc((size_t)n, "the tokens");
@@ -60,10 +58,18 @@ void measure_toss(Measurement* m) {
     const TrainOptions* o = m->o;
     m->token_start = (int64_t*)host_alloc(((size_t)m->n + 1) * sizeof(int64_t), "the tokens");
     for (int i = 0; i < m->n; i++) m->token_start[i + 1] = m->token_start[i] + m->samples[i].n_loss;
-    m->token_score = (float*)host_alloc((size_t)m->token_start[m->n] * sizeof(float), "the tokens");
     MeasuredPass *useful = measure_plan(m, "useful", NULL, NULL), *harmful = measure_plan(m, "harmful", NULL, NULL);
-    measure_reference(m, useful, o->useful_adapter, 1.0f);
-    measure_reference(m, harmful, o->harmful_adapter, -1.0f);
+    for (int k = 0; k < 2; k++) {
+        MeasuredPass* p = k ? harmful : useful;
+        m->token_loss[k] = (float*)host_alloc((size_t)m->token_start[m->n] * sizeof(float), "the tokens");
+        p->start = m->token_start;
+        p->token = m->token_loss[k];
+    }
+    measure_decide_model(m, o->useful_adapter);
+    measure_decide_model(m, o->harmful_adapter);
+    measure_begin(m);
+    measure_reference(m, useful, o->useful_adapter, "tokens under the useful reference");
+    measure_reference(m, harmful, o->harmful_adapter, "tokens under the harmful reference");
     drop_tokens(m);
     double* score = measure_scores(m);
     for (int i = 0; i < m->n; i++) {

@@ -69,7 +69,8 @@ static void read_data(Refusals* r, const StringList* files, const RowOptions* op
 static void read_lines(Refusals* r, const char* path) {
     size_t length;
     char* text = file_read(path, (size_t)1 << 24, &length);
-    for (size_t at = 0; at < length;) {
+    if (strlen(text) != length) fatal("%s: holds a zero character", path);
+    for (size_t at = strncmp(text, "\xEF\xBB\xBF", 3) ? 0 : 3; at < length;) {
         const char* end = memchr(text + at, '\n', length - at);
         size_t n = (end ? (size_t)(end - text) : length) - at, next = at + n + 1;
         while (n && strchr(" \t\r", text[at + n - 1])) n--;

@@ -113,6 +113,7 @@ static void check_method_options(const ScoreMethod* method, const TrainOptions* 
 static void ask_model(Candidates* c, const TrainOptions* o, const ScoreMethod* method) {
     Measurement* m = &c->measured;
     measure_open(m, o, method);
+    if (strcmp(m->set.digest, c->digest)) fatal("%s: changed while it was read", o->tune.items[0]);
     method->measure(m);
     keep_rows(c, m->rows, m->hashes, m->n);
     if (!o->quiet) measure_cost(m, stdout);
@@ -257,8 +258,27 @@ static void explain_tokens(const Candidates* c, const TrainOptions* o, const int
     tokenizer_close(tokenizer);
 }
 
+// What decides a reference: its rows, the model, the options of its training.
+static void reference_key(const TrainOptions* mine, Hex key) {
+    TrainOptions o = *mine;
+    Text text = {};
+    Hex digest;
+    o.tune.n = 0;  // paths may differ: the digests say what is in the files
+    o.model = o.out = NULL;
+    o.resume = o.quiet = false;
+    o.ranks = 0;
+    char* options = options_json(&train_options, COMMAND_SFT, &o);
+    dataset_digest(&mine->tune, digest);
+    text_printf(&text, "%s\n%s\n", options, digest);
+    model_directory_digest(mine->model, digest);
+    text_printf(&text, "%s\n", digest);
+    sha256_hex(text.s, text.n, key);
+    text_free(&text);
+    free(options);
+}
+
 // A reference of toss: an adapter of --model, trained by sft with the paper's settings in a RUN beside --out. One that
-// is there is taken with --resume, and a training that was stopped continues.
+// is there is taken with --resume, and a training that was stopped continues; neither with other rows or settings.
 static const char* train_reference(const TrainOptions* o, const StringList* rows, const char* what,
                                    int (*train)(const TrainOptions* o, int command), Path* adapter) {
     TrainOptions mine = *o;
@@ -266,26 +286,46 @@ static const char* train_reference(const TrainOptions* o, const StringList* rows
     if (!rows->n) fatal("--method toss needs --%s, or --%s-adapter", what, what);
     snprintf(run.s, sizeof run.s, "%.4000s.%s", o->out, what);
     *adapter = path_of(run.s, "adapter");
-    Path summary = path_of(run.s, "summary.json");
+    Path summary = path_of(run.s, "summary.json"), of = path_of(run.s, "reference.txt");
     int ended = file_exists(summary.s);
     ranks_share(&ended, sizeof ended);
     if (ended && !o->resume)
-        fatal("%s holds a reference already; give it as --%s-adapter %s, or remove it", run.s, what, adapter->s);
-    if (ended) return adapter->s;
+        fatal("%s holds a reference already; give --resume, or it as --%s-adapter %s, or remove it", run.s, what,
+              adapter->s);
     mine.tune = *rows;
     mine.out = run.s;
     mine.lora = "q,v";
     mine.epochs = 2.0;
     mine.token_mask = NULL;
+    if (!ranks_rank()) {
+        Hex key;
+        size_t length;
+        reference_key(&mine, key);
+        char* then = ended && file_exists(of.s) ? file_read(of.s, 4096, &length) : NULL;
+        if (ended && (!then || strcmp(then, key)))
+            fatal("%s: was trained on other rows, another model or with other settings; remove it to train it again",
+                  run.s);
+        free(then);
+        directory_make(run.s);
+        if (!ended) file_write(of.s, key, strlen(key));
+    }
+    if (ended) return adapter->s;
     train(&mine, COMMAND_SFT);
     return adapter->s;
+}
+
+static Path mask_path(const TrainOptions* o) {
+    Path path;
+    snprintf(path.s, sizeof path.s, "%.4000s%s", o->token_mask ? o->token_mask : o->out,
+             o->token_mask ? "" : ".mask.safetensors");
+    return path;
 }
 
 // Which tokens of the rows just written are trained. Their place in --out is their order among the kept.
 static void write_token_mask(const Candidates* c, const TrainOptions* o, const uint8_t* keep) {
     const Measurement* m = &c->measured;
     TokenMask mask = {};
-    Path path;
+    Path path = mask_path(o);
     StringList out = {};
     const char* items[] = {o->out};
     size_t n = (size_t)c->n;
@@ -307,14 +347,43 @@ static void write_token_mask(const Candidates* c, const TrainOptions* o, const u
     dataset_digest(&out, mask.digest);
     snprintf(mask.tokenizer, sizeof mask.tokenizer, "%s", m->tokenizer);
     snprintf(mask.chat, sizeof mask.chat, "%s", m->set.chat_digest);
-    snprintf(path.s, sizeof path.s, "%.4000s%s", o->token_mask ? o->token_mask : o->out,
-             o->token_mask ? "" : ".mask.safetensors");
     token_mask_write(&mask, path.s);
     if (!o->quiet) printf("the tokens to train: %s\n", path.s);
     free(mask.rows);
     free(mask.start);
     free(mask.hashes);
     free(mask.keep);
+}
+
+// Where the cut is amid rows of one score, their numbers decide. All of one score is no order at all, and always told.
+static void tell_ties(const Candidates* c, const TrainOptions* o, const int64_t* order, int64_t kept) {
+    if (kept == c->n || c->score[order[kept - 1]] != c->score[order[kept]]) return;
+    double score = c->score[order[kept]];
+    int64_t first = kept - 1, last = kept;
+    while (first && c->score[order[first - 1]] == score) first--;
+    while (last + 1 < c->n && c->score[order[last + 1]] == score) last++;
+    if (last - first + 1 == c->n)
+        warning("all %lld rows have the same score, %g: the first of the file are kept", (long long)c->n, score);
+    else if (!o->quiet)
+        warning("%lld rows have the score of the cut, %g; of those the first %lld are kept",
+                (long long)(last - first + 1), score, (long long)(kept - first));
+}
+
+// What is written is not written over what is read: data, selectors, the files of models and adapters.
+static void check_output(const TrainOptions* o, const char* path) {
+    static const char* const of_models[] = {"config.json", "generation_config.json", "model", "tokenizer", "adapter_"};
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    const StringList* const lists[] = {&o->tune,  &o->target,   &o->safe,  &o->harmful,
+                                       &o->probe, &o->refusals, &o->useful};
+    const char* const directories[] = {o->model,          o->adapter,        o->reference, o->reference_adapter,
+                                       o->useful_adapter, o->harmful_adapter};
+    for (size_t k = 0; k < sizeof lists / sizeof *lists; k++)
+        for (int i = 0; i < lists[k]->n; i++) output_is_not(path, lists[k]->items[i]);
+    output_is_not(path, o->selector);
+    for (size_t k = 0; k < sizeof directories / sizeof *directories; k++)
+        for (size_t n = 0; directories[k] && n < sizeof of_models / sizeof *of_models; n++)
+            if (!strncmp(name, of_models[n], strlen(of_models[n])))
+                output_is_not(path, path_of(directories[k], "%s", name).s);
 }
 
 int select_command(const TrainOptions* options, int (*train)(const TrainOptions* o, int command)) {
@@ -330,19 +399,12 @@ int select_command(const TrainOptions* options, int (*train)(const TrainOptions*
     Candidates c = {};
     check_method_options(method, o);
 
-    // Nothing is written over: not the data, not the selector, not the target.
+    // Nothing is written over.
     if (journal_has_ended(o->out, o->resume, o->quiet)) return 0;
     kept_check_output(&o->tune, o->out);
-    output_is_not(o->out, o->selector);
-    const StringList* const read[] = {&o->target, &o->safe, &o->harmful, &o->probe, &o->refusals, &o->useful};
-    for (size_t k = 0; k < sizeof read / sizeof *read; k++)
-        for (int i = 0; i < read[k]->n; i++) {
-            output_is_not(o->out, read[k]->items[i]);
-            if (o->scores) output_is_not(o->scores, read[k]->items[i]);
-        }
+    check_output(o, o->out);
     if (o->scores) {
-        for (int i = 0; i < o->tune.n; i++) output_is_not(o->scores, o->tune.items[i]);
-        output_is_not(o->scores, o->selector);
+        check_output(o, o->scores);
         if (same_place(o->scores, o->out)) fatal("%s: is both --out and --scores", o->out);
         output_probe(o->scores);
     }
@@ -351,11 +413,15 @@ int select_command(const TrainOptions* options, int (*train)(const TrainOptions*
         return 0;
     }
 
-    if (toss && o->token_mask) {
-        for (int i = 0; i < o->tune.n; i++) output_is_not(o->token_mask, o->tune.items[i]);
-        if (same_place(o->token_mask, o->out)) fatal("%s: is both --out and --token-mask", o->out);
-        output_probe(o->token_mask);
+    if (toss) {
+        Path mask = mask_path(o);
+        check_output(o, mask.s);
+        if (same_place(mask.s, o->out)) fatal("%s: is both --out and --token-mask", o->out);
+        if (o->scores && same_place(mask.s, o->scores)) fatal("%s: is both --scores and --token-mask", mask.s);
+        output_probe(mask.s);
     }
+    if (o->useful.n && o->useful_adapter) fatal("--useful has no effect with --useful-adapter");
+    if (toss && o->harmful.n && o->harmful_adapter) fatal("--harmful has no effect with --harmful-adapter");
     if (toss && !o->dry_run) {
         if (!o->useful_adapter)
             with_references.useful_adapter = train_reference(options, &options->useful, "useful", train, &useful);
@@ -386,8 +452,11 @@ int select_command(const TrainOptions* options, int (*train)(const TrainOptions*
     if (toss && !options_given(&train_options, "top")) kept = c.n - without;  // tokens are what is chosen
     if (!kept) fatal("%s: --top %g of %lld rows keeps none; raise --top", o->tune.items[0], o->top, (long long)c.n);
     if (kept > c.n - without)
-        fatal("%s: --top %g asks for %lld rows but only %lld may be kept; lower --top or --min-words", o->tune.items[0],
-              o->top, (long long)kept, (long long)(c.n - without));
+        fatal("%s: --top %g asks for %lld rows but only %lld %s", o->tune.items[0], o->top, (long long)kept,
+              (long long)(c.n - without),
+              toss ? "have a token left to train; lower --top or --drop-tokens"
+                   : "may be kept; lower --top or --min-words");
+    if (!ranks_rank()) tell_ties(&c, o, order, kept);
     for (int64_t i = 0; i < kept; i++) keep[c.rows[order[i]]] = 1;
 
     // The results. The other ranks have done their part.
@@ -396,7 +465,7 @@ int select_command(const TrainOptions* options, int (*train)(const TrainOptions*
         if (o->explain) explain(&c, o, &row_options, order, kept);
         if (o->explain && toss) explain_tokens(&c, o, order);
         if (o->scores) write_scores(&c, o);
-        int64_t written = kept_write(&o->tune, keep, c.n_rows, o->out, o->quiet);
+        int64_t written = kept_write(&o->tune, keep, c.n_rows, c.digest, o->out, o->quiet);
         if (toss) write_token_mask(&c, o, keep);
         if (!o->quiet)
             printf("%lld of %lld rows (%lld scored) by %s to %s\n", (long long)written, (long long)c.n_rows,

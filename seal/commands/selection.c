@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "commands/selection.h"
+#include "rows/records.h"
 
 static bool ends_with(const char* text, const char* end) {
     size_t n = strlen(text), m = strlen(end);
@@ -83,8 +84,11 @@ static void write_record(Output* o, const DataRecord* record, DataFormat input) 
     o->written++;
 }
 
-int64_t kept_write(const StringList* files, const uint8_t* keep, int64_t n_rows, const char* out, bool quiet) {
+int64_t kept_write(const StringList* files, const uint8_t* keep, int64_t n_rows, const char* digest, const char* out,
+                   bool quiet) {
     Output o = {.format = output_format(out)};
+    char* digests = host_alloc((size_t)files->n * 64 + 1, "digests");
+    Hex now;
     Progress progress;
     int64_t id = 0;
     progress_begin(&progress, "writing", n_rows, quiet);
@@ -100,11 +104,17 @@ int64_t kept_write(const StringList* files, const uint8_t* keep, int64_t n_rows,
             if (keep[id]) write_record(&o, &record, records_format(r));
             if (id % 1024 == 0) progress_update(&progress, id, "%lld kept", (long long)o.written);
         }
+        records_digest(r, now);
+        memcpy(digests + 64 * (size_t)f, now, 64);
         records_close(r);
     }
     progress_end(&progress);
     if (id != n_rows)
         fatal("%s: has %lld rows but had %lld when it was scored", files->items[0], (long long)id, (long long)n_rows);
+    join_digests(digests, files->n, now);
+    if (digest && strcmp(now, digest))
+        fatal("%s: is another file than when it was scored: its bytes differ", files->items[0]);
+    free(digests);
     if (o.format == FORMAT_JSON) atomic_printf(&o.file, "\n]\n");
     atomic_commit(&o.file);
     text_free(&o.header);

@@ -12,8 +12,10 @@ extern "C" {
 // .csv, the disk; none of them is `out`.
 void kept_check_output(const StringList* files, const char* out);
 // The rows with keep[id], byte for byte, in the files' order. Output .jsonl or .json takes either kind of input, .csv
-// takes csv files of one header. Returns the number of rows written. keep has n_rows entries. quiet: no progress.
-int64_t kept_write(const StringList* files, const uint8_t* keep, int64_t n_rows, const char* out, bool quiet);
+// takes csv files of one header. Returns the number of rows written. keep has n_rows entries. digest (NULL: any): of
+// the files as they were scored (dataset_digest); others are fatal. quiet: no progress.
+int64_t kept_write(const StringList* files, const uint8_t* keep, int64_t n_rows, const char* digest, const char* out,
+                   bool quiet);
 
 typedef struct {
     const int64_t* rows;   // (n) ids of the candidates, ascending

@@ -51,6 +51,8 @@ void token_mask_read(TokenMask* m, const char* path) {
     for (int64_t i = 0; i < m->n; i++)
         if (m->start[i + 1] < m->start[i])
             fatal("%s: is damaged: its tensor start falls at row %lld", path, (long long)i);
+    for (int64_t i = 0; i < tokens; i++)
+        if (m->keep[i] > 1) fatal("%s: is damaged: its tensor keep has a %d; expected 0 or 1", path, m->keep[i]);
     st_close(&r);
 }
 

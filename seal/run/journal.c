@@ -1,4 +1,5 @@
 /* What a command has worked out before its result is whole. See journal.h. */
+#include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,15 +74,29 @@ void journal_close(Journal* j) {
     memset(j, 0, sizeof *j);
 }
 
+static void add_file(Text* decides, const char* directory, const char* name) {
+    Path path = path_of(directory, "%s", name);
+    struct stat info;
+    if (stat(path.s, &info)) return;
+    text_printf(decides, "%s %lld %lld.%ld\n", path.s, (long long)info.st_size, (long long)info.st_mtim.tv_sec,
+                info.st_mtim.tv_nsec);
+}
+
+static int has_weights(const struct dirent* entry) {
+    const char* end = strrchr(entry->d_name, '.');
+    return end && !strcmp(end, ".safetensors");
+}
+
 void journal_add_model(Text* decides, const char* directory) {
-    static const char* const names[] = {
-        "config.json",    "generation_config.json", "model.safetensors",   "model.safetensors.index.json",
-        "tokenizer.json", "tokenizer.model",        "adapter_config.json", "adapter_model.safetensors"};
-    for (size_t i = 0; directory && i < sizeof names / sizeof *names; i++) {
-        Path path = path_of(directory, "%s", names[i]);
-        struct stat info;
-        if (stat(path.s, &info)) continue;
-        text_printf(decides, "%s %lld %lld.%ld\n", path.s, (long long)info.st_size, (long long)info.st_mtim.tv_sec,
-                    info.st_mtim.tv_nsec);
+    static const char* const names[] = {"config.json",    "generation_config.json", "model.safetensors.index.json",
+                                        "tokenizer.json", "tokenizer.model",        "adapter_config.json"};
+    struct dirent** weights = NULL;
+    if (!directory) return;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) add_file(decides, directory, names[i]);
+    int n = scandir(directory, &weights, has_weights, alphasort);  // one file, or shards
+    for (int i = 0; i < n; i++) {
+        add_file(decides, directory, weights[i]->d_name);
+        free(weights[i]);
     }
+    free(weights);
 }

@@ -74,7 +74,10 @@ static void load(TokenSet* set, const StringList* files, const char* kind, const
     chat_format_close(&chat);
     text_encoder_close(&encoder);
     if (!o->quiet) tokens_print(set, kind, stdout);
-    const char* of = !strcmp(kind, "safe") ? "D_safe" : !strcmp(kind, "valid") ? "held-out data" : NULL;
+    const char* of = !strcmp(kind, "safe")      ? "D_safe"
+                     : !strcmp(kind, "valid")   ? "held-out data"
+                     : !strcmp(kind, "harmful") ? "--harmful"
+                                                : NULL;
     if (of && !options.quiet && !options.silent) tokens_unweighted(set, files->items[0], of);
 }
 
