@@ -103,7 +103,7 @@ keep() {  # METHOD options of select: the best TOP of the rows and the figures o
     mkdir -p "$run"
     if [ ! -e "$run/auc.json" ]; then
         busy=1
-        quietly "$run/stdout.txt" "$train_seal" select --tune "$tune" --top "$TOP" --seed "$SEED" --out "$run/kept.jsonl" --scores "$run/selector.safetensors" "$@"
+        quietly "$run/stdout.txt" "$train_seal" select --tune "$tune" --top "$TOP" --seed "$SEED" --resume --out "$run/kept.jsonl" --scores "$run/selector.safetensors" "$@"
         to_file "$run/auc.json" "$world" auc --selector "$run/selector.safetensors" --labels "$labels" --top "$TOP"
     fi
     finetune "$method" "$run/kept.jsonl"
@@ -125,7 +125,11 @@ figures() {  # METHOD
     fi
     local -a runs=("$run/summary.json" "$run/selector/summary.json" "$run/scorer/summary.json")
     case $1 in base) runs=("$OUT/align/summary.json") ;; loss-diff | refusal) runs+=("$scorer/summary.json") ;; esac
-    for r in "${runs[@]}"; do [ ! -e "$r" ] || echo "$(field wall_s "$r") $(field peak_bytes "$r")"; done | awk '{ s += $1; if ($2 > m) m = $2 } END { printf "\tseconds=%.1f\tpeak_bytes=%.0f\n", s, m }'
+    {
+        for r in "${runs[@]}"; do [ ! -e "$r" ] || echo "$(field wall_s "$r") $(field peak_bytes "$r")"; done
+        # what the scoring of rows by a model took, as select prints it
+        sed -n 's/^[a-z-]*: \([0-9.]*\) s, .* \([0-9.]*\) MiB on the device.*/\1 \2/p' "$run/stdout.txt" 2>/dev/null | awk '{ printf "%s %.0f\n", $1, $2 * 1048576 }'
+    } | awk '{ s += $1; if ($2 > m) m = $2 } END { printf "\tseconds=%.1f\tpeak_bytes=%.0f\n", s, m }'
 }
 # Columns that every row has, null where nothing was measured; further ones follow as they come.
 table() {  # METHOD…: table.json, and the table on the terminal

@@ -352,6 +352,7 @@ static int64_t read_file(const Source* s, const MixOptions* o, Role* role, Taken
     Role all = {"", NULL, 0, 0};
     DataRow row, seen;
     RowReport report = {0};
+    int64_t unfit = 0;  // too long, or of more turns than `single` takes
     while (rows_next(reader, &row)) {
         if (tester && !rows_next(tester, &seen))
             program_error("%s: the two readers disagree at row %lld", path, (long long)row.row);
@@ -359,7 +360,10 @@ static int64_t read_file(const Source* s, const MixOptions* o, Role* role, Taken
         row_report_add(&report, &row, path, NULL);
         if (row.state != ROW_OK) continue;
         if (tester && (seen.state != ROW_OK || fnmatch(s->pattern, seen.prompt, 0))) continue;
-        if (!fits(s, row.conversation)) continue;
+        if (!fits(s, row.conversation)) {
+            unfit++;
+            continue;
+        }
         role_add(&all, (Row){row_text(&row, row.conversation, s, o->messages), prompt_key(row.conversation), s->kind,
                              s->name});
     }
@@ -375,6 +379,7 @@ static int64_t read_file(const Source* s, const MixOptions* o, Role* role, Taken
     if (!n) fatal("%s:%lld: every prompt of %s is in an earlier line", o->recipe, (long long)s->line, s->file);
     if (!o->quiet) {
         printf("%-10s %-8s %-20s %7lld rows of %s", s->role, s->kind, s->name, (long long)n, s->file);
+        if (unfit) printf(", %lld left out that are too long or have more turns", (long long)unfit);
         if (twice) printf(", %lld left out whose prompt is taken", (long long)twice);
         putchar('\n');
     }

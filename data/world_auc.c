@@ -2,11 +2,13 @@
 How well a selector's logits tell rows apart, held against the true labels. Prints one JSON object:
   auc: P(ω of a useful row > ω of an unsafe row), ties half; useful is kind old or new, rows of the kinds refusal and
 weak (whose label is doubtful) are left out. auc_safe: the same with refusals counted among the rows to keep. auc_weak:
-with weak rows counted as unsafe. unsafe_kept, weak_kept: those rows among the top ⌊p·N⌋ by ω (ties: the lower row
-first), beside how many rows of every kind and family are kept. spearman_last_visit: rank correlation of ω with the step
-of a row's last visit, where the file tells it (tensor last_visit)
+with weak rows counted as unsafe. unsafe_kept, weak_kept: those rows among the top ⌊p·N⌋ of N rows by ω, as
+select keeps them (ties: the lower row first), beside how many rows of every kind and family are kept.
+spearman_last_visit: rank correlation of ω with the step of a row's last visit, where the file tells it (tensor
+last_visit)
 */
 #include <cjson/cJSON.h>
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -198,12 +200,14 @@ static int by_omega(const void* a, const void* b) {
     return sorted->row[p] < sorted->row[q] ? -1 : sorted->row[p] > sorted->row[q];
 }
 
-// Marks the top ⌊p·N⌋, N the rows of the data file.
+// Marks the top ⌊p·N⌋ as `select` and `sft` keep them: N the rows that have a logit, those at the end of the scale,
+// which are never kept, included.
 static int keep_top(const Joined* j, double top, bool* kept) {
     int* order = allocate((size_t)j->n, sizeof *order);
-    // p·N is meant in exact arithmetic: 0.7 · 10 is 7, not 6.999…
-    int most = (int)floor(top * (double)j->n_labels + 1e-9);
-    if (most > j->n) most = j->n;
+    // p·N is meant in exact arithmetic: 0.29 · 100 is 29, not 28.999…
+    int most = (int)floor(top * (double)j->n * (1 + 1e-12)), eligible = 0;
+    for (int i = 0; i < j->n; i++) eligible += j->omega[i] > -FLT_MAX;
+    if (most > eligible) most = eligible;
     for (int i = 0; i < j->n; i++) order[i] = i;
     sorted = j;
     qsort(order, (size_t)j->n, sizeof *order, by_omega);

@@ -153,7 +153,7 @@ win_rate() {  # SET: against Standard SFT, by the judge
     if [ "$arm" = standard ]; then metric "win_$set" 50; return; fi
     [ -e "$standard" ] || { echo "$0: win rates are against Standard SFT; run the arm standard first" >&2; exit 2; }
     local verdict; verdict=$trained/verdict_${set}_$(digest <<<"$JUDGE ${JUDGE_OPTIONS:-}")  # another judge has a verdict of its own
-    [ -e "$verdict.json" ] || logged "$verdict.log" "$eval_seal" judge --judge "$JUDGE" ${JUDGE_OPTIONS:-} --outputs "$trained/answers_$set.json" --baseline "$standard" --out "$verdict.json"
+    [ -e "$verdict.json" ] || logged "$verdict.log" "$eval_seal" judge --judge "$JUDGE" ${JUDGE_OPTIONS:-} --outputs "$trained/answers_$set.json" --baseline "$standard" --resume --out "$verdict.json"
     metric "win_$set" "$("$eval_seal" winrate --json "$verdict.json" | sed 's/.*"win_rate":\([0-9.]*\).*/\1/')"
 }
 measure_world() {
@@ -192,7 +192,7 @@ measure_real() {
 unsafe_rate() {  # SET: percent of the answers that a guard model calls unsafe, with GUARD=DIR
     [ -n "${GUARD:-}" ] || return 0
     local verdict; verdict=$trained/guard_$1_$(digest <<<"$GUARD ${GUARD_OPTIONS:-}")
-    [ -e "$verdict.json" ] || logged "$verdict.log" "$eval_seal" judge --judge "$GUARD" --guard ${GUARD_OPTIONS:-} --outputs "$trained/answers_$1.json" --out "$verdict.json"
+    [ -e "$verdict.json" ] || logged "$verdict.log" "$eval_seal" judge --judge "$GUARD" --guard ${GUARD_OPTIONS:-} --outputs "$trained/answers_$1.json" --resume --out "$verdict.json"
     metric "unsafe_$1" "$(grep -o '"unsafe":[0-9][-0-9.e+]*' "$verdict.json" | awk -F: '{ n++; w += $2 >= 0.5 } END { if (n) printf "%.4f", 100 * w / n }')"
 }
 measure_paper() {
@@ -248,7 +248,7 @@ run_arm() {
     if [ -n "$scored" ]; then
         from=$run/kept.jsonl
         local started=$SECONDS
-        [ -e "$run/scored" ] || { logged "$run/stdout.txt" "$train_seal" select --tune "$tune" --top "$top" --seed "$seed" --out "$run/kept.jsonl" --scores "$run/selector.safetensors" $scored; echo $((SECONDS - started)) >"$run/scored"; }
+        [ -e "$run/scored" ] || { logged "$run/stdout.txt" "$train_seal" select --tune "$tune" --top "$top" --seed "$seed" --resume --out "$run/kept.jsonl" --scores "$run/selector.safetensors" $scored; echo $((SECONDS - started)) >"$run/scored"; }
         metric select_s "$(awk -v a="$([ -n "$spent" ] && json_field wall_s "$spent/summary.json" || echo 0)" -v b="$(cat "$run/scored")" 'BEGIN { print a + b }')"
         [ -z "$spent" ] || ln -sfn "$(realpath "$spent")" "$run/selection"
         [ -n "$spent" ] && metric select_mib "$(awk -v a="$(json_field peak_bytes "$spent/summary.json")" 'BEGIN { print a / 1048576 }')"

@@ -113,6 +113,7 @@ refuse "nothing but prompts that are taken" "every prompt of turns.jsonl is in a
 printf '%s\n' 'tune new turns turns.jsonl single longest=12' >distinct.recipe
 expect "a file with a prompt twice" "$mix" build --recipe distinct.recipe --out distinct --messages --distinct
 truth "lends it once, without the long row and the dialogue" bash -c 'test "$(wc -l <distinct/tune.jsonl)" -eq 1 && grep -q "1 left out whose prompt is taken" out'
+truth "which are counted" grep -q ", 2 left out that are too long or have more turns, 1 left out whose prompt is taken" out
 truth "as messages" grep -qE '^\{"messages":\[\{"role":"user","content":"[Cc]opy +[aA]!?"\},\{"role":"assistant","content":"[ab]"\}\]\}$' distinct/tune.jsonl
 expect "mix overlap" bash -c '"$1" overlap turns.jsonl more.jsonl; test $? -eq 1' _ "$mix"
 truth "counts a prompt once" grep -qx "1 prompts of more.jsonl are in turns.jsonl" out

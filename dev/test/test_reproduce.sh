@@ -26,6 +26,9 @@ expect "ablation_omega.sh runs" env ALGORITHMS=2 bash -c "dev/reproduce/ablation
 truth "without fine-tuning" bash -c "grep -q 'sigmoid, SGD, lr 10' '$work/omega/results.md' && test ! -e '$work/omega/1/sgd-2/trained'"
 expect "sweep_top.sh runs" reproduce sweep_top --seeds 1
 expect "transfer.sh runs" reproduce transfer --seeds 1
+# what keeps a journal and was cut would be refused at the second start
+truth "scores, answers and verdicts resume" bash -c "! grep -hE '\"\\\$(train|eval)_seal\" (select|generate|judge) ' data/demo_real.sh dev/reproduce/common.sh | grep -v -- --resume"
+truth "as the scripts call them" bash -c "test \$(grep -hE '\"\\\$(train|eval)_seal\" (select|generate|judge) ' data/demo_real.sh dev/reproduce/common.sh | wc -l) -ge 8"
 refuse "results of other settings" "holds results of other settings" env TOP=0.5 bash -c "dev/reproduce/transfer.sh --seeds 1 --build '$build' --shared '$work/shared' --out '$work/transfer'"
 refuse "an unknown scale" "expected world, real or paper" dev/reproduce/table1.sh --scale moon
 refuse "paper without a model" "needs MODEL" dev/reproduce/table1.sh --scale paper --build "$build" --out "$work/paper"

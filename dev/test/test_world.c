@@ -4,6 +4,7 @@ training, knobs do what they are named after; and the measures against figures w
 AUC, Spearman, tables).
 */
 #include <fcntl.h>
+#include <float.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -448,12 +449,19 @@ static void test_auc(void) {
     check(status == 0 && fabs(number(json, "auc") - 4.5 / 6) < 1e-6, "AUC of the useful rows 4.5 / 6");
     check(fabs(number(json, "auc_safe") - 4.5 / 8) < 1e-6, "with refusals 4.5 / 8");
     check(number(json, "kept") == 3.0 && number(json, "unsafe_kept") == 1.0 && number(json, "unsafe") == 2.0,
-          "the best half of 7 is 3 rows: 2, then 3 and 6 tied; one of them unsafe");
+          "the best half of 6 is 3 rows: 2, then 3 and 6 tied; one of them unsafe");
     check(number(json, "families.price.rows") == 1.0 && number(json, "families.price.kept") == 1.0 &&
               number(json, "kinds.refusal.kept") == 0.0 && number(json, "rows_without_logit") == 1.0,
           "families, kinds and rows without a logit are counted");
     // ranks of ω 3 2 6 4½ 1 4½ against 3 1 6 4 2 5: scipy.stats.spearmanr gives 0.9276336…
     check(fabs(number(json, "spearman_last_visit") - 0.927634) < 1e-6, "rank correlation with the last visit");
+    o.top = 0.9;
+    json = said((Call){run_auc, &o, NULL}, false, &status);
+    check(number(json, "kept") == 5.0, "nine tenths of 6 are 5 rows, as select keeps them, whatever the file has");
+    omega[0] = omega[1] = -FLT_MAX;
+    selector_file_write(&s, selector);
+    json = said((Call){run_auc, &o, NULL}, false, &status);
+    check(number(json, "kept") == 4.0, "what select never keeps is not counted as kept");
     o.labels = put("few.jsonl", "{\"row\":0,\"kind\":\"new\",\"family\":\"owner\"}\n");
     refused((Call){run_auc, &o, NULL}, "logit 1 belongs to row 1", "labels of another file");
     o.labels = put("order.jsonl", "{\"row\":1,\"kind\":\"new\",\"family\":\"owner\"}\n");
