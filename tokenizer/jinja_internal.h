@@ -4,8 +4,10 @@ What the files of the template interpreter share.
   jinja_lex.c       text to tokens
   jinja_parse.c     tokens to a tree
   jinja_names.c     which variable a name means (Jinja decides that before it runs)
-  jinja_value.c     Python's values: memory, texts, numbers, comparison, printing, JSON
-  jinja_text.c      texts: methods of str, case, formatting
+  jinja_value.c     Python's values: memory, texts, numbers, comparison
+  jinja_print.c     values as text: str, repr, JSON; and JSON as values
+  jinja_text.c      texts: methods of str, case
+  jinja_format.c    str.format and %
   jinja_object.c    iteration, attributes, items and methods of values
   jinja_filter.c    filters
   jinja_builtin.c   tests and functions
@@ -366,13 +368,9 @@ void put_char(Interp* in, Builder* b, int32_t c, const Str* like);
 Value built(Interp* in, Builder* b);
 
 int char_at(const char* p, const char* end, int32_t* c);  // bytes of the character at p
+int encode_char(int32_t c, char out[4]);  // returns the bytes; a surrogate is three, as if it were a character
 int64_t str_length(Str* s);
 size_t str_offset(Str* s, int64_t index);  // byte where code point `index` begins
-Str* text_of(Interp* in, Value v);         // str(v)
-void put_value(Interp* in, Builder* b, Value v);
-void put_repr(Interp* in, Builder* b, Value v);
-void put_json(Interp* in, Builder* b, Value v, Value indent, const Str* item, const Str* key, bool ascii, bool sort);
-void float_repr(double f, char out[32]);
 const char* type_name(Value v);
 bool truth(Value v);
 bool equal(Interp* in, Value a, Value b);
@@ -380,20 +378,27 @@ bool less(Interp* in, Value a, Value b, const char* op);
 bool contains(Interp* in, Value item, Value container);
 Value binary(Interp* in, int op, Value a, Value b);
 Value negative(Interp* in, Value v, bool plus);
+Value repeat(Interp* in, Value sequence, Value count);  // sequence * count
 int64_t value_length(Interp* in, Value v);
 _Noreturn void fail_undefined(Interp* in, Value v);
 bool is_number(Value v);
 int64_t index_of(Interp* in, Value v, const char* what);  // an integer, or an error
 double number_of(Value v);
+Value integer_from(Interp* in, const char* digits, size_t n, const Str* like);  // decimal, with sign
+bool number_from_text(const char* p, size_t n, double* f);                      // Python's float(text)
+
+// ---- jinja_print.c
+Str* text_of(Interp* in, Value v);  // str(v)
+void put_value(Interp* in, Builder* b, Value v);
+void put_repr(Interp* in, Builder* b, Value v);
+void put_json(Interp* in, Builder* b, Value v, Value indent, const Str* item, const Str* key, bool ascii, bool sort);
+void float_repr(double f, char out[32]);
 bool parse_json(Interp* in, const char* json, size_t n, Origin from, Value* out);  // false: in->error says why
-Value integer_from(Interp* in, const char* digits, size_t n, const Str* like);     // decimal, with sign
-bool number_from_text(const char* p, size_t n, double* f);                         // Python's float(text)
 
 // ---- jinja_text.c
 bool is_space_(int32_t c);
+void put_padding(Interp* in, Builder* b, int64_t n, const Str* fill);  // n times
 Value str_method(Interp* in, Str* s, int id, Args* args);
-Value format_percent(Interp* in, Str* format, Value v);
-Value format_braces(Interp* in, Str* format, Args* args);
 Value escape_text(Interp* in, Value v);
 Value str_strip(Interp* in, Str* s, Value chars, bool left, bool right);
 Value str_lower(Interp* in, Str* s);
@@ -408,6 +413,10 @@ bool is_printable_(int32_t c);
 int find_method(Value v, const char* name);  // −1: the type has none
 const char* method_name(int id);
 enum { METHOD_REFUSED = 10000 };  // ids from here on: known, and unsafe in the sandbox
+
+// ---- jinja_format.c
+Value format_percent(Interp* in, Str* format, Value v);
+Value format_braces(Interp* in, Str* format, Args* args);
 
 // ---- jinja_object.c
 void bind_arguments(Interp* in, const char* what, Args* args, const char* const* names, int n, int required,
