@@ -20,7 +20,7 @@ files() {  # of a target
         checkpoint) echo seal/run/{checkpoint,run_record}.c ;;
         options) echo seal/base/options.c ;;
         rows) echo seal/rows/{dataset,layouts}.c ;;
-        own_files) echo seal/rows/tokens.c seal/commands/{report,chart,winrate,selector_file}.c ;;
+        own_files) echo seal/rows/{tokens,token_cache}.c seal/commands/{report,chart,winrate,selector_file}.c ;;
         *) echo "dev/fuzz/coverage.sh: $1 is not a target" >&2; exit 2 ;;
     esac
 }
