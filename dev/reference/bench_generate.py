@@ -10,23 +10,13 @@ import argparse
 import json
 import os
 import re
-import resource
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+from bench_common import Pairs, add_arguments, processor_seconds, run_ours  # sets the environment of transformers
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
-
-
-def processor_seconds(who):
-    usage = resource.getrusage(who)
-    return usage.ru_utime + usage.ru_stime
 
 
 def ours(args, prompts, new, folder):
@@ -34,24 +24,20 @@ def ours(args, prompts, new, folder):
     name = os.path.join(folder, str(time.monotonic_ns()))
     with open(name + ".jsonl", "w") as f:
         f.writelines(json.dumps({"prompt": p}) + "\n" for p in prompts)
-    command = [os.path.join(args.build, "eval_seal"), "generate", "--model", args.model, "--prompts", name + ".jsonl", "--greedy", "--max-new-tokens", str(new),
-               "--batch", str(len(prompts)), "--out", name + ".json"]
-    before = processor_seconds(resource.RUSAGE_CHILDREN)
-    result = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, CPU_THREADS=str(args.threads)))
-    if result.returncode:
-        sys.exit(f"{' '.join(command)}: {result.stderr}")
-    tokens, seconds = re.search(r"([0-9]+) tokens in ([0-9.]+) s", result.stdout).groups()
+    printed, cpu = run_ours(args, "eval_seal", ["generate", "--model", args.model, "--prompts", name + ".jsonl", "--greedy", "--max-new-tokens", str(new),
+                                                "--batch", str(len(prompts)), "--out", name + ".json"])
+    tokens, seconds = re.search(r"([0-9]+) tokens in ([0-9.]+) s", printed).groups()
     answers = [item["output"] for item in json.load(open(name + ".json"))]
-    return int(tokens), float(seconds), processor_seconds(resource.RUSAGE_CHILDREN) - before, answers
+    return int(tokens), float(seconds), cpu, answers
 
 
 def theirs(model, tokenizer, prompts, new):
     texts = [tokenizer.apply_chat_template([{"role": "user", "content": p}], tokenize=False, add_generation_prompt=True) for p in prompts]
-    wall, cpu = time.perf_counter(), processor_seconds(resource.RUSAGE_SELF)
+    wall, cpu = time.perf_counter(), processor_seconds()
     batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
     with torch.no_grad():
         out = model.generate(**batch, max_new_tokens=new, do_sample=False, pad_token_id=tokenizer.pad_token_id)
-    wall, cpu = time.perf_counter() - wall, processor_seconds(resource.RUSAGE_SELF) - cpu
+    wall, cpu = time.perf_counter() - wall, processor_seconds() - cpu
     answers = out[:, batch["input_ids"].shape[1]:].tolist()
     ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
     counts = [next((i + 1 for i, token in enumerate(answer) if token in ends), len(answer)) for answer in answers]
@@ -60,35 +46,27 @@ def theirs(model, tokenizer, prompts, new):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("build")
-    parser.add_argument("model")
+    add_arguments(parser)
     parser.add_argument("prompts_file", metavar="PROMPTS.jsonl")
     parser.add_argument("--prompts", type=int, default=48)
     parser.add_argument("--prompt-field", default="prompt")
     parser.add_argument("--new", type=int, default=32)
-    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--pairs", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     prompts = [json.loads(line)[args.prompt_field] for line in open(args.prompts_file).readlines()[:args.prompts]]
     tokenizer = AutoTokenizer.from_pretrained(args.model, padding_side="left")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32 if args.dtype == "fp32" else torch.bfloat16, attn_implementation="sdpa").eval()
-    clock, processor = [], []
+    pairs = Pairs("transformers")
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(args.pairs):
             loading = ours(args, prompts[:1], 1, folder)[2]
             tokens, seconds, cpu, answers = ours(args, prompts, args.new, folder)
             cpu -= loading
-            their_tokens, their_seconds, their_cpu, their_answers = theirs(model, tokenizer, prompts, args.new)
+            *their_figures, their_answers = theirs(model, tokenizer, prompts, args.new)
             same = sum(a.strip() == b.strip() for a, b in zip(answers, their_answers))
-            clock.append(tokens / seconds / (their_tokens / their_seconds))
-            processor.append(tokens / cpu / (their_tokens / their_cpu))
-            print(f"{len(prompts)} prompts: ours {tokens / seconds:.1f} tokens/s ({tokens / cpu:.1f} per processor second), transformers "
-                  f"{their_tokens / their_seconds:.1f} ({their_tokens / their_cpu:.1f}): {clock[-1]:.2f} × by the clock, {processor[-1]:.2f} × by "
-                  f"processor time; {same} answers agree", flush=True)
-    print(f"median {statistics.median(clock):.2f} × by the clock, {statistics.median(processor):.2f} × by processor time")
+            print(f"{len(prompts)} prompts: {pairs.add((tokens, seconds, cpu), their_figures)}; {same} answers agree", flush=True)
+    print(pairs.median())
 
 
 if __name__ == "__main__":

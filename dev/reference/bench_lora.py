@@ -11,26 +11,17 @@ processor time, which is the one to read where others use the machine; and both 
 import argparse
 import json
 import os
-import resource
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+from bench_common import Pairs, add_arguments, processor_seconds, run_ours  # sets the environment of transformers
 
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 MODULES = dict(q="q_proj", k="k_proj", v="v_proj", o="o_proj", gate="gate_proj", up="up_proj", down="down_proj")
-
-
-def processor_seconds(who):
-    usage = resource.getrusage(who)
-    return usage.ru_utime + usage.ru_stime
 
 
 class Ours:
@@ -40,22 +31,19 @@ class Ours:
         with open(self.file, "w") as f:
             f.writelines(json.dumps({"messages": messages}) + "\n" for messages in rows)
 
-    def run(self, steps, tokens):
+    def run(self, steps):
         out = os.path.join(self.folder, f"out{steps}-{time.monotonic_ns()}")
-        command = [os.path.join(self.args.build, "train_seal"), "sft", "--model", self.args.model, "--lora", self.args.lora, "--tune", self.file, "--batch",
-                   str(self.args.rows), "--epochs", str(steps), "--max-steps", str(steps), "--max-length", str(self.args.max_length), "--tokens",
-                   str(max(self.args.max_length, 1024)), "--lr", "1e-4", "--out", out, "--quiet"]
-        before = processor_seconds(resource.RUSAGE_CHILDREN)
-        result = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, CPU_THREADS=str(self.args.threads)))
-        if result.returncode:
-            sys.exit(f"{' '.join(command)}: {result.stderr}")
+        _, cpu = run_ours(self.args, "train_seal", ["sft", "--model", self.args.model, "--lora", self.args.lora, "--tune", self.file, "--batch",
+                                                    str(self.args.rows), "--epochs", str(steps), "--max-steps", str(steps), "--max-length",
+                                                    str(self.args.max_length), "--tokens", str(max(self.args.max_length, 1024)), "--lr", "1e-4",
+                                                    "--out", out, "--quiet"])
         log = [json.loads(line) for line in open(os.path.join(out, "log.jsonl"))]
-        return processor_seconds(resource.RUSAGE_CHILDREN) - before, [line for line in log if "tokens_per_s" in line]
+        return cpu, [line for line in log if "tokens_per_s" in line]
 
     def step(self, tokens):
         """Seconds by the clock, of the processor, and the first loss."""
-        one, _ = self.run(1, tokens)
-        two, log = self.run(2, tokens)
+        one, _ = self.run(1)
+        two, log = self.run(2)
         return tokens / log[1]["tokens_per_s"], two - one, next(log[0][key] for key in ("loss", "tune_loss") if key in log[0])
 
 
@@ -78,7 +66,7 @@ class Peft:
         self.tokens = sum(len(whole) for whole, _ in self.rows)
 
     def step(self, micro, update=True):
-        wall, cpu, total = time.perf_counter(), processor_seconds(resource.RUSAGE_SELF), 0.0
+        wall, cpu, total = time.perf_counter(), processor_seconds(), 0.0
         for begin in range(0, len(self.rows), micro):
             part = self.rows[begin:begin + micro]
             longest = max(len(whole) for whole, _ in part)
@@ -93,21 +81,17 @@ class Peft:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return time.perf_counter() - wall, processor_seconds(resource.RUSAGE_SELF) - cpu, total
+        return time.perf_counter() - wall, processor_seconds() - cpu, total
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("build")
-    parser.add_argument("model")
+    add_arguments(parser)
     parser.add_argument("rows_file", metavar="ROWS.jsonl")
     parser.add_argument("--rows", type=int, default=24)
     parser.add_argument("--prompt-field", default="question")
     parser.add_argument("--response-field", default="answer")
     parser.add_argument("--lora", default="all")
-    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--micro-batch", default="1,4", help="sizes that PEFT may choose from")
     parser.add_argument("--max-length", type=int, default=1024)
     args = parser.parse_args()
@@ -121,16 +105,13 @@ def main():
         micro = min(trials, key=lambda m: trials[m][1])
         print(f"{args.rows} rows, {peft.tokens} tokens, LoRA {args.lora}, {args.dtype}, {args.threads} threads; PEFT's micro-batch {micro} "
               f"(processor seconds of each: {', '.join(f'{m}: {t[1]:.1f}' for m, t in trials.items())})", flush=True)
-        clock, processor = [], []
+        pairs = Pairs("PEFT")
         for pair in range(args.pairs):
             a, b = ours.step(peft.tokens), peft.step(micro)
             if pair == 0 and abs(a[2] - trials[1][2] if 1 in trials else 0.0) > (2e-4 if args.dtype == "fp32" else 5e-2):
                 sys.exit(f"the first losses differ: {a[2]} and {trials[1][2]}: not the same rows or tokens")
-            clock.append(b[0] / a[0])
-            processor.append(b[1] / a[1])
-            print(f"ours {peft.tokens / a[0]:.1f} tokens/s ({peft.tokens / a[1]:.1f} per processor second), PEFT {peft.tokens / b[0]:.1f} "
-                  f"({peft.tokens / b[1]:.1f}): {clock[-1]:.2f} × by the clock, {processor[-1]:.2f} × by processor time", flush=True)
-        print(f"median {statistics.median(clock):.2f} × by the clock, {statistics.median(processor):.2f} × by processor time; first loss {a[2]:.5f}")
+            print(pairs.add((peft.tokens, *a[:2]), (peft.tokens, *b[:2])), flush=True)
+        print(f"{pairs.median()}; first loss {a[2]:.5f}")
 
 
 if __name__ == "__main__":
