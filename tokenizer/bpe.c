@@ -15,8 +15,7 @@ static Symbol* symbols_for(struct TokenizerScratch* s, int64_t n) {
     if (n > s->n_symbols) {
         s->n_symbols = n + n / 2 + 256;
         free(s->symbols);
-        s->symbols = malloc((size_t)s->n_symbols * sizeof *s->symbols);
-        if (!s->symbols) abort();
+        s->symbols = tok_memory(malloc((size_t)s->n_symbols * sizeof *s->symbols));
     }
     return s->symbols;
 }

@@ -98,7 +98,7 @@ static bool add_named(Chat* c, const char* name, const char* source, size_t n, E
     free(to->source);
     to->name = strdup(name);
     to->source = malloc(n + 1);
-    if (!to->name || !to->source) return tok_error(error, "not enough memory for a chat template");
+    if (!to->name || !to->source) return tok_error(error, "out of host memory for a chat template");
     memcpy(to->source, source, n);
     to->source[n] = 0;
     to->n = n;
@@ -107,7 +107,7 @@ static bool add_named(Chat* c, const char* name, const char* source, size_t n, E
 }
 
 static cJSON* read_json(const char* directory, const char* name, bool* good, ErrorBuffer error) {
-    char path[4200], *text;
+    char path[TOK_PATH], *text;
     size_t n;
     snprintf(path, sizeof path, "%s/%s", directory, name);
     if (!file_there(path)) return NULL;
@@ -154,7 +154,7 @@ static int is_jinja(const struct dirent* entry) {
 // A later source is preferred, as transformers does.
 static bool add_directory(Chat* c, const char* directory, ErrorBuffer error) {
     static const char* const files[] = {"tokenizer_config.json", "chat_template.json"};
-    char path[4200];
+    char path[TOK_PATH];
     bool good = true;
     for (int i = 0; good && i < 2; i++) {
         cJSON* json = read_json(directory, files[i], &good, error);
@@ -165,7 +165,7 @@ static bool add_directory(Chat* c, const char* directory, ErrorBuffer error) {
     snprintf(path, sizeof path, "%s/chat_template.jinja", directory);
     bool own = file_there(path);
     struct dirent** list = NULL;
-    char folder[4200];
+    char folder[TOK_PATH];
     snprintf(folder, sizeof folder, "%s/additional_chat_templates", directory);
     int n = good ? scandir(folder, &list, is_jinja, alphasort) : 0;
     if (own || n > 0) {
@@ -250,7 +250,7 @@ static bool set_variables(Chat* c, const char* directory, const Tokenizer* t, Er
     c->variables = good ? cJSON_PrintUnformatted(out) : NULL;
     cJSON_Delete(out);
     if (!good) return false;
-    if (!c->variables || !c->end_text) return tok_error(error, "not enough memory for a chat template");
+    if (!c->variables || !c->end_text) return tok_error(error, "out of host memory for a chat template");
     c->n_variables = strlen(c->variables);
     return true;
 }
@@ -261,7 +261,8 @@ static bool unknown(const char* which, ErrorBuffer error) {
         size_t n = strlen(names);
         snprintf(names + n, sizeof names - n, "%s%s", i ? ", " : "", aliases[i].name);
     }
-    return tok_error(error, "the chat template %.60s is not known; there are: %s, auto (the model's own), or a file",
+    return tok_error(error,
+                     "the chat template %.60s is not known; expected one of %s, auto (the model's own), or a file",
                      which, names);
 }
 
@@ -303,7 +304,7 @@ Chat* chat_open(const char* which, const char* directory, const Tokenizer* token
     ErrorBuffer buffer = {error, error_size};
     Chat* c = calloc(1, sizeof *c);
     if (!c) {
-        tok_error(buffer, "not enough memory for a chat template");
+        tok_error(buffer, "out of host memory for a chat template");
         return NULL;
     }
     struct stat info;
@@ -343,7 +344,7 @@ bool chat_has_template(const char* directory) {
 }
 
 bool chat_variables_in(const char* directory) {
-    char path[4200];
+    char path[TOK_PATH];
     snprintf(path, sizeof path, "%s/tokenizer_config.json", directory);
     if (file_there(path)) return true;
     snprintf(path, sizeof path, "%s/special_tokens_map.json", directory);
@@ -421,7 +422,7 @@ bool chat_fits(Chat* c, const Tokenizer* t, ChatTokens* tokens, char* error, siz
     Encoding e = {0};
     JinjaScratch* s = jinja_begin(NULL);
     JinjaResult r;
-    bool good = s != NULL || tok_error(buffer, "not enough memory for a chat template");
+    bool good = s != NULL || tok_error(buffer, "out of host memory for a chat template");
     *tokens = (ChatTokens){.turn_end = -1};
     for (int i = 0; good && c->alias >= 0 && i < 6 && aliases[c->alias].special[i]; i++) {
         int32_t id = one_token(t, aliases[c->alias].special[i], &e);
@@ -437,8 +438,7 @@ bool chat_fits(Chat* c, const Tokenizer* t, ChatTokens* tokens, char* error, siz
             snprintf(mark, sizeof mark, "%.*s", (int)n, r.text + at);
             int32_t id = one_token(t, mark, &e);
             if (id >= 0) {
-                c->guarded = realloc(c->guarded, (size_t)(tokens->n_guarded + 1) * sizeof *c->guarded);
-                if (!c->guarded) abort();
+                c->guarded = tok_memory(realloc(c->guarded, (size_t)(tokens->n_guarded + 1) * sizeof *c->guarded));
                 c->guarded[tokens->n_guarded++] = id;
             } else if (!*tokens->missing) memcpy(tokens->missing, mark, sizeof mark);
             if (id < 0 && at >= tail && tokens->turn_end < 0) {

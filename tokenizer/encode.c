@@ -10,10 +10,9 @@ void encoding_put(Encoding* e, int32_t id, int32_t start, int32_t end) {
     struct TokenizerScratch* s = e->scratch;
     if (e->n == s->room) {
         s->room = s->room ? 2 * s->room : 1024;
-        e->ids = realloc(e->ids, (size_t)s->room * sizeof *e->ids);
-        e->start = realloc(e->start, (size_t)s->room * sizeof *e->start);
-        e->end = realloc(e->end, (size_t)s->room * sizeof *e->end);
-        if (!e->ids || !e->start || !e->end) abort();
+        e->ids = tok_memory(realloc(e->ids, (size_t)s->room * sizeof *e->ids));
+        e->start = tok_memory(realloc(e->start, (size_t)s->room * sizeof *e->start));
+        e->end = tok_memory(realloc(e->end, (size_t)s->room * sizeof *e->end));
     }
     e->ids[e->n] = id;
     e->start[e->n] = start;
@@ -183,7 +182,7 @@ static int64_t encode_text(const Tokenizer* t, const char* text, size_t length, 
     if (!e->scratch) e->scratch = scratch_new();
     struct TokenizerScratch* s = e->scratch;
     if (!s || !s->cache || !s->match || !s->context || !s->jit_stack) {
-        snprintf(e->error, sizeof e->error, "not enough memory to encode a text");
+        snprintf(e->error, sizeof e->error, "out of host memory for a text's tokens");
         return -1;
     }
     if (length > MOST_TEXT) {

@@ -693,7 +693,7 @@ JinjaTemplate* jinja_compile(const char* name, const char* source, size_t n, cha
     JinjaTemplate* t = calloc(1, sizeof *t);
     Interp* in = calloc(1, sizeof *in);
     if (!t || !in || !(t->name = strdup(name))) {
-        snprintf(error, error_size, "not enough memory for a template");
+        snprintf(error, error_size, "out of host memory for a template");
         free(t);
         free(in);
         return NULL;

@@ -85,8 +85,7 @@ void tokenizer_put_note(Tokenizer* t, const char* format, ...) {
     va_end(args);
     for (char* c = text; *c; c++)
         if ((unsigned char)*c < ' ') *c = ' ';
-    char* copy = strdup(text);
-    if (!copy) abort();
+    char* copy = tok_memory(strdup(text));
     arrput(t->notes, copy);
 }
 
@@ -124,7 +123,7 @@ static bool read_token(const cJSON* v, ConfigToken* out) {
                          .rstrip = is_true(item(v, "rstrip")),
                          .single_word = is_true(item(v, "single_word")),
                          .with_rules = !cJSON_IsString(v)};
-    if (!out->content) abort();
+    tok_memory(out->content);
     if (cJSON_IsString(v)) out->special = true;
     out->normalized = is_given(item(v, "normalized")) ? is_true(item(v, "normalized")) : !out->special;
     return true;
@@ -137,7 +136,7 @@ static void free_token(ConfigToken* token) {
 
 // An object, NULL where there is no such file. False: it is not a JSON object.
 static bool read_object(const char* directory, const char* name, cJSON** root, ErrorBuffer error) {
-    char path[4300], *data;
+    char path[TOK_PATH], *data;
     size_t n;
     *root = NULL;
     snprintf(path, sizeof path, "%s/%s", directory, name);
@@ -231,8 +230,8 @@ static bool read_added(Profile* p, const cJSON* root, ErrorBuffer error) {
     cJSON_ArrayForEach(each, root) {
         if (!cJSON_IsNumber(each))
             return tok_error(error, "%s/added_tokens.json: %.60s has no number as its id", p->directory, each->string);
-        ConfigAdded added = {.index = (int64_t)each->valuedouble, .token = {.content = strdup(each->string)}};
-        if (!added.token.content) abort();
+        ConfigAdded added = {.index = (int64_t)each->valuedouble,
+                             .token = {.content = tok_memory(strdup(each->string))}};
         added.token.special = is_special_name(p, each->string);
         added.token.normalized = !added.token.special;
         arrput(p->added, added);

@@ -107,9 +107,8 @@ static bool load_pattern(Loader* l, const cJSON* part, const char* what, Pattern
 static bool normalize_charsmap(Loader* l, const cJSON* part) {
     const char *map = string_or(part, "precompiled_charsmap", NULL), *end = map;
     const size_t room = map ? strlen(map) : 0;
-    char* bytes = malloc(room + 1);
+    char* bytes = tok_memory(malloc(room + 1));
     uint32_t n_trie = 0;
-    if (!bytes) abort();
     const int n = map ? base64_decode(&end, bytes, (int)(room < INT32_MAX ? room : 0)) : -1;
     if (n >= 4) memcpy(&n_trie, bytes, 4);
     if (n < 4 || *end || n_trie % 4 || n_trie < 4 || n_trie > (uint32_t)n - 4) {
@@ -369,10 +368,9 @@ static int decode_tables(Tokenizer* t, Span* tables[2]) {
 }
 
 static bool put_stage(Loader* l, DecodeStage stage, const char* pattern, const char* content) {
-    stage.pattern = strdup(pattern);
+    stage.pattern = tok_memory(strdup(pattern));
     stage.n_pattern = strlen(pattern);
-    stage.content = strdup(content);
-    if (!stage.pattern || !stage.content) abort();
+    stage.content = tok_memory(strdup(content));
     arrput(l->t->stages, stage);
     if (stage.n_pattern > TOKENIZER_HELD)
         return tok_error(l->error, "%s: a decoder after Fuse is supported for texts of up to %d bytes", l->file,
@@ -536,8 +534,7 @@ static bool put_merge(Tokenizer* t, const char* left, size_t n_left, const char*
     if (prefix > n_right) return false;
     right += prefix;
     n_right -= prefix;
-    char stack[512], *both = n_left + n_right <= sizeof stack ? stack : malloc(n_left + n_right);
-    if (!both) abort();
+    char stack[512], *both = n_left + n_right <= sizeof stack ? stack : tok_memory(malloc(n_left + n_right));
     memcpy(both, left, n_left);
     memcpy(both + n_left, right, n_right);
     const int32_t a = id_of(t, left, n_left), id = id_of(t, both, n_left + n_right);
@@ -636,8 +633,7 @@ static bool load_added(Loader* l, const cJSON* entry, Encoding* e) {
                          .rstrip = bool_or(entry, "rstrip", false),
                          .single_word = bool_or(entry, "single_word", false)};
     token.normalized = bool_or(entry, "normalized", !token.special);
-    token.content = strdup(content);
-    if (!token.content) abort();
+    token.content = tok_memory(strdup(content));
     arrput(l->t->added_ids, id);
     bool good = tokenizer_put_added(l->t, &token, id, l->file, e, l->error);
     free(token.content);

@@ -83,7 +83,7 @@ static bool read_piece(Model* m, Wire w) {
     const char* bytes = (const char*)text.bytes.at;
     size_t n = field_length(&text);
     if (n > MAX_PIECE)
-        return tok_error(m->error, "%s: piece %d is of %zu bytes, more than %d", m->file, id, n, MAX_PIECE);
+        return tok_error(m->error, "%s: piece %d has %zu bytes; at most %d are supported", m->file, id, n, MAX_PIECE);
     if (w.bad || !n || !isfinite(score)) return tok_error(m->error, "%s: piece %d is damaged", m->file, id);
     if (type == UNUSED || type < NORMAL || type > BYTE)
         return tok_error(m->error, "%s: piece %d is of type %d, which is not supported", m->file, id, (int)type);
@@ -149,9 +149,8 @@ static int descending(const void* a, const void* b) {
 
 // Equal scores are equal ranks: sentencepiece then merges the leftmost.
 static uint32_t* ranks_of(const float* score, int32_t n) {
-    float* sorted = malloc((size_t)n * sizeof *sorted);
-    uint32_t* rank = malloc((size_t)n * sizeof *rank);
-    if (!sorted || !rank) abort();
+    float* sorted = tok_memory(malloc((size_t)n * sizeof *sorted));
+    uint32_t* rank = tok_memory(malloc((size_t)n * sizeof *rank));
     memcpy(sorted, score, (size_t)n * sizeof *sorted);
     qsort(sorted, (size_t)n, sizeof *sorted, descending);
     for (int32_t i = 0; i < n; i++) {
@@ -322,7 +321,7 @@ static bool finish_model(Model* m, Profile* profile) {
         char name[8];
         snprintf(name, sizeof name, "<0x%02X>", i);
         int32_t id = tokenizer_id(t, name);
-        if (id < 0) return tok_error(m->error, "%s: byte_fallback without the piece %s", m->file, name);
+        if (id < 0) return tok_error(m->error, "%s: byte_fallback is on but there is no piece %s", m->file, name);
         char c = (char)i;
         t->out[id] = arena_put(t, &c, 1);
     }

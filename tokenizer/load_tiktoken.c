@@ -219,7 +219,7 @@ static bool tekken_special(Tokenizer* t, const cJSON* root, int32_t n, const cha
     } else {
         const char* version = cJSON_GetStringValue(item(item(root, "config"), "version"));
         if (version && strcmp(version, "v1") && strcmp(version, "v2") && strcmp(version, "v3") && strcmp(version, "v7"))
-            return tok_error(error, "%s: version %.20s without special_tokens", name, version);
+            return tok_error(error, "%s: version %.20s has no special_tokens; expected a list of them", name, version);
         for (int32_t i = 0; i < known && i < n; i++)
             if (!tokenizer_put_special(t, i, tekken_names[i], name, error)) return false;
     }
@@ -276,7 +276,7 @@ bool load_tekken(Tokenizer* t, const char* name, const char* data, size_t n, Pro
     const char* end = NULL;
     cJSON* root = cJSON_ParseWithLengthOpts(data, n + 1, &end, true);
     if (!root)
-        return tok_error(error, "%s is not JSON: it breaks at byte %lld of %zu", name,
+        return tok_error(error, "%s is not JSON: it is invalid at byte %lld of %zu", name,
                          end ? (long long)(end - data) : 0ll, n);
     t->format = "tekken";
     t->decode = DECODE_CONCATENATE;

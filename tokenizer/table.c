@@ -25,8 +25,7 @@ uint64_t hash_bytes(const char* bytes, uint32_t n) {
 
 void piece_table_init(PieceTable* p, uint32_t expected) {
     uint64_t n = slots_for(expected);
-    p->slot = malloc(n * sizeof *p->slot);
-    if (!p->slot) abort();
+    p->slot = tok_memory(malloc(n * sizeof *p->slot));
     memset(p->slot, 0xff, n * sizeof *p->slot);
     p->mask = (uint32_t)(n - 1);
     p->n = 0;
@@ -74,8 +73,7 @@ static inline uint64_t pair_slot(uint64_t pair) {
 
 void merge_table_init(MergeTable* m, uint32_t expected) {
     uint64_t n = slots_for(expected);
-    m->slot = malloc(n * sizeof *m->slot);
-    if (!m->slot) abort();
+    m->slot = tok_memory(malloc(n * sizeof *m->slot));
     for (uint64_t i = 0; i < n; i++) m->slot[i] = (Merge){NO_PAIR, 0, -1};
     m->mask = n - 1;
     m->n = 0;

@@ -39,7 +39,7 @@ __attribute__((format(printf, 1, 2), noreturn)) static void stop(const char* for
 }
 
 static void* need(void* memory) {
-    if (!memory) stop("not enough memory");
+    if (!memory) stop("out of host memory");
     return memory;
 }
 
@@ -117,10 +117,11 @@ static Options read_options(int argc, char** argv) {
         if (rows[r].text) *rows[r].text = value;
         else o.threads = whole_number(rows[r].name, value, 1, MOST_THREADS);
     }
-    if (o.render && !o.chat) stop("--render belongs to --chat");
+    if (o.render && !o.chat) stop("--render has no effect without --chat");
     if (!o.path && !o.render) stop("--tokenizer is missing; see tokenize --help");
-    if (o.chat && (o.decode || o.batch || o.offsets)) stop("--decode, --batch and --offsets do not go with --chat");
-    if (o.decode && o.offsets) stop("--offsets belongs to encoding, not to --decode");
+    if (o.chat && (o.decode || o.batch || o.offsets))
+        stop("--decode, --batch and --offsets cannot be used with --chat");
+    if (o.decode && o.offsets) stop("--offsets has no effect with --decode");
     if (!o.batch && !o.chat && (o.threads > 1 || o.time)) stop("--threads and --time belong to --batch and --chat");
     return o;
 }

@@ -9,6 +9,12 @@
 #include <zlib.h>
 #include "tokenizer_internal.h"
 
+void* tok_memory(void* p) {
+    if (p) return p;
+    fputs("out of host memory for a tokenizer\n", stderr);
+    exit(2);
+}
+
 bool tok_error(ErrorBuffer e, const char* format, ...) {
     va_list args;
     va_start(args, format);
@@ -275,7 +281,7 @@ bool read_file(const char* path, char** data, size_t* n, ErrorBuffer error) {
     int code = 0;
     gzerror(f, &code);
     gzclose(f);
-    if (!bytes) return tok_error(error, "%s: not enough memory to read it", path);
+    if (!bytes) return tok_error(error, "%s: out of host memory for the file", path);
     if (got < 0 || code < 0) {
         free(bytes);
         return tok_error(error, "%s: reading failed, the file is truncated or damaged", path);
@@ -333,7 +339,7 @@ static bool load_pair(Tokenizer* t, const char* path, const char* data, size_t n
     static const char* const vocab_names[] = {"encoder.json", "vocab.json"};
     static const char* const merge_names[] = {"vocab.bpe", "merges.txt"};
     const char* const* names = is_merges ? vocab_names : merge_names;
-    char directory[4096], other[4200], *text;
+    char directory[TOK_FOLDER], other[TOK_PATH], *text;
     size_t n_other;
     snprintf(directory, sizeof directory, "%.*s", base_name(path) == path ? 1 : (int)(base_name(path) - path - 1),
              base_name(path) == path ? "." : path);
@@ -398,7 +404,7 @@ static bool load_bytes(Tokenizer* t, const char* name, const char* data, size_t 
 // is a tokenizer.json too.
 static bool open_directory(Tokenizer* t, const char* directory, char* file, size_t size, Profile* p,
                            ErrorBuffer error) {
-    char model[4200];
+    char model[TOK_PATH];
     if (!find_in_directory(directory, file, size, error) || !profile_read(p, t, directory, error)) return false;
     if (!profile_converts(p) || strncmp(base_name(file), "tokenizer.json", 14)) return true;
     if (exists(directory, "tokenizer.model", model, sizeof model)) snprintf(file, size, "%s", model);
@@ -412,7 +418,7 @@ static bool open_directory(Tokenizer* t, const char* directory, char* file, size
 
 Tokenizer* tokenizer_open(const char* path, char* error, size_t error_size) {
     ErrorBuffer buffer = {error, error_size};
-    char file[4200], *data = NULL;
+    char file[TOK_PATH], *data = NULL;
     size_t n;
     struct stat info;
     snprintf(file, sizeof file, "%s", path);
@@ -422,7 +428,7 @@ Tokenizer* tokenizer_open(const char* path, char* error, size_t error_size) {
     }
     Tokenizer* t = empty();
     if (!t) {
-        tok_error(buffer, "%s: not enough memory", path);
+        tok_error(buffer, "%s: out of host memory for the tokenizer", path);
         return NULL;
     }
     Profile profile = {0};
@@ -448,7 +454,7 @@ Tokenizer* tokenizer_open_memory(const char* name, const void* data, size_t n, c
         copy[n] = 0;
         good = load_bytes(t, name, copy, n, true, NULL, buffer);
     } else {
-        tok_error(buffer, "%s: not enough memory", name);
+        tok_error(buffer, "%s: out of host memory for the tokenizer", name);
     }
     free(copy);
     if (good) return t;
@@ -508,9 +514,7 @@ int32_t tokenizer_bos(const Tokenizer* t) { return t->bos; }
 int32_t tokenizer_eos(const Tokenizer* t) { return t->eos; }
 bool tokenizer_names_eos(const Tokenizer* t) { return t->names_eos; }
 char* tokenizer_changes(const Tokenizer* t) {
-    char* copy = strndup(t->changes ? t->changes : "", (size_t)arrlen(t->changes));
-    if (!copy) abort();
-    return copy;
+    return tok_memory(strndup(t->changes ? t->changes : "", (size_t)arrlen(t->changes)));
 }
 const char* tokenizer_note(const Tokenizer* t, int i) { return i >= 0 && i < arrlen(t->notes) ? t->notes[i] : NULL; }
 int32_t tokenizer_id(const Tokenizer* t, const char* piece) {

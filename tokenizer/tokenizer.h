@@ -2,7 +2,8 @@
 Exact tokenizers: text to token ids and back, id by id as Hugging Face `tokenizers` (tokenizer.json), tiktoken (ranks)
 and sentencepiece (tokenizer.model) do it, with the bytes of the text that every token covers. A Tokenizer never changes
 once open: any number of threads may use one, each with an Encoding of its own. The library knows no tensors and prints
-nothing; errors are one line in the caller's buffer. Only where there is no memory left does it end the program.
+nothing; errors are one line in the caller's buffer. Only where no memory is left does it end the program, with a line
+on stderr and status 2.
 */
 #ifndef TOKENIZER_H
 #define TOKENIZER_H

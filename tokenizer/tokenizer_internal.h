@@ -39,8 +39,11 @@ typedef struct {
     char* text;
     size_t size;
 } ErrorBuffer;
-__attribute__((format(printf, 2, 3))) bool tok_error(ErrorBuffer e, const char* format,
-                                                     ...);  // writes one line, returns false
+// Writes one line, returns false.
+__attribute__((format(printf, 2, 3))) bool tok_error(ErrorBuffer e, const char* format, ...);
+void* tok_memory(void* p);  // p; where it is NULL no memory is left, which ends the program
+
+enum { TOK_FOLDER = 4096, TOK_PATH = 4200 };  // bytes of buffers: a directory's path; with the name of a file in it
 
 // ---- tables ----------------------------------------------------------------------------------------
 typedef struct {

@@ -33,7 +33,7 @@ expect "an HH dialogue" chat hh.jsonl
 truth "keeps its turns" test -n "$(answers output hh.jsonl.out.json)" -a "$(answers output hh.jsonl.out.json)" = "$(answers output turns.jsonl.out.json)"
 
 generate=("$eval_seal" generate --model "$golden/bytes" --prompts bare.jsonl --greedy --out x.json --quiet)
-refuse "an unknown template" "the chat template vicuna is not known; there are: llama3, mistral, mistral-v0.2, phi3" "${generate[@]}" --chat vicuna
+refuse "an unknown template" "the chat template vicuna is not known; expected one of llama3, mistral, mistral-v0.2, phi3" "${generate[@]}" --chat vicuna
 refuse "a template of another model" "the tokenizer has no token <|end|>, which the chat template phi3 is written with" "${generate[@]}" --chat phi3
 refuse "Mistral's on Llama-3" "the tokenizer has no token </s>" "${generate[@]}" --chat mistral-v0.2
 refuse "a template beside --chat" "--template has no effect together with --chat" "${generate[@]}" --chat llama3 --template '{prompt}'
@@ -55,7 +55,7 @@ judge=("$eval_seal" judge --judge "$golden/bytes" --judge-template pair.txt --ou
 expect "a judge with a chat template" "${judge[@]}" --chat llama3 --out verdict.json
 truth "gives verdicts" test "$(grep -o '"preference":[12][.0-9]*' verdict.json | wc -l)" -eq 2
 refuse "a judge with another model's template" "the tokenizer has no token </s>, which the chat template mistral is written with" "${judge[@]}" --chat mistral --out x.json
-refuse "a judge with an unknown one" "there are: llama3, mistral, mistral-v0.2, phi3" "${judge[@]}" --chat chatml --out x.json
+refuse "a judge with an unknown one" "expected one of llama3, mistral, mistral-v0.2, phi3" "${judge[@]}" --chat chatml --out x.json
 truth "nothing half-written" test ! -e x.json -a ! -e x.json.partial
 
 # training and measuring by a template: losses as transformers gives them over the assistant's tokens

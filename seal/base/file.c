@@ -68,19 +68,19 @@ char* file_read(const char* path, size_t most, size_t* length) {
 
 bool file_exists(const char* path) { return access(path, F_OK) == 0; }
 const char* beside_program(const char* path) {
-    static char text[8192];
-    ssize_t n = readlink("/proc/self/exe", text, 4095);
+    static char text[2 * PATH_ROOM];
+    ssize_t n = readlink("/proc/self/exe", text, PATH_ROOM - 1);
     for (; n > 0; n--)  // build/cpu-fp32 and its parents
         if (text[n - 1] == '/') {
-            snprintf(text + n, 4096, "%s", path);
+            snprintf(text + n, PATH_ROOM, "%s", path);
             if (file_exists(text)) return text;
         }
     return path;
 }
 
 void directory_make(const char* path) {
-    char part[4096];
-    if (snprintf(part, sizeof part, "%s", path) >= (int)sizeof part) fatal("%.80s…: the path is too long", path);
+    char part[PATH_ROOM];
+    path_copy(part, path);
     for (char* p = part + 1;; p++) {
         if (*p && *p != '/') continue;
         char end = *p;
@@ -94,15 +94,14 @@ void directory_make(const char* path) {
 }
 
 void directory_probe(const char* path) {
-    char probe[4200];
     directory_make(path);
-    snprintf(probe, sizeof probe, "%s/.probe.%d", path, (int)getpid());
-    int fd = open(probe, O_CREAT | O_WRONLY | O_TRUNC, 0666);
+    Path probe = path_of(path, ".probe.%d", (int)getpid());
+    int fd = open(probe.s, O_CREAT | O_WRONLY | O_TRUNC, 0666);
     char block[65536] = {0};
     bool good = fd >= 0 && write(fd, block, sizeof block) == (ssize_t)sizeof block && fsync(fd) == 0;
     int error = errno;
     if (fd >= 0) close(fd);
-    unlink(probe);
+    unlink(probe.s);
     if (!good) fatal("%s: cannot write results there: %s", path, strerror(error));
 }
 
@@ -114,12 +113,12 @@ void output_is_not(const char* path, const char* input) {
 
 bool same_place(const char* a, const char* b) {
     const char* const paths[2] = {a, b};
-    char copy[2][4096], names[2][4096];
+    char copy[2][PATH_ROOM], names[2][PATH_ROOM];
     struct stat info[2];
     for (int i = 0; i < 2; i++) {
-        snprintf(copy[i], sizeof copy[i], "%s", paths[i]);
-        snprintf(names[i], sizeof names[i], "%s", basename(copy[i]));
-        snprintf(copy[i], sizeof copy[i], "%s", paths[i]);
+        path_copy(copy[i], paths[i]);
+        path_copy(names[i], basename(copy[i]));
+        path_copy(copy[i], paths[i]);
         if (stat(dirname(copy[i]), &info[i])) return false;
     }
     return info[0].st_dev == info[1].st_dev && info[0].st_ino == info[1].st_ino && !strcmp(names[0], names[1]);
@@ -176,7 +175,7 @@ static void forget_map(const MappedFile* map) {
 
 void file_map(MappedFile* map, const char* path) {
     memset(map, 0, sizeof *map);
-    snprintf(map->path, sizeof map->path, "%s", path);
+    path_copy(map->path, path);
     int fd = open_regular(path, &map->length);
     if (map->length) {
         void* data = mmap(NULL, map->length, PROT_READ, MAP_PRIVATE, fd, 0);
@@ -201,7 +200,7 @@ void file_unmap(MappedFile* map) {
 
 #define TEMPORARY ".seal.tmp."  // and the process's number
 #define OPEN_MAX_FILES 16
-static char open_temporaries[OPEN_MAX_FILES][4200];
+static char open_temporaries[OPEN_MAX_FILES][PATH_ROOM];
 
 static void remove_temporaries(void) {
     for (int i = 0; i < OPEN_MAX_FILES; i++)
@@ -212,7 +211,7 @@ static void remember(const char* path) {
     if (!registered) registered = atexit(remove_temporaries) == 0;
     for (int i = 0; i < OPEN_MAX_FILES; i++)
         if (!*open_temporaries[i]) {
-            snprintf(open_temporaries[i], sizeof open_temporaries[i], "%s", path);
+            path_copy(open_temporaries[i], path);
             return;
         }
 }
@@ -223,9 +222,8 @@ static void forget(const char* path) {
 
 void atomic_open(AtomicFile* f, const char* path) {
     memset(f, 0, sizeof *f);
-    if (snprintf(f->path, sizeof f->path, "%s", path) >= (int)sizeof f->path)
-        fatal("%.80s…: the path is too long", path);
-    snprintf(f->temporary, sizeof f->temporary, "%s" TEMPORARY "%d", path, (int)getpid());
+    path_copy(f->path, path);
+    path_copy(f->temporary, path_text("%s" TEMPORARY "%d", path, (int)getpid()).s);
     f->stream = fopen(f->temporary, "wb");
     if (!f->stream) fatal("%s: cannot be written: %s", path, strerror(errno));
     remember(f->temporary);
@@ -246,8 +244,8 @@ void atomic_commit(AtomicFile* f) {
         fatal("%s: cannot be written: %s", f->path, strerror(errno));
     if (rename(f->temporary, f->path)) fatal("%s: cannot be renamed into place: %s", f->path, strerror(errno));
     forget(f->temporary);
-    char copy[4096];
-    snprintf(copy, sizeof copy, "%s", f->path);
+    char copy[PATH_ROOM];
+    path_copy(copy, f->path);
     int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY);  // the rename itself must reach the disk
     if (fd >= 0 && fsync(fd) && errno != EINVAL && errno != EROFS)
         fatal("%s: cannot be written to the disk: %s", f->path,

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include "base/text.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -39,7 +40,7 @@ bool same_place(const char* a,
 typedef struct {
     const uint8_t* data;
     size_t length;
-    char path[4096];
+    char path[PATH_ROOM];
 } MappedFile;
 // Read only; an empty file maps to NULL, 0. A file that is truncated while it is mapped ends the program with one
 // line and status 2.
@@ -49,7 +50,7 @@ void file_unmap(MappedFile* map);
 // A file that appears under its name only when it is whole.
 typedef struct {
     FILE* stream;
-    char path[4096], temporary[4200];
+    char path[PATH_ROOM], temporary[PATH_ROOM];
 } AtomicFile;
 void atomic_open(AtomicFile* f, const char* path);
 void atomic_write(AtomicFile* f, const void* data, size_t bytes);

@@ -392,18 +392,16 @@ static bool piece_name(const char* path, int* stem, int* digits, int* number) {
 
 // The files that belong to the one named; an stb_ds array of names to be freed.
 static char** find_files(const char* path) {
-    char **found = NULL, name[4300];
+    char** found = NULL;
     int stem, number, count, digits;
     if (split_name(path, &stem, &number, &count)) {
-        for (int i = 1; i <= count; i++) {
-            snprintf(name, sizeof name, "%.*s-%05d-of-%05d.gguf", stem, path, i, count);
-            arrput(found, strdup(name));
-        }
+        for (int i = 1; i <= count; i++)
+            arrput(found, strdup(path_text("%.*s-%05d-of-%05d.gguf", stem, path, i, count).s));
     } else if (piece_name(path, &stem, &digits, &number)) {
         for (int i = 0; i < PARTS_MOST; i++) {  // some count from 1
-            snprintf(name, sizeof name, "%.*s%0*d", stem, path, digits, i);
-            if (!file_exists(name) && i) break;
-            if (file_exists(name)) arrput(found, strdup(name));
+            Path name = path_text("%.*s%0*d", stem, path, digits, i);
+            if (!file_exists(name.s) && i) break;
+            if (file_exists(name.s)) arrput(found, strdup(name.s));
         }
         if (!arrlen(found)) arrput(found, strdup(path));
     } else arrput(found, strdup(path));
@@ -420,7 +418,7 @@ static bool begins_a_file(const char* path) {
 
 static void open_part(GgufReader* r, const char* path) {
     GgufPart* p = &r->parts[r->n_parts++];
-    snprintf(p->path, sizeof p->path, "%s", path);
+    path_copy(p->path, path);
     file_map(&p->file, path);
     p->data = p->file.data;
     p->length = p->file.length;
@@ -429,7 +427,7 @@ static void open_part(GgufReader* r, const char* path) {
 // One part of all files, one after the other.
 static void join_pieces(GgufReader* r, char* const* paths, int n) {
     GgufPart* p = &r->parts[r->n_parts++];
-    snprintf(p->path, sizeof p->path, "%s", paths[0]);
+    path_copy(p->path, paths[0]);
     for (int pass = 0; pass < 2; pass++) {
         size_t at = 0;
         for (int i = 0; i < n; i++) {
@@ -443,7 +441,7 @@ static void join_pieces(GgufReader* r, char* const* paths, int n) {
         if (pass) break;
         p->length = at;
         p->joined = mmap(NULL, at ? at : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (p->joined == MAP_FAILED) fatal("%s: out of memory to join %d pieces, %zu bytes", paths[0], n, at);
+        if (p->joined == MAP_FAILED) fatal("%s: out of host memory for %d joined pieces (%zu bytes)", paths[0], n, at);
     }
     p->data = p->joined;
 }

@@ -64,7 +64,7 @@ typedef struct {
     uint8_t* joined;  // where it is put together from pieces
     const uint8_t* data;
     size_t length;
-    char path[4096];  // for messages
+    char path[PATH_ROOM];  // for messages
 } GgufPart;
 
 typedef struct {

@@ -21,8 +21,7 @@ double wall_seconds(void) {
 
 void log_open(RunLog* log, const char* run, int64_t keep) {
     struct stat info;
-    if (run) snprintf(log->path, sizeof log->path, "%s/log.jsonl", run);
-    else snprintf(log->path, sizeof log->path, "/dev/null");
+    path_copy(log->path, run ? path_of(run, "log.jsonl").s : "/dev/null");
     int fd = open(log->path, O_CREAT | O_WRONLY, 0666);
     if (fd < 0 || fstat(fd, &info)) fatal("%s: cannot be written: %s", log->path, strerror(errno));
     if (run && info.st_size < keep)

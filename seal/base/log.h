@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include "base/text.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -15,7 +16,7 @@ double wall_seconds(void);  // monotonic
 
 typedef struct {
     FILE* stream;
-    char path[4096];
+    char path[PATH_ROOM];
     bool first;  // of the fields of the open object
 } RunLog;
 

@@ -306,7 +306,7 @@ static const struct {
 };
 
 static void refuse_other_form(const char* directory, const char* stem) {
-    char way[4400];
+    char way[PATH_ROOM + 200];  // a directory and a sentence of other_forms
     for (size_t i = 0; i < sizeof other_forms / sizeof *other_forms; i++) {
         if (strcmp(stem, other_forms[i].stem) || !file_exists(path_of(directory, "%s", other_forms[i].file).s))
             continue;
@@ -424,7 +424,7 @@ char* st_header(const StTensor* tensors, int n_tensors, char* const* metadata, i
 static void write_header(StWriter* w) {
     size_t length;
     char* header = st_header(w->tensors, w->n_tensors, w->metadata, w->n_metadata, &length);
-    if (!header) fatal("%s: out of memory", w->file.path);
+    if (!header) fatal("%s: out of host memory for its header", w->file.path);
     atomic_write(&w->file, header, length);
     free(header);
     w->begun = true;

@@ -33,17 +33,34 @@ static char* printed(char* text) {
 char* json_text(const cJSON* json) { return printed(cJSON_PrintUnformatted(json)); }
 char* json_pretty_text(const cJSON* json) { return printed(cJSON_Print(json)); }
 
+// n: the bytes that the whole path has.
+static void check_path(const char* path, int n) {
+    if (n >= PATH_MAX) fatal("%.100s…: the path is longer than %d bytes", path, PATH_MAX - 1);
+}
+
 Path path_of(const char* directory, const char* name_format, ...) {
     Path path;
     va_list args;
     int n = snprintf(path.s, sizeof path.s, "%s/", directory);
-    if (n >= PATH_MAX) fatal("%.100s…: the path is longer than %d bytes", directory, PATH_MAX - 1);
+    check_path(path.s, n);
     va_start(args, name_format);
     int m = vsnprintf(path.s + n, sizeof path.s - (size_t)n, name_format, args);
     va_end(args);
-    if (n + m >= PATH_MAX) fatal("%.100s…: the path is longer than %d bytes", path.s, PATH_MAX - 1);
+    check_path(path.s, n + m);
     return path;
 }
+
+Path path_text(const char* format, ...) {
+    Path path;
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(path.s, sizeof path.s, format, args);
+    va_end(args);
+    check_path(path.s, n);
+    return path;
+}
+
+void path_copy(char to[PATH_ROOM], const char* path) { check_path(to, snprintf(to, PATH_ROOM, "%s", path)); }
 
 void hex_of(const unsigned char sha256[32], Hex hex) {
     for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", sha256[i]);

@@ -19,11 +19,17 @@ struct cJSON;
 char* json_text(const struct cJSON* json);         // on one line; to be freed
 char* json_pretty_text(const struct cJSON* json);  // indented
 
-// DIRECTORY/NAME; fatal where it is longer than a path may be. Passed by value: path_of(run, "log.jsonl").s
+// Paths have buffers of one size: PATH_MAX, and room for what the name of a temporary file appends. A path that is
+// longer than PATH_MAX is fatal, never cut.
+enum { PATH_ROOM = 4200 };
 typedef struct {
-    char s[4200];
+    char s[PATH_ROOM];
 } Path;
+// DIRECTORY/NAME. Passed by value: path_of(run, "log.jsonl").s
 __attribute__((format(printf, 2, 3))) Path path_of(const char* directory, const char* name_format, ...);
+// The path that a format gives: path_text("%s.partial", out).s
+__attribute__((format(printf, 1, 2))) Path path_text(const char* format, ...);
+void path_copy(char to[PATH_ROOM], const char* path);
 
 // A SHA-256 as 64 hexadecimal digits and a zero.
 typedef char Hex[65];

@@ -194,7 +194,8 @@ static void find_words(Judge* j, Text* text, const int32_t* tokens, int n) {
     for (int w = 0; w < 2; w++) {
         if (j->word_id[w] >= 0 && j->word_id[w] != id[w])
             fatal(
-                "%s: \"%s\" is not the same token after every question; end the template in a text of its own, not in "
+                "%s: \"%s\" is not the same token after every question; end the template with text of its own, not "
+                "with "
                 "an output",
                 j->template_path, j->words[w]);
         j->word_id[w] = id[w];

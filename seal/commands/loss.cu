@@ -92,10 +92,9 @@ static void print_json(const EvalOptions* o, const TokenSet* set, const LossSumm
     cJSON_AddNumberToObject(object, "perplexity", exp(s->token_mean));
     cJSON_AddNumberToObject(object, "rows", (double)set->n_rows);
     cJSON_AddNumberToObject(object, "cut", (double)set->n_cut);
-    char* text = cJSON_PrintUnformatted(object);
-    if (!text) fatal("out of host memory for a result");
+    char* text = json_text(object);
     puts(text);
-    cJSON_free(text);
+    free(text);
     cJSON_Delete(object);
 }
 

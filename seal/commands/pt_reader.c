@@ -157,7 +157,7 @@ static uint8_t* unpack(Archive* a, const Entry* e, uint64_t most) {
     }
     uint8_t* out = malloc(e->size + 1);
     if (!out) {
-        say(a, "out of memory for %llu bytes", (unsigned long long)e->size);
+        say(a, "out of host memory for an entry (%llu bytes)", (unsigned long long)e->size);
         return NULL;
     }
     bool good = false;
@@ -429,7 +429,7 @@ static bool read_tensor(Archive* a, float** out, int64_t* n) {
     if (good) {
         *w = (Walker){.archive = a, .p = pickle, .length = entry.size};
         good = walk(w, &tensor);
-    } else say(a, "out of memory");
+    } else say(a, "out of host memory for the pickle's values");
     if (good && (tensor.text_length > 20 || memchr(tensor.text, 0, tensor.text_length)))
         good = refuse(a, "data.pkl names an impossible storage");
     if (good) snprintf(name, sizeof name, "/data/%.*s", (int)tensor.text_length, (const char*)tensor.text);

@@ -257,7 +257,7 @@ static void read_losses(RowsPage* p, int side) {
         int64_t at = row->valuedouble < 9e15 ? find_row(f, (int64_t)row->valuedouble) : -1;
         if (at >= 0) {
             if (!isnan(p->loss[side][at]))
-                fatal("%s:%lld: row %.0f is in the file twice", path, (long long)record.line, row->valuedouble);
+                fatal("%s:%lld: row %.0f is a duplicate", path, (long long)record.line, row->valuedouble);
             p->loss[side][at] = (float)loss->valuedouble;
             found++;
             ShownRow* s = shown_of(p, at);
@@ -472,7 +472,7 @@ static void put_page(Text* out, const RowsPage* p) {
         if (n == 5 && !strncmp(mark + 2, "title", n)) text_escaped(out, p->o->title);
         else if (n == 6 && !strncmp(mark + 2, "script", n)) put_script_digest(out, page);
         else if (n == 4 && !strncmp(mark + 2, "data", n)) put_data(out, p);
-        else fatal("%s: has %.20s, which is not a place of this page", path, mark);
+        else fatal("%s: has %.20s, which is not a placeholder of this page", path, mark);
         at = end + 2;
     }
     text_add(out, at, strlen(at));

@@ -70,7 +70,7 @@ const ScoreMethod* score_method(const char* name) {
         if (!strcmp(methods[i].name, name)) return &methods[i];
         snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", i ? ", " : "", methods[i].name);
     }
-    fatal("--method %s is not known; there are %s", name, names);
+    fatal("--method is \"%s\"; expected one of %s", name, names);
 }
 
 static bool listed(const char* list, const char* name) {

@@ -47,7 +47,7 @@ static void check_input(Output* o, const RecordReader* r, const char* path) {
 
 void kept_check_output(const StringList* files, const char* out) {
     Output o = {.format = output_format(out)};
-    snprintf(o.file.path, sizeof o.file.path, "%s", out);
+    path_copy(o.file.path, out);
     for (int f = 0; f < files->n; f++) {
         RecordReader* r = records_open(files->items[f]);
         check_input(&o, r, files->items[f]);

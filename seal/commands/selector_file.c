@@ -98,8 +98,7 @@ static void read_safetensors(SelectorFile* s, const char* path) {
 
 void selector_file_read(SelectorFile* s, const char* path) {
     memset(s, 0, sizeof *s);
-    if (snprintf(s->path, sizeof s->path, "%s", path) >= (int)sizeof s->path)
-        fatal("%.80s…: the path is too long", path);
+    path_copy(s->path, path);
     if (ends_with(path, ".pt")) read_pt(s, path);
     else read_safetensors(s, path);
     for (int64_t i = 0; i < s->n; i++)

@@ -7,6 +7,7 @@ another file is refused, never shifted.
 #define SEAL_SELECTOR_FILE_H
 
 #include "base/options.h"
+#include "base/text.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -25,7 +26,7 @@ typedef struct {
     char chat[65];        // digest of the chat template they were written by; empty: none
     char algorithm[16], activation[16], schedule[256];
     int64_t seed;
-    char path[4096];  // where it was read from
+    char path[PATH_ROOM];  // where it was read from
 } SelectorFile;
 
 void selector_file_write(const SelectorFile* s, const char* path);

@@ -18,7 +18,11 @@
 static int64_t set_shares(const Supervised* x, Batch* batch, float* share) {
     int64_t total = 0;
     for (int i = 0; i < batch->b; i++) total += batch->tune[i].n_loss;
-    if (!total) fatal("a batch of %d samples has no token that carries loss", batch->b);
+    if (!total)
+        fatal(
+            "none of the %d samples of a batch has a token that carries loss; `train_seal "
+            "check --show 3` shows which tokens do",
+            batch->b);
     for (int i = 0; i < batch->b; i++)
         share[i] = x->token_mean ? (float)batch->tune[i].n_loss / (float)total : 1.0f / (float)batch->b;
     batch->share = share;

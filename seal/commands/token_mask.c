@@ -47,10 +47,10 @@ void token_mask_read(TokenMask* m, const char* path) {
     snprintf(m->digest, sizeof m->digest, "%s", text_of(&r, "digest"));
     snprintf(m->tokenizer, sizeof m->tokenizer, "%s", text_of(&r, "tokenizer"));
     snprintf(m->chat, sizeof m->chat, "%s", text_of(&r, "chat_template"));
-    if (m->start[0] || m->start[m->n] != tokens) fatal("%s: is damaged: its tensor start does not fit keep", path);
+    if (m->start[0] || m->start[m->n] != tokens) fatal("%s: is damaged: its tensors start and keep do not match", path);
     for (int64_t i = 0; i < m->n; i++)
         if (m->start[i + 1] < m->start[i])
-            fatal("%s: is damaged: its tensor start falls at row %lld", path, (long long)i);
+            fatal("%s: is damaged: its tensor start decreases at row %lld", path, (long long)i);
     for (int64_t i = 0; i < tokens; i++)
         if (m->keep[i] > 1) fatal("%s: is damaged: its tensor keep has a %d; expected 0 or 1", path, m->keep[i]);
     st_close(&r);
@@ -82,7 +82,7 @@ uint8_t* token_mask_apply(const char* path, TokenSet* set, const char* tokenizer
         if (m.start[k + 1] - m.start[k] != s->n_loss)
             fatal(
                 "%s: row %lld has %lld tokens that carry loss but %d here; give the --max-length, --loss-on and "
-                "--compat of then",
+                "--compat that it was made with",
                 path, (long long)set->rows[i], (long long)(m.start[k + 1] - m.start[k]), s->n_loss);
         const uint8_t* keep = m.keep + m.start[k];
         s->n_loss = 0;

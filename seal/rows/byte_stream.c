@@ -19,7 +19,7 @@
 typedef enum { UTF8, UTF16_LITTLE, UTF16_BIG } TextEncoding;
 
 struct ByteStream {
-    char path[4096];
+    char path[PATH_ROOM];
     int64_t size;     // on disk
     gzFile plain;     // also of what is not compressed; NULL: zstd
     int packed;       // descriptor of a zstd file
@@ -130,8 +130,7 @@ ByteStream* bytes_open(const char* path) {
     struct stat info;
     ByteStream* s = host_alloc(sizeof *s, "a reader");
     s->raw = host_alloc(RAW_BYTES, "a reader");
-    if (snprintf(s->path, sizeof s->path, "%s", path) >= (int)sizeof s->path)
-        fatal("%.80s…: the path is too long", path);
+    path_copy(s->path, path);
     if (stat(path, &info)) fatal("%s: cannot be read: %s", path, strerror(errno));
     if (S_ISDIR(info.st_mode)) fatal("%s: is a directory; expected a data file", path);
     if (!S_ISREG(info.st_mode)) fatal("%s: not a regular file; a data file is read more than once", path);
@@ -150,7 +149,7 @@ ByteStream* bytes_open(const char* path) {
         close(s->packed);
         s->packed = -1;
         s->plain = gzopen(path, "rb");
-        if (!s->plain) fatal("%s: cannot be read: %s", path, errno ? strerror(errno) : "out of memory");
+        if (!s->plain) fatal("%s: cannot be read: %s", path, errno ? strerror(errno) : "out of host memory for zlib");
         gzbuffer(s->plain, RAW_BYTES);
     }
     look_at_head(s);

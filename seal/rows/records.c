@@ -22,7 +22,7 @@
 // the stream of bytes
 
 struct RecordReader {
-    char path[4096];
+    char path[PATH_ROOM];
     DataFormat format;
     bool values;  // json: objects one after the other, each over as many lines as it likes, in no array
     ByteStream* stream;
@@ -563,7 +563,7 @@ RecordReader* records_open(const char* path) {
     int ending = ending_of(path);
     r->format = endings[ending].format;
     r->stream = bytes_open(path);
-    snprintf(r->path, sizeof r->path, "%s", path);
+    path_copy(r->path, path);
     r->sha = EVP_MD_CTX_new();
     if (!r->sha || !EVP_DigestInit_ex(r->sha, EVP_sha256(), NULL)) program_error("SHA-256 failed");
     r->line = 1;

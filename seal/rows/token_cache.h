@@ -19,7 +19,7 @@ typedef struct {
     int64_t n, capacity, n_cut, n_rows, n_last_only, n_joined;
     int spool, mask_spool;  // descriptors of unlinked files of int32, and of flags
     FILE *stream, *masks;   // masks NULL: a sample's loss begins at `first` and has no end
-    char path[4200];
+    char path[PATH_ROOM];
 } TokenSpool;
 
 // Where a set's data are; weights and loss may be NULL.

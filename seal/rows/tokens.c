@@ -156,8 +156,8 @@ static void run_chunk(Chunk* c) {
 static FILE* spool_file(TokenSpool* b, const char* cache, int* descriptor) {
     const char* folder = getenv("TMPDIR");
     FILE* stream;
-    if (cache) snprintf(b->path, sizeof b->path, "%s.spool.XXXXXX", cache);
-    else snprintf(b->path, sizeof b->path, "%.4000s/seal.tokens.XXXXXX", folder && *folder ? folder : "/tmp");
+    path_copy(b->path, cache ? path_text("%s.spool.XXXXXX", cache).s
+                             : path_of(folder && *folder ? folder : "/tmp", "seal.tokens.XXXXXX").s);
     *descriptor = mkstemp(b->path);
     if (*descriptor < 0 || !(stream = fdopen(*descriptor, "w+b")))
         fatal("%s: cannot be written: %s", b->path, strerror(errno));

@@ -115,7 +115,7 @@ bool checkpoint_create(CheckpointWriter* w, const char* run, int64_t step, int r
     size_t length;
     char* header = header_of(parts, n, &length);
     if (!w->sha || !EVP_DigestInit_ex(w->sha, EVP_sha256(), NULL) || !header)
-        return free(header), failed(w, "%s: out of memory", w->path);
+        return free(header), failed(w, "%s: out of host memory for its header", w->path);
     bool good = checkpoint_write(w, header, length);
     free(header);
     return good;

@@ -26,7 +26,7 @@ typedef struct {
 // program: a failure returns false with the reason in `error`, removes what was written, and leaves the checkpoints
 // before it as they were.
 typedef struct {
-    char directory[4200], path[4240], error[4400];
+    char directory[PATH_ROOM], path[PATH_ROOM + 40], error[PATH_ROOM + 200];
     int rank, fd;
     void* sha;
 } CheckpointWriter;
@@ -42,7 +42,7 @@ void checkpoint_discard(const char* run, int64_t step);
 
 // Reading. `json` is run.json.
 typedef struct {
-    char path[4200];
+    char path[PATH_ROOM];
     int64_t step;
     int ranks;
     cJSON* json;

@@ -10,12 +10,10 @@
 #include "base/file.h"
 #include "run/journal.h"
 
-static void name_journal(char* path, size_t size, const char* out) { snprintf(path, size, "%s.partial", out); }
+static Path journal_of(const char* out) { return path_text("%s.partial", out); }
 
 bool journal_has_ended(const char* out, bool resume, bool quiet) {
-    char path[4200];
-    name_journal(path, sizeof path, out);
-    if (!resume || !file_exists(out) || file_exists(path)) return false;
+    if (!resume || !file_exists(out) || file_exists(journal_of(out).s)) return false;
     if (!quiet) printf("%s exists already; nothing to do\n", out);
     return true;
 }
@@ -42,7 +40,7 @@ static size_t take_items(const Journal* j, JournalTake take, void* context) {
 }
 
 void journal_open(Journal* j, const char* out, const Text* decides, bool resume, JournalTake take, void* context) {
-    name_journal(j->path, sizeof j->path, out);
+    path_copy(j->path, journal_of(out).s);
     sha256_hex(decides->s, decides->n, j->key);
     if (!file_exists(j->path)) return;
     if (!resume)

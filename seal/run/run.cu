@@ -354,9 +354,8 @@ static void log_header(Run* run) {
     if (!run->n_data) return log_line(&run->log, run->record.options);
     cJSON* counts = cJSON_CreateObject();
     add_row_counts(run, counts);
-    char* more = cJSON_PrintUnformatted(counts);
+    char* more = json_text(counts);
     cJSON_Delete(counts);
-    if (!more) fatal("out of host memory for a log's header");
     Text header = {};
     text_add(&header, run->record.options, n - 1);  // without its brace
     text_add(&header, ",", 1);
