@@ -1,6 +1,8 @@
-/* Generation, measurement, reports: commands. What a command may be told is seal/commands/eval_options.c; what it does
- * is in seal/, a file each. */
+/* Generation, measurement, reports. The options of all commands are in seal/commands/eval_options.c; each command is a
+ * file of seal/commands. */
+// defines: program_name, program_error, stdout_check
 #include "base/error.h"
+// defines: EvalOptions, EvalCommand, eval_options, StringList, options_parse, options_markdown, options_free
 #include "commands/eval_options.h"
 // defines: generate_command
 #include "commands/generate.h"

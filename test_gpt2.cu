@@ -215,7 +215,7 @@ static float* all_gradients(const Trainer* t) {
     return g;
 }
 
-// The same batch in one stream, in several, and with recomputation.
+// The same batch in one pack, in several, and with recomputation.
 static void check_packing_and_recompute(const char* model) {
     Case one, many, again;
     open_case(&one, model, 512, false);
@@ -234,10 +234,10 @@ static void check_packing_and_recompute(const char* model) {
     double* wide = (double*)calloc(n, sizeof(double));
     for (int64_t i = 0; i < n; i++) wide[i] = g_one[i];
     char name[128];
-    snprintf(name, sizeof name, "%s: gradients of several streams equal one stream's", model);
+    snprintf(name, sizeof name, "%s: gradients of several packs equal one pack's", model);
     compare(name, g_many, wide, n);
     for (int s = 0; s < one.batch.k; s++) wide[s] = loss_one[s];
-    snprintf(name, sizeof name, "%s: losses of several streams equal one stream's", model);
+    snprintf(name, sizeof name, "%s: losses of several packs equal one pack's", model);
     compare(name, loss_many, wide, one.batch.k);
     run_batch(&again, true, loss_again, NULL);
     float* g_again = all_gradients(&again.trainer);
@@ -274,7 +274,7 @@ static void check_plan(const char* model) {
     close_case(&c);
 }
 
-// Changing one sample's tokens leaves the losses of its neighbours in the stream bit-equal.
+// Changing one sample's tokens leaves the losses of its neighbours in the pack bit-equal.
 static void check_neighbours(const char* model) {
     Case c;
     open_case(&c, model, 512, false);

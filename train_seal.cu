@@ -144,7 +144,7 @@ static void run_loop(Run* run, void* task, void (*queue)(void* task, StepNote* n
 // ---------------------------------------------------------------------------------------------------
 // commands
 
-// Of the weights of rows, for a selection (`selector`) or for this run's model (`sft --weights learn`).
+// Learns weights of rows: for a selection (`selector`), or for this run's own model (`sft --weights learn`).
 static int learning_command(const TrainOptions* o, int command) {
     Learn x;
     if (!learn_open(&x, o, command)) return 0;

@@ -108,7 +108,7 @@ static void plan_scratch(Transformer* t, MemoryPlan* plan) {
     memory_add(plan, MEMORY_SCRATCH, (void**)&t->width_a, rows * (train ? width_a : c->C) * X, "width_a");
     memory_add(plan, MEMORY_SCRATCH, (void**)&t->width_b, train ? rows * width_b * X : 0, "width_b");
     memory_add(plan, MEMORY_SCRATCH, (void**)&t->dresidual, train ? rows * c->C * X : 0, "dresidual");
-    memory_add(plan, MEMORY_SCRATCH, (void**)&t->dbranch, train && branch_bent(t) ? rows * c->C * X : 0, "dbranch");
+    memory_add(plan, MEMORY_SCRATCH, (void**)&t->dbranch, train && branch_changed(t) ? rows * c->C * X : 0, "dbranch");
     memory_add(plan, MEMORY_SCRATCH, (void**)&t->qkv_normed, qk_norm ? rows * qkv * X : 0, "qkv_normed");
     memory_add(plan, MEMORY_SCRATCH, (void**)&t->dqkv, train ? rows * qkv * X : 0, "dqkv");
     memory_add(plan, MEMORY_SCRATCH, (void**)&t->dfch, train ? rows * (gated ? up : down_ld) * X : 0, "dfch");

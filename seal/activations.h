@@ -20,8 +20,8 @@ static inline int site_ld(const Transformer* t, Site site) { return (int)site_te
 static inline bool adapted(const Transformer* t, Site site) { return t->lora && t->lora->sites[site].n; }
 // Whether the output of a layer's branches is normed before it joins the residual.
 static inline bool normed_after(const Transformer* t) { return tensor_index(t->layout, POST1W, 0) >= 0; }
-// Whether a branch's gradient differs from that of the residual it joined.
-static inline bool branch_bent(const Transformer* t) {
+// Whether a branch's gradient differs from that of the residual it joined: a norm or a factor is between them.
+static inline bool branch_changed(const Transformer* t) {
     return normed_after(t) || t->layout->config.residual_scale != 1.0f;
 }
 

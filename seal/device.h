@@ -12,9 +12,9 @@ a cluster, with or without a driver, --dry-run and `check` print what a GPU woul
 const char* device_name(void);
 // Bytes of its memory that are free; false where there is no GPU.
 bool device_free_bytes(size_t* bytes);
-// Fatal where there is a GPU and it is below compute capability 8.0: before its limits are told.
+// Fatal where there is a GPU and it is below compute capability 8.0. Called before a message names such a GPU's limits.
 void device_refuse_old(void);
-// Fatal where there is none: before anything is written or allocated.
+// Fatal where there is no GPU. Called before anything is written or allocated.
 void device_require(void);
 
 #endif

@@ -43,8 +43,8 @@ typedef struct {
     ParameterSet* sets[LORA_SETS];  // bound by the trainer
 } Lora;
 
-// Finds what the names mean for the family and lays out adapters for n_sets sets. An unknown or absent module ends the
-// program with what there is.
+// Finds what the names mean for the family and lays out adapters for n_sets sets. A name that the family does not have
+// is fatal; the message lists those it has.
 void lora_open(Lora* lora, const ModelConfig* config, const LoraSettings* settings, int n_sets);
 void lora_close(Lora* lora);
 // The kinds of an adapter's table: module m of a site, A or B.

@@ -92,8 +92,8 @@ void parameters_plan(ParameterSet* set, const ModelLayout* layout, const char* s
                      const ParameterSet* shared, MemoryPlan* plan);
 // After memory_allocate: the device's copy of the tensor table.
 void parameters_bind(ParameterSet* set, const ParameterSet* shared, float weight_decay);
-void parameters_copy(ParameterSet* to, const ParameterSet* from,
-                     cudaStream_t stream);  // weights, masters, moments, step
+// Weights, masters, moments, step.
+void parameters_copy(ParameterSet* to, const ParameterSet* from, cudaStream_t stream);
 // Several ranks: brings all masters to every rank, into the gradients' buffer, so that they can be read and saved.
 // Every rank calls it, after the last step.
 void parameters_gather(ParameterSet* set, cudaStream_t stream);

@@ -16,7 +16,7 @@ typedef enum { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3, ROPE_LONG, ROPE_YARN, ROPE_
 
 // Rotary positions (model_rope.c makes the table).
 typedef struct {
-    float base, fraction;  // fraction of a head that turns
+    float base, fraction;  // fraction: of a head, from its first element on; the rest is not rotated
     int rotary;            // its elements: fraction · HS, even
     RopeScaling scaling;
     float factor;                         // of all but ROPE_PLAIN and ROPE_LONG
@@ -42,10 +42,10 @@ typedef struct {
                   // or a stretched RoPE reach
     // Layers of different kinds: rules, and what comes of them.
     int window;         // tokens that a layer with LAYER_WINDOW attends to, its own included; 0: all attend to all
-    bool use_window;    // false: there is none after all
+    bool use_window;    // false: config.json gives a window and switches it off
     int window_from;    // the first layer with a window
-    int full_every;     // every so many layers one has none; 0: none of them
-    int no_rope_every;  // every so many layers one has no rotary positions; 0: all have them
+    int full_every;     // one layer in so many has no window; 0: all have one
+    int no_rope_every;  // one layer in so many has no rotary positions; 0: all have them
     bool layers_known;  // config.json lists the kinds, or the rules have been applied
     unsigned char layers[LAYERS_MOST];
     float norm_eps;
@@ -81,8 +81,8 @@ static inline const RopeConfig* layer_rope(const ModelConfig* c, int layer) {
     return c->layers[layer] & LAYER_LOCAL_ROPE ? &c->rope_local : &c->rope;
 }
 
-// Reads DIR/config.json. Whatever this trainer does not serve (a family, an activation, an option that changes the
-// mathematics) is refused by name.
+// Reads DIR/config.json. Whatever is not supported (a family, an activation, an option that changes the mathematics) is
+// refused by name.
 void model_config_read(ModelConfig* config, const char* directory);
 // A family's own values where its config.json says nothing; sizes are 0. False where the family is not supported.
 bool model_config_defaults(ModelConfig* config, const char* family);

@@ -16,11 +16,8 @@ extern "C" {
 typedef enum { NORM_LAYERNORM, NORM_RMSNORM } NormKind;
 typedef enum { POSITIONS_LEARNED, POSITIONS_ROPE } PositionKind;
 typedef enum { MLP_GELU_TANH, MLP_GELU_ERF, MLP_SWIGLU, MLP_GEGLU } MlpKind;  // the last two have a gate
-typedef enum {
-    QK_NORM_NONE,
-    QK_NORM_HEAD,
-    QK_NORM_ALL
-} QkNormKind;  // of queries and keys, per head or all heads at once
+// The norm of queries and keys: one per head, or one over all heads.
+typedef enum { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_ALL } QkNormKind;
 
 typedef enum {
     WTE,
@@ -61,9 +58,9 @@ typedef struct {
 // A key that must have this value where it is present: with another one the model would compute something else.
 typedef struct {
     const char* key;
-    const char* text;
+    const char* text;  // NULL: the value is the boolean is_true
     bool is_true;
-} FixedKey;  // text: a string; NULL: a boolean
+} FixedKey;
 
 // Which rows of our fused tensor a tensor of the file is.
 typedef enum { PART_ALL, PART_Q, PART_K, PART_V, PART_GATE, PART_UP } Part;
@@ -96,7 +93,7 @@ typedef struct {
     float norm_offset;    // a norm multiplies by this + its weight: 1 in Gemma
     bool embedding_root;  // embeddings are multiplied by √C, rounded to the type of the model
     bool local_rope;      // layers with a window turn by a base of their own, without a scaling (RopeConfig rope_local)
-    int full_every;       // every so many layers one attends to everything, the others within the window; 0: none
+    int full_every;       // one layer in so many attends to everything, the others within the window; 0: none does
     bool untrained_padding;    // the embedding of pad_token_id gets no gradient
     int padding;               // 1 + the pad_token_id of a config.json that does not say; 0: none
     int ff_times, ff_over;     // FF where config.json does not give it: C · times / over

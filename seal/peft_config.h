@@ -26,7 +26,7 @@ typedef struct {
     int rank;          // of all modules, or of most
     float scale;       // α/r
     // (L, LORA_TARGETS_MOST) by lora_index, where modules differ or are missing in some layers; NULL: all are alike.
-    // From peft_settings, and stays.
+    // Made by peft_settings and never freed.
     const LoraModule* table;
     float dropout;  // what an adapter that was read had in training; nothing is dropped out here
 } LoraSettings;
@@ -39,8 +39,8 @@ static inline LoraModule lora_module(const LoraSettings* s, int layer, int index
 }
 // True where the settings adapt the weight of this row of the family's table.
 bool lora_adapts(const LoraSettings* settings, const FamilyTensor* t);
-// Every name must be one of the family's; a wrong one ends the program with what there is. option: where they come
-// from.
+// Every name must be one of the family's: a wrong one is fatal, and the message lists those there are. option: where
+// the names come from.
 void lora_check_names(const LoraSettings* settings, const Family* family, const char* option);
 // The name of a module's matrix in PEFT's files, for the module whose weight is the row:
 // "base_model.model.….lora_A.weight".

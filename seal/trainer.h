@@ -142,11 +142,11 @@ typedef struct {
 } StepResult;
 StepResult trainer_result(Trainer* t, int slot);
 
-// Twice the pairs of tokens of a sample of which one attends to the other; window 0: to all before.
+// Twice the number of pairs (query, key) of a sample; window 0: a query has all tokens before it as keys.
 int64_t attention_squares(int length, int window);
 // FLOP of a pass as the model needs them, without what recomputation adds: per token, 6 for a trained weight, 4 for a
-// frozen one, 2 where it runs forward only; the head on its rows alone; attention by Σ length²,
-// of which a layer with a window has its band.
+// frozen one, 2 where it runs forward only; the head on the rows with loss alone; attention by Σ length², in a layer
+// with a window by the pairs within it.
 double trainer_flops(const Trainer* t, const PassCounts* counts);
 
 #endif

@@ -70,10 +70,10 @@ typedef struct {
     float* lnf_mean;
     float* lnf_rstd;
     float* token_loss;  // (n) unweighted, of the last pack
-    BadTarget*
-        bad_target;      // device word: NO_BAD_TARGET, or the first target outside the vocabulary since it was planned
-    int rope_positions;  // rows of cos_sin
-    float* cos_sin;      // (rope_positions, rotary/2, 2)
+    // Device word: NO_BAD_TARGET, or the first target outside the vocabulary since the plan.
+    BadTarget* bad_target;
+    int rope_positions;    // rows of cos_sin
+    float* cos_sin;        // (rope_positions, rotary/2, 2)
     float* cos_sin_local;  // the same of layers with a base of their own; NULL: none has
     // Called as soon as the last of a layer's gradients (−1: of what belongs to no layer) is queued; NULL: none.
     // Several ranks sum them while backward continues.

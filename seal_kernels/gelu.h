@@ -1,10 +1,12 @@
 /*
 GELU of one number in both of its forms, with its slope. Private to gelu.cu and glu.cu.
-tanh (torch.nn.functional.gelu(approximate="tanh"): GPT-2, Gemma): with u = √(2/π) (x + 0.044715 x³), ½ (1 + tanh u) = 1
-/ (1 + exp(−2u)): one exponential and one division, no cancellation for negative x. erf (torch.nn.functional.gelu:
-GPT-NeoX): x Φ(x), the normal distribution by 1 − Φ(x) = exp(−x²/2) t P(t), t = 1 / (1 + 0.35 x), for x ≥ 0: again one
-exponential and one division, and backward needs that exponential as the density. P by dev/reference/fit_normal_tail.py,
-relative error 3.2e-8.
+
+tanh (torch.nn.functional.gelu(approximate="tanh"): GPT-2, Gemma): x / (1 + exp(−2u)) with u = √(2/π) (x + 0.044715 x³),
+which is x ½ (1 + tanh u) with one exponential and one division, and no cancellation for negative x.
+
+erf (torch.nn.functional.gelu: GPT-NeoX): x Φ(x), the normal distribution by 1 − Φ(x) = exp(−x²/2) t P(t) for x ≥ 0,
+t = 1 / (1 + 0.35 x): again one exponential and one division, and backward needs that exponential as the density. P is
+from dev/reference/fit_normal_tail.py, relative error 3.2e-8.
 */
 #ifndef SEAL_GELU_H
 #define SEAL_GELU_H

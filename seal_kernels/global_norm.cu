@@ -1,6 +1,6 @@
 /*
-Norm of all gradients together and the factor that clips it (torch.nn.utils.clip_grad_norm_): a partial sum of squares a
-chunk, then one block adds the partials in a fixed order, in double: a table of billions of elements has a hundred
+Norm of all gradients together and the factor that clips it (torch.nn.utils.clip_grad_norm_): a partial sum of squares
+per chunk, then one block adds the partials in a fixed order, in double: a table of billions of elements has a hundred
 thousand of them.
 */
 #include "kernels.h"

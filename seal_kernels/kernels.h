@@ -7,8 +7,8 @@ loss-bearing tokens, k samples, N fine-tuning samples.
 
 A launcher with more than ten parameters takes a struct with named fields; a field with a value here may be left out.
 
-Packs: samples are end to end in T tokens without padding; cu_seqlens (n_seq + 1) holds where each begins, and
-T. Strides: `ld…` is the distance between two rows in elements, ≥ the row's length; every kernel that writes a GEMM's
+Packs: samples are end to end in T tokens without padding; cu_seqlens (n_seq + 1) holds where each begins, and T.
+Strides: `ld…` is the distance between two rows in elements, ≥ the row's length; every kernel that writes a GEMM's
 input takes one, because the tail of such a row belongs to the adapters. Widths and strides are multiples of 8, pointers
 16-byte aligned.
 `=` after a parameter means overwritten, `+=` added to. Gradients of parameters are fp32 and always added to, so that a
@@ -184,8 +184,8 @@ size_t qk_norm_scratch(int NH, int NKV, int HS, bool all);  // floats
 // tiles (n_tiles, 2) = {sample, tile within the sample}.
 #define ATTENTION_TILE 64
 bool attention_head_size_supported(int HS);
-int attention_tiles(int* tiles, const int* cu_seqlens,
-                    int n_seq);  // host; returns n_tiles; tiles may be NULL to count; longest first
+// Host. Fills the table, longest sample first, and returns n_tiles; tiles NULL: only counts.
+int attention_tiles(int* tiles, const int* cu_seqlens, int n_seq);
 struct AttentionArgs {
     const floatX* qkv;      // (T, (NH + 2 NKV)·HS; ldq)
     const int* cu_seqlens;  // (n_seq + 1)
@@ -209,7 +209,7 @@ void attention_backward(floatX* dqkv, const AttentionArgs& args, cudaStream_t st
 
 // ---- decode_attention.cu: generation ---------------------------------------------------------------
 // The cache of a layer has rows for keys (R, NKV·HS) and for values (R, NKV·HS); a sequence owns consecutive rows, one
-// a position. keys, values [rows[t]] = those of token t of qkv (T, (NH + 2 NKV)·HS; ldq); nothing where rows[t] is
+// per position. keys, values [rows[t]] = those of token t of qkv (T, (NH + 2 NKV)·HS; ldq); nothing where rows[t] is
 // negative.
 void cache_store(floatX* keys, floatX* values, const floatX* qkv, const int* rows, int T, int NH, int NKV, int HS,
                  int ldq, cudaStream_t stream);

@@ -9,7 +9,7 @@ allows, and a lane has all its loads in flight at once.
 
 #define WARPS NORM_WARPS
 #define LANE_VECS 3  // float8 that a lane holds: 768 elements of a row for each warp, GPT-2's width
-// A row no wider than one vector a lane leaves room for more rows: a warp takes NARROW_ROWS of them at once, and one
+// A row no wider than one vector per lane leaves room for more rows: a warp takes NARROW_ROWS of them at once, and one
 // round of shuffles sums them all.
 #define NARROW_WIDTH (WARP_SIZE * VEC)
 #define NARROW_ROWS 4

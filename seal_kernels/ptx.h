@@ -3,10 +3,14 @@ All PTX of the project: tensor-core products, ldmatrix, cp.async. Hot loops use 
 whole tile by one warp); the CPU build emulates those in one step each, and the single instructions too
 (dev/cpu/include/ptx_cpu.h).
 
-Fragments of mma.m16n8k16, lane l of a warp, row = l / 4, col = (l % 4) · 2; every 32-bit register holds two bf16 of
-neighbouring columns: A (16 × 16): a[0] (row, col) a[1] (row + 8, col) a[2] (row, col + 8) a[3] (row + 8, col + 8) B (16
-× 8):  b[0] (k = col, n = row) b[1] (k = col + 8, n = row), pairs along k C (16 × 8):  c[0], c[1] (row, col), (row, col
-+ 1)   c[2], c[3] (row + 8, col), (row + 8, col + 1)
+Fragments of mma.m16n8k16, lane l of a warp, row = l / 4, col = (l % 4) · 2; every 32-bit register of A and B holds two
+neighbouring bf16:
+
+  A (16 × 16)   a[0] (row, col), a[1] (row + 8, col), a[2] (row, col + 8), a[3] (row + 8, col + 8); pairs along a row
+
+  B (16 × 8)    b[0] (k = col, n = row), b[1] (k = col + 8, n = row); pairs along k
+
+  C (16 × 8)    c[0], c[1] (row, col), (row, col + 1); c[2], c[3] (row + 8, col), (row + 8, col + 1)
 */
 #ifndef SEAL_PTX_H
 #define SEAL_PTX_H

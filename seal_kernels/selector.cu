@@ -1,12 +1,12 @@
 /*
 The data selector ω: softmax and sigmoid weights of a batch, the gradient of its weighted loss, and the optimizers that
 are not Adam (Adam is adamw.cu over a table of one row). All of it is fp32. N is a few hundred thousand at most, a batch
-a few hundred: every kernel here is microseconds.
+a few hundred: every kernel here takes microseconds.
 */
 #include "kernels.h"
 
 #define BLOCK 256
-#define DENSE_BLOCK 128  // of the kernels over all N, VEC logits a thread
+#define DENSE_BLOCK 128  // of the kernels over all N, VEC logits per thread
 #define PARTS 128        // blocks of the first stage of a sum over N, at most
 
 // ---------------------------------------------------------------------------------------------------

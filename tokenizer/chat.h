@@ -42,8 +42,8 @@ typedef struct {
     const int32_t* guarded;  // (n_guarded) added tokens that the template writes as marks of turns, whatever their flag
     int n_guarded;
 } ChatTokens;
-// False with `error`: the template is another model's, for the token that ends its assistant's turn (or, of ours, any
-// token that it is written with) is none of this tokenizer's.
+// False with `error`: the template is another model's, because this tokenizer lacks the token that ends the assistant's
+// turn in it (for a template of ours, any token that it is written with).
 bool chat_fits(Chat* c, const Tokenizer* t, ChatTokens* tokens, char* error, size_t error_size);
 
 #ifdef __cplusplus

@@ -40,7 +40,7 @@ void jinja_free(JinjaTemplate* t);
 // Whether the template mentions `word`: as a variable, an attribute or a text between quotes.
 bool jinja_mentions(const JinjaTemplate* t, const char* word);
 
-// A thread's memory; NULL: none to be had. limits = NULL: the defaults.
+// A thread's memory; NULL: the machine has none left. limits = NULL: the defaults.
 JinjaScratch* jinja_begin(const JinjaLimits* limits);
 void jinja_end(JinjaScratch* s);
 

@@ -20,16 +20,16 @@ typedef struct Tokenizer Tokenizer;
 
 enum {
     TOKENIZER_ADD_SPECIAL = 1,  // add what the post-processor adds around one text (BOS, EOS)
-    TOKENIZER_PARSE_SPECIAL =
-        2,  // text spelled like a special token becomes that token; without it such text is ordinary text
+    // Text spelled like a special token becomes that token; without this flag such text is ordinary text.
+    TOKENIZER_PARSE_SPECIAL = 2,
 };
 
 // What one text became. Start with {0}, use it for as many texts as you like (it keeps its buffers and a cache of
 // words), one thread at a time.
 typedef struct {
     int32_t* ids;  // (n)
-    int32_t *start,
-        *end;  // (n) token i covers bytes [start, end) of the original text; what ADD_SPECIAL adds covers [0, 0)
+    // (n) token i covers bytes [start, end) of the original text; what ADD_SPECIAL adds covers [0, 0)
+    int32_t *start, *end;
     int64_t n;
     char error[256];                   // why tokenizer_encode returned −1
     struct TokenizerScratch* scratch;  // the library's own
@@ -105,14 +105,13 @@ char* tokenizer_changes(const Tokenizer* t);
 // Lines for the caller that opened the tokenizer: where its files disagree, and what was done. NULL after the last.
 const char* tokenizer_note(const Tokenizer* t, int i);
 int32_t tokenizer_id(const Tokenizer* t, const char* piece);  // as written in the tokenizer's file; −1: none
-const char* tokenizer_piece(const Tokenizer* t, int32_t id,
-                            int* length);  // as written in the file; NULL: no such id. Zero-terminated
+// As written in the file, zero-terminated; NULL: no such id.
+const char* tokenizer_piece(const Tokenizer* t, int32_t id, int* length);
 bool tokenizer_is_special(const Tokenizer* t, int32_t id);
-const char* tokenizer_file(
-    const Tokenizer* t,
-    int i);  // path of the file it was read from, the second (merges) where there are two; else NULL
-const char* tokenizer_format(
-    const Tokenizer* t);  // "tokenizer.json", "tiktoken ranks", "encoder.json + vocab.bpe", "sentencepiece"
+// Path of the file it was read from (i 0), and of the second (1: merges) where there are two; else NULL.
+const char* tokenizer_file(const Tokenizer* t, int i);
+// "tokenizer.json", "tiktoken ranks", "encoder.json + vocab.bpe", "sentencepiece".
+const char* tokenizer_format(const Tokenizer* t);
 // The flags that make tokenizer_encode do what the format's own library does by default with special-token text
 // (Hugging Face reads it, tiktoken and sentencepiece do not).
 int tokenizer_default_flags(const Tokenizer* t);

@@ -796,7 +796,7 @@ int main(int argc, char** argv) {
     int samples = 1, length = 512, NH = 12, NKV = 12, HS = 64, window = 0;  // GPT-2
 #endif
     const HarnessOption options[] = {
-        {"--samples", &samples, 1, "samples in the stream"},
+        {"--samples", &samples, 1, "samples in the pack"},
         {"--length", &length, 1, "tokens of each"},
         {"--heads", &NH, 1, "query heads"},
         {"--kv-heads", &NKV, 1, "key-value heads"},

@@ -32,7 +32,7 @@ static __global__ void naive_backward_kernel(float* dtable, const floatX* dencod
 // ---------------------------------------------------------------------------------------------------
 // one problem
 
-// The segments of a stream, as the host makes them once: a counting sort of its tokens by table row.
+// The segments of a pack, as the host makes them once: a counting sort of its tokens by table row.
 typedef struct {
     int n_segments, *order, *segment_start, *segment_row;
 } Segments;

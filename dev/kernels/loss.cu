@@ -272,7 +272,7 @@ static void check_samples(void) {
                 expected[placed ? place[s] : s] += (double)loss[i] / (start[s + 1] - start[s]);
         harness_poison(d_sample, K);
         sample_losses(d_sample, d_word, d_loss, d_targets, 1, d_start, placed ? d_place : NULL, K, 0);
-        check_close(placed ? "sample losses at their places" : "sample losses in stream order",
+        check_close(placed ? "sample losses at their places" : "sample losses in pack order",
                     harness_fetch(d_sample, K), expected, K, 1e-6);
     }
     harness_release();

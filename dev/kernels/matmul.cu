@@ -159,7 +159,7 @@ static void check_backward_parameters(const char* name, Problem* p) {
     size_t n = (size_t)OC * C;
     double *once = reference_product(p->dout, 1, OC, p->inp, C, 1, OC, C, T), *dweight = harness_host<double>(n),
            *dbias = harness_host<double>(OC);
-    // added to what is there, twice: a batch split over two streams
+    // added to what is there, twice: a batch split over two packs
     for (size_t i = 0; i < n; i++) dweight[i] = p->before_weight[i] + 2.0 * once[i];
     for (int o = 0; o < OC; o++) dbias[o] = p->before_bias[o];
     for (int t = 0; t < T; t++)
@@ -267,7 +267,7 @@ static void run_checks(void) {
         if (c.small) check_naive(c.name, &p);
         harness_release();
     }
-    // an empty stream is no error, and touches nothing
+    // an empty pack is not an error, and touches nothing
     Problem p = problem_create(1, 8, 8, 0);
     matmul_forward(p.d_out, NULL, p.d_inp, p.d_weight, p.d_bias,
                    {.T = 0, .C = 8, .OC = 8, .ldo = 8, .ldi = 8, .ldw = 8}, 0);
@@ -279,7 +279,7 @@ static void run_checks(void) {
     matmul_backward_bias(p.d_dbias, p.d_scratch, p.d_dout, 0, 8, 8, 0);
     check(!memcmp(harness_fetch(p.d_dweight, 64), p.before_weight, 64 * sizeof(float)) &&
               !memcmp(harness_fetch(p.d_dbias, 8), p.before_bias, 8 * sizeof(float)),
-          "an empty stream changes no gradient");
+          "an empty pack changes no gradient");
     harness_release();
 }
 

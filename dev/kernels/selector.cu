@@ -221,7 +221,7 @@ static void check_tokens_and_delta(void) {
     float* b = harness_fetch(d_delta, 3);
     check(a[0] == 1.0f && a[1] == 0.0f && a[2] == 6.0f && b[0] == 1.0f && b[1] == 2.0f && b[2] == 4.0f,
           "delta with and without theta_hat's losses");
-    // empty batches and streams are no error
+    // empty batches and packs are not an error
     selector_delta(d_delta, d_loss, NULL, 1.0f, NULL, NULL, 0, 0);
     selector_sigma(d_delta, d_loss, NULL, NULL, 0, 3, SELECTOR_SIGMOID, 0);
     selector_token_weights(d_weight, d_loss, d_loss, NULL, NULL, 0, 0, 0);

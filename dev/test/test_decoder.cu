@@ -181,7 +181,7 @@ static void check_case(const Case* c) {
     int32_t *three = run(&m, NULL, 3, m.longest, greedy, 1, -1), *all = run(&m, NULL, m.k, 256, greedy, 1, -1),
             *one = run(&m, NULL, 1, 256, greedy, 1, -1);
     check_recorded(&m, "greedy", "greedy", three);
-    check(!memcmp(three, all, bytes) && !memcmp(three, one, bytes), "%s: slots and streams change nothing", c->name);
+    check(!memcmp(three, all, bytes) && !memcmp(three, one, bytes), "%s: slots and packs change nothing", c->name);
     int32_t *shared = run_shared(&m, 3, false), *most = run_shared(&m, 4, true);
     check_recorded(&m, "two thirds of a prompt shared", "greedy", shared);
     check_recorded(&m, "all but a token of a prompt shared", "greedy", most);

@@ -255,8 +255,8 @@ static void check_packing_and_recompute(const char* name) {
 
     run_batch(&two, true, loss, NULL);
     g = all_gradients(&two);
-    compare_with(name, "gradients of several streams equal one stream's", g, expected, n);
-    compare_with(name, "losses of several streams equal one stream's", loss, loss_one, k);
+    compare_with(name, "gradients of several packs equal one pack's", g, expected, n);
+    compare_with(name, "losses of several packs equal one pack's", loss, loss_one, k);
     free(g);
 
     gradients_zero(&one.trainer.theta, one.trainer.stream);
@@ -271,7 +271,7 @@ static void check_packing_and_recompute(const char* name) {
     close_model(&again);
 }
 
-// Changing one sample's tokens leaves the losses of its neighbours in the stream bit-equal.
+// Changing one sample's tokens leaves the losses of its neighbours in the pack bit-equal.
 static void check_neighbours(const char* name) {
     Model m;
     open_model(&m, name, 256, false);

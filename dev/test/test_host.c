@@ -97,11 +97,11 @@ static void pack_bad_token(const void* context) {
 }
 
 static void test_packing(void) {
-    int lengths[] = {5, 9, 3, 10, 2, 1}, stream[6];
-    check(pack_first_fit(lengths, 6, 10, stream) == 3 && stream[0] == 0 && stream[1] == 1 && stream[2] == 0 &&
-              stream[3] == 2 && stream[4] == 0 && stream[5] == 1,
-          "first fit: each sample in the first stream that holds it");
-    check(pack_first_fit(lengths, 6, 9, stream) == -1, "a sample longer than a stream is reported");
+    int lengths[] = {5, 9, 3, 10, 2, 1}, pack[6];
+    check(pack_first_fit(lengths, 6, 10, pack) == 3 && pack[0] == 0 && pack[1] == 1 && pack[2] == 0 && pack[3] == 2 &&
+              pack[4] == 0 && pack[5] == 1,
+          "first fit: each sample in the first pack that has room");
+    check(pack_first_fit(lengths, 6, 9, pack) == -1, "a sample longer than a pack is reported");
     int owner[200], cost[200], balanced = 1;
     deal_samples(lengths, 6, 2, owner);  // 10 to rank 0, 9 and 5 to 1, 3 to 0, 2 to 0, 1 to 1
     check(owner[3] == 0 && owner[1] == 1 && owner[0] == 1 && owner[2] == 0 && owner[4] == 0 && owner[5] == 1,

@@ -247,7 +247,7 @@ static void check_site(const char* family, const char* modules, int rank, float 
     snprintf(name, sizeof name, "%s: dx", what);
     compare(name, dx, b.dx, (int64_t)T * p.C);
     check_gradients(&p, &b, what);
-    // accumulation: a second stream of the batch adds to the gradients
+    // accumulation: a second pack of the batch adds to the gradients
     backward(&p);
     for (int a = 0; a < t.lora.n_sets; a++)
         for (int m = 0; m < t.lora.sites[which].n; m++) {

@@ -101,7 +101,7 @@ static void run(const StReader* inputs, const Set* safe, const Set* tune, int al
     ModelConfig config;
     model_config_read(&config, GOLDEN);
     TrainerSettings settings = {};
-    settings.T = 64;  // several streams a step
+    settings.T = 64;  // several packs per step
     settings.head_rows = 32;
     settings.batch_max = 2 * width;
     settings.with_hat = algorithm == 1;

@@ -18,6 +18,7 @@ extern _Atomic int error_status;  // what this process is about to end with, 0 w
 __attribute__((format(printf, 1, 2), noreturn)) void fatal(const char* format, ...);
 // A bug or a broken machine: status 1.
 __attribute__((format(printf, 1, 2), noreturn)) void program_error(const char* format, ...);
+// A line on stderr; the program continues.
 __attribute__((format(printf, 1, 2))) void warning(const char* format, ...);
 // At the end of a command whose result is on stdout: fatal where not all of it could be written. A reader that has left
 // is not an error.

@@ -23,9 +23,10 @@ char* file_read(const char* path, size_t most, size_t* length);
 void refuse_lfs_pointer(const char* path);
 bool is_lfs_pointer(const void* data, size_t length);
 bool file_exists(const char* path);
-const char* beside_program(const char* path);  // a file that comes with the program: in the program's folder or one
-                                               // above; `path` itself where there is none. A static text
-void directory_make(const char* path);         // with its parents; existing is fine
+// A file that comes with the program: in the program's folder or one above; `path` itself where there is none. A static
+// text.
+const char* beside_program(const char* path);
+void directory_make(const char* path);  // with its parents; existing is fine
 // Checks before hours of work that results can be written there: makes the directory, writes a file, syncs it and
 // removes it.
 void directory_probe(const char* path);
@@ -34,8 +35,8 @@ void output_probe(const char* path);
 // A result that would take the place of a file it is made from is an error, whatever names or links lead there. NULL
 // and a missing file are fine.
 void output_is_not(const char* path, const char* input);
-bool same_place(const char* a,
-                const char* b);  // the same name in the same directory, whether there is such a file or not
+// Whether both are the same name in the same directory; the file need not exist.
+bool same_place(const char* a, const char* b);
 
 typedef struct {
     const uint8_t* data;

@@ -17,22 +17,23 @@ extern "C" {
 
 #define LIFELINE_HOSTS 16
 typedef struct {
-    char hosts[LIFELINE_HOSTS]
-              [64];  // numbers, IPv4 or IPv6: a machine has several, and not every one is reached from everywhere
+    // Numbers, IPv4 or IPv6: a machine has several, and not every one can be reached from everywhere.
+    char hosts[LIFELINE_HOSTS][64];
     int n_hosts, port;
-    unsigned char token[16];  // who does not bring it is not one of our ranks
+    unsigned char token[16];  // a connection that does not begin with it is not from one of our ranks
 } LifelineAddress;
 
 // Asked once per second: true, and why, where the ranks cannot continue although all of them live.
 typedef bool (*LifelineBroken)(char* why, size_t size);
 
-void lifeline_listen(LifelineAddress* address, int local_only);  // rank 0, before the address is shared. SEAL_ADDRESS
-                                                                 // in its environment names the one address to use
-void lifeline_start(const LifelineAddress* address, int rank, int n,
-                    LifelineBroken broken);  // all ranks: connect, then watch
-void lifeline_unwatch(void);                 // all ranks have come to their end: nobody watches any more
-void lifeline_close(void);                   // no rank watches any more: the connections go
-void device_failed(void);  // this rank's CUDA or NCCL call failed, and it has said so: the others leave with status 1
+// Rank 0, before the address is shared. SEAL_ADDRESS in its environment names the one address to use.
+void lifeline_listen(LifelineAddress* address, int local_only);
+// All ranks: connects, then watches.
+void lifeline_start(const LifelineAddress* address, int rank, int n, LifelineBroken broken);
+void lifeline_unwatch(void);  // all ranks have come to their end: nobody watches any more
+void lifeline_close(void);    // after every rank's lifeline_unwatch: closes the connections
+// This rank's CUDA or NCCL call failed and it has printed why: the others leave with status 1.
+void device_failed(void);
 
 #ifdef __cplusplus
 }

@@ -17,8 +17,8 @@ uint64_t random_bits(uint64_t seed, uint64_t stream, uint64_t counter);
 double random_uniform(uint64_t seed, uint64_t stream, uint64_t counter);  // in (0, 1), both ends excluded
 double random_normal(uint64_t seed, uint64_t stream, uint64_t counter);   // mean 0, variance 1
 double random_gumbel(uint64_t seed, uint64_t stream, uint64_t counter);   // Gumbel(0, 1): −log(−log u)
-uint64_t random_below(uint64_t seed, uint64_t stream, uint64_t counter,
-                      uint64_t n);  // uniform in [0, n), without modulo bias worth naming (n < 2^32)
+// Uniform in [0, n); no number's probability is off by more than n/2^64 of itself.
+uint64_t random_below(uint64_t seed, uint64_t stream, uint64_t counter, uint64_t n);
 // A permutation of 0 … n − 1 that belongs to (seed, stream): Fisher–Yates.
 void random_permutation(uint64_t seed, uint64_t stream, int* order, int n);
 

@@ -39,8 +39,8 @@ void chart_lines(Text* out, const ChartAxes* axes, const ChartSeries* series, in
 // Points with their names beside them, moved apart where they would overlap.
 void chart_points(Text* out, const ChartAxes* axes, const ChartPoint* points, int n);
 
-void text_escaped(Text* t,
-                  const char* text);  // & < > " ' as entities; control characters left out: fit for HTML and SVG
+// Adds a text to HTML or SVG: & < > " ' as entities, control characters left out.
+void text_escaped(Text* t, const char* text);
 
 #ifdef __cplusplus
 }

@@ -122,7 +122,7 @@ static void print_lengths(const TokenSet* set, const char* name) {
 
 // Packs the first steps of an epoch as training will, and says how full the packs are.
 static void print_packing(const TrainOptions* o, const TokenSet* set, int T) {
-    int batch = (int)(o->batch < set->n ? o->batch : set->n), steps = 0, streams = 0;
+    int batch = (int)(o->batch < set->n ? o->batch : set->n), steps = 0, packs = 0;
     int64_t tokens = 0;
     int* order = (int*)host_alloc(((size_t)set->n + 2 * (size_t)batch) * sizeof(int), "rows");
     int *lengths = order + set->n, *pack_of = lengths + batch;
@@ -130,12 +130,12 @@ static void print_packing(const TrainOptions* o, const TokenSet* set, int T) {
     for (int from = 0; from < set->n && steps < PACKED_STEPS; from += batch, steps++) {
         int n = set->n - from < batch ? set->n - from : batch;
         for (int i = 0; i < n; i++) tokens += lengths[i] = set->samples[order[from + i]].length;
-        streams += pack_first_fit(lengths, n, T, pack_of);
+        packs += pack_first_fit(lengths, n, T, pack_of);
     }
     printf(
         "\npacks of %d tokens: %.1f per step of %d rows, %.1f%% full (padding to the longest row of a batch would take "
         "%.1f times the tokens)\n",
-        T, (double)streams / steps, batch, 100.0 * (double)tokens / ((double)streams * T),
+        T, (double)packs / steps, batch, 100.0 * (double)tokens / ((double)packs * T),
         (double)set->longest * set->n / (double)set->n_tokens);
     free(order);
 }

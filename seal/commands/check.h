@@ -1,6 +1,6 @@
 /* `train_seal check`: what is in a run's data and what the run needs, before hours are spent on it. */
-#ifndef SEAL_CHECK_DATA_H
-#define SEAL_CHECK_DATA_H
+#ifndef SEAL_CHECK_H
+#define SEAL_CHECK_H
 
 #include "rows/packing.h"
 #include "run/train_options.h"

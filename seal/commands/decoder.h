@@ -25,7 +25,7 @@ typedef struct {
     int longest_prompt, reach;    // over all sequences to come: tokens of the longest prompt, largest capacity
     int T;                        // tokens of a pack of prompts, at least longest_prompt
     int prefix;                   // tokens that all sequences to come begin with, fewer than any prompt has; 0: none.
-                                  // A model's chat template writes dozens of them: they run once, not once a prompt
+                                  // A chat template writes dozens of them: they run once, not once per prompt
     SampleSettings sampling;
     uint64_t seed;
     int ends[DECODER_ENDS], n_ends;  // tokens that end a sequence

@@ -1,6 +1,6 @@
 /* Response losses without training: the score of safe-loss, and `eval_seal loss`. */
-#ifndef SEAL_LOSSES_H
-#define SEAL_LOSSES_H
+#ifndef SEAL_LOSS_H
+#define SEAL_LOSS_H
 
 #include "commands/eval_options.h"
 #include "run/journal.h"

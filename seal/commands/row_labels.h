@@ -1,4 +1,4 @@
-/* True kinds of rows, where somebody knows them, for pages that show what a score did with each. */
+/* Known kinds of rows (a file of labels), for pages that show what a score did with each kind. */
 #ifndef SEAL_ROW_LABELS_H
 #define SEAL_ROW_LABELS_H
 
@@ -16,8 +16,8 @@ typedef struct {
     int64_t n_rows;
 } RowLabels;  // n 0: none given
 
-// {"row":0,"kind":"unsafe"} a line; "label" is read as "kind"; without "row" the line's own number. Fatal on anything
-// else, with file and line.
+// One object per line, {"row":0,"kind":"unsafe"}; "label" is read as "kind"; without "row" the line's own number
+// counts. Fatal on anything else, with file and line.
 RowLabels row_labels_read(const char* path);
 void row_labels_free(RowLabels* labels);
 const char* row_label_colour(int label);

@@ -1,8 +1,8 @@
 /*
 Data files to rows. A file (.jsonl, .json, .csv, .tsv, each also .gz or .zst, in UTF-8 or UTF-16) is read as a stream,
 one record in memory at a time; a record becomes a conversation (messages.h) by the table of field layouts in layouts.c,
-and that a prompt and a response. A row keeps its number in the file whatever happens to it: bad rows are counted and
-named, never dropped from the numbering, because a selector's score belongs to a row.
+and a conversation becomes a prompt and a response. A row keeps its number in the file whatever happens to it: bad rows
+are counted and named, never dropped from the numbering, because a selector's score belongs to a row.
 */
 #ifndef SEAL_DATASET_H
 #define SEAL_DATASET_H
@@ -34,7 +34,7 @@ void text_add_utf8(Text* t, const char* bytes, size_t n);
 typedef enum { FORMAT_JSONL, FORMAT_JSON, FORMAT_CSV } DataFormat;
 
 typedef struct {
-    int64_t row;        // 0-based number of the record in its file; blank lines are not records, csv's header is none
+    int64_t row;        // 0-based number of the record in its file; neither empty lines nor csv's header are records
     int64_t line;       // 1-based line where it begins
     uint64_t offset;    // of its first byte in the file, uncompressed and as UTF-8
     const char* bytes;  // length bytes and a zero, without the line end; valid until the next record
@@ -49,8 +49,8 @@ struct cJSON* json_parse(const char* bytes, size_t n, char* why, size_t size);
 
 typedef struct RecordReader RecordReader;
 RecordReader* records_open(const char* path);
-bool records_next(RecordReader* r,
-                  DataRecord* record);  // false at the end. A file whose records cannot be told apart is fatal
+// False at the end. A file whose records cannot be told apart is fatal.
+bool records_next(RecordReader* r, DataRecord* record);
 DataFormat records_format(const RecordReader* r);
 // csv: the header's bytes with its line end; otherwise empty.
 const char* records_header(const RecordReader* r, size_t* length);
@@ -132,8 +132,8 @@ typedef struct {
 } RowReport;
 // Adds to a name's count. Names beyond the table's room share the last place, named "others".
 void row_report_tally(RowTally* tallies, int* n, const char* name, int64_t rows);
-void row_report_add(RowReport* report, const DataRow* row, const char* path,
-                    AtomicFile* all);  // all: gets a line per bad row; NULL: only the first are named
+// all: gets a line per bad row; NULL: only the first ones are named, in the report.
+void row_report_add(RowReport* report, const DataRow* row, const char* path, AtomicFile* all);
 int64_t row_report_bad(const RowReport* report);
 // Notes of files; "3 of 100 rows are left out: 2 malformed, 1 empty response", then the first ten by name; fields that
 // nothing reads. Nothing where there is nothing to say. `quiet`: one line where rows are left out, and no more.

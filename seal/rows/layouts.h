@@ -12,14 +12,14 @@ typedef struct cJSON cJSON;
 void conversation_read(Conversation* c, cJSON* fields, const RowOptions* options, DataRow* row);
 // The reference's text of it: what is before the answer with the template, and the answer.
 void conversation_plain(const Conversation* c, const RowOptions* options, DataRow* row, Text* prompt, Text* response);
-bool layouts_know(const char* name);  // whether it is a field of some layout, in any case of its letters
+bool layouts_know(const char* name);  // whether it is a field of some layout, upper and lower case ignored
 // Counts the record's fields with text that neither the layout nor the way of writing uses.
 void conversation_unread(const Conversation* c, const RowOptions* options, RowReport* report);
 
 // Makes a row malformed for this reason. Returns false.
 __attribute__((format(printf, 2, 3))) bool row_bad(DataRow* row, const char* format, ...);
-// The field of that name: the LAST one where a record has several, as in Python; in any case of its letters where none
-// is spelled so. NULL: none.
+// The field of that name: the LAST one where a record has several, as in Python; where none is spelled so, upper and
+// lower case are ignored. NULL: none.
 const cJSON* record_field(const cJSON* object, const char* name);
 // A text, or a number as the record writes it; NULL: neither (null among them).
 const char* value_text(const cJSON* value);

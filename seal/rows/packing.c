@@ -11,23 +11,23 @@ int pack_first_fit(const int* lengths, int n, int T, int* pack_of) {
 }
 
 int pack_first_fit_split(const int* lengths, int n, int n_first, int T, int round, int* pack_of) {
-    int streams = 0;
+    int packs = 0;
     int* room = host_alloc((n > 0 ? n : 1) * sizeof *room, "packing samples");
     for (int i = 0; i < n; i++) {
         if (lengths[i] > T) {
-            streams = -1;
+            packs = -1;
             break;
         }
         if (i == n_first)
-            for (int s = 0; s < streams; s++) room[s] = T - (T - room[s] + round - 1) / round * round;
+            for (int s = 0; s < packs; s++) room[s] = T - (T - room[s] + round - 1) / round * round;
         int s = 0;
-        while (s < streams && room[s] < lengths[i]) s++;
-        if (s == streams) room[streams++] = T;
+        while (s < packs && room[s] < lengths[i]) s++;
+        if (s == packs) room[packs++] = T;
         room[s] -= lengths[i];
         pack_of[i] = s;
     }
     free(room);
-    return streams;
+    return packs;
 }
 
 typedef struct {

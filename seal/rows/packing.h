@@ -14,8 +14,8 @@ extern "C" {
 
 typedef struct {
     const int32_t* tokens;
-    const uint8_t*
-        bears_loss;  // (length) 1 where the token carries loss; the first token never does. NULL: all but the first do
+    // (length) 1 where the token carries loss; the first token never does. NULL: all but the first do.
+    const uint8_t* bears_loss;
     int length;
     int n_loss;   // tokens that carry loss
     int64_t row;  // number in its data, for messages
