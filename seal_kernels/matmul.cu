@@ -77,7 +77,7 @@ typedef struct {
 } PlanKey;
 typedef struct Plan {
     PlanKey key;
-    bool served;  // cuBLASLt has an algorithm
+    bool supported;  // cuBLASLt has an algorithm
     cublasLtMatmulDesc_t product;
     cublasLtMatrixLayout_t a, b, d;
     cublasLtMatmulAlgo_t algorithm;
@@ -164,8 +164,8 @@ static void choose_algorithm(Plan* plan) {
     cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(lt.handle, plan->product, plan->a, plan->b, plan->d, plan->d,
                                                            preference, 1, &result, &found);
     cublasCheck(cublasLtMatmulPreferenceDestroy(preference));
-    plan->served = status == CUBLAS_STATUS_SUCCESS && found > 0 && result.state == CUBLAS_STATUS_SUCCESS;
-    if (plan->served) {
+    plan->supported = status == CUBLAS_STATUS_SUCCESS && found > 0 && result.state == CUBLAS_STATUS_SUCCESS;
+    if (plan->supported) {
         plan->algorithm = result.algo;
         plan->workspace = result.workspaceSize;
     }
@@ -194,7 +194,7 @@ static bool multiply(PlanKey key, const void* a, const void* b, void* d, const f
     if (((uintptr_t)a | (uintptr_t)b | (uintptr_t)d | (uintptr_t)bias | (uintptr_t)aux) % ALIGNMENT != 0)
         matmul_error(&key, "an operand is not 16-byte aligned");
     Plan* plan = plan_for(&key);
-    if (!plan->served) return false;
+    if (!plan->supported) return false;
     if (has_bias(key.operation)) set(plan->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, (const void*)bias);
     if (has_aux(key.operation)) set(plan->product, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, (const void*)aux);
     float alpha = 1.0f, beta = key.accumulate ? 1.0f : 0.0f;

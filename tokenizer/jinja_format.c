@@ -276,6 +276,8 @@ Value format_percent(Interp* in, Str* format, Value v) {
         put(in, &b, format->p + i, stop - i, format);
         i = stop + 1;
         if (stop == format->n) break;
+
+        // the specification: %(key)flags width.precision type
         Spec spec = {.width = -1, .precision = -1};
         Value argument = v_missing();
         const char *p = format->p + i, *end = format->p + format->n;
@@ -312,6 +314,8 @@ Value format_percent(Interp* in, Str* format, Value v) {
         if (p >= end) jinja_fail(in, "incomplete format");
         char type = *p++;
         i = (size_t)(p - format->p);
+
+        // its argument, as a text
         if (type == '%') {
             put_text_(in, &b, "%");
             continue;
@@ -330,6 +334,8 @@ Value format_percent(Interp* in, Str* format, Value v) {
             put_padded(in, &b, s, &spec, spec.align == '<' ? '<' : '>');
             continue;
         }
+
+        // or as a number
         if (argument.type == V_UNDEFINED) fail_undefined(in, argument);
         if (!is_number(argument))
             jinja_fail(in, "%%%c format: a real number is required, not %s", type, type_name(argument));

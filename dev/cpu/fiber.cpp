@@ -148,9 +148,9 @@ extern "C" void AnnotateIgnoreWritesEnd(const char* file, int line);
 extern "C" void __tsan_on_report(void*) { print_place(); }
 #endif
 
-// A thread that arrives at a barrier releases the barrier's sync object, and acquires it when it goes on. Two objects
-// in turn: a thread late to go on would otherwise acquire what the others did after the barrier, and their writes over
-// data it reads would look ordered.
+// A thread that arrives at a barrier releases the barrier's sync object, and acquires it when it continues. Two objects
+// in turn: a thread late to continue would otherwise acquire what the others did after the barrier, and their writes
+// over data it reads would look ordered.
 static inline void tsan_arrive(char* sync) {
     (void)sync;
 #if CPU_TSAN

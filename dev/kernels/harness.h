@@ -1,8 +1,7 @@
 /*
 What the programs of dev/kernels share: options, random numbers, timing, buffers with poisoned tails, ceilings. Every
 program knows --check (tests, TAP lines), --small (with --check: the tiny shapes only, for sanitizers) and --help;
-without --check it is a benchmark, whose sizes are options of its own table. Additions are welcome here; keep what is in
-use.
+without --check it is a benchmark, whose sizes are options of its own table.
 */
 #ifndef SEAL_HARNESS_H
 #define SEAL_HARNESS_H

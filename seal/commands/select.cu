@@ -355,7 +355,8 @@ static void write_token_mask(const Candidates* c, const TrainOptions* o, const u
     free(mask.keep);
 }
 
-// Where the cut is amid rows of one score, their numbers decide. All of one score is no order at all, and always told.
+// Where the cut is among rows of the same score, their numbers decide. Where all rows have the same score there is no
+// order, which is reported even with --quiet.
 static void tell_ties(const Candidates* c, const TrainOptions* o, const int64_t* order, int64_t kept) {
     if (kept == c->n || c->score[order[kept - 1]] != c->score[order[kept]]) return;
     double score = c->score[order[kept]];

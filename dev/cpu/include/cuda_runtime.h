@@ -1,6 +1,6 @@
 /*
 CUDA on the CPU: the part of the runtime API and of the device language that this project uses. A CUDA thread is a
-fiber, a block runs on one OS thread, blocks spread over a pool. One primitive stands under every warp operation: the
+fiber, a block runs on one OS thread, blocks spread over a pool. One primitive is under every warp operation: the
 last lane to arrive does the work of the whole warp (cpu_collect). What a GPU forbids is an error here. See
 dev/cpu/README.md.
 */
