@@ -137,7 +137,7 @@ head -n 1 tune.jsonl >alone.jsonl
 expect "one row" "$train_seal" select --model llama --method representation --safe safe.jsonl --harmful harmful.jsonl --layer 1 --tune alone.jsonl --top 1 --quiet --out tied.jsonl
 truth "is kept" cmp alone.jsonl tied.jsonl
 refuse "none of one row" "keeps none; raise --top" "$train_seal" select --model llama --method safe-loss --tune alone.jsonl --top 0.5 --quiet --out x.jsonl
-rm -f x.jsonl.partial
+truth "before it is measured" test ! -e x.jsonl.partial
 refuse "a selection in D_safe's place" "would be overwritten" "${select[@]}" --model llama --method influence --safe safe.jsonl --out safe.jsonl
 truth "nothing is left half-written" bash -c '! ls x.jsonl* 2>/dev/null'
 exit $failed

@@ -109,6 +109,11 @@ static int by_score(const void* a, const void* b) {
     return (x->row > y->row) - (x->row < y->row);
 }
 
+int64_t score_share(double top, int64_t n) {
+    int64_t keep = (int64_t)floor(top * (double)n * (1 + 1e-12));
+    return keep > n ? n : keep;
+}
+
 int64_t score_order(const double* score, const int64_t* rows, int64_t n, double top, int64_t* order) {
     if (!(top > 0 && top <= 1)) fatal("--top is %g; expected a share of the rows, above 0 and at most 1", top);
     Ranked* ranked = host_alloc((size_t)(n ? n : 1) * sizeof *ranked, "the selection");
@@ -119,7 +124,5 @@ int64_t score_order(const double* score, const int64_t* rows, int64_t n, double 
     qsort(ranked, (size_t)n, sizeof *ranked, by_score);
     for (int64_t i = 0; i < n; i++) order[i] = ranked[i].index;
     free(ranked);
-    // 0.29 · 100 is 28.999…96 in binary and 29 to the user who typed it
-    int64_t keep = (int64_t)floor(top * (double)n * (1 + 1e-12));
-    return keep > n ? n : keep;
+    return score_share(top, n);
 }

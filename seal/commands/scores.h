@@ -36,6 +36,8 @@ bool score_any_takes(const char* option);
 // A score for each of the candidate rows; −∞ for a row the selector has no logit for. Returns how many those are.
 int64_t score_rows(const ScoreMethod* m, const ScoreInput* in, const int64_t* rows, int64_t n, double* score);
 
+// ⌊top·n⌋ as the user means it: 0.29 · 100 is 28.999…96 in binary and 29 to who typed it.
+int64_t score_share(double top, int64_t n);
 // order (n): indices by falling score, ties by row; returns ⌊top·n⌋, the number of `order` to keep. 0 < top ≤ 1. A
 // score that is not a number is fatal.
 int64_t score_order(const double* score, const int64_t* rows, int64_t n, double top, int64_t* order);

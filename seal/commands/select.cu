@@ -110,10 +110,16 @@ static void check_method_options(const ScoreMethod* method, const TrainOptions* 
     }
 }
 
+static void refuse_none(const TrainOptions* o, int64_t n) {
+    fatal("%s: --top %g of %lld rows keeps none; raise --top", o->tune.items[0], o->top, (long long)n);
+}
+
 static void ask_model(Candidates* c, const TrainOptions* o, const ScoreMethod* method) {
     Measurement* m = &c->measured;
     measure_open(m, o, method);
     if (strcmp(m->set.digest, c->digest)) fatal("%s: changed while it was read", o->tune.items[0]);
+    bool all = method->measure == measure_toss && !options_given(&train_options, "top");
+    if (!all && score_share(o->top, m->n) < 1) refuse_none(o, m->n);  // now, not after hours
     method->measure(m);
     keep_rows(c, m->rows, m->hashes, m->n);
     if (!o->quiet) measure_cost(m, stdout);
@@ -159,8 +165,9 @@ static void write_scores(const Candidates* c, const TrainOptions* o) {
     memcpy(file.digest, c->digest, sizeof file.digest);
     snprintf(file.algorithm, sizeof file.algorithm, "%s", o->method);
     snprintf(file.activation, sizeof file.activation, "softmax");
-    snprintf(file.tokenizer, sizeof file.tokenizer, "%s", c->measured.tokenizer);
-    snprintf(file.chat, sizeof file.chat, "%s", c->measured.set.chat_digest);
+    const SelectorFile* from = c->selector.n ? &c->selector : NULL;  // its scores again: read as it was learned
+    snprintf(file.tokenizer, sizeof file.tokenizer, "%s", from ? from->tokenizer : c->measured.tokenizer);
+    snprintf(file.chat, sizeof file.chat, "%s", from ? from->chat : c->measured.set.chat_digest);
     file.seed = o->seed;
     selector_file_write(&file, o->scores);
     text_free(&names);
@@ -451,7 +458,7 @@ int select_command(const TrainOptions* options, int (*train)(const TrainOptions*
         if (c.score[i] != -INFINITY) c.score[i] = -c.score[i];
     int64_t kept = score_order(c.score, c.rows, c.n, o->top, order);
     if (toss && !options_given(&train_options, "top")) kept = c.n - without;  // tokens are what is chosen
-    if (!kept) fatal("%s: --top %g of %lld rows keeps none; raise --top", o->tune.items[0], o->top, (long long)c.n);
+    if (!kept) refuse_none(o, c.n);
     if (kept > c.n - without)
         fatal("%s: --top %g asks for %lld rows but only %lld %s", o->tune.items[0], o->top, (long long)kept,
               (long long)(c.n - without),
