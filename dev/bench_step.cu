@@ -8,6 +8,7 @@ steps after a warm-up.
 #include "base/log.h"
 #include "base/options.h"
 #include "base/random.h"
+#include "device.h"
 #include "trainer.h"
 
 typedef struct {
@@ -84,11 +85,13 @@ int main(int argc, char** argv) {
         if (step >= 0) ms[step] = 1e3 * (wall_seconds() - from);
     }
     qsort(ms, v.steps, sizeof *ms, by_value);
-    double median = ms[v.steps / 2];
+    double median = ms[v.steps / 2], flops = trainer_flops(&t, &counts) / median * 1e3,
+           peak = 1e12 * gpu_peak_tflops(device_name(), sizeof(floatX) == 2);
     printf(
-        "{\"ms\": %.3f, \"ms_least\": %.3f, \"tokens_per_s\": %.0f, \"gflops_per_s\": %.1f, \"bytes\": %zu, \"loss\": "
+        "{\"ms\": %.3f, \"ms_least\": %.3f, \"tokens_per_s\": %.0f, \"gflops_per_s\": %.1f, \"utilisation\": %.4f, "
+        "\"bytes\": %zu, \"loss\": "
         "%.4f, \"precision\": \"%s\"}\n",
-        median, ms[0], 1e3 * (double)v.tokens / median, trainer_flops(&t, &counts) / median / 1e6,
+        median, ms[0], 1e3 * (double)v.tokens / median, flops / 1e9, peak > 0.0 ? flops / peak : 0.0,
         memory_total(&t.plan), loss, FLOATX_NAME);
     trainer_free(&t);
     free(tokens);

@@ -791,9 +791,9 @@ static void benchmark(int samples, int length, int NH, int NKV, int HS, int wind
 
 int main(int argc, char** argv) {
 #ifdef __CUDACC__
-    int samples = 8, length = 2048, NH = 32, NKV = 8, HS = 128, window = 0;  // Llama-3-8B
+    int samples = 8, length = 2048, NH = 32, NKV = 8, HS = 128, window = 0, winner = 0;  // Llama-3-8B
 #else
-    int samples = 1, length = 512, NH = 12, NKV = 12, HS = 64, window = 0;  // GPT-2
+    int samples = 1, length = 512, NH = 12, NKV = 12, HS = 64, window = 0, winner = 0;  // GPT-2
 #endif
     const HarnessOption options[] = {
         {"--samples", &samples, 1, "samples in the pack"},
@@ -802,6 +802,7 @@ int main(int argc, char** argv) {
         {"--kv-heads", &NKV, 1, "key-value heads"},
         {"--head-size", &HS, 1, "32, 64, 80, 96, 128, 256"},
         {"--window", &window, 0, "tokens that a token attends to, measured after all of them; 0: all"},
+        {"--winner", &winner, 0, "1: without the steps before it"},
     };
     harness_options(argc, argv, options, sizeof(options) / sizeof(options[0]));
     if (harness_check) {
@@ -817,7 +818,7 @@ int main(int argc, char** argv) {
         return 2;
     }
     double full[2] = {0.0, 0.0}, local[2] = {0.0, 0.0};
-    benchmark(samples, length, NH, NKV, HS, 0, window > 0, full);
+    benchmark(samples, length, NH, NKV, HS, 0, window > 0 || winner, full);
     if (!window) return 0;
     benchmark(samples, length, NH, NKV, HS, window, true, local);
     printf("the window is %.2f times as fast forward, %.2f backward, %.2f together\n", full[0] / local[0],
