@@ -37,7 +37,7 @@ static void make(const Plant* x) {
     config.logit_cap = x->capped ? 30.0f : 0.0f;
     model_config_complete(&config, "tiny");
     settings = {};
-    settings.T = 64;
+    settings.T = 256;        // two ranges, each of them rounded up to 128 rows on a GPU
     settings.head_rows = 8;  // less than a pack has: several chunks of logits
     settings.batch_max = SAMPLES;
     settings.with_hat = x->hat;
