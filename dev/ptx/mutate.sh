@@ -2,7 +2,8 @@
 # A test of the test: errors planted in the asm of seal_kernels/ptx.h, which g++ never sees, one at a time, where nvcc has put it:
 # between the marks of inline asm in the PTX. The attention of head size 32 is run with each of them in place of its own
 # (other sizes and windows stay as they are) under dev/kernels/attention --check --small, which must fail.
-# usage: mutate.sh [NAME…]     (after dev/ptx/test.sh, whose builds it takes; PRECISIONS='bf16 fp32'; results in build/ptx/mutate)
+# usage: mutate.sh [NAME…]     (after dev/ptx/test.sh, whose builds it takes; results in build/ptx/mutate)
+# bf16 alone: in fp32 attention has no asm, and the only asm of any kernel is the exponential of decode_attention.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 # name | precision | sed -E expression on a line of inline asm. R is a register, A an address.
@@ -24,11 +25,6 @@ wait-dropped         | bf16 | s/cp\.async\.wait_group .*;//
 commit-dropped       | bf16 | s/cp\.async\.commit_group;//
 exponential-dropped  | bf16 | s/ex2\.approx\.ftz\.f32/mov.f32/
 exponential-replaced | bf16 | s/ex2\.approx\.ftz\.f32/rcp.approx.ftz.f32/
-zero-fill-dropped    | fp32 | s/(cp\.async\..*, (16|4)), R;/\1;/
-nothing-copied       | fp32 | s/(cp\.async\..*, (16|4)), R;/\1, 0;/
-wait-too-late        | fp32 | s/wait_group 0;/wait_group 1;/
-wait-dropped         | fp32 | s/cp\.async\.wait_group .*;//
-commit-dropped       | fp32 | s/cp\.async\.commit_group;//
 '
 dir=build/ptx/mutate
 mkdir -p $dir
@@ -53,7 +49,7 @@ run() {
     [ $status -eq 0 ] || return 1
 }
 planted=0 caught=0 status=0
-for precision in ${PRECISIONS:-bf16 fp32}; do
+for precision in ${PRECISIONS:-bf16}; do
     [ -x "build/cpu-$precision-ptx/dev/kernels/attention" ] || { echo "mutate.sh: build/cpu-$precision-ptx/dev/kernels/attention is not built; run dev/ptx/test.sh" >&2; exit 2; }
     run "$precision" none ''
     result=$?
