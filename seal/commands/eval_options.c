@@ -36,9 +36,13 @@ static const OptionRow options[] = {
     {"baseline", OPTION_STRING, AT(baseline), NULL, "FILE", 0, 0, JUDGE, 0, "outputs of the model it is compared with"},
     {"guard", OPTION_FLAG, AT(guard), NULL, NULL, 0, 0, JUDGE, 0,
      "the probability that the judge begins its answer with unsafe (Llama-Guard style)"},
+    {"rubric", OPTION_STRING, AT(rubric), "pairwise", "NAME|FILE", 0, 0, JUDGE, 0,
+     "what the judge is asked: pairwise, guard, llama-guard3, wildguard, harmbench, qwen3guard, strongreject, or a "
+     "file "
+     "of your own (docs/evaluation.md)"},
     {"judge-template", OPTION_STRING, AT(judge_template), NULL, "FILE", 0, 0, JUDGE, 0,
-     "the question, contains {instruction}, {output_1}, {output_2} (guard: {output}); default: data/judge.txt, "
-     "data/guard.txt"},
+     "the question, contains {instruction}, {output_1}, {output_2} (guard and others: {output}); default: the "
+     "rubric's, data/judge.txt and others"},
     {"words", OPTION_STRING, AT(words), "m,M", "A,B", 0, 0, JUDGE, 0,
      "what the judge may answer: for {output_1}, for {output_2}"},
     {"single-order", OPTION_FLAG, AT(single_order), NULL, NULL, 0, 0, JUDGE, 0,
@@ -90,6 +94,8 @@ static const OptionRow options[] = {
      "--out also has the text and the loss of every token that carries loss"},
     {"json", OPTION_FLAG, AT(json), NULL, NULL, 0, 0, LOSS | WINRATE | REFUSALS, 0,
      "print the result as one JSON object per line"},
+    {"length-controlled", OPTION_FLAG, AT(length_controlled), NULL, NULL, 0, 0, WINRATE, 0,
+     "also the win rate at outputs of one length, by a logistic regression on the difference of lengths"},
     {"phrases", OPTION_STRING, AT(phrases), NULL, "FILE", 0, 0, REFUSALS, 0,
      "what refusals begin with, one phrase per line, ^ before one that must be at the very beginning; default: a list "
      "of 40, docs/evaluation.md"},
@@ -137,6 +143,7 @@ static const OptionRule rules[] = {
     {"baseline", BESIDE, "guard", JUDGE},
     {"words", BESIDE, "guard", JUDGE},
     {"single-order", BESIDE, "guard", JUDGE},
+    {"rubric", BESIDE, "guard", JUDGE},
 };
 
 const OptionTable eval_options = {

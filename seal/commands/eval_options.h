@@ -30,7 +30,7 @@ typedef struct {
     int64_t top_k, seed;
     int64_t max_new_tokens, batch, tokens, max_length, head_rows;
     // judge
-    const char *judge, *outputs, *baseline, *judge_template, *words, *chat, *loss_on;
+    const char *judge, *outputs, *baseline, *judge_template, *words, *rubric, *chat, *loss_on;
     bool guard, single_order;
     // report
     const char *labels, *table, *title;
@@ -40,6 +40,8 @@ typedef struct {
     int64_t show;
     // loss
     bool each_token;
+    // winrate
+    bool length_controlled;
     // refusals
     const char* phrases;
     // common

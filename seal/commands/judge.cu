@@ -1,22 +1,15 @@
 /* A local model as judge. See judge.h. */
 #include <string.h>
-#include "rows/dataset.h"
+#include <cjson/cJSON.h>
 #include "base/error.h"
 #include "base/file.h"
-#include "run/journal.h"
-#include "commands/judge.h"
-#include "base/log.h"
-#include "peft.h"
 #include "base/random.h"
 #include "base/text.h"
-#include "run/samples.h"
-#include "chat.h"
-#include "rows/chat_rows.h"
-#include "tokenizer.h"
-#include "trainer.h"
+#include "commands/judge.h"
+#include "commands/judge_questions.h"
+#include "rows/dataset.h"
 
 #define STREAM_JUDGE 0x6a75646765ull
-#define TEMPLATE_MOST ((size_t)1 << 20)  // bytes
 
 // ---------------------------------------------------------------------------------------------------
 // outputs of a model: AlpacaEval's file
@@ -89,275 +82,6 @@ static void check_aligned(const Outputs* a, const Outputs* b) {
 }
 
 // ---------------------------------------------------------------------------------------------------
-// questions
-
-// A prompt of the judge and what came of it.
-typedef struct {
-    int32_t* tokens;
-    int n;           // 0: longer than the judge reads
-    float logit[2];  // of the two words it may answer
-    float log_sum;   // of all
-    bool answered;
-} Question;
-
-typedef struct {
-    const EvalOptions* o;
-    ModelConfig config;
-    Tokenizer* tokenizer;
-    ChatFormat chat;
-    JinjaScratch* rendering;
-    PlainText plain;  // of the question at hand: the words that are not the template's
-    Encoding encoding;
-    const char* template_path;
-    char* question;        // the template
-    const char* words[2];  // that an answer may begin with
-    int word_id[2];        // their tokens, −1 before the first question
-    Question* questions;
-    int n, capacity, too_long, longest;
-    Trainer trainer;
-    Journal journal;
-} Judge;
-
-// The template with texts in place of its names. Texts are not looked through: an output may spell {output_2}.
-static void fill(const char* text, const char* const names[], const char* const values[], int n, Text* out) {
-    out->n = 0;
-    text_add(out, "", 0);
-    while (*text) {
-        int k = 0;
-        while (k < n && strncmp(text, names[k], strlen(names[k]))) k++;
-        text_add(out, k < n ? values[k] : text, k < n ? strlen(values[k]) : 1);
-        text += k < n ? strlen(names[k]) : 1;
-    }
-}
-
-static void read_template(Judge* j, const char* const needed[], int n) {
-    const char* path = j->template_path;
-    size_t length;
-    j->question = file_read(path, TEMPLATE_MOST, &length);
-    while (length && (j->question[length - 1] == '\n' || j->question[length - 1] == ' '))
-        j->question[--length] = 0;  // an editor's line end; a space belongs to the answer
-    for (int k = 0; k < n; k++)
-        if (!strstr(j->question, needed[k])) fatal("%s: does not contain %s", path, needed[k]);
-}
-
-// The judge's tokens of a text; with a chat template the text spells the special tokens itself, and those in the
-// outputs are text.
-static int64_t encode(Judge* j, const char* text, size_t n) {
-    int64_t got = j->chat.chat ? tokenizer_encode_mixed(j->tokenizer, text, n, &j->plain, 0, &j->encoding)
-                               : tokenizer_encode(j->tokenizer, text, n,
-                                                  TOKENIZER_PARSE_SPECIAL | TOKENIZER_ADD_SPECIAL, &j->encoding);
-    if (got < 0) fatal("%s: %s", j->o->judge, j->encoding.error);
-    int eos = tokenizer_eos(j->tokenizer);
-    if (!j->chat.chat && got && j->encoding.ids[got - 1] == eos) got--;  // some tokenizers end a text themselves
-    return got;
-}
-
-// The token that a word begins with after the question of n tokens in `text`; *more = the tokens of the whole word. −1
-// where the word changes the question's own tokens.
-static int word_token(Judge* j, Text* text, const int32_t* tokens, int n, const char* before, const char* word,
-                      int* more) {
-    size_t length = text->n;
-    text_add(text, before, strlen(before));
-    text_add(text, word, strlen(word));
-    int64_t got = encode(j, text->s, text->n);
-    text->n = length;
-    text->s[length] = 0;
-    *more = (int)got - n;
-    return got > n && !memcmp(j->encoding.ids, tokens, (size_t)n * sizeof(int32_t)) ? j->encoding.ids[n] : -1;
-}
-
-// Both words written the same way: whether one position after the question tells them apart.
-static bool words_fit(Judge* j, Text* text, const int32_t* tokens, int n, const char* before, int id[2], int more[2]) {
-    for (int w = 0; w < 2; w++) id[w] = word_token(j, text, tokens, n, before, j->words[w], &more[w]);
-    return id[0] >= 0 && id[1] >= 0 && id[0] != id[1] && (j->o->guard || (more[0] == 1 && more[1] == 1));
-}
-
-// One position decides, so the words must be one token each after the question (of a guard's, the first tells them
-// apart), the same tokens after every question. After a word, as after "Better answer:", a judge leaves a space,
-// which most vocabularies have in a token with the word: "m" alone is what nobody would say there. After white space,
-// as chat templates end, there is none. The other way of writing is taken only where both words need it.
-static void find_words(Judge* j, Text* text, const int32_t* tokens, int n) {
-    static const char* const blanks[] = {" ", ""};
-    int id[2], more[2], apart = text->n && strchr(" \n\t", text->s[text->n - 1]) ? 1 : 0;
-    if (!words_fit(j, text, tokens, n, blanks[apart], id, more) &&
-        !words_fit(j, text, tokens, n, blanks[!apart], id, more)) {
-        words_fit(j, text, tokens, n, blanks[apart], id, more);
-        for (int w = 0; w < 2; w++)
-            if (id[w] < 0 || (more[w] > 1 && !j->o->guard))
-                fatal(
-                    "%s: \"%s\" after the question is %d tokens; expected one. Choose other --words, or end %s "
-                    "differently",
-                    j->o->judge, j->words[w], more[w], j->template_path);
-        fatal("%s: \"%s\" and \"%s\" begin with the same token; one position cannot tell them apart", j->o->judge,
-              j->words[0], j->words[1]);
-    }
-    for (int w = 0; w < 2; w++) {
-        if (j->word_id[w] >= 0 && j->word_id[w] != id[w])
-            fatal(
-                "%s: \"%s\" is not the same token after every question; end the template with text of its own, not "
-                "with "
-                "an output",
-                j->template_path, j->words[w]);
-        j->word_id[w] = id[w];
-    }
-}
-
-// Adds a question; returns its number.
-static int ask(Judge* j, const char* const names[], const char* const values[], int n_values) {
-    Text text = {};
-    fill(j->question, names, values, n_values, &text);
-    if (j->chat.chat) {
-        char error[512];
-        Text json = {};
-        JinjaResult r;
-        const char before[] = "{\"messages\":[{\"role\":\"user\",\"content\":",
-                   after[] = "}],\"add_generation_prompt\":true}";
-        text_add(&json, before, sizeof before - 1);
-        json_put_text(&json, text.s, text.n);
-        text_add(&json, after, sizeof after - 1);
-        if (!chat_render(j->chat.chat, j->rendering, json.s, json.n, &r, error, sizeof error)) fatal("%s", error);
-        text.n = 0;
-        text_add(&text, r.text, r.n);
-        text_free(&json);
-        j->plain = PlainText{r.given, (int)r.n_given, j->chat.tokens.guarded, j->chat.tokens.n_guarded};
-    }
-    if (j->n == j->capacity) {
-        j->capacity = j->capacity ? 2 * j->capacity : 256;
-        j->questions = (Question*)host_resize(j->questions, (size_t)j->capacity * sizeof *j->questions,
-                                              "the judge's questions");
-    }
-    Question* q = &j->questions[j->n];
-    memset(q, 0, sizeof *q);
-    int64_t n = encode(j, text.s, text.n);
-    if (n < 1) fatal("%s: the question has no tokens", j->template_path);
-    q->tokens = (int32_t*)host_alloc((size_t)n * sizeof(int32_t), "the judge's questions");
-    memcpy(q->tokens, j->encoding.ids, (size_t)n * sizeof(int32_t));
-    for (int64_t i = 0; i < n; i++)
-        if (q->tokens[i] >= j->config.V)
-            fatal(
-                "%s: the tokenizer gives token %d but the model's vocabulary has %d tokens; this tokenizer is not the "
-                "model's",
-                j->o->judge, q->tokens[i], j->config.V);
-    find_words(j, &text, q->tokens, (int)n);
-    if (n > j->config.longest) j->too_long++;
-    else q->n = (int)n;
-    if (q->n > j->longest) j->longest = q->n;
-    text_free(&text);
-    return j->n++;
-}
-
-// ---------------------------------------------------------------------------------------------------
-// answers
-
-static void take_logits(const Judge* j, Question* q, const float* logits) {
-    double highest = -INFINITY, sum = 0.0;
-    for (int v = 0; v < j->config.V; v++) highest = fmax(highest, (double)logits[v]);
-    for (int v = 0; v < j->config.V; v++) sum += exp(logits[v] - highest);
-    q->log_sum = (float)(highest + log(sum));
-    for (int w = 0; w < 2; w++) q->logit[w] = logits[j->word_id[w]];
-    if (!isfinite(q->log_sum)) fatal("%s: its logits are not finite; is the model damaged?", j->o->judge);
-    q->answered = true;
-}
-
-// The journal: a line per question.
-static bool take_answer(void* context, const cJSON* item) {
-    const Judge* j = (const Judge*)context;
-    const cJSON *number = cJSON_GetObjectItem(item, "i"), *numbers = cJSON_GetObjectItem(item, "logits");
-    const cJSON *one = cJSON_GetArrayItem(numbers, 0), *two = cJSON_GetArrayItem(numbers, 1),
-                *sum = cJSON_GetArrayItem(numbers, 2);
-    if (!cJSON_IsNumber(number) || !(number->valuedouble >= 0 && number->valuedouble < j->n) || !cJSON_IsNumber(one) ||
-        !cJSON_IsNumber(two) || !cJSON_IsNumber(sum))
-        return false;
-    Question* q = &j->questions[number->valueint];
-    q->logit[0] = (float)one->valuedouble;
-    q->logit[1] = (float)two->valuedouble;
-    q->log_sum = (float)sum->valuedouble;
-    q->answered = true;
-    return true;
-}
-
-static void open_journal(Judge* j) {
-    const EvalOptions* o = j->o;
-    const int numbers[] = {(int)sizeof(floatX), j->trainer.settings.T, (int)o->batch, j->word_id[0], j->word_id[1]};
-    Text t = {};
-    text_add(&t, "judge", 6);
-    text_add(&t, numbers, sizeof numbers);
-    for (int i = 0; i < j->n; i++) {
-        text_add(&t, &j->questions[i].n, sizeof j->questions[i].n);
-        text_add(&t, j->questions[i].tokens, (size_t)j->questions[i].n * sizeof(int32_t));
-    }
-    journal_add_model(&t, o->judge);
-    journal_add_model(&t, o->adapter);
-    journal_open(&j->journal, o->out, &t, o->resume, take_answer, j);
-    text_free(&t);
-}
-
-static void journal_answer(Judge* j, const Question* q) {
-    const float numbers[] = {q->logit[0], q->logit[1], q->log_sum};
-    cJSON* item = cJSON_CreateObject();
-    cJSON_AddNumberToObject(item, "i", (double)(q - j->questions));
-    cJSON_AddItemToObject(item, "logits", cJSON_CreateFloatArray(numbers, 3));
-    journal_add(&j->journal, item);
-}
-
-static void open_model(Judge* j) {
-    const EvalOptions* o = j->o;
-    TrainerSettings settings = {};
-    settings.T = o->tokens > j->longest ? (int)o->tokens : j->longest > 2048 || o->tokens ? j->longest : 2048;
-    settings.batch_max = (int)o->batch;
-    settings.head_rows = (int)(o->batch < 64 ? o->batch : 64);
-    settings.forward_only = true;
-    if (o->adapter) peft_settings(o->adapter, &j->config, &settings.lora);
-    trainer_plan(&j->trainer, &j->config, &settings);
-    if (o->dry_run) trainer_dry_run(&j->trainer);
-    open_journal(j);
-    trainer_allocate(&j->trainer);
-    trainer_load(&j->trainer, o->judge, o->adapter, 0, o->quiet);
-    if (j->trainer.with_lora) lora_publish(&j->trainer.lora, &j->trainer.base, j->trainer.stream);
-}
-
-// All questions, in packs of as many as fit; a pack that an earlier run answered whole is left out, so that the
-// others are packed as they were.
-static void answer_all(Judge* j) {
-    Trainer* t = &j->trainer;
-    const ParameterSet* model = t->with_lora ? &t->base : &t->theta;
-    int most = t->settings.batch_max, *rows = (int*)host_alloc((size_t)most * sizeof(int), "the judge's questions");
-    Question** asked = (Question**)host_alloc((size_t)most * sizeof *asked, "the judge's questions");
-    float* logits = (float*)host_alloc((size_t)most * j->config.V * sizeof(float), "the judge's logits");
-    Progress progress;
-    progress_begin(&progress, "judge", j->n, j->o->quiet);
-    for (int next = 0; next < j->n;) {
-        int k = 0, at = 0, open = 0;
-        for (; next < j->n && k < most && at + j->questions[next].n <= t->settings.T; next++) {
-            Question* q = &j->questions[next];
-            if (!q->n) continue;
-            PackSample sample = {q->tokens, NULL, q->n, q->n - 1, 0};
-            t->samples[k] = sample;
-            at += q->n;
-            rows[k] = at - 1;
-            asked[k++] = q;
-            open += !q->answered;
-        }
-        if (!open) continue;
-        DevicePack s;
-        host_pack_build(&t->packed, t->samples, k, j->config.V, j->config.longest);
-        pack_upload(&t->uploader, &s, &t->packed, NULL, NULL, t->stream);
-        transformer_forward(&t->transformer, model, &s, t->stream);
-        transformer_logits(&t->transformer, model, rows, k, logits, t->stream);
-        for (int i = 0; i < k; i++) {
-            take_logits(j, asked[i], logits + (size_t)i * j->config.V);
-            journal_answer(j, asked[i]);
-        }
-        journal_flush(&j->journal);
-        progress_update(&progress, next, "questions");
-    }
-    progress_end(&progress);
-    free(rows);
-    free(asked);
-    free(logits);
-}
-
-// ---------------------------------------------------------------------------------------------------
 // results
 
 static cJSON* result_of(const Judge* j, const Output* x) {
@@ -394,17 +118,15 @@ static double mean_and_error(const double* x, int n, double* error) {
 }
 
 // ---- two outputs
-static const char* const pair_names[] = {"{instruction}", "{output_1}", "{output_2}"};
-
 typedef struct {
     int given, swapped;
-} Pair;  // questions; −1: not asked
+} Pair;  // items; −1: not asked
 
 // Preference for output_2, 1 to 2. In the given order it bears the second word.
-static double preference(const Judge* j, int question, bool swapped) {
-    if (question < 0 || !j->questions[question].n) return NAN;
-    const float* logit = j->questions[question].logit;
-    double difference = swapped ? (double)logit[0] - logit[1] : (double)logit[1] - logit[0];
+static double preference(const Judge* j, int item, bool swapped) {
+    const JudgeReading* x = judge_readings(j, item);
+    if (!x) return NAN;
+    double difference = swapped ? (double)x->logit[0] - x->logit[1] : (double)x->logit[1] - x->logit[0];
     return 1.0 + 1.0 / (1.0 + exp(-difference));
 }
 
@@ -414,7 +136,6 @@ static void judge_pairs(Judge* j) {
     outputs_read(&outputs, o->outputs);
     outputs_read(&baseline, o->baseline);
     check_aligned(&outputs, &baseline);
-    read_template(j, pair_names, 3);
     Pair* pairs = (Pair*)host_alloc((size_t)outputs.n * sizeof *pairs, "the judge's questions");
     int empty = 0, equal = 0, flips = 0, both = 0, n = 0, unjudged = 0, unanswered = 0;
     // The questions: one or two for each pair whose outputs differ. Equal outputs are a draw, as in AlpacaEval.
@@ -433,14 +154,10 @@ static void judge_pairs(Judge* j) {
             equal++;
             continue;
         }
-        if (!coin) pairs[i].given = ask(j, pair_names, given, 3);
-        if (!o->single_order || coin) pairs[i].swapped = ask(j, pair_names, swapped, 3);
+        if (!coin) pairs[i].given = judge_ask(j, given);
+        if (!o->single_order || coin) pairs[i].swapped = judge_ask(j, swapped);
     }
-    // The answers; without a question no model is loaded.
-    if (j->n || o->dry_run) {
-        open_model(j);
-        answer_all(j);
-    }
+    judge_answer(j);
     // The preferences: the mean of both orders, or the one order that was asked.
     double* values = (double*)host_alloc((size_t)outputs.n * sizeof(double), "preferences");
     AtomicFile f;
@@ -486,41 +203,40 @@ static void judge_pairs(Judge* j) {
     outputs_free(&baseline);
 }
 
-// ---- a guard
-static const char* const guard_names[] = {"{instruction}", "{output}"};
+// ---- outputs on their own
+
+// The questions about outputs that are there. items (outputs->n): each one's, −1: none.
+static int* ask_outputs(Judge* j, const Outputs* outputs, int* empty) {
+    int* items = (int*)host_alloc((size_t)outputs->n * sizeof *items, "the judge's questions");
+    for (int i = 0; i < outputs->n; i++) {
+        const char* values[] = {outputs->items[i].instruction, outputs->items[i].output};
+        *empty += values[1] && !*values[1];
+        items[i] = values[1] ? judge_ask(j, values) : -1;
+    }
+    judge_answer(j);
+    return items;
+}
 
 static void judge_safety(Judge* j) {
     const EvalOptions* o = j->o;
     Outputs outputs;
     outputs_read(&outputs, o->outputs);
-    read_template(j, guard_names, 2);
-    int empty = 0, n = 0, unsafe = 0;
-    int* asked = (int*)host_alloc((size_t)outputs.n * sizeof *asked,
-                                  "the judge's questions");  // each output's question; −1: none
-    for (int i = 0; i < outputs.n; i++) {
-        const char* values[] = {outputs.items[i].instruction, outputs.items[i].output};
-        empty += values[1] && !*values[1];
-        asked[i] = values[1] ? ask(j, guard_names, values, 2) : -1;
-    }
-    if (j->n || o->dry_run) {
-        open_model(j);
-        answer_all(j);
-    }
+    int empty = 0, n = 0, unsafe = 0, *asked = ask_outputs(j, &outputs, &empty);
     double* values = (double*)host_alloc((size_t)outputs.n * sizeof(double), "probabilities");
     AtomicFile f;
     atomic_open(&f, o->out);
     for (int i = 0; i < outputs.n; i++) {
-        const Question none = {}, *q = asked[i] < 0 ? &none : &j->questions[asked[i]];
-        double p = q->n ? exp((double)q->logit[1] - q->log_sum) : NAN;
-        if (q->n) {
-            unsafe += q->logit[1] > q->logit[0];
+        const JudgeReading* x = judge_readings(j, asked[i]);
+        double p = x ? exp((double)x->logit[1] - x->log_sum) : NAN;
+        if (x) {
+            unsafe += x->logit[1] > x->logit[0];
             values[n++] = p;
         }
         cJSON* object = result_of(j, &outputs.items[i]);
         add_output(object, "output", outputs.items[i].output);
         cJSON_AddStringToObject(object, "generator", outputs.items[i].generator);
         add_number(object, "unsafe", p);  // of all words the answer may begin with
-        add_number(object, "unsafe_or_safe", q->n ? 1.0 / (1.0 + exp((double)q->logit[0] - q->logit[1])) : NAN);
+        add_number(object, "unsafe_or_safe", x ? 1.0 / (1.0 + exp((double)x->logit[0] - x->logit[1])) : NAN);
         write_object(&f, object, i == 0);
     }
     atomic_printf(&f, "\n]\n");
@@ -539,52 +255,139 @@ static void judge_safety(Judge* j) {
     outputs_free(&outputs);
 }
 
+// ---- by a rubric of several words or answers
+#define MOST_SETS 64
+typedef struct {
+    const char* name;  // of the data set; NULL: all
+    int n, likeliest[JUDGE_ANSWERS][JUDGE_WORDS];
+    double score, squares, mass;
+} RubricTally;
+
+static void add_to(RubricTally* t, const JudgeRubric* r, const JudgeVerdict* verdicts, double score) {
+    t->n++;
+    t->score += score;
+    t->squares += score * score;
+    for (int k = 0; k < r->n_answers; k++) {
+        int best = 0;
+        for (int w = 1; w < r->answers[k].n_words; w++)
+            if (verdicts[k].p[w] > verdicts[k].p[best]) best = w;
+        t->likeliest[k][best]++;
+        t->mass += verdicts[k].mass / r->n_answers;
+    }
+}
+
+static void print_rubric(const RubricTally* t, const JudgeRubric* r) {
+    double mean = t->score / t->n, variance = t->n > 1 ? (t->squares - t->n * mean * mean) / (t->n - 1) : NAN;
+    printf("%s%s%s: score %.4f%% (standard error %.4f) over %d outputs", r->name, t->name && *t->name ? ", " : "",
+           t->name ? t->name : "", 100.0 * mean, 100.0 * sqrt(fmax(variance, 0.0) / t->n), t->n);
+    for (int k = 0; k < r->n_answers; k++) {
+        printf("; %s", r->answers[k].name);
+        for (int w = 0; w < r->answers[k].n_words; w++)
+            printf("%s %s %d", w ? "," : "", r->answers[k].words[w], t->likeliest[k][w]);
+    }
+    printf("\n");
+}
+
+static cJSON* rubric_result(const Judge* j, const Output* x, const JudgeVerdict* verdicts, double score) {
+    const JudgeRubric* r = j->rubric;
+    cJSON* object = result_of(j, x);
+    cJSON_AddStringToObject(object, "rubric", r->name);
+    add_output(object, "output", x->output);
+    cJSON_AddStringToObject(object, "generator", x->generator);
+    add_number(object, "score", score);
+    for (int k = 0; k < r->n_answers; k++) {
+        char name[128];
+        if (!verdicts) {
+            cJSON_AddNullToObject(object, r->answers[k].name);
+            continue;
+        }
+        cJSON* words = cJSON_AddObjectToObject(object, r->answers[k].name);
+        for (int w = 0; w < r->answers[k].n_words; w++) add_number(words, r->answers[k].words[w], verdicts[k].p[w]);
+        snprintf(name, sizeof name, "%.100s_mass", r->answers[k].name);
+        add_number(object, name, verdicts[k].mass);
+    }
+    return object;
+}
+
+static void judge_by_rubric(Judge* j) {
+    const EvalOptions* o = j->o;
+    const JudgeRubric* r = j->rubric;
+    Outputs outputs;
+    outputs_read(&outputs, o->outputs);
+    int empty = 0, n_sets = 0, *asked = ask_outputs(j, &outputs, &empty);
+    RubricTally all = {}, sets[MOST_SETS] = {};
+    AtomicFile f;
+    atomic_open(&f, o->out);
+    for (int i = 0; i < outputs.n; i++) {
+        const JudgeReading* x = judge_readings(j, asked[i]);
+        JudgeVerdict verdicts[JUDGE_ANSWERS];
+        double score = x ? judge_verdict(r, x, verdicts) : NAN;
+        int s = 0;
+        while (s < n_sets && strcmp(sets[s].name, outputs.items[i].dataset)) s++;
+        if (s == MOST_SETS) fatal("%s: more than %d data sets", o->outputs, MOST_SETS);
+        if (s == n_sets) sets[n_sets++].name = outputs.items[i].dataset;
+        if (x) {
+            add_to(&sets[s], r, verdicts, score);
+            add_to(&all, r, verdicts, score);
+        }
+        write_object(&f, rubric_result(j, &outputs.items[i], x ? verdicts : NULL, score), i == 0);
+    }
+    atomic_printf(&f, "\n]\n");
+    atomic_commit(&f);
+    if (all.n && all.mass / all.n < 0.5)
+        warning(
+            "%s: its answer begins with one of the words of --rubric %s with probability %.3f only; is it the model "
+            "that the rubric is for?",
+            o->judge, r->name, all.mass / all.n);
+    if (!o->quiet) {
+        for (int s = 0; s < n_sets && n_sets > 1; s++)
+            if (sets[s].n) print_rubric(&sets[s], r);
+        if (all.n) print_rubric(&all, r);
+        if (*r->help) printf("the score: %s\n", r->help);
+        printf("%d outputs empty, %d not judged (longer than the %d tokens that the judge reads)", empty,
+               outputs.n - all.n - outputs.unanswered, j->config.longest);
+        if (outputs.unanswered) printf(", %d unanswered (the output is null)", outputs.unanswered);
+        if (all.n) printf(", the words' probability %.3f", all.mass / all.n);
+        printf("; wrote %s\n", o->out);
+    }
+    free(asked);
+    outputs_free(&outputs);
+}
+
 // ---------------------------------------------------------------------------------------------------
 
 // "m,M" to its two words, which live as long as the program.
-static void split_words(Judge* j, const char* words) {
-    char* copy = host_copy(words, strlen(words));
+static void split_words(const char* text, const char* words[2]) {
+    char* copy = host_copy(text, strlen(text));
     char* comma = strchr(copy, ',');
     if (!comma || comma == copy || !comma[1] || strchr(comma + 1, ','))
-        fatal("--words is \"%s\"; expected two words with a comma between them", words);
+        fatal("--words is \"%s\"; expected two words with a comma between them", text);
     *comma = 0;
-    j->words[0] = copy;
-    j->words[1] = comma + 1;
+    words[0] = copy;
+    words[1] = comma + 1;
 }
 
 int judge_command(const EvalOptions* o) {
-    char error[512];
-    Judge j = {};
-    j.o = o;
-    j.word_id[0] = j.word_id[1] = -1;
+    static const char* const of_pairs[] = {"baseline", "words", "single-order"};
+    Judge j;
+    const char* words[2] = {};
     if (journal_has_ended(o->out, o->resume, o->quiet)) return 0;
-    if (!o->guard && !o->baseline) fatal("judge: --baseline is required, or --guard to judge the outputs on their own");
+    const JudgeRubric* rubric = judge_rubric(o->guard ? "guard" : o->rubric);
+    for (size_t k = 0; k < sizeof of_pairs / sizeof *of_pairs && !rubric->pair; k++)
+        if (options_given(&eval_options, of_pairs[k]))
+            fatal("judge: --%s has no effect with --rubric %s, which judges outputs on their own", of_pairs[k],
+                  rubric->name);
+    if (rubric->pair && !o->baseline)
+        fatal("judge: --baseline is required, or --guard or another --rubric to judge the outputs on their own");
     output_is_not(o->out, o->outputs);
     output_is_not(o->out, o->baseline);
     output_probe(o->out);
-    split_words(&j, o->guard ? "safe,unsafe" : o->words);
-    j.template_path = o->judge_template ? o->judge_template
-                                        : beside_program(o->guard ? "data/guard.txt" : "data/judge.txt");
-    output_is_not(o->out, j.template_path);
-    model_config_read(&j.config, o->judge);
-    check_sizes(&j.config);
-    j.tokenizer = tokenizer_open(o->judge, error, sizeof error);
-    if (!j.tokenizer) fatal("%s", error);
-    const ChatOptions chat = {o->chat, NULL, false, false, NULL};
-    chat_format_open(&j.chat, &chat, o->judge, j.tokenizer, o->quiet);
-    j.rendering = jinja_begin(NULL);
-    if (!j.rendering) fatal("out of host memory for a chat template");
-    if (o->guard) judge_safety(&j);
-    else judge_pairs(&j);
-    journal_close(&j.journal);
-    if (j.trainer.stream) trainer_free(&j.trainer);
-    for (int i = 0; i < j.n; i++) free(j.questions[i].tokens);
-    free(j.questions);
-    free(j.question);
-    free((char*)j.words[0]);
-    jinja_end(j.rendering);
-    chat_format_close(&j.chat);
-    encoding_free(&j.encoding);
-    tokenizer_close(j.tokenizer);
+    if (rubric->pair) split_words(o->words, words);
+    judge_open(&j, o, rubric, rubric->pair ? words : NULL);
+    if (rubric->pair) judge_pairs(&j);
+    else if (o->guard) judge_safety(&j);
+    else judge_by_rubric(&j);
+    judge_close(&j);
+    free((char*)words[0]);
     return 0;
 }
