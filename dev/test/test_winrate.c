@@ -80,7 +80,49 @@ static void test_annotators(void) {
     free(rates);
 }
 
+// The values of dev/reference/record_winrate.py: golden/winrate/controlled.txt, a case a line: name, rate, error,
+// effect, n, then n preferences and n differences.
+static void test_controlled(void) {
+    FILE* f = fopen("dev/reference/golden/winrate/controlled.txt", "r");
+    char name[64];
+    double expected[3], preference[512], difference[512];
+    int n, cases = 0;
+    if (!check(f != NULL, "recorded fits are there")) return;
+    while (fscanf(f, "%63s %lf %lf %lf %d", name, &expected[0], &expected[1], &expected[2], &n) == 5 && n <= 512) {
+        int got = 0;
+        for (int i = 0; i < n; i++) got += fscanf(f, "%lf", &preference[i]);
+        for (int i = 0; i < n; i++) got += fscanf(f, "%lf", &difference[i]);
+        double error, effect, rate = length_controlled(preference, difference, n, &error, &effect);
+        check(got == 2 * n && fabs(rate - expected[0]) < 1e-6 && fabs(error - expected[1]) < 1e-6 &&
+                  fabs(effect - expected[2]) < 1e-6,
+              "%s: length-controlled %.6f (%.6f), effect %.6f", name, rate, error, effect);
+        cases++;
+    }
+    fclose(f);
+    check(cases == 4, "four of them");
+    double error, effect, same[] = {0, 1, 1, 1}, alike[] = {7, 7, 7, 7}, rate;
+    rate = length_controlled(same, alike, 4, &error, &effect);
+    check(fabs(rate - 75) < 1e-9 && effect == 0, "lengths that all differ alike leave the win rate");
+    double decided[] = {0, 0, 1, 1}, by_length[] = {-5, -1, 1, 5};
+    rate = length_controlled(decided, by_length, 4, &error, &effect);
+    check(isnan(rate) && isnan(error) && isnan(effect), "lengths that decide everything have no finite fit");
+    double ones[] = {1, 1, 1}, any[] = {1, 2, 3};
+    check(isnan(length_controlled(ones, any, 3, &error, &effect)), "nor have wins alone");
+    double hanging[] = {0, 1, 1, 1}, far[] = {1, 2, -3, 4};
+    rate = length_controlled(hanging, far, 4, &error, &effect);
+    check(isfinite(rate) && isnan(error), "one that hangs on one pair has no standard error");
+    check(isnan(length_controlled(ones, any, 0, &error, &effect)), "nor has nothing a rate");
+}
+
+static void controlled_body(const void* json) {
+    int n;
+    file_write(path, json, strlen(json));
+    winrate_read_controlled(path, &n);
+}
+
 static void test_refusals(void) {
+    check(refuses(controlled_body, "[{\"preference\":2,\"output_1\":\"x\"}]", "has a preference but not both outputs"),
+          "length control without an output is refused");
     check(refuses(body, "[{\"preference\":3}]", "the preference is 3"), "a preference outside 1 to 2 is refused");
     check(refuses(body, "[{\"preference\":\"2\"}]", "is not an annotation"), "a preference that is a text is refused");
     check(refuses(body, "[{\"output\":\"x\"}]", "row 0: is not an annotation"), "outputs are not annotations");
@@ -96,6 +138,7 @@ int main(void) {
     test_published();
     test_small();
     test_annotators();
+    test_controlled();
     test_refusals();
     unlink(path);
     return check_report();
