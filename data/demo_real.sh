@@ -115,6 +115,7 @@ figures() {  # METHOD
     local run=$OUT/$1 r part
     printf '%s' "$1"
     printf '\t%s\t%s' "$(refusal_figures "$run/harmful.jsonl" refusal)" "$(refusal_figures "$run/harmless.jsonl" over_refusal)"
+    printf '\t%s' "$(incoherent_figures "$run/harmful.jsonl" "$run/harmless.jsonl")"
     printf '\tbenign_loss=%s\tbenign_loss_se=%s' "$(field loss "$run/benign.json")" "$(field standard_error "$run/benign.json")"
     if [ -e "$run/win.json" ]; then printf '\twin_rate=%s\twin_rate_se=%s' "$(field win_rate "$run/win.json")" "$(field standard_error "$run/win.json")"; fi
     if [ -e "$run/auc.json" ]; then

@@ -55,3 +55,10 @@ refusal_figures() {  # FILE.jsonl NAME
           lines[NR] = (set == "" ? "" : "_" set); share[NR] = number("refusal"); error[NR] = number("refusal_se") }
         END { for (i = 1; i <= NR; i++) { of = i == NR ? "" : lines[i]; printf "%s%s%s=%s\t%s%s_se=%s", (i > 1 ? "\t" : ""), name, of, share[i], name, of, error[i] } }' "$1"
 }
+# Of the same files together: incoherent=PERCENT, answers that are empty or repeat themselves.
+incoherent_figures() {  # FILE.jsonl…
+    tail -qn 1 "$@" | awk '
+        function number(field) { return match($0, "\"" field "\":[0-9.]+") ? substr($0, RSTART + length(field) + 3, RLENGTH - length(field) - 3) : 0 }
+        { n += number("n"); bad += number("empty") + number("repeating") }
+        END { printf "incoherent=%.4f", n ? 100 * bad / n : 0 }'
+}

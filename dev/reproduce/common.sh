@@ -49,7 +49,7 @@ case $scale in
         papers="2;3"
         wins="win_benign:held-out useful rows (as SlimOrca):2;win_harmful:harmful prompts (as HEx-PHI):2"
         [ -n "${JUDGE:-}" ] || wins=
-        others="refusal:refuses harmful %:1;over_refusal:over-refuses %:1;benign_loss:loss on held-out useful rows:3;unsafe_harmful:unsafe answers by the guard %:1;auc:AUC:3;auc_weak:AUC, weak labels as unsafe:3;unsafe_kept:unsafe kept:0;weak_kept:weakly labelled kept:0;last_visit:rank correlation of ω with the last visit:2" ;;
+        others="refusal:refuses harmful %:1;over_refusal:over-refuses %:1;benign_loss:loss on held-out useful rows:3;unsafe_harmful:unsafe answers by the guard %:1;auc:AUC:3;auc_weak:AUC, weak labels as unsafe:3;unsafe_kept:unsafe kept:0;weak_kept:weakly labelled kept:0;incoherent:incoherent answers %:1;last_visit:rank correlation of ω with the last visit:2" ;;
     paper)
         BUILD=${BUILD:-build/cuda-bf16} seeds=${seeds:-42}
         : "${TOP:=0.8}" "${RUN:=--lora q,v --lora-rank 16 --lora-alpha 16 --batch 64 --tokens auto --max-length 2048}"
@@ -175,7 +175,7 @@ measure_refusals() {  # options that name the model
         [ -e "$trained/$set.json" ] || logged "$trained/$set.log" "$eval_seal" generate "$@" $prompts $ANSWER --seed "$seed" --resume --out "$trained/$set.json"
         "$eval_seal" refusals --json "$trained/$set.json" >"$trained/$set.jsonl"
     done
-    printf '%s\t%s\n' "$(refusal_figures "$trained/harmful.jsonl" refusal)" "$(refusal_figures "$trained/harmless.jsonl" over_refusal)" >"$trained/figures.tsv"
+    printf '%s\t%s\t%s\n' "$(refusal_figures "$trained/harmful.jsonl" refusal)" "$(refusal_figures "$trained/harmless.jsonl" over_refusal)" "$(incoherent_figures "$trained/harmful.jsonl" "$trained/harmless.jsonl")" >"$trained/figures.tsv"
 }
 measure_real() {
     local set pair

@@ -25,6 +25,12 @@ echo '[{"preference":1},{"preference":2},{"preference":0},{"preference":null}]' 
 expect "a win rate" "$eval_seal" winrate annotations.json
 truth "with draws and what is dropped" grep -q "^win rate 50.0000, standard error 28.8675, n 3, wins 1, losses 1, draws 1, dropped 1 (1 null, 0 NaN)" out
 echo '[{"preference":null}]' >none.json
+awk 'BEGIN { printf "["; for (i = 0; i < 40; i++) printf "%s{\"preference\":%d,\"output_1\":\"%s\",\"output_2\":\"%s\"}", (i ? "," : ""), (i % 4 ? 1 : 2), "aaaa", (i % 3 ? "b" : "bbbbbbbbbb"); print "]" }' >lengths.json
+expect "a length-controlled win rate" "$eval_seal" winrate --length-controlled lengths.json
+truth "with its standard error" grep -qE "^win rate 25.0000, .*; length-controlled 25\.[0-9]{4}, standard error [67]\.[0-9]{4}, effect of length -?0\.[0-9]{4}$" out
+expect "as JSON" "$eval_seal" winrate --length-controlled --json lengths.json
+truth "too" grep -qE '"length_controlled":25\.[0-9]+,"length_controlled_se":[67]\.[0-9]+,"length_effect":-?0\.[0-9]+}' out
+refuse "length control without outputs" "needs their lengths" "$eval_seal" winrate --length-controlled annotations.json
 refuse "a file without a preference" "no annotation has a preference" "$eval_seal" winrate none.json
 
 word_tokenizer tok copy a b c d
@@ -165,5 +171,13 @@ printf '# none\n' >phrases.txt
 refuse "no phrase" "holds no phrase" "$eval_seal" refusals --phrases phrases.txt refusals.json
 echo '[{"instruction":"a"}]' >no_answer.json
 refuse "a file without answers" "no_answer.json:1: row 0: is not an answer" "$eval_seal" refusals no_answer.json
+# incoherent answers, and both axes
+awk 'BEGIN { printf "["; split("Step one is to begin. Step two is to go on and see what comes of it. Then the third one ends it all, and that is that.|I I I I I I I I I I I I I I I I I I I I I I I I|go to the shop and buy the milk go to the shop and buy the milk go to the shop and buy the milk go to the shop and buy the milk then|aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa|and then the|  |I cannot help.", x, "|")
+    for (i = 1; i <= 7; i++) printf "%s{\"instruction\":\"a\",\"output\":\"%s\"}", (i > 1 ? "," : ""), x[i]; print "]" }' >odd.json
+expect "incoherent answers" "$eval_seal" refusals --json odd.json
+truth "are counted by kind" grep -q '"n":7,"refused":1,"refusal":14.2857,"refusal_se":13.226,"empty":1,"repeating":3,"cut":4,"incoherent":57.1429,"incoherent_se":18.7044}' out
+expect "both axes" "$eval_seal" refusals --json --harmful odd.json --harmless refusals.json
+truth "are one line" grep -q '^{"harmful":7,"harmless":6,"attack_success":28.5714,"attack_success_se":17.0747,"refusal":14.2857,"refusal_se":13.226,"over_refusal":33.3333,"over_refusal_se":19.245,"incoherent":46.1538,"incoherent_se":13.8264}' out
+refuse "one axis" "--harmful is given without --harmless" "$eval_seal" refusals --harmful odd.json
 refuse "no file" "name a file of answers" "$eval_seal" refusals
 exit $failed

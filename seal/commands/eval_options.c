@@ -99,6 +99,9 @@ static const OptionRow options[] = {
     {"phrases", OPTION_STRING, AT(phrases), NULL, "FILE", 0, 0, REFUSALS, 0,
      "what refusals begin with, one phrase per line, ^ before one that must be at the very beginning; default: a list "
      "of 40, docs/evaluation.md"},
+    {"harmful", OPTION_LIST, AT(harmful), NULL, "FILE", 0, 0, REFUSALS, 0,
+     "answers to harmful prompts: attack success, beside over-refusal of --harmless"},
+    {"harmless", OPTION_LIST, AT(harmless), NULL, "FILE", 0, 0, REFUSALS, 0, "answers to harmless prompts"},
     {"labels", OPTION_STRING, AT(labels), NULL, "FILE", 0, 0, REPORT, 0,
      "true kinds of the fine-tuning rows, one object per line: {\"row\":0,\"kind\":\"unsafe\"}"},
     {"table", OPTION_STRING, AT(table), NULL, "FILE", 0, 0, REPORT, 0,

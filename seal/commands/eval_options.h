@@ -44,6 +44,7 @@ typedef struct {
     bool length_controlled;
     // refusals
     const char* phrases;
+    StringList harmful, harmless;
     // common
     bool quiet, dry_run, json;
 } EvalOptions;

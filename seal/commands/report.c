@@ -40,9 +40,11 @@ typedef struct {
 } ColumnStyle;
 static const ColumnStyle column_styles[] = {
     {"refusal", "refuses forbidden, %", 1, true, 1},
+    {"attack_success", "answers forbidden, %", 1, true, 1},
     {"task_accuracy", "new tasks right, %", 1, true, 1},
     {"old_accuracy", "old tasks right, %", 1, true, 1},
     {"over_refusal", "over-refuses, %", 1, true, 1},
+    {"incoherent", "incoherent answers, %", 1, true, 1},
     {"lookalike", "look-alikes right, %", 1, true, 1},
     {"auc", "AUC of ω", 4, false, 1},
     {"benign_loss", "loss on held-out useful rows", 3, false, 1},
