@@ -170,7 +170,7 @@ static void find_words(Judge* j, int answer, Text* text, const int32_t* tokens, 
     for (int w = 0; w < a->n_words; w++) {
         if (j->word_id[answer][w] >= 0 && j->word_id[answer][w] != id[w])
             fatal(
-                "%s: \"%s: \"%s\" is not the same token after every question; end the template with text of its own, not "
+                "%s: \"%s\" is not the same token after every question; end the template with text of its own, not "
                 "with an output",
                 j->template_path, a->words[w]);
         j->word_id[answer][w] = id[w];
