@@ -48,8 +48,9 @@ static const OptionRow options[] = {
     {"config-only", OPTION_FLAG, AT(config_only), NULL, NULL, 0, 0, INIT, 0,
      "write config.json and no weights: enough for --dry-run"},
     {"gguf", OPTION_LIST, AT(gguf), NULL, "FILE", 0, 0, IMPORT, IMPORT,
-     "the file; of several splits or pieces one, the others are found by its name, or all of them in order"},
-    {"dtype", OPTION_CHOICE, AT(dtype), "bf16", "bf16|fp16|fp32", 0, 0, IMPORT, 0, "of the weights that are written"},
+     "the file; of several splits or pieces any one, by whose name the others are found, or all in order"},
+    {"dtype", OPTION_CHOICE, AT(dtype), "bf16", "bf16|fp16|fp32", 0, 0, IMPORT, 0,
+     "type of the weights that are written"},
     {"model", OPTION_STRING, AT(model), NULL, "DIR", 0, 0, TRAINS | SELECT | CHECK, TRAINS | CHECK,
      "Hugging Face directory of the model to train; select: of the model whose loss is the score, or is shown by "
      "--explain"},
@@ -99,8 +100,8 @@ static const OptionRow options[] = {
      "linear:START,STEP (per epoch), fixed:G, geometric:G0,RATIO, list:a,b,c, ramp:START,END (per step); sft --weights "
      "learn: fixed:0.5, which weighs safe and fine-tuning samples alike"},
     {"weights", OPTION_CHOICE, AT(weights), "rows", "rows|learn", 0, 0, SFT, 0,
-     "of the fine-tuning rows: as they have them, or learned in this run with --safe, as the selector learns them: the "
-     "model is the result, without a second stage"},
+     "of the fine-tuning rows: rows: those that the files give; learn: learned in this run with --safe, as the "
+     "selector learns them; the model is the result, without a second stage"},
     {"gamma-scales-omega", OPTION_SWITCH, AT(gamma_scales_omega), "off", NULL, 0, 0, SELECTOR | SFT, 0,
      "multiply the selector's gradient by gamma (the paper; the reference does not)"},
     {"activation", OPTION_CHOICE, AT(activation), "softmax", "softmax|sigmoid", 0, 0, SELECTOR | SFT, 0,
@@ -141,7 +142,7 @@ static const OptionRow options[] = {
     {"anchors", OPTION_INT, AT(anchors), "100", NULL, 1, BIG, SELECT, 0,
      "representation: how many pairs of anchors count for a row, those that say most against it"},
     {"refusals", OPTION_LIST, AT(refusals), NULL, "FILE", 0, 0, SELECT, 0,
-     "refusal: texts that refuse, a line each of a .txt, or the commonest answers of data files; default: those of "
+     "refusal: texts that refuse, one per line of a .txt, or the commonest answers of data files; default: those of "
      "--safe that begin as refusals do"},
     {"refusal-texts", OPTION_INT, AT(refusal_texts), "2", NULL, 1, 16, SELECT, 0,
      "refusal: how many different answers of data files are taken; the score is their mean, each costs a pass"},
