@@ -191,13 +191,13 @@ static int64_t merge_long(const MergeTable* m, Symbol* y, int64_t n, uint64_t** 
 
 // ---- words -----------------------------------------------------------------------------------------
 
-static inline void put_token(const Text* text, int32_t base, int32_t id, int32_t start, int32_t end, Encoding* e) {
+static inline void put_token(const TokText* text, int32_t base, int32_t id, int32_t start, int32_t end, Encoding* e) {
     encoding_put(e, id, origin_from(text, base + start), origin_to(text, base + end - 1));
 }
 
 // After merging (sentencepiece): symbols outside the vocabulary become byte tokens or the unknown token, of which
 // neighbours are one.
-static void put_late(const Tokenizer* t, const Text* text, int32_t base, const Symbol* y, int64_t n, Encoding* e) {
+static void put_late(const Tokenizer* t, const TokText* text, int32_t base, const Symbol* y, int64_t n, Encoding* e) {
     bool after_unknown = false;
     for (int64_t i = 0; i < n; i++) {
         if (y[i].id >= 0 && y[i].id < t->n_vocab) {
@@ -215,7 +215,7 @@ static void put_late(const Tokenizer* t, const Text* text, int32_t base, const S
     }
 }
 
-static void encode_piece(const Tokenizer* t, const Text* text, int32_t start, int32_t end, Encoding* e) {
+static void encode_piece(const Tokenizer* t, const TokText* text, int32_t start, int32_t end, Encoding* e) {
     struct TokenizerScratch* s = e->scratch;
     const char* word = text->bytes + start;
     int32_t length = end - start;
@@ -260,7 +260,7 @@ static void encode_piece(const Tokenizer* t, const Text* text, int32_t start, in
     for (int64_t i = 0; i < n; i++) slot->id[i] = y[i].id;
 }
 
-static bool encode_whole_word(const Tokenizer* t, const Text* text, Range word, Encoding* e) {
+static bool encode_whole_word(const Tokenizer* t, const TokText* text, Range word, Encoding* e) {
     int32_t length = word.end - word.start,
             id = piece_find(&t->by_raw, t->raw, t->arena, text->bytes + word.start, (uint32_t)length);
     if (id < 0) id = t->unk;
@@ -274,7 +274,7 @@ static bool encode_whole_word(const Tokenizer* t, const Text* text, Range word, 
 
 // One word of the pre-tokenisers; for sentencepiece-like models the whole text, which is cut before every run of U+2581
 // when no merge crosses there.
-bool encode_word(const Tokenizer* t, const Text* text, Range word, Encoding* e) {
+bool encode_word(const Tokenizer* t, const TokText* text, Range word, Encoding* e) {
     if (t->model == MODEL_WORD_LEVEL) return encode_whole_word(t, text, word, e);
     if (t->model == MODEL_UNIGRAM) return encode_unigram(t, text, word, e);
     if (!t->split_at_space) {

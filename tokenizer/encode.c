@@ -54,26 +54,26 @@ void encoding_free(Encoding* e) {
 }
 
 // The part [start, end) of a text, with the same map.
-static Text part(const Text* text, int32_t start, int32_t end) {
-    return (Text){text->bytes + start, end - start, text->base + start, text->from ? text->from + start : NULL,
-                  text->from ? text->to + start : NULL};
+static TokText part(const TokText* text, int32_t start, int32_t end) {
+    return (TokText){text->bytes + start, end - start, text->base + start, text->from ? text->from + start : NULL,
+                     text->from ? text->to + start : NULL};
 }
 
 // ---- added tokens ----------------------------------------------------------------------------------
 
-static bool word_before(const Text* text, int32_t at) {
+static bool word_before(const TokText* text, int32_t at) {
     int32_t c, start = character_before(text->bytes, at, 0);
     return at > 0 && utf8_decode(text->bytes + start, at - start, &c) == at - start && c >= 0 && is_word(c);
 }
 
-static bool word_after(const Text* text, int32_t at) {
+static bool word_after(const TokText* text, int32_t at) {
     int32_t c;
     if (at >= text->n) return false;
     utf8_decode(text->bytes + at, text->n - at, &c);
     return c >= 0 && is_word(c);
 }
 
-static int32_t spaces_before(const Text* text, int32_t at) {
+static int32_t spaces_before(const TokText* text, int32_t at) {
     while (at > 0) {
         int32_t c, start = character_before(text->bytes, at, 0);
         if (utf8_decode(text->bytes + start, at - start, &c) != at - start || c < 0 || !is_white_space(c)) break;
@@ -82,7 +82,7 @@ static int32_t spaces_before(const Text* text, int32_t at) {
     return at;
 }
 
-static int32_t spaces_after(const Text* text, int32_t at) {
+static int32_t spaces_after(const TokText* text, int32_t at) {
     while (at < text->n) {
         int32_t c;
         int n = utf8_decode(text->bytes + at, text->n - at, &c);
@@ -93,7 +93,7 @@ static int32_t spaces_after(const Text* text, int32_t at) {
 }
 
 // Whether the match text[start, end) may become token a: special ones touch no plain bytes.
-static bool may_be_read(const AddedToken* a, const PlainText* plain, const Text* text, int32_t start, int32_t end) {
+static bool may_be_read(const AddedToken* a, const PlainText* plain, const TokText* text, int32_t start, int32_t end) {
     bool guarded = a->special;
     for (int i = 0; i < plain->n_guarded && !guarded; i++) guarded = plain->guarded[i] == a->id;
     if (!guarded) return true;
@@ -109,7 +109,7 @@ static bool may_be_read(const AddedToken* a, const PlainText* plain, const Text*
 
 // The longest added token at `at` that may be read, −1: none. Without plain text that is decided later, as
 // `tokenizers` does, which continues after a match that it does not take.
-static int32_t added_at(const Tokenizer* t, const Trie* trie, const Text* text, int32_t at, const PlainText* plain,
+static int32_t added_at(const Tokenizer* t, const Trie* trie, const TokText* text, int32_t at, const PlainText* plain,
                         int32_t* length) {
     if (!trie->first[(unsigned char)text->bytes[at]]) return -1;
     int32_t token = trie_longest(trie, text->bytes + at, text->n - at, length);
@@ -121,7 +121,7 @@ static int32_t added_at(const Tokenizer* t, const Trie* trie, const Text* text, 
 // The next added token at or after `from`: leftmost, longest, then its rules (single_word, lstrip, rstrip), as
 // AddedVocabulary::find_matches. `scan` is where the search itself continues, which the spaces taken by rstrip do not
 // move. Returns its index, −1 for none.
-static int32_t next_added(const Tokenizer* t, const Trie* trie, const Text* text, int32_t taken, int32_t* scan,
+static int32_t next_added(const Tokenizer* t, const Trie* trie, const TokText* text, int32_t taken, int32_t* scan,
                           bool special, const PlainText* plain, Range* found) {
     if (!trie->any) return -1;
     while (*scan < text->n) {
@@ -145,13 +145,13 @@ static int32_t next_added(const Tokenizer* t, const Trie* trie, const Text* text
     return -1;
 }
 
-static void put_added(const Tokenizer* t, const Text* text, int32_t token, Range r, Encoding* e) {
+static void put_added(const Tokenizer* t, const TokText* text, int32_t token, Range r, Encoding* e) {
     if (r.end > r.start) encoding_put(e, t->added[token].id, origin_from(text, r.start), origin_to(text, r.end - 1));
 }
 
 // ---- the pipeline ----------------------------------------------------------------------------------
 
-static bool encode_words(const Tokenizer* t, Text text, Encoding* e) {
+static bool encode_words(const Tokenizer* t, TokText text, Encoding* e) {
     if (!text.n) return true;
     e->scratch->stage = 2;
     if (!pretokenize_text(t, &text, e)) return false;
@@ -161,7 +161,7 @@ static bool encode_words(const Tokenizer* t, Text text, Encoding* e) {
 }
 
 // Between two added tokens: normalise, then cut at the added tokens that are searched in normalised text.
-static bool encode_between(const Tokenizer* t, Text text, bool special, Encoding* e) {
+static bool encode_between(const Tokenizer* t, TokText text, bool special, Encoding* e) {
     if (!text.n) return true;
     e->scratch->stage = 0;
     if (!normalize_text(t, &text, e)) return false;
@@ -197,7 +197,7 @@ static int64_t encode_text(const Tokenizer* t, const char* text, size_t length, 
     s->plain = plain;
     if (flags & TOKENIZER_ADD_SPECIAL)
         for (ptrdiff_t i = 0; i < arrlen(t->prefix); i++) encoding_put(e, t->prefix[i], 0, 0);
-    const Text whole = {text, (int32_t)length, 0, NULL, NULL};
+    const TokText whole = {text, (int32_t)length, 0, NULL, NULL};
     const bool special = (flags & TOKENIZER_PARSE_SPECIAL) && !t->text_only;
     int32_t taken = 0, scan = 0, token;
     Range found;

@@ -340,7 +340,7 @@ static void put_stretch(Range** out, ptrdiff_t first, SplitBehaviour behaviour, 
 }
 
 // Splits `range`, a stretch of valid UTF-8. The pattern sees this range alone, as in `tokenizers`.
-static bool split_valid(const Pretokenize* step, const Text* text, Range range, Range** out, Encoding* e) {
+static bool split_valid(const Pretokenize* step, const TokText* text, Range range, Range** out, Encoding* e) {
     const char* bytes = text->bytes + range.start;
     int32_t n = range.end - range.start, from = 0;
     ptrdiff_t first = arrlen(*out);
@@ -371,7 +371,7 @@ static bool split_valid(const Pretokenize* step, const Text* text, Range range, 
 }
 
 // A stretch that is not UTF-8 is a word of its own.
-static bool split_range(const Pretokenize* step, const Text* text, Range range, Range** out, Encoding* e) {
+static bool split_range(const Pretokenize* step, const TokText* text, Range range, Range** out, Encoding* e) {
     for (int32_t at = range.start, end; at < range.end; at = end) {
         bool valid;
         end = utf8_stretch(text->bytes, range.end, at, &valid);
@@ -382,7 +382,7 @@ static bool split_range(const Pretokenize* step, const Text* text, Range range, 
 }
 
 // A step after ByteLevel sees every byte as the character that GPT-2 writes for it.
-static bool split_mapped(const Pretokenize* step, const Text* text, Range range, Range** out, Encoding* e) {
+static bool split_mapped(const Pretokenize* step, const TokText* text, Range range, Range** out, Encoding* e) {
     struct TokenizerScratch* s = e->scratch;
     arrsetlen(s->mapped, 0);
     for (int32_t i = range.start; i < range.end; i++) {
@@ -390,7 +390,7 @@ static bool split_mapped(const Pretokenize* step, const Text* text, Range range,
         const int n = utf8_encode(character_of_byte((unsigned char)text->bytes[i]), character);
         memcpy(arraddnptr(s->mapped, n), character, (size_t)n);
     }
-    const Text mapped = {s->mapped, (int32_t)arrlen(s->mapped), 0, NULL, NULL};
+    const TokText mapped = {s->mapped, (int32_t)arrlen(s->mapped), 0, NULL, NULL};
     const ptrdiff_t first = arrlen(*out);
     if (!split_valid(step, &mapped, (Range){0, mapped.n}, out, e)) return false;
     int32_t at = 0, byte = range.start;  // `byte` is where the character at `at` came from
@@ -407,7 +407,7 @@ static bool split_mapped(const Pretokenize* step, const Text* text, Range range,
 
 // ---- steps that put something in front -------------------------------------------------------------
 
-static void prefix_space(Text* text, Encoding* e) {
+static void prefix_space(TokText* text, Encoding* e) {
     struct TokenizerScratch* s = e->scratch;
     TextBuffer* b = buffer_other(text, e);
     for (ptrdiff_t i = 0; i < arrlen(s->ranges); i++) {
@@ -420,7 +420,7 @@ static void prefix_space(Text* text, Encoding* e) {
     *text = buffer_text(b);
 }
 
-static void metaspace(const Pretokenize* step, Text* text, Encoding* e) {
+static void metaspace(const Pretokenize* step, TokText* text, Encoding* e) {
     struct TokenizerScratch* s = e->scratch;
     TextBuffer* b = buffer_other(text, e);
     const char* mark = step->pattern.literal;
@@ -457,7 +457,7 @@ static void metaspace(const Pretokenize* step, Text* text, Encoding* e) {
 
 // ---- all of it -------------------------------------------------------------------------------------
 
-bool pretokenize_text(const Tokenizer* t, Text* text, Encoding* e) {
+bool pretokenize_text(const Tokenizer* t, TokText* text, Encoding* e) {
     struct TokenizerScratch* s = e->scratch;
     arrsetlen(s->ranges, 0);
     put_range(&s->ranges, 0, text->n);

@@ -21,9 +21,9 @@ void buffer_free(TextBuffer* b) {
     arrfree(b->to);
 }
 
-Text buffer_text(const TextBuffer* b) { return (Text){b->bytes, (int32_t)arrlen(b->bytes), 0, b->from, b->to}; }
+TokText buffer_text(const TextBuffer* b) { return (TokText){b->bytes, (int32_t)arrlen(b->bytes), 0, b->from, b->to}; }
 
-void buffer_copy(TextBuffer* b, const Text* t, int32_t start, int32_t end) {
+void buffer_copy(TextBuffer* b, const TokText* t, int32_t start, int32_t end) {
     if (end <= start) return;
     int32_t n = end - start;
     memcpy(arraddnptr(b->bytes, n), t->bytes + start, (size_t)n);
@@ -46,13 +46,13 @@ void buffer_put(TextBuffer* b, const char* bytes, int32_t n, int32_t from, int32
 
 // What is put in front of the character at `start` comes from that character, in `tokenizers`; from its first byte, so
 // that offsets stay in order.
-void put_in_front(TextBuffer* b, const char* bytes, int32_t n, const Text* t, int32_t start) {
+void put_in_front(TextBuffer* b, const char* bytes, int32_t n, const TokText* t, int32_t start) {
     buffer_put(b, bytes, n, origin_from(t, start), origin_to(t, start));
 }
 
 // An empty buffer that `text` does not live in. Normalisers and pre-tokenisers have two each, because the parts of one
 // normalised text are pre-tokenised one after the other.
-TextBuffer* buffer_other(const Text* text, Encoding* e) {
+TextBuffer* buffer_other(const TokText* text, Encoding* e) {
     TextBuffer* first = &e->scratch->buffer[e->scratch->stage];
     bool inside = text->from && first->bytes && text->bytes >= first->bytes &&
                   text->bytes <= first->bytes + arrlen(first->bytes);
@@ -77,7 +77,7 @@ typedef struct {
 // State of one run. `source` walks over the characters that the result is aligned with.
 typedef struct {
     TextBuffer* out;
-    const Text* text;
+    const TokText* text;
     int32_t source;
     Range last;  // origin of the source character before `source`
     bool compose;
@@ -168,7 +168,7 @@ static void form_sort(Form* f) {
 }
 
 static void form_run(Form* f, int32_t start, int32_t end, utf8proc_option_t options) {
-    const Text* t = f->text;
+    const TokText* t = f->text;
     f->source = start;
     f->base.c = -1;
     for (int32_t at = start, c; at < end;) {
@@ -199,7 +199,7 @@ static bool form_touches(int32_t c, int32_t least, bool compose) {
 }
 
 // Only runs of characters that can change are rewritten, together with the letter before, on which their first may sit.
-static void normal_form(Text* text, utf8proc_option_t options, int32_t least, Encoding* e) {
+static void normal_form(TokText* text, utf8proc_option_t options, int32_t least, Encoding* e) {
     Form f = {.text = text, .compose = options & UTF8PROC_COMPOSE};
     int32_t c, run = -1, before = 0, before_that = 0, copied = 0;
     for (int32_t i = 0, n; i <= text->n; before_that = before, before = i, i += n) {
@@ -241,7 +241,7 @@ static int32_t lower(int32_t c) {
     return (c - lower_case[low].first) % lower_case[low].step ? c : c + lower_case[low].delta;
 }
 
-static void lowercase(Text* text, Encoding* e) {
+static void lowercase(TokText* text, Encoding* e) {
     TextBuffer* b = buffer_other(text, e);
     for (int32_t i = 0; i < text->n;) {
         int32_t c;
@@ -258,7 +258,7 @@ static void lowercase(Text* text, Encoding* e) {
     *text = buffer_text(b);
 }
 
-static void prepend(Text* text, const char* content, Encoding* e) {
+static void prepend(TokText* text, const char* content, Encoding* e) {
     if (!text->n) return;
     TextBuffer* b = buffer_other(text, e);
     put_in_front(b, content, (int32_t)strlen(content), text, 0);
@@ -268,7 +268,7 @@ static void prepend(Text* text, const char* content, Encoding* e) {
 
 // A regular expression sees valid UTF-8 only, stretch by stretch. What takes a match's place comes from the match's
 // last character, as in `tokenizers`.
-static bool replace(const Normalize* step, Text* text, Encoding* e) {
+static bool replace(const Normalize* step, TokText* text, Encoding* e) {
     const int32_t n_content = (int32_t)strlen(step->content);
     int32_t copied = 0;
     TextBuffer* b = NULL;
@@ -292,7 +292,7 @@ static bool replace(const Normalize* step, Text* text, Encoding* e) {
     return true;
 }
 
-static void strip(Text* text, bool left, bool right, Encoding* e) {
+static void strip(TokText* text, bool left, bool right, Encoding* e) {
     int32_t start = 0, end = text->n, c;
     while (left && start < end) {
         int n = utf8_decode(text->bytes + start, end - start, &c);
@@ -311,7 +311,7 @@ static void strip(Text* text, bool left, bool right, Encoding* e) {
 }
 
 // Bytes of the user-defined piece at i, 0: none begins there.
-static int32_t user_defined_at(const Tokenizer* t, const Text* text, int32_t i) {
+static int32_t user_defined_at(const Tokenizer* t, const TokText* text, int32_t i) {
     int32_t length = 0;
     const Trie* trie = &t->normalized_trie;
     return trie->any && trie->first[(unsigned char)text->bytes[i]] &&
@@ -322,7 +322,7 @@ static int32_t user_defined_at(const Tokenizer* t, const Text* text, int32_t i) 
 
 // Spaces become U+2581, all else is copied. A user-defined piece is one unit: its origin is whole, whatever becomes of
 // it.
-static void put_unit(TextBuffer* b, const Normalize* step, const Text* text, int32_t start, int32_t end,
+static void put_unit(TextBuffer* b, const Normalize* step, const TokText* text, int32_t start, int32_t end,
                      bool user_defined) {
     const int32_t from = origin_from(text, start), to = origin_to(text, end - 1);
     for (int32_t i = start; i < end; i++) {
@@ -335,7 +335,7 @@ static void put_unit(TextBuffer* b, const Normalize* step, const Text* text, int
 
 // What sentencepiece does before it merges: bytes that are not UTF-8 become U+FFFD one by one, spaces become U+2581,
 // and one is put in front. Where extra spaces are removed, the one that stays covers them.
-static void sentencepiece(const Tokenizer* t, const Normalize* step, Text* text, Encoding* e) {
+static void sentencepiece(const Tokenizer* t, const Normalize* step, TokText* text, Encoding* e) {
     const char* space = step->escape ? "\xE2\x96\x81" : " ";
     const size_t n_space = strlen(space);
     int32_t i = 0;
@@ -388,7 +388,7 @@ static const char* charsmap_find(const Normalize* step, const char* s, int32_t n
 }
 
 // Characters of the new text come from those of the old one in order; what is over, from the last.
-static void charsmap_put(TextBuffer* b, const Text* text, int32_t start, int32_t end, const char* fresh) {
+static void charsmap_put(TextBuffer* b, const TokText* text, int32_t start, int32_t end, const char* fresh) {
     int32_t c, at = start, n_new = (int32_t)strlen(fresh);
     for (int32_t i = 0, n; i < n_new; i += n) {
         n = utf8_decode(fresh + i, n_new - i, &c);
@@ -399,7 +399,7 @@ static void charsmap_put(TextBuffer* b, const Text* text, int32_t start, int32_t
 }
 
 // sentencepiece's compiled rules: a short grapheme as a whole, else its characters one by one.
-static void charsmap(const Normalize* step, Text* text, Encoding* e) {
+static void charsmap(const Normalize* step, TokText* text, Encoding* e) {
     TextBuffer* b = buffer_other(text, e);
     for (int32_t start = 0, end; start < text->n; start = end) {
         int32_t before, c, state = 0;
@@ -425,7 +425,7 @@ static void charsmap(const Normalize* step, Text* text, Encoding* e) {
     *text = buffer_text(b);
 }
 
-bool normalize_text(const Tokenizer* t, Text* text, Encoding* e) {
+bool normalize_text(const Tokenizer* t, TokText* text, Encoding* e) {
     for (ptrdiff_t i = 0; i < arrlen(t->normalize); i++) {
         const Normalize* step = &t->normalize[i];
         bool good = true;

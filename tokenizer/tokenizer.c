@@ -105,7 +105,7 @@ bool tokenizer_put_added(Tokenizer* t, const ConfigToken* token, int64_t expecte
             t, "%s: the added token %.60s is written with id %lld, but `tokenizers` gives it %d; that is used", file,
             token->content, (long long)expected, a.id);
     // The content of a normalised token is normalised too, as AddedVocabulary does.
-    Text text = {token->content, (int32_t)strlen(token->content), 0, NULL, NULL};
+    TokText text = {token->content, (int32_t)strlen(token->content), 0, NULL, NULL};
     if (!e->scratch) tokenizer_encode(t, "", 0, 0, e);  // makes the scratch that normalising needs
     if (a.normalized && !normalize_text(t, &text, e)) return tok_error(error, "%s: %s", file, e->error);
     a.content = arena_put(t, text.bytes, (size_t)text.n);

@@ -94,7 +94,7 @@ typedef struct {
     const char* bytes;
     int32_t n, base;
     const int32_t *from, *to;
-} Text;
+} TokText;
 typedef struct {
     char* bytes;
     int32_t *from, *to;
@@ -112,16 +112,16 @@ int character_category(int32_t codepoint);  // CATEGORY_CN … of unicode_table.
 bool in_ranges(int32_t codepoint, const CharacterRange* ranges, size_t n);  // ranges in order
 bool is_white_space(int32_t codepoint);                                     // Unicode White_Space
 bool is_word(int32_t codepoint);  // Alphabetic, M, Nd, Pc, Join_Control: \w of the Rust regex library
-Text buffer_text(const TextBuffer* b);
+TokText buffer_text(const TextBuffer* b);
 void buffer_clear(TextBuffer* b);
-TextBuffer* buffer_other(const Text* text, Encoding* e);
+TextBuffer* buffer_other(const TokText* text, Encoding* e);
 void buffer_free(TextBuffer* b);
-void buffer_copy(TextBuffer* b, const Text* t, int32_t start, int32_t end);              // bytes with their origins
+void buffer_copy(TextBuffer* b, const TokText* t, int32_t start, int32_t end);           // bytes with their origins
 void buffer_put(TextBuffer* b, const char* bytes, int32_t n, int32_t from, int32_t to);  // n bytes, all from [from, to)
-void put_in_front(TextBuffer* b, const char* bytes, int32_t n, const Text* t,
+void put_in_front(TextBuffer* b, const char* bytes, int32_t n, const TokText* t,
                   int32_t start);  // with the origin of t's character at start
-static inline int32_t origin_from(const Text* t, int32_t i) { return t->from ? t->from[i] : t->base + i; }
-static inline int32_t origin_to(const Text* t, int32_t i) { return t->from ? t->to[i] : t->base + i + 1; }
+static inline int32_t origin_from(const TokText* t, int32_t i) { return t->from ? t->from[i] : t->base + i; }
+static inline int32_t origin_to(const TokText* t, int32_t i) { return t->from ? t->to[i] : t->base + i + 1; }
 
 // ---- steps -----------------------------------------------------------------------------------------
 typedef struct {
@@ -299,10 +299,10 @@ void pattern_free(Pattern* p);
 // wants valid UTF-8.
 int pattern_search(const Pattern* p, const char* bytes, int32_t n, int32_t from, Range* found, Encoding* e);
 
-bool normalize_text(const Tokenizer* t, Text* text, Encoding* e);
-bool pretokenize_text(const Tokenizer* t, Text* text, Encoding* e);  // leaves the words in scratch->ranges
-bool encode_unigram(const Tokenizer* t, const Text* text, Range word, Encoding* e);
-bool encode_word(const Tokenizer* t, const Text* text, Range word, Encoding* e);
+bool normalize_text(const Tokenizer* t, TokText* text, Encoding* e);
+bool pretokenize_text(const Tokenizer* t, TokText* text, Encoding* e);  // leaves the words in scratch->ranges
+bool encode_unigram(const Tokenizer* t, const TokText* text, Range word, Encoding* e);
+bool encode_word(const Tokenizer* t, const TokText* text, Range word, Encoding* e);
 void encoding_put(Encoding* e, int32_t id, int32_t start, int32_t end);
 
 // ---- loading ---------------------------------------------------------------------------------------

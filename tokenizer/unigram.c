@@ -31,12 +31,13 @@ static bool extend(const Tokenizer* t, const char* word, int32_t length, int32_t
     return single;
 }
 
-static void put(const Text* text, int32_t base, int32_t id, int32_t start, int32_t end, Encoding* e) {
+static void put(const TokText* text, int32_t base, int32_t id, int32_t start, int32_t end, Encoding* e) {
     encoding_put(e, id, origin_from(text, base + start), origin_to(text, base + end - 1));
 }
 
 // What the pieces do not cover.
-static bool put_unknown(const Tokenizer* t, const Text* text, int32_t base, int32_t start, int32_t end, Encoding* e) {
+static bool put_unknown(const Tokenizer* t, const TokText* text, int32_t base, int32_t start, int32_t end,
+                        Encoding* e) {
     const unsigned char* bytes = (const unsigned char*)text->bytes + base;
     const int32_t whole = piece_find(&t->by_raw, t->raw, t->arena, text->bytes + base + start, (uint32_t)(end - start));
     bool all = t->byte_fallback;
@@ -53,7 +54,7 @@ static bool put_unknown(const Tokenizer* t, const Text* text, int32_t base, int3
     return true;
 }
 
-bool encode_unigram(const Tokenizer* t, const Text* text, Range range, Encoding* e) {
+bool encode_unigram(const Tokenizer* t, const TokText* text, Range range, Encoding* e) {
     struct TokenizerScratch* s = e->scratch;
     const char* word = text->bytes + range.start;
     const int32_t length = range.end - range.start;
