@@ -150,10 +150,10 @@ void lora_publish(const Lora* lora, ParameterSet* base, cudaStream_t stream) {
             const ModelTensor* w = &base->layout->tensors[tensor_index(base->layout, site_weight((Site)s), l)];
             for (int a = 0; a < lora->n_sets; a++)
                 for (int m = 0; m < site->n; m++) {
-                    floatX* to = base->weights + w->offset + site->first[m] * w->ld + w->cols + a * site->width +
-                                 m * lora->rank;
+                    const int64_t ld = weight_tail_ld(w);
+                    floatX* to = weight_tail(base, w) + site->first[m] * ld + a * site->width + m * lora->rank;
                     const floatX* from = lora->sets[a]->weights + adapter_tensor(lora, (Site)s, m, true, l)->offset;
-                    cudaCheck(cudaMemcpy2DAsync(to, (size_t)w->ld * X, from, r * X, r * X, (size_t)site->rows[m],
+                    cudaCheck(cudaMemcpy2DAsync(to, (size_t)ld * X, from, r * X, r * X, (size_t)site->rows[m],
                                                 cudaMemcpyDeviceToDevice, stream));
                 }
         }

@@ -38,6 +38,7 @@ typedef struct {
     LoraSettings settings;
     int rank;  // of the padded adapters: the largest of all modules, rounded up to a multiple of 8
     int n_sets;
+    BasePrecision base;  // of the model they are trained over
     LoraSite sites[N_SITES];
     ModelLayout layout;             // of one adapter
     ParameterSet* sets[LORA_SETS];  // bound by the trainer

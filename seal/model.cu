@@ -5,6 +5,7 @@
 #include "base/text.h"
 #include "base/log.h"
 #include "model.h"
+#include "packed.h"
 #include "base/random.h"
 #include "base/ranks.h"
 
@@ -92,7 +93,7 @@ static bool exists(Condition when, const ModelConfig* c) {
            (when == IF_MLP_BIAS && c->mlp_bias);
 }
 
-static void add_tensor(ModelLayout* layout, TensorKind kind, int layer, const int* tails) {
+static void add_tensor(ModelLayout* layout, TensorKind kind, int layer, const LinearForm* form) {
     const ModelConfig* c = &layout->config;
     ModelTensor* t = &layout->tensors[layout->n_tensors];
     t->kind = kind;
@@ -102,18 +103,23 @@ static void add_tensor(ModelLayout* layout, TensorKind kind, int layer, const in
     t->rows = dim(kinds[kind].rows, c);
     t->cols = t->ld = t->file_cols = dim(kinds[kind].cols, c);
     for (int s = 0; s < N_SITES; s++)
-        if (tails && site_weight((Site)s) == kind) t->ld += tails[s];
+        if (form && site_weight((Site)s) == kind) {
+            t->ld += form->tails[s];
+            t->packed = form->base != BASE_PLAIN;
+        }
+    if (t->packed && t->rows * t->ld > layout->n_unpacked) layout->n_unpacked = t->rows * t->ld;
     t->file_rows = kinds[kind].rows == DIM_V ? c->V : t->rows;
     t->offset = layout->n_elements;
     t->decay = kinds[kind].decay;
     t->init = kinds[kind].init;
     layout->index[kind * c->L + (layer < 0 ? 0 : layer)] = layout->n_tensors++;
-    layout->n_elements += (t->rows * t->ld + MEMORY_ALIGNMENT - 1) / MEMORY_ALIGNMENT * MEMORY_ALIGNMENT;
+    const int64_t kept = t->rows * (t->packed ? t->ld - t->cols : t->ld);
+    layout->n_elements += (kept + MEMORY_ALIGNMENT - 1) / MEMORY_ALIGNMENT * MEMORY_ALIGNMENT;
 }
 
 // A tensor of the file, and the tensor of ours that it belongs to where this is its first part.
-static void add_file(ModelLayout* layout, const FamilyTensor* source, int layer, const int* tails) {
-    if (tensor_index(layout, source->kind, layer < 0 ? 0 : layer) < 0) add_tensor(layout, source->kind, layer, tails);
+static void add_file(ModelLayout* layout, const FamilyTensor* source, int layer, const LinearForm* form) {
+    if (tensor_index(layout, source->kind, layer < 0 ? 0 : layer) < 0) add_tensor(layout, source->kind, layer, form);
     FileTensor* f = &layout->files[layout->n_files++];
     f->tensor = tensor_index(layout, source->kind, layer < 0 ? 0 : layer);
     const ModelTensor* t = &layout->tensors[f->tensor];
@@ -126,12 +132,18 @@ static void add_file(ModelLayout* layout, const FamilyTensor* source, int layer,
     f->cols = t->file_cols;
     f->form = source->form;
     f->source = source;
+    if (t->packed) {
+        if (!layout->n_packed) layout->n_packed = packed_tables_bytes();
+        f->piece = layout->n_packed;
+        layout->n_packed += packed_piece_bytes(f);
+    }
     layout->n_parameters += f->rows * f->cols;
 }
 
-void model_layout(ModelLayout* layout, const ModelConfig* config, const int* tails) {
+void model_layout(ModelLayout* layout, const ModelConfig* config, const LinearForm* form) {
     memset(layout, 0, sizeof *layout);
     layout->config = *config;
+    layout->base = form ? form->base : BASE_PLAIN;
     int L = config->L, n = 0;
     const FamilyTensor* sources = family_find(config->family)->tensors;
     while (sources[n].hf_name) n++;
@@ -141,9 +153,9 @@ void model_layout(ModelLayout* layout, const ModelConfig* config, const int* tai
     for (int i = 0; i < N_TENSOR_KINDS * L; i++) layout->index[i] = -1;
     for (const FamilyTensor* source = sources; source->hf_name; source++) {
         if (!exists(source->when, config)) continue;
-        if (!kinds[source->kind].per_layer) add_file(layout, source, -1, tails);
+        if (!kinds[source->kind].per_layer) add_file(layout, source, -1, form);
         else
-            for (int l = 0; l < L; l++) add_file(layout, source, l, tails);
+            for (int l = 0; l < L; l++) add_file(layout, source, l, form);
     }
 }
 
@@ -192,6 +204,9 @@ void parameters_plan(ParameterSet* set, const ModelLayout* layout, const char* s
     set->n = shard_begin(layout, ranks_rank() + 1) - set->from;
     size_t all = (size_t)layout->n_elements, part = train ? (size_t)set->n * sizeof(float) : 0;
     memory_add(plan, MEMORY_WEIGHTS, (void**)&set->weights, all * sizeof(floatX), "%s", symbol);
+    memory_add(plan, MEMORY_WEIGHTS, (void**)&set->packed, (size_t)layout->n_packed, "%s, packed", symbol);
+    memory_add(plan, MEMORY_SCRATCH, (void**)&set->unpacked, (size_t)layout->n_unpacked * sizeof(floatX),
+               "a weight of %s, unpacked", symbol);
     memory_add(plan, MEMORY_GRADIENTS, (void**)&set->grads, train && !shared ? all * sizeof(float) : 0,
                "gradients of %s", symbol);
     memory_add(plan, MEMORY_MASTER, (void**)&set->master, separate_masters() ? part : 0, "masters of %s", symbol);
@@ -210,6 +225,7 @@ void parameters_plan(ParameterSet* set, const ModelLayout* layout, const char* s
 
 void parameters_bind(ParameterSet* set, const ParameterSet* shared, float weight_decay) {
     if (shared) set->grads = shared->grads;
+    if (set->packed) packed_bind(set);
     if (!set->rows) return;  // nothing is trained
     const ModelLayout* layout = set->layout;
     TensorRow* rows = (TensorRow*)host_alloc((size_t)layout->n_tensors * sizeof *rows, "the tensor rows");
@@ -294,10 +310,12 @@ static void get_block(const ParameterSet* set, int tensor, int64_t row, int64_t 
     const ModelTensor* t = &set->layout->tensors[tensor];
     int64_t at = t->offset + row * t->ld;
     cudaCheck(cudaDeviceSynchronize());  // updates are queued on the trainer's own stream
-    const float* masters = masters_of(set);
+    const floatX* from = set->weights + at;
+    if (t->packed) from = weight_matrix(set, (TensorKind)t->kind, t->layer, 0) + row * t->ld;
+    const float* masters = t->packed ? NULL : masters_of(set);
     if (masters) return copy_rows((void*)(masters + at), host, false, n, cols, t->ld, sizeof(float));
     floatX* narrow = (floatX*)host_alloc((size_t)(n * cols) * sizeof(floatX), t->name);
-    copy_rows(set->weights + at, narrow, false, n, cols, t->ld, sizeof(floatX));
+    copy_rows((void*)from, narrow, false, n, cols, t->ld, sizeof(floatX));
     for (int64_t i = 0; i < n * cols; i++) host[i] = to_float(narrow[i]);
     free(narrow);
 }
@@ -305,6 +323,7 @@ static void get_block(const ParameterSet* set, int tensor, int64_t row, int64_t 
 static void set_block(ParameterSet* set, int tensor, int64_t row, int64_t n, int64_t cols, const float* host) {
     const ModelTensor* t = &set->layout->tensors[tensor];
     int64_t at = t->offset + row * t->ld;
+    if (t->packed) return packed_set(set, tensor, row, n, host);
     floatX* narrow = (floatX*)host_alloc((size_t)(n * cols) * sizeof(floatX), t->name);
     for (int64_t i = 0; i < n * cols; i++) narrow[i] = from_float<floatX>(host[i]);
     copy_rows(set->weights + at, narrow, true, n, cols, t->ld, sizeof(floatX));

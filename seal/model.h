@@ -16,6 +16,9 @@ has the same layout, so a tensor's offset is the same for weights, gradients, ma
 
 typedef enum { INIT_NORMAL, INIT_RESIDUAL, INIT_UNIFORM, INIT_ZERO, INIT_ONE } Init;
 
+// How the linear layers of a frozen model are kept: as the build computes, or packed into fewer bytes (packed.h).
+typedef enum { BASE_PLAIN, BASE_NF4, N_BASES } BasePrecision;
+
 typedef struct {
     int kind;            // TensorKind, or lora.h's
     int layer;           // −1: of the model
@@ -24,7 +27,8 @@ typedef struct {
     int64_t ld;  // from row to row; above cols in a frozen weight that carries adapters: the tail belongs to them
     int64_t file_rows, file_cols;  // what the files hold; what is beyond is padding and stays zero
     int64_t offset;                // in elements, from the start of a set
-    bool decay;                    // weight decay applies: matrices and embeddings, not biases and norms
+    bool packed;  // the set holds its values packed, and at `offset` the tail alone, (rows, ld − cols)
+    bool decay;   // weight decay applies: matrices and embeddings, not biases and norms
     Init init;
 } ModelTensor;
 
@@ -35,6 +39,7 @@ typedef struct {
     int64_t first;      // its first row there
     int64_t rows, cols;
     FileForm form;
+    int64_t piece;               // of a packed tensor: the byte at which this part's values begin
     const FamilyTensor* source;  // the family's row
 } FileTensor;
 
@@ -47,13 +52,18 @@ typedef struct {
     int* index;            // [kind · L + layer] → row, −1 where the family has no such tensor
     int64_t n_elements;    // of one buffer of a set, alignment and padding included
     int64_t n_parameters;  // what the files hold
+    BasePrecision base;
+    int64_t n_packed;    // bytes of a set's packed values
+    int64_t n_unpacked;  // elements of the largest packed tensor as a product reads it
 } ModelLayout;
 
 typedef struct {
     const ModelLayout* layout;
     const char* symbol;  // "theta", "theta_hat": for messages
     floatX* weights;
-    float* grads;  // NULL for a set that is only read
+    uint8_t* packed;   // (n_packed) the tables, then the pieces; NULL: nothing is packed
+    floatX* unpacked;  // (n_unpacked) scratch
+    float* grads;      // NULL for a set that is only read
     // Masters and moments are shared out: this rank has those of elements [from, from + n), all with one rank (ZeRO
     // stage 1, Rajbhandari et al. 2020).
     int64_t from, n;
@@ -78,9 +88,13 @@ static inline TensorKind site_bias(Site site) {
     return site == SITE_QKV ? QKVB : site == SITE_ATTPROJ ? ATTPROJB : site == SITE_UP ? UPB : DOWNB;
 }
 
-// Fills the table from the family's rows. n_tensors and offsets are final after it. tails (N_SITES): columns after
-// each row of a site's weight; NULL: none.
-void model_layout(ModelLayout* layout, const ModelConfig* config, const int* tails);
+// Fills the table from the family's rows. n_tensors and offsets are final after it. form: how the sites' weights are
+// kept; NULL: plainly.
+typedef struct {
+    int tails[N_SITES];  // columns after each row
+    BasePrecision base;
+} LinearForm;
+void model_layout(ModelLayout* layout, const ModelConfig* config, const LinearForm* form);
 // The rows of a kind's tensor that a part is.
 void model_part_rows(const ModelLayout* layout, TensorKind kind, Part part, int64_t* first, int64_t* rows);
 void model_layout_free(ModelLayout* layout);
@@ -159,7 +173,8 @@ void file_tensor_unorder(const ModelLayout* layout, const FileTensor* f, const f
 static inline int tensor_index(const ModelLayout* layout, int kind, int layer) {
     return layout->index[kind * layout->config.L + layer];
 }
-// The tensor's weights (gradient); NULL where the family has none, or the set none of it.
+// The tensor's weights (gradient); NULL where the family has none, or the set none of it. A packed tensor's are
+// packed.h's weight_matrix.
 static inline floatX* weight(const ParameterSet* set, TensorKind kind, int layer) {
     int i = tensor_index(set->layout, kind, layer);
     return i < 0 ? NULL : set->weights + set->layout->tensors[i].offset;
@@ -168,5 +183,10 @@ static inline float* gradient(const ParameterSet* set, TensorKind kind, int laye
     int i = tensor_index(set->layout, kind, layer);
     return i < 0 || !set->grads ? NULL : set->grads + set->layout->tensors[i].offset;
 }
+// Where a set keeps the tail of a weight, and its row stride there.
+static inline floatX* weight_tail(const ParameterSet* set, const ModelTensor* t) {
+    return set->weights + t->offset + (t->packed ? 0 : t->cols);
+}
+static inline int64_t weight_tail_ld(const ModelTensor* t) { return t->packed ? t->ld - t->cols : t->ld; }
 
 #endif

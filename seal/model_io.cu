@@ -16,9 +16,10 @@ never holds a second copy of the model. Adapters travel the same way, under anot
 
 #define BLOCK_ELEMENTS ((int64_t)4 << 20)  // rows move this many elements at a time
 
-// Rows that move at a time: another order than ours is undone on the whole tensor.
-static int64_t block_rows(const FileTensor* f) {
-    int64_t n = f->form == FILE_PLAIN ? BLOCK_ELEMENTS / f->cols : f->rows;
+// Rows that move at a time: another order than ours is undone on the whole tensor, and a tensor is packed whole.
+static int64_t block_rows(const ModelLayout* layout, const FileTensor* f) {
+    const bool plain = f->form == FILE_PLAIN && !layout->tensors[f->tensor].packed;
+    int64_t n = plain ? BLOCK_ELEMENTS / f->cols : f->rows;
     return n < 1 ? 1 : n < f->rows ? n : f->rows;
 }
 
@@ -128,7 +129,7 @@ static void read_rows(const ModelLayout* layout, const FileTensor* f, const StRe
 
 static void load_tensor(ParameterSet* set, const FileTensor* f, const StReader* file, const StTensor* s,
                         const RowChange* change) {
-    int64_t n = block_rows(f);
+    int64_t n = block_rows(set->layout, f);
     float* rows = (float*)host_alloc((size_t)(n * f->cols) * sizeof(float), f->hf_name);
     for (int64_t row = 0; row < f->rows; row += n) {
         int64_t m = f->rows - row < n ? f->rows - row : n;
@@ -371,7 +372,7 @@ static int64_t source_bytes(const SaveSource* source, const FileTensor* f) {
 }
 
 static void save_tensor(const ModelLayout* layout, const SaveSource* source, const FileTensor* f, StWriter* out) {
-    int64_t n = block_rows(f);
+    int64_t n = block_rows(layout, f);
     StDtype dtype = source_dtype(source, f);
     float *rows = (float*)host_alloc((size_t)(n * f->cols) * sizeof(float), f->hf_name),
           *ordered = f->form == FILE_PLAIN ? NULL

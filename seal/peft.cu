@@ -3,11 +3,14 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "base/file.h"
+#include "base/ranks.h"
+#include "packed.h"
 #include "peft.h"
 #include "base/safetensors.h"
 
 // In the metadata of adapter_model.safetensors: model_fingerprint of the model it was trained on.
 #define BASE_KEY "base_sha256"
+#define PRECISION_KEY "base_precision"  // base_name of how it was kept, where it was packed
 
 // ---------------------------------------------------------------------------------------------------
 // adapter_model.safetensors
@@ -27,6 +30,10 @@ static void check_base(const Lora* lora, const char* directory, const char* base
         if (strcmp(known, hex)) fatal("%s: the adapter was trained on another model than %s", directory, base);
         model_layout_free(&layout);
     }
+    const char *trained = st_metadata(&adapter.files[0], PRECISION_KEY), *here = base_name(lora->base);
+    if (strcmp(trained ? trained : base_name(BASE_PLAIN), here) && !ranks_rank() && (known || trained))
+        warning("%s: the adapter was trained over its model in %s and is read over one in %s; --base %s has the same",
+                directory, trained ? trained : base_name(BASE_PLAIN), here, trained ? trained : base_name(BASE_PLAIN));
     st_close_model(&adapter);
 }
 
@@ -62,6 +69,11 @@ void peft_load_saved(ParameterSet* set, const char* directory, bool only_same) {
         snprintf(name, sizeof name, PEFT_PREFIX "%s", f->hf_name);
         const StTensor* s = st_model_find(&adapter, name, &file);
         if (!s) continue;
+        if (set->layout->tensors[f->tensor].packed)
+            fatal(
+                "%s: %s was trained besides the adapter (modules_to_save), which a base in %s does not hold; leave "
+                "--base out",
+                file->file.path, f->hf_name, base_name(set->layout->base));
         if (s->count != f->rows * f->cols)
             fatal("%s: tensor %s has another shape than the model's; was its vocabulary resized?", file->file.path,
                   name);
@@ -97,6 +109,7 @@ void peft_save(const ParameterSet* set, const Lora* lora, const char* directory,
     st_create(&file, path.s);
     st_set_metadata(&file, "format", "pt");
     st_set_metadata(&file, BASE_KEY, hex);
+    if (lora->base != BASE_PLAIN) st_set_metadata(&file, PRECISION_KEY, base_name(lora->base));
     for (int i = 0; i < layout->n_files; i++) {
         int64_t shape[2] = {layout->files[i].rows, layout->files[i].cols};
         st_declare(&file, layout->files[i].hf_name, ST_F32, 2, shape);

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "kernels.h"
+#include "packed.h"
 #include "peft.h"
 #include "base/ranks.h"
 #include "trainer.h"
@@ -20,10 +21,14 @@ void trainer_plan(Trainer* t, const ModelConfig* config, const TrainerSettings* 
     t->with_lora = settings->lora.modules[0] != 0;
     t->items_max = settings->batch_max * (t->with_lora && settings->with_hat ? 2 : 1);
     bool train = !settings->forward_only, backward = train || settings->backward;
-    int tails[N_SITES];
+    LinearForm form = {};
+    if (settings->base != BASE_PLAIN && !t->with_lora && (train || settings->gradients))
+        fatal("--base %s freezes the model; train adapters over it with --lora or --adapter",
+              base_name(settings->base));
     if (t->with_lora) lora_open(&t->lora, config, &settings->lora, settings->with_hat ? 2 : 1);
-    for (int s = 0; s < N_SITES; s++) tails[s] = t->lora.sites[s].tail;
-    model_layout(&t->layout, config, tails);
+    t->lora.base = form.base = settings->base;
+    for (int s = 0; s < N_SITES; s++) form.tails[s] = t->lora.sites[s].tail;
+    model_layout(&t->layout, config, &form);
     if (t->with_lora) parameters_plan(&t->base, &t->layout, "base", false, NULL, &t->plan);
     const ModelLayout* trained = t->with_lora ? &t->lora.layout : &t->layout;
     parameters_plan(&t->theta, trained, "theta", train, NULL, &t->plan);
@@ -61,6 +66,7 @@ void trainer_dry_run(const Trainer* t) {
 void trainer_allocate(Trainer* t) {
     int n = t->items_max;
     memory_allocate(&t->plan);
+    if (t->with_lora) parameters_bind(&t->base, NULL, 0.0f);
     parameters_bind(&t->theta, NULL, t->settings.adamw.weight_decay);
     if (t->settings.with_hat)
         parameters_bind(&t->theta_hat, t->with_lora ? NULL : &t->theta, t->settings.adamw.weight_decay);

@@ -30,11 +30,12 @@ typedef struct {
     int head_rows;  // rows of logits that are computed at once
     int batch_max;  // samples of a batch, safe and fine-tuning ones together
     bool recompute;
-    bool with_hat;      // Algorithm 1: a second set θ̂
-    bool forward_only;  // no gradients, no optimizer
-    bool backward;      // with forward_only: a backward pass all the same, for what measures single samples' gradients
-    bool gradients;     // and with it theta's gradients
-    LoraSettings lora;  // without modules the whole model is trained
+    bool with_hat;       // Algorithm 1: a second set θ̂
+    bool forward_only;   // no gradients, no optimizer
+    bool backward;       // with forward_only: a backward pass all the same, for what measures single samples' gradients
+    bool gradients;      // and with it theta's gradients
+    LoraSettings lora;   // without modules the whole model is trained
+    BasePrecision base;  // of a model that is not trained
     AdamwSettings adamw;
 } TrainerSettings;
 

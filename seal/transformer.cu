@@ -10,6 +10,7 @@ parallel residual, scalars and caps, biases. No family is named here.
 #include "base/error.h"
 #include "base/text.h"
 #include "activations.h"
+#include "packed.h"
 
 // ---------------------------------------------------------------------------------------------------
 // norms and linear layers
@@ -207,7 +208,7 @@ static void linear_forward(const Transformer* t, const ParameterSet* p, const De
     floatX* inp = x.inp;
     int ld = site_ld(t, site), OC = (int)site_tensor(t, site)->rows;
     fill_tail(t, s, site, l, inp, stream);
-    const floatX *w = weight(p, site_weight(site), l), *b = weight(p, site_bias(site), l);
+    const floatX *w = weight_matrix(p, site_weight(site), l, stream), *b = weight(p, site_bias(site), l);
     if (add)
         matmul_forward_add(out, inp, w, b, {.T = s->T, .C = ld, .OC = OC, .ldo = ldo, .ldi = ld, .ldw = ld}, stream);
     else
@@ -233,7 +234,7 @@ static void linear_backward(const Transformer* t, const ParameterSet* p, const D
     if (t->samples && !t->lora) sample_gradients_linear(t->samples, s, site, l, dout, ldd, inp, ld, stream);
     const bool tail = lowest(t, l) && site == SITE_QKV;
     const int first = tail ? site_cols(t, site) : 0;
-    matmul_backward_input(dinp + first, dout, weight(p, site_weight(site), l) + first, pre_gelu,
+    matmul_backward_input(dinp + first, dout, weight_matrix(p, site_weight(site), l, stream) + first, pre_gelu,
                           {.T = s->T, .C = ld - first, .OC = OC, .ldo = ldd, .ldi = ld, .ldw = ld}, false, stream);
     if (!adapted(t, site)) return;
     const LoraRows rows = lora_rows(t, s, site, l);

@@ -132,6 +132,25 @@ void matmul_backward_bias(float* dbias, float* scratch, const floatX* dout, int 
                           cudaStream_t stream);
 size_t matmul_bias_scratch(int OC);  // floats
 
+// ---- nf4.cu: a frozen weight in 4 bits -------------------------------------------------------------
+struct Nf4Unpack {
+    floatX* out;            // (rows, cols; ldo) =
+    const uint32_t* codes;  // (rows · cols / 8) the file's rows one after the other, 4 bits a weight, the first of a
+                            // byte in its high half
+    const uint8_t* scales;  // (rows · cols / 64)
+    const float* tops;      // (rows · cols / 64 / 256, rounded up)
+    const float* mean;      // (1)
+    const float* map;       // (256) what a scale means
+    const float* code;      // (16) what a code means
+    int rows, cols, ldo;    // rows · cols is a multiple of 64
+    // q, k and v are interleaved by head in the file, (heads, 3, head_size), and go to (3, heads, head_size); 0: rows
+    // keep their order
+    int heads = 0, head_size = 0;
+};
+// out = code[c] · (map[q] · top + mean), each product and the sum rounded to fp32, the result to floatX.
+// bitsandbytes.functional.dequantize_4bit.
+void nf4_unpack(const Nf4Unpack& args, cudaStream_t stream);
+
 // ---- adapter.cu: LoRA inside the base GEMM ---------------------------------------------------------
 // The tail after a GEMM's input, or after its gradient: row t of tail (T, R; ld) keeps the `width` columns of its own
 // adapter, each module's `columns` of them times that module's scale, and loses all others to zero. Rows [0, split)

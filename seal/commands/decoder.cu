@@ -39,6 +39,7 @@ void decoder_open(Decoder* d, const ModelConfig* config, const DecoderSettings* 
     plan.head_rows = slots < HEAD_ROWS_MOST ? rounded(slots) : HEAD_ROWS_MOST;
     plan.batch_max = slots;
     plan.forward_only = true;
+    plan.base = settings->base;
     if (settings->adapter) peft_settings(settings->adapter, config, &plan.lora);
     trainer_plan(t, config, &plan);
     d->rows_most = rounded(plan.T);

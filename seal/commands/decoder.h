@@ -21,11 +21,12 @@ typedef struct {
 #define DECODER_ENDS 8
 typedef struct {
     const char *model, *adapter;  // directories; adapter may be NULL
-    int slots;                    // sequences that run at the same time
-    int longest_prompt, reach;    // over all sequences to come: tokens of the longest prompt, largest capacity
-    int T;                        // tokens of a pack of prompts, at least longest_prompt
-    int prefix;                   // tokens that all sequences to come begin with, fewer than any prompt has; 0: none.
-                                  // A chat template writes dozens of them: they run once, not once per prompt
+    BasePrecision base;
+    int slots;                  // sequences that run at the same time
+    int longest_prompt, reach;  // over all sequences to come: tokens of the longest prompt, largest capacity
+    int T;                      // tokens of a pack of prompts, at least longest_prompt
+    int prefix;                 // tokens that all sequences to come begin with, fewer than any prompt has; 0: none.
+                                // A chat template writes dozens of them: they run once, not once per prompt
     SampleSettings sampling;
     uint64_t seed;
     int ends[DECODER_ENDS], n_ends;  // tokens that end a sequence

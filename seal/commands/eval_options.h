@@ -21,7 +21,7 @@ typedef enum {
 
 typedef struct {
     // models and data
-    const char *model, *adapter, *out;
+    const char *model, *adapter, *base, *out;
     StringList prompts, data;
     const char *prompt_template, *prompt_field, *response_field;
     bool greedy, resume, skip_long, parse_special;

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "commands/generate.h"
+#include "packed.h"
 #include "run/journal.h"
 #include "base/log.h"
 #include "base/text.h"
@@ -266,6 +267,7 @@ static void open_journal(Generation* g) {
         text_add(&t, texts[i] ? texts[i] : "", (texts[i] ? strlen(texts[i]) : 0) + 1);
     journal_add_model(&t, o->model);
     journal_add_model(&t, o->adapter);
+    base_decides(&t, base_find(o->base));
     journal_open(&g->journal, o->out, &t, o->resume, take_journalled, g);
     text_free(&t);
 }
@@ -342,6 +344,7 @@ static void answer_all(Generation* g) {
     DecoderSettings* s = &g->settings;
     s->model = o->model;
     s->adapter = o->adapter;
+    s->base = base_find(o->base);
     s->slots = o->batch < g->n_open ? (int)o->batch : g->n_open;
     s->T = o->tokens > s->longest_prompt                  ? (int)o->tokens
            : s->longest_prompt > PACK_TOKENS || o->tokens ? s->longest_prompt

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "commands/judge_questions.h"
+#include "packed.h"
 #include "peft.h"
 #include "rows/dataset.h"
 #include "run/samples.h"
@@ -335,6 +336,7 @@ static void open_journal(Judge* j) {
     }
     journal_add_model(&t, o->judge);
     journal_add_model(&t, o->adapter);
+    base_decides(&t, j->trainer.settings.base);
     journal_open(&j->journal, o->out, &t, o->resume, take_answer, j);
     text_free(&t);
 }
@@ -361,6 +363,7 @@ static void open_model(Judge* j) {
     settings.batch_max = (int)o->batch;
     settings.head_rows = (int)(o->batch < 64 ? o->batch : 64);
     settings.forward_only = true;
+    settings.base = base_find(o->base);
     if (o->adapter) peft_settings(o->adapter, &j->config, &settings.lora);
     trainer_plan(&j->trainer, &j->config, &settings);
     if (o->dry_run) trainer_dry_run(&j->trainer);

@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "commands/loss.h"
 #include "commands/measure.h"
+#include "packed.h"
 #include "peft.h"
 #include "run/samples.h"
 
@@ -19,6 +20,7 @@ static void open_journal(const LossOptions* o, const TrainerSettings* settings, 
     for (int i = 0; i < set->n; i++) text_printf(&t, "%d %d\n", set->samples[i].length, set->samples[i].n_loss);
     journal_add_model(&t, o->model);
     journal_add_model(&t, o->adapter);
+    base_decides(&t, settings->base);
     journal_open(o->journal, o->out, &t, o->resume, measured_take, so_far);
     text_free(&t);
 }
@@ -192,6 +194,7 @@ int loss_command(const EvalOptions* o) {
     settings.T = o->tokens > set.longest ? (int)o->tokens : set.longest > 2048 || o->tokens ? set.longest : 2048;
     settings.head_rows = (int)o->head_rows;
     settings.batch_max = (int)o->batch;
+    settings.base = base_find(o->base);
     Journal journal = {};
     LossOptions how = {o->model,  o->adapter,    o->out,     o->out && !o->each_token ? &journal : NULL,
                        o->resume, options.quiet, o->dry_run, NULL,

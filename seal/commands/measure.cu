@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/ranks.h"
 #include "commands/measure.h"
+#include "packed.h"
 #include "peft.h"
 #include "run/run.h"
 #include "run/samples.h"
@@ -200,6 +201,7 @@ void measure_open(Measurement* m, const TrainOptions* o, const ScoreMethod* meth
     measure_decide(m, "chat template", m->set.chat_digest, strlen(m->set.chat_digest));
     measure_decide_model(m, o->model);
     measure_decide_model(m, o->adapter);
+    base_decides(&m->decides, m->settings.base);
 }
 
 void measure_close(Measurement* m) {

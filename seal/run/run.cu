@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "base/file.h"
 #include "device.h"
+#include "packed.h"
 #include "peft.h"
 #include "base/ranks.h"
 #include "run/run.h"
@@ -71,6 +72,7 @@ void run_settings(const TrainOptions* o, const ModelConfig* config, TrainerSetti
     settings->recompute = o->recompute;
     settings->adamw = adamw_settings(o);
     settings->lora = lora_settings(o, config);
+    settings->base = base_find(o->base);
     if (o->tokens == OPTION_AUTO) settings->T = tokens_that_fit(config, *settings, longest);
 }
 

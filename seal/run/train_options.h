@@ -34,6 +34,7 @@ typedef struct {
     const char *model, *adapter, *out;
     const char* lora;
     int64_t lora_rank;
+    const char* base;
     double lora_alpha;
     bool merge;
     double shard_gb;
