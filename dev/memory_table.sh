@@ -26,6 +26,7 @@ plan() {  # model, trained, algorithm, tokens, options
             END { printf "%s | %.2f | %.2f | %.2f | %.2f | **%.2f** |\n", head, mb["weights"], mb["gradients"] + mb["master weights"] + mb["Adam m"] + mb["Adam v"], mb["activations"],
                   mb["scratch"] + mb["packs"] + mb["selector"], mb["total"] }'
 }
+for algorithm in 2 1; do plan Llama-3-8B "LoRA q,v r16, \`--base nf4 --recompute\`" $algorithm 4096 --lora q,v --base nf4 --recompute; done
 for algorithm in 2 1; do plan Llama-3-8B "LoRA q,v r16, \`--recompute\`" $algorithm 4096 --lora q,v --recompute; done
 for algorithm in 2 1; do plan Llama-3-8B "LoRA q,v r16" $algorithm 4096 --lora q,v; done
 for algorithm in 2 1; do plan Llama-3-8B "LoRA q,v r16" $algorithm 16384 --lora q,v; done

@@ -9,6 +9,8 @@ memory that QLoRA of Llama-3-8B plans.
 #include "nf4.h"
 #include "packed.h"
 #include "peft.h"
+#include "refuses.h"
+#include "scratch.h"
 
 // ---------------------------------------------------------------------------------------------------
 // the format
@@ -107,22 +109,22 @@ typedef struct {
 } Model;
 
 static void open_model(Model* m, const char* name, BasePrecision base, bool recompute) {
-    char directory[256], adapter[272];
+    char model[256], adapter[272];
     ModelConfig config;
     Golden golden;
     m->name = name;
-    snprintf(directory, sizeof directory, "dev/reference/golden/families/%s", name);
-    snprintf(adapter, sizeof adapter, "%s/lora_all", directory);
-    golden_open(&golden, directory);
+    snprintf(model, sizeof model, "dev/reference/golden/families/%s", name);
+    snprintf(adapter, sizeof adapter, "%s/lora_all", model);
+    golden_open(&golden, model);
     golden_batch(&m->batch, &golden);
     golden_close(&golden);
-    model_config_read(&config, directory);
+    model_config_read(&config, model);
     TrainerSettings settings = golden_settings(&m->batch, 256, recompute);
     settings.base = base;
     peft_settings(adapter, &config, &settings.lora);
     trainer_plan(&m->trainer, &config, &settings);
     trainer_allocate(&m->trainer);
-    trainer_load(&m->trainer, directory, adapter, 0, true);
+    trainer_load(&m->trainer, model, adapter, 0, true);
 }
 static void close_model(Model* m) {
     trainer_free(&m->trainer);
@@ -146,10 +148,10 @@ static float* run_batch(Model* m, float* loss) {
 static void check_against_torch(const char* name) {
     Model m;
     Golden golden;
-    char directory[256], key[256];
+    char states[256], key[256];
     float loss[64];
-    snprintf(directory, sizeof directory, "dev/reference/golden/nf4/%s", name);
-    golden_open(&golden, directory);
+    snprintf(states, sizeof states, "dev/reference/golden/nf4/%s", name);
+    golden_open(&golden, states);
     open_model(&m, name, BASE_NF4, false);
     const ModelLayout* layout = m.trainer.theta.layout;
     float* gradients = run_batch(&m, loss);
@@ -207,6 +209,49 @@ static void check_against_plain(const char* name) {
     close_model(&packed);
     close_model(&plain);
     close_model(&again);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// what does not go with it
+
+static void train_whole(const void* context) {
+    ModelConfig c;
+    Trainer t;
+    TrainerSettings settings = {};
+    model_config_read(&c, (const char*)context);
+    settings.T = settings.batch_max = settings.head_rows = 8;
+    settings.base = BASE_NF4;
+    trainer_plan(&t, &c, &settings);
+}
+
+// An adapter that brings a linear layer of its own.
+#define OWN "base_model.model.model.layers.0.mlp.down_proj.weight"
+static void load_own_layer(const void* context) {
+    const Model* m = (const Model*)context;
+    peft_load_saved((ParameterSet*)&m->trainer.base, directory, false);
+}
+
+static void check_refusals(void) {
+    Model m;
+    StWriter file;
+    check(refuses(train_whole, "dev/reference/golden/families/llama", "--base nf4 freezes the model"),
+          "training the whole model is refused");
+    open_model(&m, "llama", BASE_NF4, false);
+    const ModelTensor* t = &m.trainer.layout.tensors[tensor_index(&m.trainer.layout, DOWNW, 0)];
+    const int64_t shape[2] = {t->rows, t->cols};
+    float* zeros = (float*)calloc((size_t)(t->rows * t->cols), sizeof(float));
+    snprintf(directory, sizeof directory, "/tmp/test_nf4.XXXXXX");
+    if (!mkdtemp(directory)) fatal("a folder in /tmp cannot be made");
+    st_create(&file, in_directory("adapter_model.safetensors"));
+    st_declare(&file, OWN, ST_F32, 2, shape);
+    st_write(&file, zeros, (size_t)(t->rows * t->cols) * sizeof(float));
+    st_commit(&file);
+    check(refuses(load_own_layer, &m, "a base in nf4 does not hold"),
+          "an adapter that brings a linear layer of its own is refused");
+    free(zeros);
+    close_model(&m);
+    unlink(in_directory("adapter_model.safetensors"));
+    rmdir(directory);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -283,6 +328,7 @@ int main(void) {
     for (auto name : recorded) check_against_torch(name);
     for (auto name : families) check_against_plain(name);
     check_allocated();
+    check_refusals();
     if (bf16) {
         check_memory("q,v", BASE_NF4, 12.0);
         check_memory("all", BASE_NF4, 12.0);
