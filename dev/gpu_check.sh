@@ -86,7 +86,7 @@ section() {
     failed=1; rc=$(cat "$state/$id.rc")
     row "$title" "exit status $rc" "" "**FAILED**$([ "$rc" = 124 ] && echo ": no end within $most s")"
 }
-number() { awk -v x="$1" 'BEGIN { exit !(x ~ /^[0-9]+\.?[0-9]*(e[-+]?[0-9]+)?$/) }'; }
+number() { awk -v x="$1" 'BEGIN { exit !(x ~ /^-?[0-9]+\.?[0-9]*(e[-+]?[0-9]+)?$/) }'; }
 # judge WHAT FIGURE UNIT at-least|at-most TARGET [where the target is from]
 judge() {
     local verdict
@@ -193,8 +193,8 @@ memory_case() {
     local program=$1 line name share; shift
     section "memory-$program" 100 "$program" "$build/dev/kernels/$program" "$@"
     has "memory-$program" || return
-    # All lines of a ladder but those of its naive kernel and its steps.
-    while IFS=$'\t' read -r name share; do judge "$program: $name" "$share" "% of copy" at-least 85; done < <(awk '/% of copy/ && !/naive|per row|one pass|per warp|eight|thread/ {
+    # All lines of a ladder but those of its naive kernel and its steps. "winner" names the others where there are steps.
+    while IFS=$'\t' read -r name share; do judge "$program: $name" "$share" "% of copy" at-least 85; done < <(awk -v ladder="$(grep -c winner "$state/memory-$program.out")" '/% of copy/ && (/winner|fused/ || (!ladder && !/naive/)) {
         line = $0; sub(/^ +/, "", line); sub(/ +[0-9.]+ ms.*/, "", line); share = $0; sub(/.* /, "", share)
         for (i = 1; i <= NF; i++) if ($i ~ /%$/) { share = $i; sub(/%/, "", share) }
         print line "\t" share }' "$state/memory-$program.out")
