@@ -2,7 +2,7 @@
  * file of seal/commands. */
 // defines: program_name, program_error, stdout_check
 #include "base/error.h"
-// defines: EvalOptions, EvalCommand, eval_options, StringList, options_parse, options_markdown, options_free
+// defines: EvalOptions, EvalCommand, eval_options
 #include "commands/eval_options.h"
 // defines: generate_command
 #include "commands/generate.h"
