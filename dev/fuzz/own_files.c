@@ -1,7 +1,7 @@
-/* What the programs wrote and read again: the cache of tokens (seal/rows/token_cache.c), and what `report` and `winrate` are
-   given (seal/commands/report.c, chart.c, winrate.c; log, summary, selector, table, labels, annotations). Input: a byte
-   for the file, then the file. Of a cache with right digests: two bytes n, the report (n bytes), a byte for the number
-   of rows, and what the tensors hold. */
+/* What the programs wrote and read again: the cache of tokens (seal/rows/token_cache.c), and what `report` and
+   `winrate` are given (seal/commands/report.c, chart.c, winrate.c; log, summary, selector, table, labels, annotations).
+   Input: a byte for the file, then the file. Of a cache with right digests: two bytes n, the report (n bytes), a byte
+   for the number of rows, and what the tensors hold. */
 #include <cjson/cJSON.h>
 #include <string.h>
 #include <sys/stat.h>

@@ -18,11 +18,11 @@ typedef struct {
     int64_t null, nan;            // annotations without a preference
     int64_t flips, both;  // judged in both orders (field "preference_swapped"): how many, and where the two orders name
                           // different winners
-    double win_rate, standard_error;  // percent; NaN where n is 0, or 1
-    double length_1, length_2;        // mean characters of the outputs that count; NaN where the file holds none
-    double controlled, controlled_error;  // percent; the win rate at outputs of one length, and its standard error; NaN:
-                                          // not asked for, or there is none
-    double length_effect;                 // b of logit P(win) = a + b · tanh(difference of lengths / its deviation)
+    double win_rate, standard_error;      // percent; NaN where n is 0, or 1
+    double length_1, length_2;            // mean characters of the outputs that count; NaN where the file holds none
+    double controlled, controlled_error;  // percent; the win rate at outputs of one length, and its standard error;
+                                          // NaN: not asked for, or there is none
+    double length_effect;  // b of logit P(win) = a + b · tanh(difference of lengths / its deviation)
     char generator_1[128], generator_2[128];  // of the first annotation; empty: not named
     char annotator[128];                      // empty: not named
 } WinRate;
