@@ -244,4 +244,11 @@ table "${methods[@]}"
 pages=()
 for method in "${methods[@]:1}"; do pages+=("$OUT/$method"); done
 "$eval_seal" report "$OUT/align" ${pages[@]+"${pages[@]}"} ${runs[@]+"${runs[@]}"} --labels "$labels" --table "$OUT/table.json" --title "SEAL on real text, seed $SEED" --out "$OUT/report.html"
+# Row by row: two of the scores that are here against each other, SEAL's and safe-loss's where they are among them.
+scored=()
+for method in seal-2 safe-loss "${methods[@]:1}"; do
+    file=$OUT/$method/selector.safetensors
+    [ ! -e "$file" ] || [ ${#scored[@]} -eq 4 ] || [[ " ${scored[*]-} " == *" $file "* ]] || scored+=(--rows "$file")
+done
+[ ${#scored[@]} -eq 0 ] || "$eval_seal" report --data "$tune" "${scored[@]}" --labels "$labels" --top "$TOP" --title "Rows of D_tune, seed $SEED" --out "$OUT/rows.html"
 echo "$(minutes $((SECONDS - began))) in all"

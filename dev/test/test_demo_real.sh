@@ -48,7 +48,7 @@ truth "and says what it refused and of how many" grep -qE "the base refuses 0% o
 expect "the demo continues with BASE_REFUSES=0" demo BASE_REFUSES=0
 cp "$work/out" "$work/said"
 truth "the alignment was not trained again" test "$(wc -l <"$out/align/stdout.txt")" -eq "$(grep -c . "$out/align/stdout.txt")"
-for f in table.json report.html align/model/model.safetensors data/tune.jsonl data/safe.jsonl data/align.jsonl; do truth "leaves $f" test -s "$out/$f"; done
+for f in table.json report.html rows.html align/model/model.safetensors data/tune.jsonl data/safe.jsonl data/align.jsonl; do truth "leaves $f" test -s "$out/$f"; done
 for m in base standard random dsir safe-loss safeinstr seal-2 seal-1; do
     truth "its table has a row of $m" test "$(grep -c "\"method\":\"$m\"" "$out/table.json")" -eq 1
     truth "and prints it" grep -q "^| $m " "$work/said"
