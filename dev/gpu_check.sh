@@ -107,7 +107,7 @@ targets() { local p; for p; do echo "$build/$p"; done; }
 # ---- the main job --------------------------------------------------------------------------------
 # shellcheck disable=SC2046
 section build-main 560 "build of the main job" make --no-print-directory -j"$jobs" "$backend" "PRECISION=${build##*-}" $(targets dev/bench_seal dev/kernels/matmul dev/kernels/attention dev/kernels/scale)
-needs=build-main
+needs='build-main'
 section ceilings 60 "ceiling: copies" "$build/dev/kernels/scale" --tokens "$tokens" --width "$C"
 if has ceilings; then
     judge "copy, float4 and cudaMemcpyAsync, read and write" "$(figure ceilings 'ceiling: copy' GB/s)" GB/s at-least 3900 "an H200 elsewhere: 4,300"
@@ -189,7 +189,7 @@ done
 memory_programs='rmsnorm glu rope loss adamw global_norm layernorm gelu'
 # shellcheck disable=SC2046,SC2086
 section build-memory 560 "build of the kernels that memory limits" make --no-print-directory -j"$jobs" "$backend" "PRECISION=${build##*-}" $(for p in $memory_programs; do targets dev/kernels/$p; done) $(targets dev/bench_step)
-needs=build-memory
+needs='build-memory'
 memory_case() {
     local program=$1 line name share; shift
     section "memory-$program" 100 "$program" "$build/dev/kernels/$program" "$@"
