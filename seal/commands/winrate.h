@@ -22,7 +22,7 @@ typedef struct {
     double length_1, length_2;            // mean characters of the outputs that count; NaN where the file holds none
     double controlled, controlled_error;  // percent; the win rate at outputs of one length, and its standard error;
                                           // NaN: not asked for, or there is none
-    double length_effect;  // b of logit P(win) = a + b · tanh(difference of lengths / its deviation)
+    double length_effect;                 // b of logit P(win) = a + b · tanh(difference of lengths / its deviation)
     char generator_1[128], generator_2[128];  // of the first annotation; empty: not named
     char annotator[128];                      // empty: not named
 } WinRate;
