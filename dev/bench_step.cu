@@ -84,7 +84,7 @@ int main(int argc, char** argv) {
         loss = trainer_result(&t, 0).loss[0];
         if (step >= 0) ms[step] = 1e3 * (wall_seconds() - from);
     }
-    if (!isfinite(loss)) program_error("the loss is not finite: what was timed is no training step");
+    if (!isfinite(loss)) program_error("the loss is not finite: what was timed is not a training step");
     qsort(ms, v.steps, sizeof *ms, by_value);
     double median = ms[v.steps / 2], flops = trainer_flops(&t, &counts) / median * 1e3,
            peak = 1e12 * gpu_peak_tflops(device_name(), sizeof(floatX) == 2);

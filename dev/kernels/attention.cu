@@ -681,12 +681,6 @@ static void check_tiles(void) {
 // ---------------------------------------------------------------------------------------------------
 // benchmark
 
-typedef struct {
-    Problem* p;
-    AttentionPass pass;
-} Timed;
-static void timed_run(void* data, cudaStream_t stream) { ((Timed*)data)->pass(((Timed*)data)->p, stream); }
-
 // FLOP/s of multiply-adds whose operands never leave the registers: mma.sync in bf16, FMA in fp32. 0 on the CPU, whose
 // emulated figure says nothing about a kernel.
 #ifdef __CUDACC__
@@ -736,8 +730,7 @@ static double measure_ceiling(void) {
 
 // Seconds of a pass: on the CPU those of the processor, which other programs do not add to.
 static double report(const char* name, Problem* p, AttentionPass pass, double flop, double ceiling) {
-    Timed timed = {p, pass};
-    double seconds = harness_time(timed_run, &timed);
+    double seconds = harness_time(pass, p);
     printf("%-24s %10.3f ms %10.1f GFLOP/s", name, seconds * 1e3, flop / seconds * 1e-9);
     if (ceiling > 0.0) printf("  %5.1f%% of the ceiling", 100.0 * flop / seconds / ceiling);
     printf("\n");
@@ -748,7 +741,7 @@ static double report(const char* name, Problem* p, AttentionPass pass, double fl
     double least = INFINITY;
     for (int i = 0; i < 3; i++) {
         clock_t before = clock();
-        timed_run(&timed, 0);
+        pass(p, 0);
         cudaCheck(cudaDeviceSynchronize());
         double used = (double)(clock() - before) / CLOCKS_PER_SEC;
         if (used < least) least = used;

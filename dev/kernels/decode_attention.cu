@@ -215,12 +215,6 @@ static void check_store(int T, int NH, int NKV, int HS) {
     harness_release();
 }
 
-typedef struct {
-    Problem* p;
-    Pass pass;
-} Timed;
-static void timed_run(void* data, cudaStream_t stream) { ((Timed*)data)->pass(((Timed*)data)->p, stream); }
-
 int main(int argc, char** argv) {
 #ifdef __CUDACC__
     int n = 64, length = 2048, NH = 32, NKV = 8, HS = 128;  // Llama-3-8B
@@ -248,12 +242,11 @@ int main(int argc, char** argv) {
     int* lengths = harness_host<int>(n);
     for (int i = 0; i < n; i++) lengths[i] = length;
     Problem p = problem_create(lengths, n, NH, NKV, HS);
-    Timed rows[] = {{&p, naive}, {&p, winner}};
     double bytes = 2.0 * n * length * NKV * HS * sizeof(floatX);
     printf("decode attention " FLOATX_NAME ", %d sequences of %d tokens, %d heads, %d key-value heads, head size %d\n",
            n, length, NH, NKV, HS);
-    harness_report("naive", timed_run, &rows[0], bytes);
-    harness_report("a block per key-value head", timed_run, &rows[1], bytes);
+    harness_report("naive", naive, &p, bytes);
+    harness_report("a block per key-value head", winner, &p, bytes);
     harness_release();
     return 0;
 }

@@ -175,12 +175,6 @@ static void check_limits(Unit unit) {
     harness_release();
 }
 
-typedef struct {
-    Problem* p;
-    Pass pass;
-} Timed;
-static void timed_run(void* data, cudaStream_t stream) { ((Timed*)data)->pass(((Timed*)data)->p, stream); }
-
 int main(int argc, char** argv) {
 #ifdef __CUDACC__
     int T = 16384, FF = 14336;
@@ -205,8 +199,7 @@ int main(int argc, char** argv) {
             Problem p = problem_create(unit, T, FF, 0);
             printf("%s " FLOATX_NAME ", %d tokens, gate and up of width %d\n", unit_names[unit], T, FF);
             for (auto& row : rows) {
-                Timed timed = {&p, row.pass};
-                harness_report(row.name, timed_run, &timed, row.tensors * tensor);
+                harness_report(row.name, row.pass, &p, row.tensors * tensor);
             }
             harness_release();
         }

@@ -265,5 +265,23 @@ HARNESS_UNUSED static void harness_report(const char* name, void (*run)(void* da
            100.0 * bytes / seconds / ceiling);
     fflush(stdout);
 }
+// The same of a pass over a program's own problem.
+template <typename P> struct HarnessPass {
+    void (*pass)(P* p, cudaStream_t stream);
+    P* p;
+    static void run(void* data, cudaStream_t stream) {
+        HarnessPass* x = (HarnessPass*)data;
+        x->pass(x->p, stream);
+    }
+};
+template <typename P> static double harness_time(void (*pass)(P* p, cudaStream_t stream), P* p) {
+    HarnessPass<P> x = {pass, p};
+    return harness_time(HarnessPass<P>::run, &x);
+}
+template <typename P>
+static void harness_report(const char* name, void (*pass)(P* p, cudaStream_t stream), P* p, double bytes) {
+    HarnessPass<P> x = {pass, p};
+    harness_report(name, HarnessPass<P>::run, &x, bytes);
+}
 
 #endif

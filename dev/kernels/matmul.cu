@@ -290,12 +290,6 @@ static void run_checks(void) {
 // benchmark
 
 typedef void (*Pass)(Problem* p, cudaStream_t stream);
-typedef struct {
-    Problem* p;
-    Pass pass;
-} Timed;
-static void timed_run(void* data, cudaStream_t stream) { ((Timed*)data)->pass(((Timed*)data)->p, stream); }
-
 static void forward(Problem* p, cudaStream_t stream) {
     matmul_forward(p->d_out, NULL, p->d_inp, p->d_weight, NULL,
                    {.T = p->T, .C = p->C, .OC = p->OC, .ldo = p->ldo, .ldi = p->ldi, .ldw = p->ldw}, stream);
@@ -332,10 +326,7 @@ static void naive_bias(Problem* p, cudaStream_t stream) {
     LAUNCH(naive_bias_kernel, CEIL_DIV(p->OC, 128), 128, 0, stream, p->d_dbias, p->d_dout, p->T, p->OC, p->ldo);
 }
 
-static double flop_rate(Problem* p, Pass pass) {
-    Timed timed = {p, pass};
-    return 2.0 * p->T * p->C * p->OC / harness_time(timed_run, &timed);
-}
+static double flop_rate(Problem* p, Pass pass) { return 2.0 * p->T * p->C * p->OC / harness_time(pass, p); }
 
 // stride: of the rows of the input and of the weight, as an adapter's tail after them makes it
 static void benchmark(int T, int C, int OC, int stride, bool winner_only) {
@@ -365,9 +356,8 @@ static void benchmark(int T, int C, int OC, int stride, bool winner_only) {
         printf("  %-32s %10.3f ms %9.1f GFLOP/s %5.1f%% of the large product\n", row.name, 2e3 * T * C * OC / rate,
                rate * 1e-9, 100.0 * rate / ceiling);
     }
-    Timed naive = {&p, naive_bias}, winner = {&p, backward_bias};
-    if (!winner_only) harness_report("naive bias gradient", timed_run, &naive, (double)T * OC * sizeof(floatX));
-    harness_report("bias gradient", timed_run, &winner, (double)T * OC * sizeof(floatX));
+    if (!winner_only) harness_report("naive bias gradient", naive_bias, &p, (double)T * OC * sizeof(floatX));
+    harness_report("bias gradient", backward_bias, &p, (double)T * OC * sizeof(floatX));
     harness_release();
 }
 

@@ -319,12 +319,6 @@ static void check_case(const char* name, int T, int C, int pad, bool fused, bool
 // ---------------------------------------------------------------------------------------------------
 // benchmark
 
-typedef struct {
-    Problem* p;
-    Pass pass;
-} Timed;
-static void timed_run(void* data, cudaStream_t stream) { ((Timed*)data)->pass(((Timed*)data)->p, stream); }
-
 static void benchmark(int T, int C) {
     printf("rmsnorm " FLOATX_NAME ", %d tokens of width %d\n", T, C);
     Problem p = problem_create(T, C, 0, false);
@@ -343,9 +337,8 @@ static void benchmark(int T, int C) {
         {"backward, frozen", false, frozen_backward, 4},
     };
     for (auto& row : rows) {
-        Timed timed = {&p, row.pass};
         p.fused = row.fused;
-        harness_report(row.name, timed_run, &timed, row.tensors * tensor);
+        harness_report(row.name, row.pass, &p, row.tensors * tensor);
     }
     harness_release();
 }

@@ -150,12 +150,12 @@ static bool words_fit(Judge* j, const JudgeAnswer* a, Text* text, const int32_t*
 // which most vocabularies have in a token with the word: "m" alone is what nobody would say there. After white space,
 // as chat templates end, there is none. The other way of writing is taken only where the words need it.
 static void find_words(Judge* j, int answer, Text* text, const int32_t* tokens, int n) {
-    static const char* const blanks[] = {" ", ""};
+    static const char* const spaces[] = {" ", ""};
     const JudgeAnswer* a = &j->answers[answer];
     int id[JUDGE_WORDS], more[JUDGE_WORDS], apart = text->n && strchr(" \n\t", text->s[text->n - 1]) ? 1 : 0;
-    if (!words_fit(j, a, text, tokens, n, blanks[apart], id, more) &&
-        !words_fit(j, a, text, tokens, n, blanks[!apart], id, more)) {
-        words_fit(j, a, text, tokens, n, blanks[apart], id, more);
+    if (!words_fit(j, a, text, tokens, n, spaces[apart], id, more) &&
+        !words_fit(j, a, text, tokens, n, spaces[!apart], id, more)) {
+        words_fit(j, a, text, tokens, n, spaces[apart], id, more);
         for (int w = 0; w < a->n_words; w++)
             if (id[w] < 0 || (more[w] > 1 && j->rubric->exact))
                 fatal(
