@@ -36,6 +36,8 @@ for algorithm in 1 2; do
     expect "the same run again" "${run[@]}" --out again$algorithm
     truth "gives the same bytes" cmp sel$algorithm/selector.safetensors again$algorithm/selector.safetensors
 done
+# Steps are queued ahead, but the seconds of their rates do not overlap: together they are at most the run's.
+truth "rates are of a step's own time" awk -F'[:,]' '{ for (i = 1; i < NF; i++) { if ($i == "\"tokens\"") n = $(i + 1); if ($i == "\"tokens_per_s\"") r = $(i + 1); if ($i == "\"wall_s\"") wall = $(i + 1) + 0 } } NR > 1 { s += n / r } END { exit !(NR > 70 && s > 0 && s <= 1.001 * wall) }' sel1/log.jsonl
 truth "at gamma 0 fine-tuning samples run forward only" grep -q '"forward_tokens":[1-9]' sel2/log.jsonl
 expect "with --compat" "$train_seal" selector --model aligned/model --tune tune.jsonl --safe safe.jsonl --compat --epochs 2 --batch 64 --tokens 256 --quiet --out compat
 truth "an epoch ends with the shorter set, whole batches only" bash -c 'test "$(wc -l <compat/log.jsonl)" -eq 7 && grep -q "\"step\":6,\"epoch\":2,\"gamma\":0.03," compat/log.jsonl'

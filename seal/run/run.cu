@@ -485,7 +485,9 @@ void run_log_validation(Run* run, int64_t step, double loss) {
 }
 
 void run_step_end(Run* run, const StepNote* note, double loss, float norm) {
-    double seconds = wall_seconds() - note->started;
+    // Two steps are queued: this one's own time begins where the one before has ended.
+    double now = wall_seconds(), seconds = now - (run->ended > note->started ? run->ended : note->started);
+    run->ended = now;
     int64_t trained = 0, forward = 0;
     double flops = 0.0;
     for (int leg = 0; leg < 2; leg++) {
@@ -505,7 +507,7 @@ void run_step_end(Run* run, const StepNote* note, double loss, float norm) {
     log_number(&run->log, "tokens_per_s", speed);
     log_number(&run->log, "utilisation", utilisation);
     log_integer(&run->log, "bytes", (int64_t)memory_total(&run->trainer.plan));
-    log_number(&run->log, "wall_s", wall_seconds() - run->began);
+    log_number(&run->log, "wall_s", now - run->began);
     log_end(&run->log);
     if (run->peak_tflops > 0)
         progress_update(&run->progress, note->step + 1, "loss %.4f, %.0f tokens/s, %.1f%% of peak", loss, speed,

@@ -45,9 +45,9 @@ typedef struct {
         int64_t rows, left_out, cut;
     } data[4];  // what became of the rows of each list of files
     int n_data;
-    double peak_tflops, began;
-    double losses[N_RUN_LOSSES];  // the last ones, for the summary; NAN: the command has none
-    char chat[256];               // the chat template by which rows are written; "": none
+    double peak_tflops, began, ended;  // ended: when the results of the last step were there
+    double losses[N_RUN_LOSSES];       // the last ones, for the summary; NAN: the command has none
+    char chat[256];                    // the chat template by which rows are written; "": none
 } Run;
 
 #define STATUS_STOPPED 75  // a signal ended the run after a checkpoint (EX_TEMPFAIL: run it again with --resume)
