@@ -8,7 +8,7 @@ cd "$work" || exit 1
 template=$'Human: {prompt}\nAssistant: '
 rows=(--template "$template" --quiet)
 sft=("$train_seal" sft --model "$golden/base" --tune="$golden/rows.jsonl" --batch 2 "${rows[@]}")
-learn=("${sft[@]}" --lora all --lora-rank 4 --lr 3e-2 --epochs 15)
+learn=("${sft[@]}" --lora all --lora-rank 4 --lr 1e-2 --epochs 15)
 losses() { local out=$1; shift; "$eval_seal" loss --model "$golden/base" --data "$golden/rows.jsonl" "${rows[@]}" --out "$out" "$@"; }
 mean() { sed 's/.*"loss"://; s/[^0-9.e-].*//' "$1" | awk '{ s += $1 } END { print s / NR }'; }
 distance() { awk -v a="$(mean "$1")" -v b="$(mean "$2")" 'BEGIN { d = a - b; print d < 0 ? -d : d }'; }
