@@ -59,11 +59,14 @@ struct Flights {
 };
 static __thread std::vector<Flights>* flights;
 static __thread bool flying;
+static __thread int used;  // of flights, since the block began
 
 static Flights& mine(void) {
     if (!flights) flights = new std::vector<Flights>(1024);
     __atomic_store_n(&flying, true, __ATOMIC_RELAXED);
-    return (*flights)[threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)];
+    int thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
+    if (thread >= used) used = thread + 1;
+    return (*flights)[thread];
 }
 void cpu_async_begin_block(void) {
 #if CPU_TSAN
@@ -71,17 +74,20 @@ void cpu_async_begin_block(void) {
         flights = new std::vector<Flights>(1024);  // by the host side, before the threads that it is shared by
 #endif
     if (!flying) return;
-    for (Flights& f : *flights) {
+    for (int i = 0; i < used; i++) {
+        Flights& f = (*flights)[i];
         f.copies.clear();
         f.landed = 0;
         f.group = 0;
     }
+    used = 0;
     flying = false;
 }
 void cpu_cp_async(void* shared, const void* global, int bytes, int read) {
     cpu_check_aligned(shared, bytes);
     if (read) cpu_check_aligned(global, bytes);
-    memset(shared, 0xff, bytes);
+    if (bytes == 16) memset(shared, 0xff, 16);  // (a constant size is two stores, any other a call)
+    else memset(shared, 0xff, bytes);
     Flights& f = mine();
     f.copies.push_back({(char*)shared, (const char*)global, bytes, read, f.group});
 }
@@ -92,8 +98,11 @@ void cpu_async_wait(int groups_left) {
     Flights& f = mine();
     while (f.landed < f.copies.size() && f.copies[f.landed].group < f.group - groups_left) {
         const Flight& c = f.copies[f.landed++];
-        memcpy(c.to, c.from, c.read);
-        memset(c.to + c.read, 0, c.bytes - c.read);
+        if (c.read == 16) memcpy(c.to, c.from, 16);
+        else {
+            memcpy(c.to, c.from, c.read);
+            memset(c.to + c.read, 0, c.bytes - c.read);
+        }
     }
     if (f.landed == f.copies.size()) {
         f.copies.clear();

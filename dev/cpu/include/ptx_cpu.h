@@ -117,62 +117,54 @@ struct cpu_product {
     const __nv_bfloat16* b;
     int ldb;
 };
+#ifdef __AVX512F__
+#define CPU_LANES 16
+#else
+#define CPU_LANES 8
+#endif
+typedef float cpu_floats __attribute__((vector_size(4 * CPU_LANES), may_alias));
+// The 16 rows of a column of C are one vector or two, which stay in registers while k runs, whichever way b lies in
+// shared memory.
 template <int NT, int KT, bool NK> static void cpu_product_work(void** lanes, uint32_t, void*) {
-    const int N = 8 * NT, K = 16 * KT;
-    alignas(64) float A[16][16 * KT], C[16][8 * NT];
+    const int N = 8 * NT, K = 16 * KT, COLUMNS = 8;
+    alignas(64) float A[16 * KT][16], C[8 * NT][16];  // both transposed
     // At head size 256 as much as a fiber's whole stack, so it is the OS thread's: nothing waits in here. To
     // ThreadSanitizer fibers are threads, with larger stacks.
 #ifdef __SANITIZE_THREAD__
-    alignas(64) float B[16 * KT][8 * NT];
+    alignas(64) float B[8 * NT * 16 * KT];  // as b: (N, K) or (K, N)
 #else
-    alignas(64) static __thread float B[16 * KT][8 * NT];
+    alignas(64) static __thread float B[8 * NT * 16 * KT];
 #endif
     const cpu_product* first = (const cpu_product*)lanes[0];
-    const __nv_bfloat16* b = first->b;
-    int ldb = first->ldb;
-    if (NK) {
-        alignas(64) float row[16 * KT];
-        for (int n = 0; n < N; n++) {
-            for (int k = 0; k < K; k++) row[k] = __bfloat162float(b[n * ldb + k]);
-            for (int k = 0; k < K; k++) B[k][n] = row[k];
-        }
-    } else
-        for (int k = 0; k < K; k++)
-            for (int n = 0; n < N; n++) B[k][n] = __bfloat162float(b[k * ldb + n]);
+    const int rows = NK ? N : K, columns = NK ? K : N;
+    for (int r = 0; r < rows; r++)
+        for (int x = 0; x < columns; x++) B[r * columns + x] = __bfloat162float(first->b[r * first->ldb + x]);
     for (int l = 0; l < 32; l++) {
         const cpu_product* p = (const cpu_product*)lanes[l];
         int row = l / 4, col = l % 4 * 2;
         for (int k = 0; k < KT; k++)
             for (int r = 0; r < 4; r++) {
-                A[row + r % 2 * 8][16 * k + r / 2 * 8 + col] = cpu_low(p->a[k][r]);
-                A[row + r % 2 * 8][16 * k + r / 2 * 8 + col + 1] = cpu_high(p->a[k][r]);
+                A[16 * k + r / 2 * 8 + col][row + r % 2 * 8] = cpu_low(p->a[k][r]);
+                A[16 * k + r / 2 * 8 + col + 1][row + r % 2 * 8] = cpu_high(p->a[k][r]);
             }
-        for (int t = 0; t < NT; t++) {
-            C[row][8 * t + col] = p->c[t][0];
-            C[row][8 * t + col + 1] = p->c[t][1];
-            C[row + 8][8 * t + col] = p->c[t][2];
-            C[row + 8][8 * t + col + 1] = p->c[t][3];
-        }
+        for (int t = 0; t < NT; t++)
+            for (int e = 0; e < 4; e++) C[8 * t + col + e % 2][row + e / 2 * 8] = p->c[t][e];
     }
-    for (int m = 0; m < 16; m += 4)  // four rows at a time: each row of B is read once for the four
-        for (int k = 0; k < K; k++) {
-            float a0 = A[m][k], a1 = A[m + 1][k], a2 = A[m + 2][k], a3 = A[m + 3][k];
-            for (int n = 0; n < N; n++) {
-                C[m][n] += a0 * B[k][n];
-                C[m + 1][n] += a1 * B[k][n];
-                C[m + 2][n] += a2 * B[k][n];
-                C[m + 3][n] += a3 * B[k][n];
+    for (int n = 0; n < N; n += COLUMNS)
+        for (int m = 0; m < 16; m += CPU_LANES) {
+            cpu_floats c[COLUMNS];
+            for (int j = 0; j < COLUMNS; j++) c[j] = *(const cpu_floats*)&C[n + j][m];
+            for (int k = 0; k < K; k++) {
+                cpu_floats a = *(const cpu_floats*)&A[k][m];
+                for (int j = 0; j < COLUMNS; j++) c[j] += a * (NK ? B[(n + j) * K + k] : B[k * N + n + j]);
             }
+            for (int j = 0; j < COLUMNS; j++) *(cpu_floats*)&C[n + j][m] = c[j];
         }
     for (int l = 0; l < 32; l++) {
         const cpu_product* p = (const cpu_product*)lanes[l];
         int row = l / 4, col = l % 4 * 2;
-        for (int t = 0; t < NT; t++) {
-            p->c[t][0] = C[row][8 * t + col];
-            p->c[t][1] = C[row][8 * t + col + 1];
-            p->c[t][2] = C[row + 8][8 * t + col];
-            p->c[t][3] = C[row + 8][8 * t + col + 1];
-        }
+        for (int t = 0; t < NT; t++)
+            for (int e = 0; e < 4; e++) p->c[t][e] = C[8 * t + col + e % 2][row + e / 2 * 8];
     }
 }
 template <int NT, int KT>
