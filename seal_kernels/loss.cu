@@ -7,6 +7,7 @@ twice and written once; with the maximum and the sum taken in one pass, the seco
 #include <assert.h>
 #include <float.h>
 #include "kernels.h"
+#include "ptx.h"
 
 // Threads of a row. An SM holds 1024 of these threads, so their number decides how many rows a GPU has in flight; those
 // should stay in its L2 cache (50 MB on H100) between their two reads. 264 rows of Llama-3's 128256 logits would not,
@@ -48,45 +49,84 @@ static __global__ void scatter_rows_kernel(floatX* dinp, const floatX* dout, con
     store8(dinp + (size_t)t * C + c, x);
 }
 
+// e^(x − top) with top as exponent_of made it. On a GPU an expf is a multiplication by log2 e, a range reduction and
+// ex2; here the multiplication joins the subtraction, and whatever top·log2 e is rounded to is the same in a row's sum
+// and in its gradients. larger: without the NaN that a comparison keeps, which reaches the sum all the same.
+#if DEVICE_HALVES
+#define LOG2E 1.4426950408889634f
+static inline __device__ float exponent_of(float top) { return top * LOG2E; }
+static inline __device__ float exp_below(float x, float top) { return exp2_approx(x * LOG2E - top); }
+static inline __device__ float larger(float a, float b) { return fmaxf(a, b); }
+#else
+static inline __device__ float exponent_of(float top) { return top; }
+static inline __device__ float exp_below(float x, float top) { return expf(x - top); }
+static inline __device__ float larger(float a, float b) { return a > b ? a : b; }
+#endif
+
 template <bool CAPPED> static inline __device__ float capped(float x, float cap) {
     return CAPPED ? cap * tanhf(x / cap) : x;
 }
 
-// logits i … i + 7 of a row of V, capped; −∞, which adds nothing to a sum of exponentials, past its end
-template <bool CAPPED> static inline __device__ float8 load_logits(const floatX* row, int i, int V, float cap) {
+// logits i … i + 7 of a row of V, capped; −∞, which adds nothing to a sum of exponentials, past its end. INSIDE: none
+// of them is past it.
+template <bool CAPPED, bool INSIDE>
+static inline __device__ float8 load_logits(const floatX* row, int i, int V, float cap) {
     float8 x;
-    if (i + VEC <= V) {
-        x = load8(row + i);
-        if (CAPPED)
-            for (int k = 0; k < VEC; k++) x.v[k] = capped<CAPPED>(x.v[k], cap);
-        return x;
+    if constexpr (!INSIDE) {
+        if (i + VEC > V) {
+            for (int k = 0; k < VEC; k++) x.v[k] = i + k < V ? capped<CAPPED>(to_float(row[i + k]), cap) : -INFINITY;
+            return x;
+        }
     }
-    for (int k = 0; k < VEC; k++) x.v[k] = i + k < V ? capped<CAPPED>(to_float(row[i + k]), cap) : -INFINITY;
+    x = load8(row + i);
+    if (CAPPED)
+        for (int k = 0; k < VEC; k++) x.v[k] = capped<CAPPED>(x.v[k], cap);
     return x;
 }
 
-// *highest = max of the row, returns Σ exp(x − max). Each thread keeps its maximum so far and corrects its sum when
-// that grows. The maximum starts at a finite number, so that a logit of −∞ never meets ∞ − ∞; a NaN or +∞ makes the sum
-// NaN.
+// A thread's part of a row's softmax: its maximum so far, and Σ exp(x − that), corrected when it grows. The maximum
+// starts at a finite number, so that a logit of −∞ never meets ∞ − ∞; times log2 e it is finite still.
+typedef struct {
+    float most;
+    float8 sum;
+} PartialSoftmax;
+
+// Takes ROW_VECS vectors of the row, the first at i.
+template <bool CAPPED, bool INSIDE>
+static inline __device__ void add_logits(PartialSoftmax* p, const floatX* row, int i, int V, float cap) {
+    float8 x[ROW_VECS], top;
+    UNROLL for (int u = 0; u < ROW_VECS; u++) x[u] = load_logits<CAPPED, INSIDE>(row, i + u * blockDim.x * VEC, V, cap);
+    top = x[0];
+    UNROLL for (int u = 1; u < ROW_VECS; u++) for (int k = 0; k < VEC; k++) top.v[k] = larger(x[u].v[k], top.v[k]);
+    float before = exponent_of(p->most);
+    for (int k = 0; k < VEC; k++) p->most = fmaxf(p->most, top.v[k]);
+    float now = exponent_of(p->most), shrink = exp_below(0.0f, now - before);
+    for (int k = 0; k < VEC; k++) p->sum.v[k] *= shrink;
+    UNROLL for (int u = 0; u < ROW_VECS; u++) for (int k = 0; k < VEC; k++) p->sum.v[k] += exp_below(x[u].v[k], now);
+}
+
+// The vectors of a row that a thread takes at once are all before this one's end where the first is before it.
+static inline __device__ int whole_steps_end(int end) { return end / VEC * VEC - (ROW_VECS - 1) * blockDim.x * VEC; }
+
+// *highest = max of the row, returns Σ exp(x − max). A NaN or +∞ makes the sum NaN.
 template <bool CAPPED> static __device__ float row_softmax(float* highest, const floatX* row, int V, float cap) {
-    float mine = -FLT_MAX;
-    float8 sum = {{0.0f}};
-    for (int i = threadIdx.x * VEC; i < V; i += ROW_VECS * blockDim.x * VEC) {
-        float8 x[ROW_VECS], top;
-        UNROLL for (int u = 0; u < ROW_VECS; u++) x[u] = load_logits<CAPPED>(row, i + u * blockDim.x * VEC, V, cap);
-        top = x[0];
-        UNROLL for (int u = 1; u < ROW_VECS; u++) for (int k = 0; k < VEC; k++)
-            top.v[k] = x[u].v[k] > top.v[k] ? x[u].v[k] : top.v[k];
-        float before = mine;
-        for (int k = 0; k < VEC; k++) mine = fmaxf(mine, top.v[k]);
-        float shrink = expf(before - mine);
-        for (int k = 0; k < VEC; k++) sum.v[k] *= shrink;
-        UNROLL for (int u = 0; u < ROW_VECS; u++) for (int k = 0; k < VEC; k++) sum.v[k] += expf(x[u].v[k] - mine);
-    }
+    PartialSoftmax p = {-FLT_MAX / 4, {{0.0f}}};
+    const int step = ROW_VECS * blockDim.x * VEC, whole = whole_steps_end(V);
+    int i = threadIdx.x * VEC;
+    NO_UNROLL for (; i < whole; i += step) add_logits<CAPPED, true>(&p, row, i, V, cap);
+    if (i < V) add_logits<CAPPED, false>(&p, row, i, V, cap);
     float total = 0.0f;
-    for (int k = 0; k < VEC; k++) total += sum.v[k];
-    *highest = block_max(mine);
-    return block_sum(total * expf(mine - *highest));
+    for (int k = 0; k < VEC; k++) total += p.sum.v[k];
+    *highest = block_max(p.most);
+    return block_sum(total * exp_below(0.0f, exponent_of(*highest) - exponent_of(p.most)));
+}
+
+// scale · exp(x − max), through the cap; top as exponent_of made it of the maximum
+template <bool CAPPED>
+static inline __device__ float gradient_of(float x, float scale, float top, float onehot, float cap) {
+    float gradient = scale * exp_below(x, top) - onehot;
+    if (CAPPED) gradient *= 1.0f - __fdividef(x, cap) * __fdividef(x, cap);
+    return gradient;
 }
 
 // One block per row of logits (n, Vp). See kernels.h.
@@ -101,22 +141,31 @@ static __global__ void __launch_bounds__(1024) cross_entropy_kernel(floatX* logi
     float sum = row_softmax<CAPPED>(&highest, row, V, cap);
     if (threadIdx.x == 0) loss[blockIdx.x] = logf(sum) + (highest - at_target);
     if (weight == NULL) return;
-    float w = good ? weight[blockIdx.x] : 0.0f, scale = w / sum;
-    for (int i = threadIdx.x * VEC; i < Vp; i += ROW_VECS * blockDim.x * VEC) {
+    float w = good ? weight[blockIdx.x] : 0.0f, scale = w / sum, top = exponent_of(highest);
+    const int step = ROW_VECS * blockDim.x * VEC, whole = whole_steps_end(V);
+    int i = threadIdx.x * VEC;
+    if (w == 0.0f) {  // zero even where its logits are not finite
+        const float8 zero = {{0.0f}};
+        for (; i < Vp; i += blockDim.x * VEC) store8(row + i, zero);
+        return;
+    }
+    NO_UNROLL for (; i < whole; i += step) {
         float8 x[ROW_VECS];
-        UNROLL for (int u = 0; u < ROW_VECS; u++) x[u] = load_logits<CAPPED>(row, i + u * blockDim.x * VEC, V, cap);
+        UNROLL for (int u = 0; u < ROW_VECS; u++)
+            x[u] = load_logits<CAPPED, true>(row, i + u * blockDim.x * VEC, V, cap);
         UNROLL for (int u = 0; u < ROW_VECS; u++) {
-            int first = i + u * blockDim.x * VEC;
-            if (first >= Vp) break;
-            // a row of weight 0 is zero even where its logits are not finite
-            for (int k = 0; k < VEC; k++) {
-                float gradient = scale * expf(x[u].v[k] - highest) - (first + k == target ? w : 0.0f);
-                if (CAPPED) gradient *= 1.0f - __fdividef(x[u].v[k], cap) * __fdividef(x[u].v[k], cap);
-                x[u].v[k] = w == 0.0f || first + k >= V ? 0.0f : gradient;
-            }
-            store8(row + first, x[u]);
+            for (int k = 0; k < VEC; k++) x[u].v[k] = gradient_of<CAPPED>(x[u].v[k], scale, top, 0.0f, cap);
+            store8(row + i + u * blockDim.x * VEC, x[u]);
         }
     }
+    for (; i < Vp; i += blockDim.x * VEC) {
+        float8 x = load_logits<CAPPED, false>(row, i, V, cap);
+        for (int k = 0; k < VEC; k++) x.v[k] = i + k < V ? gradient_of<CAPPED>(x.v[k], scale, top, 0.0f, cap) : 0.0f;
+        store8(row + i, x);
+    }
+    // the target's own element once more, by the thread that has just written it
+    if (target / VEC % blockDim.x == threadIdx.x)
+        row[target] = from_float<floatX>(gradient_of<CAPPED>(at_target, scale, top, w, cap));
 }
 
 // One warp per sample. Of several bad targets the word keeps the least, whatever the order of the blocks.
