@@ -115,6 +115,10 @@ static void plan_scratch(Transformer* t, MemoryPlan* plan) {
     memory_add(plan, MEMORY_SCRATCH, (void**)&t->dact, train && gated && adapted(t, SITE_DOWN) ? rows * down_ld * X : 0,
                "dact");
     memory_add(plan, MEMORY_SCRATCH, (void**)&t->delta, train ? rows * c->NH * sizeof(float) : 0, "delta");
+    bool fp8 = t->layout->base == BASE_FP8;
+    size_t widest = most(most(c->C, c->NH * c->HS), most(c->FF, train ? most(up, qkv) : 0));
+    memory_add(plan, MEMORY_SCRATCH, (void**)&t->fp8_values, fp8 ? rows * widest : 0, "activations in fp8");
+    memory_add(plan, MEMORY_SCRATCH, (void**)&t->fp8_scales, fp8 ? rows * sizeof(float) : 0, "their scales");
     memory_add(plan, MEMORY_SCRATCH, (void**)&t->partial, train && !t->lora ? partial * sizeof(float) : 0,
                "partial sums");
 }

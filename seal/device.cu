@@ -30,11 +30,15 @@ bool device_free_bytes(size_t* bytes) {
     return true;
 }
 
+static void capability(int device, int* major, int* minor) {
+    cudaCheck(cudaDeviceGetAttribute(major, cudaDevAttrComputeCapabilityMajor, device));
+    cudaCheck(cudaDeviceGetAttribute(minor, cudaDevAttrComputeCapabilityMinor, device));
+}
+
 void device_refuse_old(void) {
     int device, major, minor;
     if (current(&device) != cudaSuccess) return;
-    cudaCheck(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-    cudaCheck(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+    capability(device, &major, &minor);
     if (major < 8)
         fatal("%s has compute capability %d.%d; 8.0 or newer is needed (choose a GPU with CUDA_VISIBLE_DEVICES)",
               device_name(), major, minor);
@@ -45,4 +49,14 @@ void device_require(void) {
     cudaError_t error = current(&device);
     if (error != cudaSuccess)
         fatal("no GPU can be used (%s); `make CPU=1` builds for the CPU", cudaGetErrorString(error));
+}
+
+void device_require_fp8(void) {
+    int device, major, minor;
+    device_require();
+    cudaCheck(cudaGetDevice(&device));
+    capability(device, &major, &minor);
+    if (10 * major + minor < 89)
+        fatal("%s has compute capability %d.%d; --base fp8 needs 8.9 or newer: leave it out, or use --base nf4",
+              device_name(), major, minor);
 }

@@ -14,6 +14,8 @@ const char* device_name(void);
 bool device_free_bytes(size_t* bytes);
 // Fatal where there is a GPU and it is below compute capability 8.0. Called before a message names such a GPU's limits.
 void device_refuse_old(void);
+// Fatal where there is no GPU whose tensor cores multiply fp8: compute capability 8.9.
+void device_require_fp8(void);
 // Fatal where there is no GPU. Called before anything is written or allocated.
 void device_require(void);
 

@@ -107,7 +107,8 @@ static void add_tensor(ModelLayout* layout, TensorKind kind, int layer, const Li
             t->ld += form->tails[s];
             t->packed = form->base != BASE_PLAIN;
         }
-    if (t->packed && t->rows * t->ld > layout->n_unpacked) layout->n_unpacked = t->rows * t->ld;
+    if (t->packed && layout->base == BASE_NF4 && t->rows * t->ld > layout->n_unpacked)
+        layout->n_unpacked = t->rows * t->ld;
     t->file_rows = kinds[kind].rows == DIM_V ? c->V : t->rows;
     t->offset = layout->n_elements;
     t->decay = kinds[kind].decay;
@@ -133,9 +134,9 @@ static void add_file(ModelLayout* layout, const FamilyTensor* source, int layer,
     f->form = source->form;
     f->source = source;
     if (t->packed) {
-        if (!layout->n_packed) layout->n_packed = packed_tables_bytes();
+        if (!layout->n_packed) layout->n_packed = packed_tables_bytes(layout);
         f->piece = layout->n_packed;
-        layout->n_packed += packed_piece_bytes(f);
+        layout->n_packed += packed_piece_bytes(layout, f);
     }
     layout->n_parameters += f->rows * f->cols;
 }
@@ -144,6 +145,7 @@ void model_layout(ModelLayout* layout, const ModelConfig* config, const LinearFo
     memset(layout, 0, sizeof *layout);
     layout->config = *config;
     layout->base = form ? form->base : BASE_PLAIN;
+    layout->backward = form && form->backward;
     int L = config->L, n = 0;
     const FamilyTensor* sources = family_find(config->family)->tensors;
     while (sources[n].hf_name) n++;
@@ -310,6 +312,7 @@ static void get_block(const ParameterSet* set, int tensor, int64_t row, int64_t 
     const ModelTensor* t = &set->layout->tensors[tensor];
     int64_t at = t->offset + row * t->ld;
     cudaCheck(cudaDeviceSynchronize());  // updates are queued on the trainer's own stream
+    if (t->packed && set->layout->base == BASE_FP8) return packed_get(set, tensor, row, n, host);
     const floatX* from = set->weights + at;
     if (t->packed) from = weight_matrix(set, (TensorKind)t->kind, t->layer, 0) + row * t->ld;
     const float* masters = t->packed ? NULL : masters_of(set);

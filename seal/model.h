@@ -17,7 +17,7 @@ has the same layout, so a tensor's offset is the same for weights, gradients, ma
 typedef enum { INIT_NORMAL, INIT_RESIDUAL, INIT_UNIFORM, INIT_ZERO, INIT_ONE } Init;
 
 // How the linear layers of a frozen model are kept: as the build computes, or packed into fewer bytes (packed.h).
-typedef enum { BASE_PLAIN, BASE_NF4, N_BASES } BasePrecision;
+typedef enum { BASE_PLAIN, BASE_FP8, BASE_NF4, N_BASES } BasePrecision;
 
 typedef struct {
     int kind;            // TensorKind, or lora.h's
@@ -53,15 +53,16 @@ typedef struct {
     int64_t n_elements;    // of one buffer of a set, alignment and padding included
     int64_t n_parameters;  // what the files hold
     BasePrecision base;
+    bool backward;       // packed values are such that backward passes can read them too
     int64_t n_packed;    // bytes of a set's packed values
-    int64_t n_unpacked;  // elements of the largest packed tensor as a product reads it
+    int64_t n_unpacked;  // elements of the largest packed tensor, where a product reads it unpacked
 } ModelLayout;
 
 typedef struct {
     const ModelLayout* layout;
     const char* symbol;  // "theta", "theta_hat": for messages
     floatX* weights;
-    uint8_t* packed;   // (n_packed) the tables, then the pieces; NULL: nothing is packed
+    uint8_t* packed;   // (n_packed) tables that pieces share, then the pieces; NULL: nothing is packed
     floatX* unpacked;  // (n_unpacked) scratch
     float* grads;      // NULL for a set that is only read
     // Masters and moments are shared out: this rank has those of elements [from, from + n), all with one rank (ZeRO
@@ -93,6 +94,7 @@ static inline TensorKind site_bias(Site site) {
 typedef struct {
     int tails[N_SITES];  // columns after each row
     BasePrecision base;
+    bool backward;  // a backward pass reads the model too
 } LinearForm;
 void model_layout(ModelLayout* layout, const ModelConfig* config, const LinearForm* form);
 // The rows of a kind's tensor that a part is.
@@ -174,7 +176,7 @@ static inline int tensor_index(const ModelLayout* layout, int kind, int layer) {
     return layout->index[kind * layout->config.L + layer];
 }
 // The tensor's weights (gradient); NULL where the family has none, or the set none of it. A packed tensor's are
-// packed.h's weight_matrix.
+// packed.h's weight_matrix, or fp8.h's.
 static inline floatX* weight(const ParameterSet* set, TensorKind kind, int layer) {
     int i = tensor_index(set->layout, kind, layer);
     return i < 0 ? NULL : set->weights + set->layout->tensors[i].offset;

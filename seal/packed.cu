@@ -1,10 +1,11 @@
 /* Linear layers of a frozen model, packed. See packed.h. */
 #include <string.h>
 #include "base/error.h"
+#include "fp8.h"
 #include "nf4.h"
 #include "packed.h"
 
-static const char* const names[N_BASES] = {"bf16", "nf4"};
+static const char* const names[N_BASES] = {"bf16", "fp8", "nf4"};
 
 const char* base_name(BasePrecision base) { return names[base]; }
 
@@ -22,11 +23,27 @@ static int64_t aligned(size_t bytes) {
     return (int64_t)(bytes + MEMORY_ALIGNMENT - 1) / MEMORY_ALIGNMENT * MEMORY_ALIGNMENT;
 }
 
-int64_t packed_tables_bytes(void) { return aligned((NF4_MAP + NF4_CODES) * sizeof(float)); }
-int64_t packed_piece_bytes(const FileTensor* f) { return aligned(nf4_bytes(f->rows * f->cols)); }
+static size_t piece_bytes(const ModelLayout* layout, const FileTensor* f) {
+    return layout->base == BASE_FP8 ? fp8_bytes(f->rows, f->cols, layout->backward) : nf4_bytes(f->rows * f->cols);
+}
+
+int64_t packed_tables_bytes(const ModelLayout* layout) {
+    return layout->base == BASE_FP8 ? 0 : aligned((NF4_MAP + NF4_CODES) * sizeof(float));
+}
+int64_t packed_piece_bytes(const ModelLayout* layout, const FileTensor* f) { return aligned(piece_bytes(layout, f)); }
+
+void packed_check(const ModelLayout* layout) {
+    for (int i = 0; i < layout->n_files && layout->base == BASE_FP8; i++) {
+        const FileTensor* f = &layout->files[i];
+        if (layout->tensors[f->tensor].packed && (f->rows % FP8_MULTIPLE || f->cols % FP8_MULTIPLE))
+            fatal("--base fp8 needs linear layers whose sides are multiples of %d; %s is %lld × %lld", FP8_MULTIPLE,
+                  f->hf_name, (long long)f->rows, (long long)f->cols);
+    }
+}
 
 void packed_bind(ParameterSet* set) {
     float tables[NF4_MAP + NF4_CODES];
+    if (set->layout->base != BASE_NF4) return;
     nf4_tables(tables);
     cudaCheck(cudaMemcpy(set->packed, tables, sizeof tables, cudaMemcpyHostToDevice));
     cudaCheck(cudaDeviceSynchronize());  // the trainer's stream does not wait for the default one
@@ -34,14 +51,15 @@ void packed_bind(ParameterSet* set) {
 
 // rows: the file tensor's, in our order. A transposed tensor's are packed as the layer computes, (out, in).
 static void set_piece(ParameterSet* set, const FileTensor* f, const float* rows) {
-    const size_t bytes = nf4_bytes(f->rows * f->cols);
+    const size_t bytes = piece_bytes(set->layout, f);
     uint8_t* piece = (uint8_t*)host_alloc(bytes, f->hf_name);
     float* ordered = NULL;
-    if (f->form == FILE_HEADS) {
+    if (set->layout->base == BASE_NF4 && f->form == FILE_HEADS) {
         ordered = (float*)host_alloc((size_t)(f->rows * f->cols) * sizeof(float), f->hf_name);
         file_tensor_order(set->layout, f, rows, ordered);
     }
-    nf4_quantise(ordered ? ordered : rows, f->rows * f->cols, piece);
+    if (set->layout->base == BASE_FP8) fp8_pack(rows, f->rows, f->cols, set->layout->backward, piece);
+    else nf4_quantise(ordered ? ordered : rows, f->rows * f->cols, piece);
     cudaCheck(cudaMemcpy(set->packed + f->piece, piece, bytes, cudaMemcpyHostToDevice));
     cudaCheck(cudaDeviceSynchronize());
     free(ordered);
@@ -58,6 +76,19 @@ void packed_set(ParameterSet* set, int tensor, int64_t row, int64_t n, const flo
         done += f->rows;
     }
     if (done != n) program_error("%s is packed from whole tensors of the file", layout->tensors[tensor].name);
+}
+
+void packed_get(const ParameterSet* set, int tensor, int64_t row, int64_t n, float* host) {
+    const ModelLayout* layout = set->layout;
+    for (int i = 0; i < layout->n_files; i++) {
+        const FileTensor* f = &layout->files[i];
+        if (f->tensor != tensor || f->first < row || f->first + f->rows > row + n) continue;
+        const size_t bytes = piece_bytes(layout, f);
+        uint8_t* piece = (uint8_t*)host_alloc(bytes, f->hf_name);
+        cudaCheck(cudaMemcpy(piece, set->packed + f->piece, bytes, cudaMemcpyDeviceToHost));
+        fp8_unpack(piece, f->rows * f->cols, host + (f->first - row) * f->cols);
+        free(piece);
+    }
 }
 
 const floatX* weight_matrix(const ParameterSet* set, TensorKind kind, int layer, cudaStream_t stream) {

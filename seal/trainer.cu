@@ -2,6 +2,7 @@
 #include <string.h>
 #include "base/error.h"
 #include "base/text.h"
+#include "device.h"
 #include "kernels.h"
 #include "packed.h"
 #include "peft.h"
@@ -27,8 +28,10 @@ void trainer_plan(Trainer* t, const ModelConfig* config, const TrainerSettings* 
               base_name(settings->base));
     if (t->with_lora) lora_open(&t->lora, config, &settings->lora, settings->with_hat ? 2 : 1);
     t->lora.base = form.base = settings->base;
+    form.backward = backward;
     for (int s = 0; s < N_SITES; s++) form.tails[s] = t->lora.sites[s].tail;
     model_layout(&t->layout, config, &form);
+    packed_check(&t->layout);
     if (t->with_lora) parameters_plan(&t->base, &t->layout, "base", false, NULL, &t->plan);
     const ModelLayout* trained = t->with_lora ? &t->lora.layout : &t->layout;
     parameters_plan(&t->theta, trained, "theta", train, NULL, &t->plan);
@@ -65,6 +68,7 @@ void trainer_dry_run(const Trainer* t) {
 
 void trainer_allocate(Trainer* t) {
     int n = t->items_max;
+    if (t->settings.base == BASE_FP8) device_require_fp8();
     memory_allocate(&t->plan);
     if (t->with_lora) parameters_bind(&t->base, NULL, 0.0f);
     parameters_bind(&t->theta, NULL, t->settings.adamw.weight_decay);

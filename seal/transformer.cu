@@ -10,6 +10,7 @@ parallel residual, scalars and caps, biases. No family is named here.
 #include "base/error.h"
 #include "base/text.h"
 #include "activations.h"
+#include "fp8.h"
 #include "packed.h"
 
 // ---------------------------------------------------------------------------------------------------
@@ -200,6 +201,10 @@ typedef struct {
     floatX* inp;  // (T, C; ld of the site) with the tail that adapters write into
 } Linear;
 
+static Fp8Linear fp8_linear(const Transformer* t, const ParameterSet* p, const DevicePack* s, Site site, int l) {
+    return {p, site_weight(site), l, s->T, t->fp8_values, t->fp8_scales};
+}
+
 // out (T, OC; ldo) = inp · weightᵀ + bias, adapters included. pre_gelu as matmul_forward's; add: out +=.
 static void linear_forward(const Transformer* t, const ParameterSet* p, const DevicePack* s, Linear x, floatX* out,
                            int ldo, floatX* pre_gelu, bool add, cudaStream_t stream) {
@@ -207,8 +212,14 @@ static void linear_forward(const Transformer* t, const ParameterSet* p, const De
     const int l = x.l;
     floatX* inp = x.inp;
     int ld = site_ld(t, site), OC = (int)site_tensor(t, site)->rows;
+    const floatX* b = weight(p, site_bias(site), l);
     fill_tail(t, s, site, l, inp, stream);
-    const floatX *w = weight_matrix(p, site_weight(site), l, stream), *b = weight(p, site_bias(site), l);
+    if (p->layout->base == BASE_FP8) {
+        fp8_forward(fp8_linear(t, p, s, site, l), pre_gelu ? pre_gelu : out, pre_gelu ? OC : ldo, inp, b, add, stream);
+        if (pre_gelu) gelu_forward(out, pre_gelu, s->T, OC, ldo, stream);
+        return;
+    }
+    const floatX* w = weight_matrix(p, site_weight(site), l, stream);
     if (add)
         matmul_forward_add(out, inp, w, b, {.T = s->T, .C = ld, .OC = OC, .ldo = ldo, .ldi = ld, .ldw = ld}, stream);
     else
@@ -234,8 +245,12 @@ static void linear_backward(const Transformer* t, const ParameterSet* p, const D
     if (t->samples && !t->lora) sample_gradients_linear(t->samples, s, site, l, dout, ldd, inp, ld, stream);
     const bool tail = lowest(t, l) && site == SITE_QKV;
     const int first = tail ? site_cols(t, site) : 0;
-    matmul_backward_input(dinp + first, dout, weight_matrix(p, site_weight(site), l, stream) + first, pre_gelu,
-                          {.T = s->T, .C = ld - first, .OC = OC, .ldo = ldd, .ldi = ld, .ldw = ld}, false, stream);
+    if (p->layout->base == BASE_FP8) {
+        fp8_backward(fp8_linear(t, p, s, site, l), dinp, dout, ldd, tail, stream);
+        if (pre_gelu) gelu_backward_inplace(dinp, pre_gelu, s->T, ld, ld, stream);
+    } else
+        matmul_backward_input(dinp + first, dout, weight_matrix(p, site_weight(site), l, stream) + first, pre_gelu,
+                              {.T = s->T, .C = ld - first, .OC = OC, .ldo = ldd, .ldi = ld, .ldw = ld}, false, stream);
     if (!adapted(t, site)) return;
     const LoraRows rows = lora_rows(t, s, site, l);
     lora_backward_tail(t->lora, rows, dinp, stream);

@@ -98,9 +98,11 @@ typedef struct {
     floatX* qkv_normed;  // (T, (NH + 2 NKV)·HS) of the layer at hand, where queries and keys have a norm
     floatX* dqkv;        // (T, (NH + 2 NKV)·HS)
     floatX* dfch;        // (T, 2·FF), or (T, FF and tail) where the MLP has no gate
-    floatX* dact;    // (T, FF and tail) a gated MLP whose down projection has an adapter; else fch_act's memory is used
-    float* delta;    // (NH, T)
-    float* partial;  // sums of norm and bias gradients
+    floatX* dact;  // (T, FF and tail) a gated MLP whose down projection has an adapter; else fch_act's memory is used
+    float* delta;  // (NH, T)
+    uint8_t* fp8_values;  // (T, the widest side of a linear layer) e4m3 of what a product of a base in fp8 reads
+    float* fp8_scales;    // (T)
+    float* partial;       // sums of norm and bias gradients
 } Transformer;
 
 // Adds every buffer to the plan. T: tokens of the longest pack; head_rows: any number of rows up to T.

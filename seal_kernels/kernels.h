@@ -132,6 +132,20 @@ void matmul_backward_bias(float* dbias, float* scratch, const floatX* dout, int 
                           cudaStream_t stream);
 size_t matmul_bias_scratch(int OC);  // floats
 
+// out (T, OC; ldo) = inp (T, C; ldi, e4m3) · weightᵀ (OC, C; ldw, e4m3) · *weight_scale (device), or out += that. C,
+// OC, ldi and ldw are multiples of 16. The only form that cuBLASLt has for fp8 on sm_89 and sm_90; the gradient of an
+// input is therefore the same product with the transposed weight.
+void matmul_fp8(floatX* out, const uint8_t* inp, const uint8_t* weight, const float* weight_scale, MatmulShape shape,
+                bool accumulate, cudaStream_t stream);
+
+// ---- fp8.cu: around an fp8 product -----------------------------------------------------------------
+// out (T, C; contiguous) = each row of inp (T, C; ldi) times a power of two of its own, in e4m3, the row's largest
+// absolute value in (224, 448]; scale (T) = the reciprocal, NaN where the row holds a NaN or an infinity.
+void fp8_quantise(uint8_t* out, float* scale, const floatX* inp, int T, int C, int ldi, cudaStream_t stream);
+// Row t of x (T, C; ld) = scale[t] · x + bias (C, or NULL); and the inverse, x / scale[t].
+void fp8_scale_rows(floatX* x, const float* scale, const floatX* bias, int T, int C, int ld, cudaStream_t stream);
+void fp8_divide_rows(floatX* x, const float* scale, int T, int C, int ld, cudaStream_t stream);
+
 // ---- nf4.cu: a frozen weight in 4 bits -------------------------------------------------------------
 struct Nf4Unpack {
     floatX* out;            // (rows, cols; ldo) =

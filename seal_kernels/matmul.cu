@@ -4,13 +4,15 @@ gradient is a kernel of its own. cuBLASLt is column major. A row-major matrix (r
 column-major matrix (cols, rows; ld): its transpose. So out = inp · weightᵀ is asked for as outᵀ = weight · inpᵀ: the
 operands change places, and what we call weightᵀ needs no transposing to be "weight". Descriptors, layouts and the
 chosen algorithm are kept in a table of plans by operation and shape; asking for them takes longer than a small GEMM.
+fp8 products exist in one form only: A transposed, B not ("TN"), both with k along their rows.
 */
 #include <string.h>
 #include <cublasLt.h>
 #include "kernels.h"
 #include "column_sums.h"
 
-#define ALIGNMENT 16  // bytes, of every operand
+#define ALIGNMENT 16     // bytes, of every operand
+#define FP8_MULTIPLE 16  // of every side of an fp8 operand: rows begin at 16 bytes
 #ifdef PRECISION_BF16
 #define TYPE_X CUDA_R_16BF
 #define FUSE_GELU true
@@ -54,21 +56,23 @@ typedef enum {
     FORWARD_GELU_BIAS,
     BACKWARD_INPUT,
     BACKWARD_INPUT_DGELU,
-    BACKWARD_WEIGHT
+    BACKWARD_WEIGHT,
+    FP8
 } Operation;
 static const struct {
     const char* name;
     cublasOperation_t transpose_a, transpose_b;
     cublasLtEpilogue_t epilogue;
-    cudaDataType_t type_d;
+    cudaDataType_t type_ab, type_d;
 } operations[] = {
-    {"matmul_forward", CUBLAS_OP_T, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, TYPE_X},
-    {"matmul_forward with bias", CUBLAS_OP_T, CUBLAS_OP_N, CUBLASLT_EPILOGUE_BIAS, TYPE_X},
-    {"matmul_forward with GELU", CUBLAS_OP_T, CUBLAS_OP_N, CUBLASLT_EPILOGUE_GELU_AUX, TYPE_X},
-    {"matmul_forward with bias and GELU", CUBLAS_OP_T, CUBLAS_OP_N, CUBLASLT_EPILOGUE_GELU_AUX_BIAS, TYPE_X},
-    {"matmul_backward_input", CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, TYPE_X},
-    {"matmul_backward_input with GELU", CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DGELU, TYPE_X},
-    {"matmul_backward_weight", CUBLAS_OP_N, CUBLAS_OP_T, CUBLASLT_EPILOGUE_DEFAULT, CUDA_R_32F},
+    {"matmul_forward", CUBLAS_OP_T, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, TYPE_X, TYPE_X},
+    {"matmul_forward with bias", CUBLAS_OP_T, CUBLAS_OP_N, CUBLASLT_EPILOGUE_BIAS, TYPE_X, TYPE_X},
+    {"matmul_forward with GELU", CUBLAS_OP_T, CUBLAS_OP_N, CUBLASLT_EPILOGUE_GELU_AUX, TYPE_X, TYPE_X},
+    {"matmul_forward with bias and GELU", CUBLAS_OP_T, CUBLAS_OP_N, CUBLASLT_EPILOGUE_GELU_AUX_BIAS, TYPE_X, TYPE_X},
+    {"matmul_backward_input", CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, TYPE_X, TYPE_X},
+    {"matmul_backward_input with GELU", CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DGELU, TYPE_X, TYPE_X},
+    {"matmul_backward_weight", CUBLAS_OP_N, CUBLAS_OP_T, CUBLASLT_EPILOGUE_DEFAULT, TYPE_X, CUDA_R_32F},
+    {"matmul_fp8", CUBLAS_OP_T, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, CUDA_R_8F_E4M3, TYPE_X},
 };
 
 // D (m, n; ldd) = op(A) · op(B) with k terms, column major. Integers only: keys are compared byte for byte.
@@ -135,9 +139,14 @@ static void describe(Plan* plan) {
         set(plan->product, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, (int64_t)key->m);
         set(plan->product, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, aligned);
     }
+    if (key->operation == FP8) {  // sums of e4m3 products kept in fp32, not in the 14 bits of Hopper's tensor cores
+        set(plan->product, CUBLASLT_MATMUL_DESC_FAST_ACCUM, (int8_t)0);
+        set(plan->product, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, aligned);
+    }
+    const cudaDataType_t type = operations[key->operation].type_ab;
     bool ta = transpose_a == CUBLAS_OP_T, tb = transpose_b == CUBLAS_OP_T;
-    cublasCheck(cublasLtMatrixLayoutCreate(&plan->a, TYPE_X, ta ? key->k : key->m, ta ? key->m : key->k, key->lda));
-    cublasCheck(cublasLtMatrixLayoutCreate(&plan->b, TYPE_X, tb ? key->n : key->k, tb ? key->k : key->n, key->ldb));
+    cublasCheck(cublasLtMatrixLayoutCreate(&plan->a, type, ta ? key->k : key->m, ta ? key->m : key->k, key->lda));
+    cublasCheck(cublasLtMatrixLayoutCreate(&plan->b, type, tb ? key->n : key->k, tb ? key->k : key->n, key->ldb));
     cublasCheck(cublasLtMatrixLayoutCreate(&plan->d, operations[key->operation].type_d, key->m, key->n, key->ldd));
 }
 
@@ -276,6 +285,24 @@ void matmul_backward_weight(float* dweight, const floatX* dout, const floatX* in
     NVTX_RANGE("matmul_backward_weight");
     if (T == 0) return;
     multiply_or_stop({BACKWARD_WEIGHT, C, OC, T, ldi, ldo, C, 1}, inp, dout, dweight, NULL, stream);
+}
+
+void matmul_fp8(floatX* out, const uint8_t* inp, const uint8_t* weight, const float* weight_scale, MatmulShape shape,
+                bool accumulate, cudaStream_t stream) {
+    NVTX_RANGE("matmul_fp8");
+    auto [T, C, OC, ldo, ldi, ldw] = shape;
+    if (T == 0) return;
+    PlanKey key = {FP8, OC, T, C, ldw, ldi, ldo, accumulate};
+    if (C % FP8_MULTIPLE || OC % FP8_MULTIPLE || ldi % FP8_MULTIPLE || ldw % FP8_MULTIPLE)
+        matmul_error(&key, "m, k and the strides of fp8 operands are multiples of 16");
+    if (((uintptr_t)out | (uintptr_t)inp | (uintptr_t)weight) % ALIGNMENT)
+        matmul_error(&key, "an operand is not 16-byte aligned");
+    Plan* plan = plan_for(&key);
+    if (!plan->supported) matmul_error(&key, "cuBLASLt has no algorithm for this shape; fp8 needs sm_89 or newer");
+    set(plan->product, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, (const void*)weight_scale);
+    float alpha = 1.0f, beta = accumulate ? 1.0f : 0.0f;
+    cublasCheck(cublasLtMatmul(lt.handle, plan->product, &alpha, weight, plan->a, inp, plan->b, &beta, out, plan->d,
+                               out, plan->d, &plan->algorithm, lt.workspace, plan->workspace, stream));
 }
 
 size_t matmul_bias_scratch(int OC) { return (size_t)BIAS_MAX_SLICES * OC; }

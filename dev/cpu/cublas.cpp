@@ -2,12 +2,13 @@
 cuBLASLt over OpenBLAS or oneDNN (onednn.cpp says where which). D = epilogue(alpha · op(A) · op(B) + beta · C), column
 major. Rows or columns of D are dealt to the pool, one product each: the libraries run single-threaded, so that their
 threads do not spin beside ours. bf16 operands are multiplied as they are where oneDNN does so, elsewhere they are
-widened; sums are fp32, and rounded once after the epilogue. Sanitizer builds multiply with a plain loop: an
-uninstrumented library would hide a wrong leading dimension.
+widened, and so are e4m3 operands, with their scales; sums are fp32, and rounded once after the epilogue. Sanitizer
+builds multiply with a plain loop: an uninstrumented library would hide a wrong leading dimension.
 */
 #include <cblas.h>
 #include <cublasLt.h>
 #include <cuda_bf16.h>
+#include <cuda_fp8.h>
 #include <vector>
 #include "cpu_internal.h"
 
@@ -33,10 +34,12 @@ struct cpu_lt_desc {
     const void* bias;
     void* aux;
     int64_t aux_ld;
-    int bias_type;  // −1: as D
+    int bias_type;                   // −1: as D
+    const float *scale_a, *scale_b;  // device, of e4m3 operands; NULL: 1
+    int8_t fast_accumulation;        // sums here are fp32 in any case
 };
 
-static size_t size_of(int type) { return type == CUDA_R_16BF ? 2 : 4; }
+static size_t size_of(int type) { return type == CUDA_R_8F_E4M3 ? 1 : type == CUDA_R_16BF ? 2 : 4; }
 static bool has_bias(cublasLtEpilogue_t e) {
     return e == CUBLASLT_EPILOGUE_BIAS || e == CUBLASLT_EPILOGUE_GELU_BIAS || e == CUBLASLT_EPILOGUE_GELU_AUX_BIAS;
 }
@@ -59,7 +62,7 @@ cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) {
 }
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* desc, cublasComputeType_t compute, cudaDataType_t scale) {
     if (compute != CUBLAS_COMPUTE_32F || scale != CUDA_R_32F) return CUBLAS_STATUS_NOT_SUPPORTED;
-    *desc = new cpu_lt_desc{CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, NULL, NULL, 0, -1};
+    *desc = new cpu_lt_desc{CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, NULL, NULL, 0, -1, NULL, NULL, 0};
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t desc) {
@@ -80,6 +83,9 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d, cublasLtMa
         {CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &d->aux, sizeof d->aux},
         {CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &d->aux_ld, sizeof d->aux_ld},
         {CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &d->bias_type, sizeof d->bias_type},
+        {CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &d->scale_a, sizeof d->scale_a},
+        {CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &d->scale_b, sizeof d->scale_b},
+        {CUBLASLT_MATMUL_DESC_FAST_ACCUM, &d->fast_accumulation, sizeof d->fast_accumulation},
     };
     for (auto& row : table)
         if (row.attribute == attribute) {
@@ -124,6 +130,11 @@ static cublasStatus_t check(const cpu_lt_desc* m, const cpu_lt_layout* a, const 
     if (K != Kb || d->rows != M || d->cols != N || c->rows != M || c->cols != N) return CUBLAS_STATUS_INVALID_VALUE;
     if (a->type != b->type || c->type != d->type || (a->type == CUDA_R_32F && d->type != CUDA_R_32F))
         return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (a->type == CUDA_R_8F_E4M3) {  // as sm_89 and sm_90 have it: TN, sides that keep rows at 16 bytes
+        if (m->ta != CUBLAS_OP_T || m->tb != CUBLAS_OP_N || has_gelu(m->epilogue) || K % 16 || M % 16 || a->ld % 16 ||
+            b->ld % 16)
+            return CUBLAS_STATUS_NOT_SUPPORTED;
+    } else if (d->type == CUDA_R_8F_E4M3 || m->scale_a || m->scale_b) return CUBLAS_STATUS_NOT_SUPPORTED;
     if (has_aux(m->epilogue) && (m->aux_ld < M || m->aux_ld % 8)) return CUBLAS_STATUS_INVALID_VALUE;
     if (m->epilogue != CUBLASLT_EPILOGUE_DEFAULT && !has_bias(m->epilogue) && !has_gelu(m->epilogue))
         return CUBLAS_STATUS_NOT_SUPPORTED;
@@ -154,7 +165,7 @@ struct Product {
     void* d;
     int parts;
     bool by_rows;                  // parts are rows of D, else columns: its longer side, so that less is packed twice
-    const float *wide_a, *wide_b;  // fp32 copies of bf16 operands without gaps; NULL: not widened
+    const float *wide_a, *wide_b;  // fp32 copies of narrow operands without gaps; NULL: not widened
     std::vector<char> refused;     // by part: bf16 that oneDNN has nothing for
 };
 // Rows [i, i + m) and columns [j, j + n) of D.
@@ -290,18 +301,26 @@ static void run_part(int part, void* context) {
 
 struct Widening {
     float* to;
-    const __nv_bfloat16* from;
+    const void* from;
     const cpu_lt_layout* l;
+    float scale;
     int parts;
 };
 static void widen_part(int part, void* context) {
     const Widening* w = (const Widening*)context;
     const int64_t rows = w->l->rows, end = w->l->cols * (part + 1) / w->parts;
     for (int64_t j = w->l->cols * part / w->parts; j < end; j++)
-        for (int64_t i = 0; i < rows; i++) w->to[j * rows + i] = __bfloat162float(w->from[j * w->l->ld + i]);
+        if (w->l->type == CUDA_R_16BF) {
+            const __nv_bfloat16* from = (const __nv_bfloat16*)w->from + j * w->l->ld;
+            for (int64_t i = 0; i < rows; i++) w->to[j * rows + i] = __bfloat162float(from[i]);
+        } else {
+            const __nv_fp8_storage_t* from = (const __nv_fp8_storage_t*)w->from + j * w->l->ld;
+            for (int64_t i = 0; i < rows; i++) w->to[j * rows + i] = cpu_e4m3_to_float(from[i]) * w->scale;
+        }
 }
-static const float* widen(std::vector<float>& kept, const void* from, const cpu_lt_layout* l, int parts) {
-    Widening w = {buffer(kept, (size_t)l->rows * l->cols), (const __nv_bfloat16*)from, l, parts};
+static const float* widen(std::vector<float>& kept, const void* from, const cpu_lt_layout* l, const float* scale,
+                          int parts) {
+    Widening w = {buffer(kept, (size_t)l->rows * l->cols), from, l, scale ? *scale : 1.0f, parts};
     cpu_parallel(parts, widen_part, &w);
     return w.to;
 }
@@ -320,10 +339,16 @@ static void run_product(void* context) {
     if (in16 && !PLAIN_GEMM && cpu_onednn_bf16()) cpu_parallel(p->parts, run_part, p);
     if (in16) {
         if (!memchr(p->refused.data(), 1, p->refused.size())) return;
-        p->wide_a = widen(kept_a, p->a, &p->A, p->parts);
-        p->wide_b = widen(kept_b, p->b, &p->B, p->parts);
+        p->wide_a = widen(kept_a, p->a, &p->A, NULL, p->parts);
+        p->wide_b = widen(kept_b, p->b, &p->B, NULL, p->parts);
         cpu_parallel(p->parts, run_refused, p);
-    } else cpu_parallel(p->parts, run_part, p);
+        return;
+    }
+    if (p->A.type == CUDA_R_8F_E4M3) {
+        p->wide_a = widen(kept_a, p->a, &p->A, p->m.scale_a, p->parts);
+        p->wide_b = widen(kept_b, p->b, &p->B, p->m.scale_b, p->parts);
+    }
+    cpu_parallel(p->parts, run_part, p);
 }
 static void free_product(void* context) { delete (Product*)context; }
 
@@ -354,6 +379,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t m, c
              "the auxiliary matrix is not in device memory", m->aux);
         need((uintptr_t)m->aux % 16 == 0, "the auxiliary matrix is not 16-byte aligned", m->aux);
     }
+    for (const float* scale : {m->scale_a, m->scale_b})
+        need(!scale || cpu_is_device(scale, sizeof *scale), "a scale is not in device memory", scale);
     need(!workspace_bytes || cpu_is_device(workspace, workspace_bytes), "the workspace is not in device memory",
          workspace);
     Product* p = new Product{*m, *A,    *B,   *C,   *D, *(const float*)alpha, *(const float*)beta, a, b, c, d,

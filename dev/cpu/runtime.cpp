@@ -381,7 +381,7 @@ static const struct Device {
     const char *name, *title;
     int multiprocessors, shared_kib, major, minor;  // multiprocessors 0: threads of the CPU
 } devices[] = {
-    {"", "CPU", 0, 227, 8, 0},
+    {"", "CPU", 0, 227, 8, 9},
     {"a100", "A100 on the CPU", 108, 163, 8, 0},
     {"h100", "H100 on the CPU", 132, 227, 9, 0},
     {"rtx4090", "RTX 4090 on the CPU", 128, 99, 8, 9},

@@ -171,6 +171,15 @@ template <typename D, typename S> static inline D ptx_saturate(S x) {
 }
 static inline uint16_t ptx_bf16_rn(float x) { return __float2bfloat16_rn(x).x; }
 static inline uint16_t ptx_bf16_rz(float x) { return x != x ? 0x7fff : (uint16_t)(bits<uint32_t>(x) >> 16); }
+// cvt.rn.satfinite: whole steps of 2^-9, or of an eighth of the number's power of two; a NaN is 0x7f, too much 448.
+static inline uint8_t ptx_e4m3(float x) {
+    const float size = fabsf(x);
+    const uint8_t sign = bits<uint32_t>(x) >> 31 ? 0x80 : 0;
+    if (x != x) return 0x7f;
+    if (size >= 464.0f) return sign | 0x7e;
+    const int exponent = size < 0x1p-6f ? -6 : ilogbf(size);
+    return (uint8_t)(sign | (((exponent + 6) << 3) + (int)nearbyintf(ldexpf(size, 3 - exponent))));
+}
 
 // ---- integers ---------------------------------------------------------------------------------------
 // A GPU divides by zero without a word; here it is an error.

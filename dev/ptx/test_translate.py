@@ -202,6 +202,12 @@ CASES = [
     ('cvt.rz.bf16.f32 %h0, %f1', {'f1': 0x3f81ffff}, {'h0': 0x3f81}),
     ('cvt.rn.bf16.f32 %h0, %f1', {'f1': 0x7fffffff}, {'h0': 0x7fff}),
     ('cvt.rn.bf16x2.f32 %r0, %f1, %f2', {'f1': 1.0, 'f2': -2.0}, {'r0': 0x3f80c000}),  # the first is the upper half
+    ('cvt.rn.satfinite.e4m3x2.f32 %h0, %f1, %f2', {'f1': 1.0, 'f2': -2.0}, {'h0': 0x38c0}),  # and here
+    ('cvt.rn.satfinite.e4m3x2.f32 %h0, %f1, %f2', {'f1': 17.0, 'f2': 19.0}, {'h0': 0x585a}),  # half way, to even
+    ('cvt.rn.satfinite.e4m3x2.f32 %h0, %f1, %f2', {'f1': 1e9, 'f2': 0xff800000}, {'h0': 0x7efe}),  # ±448
+    ('cvt.rn.satfinite.e4m3x2.f32 %h0, %f1, %f2', {'f1': 0x7fc00000, 'f2': 464.0}, {'h0': 0x7f7e}),
+    ('cvt.rn.satfinite.e4m3x2.f32 %h0, %f1, %f2', {'f1': 2.0 ** -10, 'f2': 3 * 2.0 ** -10}, {'h0': 0x0002}),
+    ('cvt.rn.satfinite.e4m3x2.f32 %h0, %f1, %f2', {'f1': 15 * 2.0 ** -10, 'f2': -0.0}, {'h0': 0x0880}),  # up to 2^-6
 ]
 
 # ---- bodies of several instructions: text, inputs, outputs; a list is one value per lane -----------------------------

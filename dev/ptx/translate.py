@@ -745,6 +745,11 @@ def floats_to_bf16x2(k, op, a):  # the first operand is the upper half
     return k.write(a[0], 'b32', '((uint32_t)%s << 16 | %s)' % (f % k.read(a[1], 'f32'), f % k.read(a[2], 'f32')))
 
 
+@opcode(r'cvt\.rn\.satfinite\.e4m3x2\.f32')
+def floats_to_e4m3x2(k, op, a):  # the first operand is the upper half
+    return k.write(a[0], 'b16', '(uint16_t)(ptx_e4m3(%s) << 8 | ptx_e4m3(%s))' % (k.read(a[1], 'f32'), k.read(a[2], 'f32')))
+
+
 # -- memory. Hints of caches change nothing here.
 HINTS = r'(?:\.(?:weak|volatile|relaxed\.\w+|acquire\.\w+|release\.\w+))?'
 SPACE = r'(?:\.(?P<s>param|const|global|shared|local)(?:::cta|::entry|::func)?)?'

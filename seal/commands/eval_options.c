@@ -26,9 +26,9 @@ static const OptionRow options[] = {
      "Hugging Face directory of the model"},
     {"adapter", OPTION_STRING, AT(adapter), NULL, "DIR", 0, 0, GENERATE | JUDGE | LOSS, 0,
      "PEFT directory of an adapter of the model, or of the judge"},
-    {"base", OPTION_CHOICE, AT(base), "bf16", "bf16|nf4", 0, 0, GENERATE | JUDGE | LOSS, 0,
-     "linear layers of the model, or of the judge: as the build computes, bf16 or fp32, or in 4 bits as train_seal "
-     "--base has them"},
+    {"base", OPTION_CHOICE, AT(base), "bf16", "bf16|fp8|nf4", 0, 0, GENERATE | JUDGE | LOSS, 0,
+     "linear layers of the model, or of the judge: as the build computes, bf16 or fp32, in fp8, or in 4 bits as "
+     "train_seal --base has them"},
     {"prompts", OPTION_LIST, AT(prompts), NULL, "FILE", 0, 0, GENERATE, GENERATE,
      "rows whose prompts are answered; may be given several times"},
     {"data", OPTION_LIST, AT(data), NULL, "FILE", 0, 0, LOSS | REPORT, LOSS,

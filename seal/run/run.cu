@@ -117,6 +117,7 @@ void run_plan(Run* run, const TrainOptions* o, int command, ModelConfig* config,
     run->record.options = options_json(&train_options, command, o);
     if (!o->dry_run) {
         device_require();
+        if (base_find(o->base) == BASE_FP8) device_require_fp8();
         look_for_an_earlier_run(o);
     }
     model_config_read(config, o->model);

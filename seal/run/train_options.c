@@ -60,9 +60,10 @@ static const OptionRow options[] = {
     {"lora-rank", OPTION_INT, AT(lora_rank), "16", NULL, 1, 1024, TRAINS | SELECT | CHECK, 0, "rank r of each adapter"},
     {"lora-alpha", OPTION_FLOAT, AT(lora_alpha), "16", NULL, 1e-6, 1e6, TRAINS | SELECT | CHECK, 0,
      "an adapter's product is multiplied by alpha / r"},
-    {"base", OPTION_CHOICE, AT(base), "bf16", "bf16|nf4", 0, 0, TRAINS | SELECT | CHECK, 0,
-     "linear layers of the model under adapters: as the build computes, bf16 or fp32, or in 4 bits as bitsandbytes has "
-     "them (QLoRA); select: also of a model without adapters"},
+    {"base", OPTION_CHOICE, AT(base), "bf16", "bf16|fp8|nf4", 0, 0, TRAINS | SELECT | CHECK, 0,
+     "linear layers of the model under adapters: as the build computes, bf16 or fp32; multiplied in fp8, for speed "
+     "(compute capability 8.9 or newer); or in 4 bits as bitsandbytes has them (QLoRA); select: also of a model "
+     "without adapters"},
     {"adapter", OPTION_STRING, AT(adapter), NULL, "DIR", 0, 0, TRAINS | SELECT | CHECK, 0,
      "PEFT directory of an adapter of --model to train further; brings its modules, rank and alpha; select: the model "
      "is "
