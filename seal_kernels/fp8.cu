@@ -29,13 +29,12 @@ static __global__ void __launch_bounds__(WARPS* WARP_SIZE)
     float most = 0.0f;
     bool finite = true;
     for (int first = lane; first < n_vecs; first += VECTORS * WARP_SIZE) {
-        packed8 x[VECTORS];
+        packed8 x[VECTORS] = {};  // zeros past the row's end
         UNROLL for (int j = 0; j < VECTORS; j++) {
             const int v = first + j * WARP_SIZE;
             if (v < n_vecs) x[j] = load_packed8(inp + v * VEC);
         }
         UNROLL for (int j = 0; j < VECTORS; j++) {
-            if (first + j * WARP_SIZE >= n_vecs) continue;
             const float8 y = unpack8(x[j]);
             for (int k = 0; k < VEC; k++) {
                 most = fmaxf(most, fabsf(y.v[k]));
