@@ -5,7 +5,8 @@ numbers.safetensors       SHA-256 of the e4m3 bytes of every bf16 number up to 4
                           matrices with their scales
 NAME/                     a tiny model whose sides are multiples of 16, NAME/ADAPTER an adapter with a batch, and its losses and gradients by transformers and PEFT
                           with every linear layer of the blocks replaced: weights in e4m3 with one scale, each token's inputs and each token's gradients in e4m3
-                          with a scale of their own, all scales powers of two; in fp64, as record_families.py has them
+                          with a scale of their own, all scales powers of two; in fp64, as record_families.py has them; and how far PyTorch's own
+                          bf16 is from that
 
     python record_fp8.py [--check]
 
@@ -18,12 +19,14 @@ import sys
 import record_families
 from common import GOLDEN, compare_golden, single_thread, write_golden
 from record_families import adapter_name, add_adapter, exact, make_batch, make_model
+from record_gpt2 import gradients
 from record_nf4 import drawn, sha256
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 MOST, MOST_EXPONENT = 448.0, 64
+SPREAD = 32
 MARGIN, TRIES = 5e-7, 4000  # of a row's largest; fp32 errs by some 1e-7
 SAMPLES = [(3, 1, 0.4), (2, 1, 0.6)]
 SIZES = dict(vocab_size=61, max_position_embeddings=32, bos_token_id=0, eos_token_id=1, attn_implementation="sdpa")
@@ -65,6 +68,7 @@ def e4m3(x):
 def rows_in_e4m3(x):
     """x with each row of its last dimension through e4m3; notes how close, against the row's largest, a number came to another rounding."""
     global closest
+    kind, x = x.dtype, x if x.dtype == torch.float64 else x.float()
     power = power_for(x.abs().amax(-1, keepdim=True))
     y = x * power
     q = e4m3(y).to(x.dtype)
@@ -74,7 +78,7 @@ def rows_in_e4m3(x):
     distance = torch.minimum((up - y.abs()).abs(), (y.abs() - down).abs())[step >= 2.0 ** -8]  # a smaller step is too little to be seen
     if distance.numel():
         closest = min(closest, (distance.min() / MOST).item())
-    return q / power
+    return (q / power).to(kind)
 
 
 def weight_in_e4m3(w):
@@ -88,13 +92,13 @@ class Products(torch.autograd.Function):
     def forward(ctx, x, biases, *weights):
         ctx.save_for_backward(*weights)
         q = rows_in_e4m3(x)
-        return tuple(q @ w.T + (0 if b is None else b) for w, b in zip(weights, biases))
+        return tuple(q @ w.T.to(x.dtype) + (0 if b is None else b) for w, b in zip(weights, biases))
 
     @staticmethod
     def backward(ctx, *gradients):
         q, at, total = rows_in_e4m3(torch.cat(gradients, -1)), 0, 0
         for w in ctx.saved_tensors:
-            total = total + q[..., at:at + w.shape[0]] @ w
+            total = total + q[..., at:at + w.shape[0]] @ w.to(q.dtype)
             at += w.shape[0]
         return (total, None) + (None,) * len(ctx.saved_tensors)
 
@@ -141,6 +145,19 @@ def states(case, target):
     raise SystemExit(f"no batch of {TRIES} keeps every rounding")
 
 
+def spread(case, target):
+    """How far PyTorch's own bf16 is from fp64: a rounding to bf16 pushes some numbers over to the next one of e4m3, which is 6 to 12% away. The largest of
+    SPREAD batches: of a sample's loss, relative; of the gradient of the whole adapter, as ‖difference‖ / ‖gradient‖."""
+    wide, low = (add_adapter(case, replace(make_model(case)), target) for _ in range(2))
+    wide, low, far = wide.double(), low.bfloat16(), []
+    for seed in range(1000, 1000 + SPREAD):
+        batch = make_batch(dict(case, seed=seed))
+        (_, _, a, _, x), (_, _, b, _, y) = gradients(wide, batch), gradients(low, batch)
+        difference, size = (sum((f(n) ** 2).sum() for n in x) for f in (lambda n: y[n].double() - x[n], lambda n: x[n]))
+        far.append(torch.stack([((b.double() - a).abs() / a).max(), (difference / size).sqrt()]))
+    return torch.stack(far).amax(0).float()
+
+
 def half_ways():
     """Positive numbers of e4m3 two by two: what is half-way, and the next fp32 number on either side."""
     numbers = torch.arange(127, dtype=torch.uint8).view(torch.float8_e4m3fn).float()
@@ -183,7 +200,7 @@ def main():
             seed, tensors = states(case, target)
             print(f"{name}/{adapter}: batch {seed}, {closest:.1e} from another rounding")
             files[f"{name}/{adapter}/states.safetensors"] = tensors
-            files[f"{name}/{adapter}/states_bf16.safetensors"] = {"loss": tensors["loss"]}  # the file's weights are bf16
+            files[f"{name}/{adapter}/states_bf16.safetensors"] = {"spread": spread(case, target)}  # the file's weights are bf16
     for file, tensors in files.items():
         path = os.path.join(GOLDEN, "fp8", file)
         if check:

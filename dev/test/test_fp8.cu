@@ -201,6 +201,33 @@ static float* run_batch(Model* m, float* loss) {
     return gradients;
 }
 
+// In bf16 some numbers round to the next one of e4m3, 6 to 12% away, so PyTorch's own bf16 over the same model is the
+// measure: how far it was from fp64 at most, over other batches. Sums over the whole adapter.
+typedef struct {
+    double difference, size;
+} Distance;
+static void add_distance(Distance* d, const Golden* golden, const char* key, const float* a, int64_t n) {
+    int64_t count;
+    double* b = golden_get(golden, key, &count);
+    if (count != n) fatal("%s has %lld numbers, not %lld", key, (long long)count, (long long)n);
+    for (int64_t i = 0; i < n; i++) {
+        d->difference += (a[i] - b[i]) * (a[i] - b[i]);
+        d->size += b[i] * b[i];
+    }
+    free(b);
+}
+static void check_spread(const Golden* golden, const char* name, const float* loss, int k, const Distance* d) {
+    double *own = golden_get(golden, "spread", NULL), *expected = golden_get(golden, "sample_loss", NULL), worst = 0.0;
+    const double far = sqrt(d->difference / d->size);
+    for (int s = 0; s < k; s++) worst = fmax(worst, fabs(loss[s] / expected[s] - 1.0));
+    check(worst <= own[0], "%s over fp8: losses within %.4f of the exact ones, PyTorch's bf16 %.4f", name, worst,
+          own[0]);
+    check(far <= own[1], "%s over fp8: the gradient within %.4f of the exact one, PyTorch's bf16 %.4f", name, far,
+          own[1]);
+    free(own);
+    free(expected);
+}
+
 static void check_against_torch(const char* name, const char* adapter) {
     Model m;
     Golden golden;
@@ -211,7 +238,9 @@ static void check_against_torch(const char* name, const char* adapter) {
     open_model(&m, name, adapter, BASE_FP8, false);
     const ModelLayout* layout = m.trainer.theta.layout;
     float* gradients = run_batch(&m, loss);
-    golden_compare(&golden, "sample_loss", loss, m.batch.k, "%s, %s over fp8: loss of every sample", name, adapter);
+    Distance distance = {};
+    if (!bf16)
+        golden_compare(&golden, "sample_loss", loss, m.batch.k, "%s, %s over fp8: loss of every sample", name, adapter);
     for (int i = 0; i < layout->n_files; i++) {
         const FileTensor* f = &layout->files[i];
         const ModelTensor* t = &layout->tensors[f->tensor];
@@ -220,9 +249,11 @@ static void check_against_torch(const char* name, const char* adapter) {
             memcpy(rows + r * f->cols, gradients + t->offset + (f->first + r) * t->cols, f->cols * sizeof(float));
         file_tensor_order(layout, f, rows, ordered);
         snprintf(key, sizeof key, "grad.%s", f->hf_name);
-        golden_compare(&golden, key, ordered, f->rows * f->cols, "%s over fp8: gradient of %s", name, f->hf_name);
+        if (bf16) add_distance(&distance, &golden, key, ordered, f->rows * f->cols);
+        else golden_compare(&golden, key, ordered, f->rows * f->cols, "%s over fp8: gradient of %s", name, f->hf_name);
         free(rows);
     }
+    if (bf16) check_spread(&golden, name, loss, m.batch.k, &distance);
     free(gradients);
     close_model(&m);
     golden_close(&golden);
