@@ -102,8 +102,17 @@ void selector_update(Selector* s, const SelectorDelta* delta, int b, float lr, c
         return;
     }
     if (o->optimizer == SELECTOR_CENTRED) selector_centre(s->delta, s->running, b, o->mean_decay, stream);
-    selector_gradient(s->grad, s->omega, s->stats, s->sigma, s->rows, s->delta, b, s->N, o->activation, stream,
-                      s->count);
+    selector_gradient({.grad = s->grad,
+                       .omega = s->omega,
+                       .stats = s->stats,
+                       .sigma = s->sigma,
+                       .delta = s->delta,
+                       .rows = s->rows,
+                       .b = b,
+                       .N = s->N,
+                       .activation = o->activation,
+                       .count = s->count},
+                      stream);
     global_norm(s->norm, s->norm + 1, s->norm_partial, s->row, 1, s->n_chunks, o->clip, stream);
     if (o->optimizer == SELECTOR_ADAM)
         adamw_update(s->row, 1, s->n_chunks, s->norm + 1, lr, o->beta1, o->beta2, o->eps, s->step, stream);

@@ -351,12 +351,18 @@ void selector_token_weights(float* weight, const float* sigma, const float* coef
 // delta (b) = scale · weight[rows] · (loss − loss_hat); loss_hat NULL (Algorithm 2): 0; weight (N) NULL: 1.
 void selector_delta(float* delta, const float* loss, const float* loss_hat, float scale, const float* weight,
                     const int* rows, int b, cudaStream_t stream);
-// grad (N) = gradient of the mean over the batch of σ_i Δ_i; every element is written. rows may repeat.
-// count: as selector_normalise's; rows are then those of the logits, and a logit's gradient is the sum over its
-// samples.
-void selector_gradient(float* grad, const float* omega, const float* stats, const float* sigma, const int* rows,
-                       const float* delta, int b, int N, SelectorActivation activation, cudaStream_t stream,
-                       const float* count = NULL);
+// grad (N) = gradient of the mean over the batch of σ_i Δ_i; every element is written.
+struct SelectorGradient {
+    float* grad;
+    const float *omega, *stats;   // (N), and of all of them for softmax
+    const float *sigma, *delta;   // (b)
+    const int* rows;              // (b), may repeat
+    int b, N;
+    SelectorActivation activation;
+    const float* count;  // as selector_normalise's, NULL for 1 each: rows are those of the logits then, and a logit's
+                         // gradient is the sum over its samples
+};
+void selector_gradient(const SelectorGradient& x, cudaStream_t stream);
 // omega (N) = value.
 void selector_fill(float* omega, float value, int N, cudaStream_t stream);
 // Gradient descent: omega −= lr · *scale · grad (scale: device, of clipping).

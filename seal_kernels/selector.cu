@@ -203,14 +203,13 @@ void selector_delta(float* delta, const float* loss, const float* loss_hat, floa
     if (b > 0)
         LAUNCH(delta_kernel, CEIL_DIV(b, BLOCK), BLOCK, 0, stream, delta, loss, loss_hat, scale, weight, rows, b);
 }
-void selector_gradient(float* grad, const float* omega, const float* stats, const float* sigma, const int* rows,
-                       const float* delta, int b, int N, SelectorActivation activation, cudaStream_t stream,
-                       const float* count) {
+void selector_gradient(const SelectorGradient& x, cudaStream_t stream) {
     NVTX_RANGE("selector_gradient");
-    if (b == 0) return cudaCheck(cudaMemsetAsync(grad, 0, N * sizeof(float), stream));  // a mean over nothing
-    LAUNCH(gradient_dense_kernel, CEIL_DIV(N, DENSE_BLOCK * VEC), DENSE_BLOCK, 0, stream, grad, omega, stats, sigma,
-           delta, count, b, N, activation);
-    LAUNCH(gradient_batch_kernel, CEIL_DIV(b, BLOCK), BLOCK, 0, stream, grad, omega, sigma, rows, delta, b, activation);
+    if (x.b == 0) return cudaCheck(cudaMemsetAsync(x.grad, 0, x.N * sizeof(float), stream));  // a mean over nothing
+    LAUNCH(gradient_dense_kernel, CEIL_DIV(x.N, DENSE_BLOCK * VEC), DENSE_BLOCK, 0, stream, x.grad, x.omega, x.stats,
+           x.sigma, x.delta, x.count, x.b, x.N, x.activation);
+    LAUNCH(gradient_batch_kernel, CEIL_DIV(x.b, BLOCK), BLOCK, 0, stream, x.grad, x.omega, x.sigma, x.rows, x.delta,
+           x.b, x.activation);
 }
 void selector_fill(float* omega, float value, int N, cudaStream_t stream) {
     LAUNCH(fill_kernel, CEIL_DIV(N, BLOCK), BLOCK, 0, stream, omega, value, N);

@@ -89,7 +89,13 @@ void cpu_cp_async(void* shared, const void* global, int bytes, int read) {
     if (bytes == 16) memset(shared, 0xff, 16);  // (a constant size is two stores, any other a call)
     else memset(shared, 0xff, bytes);
     Flights& f = mine();
-    f.copies.push_back({(char*)shared, (const char*)global, bytes, read, f.group});
+    f.copies.emplace_back();  // and field by field: a Flight that is written in parts and copied whole stalls the CPU
+    Flight& copy = f.copies.back();
+    copy.to = (char*)shared;
+    copy.from = (const char*)global;
+    copy.bytes = bytes;
+    copy.read = read;
+    copy.group = f.group;
 }
 void cp_async_16(void* shared, const void* global, bool valid) { cpu_cp_async(shared, global, 16, valid ? 16 : 0); }
 void cp_async_4(void* shared, const void* global, bool valid) { cpu_cp_async(shared, global, 4, valid ? 4 : 0); }

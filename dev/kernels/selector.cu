@@ -63,7 +63,7 @@ static void weights(Problem* p, cudaStream_t stream) {
     selector_sigma(p->d_sigma, p->d_omega, p->d_stats, p->d_rows, p->b, p->N, p->activation, stream);
 }
 static void gradient(Problem* p, cudaStream_t stream) {
-    selector_gradient(p->d_grad, p->d_omega, p->d_stats, p->d_sigma, p->d_rows, p->d_delta, p->b, p->N, p->activation,
+    selector_gradient({p->d_grad, p->d_omega, p->d_stats, p->d_sigma, p->d_delta, p->d_rows, p->b, p->N, p->activation},
                       stream);
 }
 static void naive_gradient(Problem* p, cudaStream_t stream) {
@@ -161,7 +161,7 @@ static void check_limits(void) {
           "sigmoid of logits far from zero: %g %g", sigmoid[0], sigmoid[1]);
     bool still = true;
     for (int activation = 0; activation < 2; activation++) {
-        selector_gradient(d_grad, d_omega, d_stats, d_sigma, d_rows, d_zero, 5, 5, (SelectorActivation)activation, 0);
+        selector_gradient({d_grad, d_omega, d_stats, d_sigma, d_zero, d_rows, 5, 5, (SelectorActivation)activation}, 0);
         float* g = harness_fetch(d_grad, 5);
         for (int k = 0; k < 5; k++) still = still && g[k] == 0.0f;
     }
@@ -194,7 +194,7 @@ static void check_units(int U, int N, SelectorActivation activation) {
     int* d_rows = harness_copy(rows, b);
     if (activation == SELECTOR_SOFTMAX) selector_normalise(p.d_stats, p.d_scratch, d_omega, U, 0, d_count);
     selector_sigma(p.d_sigma, d_omega, p.d_stats, d_rows, b, N, activation, 0);
-    selector_gradient(d_grad, d_omega, p.d_stats, p.d_sigma, d_rows, p.d_delta, b, U, activation, 0, d_count);
+    selector_gradient({d_grad, d_omega, p.d_stats, p.d_sigma, p.d_delta, d_rows, b, U, activation, d_count}, 0);
     const char* name = activation == SELECTOR_SOFTMAX ? "shared logits, softmax" : "shared logits, sigmoid";
     check_close(harness_name(name, "sigma"), harness_fetch(p.d_sigma, b), of_batch, b, 1e-5);
     check_close(harness_name(name, "gradient"), harness_fetch(d_grad, U), grad, U, 1e-5);

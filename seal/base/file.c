@@ -129,7 +129,7 @@ bool same_place(const char* a, const char* b) {
 static struct {
     const uint8_t* volatile data;
     size_t length;
-    char path[512];
+    char path[PATH_ROOM];
 } maps[MAPS_MOST];
 static pthread_mutex_t maps_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct sigaction other_bus_errors;
@@ -160,7 +160,7 @@ static void remember_map(const MappedFile* map) {
     for (int i = 0; i < MAPS_MOST; i++) {
         if (maps[i].data && maps[i].data != map->data) continue;
         maps[i].length = map->length;
-        snprintf(maps[i].path, sizeof maps[i].path, "%.511s", map->path);
+        path_copy(maps[i].path, map->path);
         maps[i].data = map->data;
         break;
     }
