@@ -65,7 +65,7 @@ static void test_weights(void) {
     check(n == cJSON_GetArraySize(cJSON_GetObjectItem(expected, "words")) && s[0].n_rows == n,
           "every row has a weight (%lld)", (long long)n);
     for (int64_t i = 0; i < n; i++) {
-        worst = fmax(worst, fabs(s[0].log_weight[i] - number("log_weight", i)));
+        worst = larger(worst, fabs(s[0].log_weight[i] - number("log_weight", i)));
         words &= s[0].words[i] == (int)number("words", i) && s[0].rows[i] == i;
     }
     same = s[1].n == n && !memcmp(s[0].log_weight, s[1].log_weight, (size_t)n * sizeof(double));

@@ -467,7 +467,7 @@ static void check_adapter_saved(const char* name) {
         // a sample of one token may be learned almost by heart, and 1% of next to nothing is less than a rounding
         for (int s = 0; s < a.batch.k; s++) {
             double of = bf16 && a.batch.items[s].sample.n_loss == 1 ? fmax(mean, loss_a[s]) : loss_a[s];
-            worst = fmax(worst, loss_a[s] ? fabs(loss_b[s] - loss_a[s]) / of : 0);
+            worst = larger(worst, loss_a[s] ? fabs(loss_b[s] - loss_a[s]) / of : 0);
         }
         // a checkpoint in bf16 holds eight bits of the sum; the adapter beside it more
         bool narrow = bf16 || st_model_dtype(path) != ST_F32;

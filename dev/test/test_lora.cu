@@ -181,8 +181,8 @@ static Textbook textbook(const Problem* p) {
 static double distance(const float* a, const double* b, int64_t n) {
     double worst = 0, most = 0;
     for (int64_t i = 0; i < n; i++) {
-        worst = fmax(worst, isnan(a[i]) ? 1e30 : fabs(a[i] - b[i]));
-        most = fmax(most, fabs(b[i]));
+        worst = larger(worst, isnan(a[i]) ? 1e30 : fabs(a[i] - b[i]));
+        most = larger(most, fabs(b[i]));
     }
     return worst / most;
 }
@@ -504,12 +504,12 @@ static void check_seal_step(const char* family) {
     double worst_loss = 0, worst_omega = 0, worst_norm = 0, sum = 0;
     for (int step = 0; step < STEPS; step++) {
         for (int i = 0; i < B + M; i++) sum += loss[0][step][i] + loss_hat[0][step][i % B] + norm[0][step];
-        for (int i = 0; i < B + M; i++) worst_loss = fmax(worst_loss, fabs(loss[0][step][i] / loss[1][step][i] - 1));
+        for (int i = 0; i < B + M; i++) worst_loss = larger(worst_loss, fabs(loss[0][step][i] / loss[1][step][i] - 1));
         for (int i = 0; i < B; i++)
-            worst_loss = fmax(worst_loss, fabs(loss_hat[0][step][i] / loss_hat[1][step][i] - 1));
-        worst_norm = fmax(worst_norm, fabs(norm[0][step] / norm[1][step] - 1));
+            worst_loss = larger(worst_loss, fabs(loss_hat[0][step][i] / loss_hat[1][step][i] - 1));
+        worst_norm = larger(worst_norm, fabs(norm[0][step] / norm[1][step] - 1));
     }
-    for (int i = 0; i < N; i++) worst_omega = fmax(worst_omega, fabs(omega[0][i] - omega[1][i]));
+    for (int i = 0; i < N; i++) worst_omega = larger(worst_omega, fabs(omega[0][i] - omega[1][i]));
     check(isfinite(sum) && worst_loss <= (bf16 ? 1e-2 : 1e-5),
           "%s: Algorithm 1 in one pass: losses within %.1e of separate passes", family, worst_loss);
     check(worst_norm <= (bf16 ? 2e-2 : 1e-5), "%s: gradient norms within %.1e", family, worst_norm);

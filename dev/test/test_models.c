@@ -269,7 +269,7 @@ static void check_turns(const char* name, const ModelConfig* c, const Turn* turn
         const float* at = table + ((size_t)turns[k].p * (c->rope.rotary / 2) + turns[k].i) * 2;
         // a last bit of the frequency turns the angle by position · 2^-24 of it
         double allowed = 2e-7 + turns[k].p * 1.2e-7;
-        worst = fmax(worst, fmax(fabs(at[0] - turns[k].cos), fabs(at[1] - turns[k].sin)) / allowed);
+        worst = larger(worst, fmax(fabs(at[0] - turns[k].cos), fabs(at[1] - turns[k].sin)) / allowed);
     }
     check(worst <= 1, "%s: cos and sin within %.2f of a frequency's last bit of transformers'", name, worst);
     free(table);

@@ -43,8 +43,8 @@ static int* integers(const StReader* file, const char* name) {
 static void check_real(const char* name, const real* a, const float* b, int64_t n) {
     double worst = 0, scale = 0;
     for (int64_t i = 0; i < n; i++) {
-        worst = fmax(worst, isnan(a[i]) ? INFINITY : fabs(a[i] - b[i]));
-        scale = fmax(scale, fabs(b[i]));
+        worst = larger(worst, isnan(a[i]) ? INFINITY : fabs(a[i] - b[i]));
+        scale = larger(scale, fabs(b[i]));
     }
     check(worst <= 1e-5 * scale, "%s: max|a-b| %.1e of max|b| %.3g", name, worst, scale);
 }
@@ -282,24 +282,24 @@ static void check_seal(const StReader* inputs, const Set* safe, const Set* tune,
         seal_reference_step(&theta, algorithm == 1 ? &theta_hat : NULL, &omega, &a, &x, &r);
         for (int i = 0; i < x.b; i++) {
             int at = step * width + i;
-            worst_loss = fmax(worst_loss, fabs(r.loss[i] - tune_narrow[at]) / tune_narrow[at]);
-            exact_loss = fmax(exact_loss, fabs(r.loss[i] - tune_exact[at]) / tune_exact[at]);
-            if (hat_exact) exact_loss = fmax(exact_loss, fabs(r.loss_hat[i] - hat_exact[at]) / hat_exact[at]);
+            worst_loss = larger(worst_loss, fabs(r.loss[i] - tune_narrow[at]) / tune_narrow[at]);
+            exact_loss = larger(exact_loss, fabs(r.loss[i] - tune_exact[at]) / tune_exact[at]);
+            if (hat_exact) exact_loss = larger(exact_loss, fabs(r.loss_hat[i] - hat_exact[at]) / hat_exact[at]);
             drawn++;
         }
         for (int j = 0; j < x.m; j++) {
             int at = step * width + j;
-            worst_loss = fmax(worst_loss, fabs(r.loss_safe[j] - safe_narrow[at]) / safe_narrow[at]);
-            exact_loss = fmax(exact_loss, fabs(r.loss_safe[j] - safe_exact[at]) / safe_exact[at]);
+            worst_loss = larger(worst_loss, fabs(r.loss_safe[j] - safe_narrow[at]) / safe_narrow[at]);
+            exact_loss = larger(exact_loss, fabs(r.loss_safe[j] - safe_exact[at]) / safe_exact[at]);
         }
-        worst_norm = fmax(worst_norm, fabs(r.norm - norm_narrow[step]) / norm_narrow[step]);
+        worst_norm = larger(worst_norm, fabs(r.norm - norm_narrow[step]) / norm_narrow[step]);
         if (hat_norm_narrow)
-            worst_norm = fmax(worst_norm, fabs(r.norm_hat - hat_norm_narrow[step]) / hat_norm_narrow[step]);
+            worst_norm = larger(worst_norm, fabs(r.norm_hat - hat_norm_narrow[step]) / hat_norm_narrow[step]);
         // Algorithm 1: Δ is a small difference of losses, so fp32 rounds it to about 1e-3 of itself
-        worst_omega_norm = fmax(worst_omega_norm, fabs(r.norm_omega - omega_norm_narrow[step]));
+        worst_omega_norm = larger(worst_omega_norm, fabs(r.norm_omega - omega_norm_narrow[step]));
         for (int k = 0; k < N; k++) {
-            worst_omega = fmax(worst_omega, fabs(omega.omega[k] - omega_narrow[(step + 1) * N + k]));
-            exact_omega = fmax(exact_omega, fabs(omega.omega[k] - omega_exact[(step + 1) * N + k]));
+            worst_omega = larger(worst_omega, fabs(omega.omega[k] - omega_narrow[(step + 1) * N + k]));
+            exact_omega = larger(exact_omega, fabs(omega.omega[k] - omega_exact[(step + 1) * N + k]));
         }
     }
     check(drawn == 3 * (N - 2), "Algorithm %d %s: %d steps saw %.0f samples", algorithm, what, steps, drawn);

@@ -190,7 +190,7 @@ static void compare_tensors(const char* what, const ParameterSet* set, const ora
             int C = model->config.C;
             double expected = kind == oracle::QKVB && (int)e >= C && (int)e < 2 * C ? 0 : scale * b[e];
             error = isnan(a[e]) ? INFINITY : fmax(error, fabs(a[e] - expected));
-            largest = fmax(largest, fabs(expected));
+            largest = larger(largest, fabs(expected));
             ab += a[e] * expected, aa += (double)a[e] * a[e], bb += expected * expected;
         }
         if (!(error / largest <= worst)) worst = error / largest, where = f->hf_name;
@@ -278,13 +278,13 @@ static void run(uint64_t seed, int algorithm, SelectorActivation activation) {
         double largest = 0, error = 0;  // of the step's losses
         for (int i = 0; i < b + m; i++) {
             double exact = i < b ? expected.loss[i] : expected.loss_safe[i - b];
-            largest = fmax(largest, exact);
+            largest = larger(largest, exact);
             error = isnan(r.loss[i]) ? INFINITY : fmax(error, fabs(r.loss[i] - exact));
-            if (algorithm == 1 && i < b) error = fmax(error, fabs(r.loss_hat[i] - expected.loss_hat[i]));
+            if (algorithm == 1 && i < b) error = larger(error, fabs(r.loss_hat[i] - expected.loss_hat[i]));
         }
-        worst_loss = fmax(worst_loss, error / largest);
-        worst_norm = fmax(worst_norm, relative(r.norm, expected.norm));
-        if (algorithm == 1) worst_norm = fmax(worst_norm, relative(r.norm_hat, expected.norm_hat));
+        worst_loss = larger(worst_loss, error / largest);
+        worst_norm = larger(worst_norm, relative(r.norm, expected.norm));
+        if (algorithm == 1) worst_norm = larger(worst_norm, relative(r.norm_hat, expected.norm_hat));
         if (step == 0) {
             double scale = fmax(1.0, (expected.norm + 1e-6) / c.clip);
             snprintf(name, sizeof name, "%s: gradients of theta in the first step", title);
@@ -298,8 +298,8 @@ static void run(uint64_t seed, int algorithm, SelectorActivation activation) {
     if (!bf16) {
         cudaCheck(cudaMemcpy(values, s.omega, c.N * sizeof(float), cudaMemcpyDeviceToHost));
         for (int k = 0; k < c.N; k++) {
-            worst_omega = fmax(worst_omega, isnan(values[k]) ? INFINITY : fabs(values[k] - omega.omega[k]));
-            moved = fmax(moved, fabs(omega.omega[k] - 0.05));
+            worst_omega = larger(worst_omega, isnan(values[k]) ? INFINITY : fabs(values[k] - omega.omega[k]));
+            moved = larger(moved, fabs(omega.omega[k] - 0.05));
         }
         check(worst_omega <= 1e-4 && moved > c.lr_omega, "%s: omega after %d steps within %.1e (it moved by %.3f)",
               title, steps, worst_omega, moved);

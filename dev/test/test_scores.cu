@@ -140,7 +140,7 @@ static void check_gradients(const char* name, const char* variant, const How* ho
     st_to_float(&m.recorded, recorded(&m, variant, "norm"), 0, ROWS, cosine);
     double worst = 0.0;
     for (int i = 0; i < ROWS; i++)
-        worst = fmax(worst, fabs(product[i] / (norm[i] * of_direction) - expected[i] / ((double)cosine[i] * g)));
+        worst = larger(worst, fabs(product[i] / (norm[i] * of_direction) - expected[i] / ((double)cosine[i] * g)));
     check(worst <= (bf16 ? 0.03 : 1e-5), "%s %scosines within %.1e", name, variant, worst);
     measure(&m, rows_of_batch, ROWS, again, again + ROWS, NULL);
     check(!memcmp(again, product, sizeof product) && !memcmp(again + ROWS, norm, sizeof norm),

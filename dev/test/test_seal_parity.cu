@@ -144,22 +144,23 @@ static void run(const StReader* inputs, const Set* safe, const Set* tune, int al
             if (safe_rows[step * width + i] >= 0) safe_batch[m++] = safe->samples[safe_rows[step * width + i]];
         }
         float gamma = (float)gamma_at(&schedule, epoch[step], step, steps);
-        worst_gamma = fmax(worst_gamma, fabs(gamma - gamma_rec[step]));
+        worst_gamma = larger(worst_gamma, fabs(gamma - gamma_rec[step]));
         SealBatch batch = {
             {tune_batch, safe_batch, b, m, NULL}, rows, gamma, theta_adamw[0], theta_adamw[0], omega_adam[0], 1.0f};
         PassCounts passes[2] = {};
         seal_step(&t, &s, algorithm, &batch, passes);
         trainer_bring_back(&t, 0);
         StepResult r = trainer_result(&t, 0);
-        for (int i = 0; i < b; i++) worst_loss = fmax(worst_loss, relative(r.loss[i], tune_rec[step * width + i]));
-        for (int j = 0; j < m; j++) worst_loss = fmax(worst_loss, relative(r.loss[b + j], safe_rec[step * width + j]));
-        worst_norm = fmax(worst_norm, relative(r.norm, norm_rec[step]));
+        for (int i = 0; i < b; i++) worst_loss = larger(worst_loss, relative(r.loss[i], tune_rec[step * width + i]));
+        for (int j = 0; j < m; j++)
+            worst_loss = larger(worst_loss, relative(r.loss[b + j], safe_rec[step * width + j]));
+        worst_norm = larger(worst_norm, relative(r.norm, norm_rec[step]));
         cudaCheck(cudaMemcpy(omega, s.omega, units * sizeof(float), cudaMemcpyDeviceToHost));
         for (int k = 0; k < units; k++) {
             double expected = omega_rec[(step + 1) * units + k];
-            worst_omega = fmax(worst_omega, fabs(omega[k] - expected));
+            worst_omega = larger(worst_omega, fabs(omega[k] - expected));
             low = fmin(low, expected);
-            high = fmax(high, expected);
+            high = larger(high, expected);
         }
     }
     check(worst_gamma <= 1e-7, "Algorithm %d %s: gamma is the recorded one", algorithm, what);
@@ -174,7 +175,7 @@ static void run(const StReader* inputs, const Set* safe, const Set* tune, int al
     // lr·steps
     if (algorithm == 2 && activation == SELECTOR_SOFTMAX && !*variant) {
         double most = -1e9, bound = 0.1 + omega_adam[0] * steps;
-        for (int k = 0; k < N; k++) most = fmax(most, omega[k]);
+        for (int k = 0; k < N; k++) most = larger(most, omega[k]);
         check(fabs(most - bound) <= 0.05 * bound, "the drift: max omega %.4f, omega_0 + lr*steps %.4f", most, bound);
     }
     free(omega);

@@ -203,7 +203,7 @@ static void test_published(void) {
         int64_t n;
         float* logits = pt_read(path, &n);
         double most = -INFINITY;
-        for (int64_t k = 0; k < n; k++) most = fmax(most, (double)logits[k]);
+        for (int64_t k = 0; k < n; k++) most = larger(most, (double)logits[k]);
         check(n == files[i].n, "%s: %lld logits", files[i].name, (long long)n);
         check(most > 0.1 && most < 26.3 + 1e-3, "%s: max %.4f within the drift of Adam, 0.1 + lr * steps",
               files[i].name, most);
