@@ -166,8 +166,8 @@ static __global__ void __launch_bounds__(N_TEAMS(HS) * TEAM) decode_attention_ke
             }
         }
     }
-    // what the teams have is put into shared memory, and joined to the piece's result
-    team_sync();
+    // What the teams have is put into shared memory, and joined to the piece's result. The tile of keys that was there
+    // was last read before a team_sync of the loop.
     float(*parts)[HEADS][HS] = reinterpret_cast<float(*)[HEADS][HS]>(space[team]);
     UNROLL for (int h = 0; h < HEADS; h++) {
         if (part < PARTS) {

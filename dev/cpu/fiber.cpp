@@ -7,6 +7,7 @@ its own, known to the sanitizer; this file is then compiled with -DCPU_TSAN and 
 scheduler's own bookkeeping is not taken for the kernel's.
 */
 #include <assert.h>
+#include <ptx_cpu.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -142,6 +143,7 @@ extern "C" void __asan_on_error(void) {
 extern "C" void __ubsan_on_report(void) { print_place(); }  // called by UBSan after its line
 #endif
 #if CPU_TSAN
+extern "C" void __tsan_read16(void* at);
 extern "C" void AnnotateIgnoreWritesBegin(const char* file, int line);
 extern "C" void AnnotateIgnoreWritesEnd(const char* file, int line);
 // Called by ThreadSanitizer before its report; the second access of the race is the running thread's.
@@ -512,6 +514,15 @@ void cpu_collect(cpu_operation operation, uint32_t mask, void* mine, cpu_warp_fu
         cpu_fail("%s at %s:%d: mask %08x does not name the calling lane %d", operation_names[operation], file, line,
                  mask, lane);
     uint32_t expected = lanes >= 32 ? mask : mask & ((1u << lanes) - 1);
+    // Shuffles, ldmatrix and mma hand values on and do not order memory, as __syncwarp does: for ThreadSanitizer they
+    // are no barriers. It does not see what their work does; the row that a lane brings to ldmatrix is read by that
+    // lane.
+    bool ordered = work != cpu_shuffle_work && work != cpu_ballot_work && work != cpu_warp_sum_work &&
+                   work != cpu_warp_max_work && work != cpu_ldmatrix_work && work != cpu_mma_work;
+#if CPU_TSAN
+    if (work == cpu_ldmatrix_work && lane < 8 * ((cpu_ldmatrix*)mine)->n)
+        __tsan_read16((void*)((cpu_ldmatrix*)mine)->row);
+#endif
     if (warp->arrived) {
         if (warp->operation != operation || warp->line != line || warp->mask != expected ||
             !same_file(warp->file, file))
@@ -531,15 +542,15 @@ void cpu_collect(cpu_operation operation, uint32_t mask, void* mine, cpu_warp_fu
     warp->lanes[lane] = mine;
     warp->arrived |= 1u << lane;
     char* sync = &warp->sync[warp->generation & 1];
-    tsan_arrive(sync);
+    if (ordered) tsan_arrive(sync);
     if (warp->arrived != expected) {
         wait_here(tid, file, line);
-        tsan_leave(sync);
+        if (ordered) tsan_leave(sync);
         return;
     }
-    tsan_leave(sync);
+    if (ordered) tsan_leave(sync);
     if (work) work(warp->lanes, expected, context);
-    tsan_arrive(sync);  // work has written what the other lanes receive
+    if (ordered) tsan_arrive(sync);  // work has written what the other lanes receive
     warp->generation++;
     warp->arrived = 0;
     warp->runnable |= expected & ~(1u << lane);

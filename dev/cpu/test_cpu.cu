@@ -56,6 +56,14 @@ static __global__ void missing_syncwarp(float* out, int fixed) {
     if (fixed) __syncwarp();
     out[t] = x[t ^ 1];  // (bug: missing_syncwarp)
 }
+static __global__ void shuffle_as_syncwarp(float* out, int fixed) {
+    SHARED(float, x, [N]);
+    int t = threadIdx.x;
+    x[t] = t;  // (bug: shuffle_as_syncwarp)
+    float one = __shfl_xor_sync(0xffffffffu, 1.0f, 1);
+    if (fixed) __syncwarp();
+    out[t] = one * x[t ^ 1];  // (bug: shuffle_as_syncwarp)
+}
 static __global__ void block_race(float* out, int fixed) {
     if (threadIdx.x == 0) out[fixed ? blockIdx.x : 0] = blockIdx.x + 1;
 }
@@ -195,6 +203,7 @@ static bool all(const float* p, int n, float value) {
 SIMPLE(missing_barrier_read)
 SIMPLE(missing_barrier_write)
 SIMPLE(missing_syncwarp)
+SIMPLE(shuffle_as_syncwarp)
 SIMPLE(global_bounds)
 SIMPLE(static_bounds)
 SIMPLE(dynamic_bounds)
@@ -355,6 +364,10 @@ static const struct Case {
      "t",
      {"data race", "kernel missing_barrier_write, block (0,0,0), thread ("}},
     {"missing_syncwarp", run_missing_syncwarp, "t", {"data race", "kernel missing_syncwarp, block (0,0,0), thread ("}},
+    {"shuffle_as_syncwarp",
+     run_shuffle_as_syncwarp,
+     "t",
+     {"data race", "kernel shuffle_as_syncwarp, block (0,0,0), thread ("}},
     {"global_bounds",
      run_global_bounds,
      "n",
