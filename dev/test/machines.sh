@@ -39,6 +39,8 @@ ip -n $a addr add 10.66.0.1/24 dev other0 && ip -n $a link set other0 up
 ip -n $a addr add 10.77.0.1/24 dev cable0; ip -n $b addr add 10.77.0.2/24 dev cable0
 ip -n $b route add blackhole 10.66.0.0/24
 for n in $a $b; do ip -n $n link set lo up; ip -n $n link set cable0 up; done
+# What mpirun has sent and nobody has received is given up after 25 s: Linux's own 15 repetitions take a quarter of an hour.
+for n in $a $b; do ip netns exec $n sh -c 'echo 6 >/proc/sys/net/ipv4/tcp_retries2'; done
 
 mkdir "$work/tmp-a" "$work/tmp-b"
 # on MACHINE command…: with its name, its temporary folder and, where PRIVATE names one, a file system of its own
@@ -115,7 +117,18 @@ ends "a rank that is stopped without an end" 60 $pid 'rank 1 has not answered fo
 if [ "$what" = sample ]; then exit $failed; fi
 unset SEAL_SILENCE
 
-# Machine A's rank leaves by itself. Its mpirun waits for the daemon on machine B and is killed, as a user would.
+# The cable: rank, mpirun and its daemon end by themselves, since the system gives their connections up.
+begin "${long[@]}" --out pulled
+wait_for_line $pid pulled/log.jsonl '"step":12,'
+tell cut
+ends "the cable is pulled" 90 $pid 'rank 1 (cannot be reached any more|has not answered for 30 s); rank 0 stops too' tell join
+cp -r pulled one-rank
+expect "the run resumes on one machine" "${long[@]}" --out one-rank --resume
+expect "and on both" mpirun_ab "${long[@]}" --out pulled --resume
+close "to the same ω" one-rank pulled
+
+# Everything on machine B is stopped, and its system answers for it: machine A's rank leaves by itself, Open MPI's mpirun waits
+# for its daemon there and is killed, as a user would.
 ranks_a() { for p in $(ip netns pids $a); do cat "/proc/$p/comm" 2>/dev/null; done | grep -x train_seal; }
 leaves() {  # NAME [command…]: the command lets machine B go on to its own end
     local name=$1 began=$SECONDS; shift
@@ -129,14 +142,6 @@ begin "${long[@]}" --out frozen
 wait_for_line $pid frozen/log.jsonl '"step":12,'
 signal_to -STOP $b
 leaves "a machine stops answering" signal_to -CONT $b
-begin "${long[@]}" --out pulled
-wait_for_line $pid pulled/log.jsonl '"step":12,'
-tell cut
-leaves "the cable is pulled" tell join
-cp -r pulled one-rank
-expect "the run resumes on one machine" "${long[@]}" --out one-rank --resume
-expect "and on both" mpirun_ab "${long[@]}" --out pulled --resume
-close "to the same ω" one-rank pulled
 
 for damage in "delay 200" "loss 30"; do
     rm -rf damaged

@@ -28,6 +28,7 @@
 // What the connections carry after the hello: numbers. −status: an error that has been told; a rank: it has died.
 #define WORD_BEAT INT32_MAX
 #define WORD_SILENT (1 << 24)  // + a rank: nothing came from it
+#define WORD_LOST (1 << 25)    // + a rank: the system gave the connection up, which the other end has not closed
 
 static struct {
     int listener, rank, n;
@@ -203,7 +204,8 @@ __attribute__((noreturn)) static void stop(int32_t word) {
     char text[256], silent[64] = "has died";
     if (error_status) _exit(error_status);  // it was about to say what the other has said
     if (word < 0) _exit(-word);
-    if (word >= WORD_SILENT) snprintf(silent, sizeof silent, "has not answered for %.0f s", line.patience);
+    if (word >= WORD_LOST) snprintf(silent, sizeof silent, "cannot be reached any more");
+    else if (word >= WORD_SILENT) snprintf(silent, sizeof silent, "has not answered for %.0f s", line.patience);
     int n = snprintf(text, sizeof text,
                      "%s: rank %d %s; rank %d stops too (--resume continues from the newest checkpoint)\n",
                      program_name, word % WORD_SILENT, silent, line.rank);
@@ -235,11 +237,13 @@ static void send_word(int r, int32_t word) {
     if (line.sockets[r] >= 0 && send(line.sockets[r], &word, sizeof word, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {}
 }
 
-// What a peer says, and by the end of its connection that it has died.
+// What a peer says, and by the end of its connection that it has died, or that no way leads to its machine.
 static int32_t hear(int r) {
     int32_t word;
     line.silent[r] = 0.0;
-    return transfer(line.sockets[r], &word, sizeof word, 0) ? word : r;
+    errno = 0;
+    if (transfer(line.sockets[r], &word, sizeof word, 0)) return word;
+    return errno == ETIMEDOUT || errno == EHOSTUNREACH || errno == ENETUNREACH ? WORD_LOST + r : r;
 }
 
 // Watches the connections until there is a byte in line.leave: 0; or until there is more to say than a beat, or too
