@@ -6,7 +6,8 @@
 #        test.sh --sample     sm_90, bf16, small shapes, one order, no whole models: three minutes on two cores
 #        test.sh --small      small shapes everywhere
 #        test.sh --opcodes    the translator's own tests only, which need no nvcc
-# JOBS=n processes at a time (cores). Everything is kept in build/ptx and build/cpu-*-ptx.
+# JOBS=n processes at a time (cores). Everything is kept in build/ptx and build/cpu-*-ptx. AGAIN=no: a program that has passed since
+# it was built is not run again, so that a run that was stopped continues.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 precisions=${PRECISIONS:-bf16 fp32} archs=${ARCHS:-90 80} orders=${ORDERS:-forward reverse 7}
@@ -40,12 +41,12 @@ for precision in $precisions; do
     echo "# $precision built ($((SECONDS - start)) s)"
     for arch in $archs; do
         report=build/ptx/log/sm_$arch-$precision.report
-        rm -f "$report" "$report.models" && touch "$report.models"
+        rm -f "$report" "$report.models" && touch "$report" "$report.models"
         # The emulated GPU of that architecture: its shared memory and multiprocessors.
         device=h100; [ "$arch" = 80 ] && device=a100
         for order in $orders; do
             for p in $programs; do
-                log=build/ptx/log/sm_$arch-$precision-$order-${p##*/}
+                log=build/ptx/log/sm_$arch-$precision-$order-${p##*/}$small
                 arguments= to=$report.models
                 if [[ $p == dev/kernels/* ]]; then
                     arguments="--check $small" to=$report
@@ -53,11 +54,17 @@ for precision in $precisions; do
                     [ "$p" = dev/kernels/sampling ] && arguments="--check --small"
                 fi
                 begun=$SECONDS
+                if [ "${AGAIN:-}" = no ] && [ "$log.passed" -nt "$build/$p" ]; then
+                    cat "$log.passed"; cat "$log.report" >>"$to"
+                    continue
+                fi
+                rm -f "$log.report" "$log.passed"
                 # shellcheck disable=SC2086
-                CPU_DEVICE=$device CPU_ORDER=$order CPU_PTX_REPORT=$to timeout 1800 "$build/$p" $arguments >"$log" 2>&1
+                CPU_DEVICE=$device CPU_ORDER=$order CPU_PTX_REPORT=$log.report timeout "${LIMIT:-3600}" "$build/$p" $arguments >"$log" 2>&1
                 result=$?
+                [ ! -e "$log.report" ] || cat "$log.report" >>"$to"
                 if [ $result -eq 0 ] && grep -q '^ok' "$log"; then
-                    echo "ok sm_$arch $precision $order $p: $(grep -c '^ok' "$log") checks ($((SECONDS - begun)) s)"
+                    echo "ok sm_$arch $precision $order $p: $(grep -c '^ok' "$log") checks ($((SECONDS - begun)) s)" | tee "$log.passed"
                 else
                     status=1
                     echo "not ok sm_$arch $precision $order $p: exit status $result, $log"

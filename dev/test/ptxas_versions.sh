@@ -4,6 +4,7 @@
 # its `.version` lowered to what the release knows; an instruction that the release lacks is then an error by its name. What this cannot show
 # is how another nvcc would compile the sources.
 # usage: ptxas_versions.sh          needs nvcc, python3 with pip and, at first, the network; wheels stay in build/ptxas
+# What has been assembled is kept in build/ptxas until a source changes: a run that was stopped continues.
 #        VERSIONS='12.1.105 12.4.131 12.9.86' PRECISIONS='bf16 fp32' ARCHS='90 80' FILES='rope loss' (default: every kernel file)
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -38,12 +39,16 @@ ptx_of() {  # FILE PRECISION ARCH: prints the path of its PTX
 }
 # FILE PRECISION ARCH PTXAS ISA: "functions registers spilled-functions seconds", or the first error
 assemble() {
-    local ptx lowered=$work/lowered.ptx begun=$SECONDS
+    local ptx lowered=$work/lowered.ptx begun=$SECONDS kept
     ptx=$(ptx_of "$1" "$2" "$3") || { echo "nvcc: $(head -1 "$work/log")"; return 1; }
+    kept=$ptx.$("$4" --version | sed -n 's/.*, V//p')
+    if [ "$kept" -nt "$ptx" ]; then cat "$kept"; return; fi
     sed -E "s/^\.version [0-9.]+/.version $5/" "$ptx" >"$lowered"
     "$4" -arch="sm_$3" -v "$lowered" -o "$work/out.cubin" >"$work/log" 2>&1 || { grep -m1 -E 'error|fatal' "$work/log" | sed "s|$lowered|$1.ptx|"; return 1; }
     awk -v seconds=$((SECONDS - begun)) '/Compiling entry function/ { n++ } /Used [0-9]+ registers/ { for (i = 1; i < NF; i++) if ($i == "Used" && $(i + 1) > most) most = $(i + 1) }
-        /bytes spill stores/ { if ($0 !~ / 0 bytes spill stores, 0 bytes spill loads/) spilled++ } END { print n + 0, most + 0, spilled + 0, seconds }' "$work/log"
+        /bytes spill stores/ { if ($0 !~ / 0 bytes spill stores, 0 bytes spill loads/) spilled++ } END { print n + 0, most + 0, spilled + 0, seconds }' "$work/log" | tee "$kept.part"
+    mv "$kept.part" "$kept"
+    grep -E -B1 '[1-9][0-9]* bytes spill' "$work/log" | grep -oE "Function properties for .*|[0-9]+ bytes spill stores, [0-9]+ bytes spill loads" | c++filt >"$kept.spills"
 }
 printf '' >$work/table
 for version in $versions own; do
