@@ -3,7 +3,7 @@
 # dev/kernels that reaches it must fail: ThreadSanitizer names the race, or the result is another. The emulator skips the barrier of
 # CPU_SKIP_BARRIER, so nothing is compiled again for a barrier; each program is built once, as dev/cpu/sanitize.sh does (bf16 with the
 # GPU's halves), with no more of seal_kernels than it calls. Small shapes first, all of them where those do not catch it.
-# usage: mutate_barriers.sh [FILE | FILE:LINE…]     (default: all of seal_kernels; SMALL_ONLY=1: small shapes, an H100's paths)
+# usage: mutate_barriers.sh [FILE | FILE:LINE…]     (default: all of seal_kernels; SMALL_ONLY=1: small shapes alone)
 # What has been caught is kept in build/mutate until a source changes: a run that was stopped continues.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -41,14 +41,14 @@ build() {
     done
 }
 # check PRECISION NAME SHAPES DEVICE PLACE: one run of a program's checks
-check() { CPU_DEVICE=$4 CPU_SKIP_BARRIER=$5 CPU_THREADS=1 timeout 900 $run_without_aslr "$work/$1/$2" --check $3 >$work/log 2>&1; }
+check() { CPU_DEVICE=$4 CPU_SKIP_BARRIER=$5 CPU_THREADS=1 timeout 900 $run_without_aslr "$work/$1/$2" --check $3 >$work/log.$$ 2>&1; }
 # Prints how FILE:LINE was caught; status 1: it was not, 2: it could not be tried.
 try() {
     local place=$1 precision name shapes device status
-    for device in h100 rtx4090; do  # a smaller GPU takes other paths
-        for shapes in --small ''; do
+    for shapes in --small ''; do
+        for device in h100 rtx4090; do  # a smaller GPU takes other paths
             while IFS=: read -r precision name; do
-                if ! build "$precision" "$name" >$work/log 2>&1; then echo "$precision $name is not built: $(head -1 $work/log)"; return 2; fi
+                if ! build "$precision" "$name" >$work/log.$$ 2>&1; then echo "$precision $name is not built: $(head -1 $work/log.$$)"; return 2; fi
                 # Without a barrier left out it passes, or a failure would say nothing.
                 if [ ! "$work/$precision/$name$shapes-$device.whole" -nt "$work/$precision/$name" ]; then
                     check "$precision" "$name" "$shapes" "$device" '' || { echo "$precision $name $shapes $device fails with every barrier in its place"; return 2; }
@@ -57,11 +57,11 @@ try() {
                 check "$precision" "$name" "$shapes" "$device" "$place"; status=$?
                 [ $status -eq 0 ] && continue
                 echo "$precision | $name${shapes:+, small} | $device | $(if [ $status -eq 124 ]; then echo 'no end within 900 s'; else
-                    grep -m1 -E 'WARNING: ThreadSanitizer|^not ok|CUDA on the CPU' $work/log | sed -E 's/^WARNING: ThreadSanitizer: ([a-z ]*) \(pid.*/\1/'; fi)"
+                    grep -m1 -E 'WARNING: ThreadSanitizer|^not ok|CUDA on the CPU' $work/log.$$ | sed -E 's/^WARNING: ThreadSanitizer: ([a-z ]*) \(pid.*/\1/'; fi)"
                 return 0
             done < <(programs_of "$(basename "${place%:*}")" | tr ' ' '\n')
-            [ -n "${SMALL_ONLY:-}" ] && return 1
         done
+        [ -n "${SMALL_ONLY:-}" ] && return 1
     done
     return 1
 }
