@@ -599,6 +599,7 @@ static const Case cases[] = {
     {"grouped-32", 32, 3, 1, 3, {9, 1, 70}, 1, true, true, true, false},
     {"grouped-80", 80, 2, 1, 2, {3, 66}, 1, true, true, false, false},
     {"wide-256", 256, 1, 1, 2, {3, 66}, 1, true, false, false, false},
+    {"two-steps-128", 128, 2, 1, 1, {40}, 1, true, false, false, false},  // one stage on GPUs with 99 KiB a block
     {"edges-64", 64, 2, 2, 8, {63, 64, 65, 1, 127, 128, 129, 2}, 1, false, true, true, false},
     {"edges-256", 256, 2, 1, 3, {65, 130, 31}, 1, false, true, true, false},
     {"edges-128", 128, 3, 1, 4, {65, 191, 1, 64}, 1, false, true, true, false},

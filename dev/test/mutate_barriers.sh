@@ -41,7 +41,7 @@ build() {
     done
 }
 # check PRECISION NAME SHAPES DEVICE PLACE: one run of a program's checks
-check() { CPU_DEVICE=$4 CPU_SKIP_BARRIER=$5 CPU_THREADS=1 timeout 900 $run_without_aslr "$work/$1/$2" --check $3 >$work/log.$$ 2>&1; }
+check() { CPU_DEVICE=$4 CPU_SKIP_BARRIER=$5 CPU_THREADS=1 timeout "${LIMIT:-900}" $run_without_aslr "$work/$1/$2" --check $3 >$work/log.$$ 2>&1; }
 # Prints how FILE:LINE was caught; status 1: it was not, 2: it could not be tried.
 try() {
     local place=$1 precision name shapes device status
@@ -56,8 +56,8 @@ try() {
                 fi
                 check "$precision" "$name" "$shapes" "$device" "$place"; status=$?
                 [ $status -eq 0 ] && continue
-                echo "$precision | $name${shapes:+, small} | $device | $(if [ $status -eq 124 ]; then echo 'no end within 900 s'; else
-                    grep -m1 -E 'WARNING: ThreadSanitizer|^not ok|CUDA on the CPU' $work/log.$$ | sed -E 's/^WARNING: ThreadSanitizer: ([a-z ]*) \(pid.*/\1/'; fi)"
+                [ $status -eq 124 ] && { echo "$precision $name $shapes $device had no end within ${LIMIT:-900} s"; return 2; }
+                echo "$precision | $name${shapes:+, small} | $device | $(grep -m1 -E 'WARNING: ThreadSanitizer|^not ok|CUDA on the CPU' $work/log.$$ | sed -E 's/^WARNING: ThreadSanitizer: ([a-z ]*) \(pid.*/\1/')"
                 return 0
             done < <(programs_of "$(basename "${place%:*}")" | tr ' ' '\n')
         done
