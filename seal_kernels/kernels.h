@@ -354,9 +354,9 @@ void selector_delta(float* delta, const float* loss, const float* loss_hat, floa
 // grad (N) = gradient of the mean over the batch of σ_i Δ_i; every element is written.
 struct SelectorGradient {
     float* grad;
-    const float *omega, *stats;   // (N), and of all of them for softmax
-    const float *sigma, *delta;   // (b)
-    const int* rows;              // (b), may repeat
+    const float *omega, *stats;  // (N), and of all of them for softmax
+    const float *sigma, *delta;  // (b)
+    const int* rows;             // (b), may repeat
     int b, N;
     SelectorActivation activation;
     const float* count;  // as selector_normalise's, NULL for 1 each: rows are those of the logits then, and a logit's

@@ -63,8 +63,9 @@ static void weights(Problem* p, cudaStream_t stream) {
     selector_sigma(p->d_sigma, p->d_omega, p->d_stats, p->d_rows, p->b, p->N, p->activation, stream);
 }
 static void gradient(Problem* p, cudaStream_t stream) {
-    selector_gradient({p->d_grad, p->d_omega, p->d_stats, p->d_sigma, p->d_delta, p->d_rows, p->b, p->N, p->activation},
-                      stream);
+    selector_gradient(
+        {p->d_grad, p->d_omega, p->d_stats, p->d_sigma, p->d_delta, p->d_rows, p->b, p->N, p->activation, NULL},
+        stream);
 }
 static void naive_gradient(Problem* p, cudaStream_t stream) {
     LAUNCH(naive_gradient_kernel, CEIL_DIV(p->N, 256), 256, 0, stream, p->d_grad, p->d_omega, p->d_stats, p->d_rows,
@@ -161,7 +162,8 @@ static void check_limits(void) {
           "sigmoid of logits far from zero: %g %g", sigmoid[0], sigmoid[1]);
     bool still = true;
     for (int activation = 0; activation < 2; activation++) {
-        selector_gradient({d_grad, d_omega, d_stats, d_sigma, d_zero, d_rows, 5, 5, (SelectorActivation)activation}, 0);
+        selector_gradient(
+            {d_grad, d_omega, d_stats, d_sigma, d_zero, d_rows, 5, 5, (SelectorActivation)activation, NULL}, 0);
         float* g = harness_fetch(d_grad, 5);
         for (int k = 0; k < 5; k++) still = still && g[k] == 0.0f;
     }

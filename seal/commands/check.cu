@@ -106,8 +106,8 @@ static void print_lengths(const TokenSet* set, const char* name) {
     int* length = (int*)host_alloc((size_t)set->n * sizeof(int), "lengths");
     for (int i = 0; i < set->n; i++) length[i] = set->samples[i].length;
     qsort(length, (size_t)set->n, sizeof(int), by_length);
-    printf("\nlengths of %s: median %d, %d%% below %d, longest %d tokens\n", name, length[set->n / 2],
-           HIGH_PERCENTILE, length[(int)(HIGH_PERCENTILE / 100.0 * (set->n - 1))], set->longest);
+    printf("\nlengths of %s: median %d, %d%% below %d, longest %d tokens\n", name, length[set->n / 2], HIGH_PERCENTILE,
+           length[(int)(HIGH_PERCENTILE / 100.0 * (set->n - 1))], set->longest);
     int width = (set->longest + BARS - 1) / BARS, count[BARS] = {0}, most = 1;
     for (int i = 0; i < set->n; i++) {
         int bar = (length[i] - 1) / width;
