@@ -131,7 +131,7 @@ static void check_numbers(void) {
     for (int i = 0; i < 65536; i++) {  // negative ones first
         __nv_bfloat16 h;
         const uint16_t bits = (uint16_t)(i + 32768);
-        memcpy(&h, &bits, sizeof h);
+        memcpy((void*)&h, &bits, sizeof h);
         const float x = to_float(h);
         if (fabsf(x) <= 448.0f) numbers[n++] = x;
     }
