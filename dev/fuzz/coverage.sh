@@ -19,6 +19,8 @@ files() {  # of a target
         pt) echo seal/commands/pt_reader.c ;;
         checkpoint) echo seal/run/{checkpoint,run_record}.c ;;
         options) echo seal/base/options.c ;;
+        jinja) echo tokenizer/{chat,jinja,jinja_builtin,jinja_filter,jinja_format,jinja_lex,jinja_names,jinja_object,jinja_parse,jinja_print,jinja_text,jinja_value}.c ;;
+        gguf) echo seal/base/gguf.c seal/commands/{gguf_model,gguf_tokenizer}.c ;;
         rows) echo seal/rows/{dataset,layouts}.c ;;
         own_files) echo seal/rows/{tokens,token_cache}.c seal/commands/{report,chart,winrate,selector_file}.c ;;
         *) echo "dev/fuzz/coverage.sh: $1 is not a target" >&2; exit 2 ;;
