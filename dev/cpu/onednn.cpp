@@ -16,6 +16,7 @@ static const Choice& choice(void);
 
 #ifdef CPU_ONEDNN
 #include <oneapi/dnnl/dnnl.h>
+#include <signal.h>
 #include <list>
 #include <vector>
 
@@ -82,9 +83,23 @@ static void keep_to_one_thread(void) {
     done = true;
 }
 
+// A signal's handler that runs in the midst of oneDNN's sgemm damages the heap (2.6.3, AVX-512; the handler's stack
+// does not matter), so signals wait until a product is done. Faults do not wait.
+struct SignalsWait {
+    sigset_t before;
+    SignalsWait() {
+        sigset_t all;
+        sigfillset(&all);
+        for (int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT}) sigdelset(&all, fault);
+        pthread_sigmask(SIG_BLOCK, &all, &before);
+    }
+    ~SignalsWait() { pthread_sigmask(SIG_SETMASK, &before, NULL); }
+};
+
 bool cpu_onednn_sgemm(const GemmPart& g) {
     if (!choice().fp32) return false;
     keep_to_one_thread();
+    SignalsWait until_done;
     // row major: the transposes of all three, the operands in the other order
     dnnl_status_t status = dnnl_sgemm(g.tb ? 'T' : 'N', g.ta ? 'T' : 'N', g.N, g.M, g.K, g.alpha, (const float*)g.b,
                                       g.ldb, (const float*)g.a, g.lda, g.beta, (float*)g.d, g.ldd);
@@ -167,6 +182,7 @@ bool cpu_onednn_gemm16(const GemmPart& g) {
     static thread_local std::list<Planned> planned;
     static thread_local dnnl_stream_t stream;
     keep_to_one_thread();
+    SignalsWait until_done;
     if (!stream && dnnl_stream_create(&stream, engine, dnnl_stream_default_flags) != dnnl_success) return false;
     Key key = {g.M, g.N, g.K, g.lda, g.ldb, g.ldd, g.ta, g.tb, g.beta != 0.0f, g.out16, !g.bias ? 0 : g.bias16 ? 1 : 2,
                0};

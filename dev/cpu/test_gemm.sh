@@ -4,6 +4,19 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 . dev/test/cli.sh
+# A library that interrupts the program twenty thousand times a second.
+cat >"$work/ticks.c" <<'END'
+#include <signal.h>
+#include <sys/time.h>
+static void on_tick(int number) { (void)number; }
+__attribute__((constructor)) static void begin(void) {
+    struct sigaction action = {.sa_handler = on_tick, .sa_flags = SA_RESTART};
+    struct itimerval often = {{0, 50}, {0, 50}};
+    sigaction(SIGALRM, &action, 0);
+    setitimer(ITIMER_REAL, &often, 0);
+}
+END
+expect "a library that interrupts" ${CC:-gcc} -shared -fPIC -o "$work/ticks.so" "$work/ticks.c"
 for precision in fp32 bf16; do
     check=build/cpu-$precision/dev/kernels/matmul
     for library in openblas onednn; do
@@ -18,6 +31,9 @@ for precision in fp32 bf16; do
             CPU_GEMM=$library CPU_THREADS=$threads $check --check --small >"$work/second" 2>&1
             truth "$precision, $library, $threads threads: the same bits again" cmp "$work/first" "$work/second"
         done
+        # at full size: small products are over before a signal comes
+        LD_PRELOAD=$work/ticks.so CPU_GEMM=$library CPU_THREADS=1 $check --check >"$work/interrupted" 2>&1; status=$?
+        truth "$precision, $library: every product is right between signals" test $status -eq 0
     done
     refuse "$precision: a library of another name" "CPU_GEMM is onednn or openblas" env CPU_GEMM=mkl $check --check --small
 done
