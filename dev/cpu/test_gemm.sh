@@ -4,19 +4,7 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 . dev/test/cli.sh
-# A library that interrupts the program twenty thousand times a second.
-cat >"$work/ticks.c" <<'END'
-#include <signal.h>
-#include <sys/time.h>
-static void on_tick(int number) { (void)number; }
-__attribute__((constructor)) static void begin(void) {
-    struct sigaction action = {.sa_handler = on_tick, .sa_flags = SA_RESTART};
-    struct itimerval often = {{0, 50}, {0, 50}};
-    sigaction(SIGALRM, &action, 0);
-    setitimer(ITIMER_REAL, &often, 0);
-}
-END
-expect "a library that interrupts" ${CC:-gcc} -shared -fPIC -o "$work/ticks.so" "$work/ticks.c"
+expect "a library that interrupts its program" ${CC:-gcc} -shared -fPIC -o "$work/ticks.so" dev/test/ticks.c
 for precision in fp32 bf16; do
     check=build/cpu-$precision/dev/kernels/matmul
     for library in openblas onednn; do
