@@ -32,7 +32,7 @@ static inline __nv_fp8x2_storage_t __nv_cvt_float2_to_fp8x2(float2 x, __nv_satur
                                   __nv_cvt_float_to_fp8(x.x, saturation, kind));
 }
 
-// Not of CUDA's: the number that a byte stands for.
+// Not of CUDA's: the number that a byte means.
 static inline float cpu_e4m3_to_float(__nv_fp8_storage_t byte) {
     const uint32_t exponent = byte >> 3 & 15u, mantissa = byte & 7u,
                    bits = (uint32_t)(byte & 0x80u) << 24 | (exponent + 120u) << 23 | mantissa << 20;
