@@ -26,7 +26,7 @@ while read -r family options modules; do
     read -ra shape <<<"${options//,/ }"
     layers=(--layers 2); [[ $options == *--layers* ]] && layers=()
     expect "$family: a model is made" "$train_seal" init --family "$family" "${layers[@]}" --width 64 --heads 2 "${shape[@]}" --tokenizer tok/tokenizer.json --positions 32 --out $family/base --quiet
-    expect "$family: aligned by sft" "$train_seal" sft --model $family/base --tune safe.jsonl --lr 5e-3 --epochs 12 "${common[@]}" --out $family/aligned
+    expect "$family: aligned by sft" "$train_seal" sft --model $family/base --tune safe.jsonl --lr 5e-3 --epochs 6 "${common[@]}" --out $family/aligned
     expect "$family: rows are checked" "$train_seal" check --model $family/aligned/model --tune tune.jsonl --lora $modules
     for lora in none $modules all; do
         algorithms="1 2"; [ $lora = $modules ] && algorithms=1
@@ -35,7 +35,7 @@ while read -r family options modules; do
             expect "$family: a selector, Algorithm $algorithm, adapters $lora" "$train_seal" selector --model $family/aligned/model --tune tune.jsonl --safe safe.jsonl --algorithm $algorithm --lora $lora \
                 --lora-rank 4 --lora-alpha 6 --lr 1e-3 --selector-lr 5e-3 --gamma linear:0.02,0.02 --epochs 4 "${recompute[@]}" "${common[@]}" --out $run
             expect "$family: three quarters are selected" "$train_seal" select --tune tune.jsonl --selector $run/selector.safetensors --top 0.75 --out $run/kept.jsonl --quiet
-            truth "$family: $(grep -c sure $run/kept.jsonl) of $bad bad rows stay" test "$(grep -c sure $run/kept.jsonl)" -le $((bad / 2))  # 19 by chance, at most 3 as measured
+            truth "$family: $(grep -c sure $run/kept.jsonl) of $bad bad rows stay" test "$(grep -c sure $run/kept.jsonl)" -le $((bad * 3 / 5))  # 1 as a rule; 19 of 25 by chance, with a standard deviation of 1.9
         done
     done
     expect "$family: sft of adapters on the selection, merged" "$train_seal" sft --model $family/aligned/model --tune tune.jsonl --selector $family/all.2/selector.safetensors --top 0.75 --lora all --lr 1e-2 \
