@@ -33,9 +33,9 @@ while read -r family options modules; do
         for algorithm in $algorithms; do
             run=$family/$lora.$algorithm recompute=(); [ $algorithm = 1 ] && recompute=(--recompute)
             expect "$family: a selector, Algorithm $algorithm, adapters $lora" "$train_seal" selector --model $family/aligned/model --tune tune.jsonl --safe safe.jsonl --algorithm $algorithm --lora $lora \
-                --lora-rank 4 --lora-alpha 6 --lr 1e-3 --selector-lr 5e-3 --gamma linear:0.02,0.02 --epochs 4 "${recompute[@]}" "${common[@]}" --out $run
+                --lora-rank 4 --lora-alpha 6 --lr 5e-4 --selector-lr 5e-3 --gamma linear:0.02,0.02 --epochs 4 "${recompute[@]}" "${common[@]}" --out $run
             expect "$family: three quarters are selected" "$train_seal" select --tune tune.jsonl --selector $run/selector.safetensors --top 0.75 --out $run/kept.jsonl --quiet
-            truth "$family: $(grep -c sure $run/kept.jsonl) of $bad bad rows stay" test "$(grep -c sure $run/kept.jsonl)" -le $((bad * 3 / 5))  # 1 as a rule; 19 of 25 by chance, with a standard deviation of 1.9
+            truth "$family: $(grep -c sure $run/kept.jsonl) of $bad bad rows stay" test "$(grep -c sure $run/kept.jsonl)" -le $((bad / 2))  # 1 as a rule; 19 of 25 by chance, with a standard deviation of 1.9
         done
     done
     expect "$family: sft of adapters on the selection, merged" "$train_seal" sft --model $family/aligned/model --tune tune.jsonl --selector $family/all.2/selector.safetensors --top 0.75 --lora all --lr 1e-2 \

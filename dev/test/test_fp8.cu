@@ -5,25 +5,11 @@ recorded by dev/reference/record_fp8.py); recomputing, bit for bit; what cuBLASL
 planned; what does not go with it.
 */
 #include <cublasLt.h>
-#include "golden.h"
-#include "base/file.h"
+#include "frozen_base.h"
 #include "fp8.h"
-#include "packed.h"
-#include "peft.h"
-#include "refuses.h"
-#include "scratch.h"
 
 // ---------------------------------------------------------------------------------------------------
 // numbers
-
-static bool has_digest(const StReader* file, const char* name, const void* data, size_t bytes) {
-    char hex[65], recorded[65];
-    int32_t digest[32];
-    st_copy(file, name, ST_I32, 32, digest);
-    for (int i = 0; i < 32; i++) snprintf(recorded + 2 * i, 3, "%02x", (unsigned)digest[i]);
-    sha256_hex(data, bytes, hex);
-    return !strcmp(hex, recorded);
-}
 
 #define WIDTH 16
 // n numbers in rows of 15, each with 448 after them, so that every scale is 1.
@@ -89,14 +75,7 @@ static void check_numbers_of(const StReader* file, const char* name, const char*
 static float* drawn(int blocks) {
     const int n = blocks * 64;
     float* w = (float*)malloc((size_t)n * sizeof(float));
-    for (int i = 0; i < n; i++) {
-        uint64_t z = (uint64_t)(i + 1 + blocks) * 0x9e3779b97f4a7c15ull;
-        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-        z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-        z ^= z >> 31;
-        const float x = (float)(z >> 40) * 0x1p-23f - 1.0f, cube = x * x * x;
-        w[i] = ldexpf(cube, -(i / 64 % 4));
-    }
+    for (int i = 0; i < n; i++) w[i] = ldexpf(drawn_number((uint64_t)(i + 1 + blocks)), -(i / 64 % 4));
     return w;
 }
 
@@ -158,49 +137,6 @@ static void check_numbers(void) {
 // ---------------------------------------------------------------------------------------------------
 // models
 
-typedef struct {
-    const char* name;
-    GoldenBatch batch;
-    Trainer trainer;
-} Model;
-
-static void open_model(Model* m, const char* name, const char* adapter, BasePrecision base, bool recompute) {
-    char model[256], folder[272];
-    ModelConfig config;
-    Golden golden;
-    m->name = name;
-    snprintf(model, sizeof model, "dev/reference/golden/fp8/%s", name);
-    snprintf(folder, sizeof folder, "%s/%s", model, adapter);
-    golden_open(&golden, folder);
-    golden_batch(&m->batch, &golden);
-    golden_close(&golden);
-    model_config_read(&config, model);
-    TrainerSettings settings = golden_settings(&m->batch, 256, recompute);
-    settings.base = base;
-    peft_settings(folder, &config, &settings.lora);
-    trainer_plan(&m->trainer, &config, &settings);
-    trainer_allocate(&m->trainer);
-    trainer_load(&m->trainer, model, folder, 0, true);
-}
-static void close_model(Model* m) {
-    trainer_free(&m->trainer);
-    golden_batch_free(&m->batch);
-}
-
-// Losses of the samples (k), and the gradients of the adapter, to be freed.
-static float* run_batch(Model* m, float* loss) {
-    Trainer* t = &m->trainer;
-    PassCounts counts = {};
-    const size_t bytes = (size_t)t->theta.layout->n_elements * sizeof(float);
-    float* gradients = (float*)malloc(bytes);
-    gradients_zero(&t->theta, t->stream);
-    trainer_pass(t, &t->theta, m->batch.items, m->batch.k, 0, NULL, t->loss, true, &counts);
-    cudaCheck(cudaMemcpyAsync(loss, t->loss, m->batch.k * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
-    cudaCheck(cudaMemcpyAsync(gradients, t->theta.grads, bytes, cudaMemcpyDeviceToHost, t->stream));
-    cudaCheck(cudaStreamSynchronize(t->stream));
-    return gradients;
-}
-
 // In bf16 some numbers round to the next one of e4m3, 6 to 12% away, so PyTorch's own bf16 over the same model is the
 // measure: how far it was from fp64 at most, over other batches. Sums over the whole adapter.
 typedef struct {
@@ -228,43 +164,42 @@ static void check_spread(const Golden* golden, const char* name, const float* lo
     free(expected);
 }
 
-static void check_against_torch(const char* name, const char* adapter) {
-    Model m;
+static void check_against_torch(const Recorded* r) {
+    FrozenModel m;
     Golden golden;
     char states[256], key[256];
     float loss[64];
-    snprintf(states, sizeof states, "dev/reference/golden/fp8/%s/%s", name, adapter);
+    snprintf(states, sizeof states, "dev/reference/golden/fp8/%s/%s", r->name, r->adapter);
     golden_open(&golden, states);
-    open_model(&m, name, adapter, BASE_FP8, false);
+    frozen_open(&m, r, BASE_FP8, false);
     const ModelLayout* layout = m.trainer.theta.layout;
-    float* gradients = run_batch(&m, loss);
+    float* gradients = frozen_pass(&m, loss);
     Distance distance = {};
     if (!bf16)
-        golden_compare(&golden, "sample_loss", loss, m.batch.k, "%s, %s over fp8: loss of every sample", name, adapter);
+        golden_compare(&golden, "sample_loss", loss, m.batch.k, "%s, %s over fp8: loss of every sample", r->name,
+                       r->adapter);
     for (int i = 0; i < layout->n_files; i++) {
         const FileTensor* f = &layout->files[i];
-        const ModelTensor* t = &layout->tensors[f->tensor];
-        float *rows = (float*)malloc(2 * f->rows * f->cols * sizeof(float)), *ordered = rows + f->rows * f->cols;
-        for (int64_t r = 0; r < f->rows; r++)
-            memcpy(rows + r * f->cols, gradients + t->offset + (f->first + r) * t->cols, f->cols * sizeof(float));
-        file_tensor_order(layout, f, rows, ordered);
+        const int64_t n = f->rows * f->cols;
+        float* gradient = frozen_gradient(&m, f, gradients);
         snprintf(key, sizeof key, "grad.%s", f->hf_name);
-        if (bf16) add_distance(&distance, &golden, key, ordered, f->rows * f->cols);
-        else golden_compare(&golden, key, ordered, f->rows * f->cols, "%s over fp8: gradient of %s", name, f->hf_name);
-        free(rows);
+        if (bf16) add_distance(&distance, &golden, key, gradient, n);
+        else golden_compare(&golden, key, gradient, n, "%s over fp8: gradient of %s", r->name, f->hf_name);
+        free(gradient);
     }
-    if (bf16) check_spread(&golden, name, loss, m.batch.k, &distance);
+    if (bf16) check_spread(&golden, r->name, loss, m.batch.k, &distance);
     free(gradients);
-    close_model(&m);
+    frozen_close(&m);
     golden_close(&golden);
 }
 
-static void check_against_plain(const char* name, const char* adapter) {
-    Model packed, plain, again;
+static void check_against_plain(const Recorded* r) {
+    const char* name = r->name;
+    FrozenModel packed, plain, again;
     float loss[3][64];
-    open_model(&packed, name, adapter, BASE_FP8, false);
-    open_model(&plain, name, adapter, BASE_PLAIN, false);
-    open_model(&again, name, adapter, BASE_FP8, true);
+    frozen_open(&packed, r, BASE_FP8, false);
+    frozen_open(&plain, r, BASE_PLAIN, false);
+    frozen_open(&again, r, BASE_FP8, true);
     const ModelLayout *layout = &packed.trainer.layout, *adapters = packed.trainer.theta.layout;
     int n_packed = 0, changed = 0, far = 0;
     for (int i = 0; i < layout->n_tensors; i++) {
@@ -287,7 +222,7 @@ static void check_against_plain(const char* name, const char* adapter) {
           "%s: of %d tensors the %d linear layers of the blocks are packed, and changed by less than 4%%", name,
           layout->n_tensors, n_packed);
     const size_t bytes = (size_t)adapters->n_elements * sizeof(float), losses = packed.batch.k * sizeof(float);
-    float* gradients[3] = {run_batch(&packed, loss[0]), run_batch(&plain, loss[1]), run_batch(&again, loss[2])};
+    float* gradients[3] = {frozen_pass(&packed, loss[0]), frozen_pass(&plain, loss[1]), frozen_pass(&again, loss[2])};
     double worst = 0.0;
     for (int s = 0; s < packed.batch.k; s++) worst = fmax(worst, fabs(loss[0][s] / loss[1][s] - 1.0));
     check(worst > 0.0 && worst < 0.05, "%s: losses differ from those of the plain model by up to %.2f%%", name,
@@ -295,9 +230,9 @@ static void check_against_plain(const char* name, const char* adapter) {
     check(!memcmp(loss[0], loss[2], losses) && !memcmp(gradients[0], gradients[2], bytes),
           "%s: recomputing gives the same bits", name);
     for (int i = 0; i < 3; i++) free(gradients[i]);
-    close_model(&packed);
-    close_model(&plain);
-    close_model(&again);
+    frozen_close(&packed);
+    frozen_close(&plain);
+    frozen_close(&again);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -400,96 +335,32 @@ static void plan(const char* model, const char* modules) {
 static void train_whole(const void* context) { plan((const char*)context, ""); }
 static void train_adapter(const void* context) { plan((const char*)context, "all"); }
 
-// An adapter that brings a linear layer of its own.
-#define OWN "base_model.model.model.layers.0.mlp.down_proj.weight"
-static void load_own_layer(const void* context) {
-    const Model* m = (const Model*)context;
-    peft_load_saved((ParameterSet*)&m->trainer.base, directory, false);
-}
-
-static void check_refusals(void) {
-    Model m;
-    StWriter file;
+static void check_refusals(const Recorded* llama) {
     check(refuses(train_whole, "dev/reference/golden/fp8/llama", "--base fp8 freezes the model"),
           "training the whole model is refused");
     check(refuses(train_adapter, "dev/reference/golden/families/llama", "sides are multiples of 16; model.layers.0."),
           "a model whose sides are no multiples of 16 is refused");
-    open_model(&m, "llama", "lora_all", BASE_FP8, false);
-    const ModelTensor* t = &m.trainer.layout.tensors[tensor_index(&m.trainer.layout, DOWNW, 0)];
-    const int64_t shape[2] = {t->rows, t->cols};
-    float* zeros = (float*)calloc((size_t)(t->rows * t->cols), sizeof(float));
-    snprintf(directory, sizeof directory, "/tmp/test_fp8.XXXXXX");
-    if (!mkdtemp(directory)) fatal("a folder in /tmp cannot be made");
-    st_create(&file, in_directory("adapter_model.safetensors"));
-    st_declare(&file, OWN, ST_F32, 2, shape);
-    st_write(&file, zeros, (size_t)(t->rows * t->cols) * sizeof(float));
-    st_commit(&file);
-    check(refuses(load_own_layer, &m, "a base in fp8 does not hold"),
-          "an adapter that brings a linear layer of its own is refused");
-    free(zeros);
-    close_model(&m);
-    unlink(in_directory("adapter_model.safetensors"));
-    rmdir(directory);
+    frozen_check_own_layer(llama, BASE_FP8);
 }
 
 // ---------------------------------------------------------------------------------------------------
 // memory
 
 static void check_memory(bool forward_only) {
-    ModelConfig c;
-    Trainer t;
     TrainerSettings settings = {};
-    model_config_defaults(&c, "llama");
-    c.L = 32;
-    c.C = 4096;
-    c.NH = 32;
-    c.NKV = 8;
-    c.FF = 14336;
-    c.V = 128256;
-    c.max_positions = 8192;
-    model_config_complete(&c, "llama-3-8b");
-    settings.T = 4096;
-    settings.head_rows = 1024;
-    settings.batch_max = 128;
     settings.forward_only = forward_only;
     settings.base = BASE_FP8;
-    snprintf(settings.lora.modules, sizeof settings.lora.modules, "q,v");
-    settings.lora.rank = 16;
-    settings.lora.scale = 1.0f;
-    trainer_plan(&t, &c, &settings);
-    double packed = 0.0;
-    for (int i = 0; i < t.layout.n_tensors; i++)
-        if (t.layout.tensors[i].packed) packed += (double)(t.layout.tensors[i].rows * t.layout.tensors[i].cols);
-    const double bytes = (double)t.layout.n_packed / packed, expected = forward_only ? 1.0 : 2.0;
-    check(fabs(packed - 6979321856.0) < 0.5 && fabs(bytes - expected) < 1e-4,
-          "Llama-3-8B, %s: %.0f weights take %.5f bytes each; %.2f GB are planned",
-          forward_only ? "forward" : "trained", packed, bytes, (double)memory_total(&t.plan) / 1e9);
-    trainer_plan_free(&t);
-}
-
-static void check_allocated(void) {
-    size_t before, after, total;
-    Model m;
-    cudaCheck(cudaMemGetInfo(&before, &total));
-    open_model(&m, "llama", "lora_all", BASE_FP8, false);
-    cudaCheck(cudaMemGetInfo(&after, &total));
-    const double planned = (double)memory_total(&m.trainer.plan), used = (double)(before - after);
-#ifdef __CUDACC__
-    double pages = (N_MEMORY_CLASSES + 1) * 2097152.0;  // a GPU gives whole pages
-#else
-    double pages = 0.0;
-#endif
-    check(fabs(used - planned) <= 0.01 * planned + pages, "%.2f MiB planned, %.2f MiB taken", planned / 1048576,
-          used / 1048576);
-    close_model(&m);
+    const FrozenPlan plan = frozen_plan_8b("q,v", settings);
+    check(fabs(plan.bytes - (forward_only ? 1.0 : 2.0)) < 1e-4, "%s: %.5f bytes for each; %.2f GB are planned",
+          forward_only ? "forward" : "trained", plan.bytes, plan.GB);
 }
 
 int main(void) {
-    static const char* const recorded[][2] = {{"llama", "lora_all"},
-                                              {"llama", "lora_qv"},
-                                              {"gpt_neox", "lora_all"},
-                                              {"gpt2", "lora_qv"},
-                                              {"phi3", "lora_all"}};
+    static const Recorded recorded[] = {{"fp8", "llama", "lora_all", false},
+                                        {"fp8", "llama", "lora_qv", false},
+                                        {"fp8", "gpt_neox", "lora_all", false},
+                                        {"fp8", "gpt2", "lora_qv", false},
+                                        {"fp8", "phi3", "lora_all", false}};
     int device, major, minor;
     program_name = "test_fp8";
 #ifndef __CUDACC__
@@ -503,10 +374,10 @@ int main(void) {
         check_skip("products", "this GPU's compute capability is below 8.9");
         return check_report();
     }
-    for (auto& r : recorded) check_against_torch(r[0], r[1]);
-    for (auto& r : recorded) check_against_plain(r[0], r[1]);
-    check_allocated();
-    check_refusals();
+    for (auto& r : recorded) check_against_torch(&r);
+    for (auto& r : recorded) check_against_plain(&r);
+    frozen_check_allocated(&recorded[0], BASE_FP8);
+    check_refusals(&recorded[0]);
     if (bf16) {
         check_memory(false);
         check_memory(true);
