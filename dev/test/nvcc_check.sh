@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Compiles every .cu file for sm_80 and sm_90 with warnings as errors, fails on register spills in seal_kernels, and looks for tensor-core
 # instructions (HMMA) in the bf16 attention. Runs nothing, so it needs no GPU.
+#   nvcc_check.sh            all of it
+#   nvcc_check.sh --hosts    the host's half alone, under every compiler of HOST_COMPILERS that is installed
 set -u
 nvcc=${NVCC:-$(command -v nvcc || true)}
 if [ -z "$nvcc" ]; then echo "ok nvcc # SKIP nvcc not found"; exit 0; fi
@@ -27,29 +29,46 @@ compile() {  # file, precision, architectures in one call
     fi
     echo "ok nvcc $precision $file"
 }
-for precision in fp32 bf16; do
-    for file in seal_kernels/*.cu seal/*.cu seal/*/*.cu dev/kernels/*.cu dev/test/*.cu dev/*.cu *.cu; do
-        [ -f "$file" ] || continue
-        compile "$file" "$precision" &
-        while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n || status=1; done
+hosts_only=; [ "${1:-}" = --hosts ] && hosts_only=1
+if [ -z "$hosts_only" ]; then
+    for precision in fp32 bf16; do
+        for file in seal_kernels/*.cu seal/*.cu seal/*/*.cu dev/kernels/*.cu dev/test/*.cu dev/*.cu *.cu; do
+            [ -f "$file" ] || continue
+            compile "$file" "$precision" &
+            while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n || status=1; done
+        done
     done
-done
-while [ "$(jobs -rp | wc -l)" -gt 0 ]; do wait -n || status=1; done
+    while [ "$(jobs -rp | wc -l)" -gt 0 ]; do wait -n || status=1; done
+fi
 # The host's half under the other compilers that CUDA 12 and 13 take, where they are installed: to PTX only, which skips the
-# assembler for each GPU.
+# assembler for each GPU. The default one has had its turn above.
+compile_host() {  # compiler, precision, file
+    local host=$1 flags='' file=$3 log=$out/$1.${3//\//_}.$2
+    [ "$2" = bf16 ] && flags=-DPRECISION_BF16
+    if [ "$file" = seal/base/ranks.cu ]; then
+        [ -n "$mpi" ] || return 0
+        flags="$flags $mpi -DOMPI_SKIP_MPICXX -DMPICH_SKIP_MPICXX"
+    fi
+    "$nvcc" -std=c++17 -ccbin "$host" $fatal -Xcompiler -Wall,-Wextra,-Wno-unused-parameter $flags -arch=compute_90 -code=compute_90 \
+        -Iseal_kernels -Iseal -Itokenizer -Idev/test -Idev/kernels -c "$file" -o "$log.o" >"$log" 2>&1 &&
+        { [ -z "$fatal" ] || ! grep -q warning "$log"; } && return 0
+    echo "not ok nvcc with $host, $2 $file"; head -20 "$log"; return 1
+}
+version() { "$1" -dumpfullversion 2>/dev/null; }
 for host in ${HOST_COMPILERS:-g++-11 g++-12 g++-13}; do
     command -v "$host" >/dev/null || { echo "ok nvcc with $host # SKIP not installed"; continue; }
+    if [ -z "$hosts_only" ] && [ "$(version "$host")" = "$(version g++)" ]; then continue; fi
     bad=0
-    for file in seal_kernels/*.cu seal/*.cu seal/*/*.cu *.cu; do
-        flags=
-        [ "$file" = seal/base/ranks.cu ] && { [ -n "$mpi" ] || continue; flags="$mpi -DOMPI_SKIP_MPICXX -DMPICH_SKIP_MPICXX"; }
-        "$nvcc" -std=c++17 -ccbin "$host" $fatal -Xcompiler -Wall,-Wextra,-Wno-unused-parameter $flags -arch=compute_90 -code=compute_90 \
-            -Iseal_kernels -Iseal -Itokenizer -Idev/test -Idev/kernels -c "$file" -o "$out/host.o" >"$out/host.log" 2>&1 &&
-            { [ -z "$fatal" ] || ! grep -q warning "$out/host.log"; } && continue
-        echo "not ok nvcc with $host: $file"; head -20 "$out/host.log"; bad=1
+    for precision in fp32 bf16; do
+        for file in seal_kernels/*.cu seal/*.cu seal/*/*.cu *.cu; do
+            compile_host "$host" "$precision" "$file" &
+            while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n || bad=1; done
+        done
     done
-    if [ $bad = 0 ]; then echo "ok nvcc with $host compiles seal_kernels, seal and the programs"; else status=1; fi
+    while [ "$(jobs -rp | wc -l)" -gt 0 ]; do wait -n || bad=1; done
+    if [ $bad = 0 ]; then echo "ok nvcc with $host $(version "$host") compiles seal_kernels, seal and the programs"; else status=1; fi
 done
+[ -z "$hosts_only" ] || exit $status
 # Tensor-core instructions without a disassembler, which the toolkit's packages may lack: a SASS instruction is 16 aligned bytes, its low 12 bits are the
 # opcode, and HMMA's is 0x23c. The fp32 attention, which has none, shows that the count means what it says.
 hmma() {  # file, flags → count of HMMA in its cubin

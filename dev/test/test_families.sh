@@ -56,7 +56,7 @@ phi3 --kv-heads,1 gate,q
 qwen2 --kv-heads,1 q,v
 qwen3 --kv-heads,1,--head-size,32 q,v
 smollm3 --kv-heads,1 o,gate
-granite --seed,1 q,v
+granite --seed,1 gate,down
 olmo2 --kv-heads,1 q,v
 olmo3 --layers,4 up,v
 gemma2 --kv-heads,1,--head-size,32 k,down
