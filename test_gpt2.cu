@@ -56,11 +56,11 @@ static void run_batch(Case* c, bool backward, float* sample_loss, float* norm) {
     if (backward) gradients_zero(&t->theta, t->stream);
     trainer_pass(t, &t->theta, c->batch.items, c->batch.k, 0, NULL, t->loss, backward, &counts);
     if (norm)
-        global_norm(t->norm, t->norm + 1, t->theta.norm_partial, t->theta.rows, t->theta.n_rows, t->theta.n_chunks,
-                    0.0f, t->stream);
+        global_norm(t->norms + NORM, t->norms + CLIP, t->theta.norm_partial, t->theta.rows, t->theta.n_rows,
+                    t->theta.n_chunks, 0.0f, t->stream);
     if (sample_loss)
         cudaCheck(cudaMemcpyAsync(sample_loss, t->loss, c->batch.k * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
-    if (norm) cudaCheck(cudaMemcpyAsync(norm, t->norm, sizeof(float), cudaMemcpyDeviceToHost, t->stream));
+    if (norm) cudaCheck(cudaMemcpyAsync(norm, t->norms + NORM, sizeof(float), cudaMemcpyDeviceToHost, t->stream));
     cudaCheck(cudaStreamSynchronize(t->stream));
 }
 
@@ -171,7 +171,7 @@ static void check_steps(Case* c) {
         double sum = 0;
         for (int s = 0; s < c->batch.k; s++) sum += (double)c->batch.sample_weight[s] * sample_loss[s];
         loss[step] = (float)sum;
-        optimizer_step(&t->theta, &t->settings.adamw, c->batch.adamw[0], t->norm, t->norm + 1, t->stream);
+        optimizer_step(&t->theta, &t->settings.adamw, c->batch.adamw[0], t->norms + NORM, t->norms + CLIP, t->stream);
     }
     double* expected = reference(c, "step_loss", NULL);
     for (int step = 0; step < 10; step++)
@@ -303,11 +303,11 @@ static void check_save_and_load(const char* model) {
         check(0, "mkdtemp");
         return;
     }
-    optimizer_step(&a.trainer.theta, &a.trainer.settings.adamw, 0.0f, a.trainer.norm, a.trainer.norm + 1,
+    optimizer_step(&a.trainer.theta, &a.trainer.settings.adamw, 0.0f, a.trainer.norms + NORM, a.trainer.norms + CLIP,
                    a.trainer.stream);  // rows bound, nothing moves
     float loss_a[64], loss_b[64];
     run_batch(&a, true, loss_a, NULL);
-    optimizer_step(&a.trainer.theta, &a.trainer.settings.adamw, 1e-2f, a.trainer.norm, a.trainer.norm + 1,
+    optimizer_step(&a.trainer.theta, &a.trainer.settings.adamw, 1e-2f, a.trainer.norms + NORM, a.trainer.norms + CLIP,
                    a.trainer.stream);
     run_batch(&a, false, loss_a, NULL);
     parameters_save(&a.trainer.theta, directory, NULL, 0, true);

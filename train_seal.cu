@@ -11,7 +11,7 @@ seal/selector.cu, the transformer seal/transformer.cu, what the kernels do seal_
 */
 #include <signal.h>
 #include <string.h>
-// defines: fatal, program_name
+// defines: program_name, program_error, stdout_check
 #include "base/error.h"
 // defines: wall_seconds
 #include "base/log.h"
@@ -36,9 +36,9 @@ seal/selector.cu, the transformer seal/transformer.cu, what the kernels do seal_
 #include "run/train_options.h"
 // defines: gamma_at, lr_at
 #include "schedule.h"
-// defines: Selector, selector_weigh, selector_update
+// defines: Selector, SelectorDelta, selector_weigh, selector_update
 #include "selector.h"
-// defines: Trainer, Leg, trainer_step, trainer_bring_back
+// defines: Trainer, Batch, Leg, PassCounts, trainer_step, trainer_bring_back
 #include "trainer.h"
 
 // ---------------------------------------------------------------------------------------------------
@@ -69,12 +69,12 @@ static void seal_step(Trainer* trainer, Selector* selector, int algorithm, const
                       .tune_weight = gamma / b,
                       .safe_weight = (1.0f - gamma) / m,
                       .with_safe = true};
+    const bool first_step = trainer->theta.step == 0;
     trainer_step(trainer, legs, n_legs, samples, selector->sigma, passes);
 
     // ω ← Opt(ω, ∇ω 1/b Σ_i σ_i(ω) Δ_i),  Δ_i = ℓ(θ; z_i) − ℓ(θ̂; z_i), or ℓ(θ; z_i) without θ̂: a constant.
-    // In the first step θ̂ equals θ bit for bit, so Δ must be exactly 0: Adam would turn rounding noise into steps of
-    // ±lr.
-    bool first_step = trainer->theta.step == 1;  // trainer_step has counted this one already
+    // In the first step θ̂ equals θ and Δ is 0. The two losses may come from packs that round differently, though, and
+    // Adam would turn that noise into steps of ±lr.
     SelectorDelta delta = {.loss = trainer->loss,
                            .loss_hat = algorithm == 1 ? trainer->loss_hat : NULL,
                            .scale = batch->omega_scale,

@@ -439,7 +439,7 @@ static void build_command(const MixOptions* o) {
         sources[n_sources++] = source;
         read_file(&source, o, role_of(roles, &n_roles, source.role), &taken);
     }
-    if (!n_roles) fatal("%s: contains no source", o->recipe);
+    if (!n_roles) fatal("%s contains no source", o->recipe);
     directory_probe(o->out);
     check_outputs(roles, n_roles, sources, n_sources, o);
     for (int i = 0; i < n_roles; i++) {

@@ -123,7 +123,7 @@ static Label* read_labels(const char* path, int64_t* n) {
         cJSON_Delete(object);
     }
     records_close(reader);
-    if (!*n) fatal("%s: holds no labels", path);
+    if (!*n) fatal("%s holds no labels", path);
     return labels;
 }
 

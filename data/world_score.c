@@ -81,7 +81,7 @@ static void test_read(Test* t, const char* path) {
         t->rows[t->n++] = row;
     }
     records_close(reader);
-    if (!t->n) fatal("%s: holds no rows", path);
+    if (!t->n) fatal("%s holds no rows", path);
     t->answered = host_alloc((size_t)t->n * sizeof *t->answered, "the answers");
 }
 

@@ -79,7 +79,7 @@ int main(int argc, char** argv) {
         memset(&counts, 0, sizeof counts);
         gradients_zero(&t.theta, t.stream);
         trainer_pass(&t, &t.theta, items, (int)v.samples, 0, NULL, t.loss, true, &counts);
-        optimizer_step(&t.theta, &settings.adamw, 1e-4f, t.norm, t.norm + 1, t.stream);
+        optimizer_step(&t.theta, &settings.adamw, 1e-4f, t.norms + NORM, t.norms + CLIP, t.stream);
         trainer_bring_back(&t, 0);
         loss = trainer_result(&t, 0).loss[0];
         if (step >= 0) ms[step] = 1e3 * (wall_seconds() - from);

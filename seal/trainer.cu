@@ -9,8 +9,6 @@
 #include "base/ranks.h"
 #include "trainer.h"
 
-#define N_NORMS 4  // norm before clipping and clip scale, of θ and of θ̂
-
 // Losses under one set: of a batch's samples, and after them the ranks' vote.
 static size_t n_losses(const Trainer* t) { return (size_t)t->settings.batch_max + 1; }
 // What a step brings back: losses under θ and under θ̂, norms, and the bytes of the word of bad targets.
@@ -48,7 +46,7 @@ void trainer_plan(Trainer* t, const ModelConfig* config, const TrainerSettings* 
     memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->loss, losses, "losses under theta");
     memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->loss_hat, settings->with_hat ? losses : 0,
                "losses under theta_hat");
-    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->norm, N_NORMS * sizeof(float), "norms");
+    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->norms, N_NORMS * sizeof(float), "norms");
     memory_add(&t->plan, MEMORY_SCRATCH, NULL, MATMUL_WORKSPACE_BYTES, "GEMM workspace");  // the kernels' own
 }
 
@@ -74,7 +72,6 @@ void trainer_allocate(Trainer* t) {
     parameters_bind(&t->theta, NULL, t->settings.adamw.weight_decay);
     if (t->settings.with_hat)
         parameters_bind(&t->theta_hat, t->with_lora ? NULL : &t->theta, t->settings.adamw.weight_decay);
-    t->norm_hat = t->norm + 2;
     t->lora.sets[0] = &t->theta;
     t->lora.sets[1] = &t->theta_hat;
     transformer_bind(&t->transformer);
@@ -85,15 +82,11 @@ void trainer_allocate(Trainer* t) {
     cudaCheck(cudaEventCreateWithFlags(&t->exchanged, cudaEventDisableTiming));
     host_pack_allocate(&t->packed, t->settings.T, n, PACK_ROUND);
     t->packed.untrained = t->layout.config.pad_id;
-    t->lengths = (int*)host_alloc(6 * (size_t)n * sizeof(int), "a batch of samples");
+    for (int** list : {&t->cost, &t->owner, &t->members, &t->lengths, &t->pack_of, &t->chosen, &t->place})
+        *list = (int*)host_alloc((size_t)n * sizeof(int), "a batch of samples");
     t->samples = (PackSample*)host_alloc((size_t)n * sizeof *t->samples, "a batch of samples");
     t->coefficient = (float*)host_alloc((size_t)n * sizeof(float), "a batch of samples");
     t->items = (BatchItem*)host_alloc((size_t)n * sizeof *t->items, "a batch of samples");
-    t->pack_of = t->lengths + n;
-    t->chosen = t->lengths + 2 * n;
-    t->place = t->lengths + 3 * n;
-    t->owner = t->lengths + 4 * n;
-    t->members = t->lengths + 5 * n;
     for (int slot = 0; slot < 2; slot++) {
         cudaCheck(cudaMallocHost((void**)&t->results[slot], n_results(t) * sizeof(float)));
         cudaCheck(cudaEventCreateWithFlags(&t->ready[slot], cudaEventDisableTiming));
@@ -115,10 +108,9 @@ void trainer_free(Trainer* t) {
     cudaCheck(cudaEventDestroy(t->exchanged));
     pack_free(&t->uploader);
     host_pack_free(&t->packed);
-    free(t->lengths);
-    free(t->samples);
-    free(t->coefficient);
-    free(t->items);
+    void* lists[] = {t->cost,   t->owner, t->members, t->lengths,     t->pack_of,
+                     t->chosen, t->place, t->samples, t->coefficient, t->items};
+    for (void* list : lists) free(list);
     trainer_plan_free(t);
 }
 
@@ -172,10 +164,9 @@ static void run_pack(Trainer* t, const Pass* x, int k, int n_first, bool backwar
 // Which rank runs which sample of the batch. A trained sample counts three times: backward costs twice what forward
 // does.
 static void deal(Trainer* t, const Pass* x, int n) {
-    int* cost = t->members;  // free until the deal is done
     for (int i = 0; i < n; i++)
-        cost[i] = item_of(x, i)->sample.length * (x->backward && item_of(x, i)->coefficient != 0.0f ? 3 : 1);
-    deal_samples(cost, n, ranks_count(), t->owner);
+        t->cost[i] = item_of(x, i)->sample.length * (x->backward && item_of(x, i)->coefficient != 0.0f ? 3 : 1);
+    deal_samples(t->cost, n, ranks_count(), t->owner);
 }
 
 // Losses are summed over the ranks: a sample's is that of the rank that runs it plus zeros. The element after them
@@ -314,8 +305,8 @@ static int fill_items(BatchItem* items, const Leg* leg, const Batch* batch) {
 }
 
 static void update(Trainer* t, const Leg* leg) {
-    float* norm = leg->set == &t->theta ? t->norm : t->norm_hat;
-    optimizer_step(leg->set, &t->settings.adamw, leg->lr, norm, norm + 1, t->stream);
+    const int norm = leg->set == &t->theta ? NORM : NORM_HAT, clip = leg->set == &t->theta ? CLIP : CLIP_HAT;
+    optimizer_step(leg->set, &t->settings.adamw, leg->lr, t->norms + norm, t->norms + clip, t->stream);
 }
 
 void trainer_step(Trainer* t, const Leg* legs, int n_legs, const Batch* batch, const float* sigma, PassCounts* counts) {
@@ -347,7 +338,7 @@ void trainer_bring_back(Trainer* t, int slot) {
     cudaCheck(cudaMemcpyAsync(to, t->loss, n * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
     if (t->loss_hat)
         cudaCheck(cudaMemcpyAsync(to + n, t->loss_hat, n * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
-    cudaCheck(cudaMemcpyAsync(to + 2 * n, t->norm, N_NORMS * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
+    cudaCheck(cudaMemcpyAsync(to + 2 * n, t->norms, N_NORMS * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
     cudaCheck(cudaMemcpyAsync(to + 2 * n + N_NORMS, t->transformer.bad_target, sizeof(BadTarget),
                               cudaMemcpyDeviceToHost, t->stream));
     cudaCheck(cudaEventRecord(t->ready[slot], t->stream));
@@ -364,7 +355,7 @@ StepResult trainer_result(Trainer* t, int slot) {
             "sample %d of a batch reached the device with the target %d, outside the model's vocabulary of %d tokens; "
             "the host had found its tokens inside it: is the memory of this machine or its GPU damaged?",
             (int)(bad >> 32), (int)(uint32_t)bad, t->layout.config.V);
-    StepResult result = {r, r + n, r[2 * n], r[2 * n + 2]};
+    StepResult result = {r, r + n, r[2 * n + NORM], r[2 * n + NORM_HAT]};
     if (ranks_count() > 1 && r[n - 1] != 0.0f) t->voted = true;
     return result;
 }

@@ -57,6 +57,9 @@ struct Leg {
     bool with_safe = false;  // the set sees the batch's safe samples; θ̂ does not
 };
 
+// What the optimizer leaves on the device: the gradient's norm before clipping and the factor that clips it.
+enum { NORM, CLIP, NORM_HAT, CLIP_HAT, N_NORMS };
+
 typedef struct {
     TrainerSettings settings;
     ModelLayout layout;  // of the model
@@ -73,19 +76,24 @@ typedef struct {
     cudaEvent_t layer_ready, exchanged;
     const ParameterSet* summed[2];  // the sets of the pass under way
     // Device. One element follows the losses: how many ranks ask to stop (see vote).
-    float* loss;             // (batch_max + 1) ℓ(θ; x) in batch order
-    float* loss_hat;         // (batch_max + 1) ℓ(θ̂; z)
-    float *norm, *norm_hat;  // (2) each: norm before clipping, clip scale
-    // What a step brings back, for two steps in flight; pinned: loss (batch_max + 1), loss_hat (batch_max + 1), norm
-    // (2), norm_hat (2), the word of bad targets, one after the other.
+    float* loss;      // (batch_max + 1) ℓ(θ; x) in batch order
+    float* loss_hat;  // (batch_max + 1) ℓ(θ̂; z)
+    float* norms;     // (N_NORMS)
+    // What a step brings back, for two steps in flight; pinned: loss (batch_max + 1), loss_hat (batch_max + 1), norms,
+    // the word of bad targets, one after the other.
     float* results[2];
     cudaEvent_t ready[2];
     // host
     HostPack packed;
-    int items_max;                                    // of a pass: batch_max, twice that where θ and θ̂ share one
-    int *lengths, *pack_of, *chosen, *place, *owner;  // (items_max); owner: the rank that runs a sample
-    int* members;                 // (items_max) of a pass: the items of one kind that this rank runs
-    float* token_losses;          // device: losses of the single tokens of a pass go there; NULL: nowhere
+    int items_max;        // of a pass: batch_max, twice that where θ and θ̂ share one; the length of what follows
+    int* cost;            // of an item, and
+    int* owner;           // the rank that runs it
+    int* members;         // of a pass: the items of one kind that this rank runs,
+    int* lengths;         // their tokens
+    int* pack_of;         // and packs
+    int* chosen;          // of a pack: its items
+    int* place;           // and where in the batch each is
+    float* token_losses;  // device: losses of the single tokens of a pass go there; NULL: nowhere
     const int64_t* token_offset;  // and where each item's begin
     bool hold_sums;  // gradients of several passes add up on each rank, until trainer_whole_gradients sums them
     bool vote;       // this rank asks to stop; the others learn it with the losses of the next step

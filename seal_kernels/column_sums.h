@@ -19,8 +19,8 @@ static inline __device__ float8 zero8(void) {
 static inline __device__ void add8(float8& sum, const float8& x) {
     for (int k = 0; k < VEC; k++) sum.v[k] += x.v[k];
 }
-// the sum of the eight, in a fixed tree
-static inline __device__ float sum8(const float8& x) {
+// The sum of the eight as a vector unit adds them: halves, quarters, eighths.
+static inline __device__ float sum8_halves(const float8& x) {
     return ((x.v[0] + x.v[4]) + (x.v[2] + x.v[6])) + ((x.v[1] + x.v[5]) + (x.v[3] + x.v[7]));
 }
 

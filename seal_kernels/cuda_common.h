@@ -238,6 +238,11 @@ static inline __device__ void store8(__nv_bfloat16* p, float8 x) {
 #endif
 }
 
+// The sum of the eight as a tree of neighbours.
+static inline __device__ float sum8(const float8& x) {
+    return ((x.v[0] + x.v[1]) + (x.v[2] + x.v[3])) + ((x.v[4] + x.v[5]) + (x.v[6] + x.v[7]));
+}
+
 // Eight elements as they are in memory, for kernels with many loads in flight: in bf16 half the registers of float8,
 // and the load is waited for where it is unpacked.
 struct __align__(16) packed8 {

@@ -39,10 +39,6 @@ static inline float team_sum(float x) { return x; }
 // ---------------------------------------------------------------------------------------------------
 // kernels
 
-static inline __device__ float sum8(float8 x) {
-    return ((x.v[0] + x.v[1]) + (x.v[2] + x.v[3])) + ((x.v[4] + x.v[5]) + (x.v[6] + x.v[7]));
-}
-
 // The first position of a sequence that its new token attends to.
 static inline __device__ int first_position(const DecodeArgs& args, int sequence) {
     return args.window ? max(0, args.length[sequence] - args.window) : 0;

@@ -45,7 +45,7 @@ static __global__ void __launch_bounds__(WARPS* WARP_SIZE) layernorm_forward_ker
             }
             add8(sum, x[r][j]);
         }
-        sums[r] = sum8(sum);
+        sums[r] = sum8_halves(sum);
     }
     row_sums<WR>(sums);
     float mean[R];
@@ -59,7 +59,7 @@ static __global__ void __launch_bounds__(WARPS* WARP_SIZE) layernorm_forward_ker
                 squares.v[k] += x[r][j].v[k] * x[r][j].v[k];
             }
         }
-        sums[r] = sum8(squares);
+        sums[r] = sum8_halves(squares);
     }
     row_sums<WR>(sums);
     UNROLL for (int r = 0; r < R; r++) {
@@ -112,8 +112,8 @@ static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2)
                     sum_norm.v[k] += dnorm * norm;
                 }
             }
-            means[2 * r] = sum8(sum);
-            means[2 * r + 1] = sum8(sum_norm);
+            means[2 * r] = sum8_halves(sum);
+            means[2 * r + 1] = sum8_halves(sum_norm);
         }
         row_sums<WR>(means);
         UNROLL for (int i = 0; i < 2 * R; i++) means[i] /= args.C;

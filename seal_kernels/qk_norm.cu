@@ -102,7 +102,7 @@ static inline __device__ Pair plus(Pair x, float a) {
     }
     return x;
 }
-static inline __device__ float sum_of(const Pair& x) { return sum8(x.low) + sum8(x.high); }
+static inline __device__ float sum_of(const Pair& x) { return sum8_halves(x.low) + sum8_halves(x.high); }
 
 template <int TEAM> static __global__ void qk_norm_rope_forward_kernel(floatX* out, QkNormArgs args) {
     unsigned segments = segments_of(args), number = (blockIdx.x * BLOCK + threadIdx.x) / TEAM;

@@ -17,7 +17,7 @@ loads in flight at once.
 
 // Σ over the row of the squares that its lanes hold → 1/sqrt(mean + eps)
 template <int WR> static inline __device__ float rstd_of(const float8& squares, int C, float eps) {
-    return rsqrtf(row_sum<WR>(sum8(squares)) / C + eps);
+    return rsqrtf(row_sum<WR>(sum8_halves(squares)) / C + eps);
 }
 
 template <int WR, bool FUSED, bool POST>
@@ -105,7 +105,7 @@ static __global__ void __launch_bounds__(WARPS* WARP_SIZE, 2)
                 sum.v[k] += dn * (args.offset + w.v[k]);
             }
         }
-        float mean_dnorm_norm = row_sum<WR>(sum8(sum)) / args.C;
+        float mean_dnorm_norm = row_sum<WR>(sum8_halves(sum)) / args.C;
         // The row is read again, from the L1 cache: in registers it would halve the warps that an SM holds.
         UNROLL for (int j = 0; j < LANE_VECS; j++) {
             int v = first + j * WR * WARP_SIZE;

@@ -27,10 +27,6 @@ static inline float row_max(float x) { return x; }
 // ---------------------------------------------------------------------------------------------------
 // kernels
 
-static inline __device__ float sum8(float8 x) {
-    return ((x.v[0] + x.v[1]) + (x.v[2] + x.v[3])) + ((x.v[4] + x.v[5]) + (x.v[6] + x.v[7]));
-}
-
 // Logits v … v + 7 after the penalty; −∞ past the end. seen: the row's bits, or NULL.
 static __device__ __forceinline__ float8 load_logits(const floatX* row, const uint32_t* seen, float penalty, int v,
                                                      int V) {

@@ -117,7 +117,7 @@ static cJSON* read_json(const char* directory, const char* name, bool* good, Err
     }
     cJSON* json = cJSON_ParseWithLength(text, n);
     free(text);
-    if (!json) *good = tok_error(error, "%s: is not JSON", path);
+    if (!json) *good = tok_error(error, "%s is not JSON", path);
     return json;
 }
 

@@ -616,7 +616,7 @@ static const PartRow models[] = {{"BPE", model_bpe}, {"WordLevel", model_word_le
 
 // Old files leave the model's type out; `tokenizers` then goes by the fields.
 static bool load_model(Loader* l, const cJSON* model) {
-    if (!cJSON_IsObject(model)) return tok_error(l->error, "%s: has no object `model`", l->file);
+    if (!cJSON_IsObject(model)) return tok_error(l->error, "%s has no object `model`", l->file);
     if (!item(model, "type") && item(model, "merges")) return model_bpe(l, model);
     return load_part(l, model, "a model", models, sizeof models / sizeof *models);
 }

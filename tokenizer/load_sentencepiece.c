@@ -278,7 +278,7 @@ static bool convert_model(Model* m, Profile* p) {
         if (id < 3) m->score[id] = 0;
         if (m->type[id] == UNKNOWN) t->unk = id;
     }
-    if (t->unk < 0) return tok_error(m->error, "%s: has no unknown piece", m->file);
+    if (t->unk < 0) return tok_error(m->error, "%s has no unknown piece", m->file);
     t->format = "sentencepiece, as transformers converts it";
     char steps[64];
     snprintf(steps, sizeof steps, "converted %d %d %d\n", gemma, p->legacy, (int)p->prefix);
@@ -316,7 +316,7 @@ static bool finish_model(Model* m, Profile* profile) {
         (profile->class->convert == CONVERT_LLAMA || profile->class->convert == CONVERT_GEMMA))
         return convert_model(m, profile);
     apply_types(m);
-    if (t->unk < 0) return tok_error(m->error, "%s: has no unknown piece", m->file);
+    if (t->unk < 0) return tok_error(m->error, "%s has no unknown piece", m->file);
     for (int i = 0; i < 256 && t->byte_fallback; i++) {
         char name[8];
         snprintf(name, sizeof name, "<0x%02X>", i);

@@ -71,15 +71,19 @@ host_mirror() {  # WORD: the first mirror with WORD in it that this machine's ap
 }
 
 make_system() {  # NAME SUITE KEYRING
-    local root=$work/$1 mirror keyring=/usr/share/keyrings/$3.gpg
+    local root=$work/$1 mirror official recipe keyring=/usr/share/keyrings/$3.gpg
     [ -e "$root/made" ] && return 0
     rm -rf --one-file-system "$root"
     case $1 in
-        ubuntu*) keyring=${UBUNTU_KEYRING:-$keyring} mirror=${UBUNTU_MIRROR:-$(host_mirror ubuntu)} ;;
-        *) mirror=${DEBIAN_MIRROR:-$(host_mirror debian)} ;;
+        ubuntu*) keyring=${UBUNTU_KEYRING:-$keyring} official=http://archive.ubuntu.com/ubuntu mirror=${UBUNTU_MIRROR:-$(host_mirror ubuntu)} ;;
+        *) official=http://deb.debian.org/debian mirror=${DEBIAN_MIRROR:-$(host_mirror debian)} ;;
     esac
     [ -e "$keyring" ] || { echo "the package $3 is needed" >&2; return 1; }
-    debootstrap --variant=minbase --include=ca-certificates --keyring="$keyring" "$2" "$root" $mirror >"$work/results/$1.debootstrap.log" 2>&1 || return 1
+    # An older debootstrap has no name for a newer suite, but the recipe is the same.
+    recipe=/usr/share/debootstrap/scripts/$2
+    [ -e "$recipe" ] || case $1 in ubuntu*) recipe=${recipe%/*}/jammy ;; *) recipe=${recipe%/*}/sid ;; esac
+    debootstrap --variant=minbase --include=ca-certificates --keyring="$keyring" "$2" "$root" \
+        "${mirror:-$official}" "$recipe" >"$work/results/$1.debootstrap.log" 2>&1 || return 1
     case $1 in ubuntu*) sed -i 's/ main$/ main universe/' "$root/etc/apt/sources.list" ;; esac
     cp -L /etc/resolv.conf "$root/etc/resolv.conf"
     cp /etc/apt/apt.conf.d/*proxy* "$root/etc/apt/apt.conf.d/" 2>/dev/null

@@ -148,7 +148,7 @@ static void test_failing_write(void) {
     CheckpointPart part = {"state", COUNT, 0, COUNT};
     bool good = checkpoint_create(&w, run, 2, 0, &part, 1) && checkpoint_write(&w, state, sizeof state);
     setrlimit(RLIMIT_FSIZE, &old);
-    check(!good && strstr(w.error, "step-2/.rank-0.safetensors: cannot be written: File too large"),
+    check(!good && strstr(w.error, "step-2/.rank-0.safetensors cannot be written: File too large"),
           "a write that fails says where and why: %s", w.error);
     check(exists(run, "step-1/rank-0.sha256") && !exists(run, "step-2/.rank-0.safetensors"),
           "the checkpoint before is there, nothing half-written");

@@ -64,7 +64,7 @@ for file in array.jsonl wrapped.json semicolons.csv table.tsv spaces.csv plain.j
     truth "its two rows" grep -Eq "usable \| +2 \|" out
 done
 expect "an array under .jsonl" "${check[@]}" --tune array.jsonl
-truth "is told" grep -qx "array.jsonl: is one array of rows under the name .jsonl" err
+truth "is told" grep -qx "array.jsonl: one array of rows under the name .jsonl" err
 for name in array.jsonl wrapped.json plain.jsonl.gz; do
     expect "select from $name" "$train_seal" select --method random --tune $name --top 1 --out all.jsonl --quiet
     truth "writes a row per line" cmp all.jsonl plain.jsonl

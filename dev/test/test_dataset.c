@@ -238,7 +238,7 @@ static void read_all(const void* path) {
 static void check_options(const void* options) { row_options_check(options); }
 
 static void test_refusals(void) {
-    check(refuses(read_all, in_directory("none.jsonl"), "none.jsonl: cannot be read"), "a missing file is refused");
+    check(refuses(read_all, in_directory("none.jsonl"), "none.jsonl cannot be read"), "a missing file is refused");
     check(refuses(read_all, in_directory("x.parquet"), "ends in .jsonl, .json or .csv"),
           "an unknown format is refused");
     check(refuses(read_all, put("cut.json", "[{\"prompt\":\"a\""), "cut.json:1: the file ends inside row 0"),

@@ -56,10 +56,10 @@ static void run_items(Model* m, int first, int n, bool backward, float* loss, fl
     PassCounts counts = {};
     trainer_pass(t, &t->theta, m->batch.items + first, n, 0, NULL, t->loss, backward, &counts);
     if (norm)
-        global_norm(t->norm, t->norm + 1, t->theta.norm_partial, t->theta.rows, t->theta.n_rows, t->theta.n_chunks,
-                    0.0f, t->stream);
+        global_norm(t->norms + NORM, t->norms + CLIP, t->theta.norm_partial, t->theta.rows, t->theta.n_rows,
+                    t->theta.n_chunks, 0.0f, t->stream);
     if (loss) cudaCheck(cudaMemcpyAsync(loss, t->loss, n * sizeof(float), cudaMemcpyDeviceToHost, t->stream));
-    if (norm) cudaCheck(cudaMemcpyAsync(norm, t->norm, sizeof(float), cudaMemcpyDeviceToHost, t->stream));
+    if (norm) cudaCheck(cudaMemcpyAsync(norm, t->norms + NORM, sizeof(float), cudaMemcpyDeviceToHost, t->stream));
     cudaCheck(cudaStreamSynchronize(t->stream));
 }
 static void run_batch(Model* m, bool backward, float* loss, float* norm) {
@@ -196,7 +196,7 @@ static void check_steps(Model* m) {
         double sum = 0;
         for (int s = 0; s < m->batch.k; s++) sum += (double)m->batch.sample_weight[s] * sample_loss[s];
         loss[step] = (float)sum;
-        optimizer_step(&t->theta, &t->settings.adamw, m->batch.adamw[0], t->norm, t->norm + 1, t->stream);
+        optimizer_step(&t->theta, &t->settings.adamw, m->batch.adamw[0], t->norms + NORM, t->norms + CLIP, t->stream);
     }
     double *losses = golden_get(&m->golden, "step_loss", NULL), *norms = golden_get(&m->golden, "step_grad_norm", NULL);
     for (int step = 0; step < STEPS; step++) {
@@ -396,7 +396,7 @@ static void check_save_and_load(const char* name) {
         float loss_a[64], loss_b[64];
         Trainer* t = &a.trainer;
         run_batch(&a, true, loss_a, NULL);
-        optimizer_step(&t->theta, &t->settings.adamw, 1e-2f, t->norm, t->norm + 1, t->stream);
+        optimizer_step(&t->theta, &t->settings.adamw, 1e-2f, t->norms + NORM, t->norms + CLIP, t->stream);
         run_batch(&a, false, loss_a, NULL);
         parameters_save(&t->theta, directory, shards ? a.directory : NULL, shards ? 30000 : 0, true);
         ModelConfig config;
@@ -440,7 +440,7 @@ static void check_adapter_saved(const char* name) {
     }
     float loss_a[64], loss_b[64];
     run_batch(&a, true, NULL, NULL);
-    optimizer_step(&t->theta, &t->settings.adamw, 1e-2f, t->norm, t->norm + 1, t->stream);
+    optimizer_step(&t->theta, &t->settings.adamw, 1e-2f, t->norms + NORM, t->norms + CLIP, t->stream);
     run_batch(&a, false, loss_a, NULL);
     peft_save(&t->theta, &t->lora, directory, a.directory);
     LoraSettings settings;

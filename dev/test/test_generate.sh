@@ -25,7 +25,7 @@ expect "prompts of several turns" "$eval_seal" generate --model run/model --prom
 truth "their instruction has every turn, a line each" bash -c 'grep -qF "\"instruction\":\"copy a b\\na b\\ncopy c\"" turns.json && grep -qF "\"instruction\":\"copy d\"" turns.json'
 printf '[{"prompt":"copy a"},\n{"prompt":"copy b"}]\n' >array.jsonl
 expect "prompts in an array under .jsonl" "$eval_seal" generate --model run/model --prompts array.jsonl --greedy --out array.json
-truth "what they were taken for is told" grep -qx "array.jsonl: is one array of rows under the name .jsonl" err
+truth "what they were taken for is told" grep -qx "array.jsonl: one array of rows under the name .jsonl" err
 
 sample=("$eval_seal" generate --model run/model --prompts rows.jsonl --temperature 3 --top-p 0.95 --quiet)
 expect "answers are drawn" "${sample[@]}" --out drawn.json

@@ -35,15 +35,15 @@ kept tune.jsonl tok/tokenizer.json
 refuse "a selection over its data" "it would be overwritten" "${select[@]}" --out tune.jsonl
 refuse "scores over the data" "it would be overwritten" "${select[@]}" --scores tune.jsonl --out x.jsonl
 cp tune.jsonl target.jsonl; kept tune.jsonl target.jsonl
-refuse "scores over a target" "target.jsonl: is target.jsonl, which this command reads" "$train_seal" select --method dsir --tune tune.jsonl --target target.jsonl --scores target.jsonl --out x.jsonl
-refuse "scores and rows in one file" "x.jsonl: is both --out and --scores" "${select[@]}" --scores x.jsonl --out x.jsonl
+refuse "scores over a target" "target.jsonl is target.jsonl, which this command reads" "$train_seal" select --method dsir --tune tune.jsonl --target target.jsonl --scores target.jsonl --out x.jsonl
+refuse "scores and rows in one file" "x.jsonl is both --out and --scores" "${select[@]}" --scores x.jsonl --out x.jsonl
 refuse "by another name too" "is both --out and --scores" "${select[@]}" --scores ./x.jsonl --out x.jsonl
 refuse "answers over the prompts" "it would be overwritten" "$eval_seal" generate --model base --prompts target.jsonl --greedy --out target.jsonl --quiet
 refuse "answers in a folder, before they are made" "base: is a directory" "$eval_seal" generate --model base --prompts target.jsonl --greedy --out base --quiet
 refuse "answers where there is no folder, likewise" "nowhere/x.json" "$eval_seal" generate --model base --prompts target.jsonl --greedy --out nowhere/x.json --quiet
 echo '{question} {output_1} {output_2}' >judge.txt
 echo '[{"instruction":"say a b","output":"b"}]' >o.json; kept judge.txt o.json
-refuse "a judgement over its template" "judge.txt: is judge.txt" "$eval_seal" judge --judge base --outputs o.json --baseline o.json --judge-template judge.txt --out judge.txt --quiet
+refuse "a judgement over its template" "judge.txt is judge.txt" "$eval_seal" judge --judge base --outputs o.json --baseline o.json --judge-template judge.txt --out judge.txt --quiet
 unharmed "the template"
 expect "a run" "${sft[@]}" --model base --out run
 mkdir run2 && cp -r base run2/model

@@ -55,7 +55,7 @@ refuse "a chat template beside a bare question" "--chat has no effect with --rub
 refuse "--guard beside it" "together with" "${judge[@]}" --rubric wildguard --guard --out x.json
 refuse "a comparison without a baseline" "--baseline is required" "${judge[@]}" --rubric pairwise --out x.json
 wrong() { printf '%s' "$2" >wrong.json; refuse "a file $1" "$3" "${judge[@]}" --rubric wrong.json --out x.json; }
-wrong "that is not JSON" '{"answers"' "wrong.json: is not a judge"
+wrong "that is not JSON" '{"answers"' "wrong.json is not a judge"
 wrong "with an unknown field" '{"promt":"x","answers":[]}' '"promt" is not a field of a judge'
 wrong "without answers" '{"prompt":"{instruction} {output}","answers":[]}' "not a list of 1 to 6 answers"
 wrong "with one word" '{"prompt":"{instruction} {output}","answers":[{"name":"a","words":["x"]}]}' "not a list of 2 to 8 words"

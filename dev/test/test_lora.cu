@@ -409,7 +409,7 @@ static void check_frozen(const char* family) {
         PassCounts counts = {};
         gradients_zero(&t.theta, t.stream);
         trainer_pass(&t, &t.theta, items, SAMPLES, 0, NULL, t.loss, true, &counts);
-        optimizer_step(&t.theta, &t.settings.adamw, 1e-2f, t.norm, t.norm + 1, t.stream);
+        optimizer_step(&t.theta, &t.settings.adamw, 1e-2f, t.norms + NORM, t.norms + CLIP, t.stream);
         losses_of(&t, step ? last : first, NULL);
     }
     floatX* after = weights_without_tails(&t.base, &n);
@@ -478,7 +478,8 @@ static void check_seal_step(const char* family) {
                 }
                 gradients_zero(&x->theta_hat, x->stream);
                 trainer_pass(x, &x->theta_hat, items, B, B, s[way].sigma, x->loss_hat, true, &counts);
-                optimizer_step(&x->theta_hat, &x->settings.adamw, 2e-3f, x->norm_hat, x->norm_hat + 1, x->stream);
+                optimizer_step(&x->theta_hat, &x->settings.adamw, 2e-3f, x->norms + NORM_HAT, x->norms + CLIP_HAT,
+                               x->stream);
                 for (int i = 0; i < B; i++) items[i].coefficient = gamma / B;
                 for (int j = 0; j < M; j++) {
                     items[B + j].sample = safe[j];
@@ -486,7 +487,7 @@ static void check_seal_step(const char* family) {
                 }
                 gradients_zero(&x->theta, x->stream);
                 trainer_pass(x, &x->theta, items, B + M, B, s[way].sigma, x->loss, true, &counts);
-                optimizer_step(&x->theta, &x->settings.adamw, 1e-3f, x->norm, x->norm + 1, x->stream);
+                optimizer_step(&x->theta, &x->settings.adamw, 1e-3f, x->norms + NORM, x->norms + CLIP, x->stream);
                 SelectorDelta delta = {x->loss, x->loss_hat, 1.0f, step == 0};
                 selector_update(&s[way], &delta, B, 5e-3f, x->stream);
             }

@@ -118,7 +118,7 @@ said() {
     truth "$name (status $status)" test $status -eq 2 -a "$(grep -cF -- "$text" err)" -eq 1 -a "$(grep -c '^train_seal: ' err)" -eq 1
 }
 said "an option that is none on three ranks is one line" "unknown option --none" mpirun -n 3 "${sft[@]}" --none --out x3
-said "a file that is not there, which rank 0 may meet first" "nothere.jsonl: cannot be read" mpirun -n 3 "${sft[@]/tune.jsonl/nothere.jsonl}" --out x3
+said "a file that is not there, which rank 0 may meet first" "nothere.jsonl cannot be read" mpirun -n 3 "${sft[@]/tune.jsonl/nothere.jsonl}" --out x3
 said "a wrong option on three ranks is one line" "--max-length is 99 but base reads at most 32" mpirun -n 3 "${sft[@]}" --max-length 99 --out x3
 said "so are numbers that are not finite, with the tensor that broke first, wherever it lies" "the first tensor that is not finite: " \
     mpirun -n 3 "$train_seal" sft --model base --tune=tune.jsonl --lr 1e6 --clip 0 --batch 16 --epochs 9 --quiet --out x5

@@ -108,7 +108,7 @@ void directory_probe(const char* path) {
 void output_is_not(const char* path, const char* input) {
     struct stat out, in;
     if (input && !stat(path, &out) && !stat(input, &in) && out.st_dev == in.st_dev && out.st_ino == in.st_ino)
-        fatal("%s: is %s, which this command reads; it would be overwritten", path, input);
+        fatal("%s is %s, which this command reads; it would be overwritten", path, input);
 }
 
 bool same_place(const char* a, const char* b) {
@@ -179,7 +179,7 @@ void file_map(MappedFile* map, const char* path) {
     int fd = open_regular(path, &map->length);
     if (map->length) {
         void* data = mmap(NULL, map->length, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (data == MAP_FAILED) fatal("%s: cannot be mapped: %s", path, strerror(errno));
+        if (data == MAP_FAILED) fatal("%s cannot be mapped: %s", path, strerror(errno));
         map->data = data;
         remember_map(map);
     }
@@ -225,30 +225,30 @@ void atomic_open(AtomicFile* f, const char* path) {
     path_copy(f->path, path);
     path_copy(f->temporary, path_text("%s" TEMPORARY "%d", path, (int)getpid()).s);
     f->stream = fopen(f->temporary, "wb");
-    if (!f->stream) fatal("%s: cannot be written: %s", path, strerror(errno));
+    if (!f->stream) fatal("%s cannot be written: %s", path, strerror(errno));
     remember(f->temporary);
 }
 void atomic_write(AtomicFile* f, const void* data, size_t bytes) {
     if (bytes && fwrite(data, 1, bytes, f->stream) != bytes)
-        fatal("%s: cannot be written: %s", f->path, strerror(errno));
+        fatal("%s cannot be written: %s", f->path, strerror(errno));
 }
 void atomic_printf(AtomicFile* f, const char* format, ...) {
     va_list args;
     va_start(args, format);
     int n = vfprintf(f->stream, format, args);
     va_end(args);
-    if (n < 0) fatal("%s: cannot be written: %s", f->path, strerror(errno));
+    if (n < 0) fatal("%s cannot be written: %s", f->path, strerror(errno));
 }
 void atomic_commit(AtomicFile* f) {
     if (fflush(f->stream) || fsync(fileno(f->stream)) || fclose(f->stream))
-        fatal("%s: cannot be written: %s", f->path, strerror(errno));
-    if (rename(f->temporary, f->path)) fatal("%s: cannot be renamed into place: %s", f->path, strerror(errno));
+        fatal("%s cannot be written: %s", f->path, strerror(errno));
+    if (rename(f->temporary, f->path)) fatal("%s cannot be renamed into place: %s", f->path, strerror(errno));
     forget(f->temporary);
     char copy[PATH_ROOM];
     path_copy(copy, f->path);
     int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY);  // the rename itself must reach the disk
     if (fd >= 0 && fsync(fd) && errno != EINVAL && errno != EROFS)
-        fatal("%s: cannot be written to the disk: %s", f->path,
+        fatal("%s cannot be written to the disk: %s", f->path,
               strerror(errno));  // EINVAL, EROFS: a file system that does not sync folders
     if (fd >= 0) close(fd);
     f->stream = NULL;
@@ -264,10 +264,10 @@ void output_probe(const char* path) {
     AtomicFile f;
     struct stat info;
     char block[65536] = {0};
-    if (!stat(path, &info) && S_ISDIR(info.st_mode)) fatal("%s: is a directory; expected the name of a file", path);
+    if (!stat(path, &info) && S_ISDIR(info.st_mode)) fatal("%s is a directory; expected the name of a file", path);
     atomic_open(&f, path);
     atomic_write(&f, block, sizeof block);
-    if (fflush(f.stream) || fsync(fileno(f.stream))) fatal("%s: cannot be written: %s", path, strerror(errno));
+    if (fflush(f.stream) || fsync(fileno(f.stream))) fatal("%s cannot be written: %s", path, strerror(errno));
     atomic_abandon(&f);
 }
 void directory_clean(const char* path) {

@@ -177,7 +177,7 @@ typedef struct {
 // The next n bytes; `what` they are a part of, for the message.
 static const uint8_t* take(Cursor* c, uint64_t n, const char* what) {
     if (n > c->part->length - c->at)
-        fatal("%s: ends at byte %zu inside %s: the file is truncated or damaged", c->part->path, c->part->length, what);
+        fatal("%s ends at byte %zu inside %s: the file is truncated or damaged", c->part->path, c->part->length, what);
     const uint8_t* p = c->part->data + c->at;
     c->at += n;
     return p;
@@ -433,7 +433,7 @@ static void join_pieces(GgufReader* r, char* const* paths, int n) {
         for (int i = 0; i < n; i++) {
             MappedFile file;
             file_map(&file, paths[i]);
-            if (pass && file.length > p->length - at) fatal("%s: grew while it was read", paths[i]);
+            if (pass && file.length > p->length - at) fatal("%s grew while it was read", paths[i]);
             if (pass && file.length) memcpy(p->joined + at, file.data, file.length);
             at += file.length;
             file_unmap(&file);

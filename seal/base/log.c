@@ -23,15 +23,15 @@ void log_open(RunLog* log, const char* run, int64_t keep) {
     struct stat info;
     path_copy(log->path, run ? path_of(run, "log.jsonl").s : "/dev/null");
     int fd = open(log->path, O_CREAT | O_WRONLY, 0666);
-    if (fd < 0 || fstat(fd, &info)) fatal("%s: cannot be written: %s", log->path, strerror(errno));
+    if (fd < 0 || fstat(fd, &info)) fatal("%s cannot be written: %s", log->path, strerror(errno));
     if (run && info.st_size < keep)
-        fatal("%s: has %lld bytes but had %lld when the checkpoint was taken; it is not the log of this run", log->path,
+        fatal("%s has %lld bytes but had %lld when the checkpoint was taken; it is not the log of this run", log->path,
               (long long)info.st_size, (long long)keep);
     if ((run && (ftruncate(fd, keep) || lseek(fd, 0, SEEK_END) < 0)) || !(log->stream = fdopen(fd, "wb")))
-        fatal("%s: cannot be written: %s", log->path, strerror(errno));
+        fatal("%s cannot be written: %s", log->path, strerror(errno));
 }
 static void written(RunLog* log, int result) {
-    if (result < 0) fatal("%s: cannot be written: %s", log->path, strerror(errno));
+    if (result < 0) fatal("%s cannot be written: %s", log->path, strerror(errno));
 }
 void log_line(RunLog* log, const char* json) {
     written(log, fprintf(log->stream, "%s\n", json));
@@ -60,13 +60,13 @@ void log_end(RunLog* log) {
 int64_t log_length(RunLog* log) {
     long at = -1;
     if (fflush(log->stream) || fsync(fileno(log->stream)) || (at = ftell(log->stream)) < 0)
-        fatal("%s: cannot be written: %s", log->path, strerror(errno));
+        fatal("%s cannot be written: %s", log->path, strerror(errno));
     return at;
 }
 void log_close(RunLog* log) {
     // a device has nothing to synchronise and says EINVAL
     if (log->stream && (fflush(log->stream) || (fsync(fileno(log->stream)) && errno != EINVAL) || fclose(log->stream)))
-        fatal("%s: cannot be written: %s", log->path, strerror(errno));
+        fatal("%s cannot be written: %s", log->path, strerror(errno));
     log->stream = NULL;
 }
 

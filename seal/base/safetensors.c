@@ -93,7 +93,7 @@ void st_open(StReader* r, const char* path) {
     memset(r, 0, sizeof *r);
     file_map(&r->file, path);
     uint64_t header = 0;
-    if (r->file.length < 8) fatal("%s: has %zu bytes, too few for a safetensors file", path, r->file.length);
+    if (r->file.length < 8) fatal("%s has %zu bytes, too few for a safetensors file", path, r->file.length);
     for (int i = 7; i >= 0; i--) header = header << 8 | r->file.data[i];
     if (header > HEADER_MOST || header > r->file.length - 8)
         fatal("%s: truncated, or not a safetensors file: its header claims %llu bytes of %zu", path,
@@ -246,7 +246,7 @@ static int open_shard(StModel* m, NameMap** shards, const char* directory, const
     if (known >= 0) return (*shards)[known].value;
     if (!*name || strchr(name, '/') || name[0] == '.')
         fatal("%s: \"%.80s\" is not the name of a file in this directory", index, name);
-    if (m->n_files == SHARDS_MOST) fatal("%s: names more than %d files", index, SHARDS_MOST);
+    if (m->n_files == SHARDS_MOST) fatal("%s names more than %d files", index, SHARDS_MOST);
     m->files = host_resize(m->files, ((size_t)m->n_files + 1) * sizeof *m->files, "the list of files");
     Path path = path_of(directory, "%s", name);
     st_open(&m->files[m->n_files], path.s);
@@ -282,7 +282,7 @@ static void open_index(StModel* m, const char* directory, const char* index) {
     // every name of the index is in its file, so another number means a tensor without a name, or a duplicate
     // name
     if (present != named)
-        fatal("%s: names %lld tensors but its files hold %lld", index, (long long)named, (long long)present);
+        fatal("%s names %lld tensors but its files hold %lld", index, (long long)named, (long long)present);
     shfree(shards);
     cJSON_Delete(json);
     free(text);

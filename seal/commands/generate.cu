@@ -65,7 +65,7 @@ static void add_ends_of(DecoderSettings* s, const char* model, const char* name)
     size_t length;
     char* text = file_read(path.s, 1 << 24, &length);
     cJSON* json = cJSON_ParseWithLength(text, length);
-    if (!json) fatal("%s: is not JSON", path.s);
+    if (!json) fatal("%s is not JSON", path.s);
     const cJSON *id = cJSON_GetObjectItemCaseSensitive(json, "eos_token_id"), *item;
     if (cJSON_IsNumber(id)) add_end(s, id->valueint);
     else cJSON_ArrayForEach(item, id) if (cJSON_IsNumber(item)) add_end(s, item->valueint);
@@ -190,7 +190,7 @@ static void read_tasks(Generation* g) {
     report.n_unread = 0;  // prompts are often part of rows that say more
     row_report_print(&report, o->quiet, stderr);
     rows_close(reader);
-    if (!g->n) fatal("%s: holds no prompts", o->prompts.items[0]);
+    if (!g->n) fatal("%s holds no prompts", o->prompts.items[0]);
     if (g->joined && !o->quiet)
         warning("%lld prompts: the chat template does not write content in parts; their texts are joined",
                 (long long)g->joined);

@@ -57,7 +57,7 @@ static void outputs_read(Outputs* list, const char* path) {
         cJSON_Delete(object);
     }
     records_close(r);
-    if (!list->n) fatal("%s: holds no outputs", path);
+    if (!list->n) fatal("%s holds no outputs", path);
     if (list->unanswered == list->n) fatal("%s: every output is null; there is nothing to judge", path);
 }
 static void outputs_free(Outputs* list) {

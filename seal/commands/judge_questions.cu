@@ -43,10 +43,10 @@ static void read_template(Judge* j) {
         j->question[--length] = 0;  // an editor's line end; a space belongs to the answer
     for (int k = 0; k < j->n_names; k++) {
         const char* at = strstr(j->question, j->names[k]);
-        if (!at) fatal("%s: does not contain %s", path, j->names[k]);
+        if (!at) fatal("%s does not contain %s", path, j->names[k]);
         int n = 0;
         for (; at; at = strstr(at + 1, j->names[k])) n++;
-        if (j->rubric->bare && n > 2) fatal("%s: contains %s %d times; expected at most 2", path, j->names[k], n);
+        if (j->rubric->bare && n > 2) fatal("%s contains %s %d times; expected at most 2", path, j->names[k], n);
     }
 }
 

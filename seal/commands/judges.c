@@ -233,7 +233,7 @@ static const JudgeRubric* read_rubric(const char* path) {
     size_t n;
     char* text = file_read(path, 1 << 20, &n);
     cJSON *object = json_parse(text, n, why, sizeof why), *item;
-    if (!cJSON_IsObject(object)) fatal("%s: is not a judge: %s", path, object ? "not an object" : why);
+    if (!cJSON_IsObject(object)) fatal("%s is not a judge: %s", path, object ? "not an object" : why);
     refuse_unknown(path, object, "|prompt|bare|one_token|answers|means|");
     JudgeRubric* r = host_alloc(sizeof *r, "a judge");
     r->name = host_copy(path, strlen(path));

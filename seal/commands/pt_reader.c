@@ -467,7 +467,7 @@ float* pt_read(const char* path, int64_t* n) {
     file_map(&map, path);
     float* out = pt_parse(map.data, map.length, n, why, sizeof why);
     if (!out) fatal("%s: %s", path, why);
-    if (*n == 0) fatal("%s: holds no logits", path);
+    if (*n == 0) fatal("%s holds no logits", path);
     file_unmap(&map);
     return out;
 }

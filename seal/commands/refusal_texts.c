@@ -69,18 +69,18 @@ static void read_data(Refusals* r, const StringList* files, const RowOptions* op
 static void read_lines(Refusals* r, const char* path) {
     size_t length;
     char* text = file_read(path, (size_t)1 << 24, &length);
-    if (strlen(text) != length) fatal("%s: holds a zero character", path);
+    if (strlen(text) != length) fatal("%s holds a zero character", path);
     for (size_t at = strncmp(text, "\xEF\xBB\xBF", 3) ? 0 : 3; at < length;) {
         const char* end = memchr(text + at, '\n', length - at);
         size_t n = (end ? (size_t)(end - text) : length) - at, next = at + n + 1;
         while (n && strchr(" \t\r", text[at + n - 1])) n--;
         if (n && r->n == REFUSALS_MOST)
-            fatal("%s: has more than %d lines; each costs a pass over all rows", path, REFUSALS_MOST);
+            fatal("%s has more than %d lines; each costs a pass over all rows", path, REFUSALS_MOST);
         if (n) r->texts[r->n++] = host_copy(text + at, n);
         at = next;
     }
     free(text);
-    if (!r->n) fatal("%s: has no line with a text that refuses", path);
+    if (!r->n) fatal("%s has no line with a text that refuses", path);
 }
 
 void refusals_read(Refusals* r, const StringList* files, const RowOptions* options, bool only_refusing, int most) {

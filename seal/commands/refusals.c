@@ -73,7 +73,7 @@ static StringList read_phrases(const char* path) {
     StringList list = {0};
     size_t n;
     char *text = file_read(path, 1 << 20, &n), *state = NULL;
-    if (strlen(text) != n) fatal("%s: holds a zero character", path);
+    if (strlen(text) != n) fatal("%s holds a zero character", path);
     for (char* line = strtok_r(text, "\r\n", &state); line; line = strtok_r(NULL, "\r\n", &state)) {
         Text plain = {0};
         plain_text(line, &plain);
@@ -86,7 +86,7 @@ static StringList read_phrases(const char* path) {
         list.items[list.n++] = plain.s;
     }
     free(text);
-    if (!list.n) fatal("%s: holds no phrase", path);
+    if (!list.n) fatal("%s holds no phrase", path);
     return list;
 }
 
@@ -218,7 +218,7 @@ static Tally count_file(const char* path, const StringList* phrases, bool json, 
         const cJSON* output = cJSON_GetObjectItemCaseSensitive(object, "output");
         const char* name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, "dataset"));
         if (!cJSON_IsString(output) && !cJSON_IsNull(output))
-            fatal("%s:%lld: row %lld: is not an answer; expected an object with a text as \"output\"", path,
+            fatal("%s:%lld: row %lld is not an answer; expected an object with a text as \"output\"", path,
                   (long long)record.line, (long long)record.row);
         const char* answer = cJSON_IsString(output) ? output->valuestring : "";
         int s = 0;
@@ -230,7 +230,7 @@ static Tally count_file(const char* path, const StringList* phrases, bool json, 
         cJSON_Delete(object);
     }
     records_close(reader);
-    if (!all.n) fatal("%s: holds no answers", path);
+    if (!all.n) fatal("%s holds no answers", path);
     for (int s = 0; s < n_sets && n_sets > 1 && print; s++) print_tally(&sets[s], path, json);
     if (print) print_tally(&all, path, json);
     free(sets);

@@ -60,7 +60,7 @@ RowLabels row_labels_read(const char* path) {
         cJSON_Delete(object);
     }
     records_close(reader);
-    if (!labels.n_rows) fatal("%s: holds no labels", path);
+    if (!labels.n_rows) fatal("%s holds no labels", path);
     return labels;
 }
 

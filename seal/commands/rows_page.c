@@ -187,7 +187,7 @@ static void read_texts(RowsPage* p, const RowOptions* options) {
     }
     rows_close(reader);
     if (k < p->n_shown)
-        fatal("%s: has no row %lld; it changed since it was scored", o->data.items[0],
+        fatal("%s has no row %lld; it changed since it was scored", o->data.items[0],
               (long long)p->files[0].rows[p->shown[k].index]);
 }
 
@@ -249,7 +249,7 @@ static void read_losses(RowsPage* p, int side) {
         const cJSON *row = cJSON_GetObjectItemCaseSensitive(object, "row"),
                     *loss = cJSON_GetObjectItemCaseSensitive(object, "loss");
         if (!cJSON_IsNumber(row) || !cJSON_IsNumber(loss) || row->valuedouble != floor(row->valuedouble))
-            fatal("%s:%lld: is not a row's loss; expected {\"row\":0,\"loss\":1.5}, as loss --out writes it", path,
+            fatal("%s:%lld: not a row's loss; expected {\"row\":0,\"loss\":1.5}, as loss --out writes it", path,
                   (long long)record.line);
         if (!(row->valuedouble >= 0 && row->valuedouble < (double)f->n_rows) && f->n_rows)
             fatal("%s:%lld: row %.0f is not one of --data, which has %lld", path, (long long)record.line,
@@ -266,7 +266,7 @@ static void read_losses(RowsPage* p, int side) {
         cJSON_Delete(object);
     }
     records_close(reader);
-    if (!found) fatal("%s: has none of the rows that %s scores", path, p->o->rows.items[0]);
+    if (!found) fatal("%s has none of the rows that %s scores", path, p->o->rows.items[0]);
 }
 
 typedef struct {
@@ -286,7 +286,7 @@ static void read_mask(RowsPage* p) {
     bool any = false;
     for (int64_t i = 0; i < p->n && !any; i++) any = p->files[0].hashes && p->files[0].hashes[i];
     if (!any)
-        fatal("%s: does not say which texts its rows have; --token-mask needs a file of select --scores",
+        fatal("%s does not say which texts its rows have; --token-mask needs a file of select --scores",
               p->o->rows.items[0]);
     token_mask_read(m, path);
     Hashed* hashed = host_alloc((size_t)(m->n ? m->n : 1) * sizeof *hashed, "a mask of tokens");
@@ -317,7 +317,7 @@ static void read_mask(RowsPage* p) {
                 path, (long long)p->files[0].rows[s->index], (long long)count, s->n_tokens, p->o->losses.items[0]);
         s->keep = m->keep + m->start[at];
     }
-    if (p->n_shown && !found) fatal("%s: has none of the rows that are shown; it was made for other rows", path);
+    if (p->n_shown && !found) fatal("%s has none of the rows that are shown; it was made for other rows", path);
     free(hashed);
 }
 
@@ -472,7 +472,7 @@ static void put_page(Text* out, const RowsPage* p) {
         if (n == 5 && !strncmp(mark + 2, "title", n)) text_escaped(out, p->o->title);
         else if (n == 6 && !strncmp(mark + 2, "script", n)) put_script_digest(out, page);
         else if (n == 4 && !strncmp(mark + 2, "data", n)) put_data(out, p);
-        else fatal("%s: has %.20s, which is not a placeholder of this page", path, mark);
+        else fatal("%s has %.20s, which is not a placeholder of this page", path, mark);
         at = end + 2;
     }
     text_add(out, at, strlen(at));

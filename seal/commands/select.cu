@@ -310,7 +310,7 @@ static const char* train_reference(const TrainOptions* o, const StringList* rows
         reference_key(&mine, key);
         char* then = ended && file_exists(of.s) ? file_read(of.s, 4096, &length) : NULL;
         if (ended && (!then || strcmp(then, key)))
-            fatal("%s: was trained on other rows, another model or with other settings; remove it to train it again",
+            fatal("%s was trained on other rows, another model or with other settings; remove it to train it again",
                   run.s);
         free(then);
         directory_make(run.s);
@@ -413,7 +413,7 @@ int select_command(const TrainOptions* options, int (*train)(const TrainOptions*
     check_output(o, o->out);
     if (o->scores) {
         check_output(o, o->scores);
-        if (same_place(o->scores, o->out)) fatal("%s: is both --out and --scores", o->out);
+        if (same_place(o->scores, o->out)) fatal("%s is both --out and --scores", o->out);
         output_probe(o->scores);
     }
     if (o->dry_run && method->source != SCORE_FROM_MODEL && !(o->explain && o->model)) {
@@ -424,8 +424,8 @@ int select_command(const TrainOptions* options, int (*train)(const TrainOptions*
     if (toss) {
         Path mask = mask_path(o);
         check_output(o, mask.s);
-        if (same_place(mask.s, o->out)) fatal("%s: is both --out and --token-mask", o->out);
-        if (o->scores && same_place(mask.s, o->scores)) fatal("%s: is both --scores and --token-mask", mask.s);
+        if (same_place(mask.s, o->out)) fatal("%s is both --out and --token-mask", o->out);
+        if (o->scores && same_place(mask.s, o->scores)) fatal("%s is both --scores and --token-mask", mask.s);
         output_probe(mask.s);
     }
     if (o->useful.n && o->useful_adapter) fatal("--useful has no effect with --useful-adapter");

@@ -100,7 +100,7 @@ int64_t kept_write(const StringList* files, const uint8_t* keep, int64_t n_rows,
         check_input(&o, r, files->items[f]);
         if (f == 0) atomic_write(&o.file, o.header.s, o.header.n);
         for (; records_next(r, &record); id++) {
-            if (id >= n_rows) fatal("%s: has more rows than when it was scored", files->items[f]);
+            if (id >= n_rows) fatal("%s has more rows than when it was scored", files->items[f]);
             if (keep[id]) write_record(&o, &record, records_format(r));
             if (id % 1024 == 0) progress_update(&progress, id, "%lld kept", (long long)o.written);
         }
@@ -110,10 +110,10 @@ int64_t kept_write(const StringList* files, const uint8_t* keep, int64_t n_rows,
     }
     progress_end(&progress);
     if (id != n_rows)
-        fatal("%s: has %lld rows but had %lld when it was scored", files->items[0], (long long)id, (long long)n_rows);
+        fatal("%s has %lld rows but had %lld when it was scored", files->items[0], (long long)id, (long long)n_rows);
     join_digests(digests, files->n, now);
     if (digest && strcmp(now, digest))
-        fatal("%s: is another file than when it was scored: its bytes differ", files->items[0]);
+        fatal("%s is another file than when it was scored: its bytes differ", files->items[0]);
     free(digests);
     if (o.format == FORMAT_JSON) atomic_printf(&o.file, "\n]\n");
     atomic_commit(&o.file);
@@ -207,7 +207,7 @@ static void read_shown(Shown* shown, int n, const StringList* files, const RowOp
         else snprintf(s->where, sizeof s->where, "%lld", (long long)row.row);
     }
     rows_close(r);
-    if (k < n) fatal("%s: has no row %lld; it changed since it was scored", files->items[0], (long long)shown[k].row);
+    if (k < n) fatal("%s has no row %lld; it changed since it was scored", files->items[0], (long long)shown[k].row);
 }
 
 void kept_explain(const Explanation* e, const StringList* files, const RowOptions* options, FILE* out) {

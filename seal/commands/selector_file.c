@@ -51,7 +51,7 @@ static int64_t whole_number(const StReader* r, const char* path, const char* key
 
 static void copy_metadata(const StReader* r, const char* path, const char* key, char* out, size_t size) {
     const char* text = st_metadata(r, key);
-    if (!text) fatal("%s: has no metadata \"%s\"; is it a selector?", path, key);
+    if (!text) fatal("%s has no metadata \"%s\"; is it a selector?", path, key);
     if (strlen(text) >= size) fatal("%s: metadata \"%s\" is longer than %zu characters", path, key, size - 1);
     snprintf(out, size, "%s", text);
 }
@@ -69,12 +69,12 @@ static void read_safetensors(SelectorFile* s, const char* path) {
     StReader r;
     st_open(&r, path);
     const char *format = st_metadata(&r, "format"), *files = st_metadata(&r, "file");
-    if (!format || strcmp(format, "seal selector")) fatal("%s: is not a selector that train_seal wrote", path);
+    if (!format || strcmp(format, "seal selector")) fatal("%s is not a selector that train_seal wrote", path);
     s->n = st_need(&r, "logits")->count;
     s->n_rows = whole_number(&r, path, "rows");
     s->seed = whole_number(&r, path, "seed");
     if (s->n < 1 || s->n > s->n_rows)
-        fatal("%s: has %lld logits for a file of %lld rows", path, (long long)s->n, (long long)s->n_rows);
+        fatal("%s has %lld logits for a file of %lld rows", path, (long long)s->n, (long long)s->n_rows);
     s->logits = host_alloc((size_t)s->n * sizeof *s->logits, "the selection");
     s->rows = host_alloc((size_t)s->n * sizeof *s->rows, "the selection");
     s->hashes = host_alloc((size_t)s->n * sizeof *s->hashes, "the selection");
@@ -118,11 +118,11 @@ void selector_file_check(SelectorFile* s, const StringList* files, const char* d
     const char *name = files->items[0], *more = files->n > 1 ? " and others" : "";
     if (*s->digest) {
         if (s->n_rows != n_rows)
-            fatal("%s: was learned on %s with %lld rows but %s%s has %lld; give the file it was learned on", s->path,
+            fatal("%s was learned on %s with %lld rows but %s%s has %lld; give the file it was learned on", s->path,
                   s->files, (long long)s->n_rows, name, more, (long long)n_rows);
         if (strcmp(s->digest, digest))
             fatal(
-                "%s: was learned on %s (SHA-256 %.12s…) but %s%s is another file (%.12s…); give the file it was "
+                "%s was learned on %s (SHA-256 %.12s…) but %s%s is another file (%.12s…); give the file it was "
                 "learned "
                 "on",
                 s->path, s->files, s->digest, name, more, digest);
@@ -131,7 +131,7 @@ void selector_file_check(SelectorFile* s, const StringList* files, const char* d
     if (s->n == n_rows) return;
     if (!usable || s->n != n_usable)
         fatal(
-            "%s: has %lld logits but %s%s has %lld rows (%lld usable); a .pt selector fits only the file it was "
+            "%s has %lld logits but %s%s has %lld rows (%lld usable); a .pt selector fits only the file it was "
             "learned on",
             s->path, (long long)s->n, name, more, (long long)n_rows, (long long)(usable ? n_usable : n_rows));
     // the program that wrote it numbered only the rows it kept: its i-th logit is the i-th usable row's

@@ -173,7 +173,7 @@ static void keep_selected(const TrainOptions* o, const TokenSet* tune, uint8_t* 
     selector_file_read(&file, o->selector);
     if (strcmp(file.chat, tune->chat_digest) && !o->quiet)
         warning(
-            "%s: was learned with %s%.12s but this run uses %s%.12s; its weights belong to rows and are used "
+            "%s was learned with %s%.12s but this run uses %s%.12s; its weights belong to rows and are used "
             "unchanged",
             o->selector, *file.chat ? "the chat template of sha256 " : "no chat template", file.chat,
             *tune->chat_digest ? "the one of sha256 " : "none", tune->chat_digest);

@@ -33,7 +33,7 @@ static const char* text_of(const StReader* r, const char* key) {
 void token_mask_read(TokenMask* m, const char* path) {
     StReader r;
     st_open(&r, path);
-    if (strcmp(text_of(&r, "format"), "seal token mask")) fatal("%s: is not a mask of tokens", path);
+    if (strcmp(text_of(&r, "format"), "seal token mask")) fatal("%s is not a mask of tokens", path);
     m->n = st_need(&r, "row")->count;
     const int64_t tokens = st_need(&r, "keep")->count;
     m->rows = host_alloc((size_t)m->n * sizeof *m->rows, "a mask of tokens");
@@ -47,12 +47,12 @@ void token_mask_read(TokenMask* m, const char* path) {
     snprintf(m->digest, sizeof m->digest, "%s", text_of(&r, "digest"));
     snprintf(m->tokenizer, sizeof m->tokenizer, "%s", text_of(&r, "tokenizer"));
     snprintf(m->chat, sizeof m->chat, "%s", text_of(&r, "chat_template"));
-    if (m->start[0] || m->start[m->n] != tokens) fatal("%s: is damaged: its tensors start and keep do not match", path);
+    if (m->start[0] || m->start[m->n] != tokens) fatal("%s is damaged: its tensors start and keep do not match", path);
     for (int64_t i = 0; i < m->n; i++)
         if (m->start[i + 1] < m->start[i])
-            fatal("%s: is damaged: its tensor start decreases at row %lld", path, (long long)i);
+            fatal("%s is damaged: its tensor start decreases at row %lld", path, (long long)i);
     for (int64_t i = 0; i < tokens; i++)
-        if (m->keep[i] > 1) fatal("%s: is damaged: its tensor keep has a %d; expected 0 or 1", path, m->keep[i]);
+        if (m->keep[i] > 1) fatal("%s is damaged: its tensor keep has a %d; expected 0 or 1", path, m->keep[i]);
     st_close(&r);
 }
 
@@ -67,9 +67,9 @@ uint8_t* token_mask_apply(const char* path, TokenSet* set, const char* tokenizer
     TokenMask m = {0};
     token_mask_read(&m, path);
     if (strcmp(m.digest, set->digest))
-        fatal("%s: was made for other rows (sha256 %.12s) than those of --tune (%.12s)", path, m.digest, set->digest);
-    if (strcmp(m.tokenizer, tokenizer)) fatal("%s: was made with another tokenizer than --model's", path);
-    if (strcmp(m.chat, set->chat_digest)) fatal("%s: was made with another chat template than this run's", path);
+        fatal("%s was made for other rows (sha256 %.12s) than those of --tune (%.12s)", path, m.digest, set->digest);
+    if (strcmp(m.tokenizer, tokenizer)) fatal("%s was made with another tokenizer than --model's", path);
+    if (strcmp(m.chat, set->chat_digest)) fatal("%s was made with another chat template than this run's", path);
     uint8_t* flags = host_alloc((size_t)set->n_tokens + 1, "the tokens that carry loss");
     uint8_t* to = flags;
     int64_t k = 0;
@@ -78,7 +78,7 @@ uint8_t* token_mask_apply(const char* path, TokenSet* set, const char* tokenizer
         PackSample* s = &set->samples[i];
         while (k < m.n && m.rows[k] < set->rows[i]) k++;
         if (k == m.n || m.rows[k] != set->rows[i] || m.hashes[k] != set->hashes[i])
-            fatal("%s: does not have row %lld of --tune", path, (long long)set->rows[i]);
+            fatal("%s does not have row %lld of --tune", path, (long long)set->rows[i]);
         if (m.start[k + 1] - m.start[k] != s->n_loss)
             fatal(
                 "%s: row %lld has %lld tokens that carry loss but %d here; give the --max-length, --loss-on and "
@@ -91,7 +91,7 @@ uint8_t* token_mask_apply(const char* path, TokenSet* set, const char* tokenizer
             to[t] = bears ? *keep++ : 0;
             s->n_loss += to[t];
         }
-        if (!s->n_loss) fatal("%s: drops every token of row %lld", path, (long long)set->rows[i]);
+        if (!s->n_loss) fatal("%s drops every token of row %lld", path, (long long)set->rows[i]);
         set->n_loss += s->n_loss;
         s->bears_loss = to;
         to += s->length;

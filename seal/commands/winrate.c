@@ -203,7 +203,7 @@ static void take_record(Reading* r, Text* text) {
     cJSON* object = r->record->broken ? NULL : json_parse(text->s, text->n, why, sizeof why);
     const cJSON* preference = cJSON_GetObjectItemCaseSensitive(object, "preference");
     if (!cJSON_IsNumber(preference) && !cJSON_IsNull(preference))
-        fatal("%s:%lld: row %lld: is not an annotation; expected an object with a number or null as \"preference\"",
+        fatal("%s:%lld: row %lld is not an annotation; expected an object with a number or null as \"preference\"",
               r->path, (long long)r->record->line, (long long)r->record->row);
     find_annotator(r, object);
     Annotator* a = &r->annotators[r->now];
@@ -229,7 +229,7 @@ static void take_record(Reading* r, Text* text) {
             w->length_2 += (double)characters(two);
             a->differences[w->n - 1] = (double)(characters(two) - characters(one));
         } else if (r->controlled)
-            fatal("%s:%lld: row %lld: has a preference but not both outputs; --length-controlled needs their lengths",
+            fatal("%s:%lld: row %lld has a preference but not both outputs; --length-controlled needs their lengths",
                   r->path, (long long)r->record->line, (long long)r->record->row);
     }
     cJSON_Delete(object);

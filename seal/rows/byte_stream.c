@@ -44,7 +44,7 @@ static size_t read_plain(ByteStream* s, unsigned char* out, size_t n) {
     int got = gzread(s->plain, out, (unsigned)n), code;
     if (got < 0 || (got == 0 && !gzeof(s->plain))) {
         const char* why = gzerror(s->plain, &code);
-        fatal("%s: cannot be read after byte %llu: %s", s->path, (unsigned long long)s->base,
+        fatal("%s cannot be read after byte %llu: %s", s->path, (unsigned long long)s->base,
               code == Z_ERRNO ? strerror(errno) : why);
     }
     if (got == 0) {
@@ -61,7 +61,7 @@ static size_t read_zstd(ByteStream* s, unsigned char* out, size_t n) {
         if (s->in.pos == s->in.size) {
             ssize_t got = read(s->packed, s->disk, RAW_BYTES);
             if (got < 0)
-                fatal("%s: cannot be read after byte %llu: %s", s->path, (unsigned long long)s->base, strerror(errno));
+                fatal("%s cannot be read after byte %llu: %s", s->path, (unsigned long long)s->base, strerror(errno));
             s->in = (ZSTD_inBuffer){s->disk, (size_t)got, 0};
             s->on_disk += got;
             if (!s->in.size && s->frame_open) fatal("%s: the compressed file is cut off; get it again", s->path);
@@ -69,7 +69,7 @@ static size_t read_zstd(ByteStream* s, unsigned char* out, size_t n) {
         }
         size_t left = ZSTD_decompressStream(s->zstd, &to, &s->in);
         if (ZSTD_isError(left))
-            fatal("%s: cannot be read after byte %llu: %s", s->path, (unsigned long long)s->base,
+            fatal("%s cannot be read after byte %llu: %s", s->path, (unsigned long long)s->base,
                   ZSTD_getErrorName(left));
         s->frame_open = left != 0;
     }
@@ -116,8 +116,8 @@ static void look_at_head(ByteStream* s) {
     size_t n = s->filled;
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
         if (n >= refused[i].n && !memcmp(h, refused[i].begin, refused[i].n))
-            fatal("%s: is %s", s->path, refused[i].what);
-    if (n > 262 && !memcmp(h + 257, "ustar", 5)) fatal("%s: is a tar archive; unpack it", s->path);
+            fatal("%s is %s", s->path, refused[i].what);
+    if (n > 262 && !memcmp(h + 257, "ustar", 5)) fatal("%s is a tar archive; unpack it", s->path);
     // With a byte order mark, or by the zeros beside the first two characters, which are ASCII in JSON and in a header.
     if (n >= 2 && ((h[0] == 0xFF && h[1] == 0xFE) || (n >= 4 && h[0] && !h[1] && h[2] && !h[3])))
         s->encoding = UTF16_LITTLE;
@@ -131,13 +131,13 @@ ByteStream* bytes_open(const char* path) {
     ByteStream* s = host_alloc(sizeof *s, "a reader");
     s->raw = host_alloc(RAW_BYTES, "a reader");
     path_copy(s->path, path);
-    if (stat(path, &info)) fatal("%s: cannot be read: %s", path, strerror(errno));
-    if (S_ISDIR(info.st_mode)) fatal("%s: is a directory; expected a data file", path);
+    if (stat(path, &info)) fatal("%s cannot be read: %s", path, strerror(errno));
+    if (S_ISDIR(info.st_mode)) fatal("%s is a directory; expected a data file", path);
     if (!S_ISREG(info.st_mode)) fatal("%s: not a regular file; a data file is read more than once", path);
     refuse_lfs_pointer(path);
     s->size = info.st_size;
     s->packed = open(path, O_RDONLY | O_CLOEXEC);
-    if (s->packed < 0) fatal("%s: cannot be read: %s", path, strerror(errno));
+    if (s->packed < 0) fatal("%s cannot be read: %s", path, strerror(errno));
     ssize_t got = pread(s->packed, magic, sizeof magic, 0);
     // a frame, or one to be skipped before it
     if (got == 4 && (!memcmp(magic, "\x28\xB5\x2F\xFD", 4) ||
@@ -149,7 +149,7 @@ ByteStream* bytes_open(const char* path) {
         close(s->packed);
         s->packed = -1;
         s->plain = gzopen(path, "rb");
-        if (!s->plain) fatal("%s: cannot be read: %s", path, errno ? strerror(errno) : "out of host memory for zlib");
+        if (!s->plain) fatal("%s cannot be read: %s", path, errno ? strerror(errno) : "out of host memory for zlib");
         gzbuffer(s->plain, RAW_BYTES);
     }
     look_at_head(s);

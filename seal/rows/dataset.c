@@ -62,7 +62,7 @@ RowReader* rows_open(const StringList* files, const RowOptions* options) {
     for (int f = 0; f < files->n; f++) {  // a missing file is found before an hour of reading the others
         struct stat info;
         records_check_name(files->items[f]);
-        if (stat(files->items[f], &info)) fatal("%s: cannot be read: %s", files->items[f], strerror(errno));
+        if (stat(files->items[f], &info)) fatal("%s cannot be read: %s", files->items[f], strerror(errno));
         r->disk_total += info.st_size;
     }
     return r;

@@ -414,7 +414,7 @@ static Verdict look_at_object(const char* path) {
     bytes_close(l.stream);
     if (!whole) return v;
     if (alone && lists && !record) {
-        if (lists > 1) fatal("%s: holds several lists (%s); put the one to read into a file of its own", path, v.names);
+        if (lists > 1) fatal("%s holds several lists (%s); put the one to read into a file of its own", path, v.names);
         v.kind = OBJECT_WRAPPER;
     } else if (alone && columns && fields > 1) {
         v.kind = OBJECT_COLUMNS;
@@ -465,7 +465,7 @@ static void find_json(RecordReader* r, const char* ending) {
         if (!is_one_of_lines(r, i)) v = look_at_object(r->path);
         if (v.kind == OBJECT_COLUMNS && named == FORMAT_JSON)
             fatal(
-                "%s: is one object of lists or objects (%s), not rows; expected an array of rows (pandas: "
+                "%s is one object of lists or objects (%s), not rows; expected an array of rows (pandas: "
                 "to_json(orient=\"records\"))",
                 r->path, v.names);
         r->format = v.kind == OBJECT_WRAPPER || v.kind == OBJECT_VALUES ? FORMAT_JSON : FORMAT_JSONL;
@@ -483,7 +483,7 @@ static void find_json(RecordReader* r, const char* ending) {
     }
     if (r->format == FORMAT_JSONL) refuse_returns(r, false);
     if (!*r->note && r->format != named)
-        snprintf(r->note, sizeof r->note, "is %s under the name %s",
+        snprintf(r->note, sizeof r->note, "%s under the name %s",
                  r->format == FORMAT_JSON ? "one array of rows" : "one row per line", ending);
 }
 
@@ -540,7 +540,7 @@ static void read_header(RecordReader* r) {
     Text name = {0};
     size_t at = 0, from = 0;
     r->loose = true;  // "a", "b" is good quoting in a header
-    if (!next_csv(r, &header)) fatal("%s: is empty; expected a header line", r->path);
+    if (!next_csv(r, &header)) fatal("%s is empty; expected a header line", r->path);
     if (header.broken) fatal("%s:%lld: header: %s", r->path, (long long)header.line, header.broken);
     r->loose = false;
     while (csv_field(r, r->record.s, r->record.n, &at, &name)) {

@@ -160,7 +160,7 @@ static FILE* spool_file(TokenSpool* b, const char* cache, int* descriptor) {
                              : path_of(folder && *folder ? folder : "/tmp", "seal.tokens.XXXXXX").s);
     *descriptor = mkstemp(b->path);
     if (*descriptor < 0 || !(stream = fdopen(*descriptor, "w+b")))
-        fatal("%s: cannot be written: %s", b->path, strerror(errno));
+        fatal("%s cannot be written: %s", b->path, strerror(errno));
     unlink(b->path);
     return stream;
 }
@@ -172,7 +172,7 @@ static void spool_begin(TokenSpool* b, const char* cache, bool masks) {
 }
 
 static void spool_write(TokenSpool* b, FILE* stream, const void* bytes, size_t n) {
-    if (fwrite(bytes, 1, n, stream) != n) fatal("%s: cannot be written: %s", b->path, strerror(errno));
+    if (fwrite(bytes, 1, n, stream) != n) fatal("%s cannot be written: %s", b->path, strerror(errno));
 }
 
 static void spool_add(TokenSpool* b, const Job* job) {
@@ -328,7 +328,7 @@ static void read_rows(TokenSpool* b, TokenSet* set, const StringList* files, con
     free(c.jobs);
     text_free(&c.text);
     if (fflush(b->stream) || (b->masks && fflush(b->masks)))
-        fatal("%s: cannot be written: %s", b->path, strerror(errno));
+        fatal("%s cannot be written: %s", b->path, strerror(errno));
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -350,14 +350,14 @@ static void tokenise(TokenSet* set, const StringList* files, const TextEncoder* 
     size_t count = (size_t)b.offsets[b.n], bytes = count * sizeof(int32_t);
     void* tokens = mmap(NULL, bytes, PROT_READ, MAP_SHARED, b.spool, 0);
     void* masks = b.masks ? mmap(NULL, count, PROT_READ, MAP_SHARED, b.mask_spool, 0) : NULL;
-    if (tokens == MAP_FAILED || masks == MAP_FAILED) fatal("%s: cannot be mapped: %s", b.path, strerror(errno));
+    if (tokens == MAP_FAILED || masks == MAP_FAILED) fatal("%s cannot be mapped: %s", b.path, strerror(errno));
     if (o->cache) {
         token_cache_write(set, &b, tokens, masks, o->cache, key);
         munmap(tokens, bytes);
         if (masks) munmap(masks, count);
         memset(&set->report, 0, sizeof set->report);
         if (!token_cache_open(set, o->cache, key, o->max_length, vocabulary(e, o), o->quiet))
-            fatal("%s: was written but cannot be read back", o->cache);
+            fatal("%s was written but cannot be read back", o->cache);
     } else {
         set->file.data = tokens;
         set->file.length = bytes;

@@ -62,10 +62,10 @@ static bool put_file(CheckpointWriter* w, const char* name, const char* text) {
     snprintf(w->path, sizeof w->path, "%s/.%s", w->directory, name);
     w->fd = open(w->path, O_CREAT | O_WRONLY | O_TRUNC, 0666);
     if (w->fd < 0 || !write_all(w->fd, text, strlen(text)) || fsync(w->fd))
-        return failed(w, "%s: cannot be written: %s", path.s, strerror(errno));
+        return failed(w, "%s cannot be written: %s", path.s, strerror(errno));
     close(w->fd);
     w->fd = -1;
-    if (rename(w->path, path.s)) return failed(w, "%s: cannot be renamed into place: %s", path.s, strerror(errno));
+    if (rename(w->path, path.s)) return failed(w, "%s cannot be renamed into place: %s", path.s, strerror(errno));
     *w->path = 0;
     return true;
 }
@@ -107,10 +107,10 @@ bool checkpoint_create(CheckpointWriter* w, const char* run, int64_t step, int r
     if (!make_directory(w, path_of(run, "checkpoint").s) || !make_directory(w, w->directory)) return false;
     Path sums = path_of(w->directory, "rank-%d.sha256", rank);
     if (unlink(sums.s) && errno != ENOENT)
-        return failed(w, "%s: cannot be replaced: %s", sums.s, strerror(errno));  // what was there no longer counts
+        return failed(w, "%s cannot be replaced: %s", sums.s, strerror(errno));  // what was there no longer counts
     snprintf(w->path, sizeof w->path, "%s/.rank-%d.safetensors", w->directory, rank);
     w->fd = open(w->path, O_CREAT | O_WRONLY | O_TRUNC, 0666);
-    if (w->fd < 0) return failed(w, "%s: cannot be written: %s", w->path, strerror(errno));
+    if (w->fd < 0) return failed(w, "%s cannot be written: %s", w->path, strerror(errno));
     w->sha = EVP_MD_CTX_new();
     size_t length;
     char* header = header_of(parts, n, &length);
@@ -122,7 +122,7 @@ bool checkpoint_create(CheckpointWriter* w, const char* run, int64_t step, int r
 }
 
 bool checkpoint_write(CheckpointWriter* w, const void* data, size_t bytes) {
-    if (!write_all(w->fd, data, bytes)) return failed(w, "%s: cannot be written: %s", w->path, strerror(errno));
+    if (!write_all(w->fd, data, bytes)) return failed(w, "%s cannot be written: %s", w->path, strerror(errno));
     return EVP_DigestUpdate(w->sha, data, bytes) || failed(w, "%s: SHA-256 failed", w->path);
 }
 
@@ -130,10 +130,10 @@ bool checkpoint_commit(CheckpointWriter* w, const char* run_json) {
     char name[64], sums[512], hex[65];
     unsigned char digest[32];
     Path path = path_of(w->directory, "rank-%d.safetensors", w->rank);
-    if (fsync(w->fd)) return failed(w, "%s: cannot be written: %s", path.s, strerror(errno));
+    if (fsync(w->fd)) return failed(w, "%s cannot be written: %s", path.s, strerror(errno));
     close(w->fd);
     w->fd = -1;
-    if (rename(w->path, path.s)) return failed(w, "%s: cannot be renamed into place: %s", path.s, strerror(errno));
+    if (rename(w->path, path.s)) return failed(w, "%s cannot be renamed into place: %s", path.s, strerror(errno));
     *w->path = 0;
     if (!EVP_DigestFinal_ex(w->sha, digest, NULL)) return failed(w, "%s: SHA-256 failed", path.s);
     EVP_MD_CTX_free(w->sha);
@@ -148,13 +148,13 @@ bool checkpoint_commit(CheckpointWriter* w, const char* run_json) {
         snprintf(sums + at, sizeof sums - (size_t)at, "%s  run.json\n", hex);
     }
     if (!sync_directory(w->directory))
-        return failed(w, "%s: cannot be synchronised: %s", w->directory,
+        return failed(w, "%s cannot be synchronised: %s", w->directory,
                       strerror(errno));  // the files before their sums
     snprintf(name, sizeof name, "rank-%d.sha256", w->rank);
     if (!put_file(w, name, sums)) return false;
     path = path_of(w->directory, "..");
     return (sync_directory(w->directory) && sync_directory(path.s)) ||
-           failed(w, "%s: cannot be synchronised: %s", w->directory, strerror(errno));
+           failed(w, "%s cannot be synchronised: %s", w->directory, strerror(errno));
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -422,7 +422,7 @@ void checkpoint_read(const Checkpoint* c, const char* name, int64_t count, int64
         memcpy(out + (low - from), t->data + (size_t)(low - at) * sizeof(float), (size_t)(high - low) * sizeof(float));
         found += high - low;
     }
-    if (found != n) fatal("%s: holds only %lld of %lld elements of %s", c->path, (long long)found, (long long)n, name);
+    if (found != n) fatal("%s holds only %lld of %lld elements of %s", c->path, (long long)found, (long long)n, name);
 }
 
 double checkpoint_number(const Checkpoint* c, const char* key) {

@@ -31,7 +31,7 @@ static size_t take_items(const Journal* j, JournalTake take, void* context) {
             if (!its || strcmp(its, j->key))
                 fatal("%s: belongs to a run with other options, data or weights; remove it to start again", j->path);
         } else if (!take(context, line))
-            fatal("%s: has a line that does not belong to this run; remove it to start again", j->path);
+            fatal("%s has a line that does not belong to this run; remove it to start again", j->path);
         cJSON_Delete(line);
         at = (size_t)(end - text) + 1;
     }
@@ -44,11 +44,11 @@ void journal_open(Journal* j, const char* out, const Text* decides, bool resume,
     sha256_hex(decides->s, decides->n, j->key);
     if (!file_exists(j->path)) return;
     if (!resume)
-        fatal("%s: holds a run that can be resumed; give --resume, or remove that file to start again", j->path);
+        fatal("%s holds a run that can be resumed; give --resume, or remove that file to start again", j->path);
     j->whole = take_items(j, take, context);
 }
 
-static void failed(const Journal* j) { fatal("%s: cannot be written: %s", j->path, strerror(errno)); }
+static void failed(const Journal* j) { fatal("%s cannot be written: %s", j->path, strerror(errno)); }
 
 void journal_add(Journal* j, cJSON* item) {
     if (!j->file) {
