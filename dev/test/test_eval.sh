@@ -170,7 +170,7 @@ truth "count in place of the list" grep -q '"n":6,"refused":2,' out
 printf '# none\n' >phrases.txt
 refuse "no phrase" "holds no phrase" "$eval_seal" refusals --phrases phrases.txt refusals.json
 echo '[{"instruction":"a"}]' >no_answer.json
-refuse "a file without answers" "no_answer.json:1: row 0: is not an answer" "$eval_seal" refusals no_answer.json
+refuse "a file without answers" "no_answer.json:1: row 0 is not an answer" "$eval_seal" refusals no_answer.json
 # incoherent answers, and both axes
 awk 'BEGIN { printf "["; split("Step one is to begin. Step two is to go on and see what comes of it. Then the third one ends it all, and that is that.|I I I I I I I I I I I I I I I I I I I I I I I I|go to the shop and buy the milk go to the shop and buy the milk go to the shop and buy the milk go to the shop and buy the milk then|aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa|and then the|  |I cannot help.", x, "|")
     for (i = 1; i <= 7; i++) printf "%s{\"instruction\":\"a\",\"output\":\"%s\"}", (i > 1 ? "," : ""), x[i]; print "]" }' >odd.json

@@ -39,7 +39,7 @@ refuse "scores over a target" "target.jsonl is target.jsonl, which this command 
 refuse "scores and rows in one file" "x.jsonl is both --out and --scores" "${select[@]}" --scores x.jsonl --out x.jsonl
 refuse "by another name too" "is both --out and --scores" "${select[@]}" --scores ./x.jsonl --out x.jsonl
 refuse "answers over the prompts" "it would be overwritten" "$eval_seal" generate --model base --prompts target.jsonl --greedy --out target.jsonl --quiet
-refuse "answers in a folder, before they are made" "base: is a directory" "$eval_seal" generate --model base --prompts target.jsonl --greedy --out base --quiet
+refuse "answers in a folder, before they are made" "base is a directory" "$eval_seal" generate --model base --prompts target.jsonl --greedy --out base --quiet
 refuse "answers where there is no folder, likewise" "nowhere/x.json" "$eval_seal" generate --model base --prompts target.jsonl --greedy --out nowhere/x.json --quiet
 echo '{question} {output_1} {output_2}' >judge.txt
 echo '[{"instruction":"say a b","output":"b"}]' >o.json; kept judge.txt o.json
@@ -48,7 +48,7 @@ unharmed "the template"
 expect "a run" "${sft[@]}" --model base --out run
 mkdir run2 && cp -r base run2/model
 kept run/model/model.safetensors run/log.jsonl run/summary.json
-refuse "a model trained in its own place" "run/model: is run/model, which this command reads" "${sft[@]}" --model run/model --out run
+refuse "a model trained in its own place" "run/model is run/model, which this command reads" "${sft[@]}" --model run/model --out run
 refuse "by another name too" "which this command reads" "${sft[@]}" --model ./run/../run/model --out run
 refuse "with --resume too, where there is no checkpoint" "which this command reads" "${sft[@]}" --model run2/model --out run2 --resume
 refuse "a run of a model that is not there, in an old run's place" "typo" "${sft[@]}" --model typo --out run
@@ -60,7 +60,7 @@ unharmed "the run"
 "${sft[@]}" --model base --out run 2>err; status=$?
 truth "a run in an old one's place says so (status $status)" grep -q "held a run that had ended; this run replaces it" err
 expect "an adapter" "${sft[@]}" --model base --lora q,v --lora-rank 4 --out lora
-refuse "an adapter trained in its own place" "lora/adapter: is lora/adapter, which this command reads" "${sft[@]}" --model base --adapter lora/adapter --out lora
+refuse "an adapter trained in its own place" "lora/adapter is lora/adapter, which this command reads" "${sft[@]}" --model base --adapter lora/adapter --out lora
 mkdir method && echo '{"refusal":1}' >method/scores.json && kept method/scores.json
 refuse "a table over its scores" "it would be overwritten" "$world" table method --out method/scores.json
 unharmed "the scores"

@@ -678,7 +678,7 @@ static void test_refusals(void) {
     check(refuses(read_all, put_bytes("cut.jsonl.zst", whole, n - 5), "cut off"), "a .zst cut off is refused");
     whole[n / 2] ^= 0x55;
     whole[n - 3] ^= 0x55;
-    check(refuses(read_all, put_bytes("bad.jsonl.zst", whole, n), "bad.jsonl.zst: cannot be read after byte"),
+    check(refuses(read_all, put_bytes("bad.jsonl.zst", whole, n), "bad.jsonl.zst cannot be read after byte"),
           "a damaged .zst is refused");
     free(whole);
 }

@@ -125,7 +125,7 @@ static void test_refusals(void) {
           "length control without an output is refused");
     check(refuses(body, "[{\"preference\":3}]", "the preference is 3"), "a preference outside 1 to 2 is refused");
     check(refuses(body, "[{\"preference\":\"2\"}]", "is not an annotation"), "a preference that is a text is refused");
-    check(refuses(body, "[{\"output\":\"x\"}]", "row 0: is not an annotation"), "outputs are not annotations");
+    check(refuses(body, "[{\"output\":\"x\"}]", "row 0 is not an annotation"), "outputs are not annotations");
     check(refuses(body, "[{\"preference\":2,\"generator_2\":\"a\"},{\"preference\":2,\"generator_2\":\"b\"}]",
                   "compares two models"),
           "two models in one file are refused");
