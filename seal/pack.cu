@@ -81,13 +81,13 @@ void pack_upload(PackUploader* u, DevicePack* s, const HostPack* p, const float*
     s->n_loss_padded = rounded(p->n_loss);
     s->n_token_segments = p->n_token_segments;
     s->n_position_segments = p->n_position_segments;
-    s->n_tiles = attention_tiles(NULL, p->cu_seqlens, p->n_seq);
+    s->n_tiles = attention_tiles(NULL, &s->n_even_tiles, p->cu_seqlens, p->n_seq);
     s->tokens = (int*)put(&c, p->tokens, p->T, p->T);
     s->positions = (int*)put(&c, p->positions, p->T, p->T);
     s->cu_seqlens = (int*)put(&c, p->cu_seqlens, p->n_seq + 1, p->n_seq + 1);
     size_t tiles_at = c.at;
     s->tiles = (int*)put(&c, NULL, 0, 2 * (size_t)s->n_tiles);
-    attention_tiles((int*)(c.staging + tiles_at), p->cu_seqlens, p->n_seq);
+    attention_tiles((int*)(c.staging + tiles_at), &s->n_even_tiles, p->cu_seqlens, p->n_seq);
     s->loss_rows = (int*)put(&c, p->loss_rows, p->n_loss,
                              s->n_loss_padded);  // the rows past n_loss read row 0, with weight 0
     s->targets = (int*)put(&c, p->targets, p->n_loss, s->n_loss_padded);

@@ -16,7 +16,7 @@ typedef struct {
                         // nothing
     int n_first, split;  // samples and rows of the first range, of θ; the others are θ̂'s. n_samples and T where there
                          // is one range
-    int n_tiles, n_token_segments, n_position_segments;
+    int n_tiles, n_even_tiles, n_token_segments, n_position_segments;
     // device, all in one allocation, int32 but for weight
     int *tokens, *positions;                                              // (T)
     int* cu_seqlens;                                                      // (n_seq + 1)

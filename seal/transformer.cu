@@ -302,15 +302,6 @@ static void turn_forward(Transformer* t, const ParameterSet* p, const DevicePack
         rope_forward(slot_of(t, l)->qkv, s->positions, cos_sin, s->T, c->NH, c->NKV, c->HS, c->rope.rotary,
                      qkv_width(c), stream);
 }
-static void turn_backward(Transformer* t, const ParameterSet* p, const DevicePack* s, int l, cudaStream_t stream) {
-    const ModelConfig* c = &t->layout->config;
-    const float* cos_sin = cos_sin_of(t, l);
-    if (c->qk_norm != QK_NORM_NONE)
-        qk_norm_rope_backward(t->dqkv, gradient(p, QNORMW, l), gradient(p, KNORMW, l), t->partial,
-                              qk_norm_args(t, p, s, l), stream);
-    else if (cos_sin)
-        rope_backward(t->dqkv, s->positions, cos_sin, s->T, c->NH, c->NKV, c->HS, c->rope.rotary, qkv_width(c), stream);
-}
 
 static AttentionArgs attention_args(const Transformer* t, const DevicePack* s, int l) {
     const ModelConfig* c = &t->layout->config;
@@ -326,7 +317,8 @@ static AttentionArgs attention_args(const Transformer* t, const DevicePack* s, i
             .ldo = site_ld(t, SITE_ATTPROJ),
             .scale = c->attention_scale,
             .window = layer_window(c, l),
-            .cap = c->attention_cap};
+            .cap = c->attention_cap,
+            .n_even = s->n_even_tiles};
 }
 
 // The attention of a pass over texts that are being generated: keys and values go to the cache; a pass of one token a
@@ -537,8 +529,15 @@ static void attention_block_backward(Transformer* t, const ParameterSet* p, cons
     args.lse = a->lse;
     args.delta = t->delta;
     args.lddq = qkv;
+    if (c->qk_norm == QK_NORM_NONE) {  // a norm comes before the turn, and takes it back itself
+        args.positions = s->positions;
+        args.cos_sin = cos_sin_of(t, l);
+        args.rotary = c->rope.rotary;
+    }
     attention_backward(t->dqkv, args, stream);
-    turn_backward(t, p, s, l, stream);
+    if (c->qk_norm != QK_NORM_NONE)
+        qk_norm_rope_backward(t->dqkv, gradient(p, QNORMW, l), gradient(p, KNORMW, l), t->partial,
+                              qk_norm_args(t, p, s, l), stream);
     linear_backward(t, p, s, {SITE_QKV, l, a->ln1}, dln1, t->dqkv, qkv, NULL, stream);
 }
 

@@ -7,8 +7,19 @@ Private to attention*.cu and decode_attention.cu; the public functions are in ke
 
 #include "kernels.h"
 
-#define LOG2E 1.4426950408889634f
 #define LN2 0.6931471805599453f
+
+// The part of lane `lane` of a quad (four lanes that share a row) of delta of one (token, head), FlashAttention-2's D =
+// sum of datty ∘ atty, what the softmax backward subtracts from every dP of a row. Together the four read 32
+// neighbouring elements, whole sectors of memory; quad_sum adds their parts.
+static inline __device__ float delta_part(const floatX* datty, const floatX* atty, int HS, int lane) {
+    float8 sum = {{0.0f}};
+    UNROLL for (int d = lane * VEC; d < HS; d += 4 * VEC) {
+        float8 a = load8(datty + d), b = load8(atty + d);
+        for (int k = 0; k < VEC; k++) sum.v[k] += a.v[k] * b.v[k];
+    }
+    return ((sum.v[0] + sum.v[4]) + (sum.v[2] + sum.v[6])) + ((sum.v[1] + sum.v[5]) + (sum.v[3] + sum.v[7]));
+}
 
 // What one block owns: ATTENTION_TILE rows of one sample and one head. Heads run fastest, so that blocks which start
 // together read the same keys and values, and the order of the tile table (longest first) is the order in which blocks
@@ -52,7 +63,7 @@ template <bool LOCAL = true> static inline __device__ bool is_hidden(const Atten
 // attention_fp32.cu or attention_bf16.cu, whichever floatX is. Shared memory that a block needs at the least, 0: no
 // kernel supports the head size.
 size_t attention_shared_bytes(int HS);
-// Backward expects args.delta filled.
+// Backward fills args.delta, and turns dq and dk back where args.cos_sin is given.
 void attention_forward_floatX(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream);
 void attention_backward_floatX(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream);
 

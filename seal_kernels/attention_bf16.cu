@@ -240,7 +240,6 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
     SHARED(AttentionBlock, owned, [1]);     // CHUNKS: read again after every step, which leaves no register for it
 
     AttentionBlock block = attention_block(args, args.NH);
-    if (block.tile % (ROWS / TILE)) return;  // the block of the even tile before owns these rows
     int lane = threadIdx.x % WARP_SIZE;
     int row0 = block.tile * TILE, warp_row = threadIdx.x / WARP_SIZE * (MT * 16), n_q = min(ROWS, block.length - row0);
     int n_tiles = CEIL_DIV(row0 + n_q, TILE), first_tile = first_key<LOCAL>(args, row0) / TILE;
@@ -315,6 +314,31 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
     UNROLL for (int i = 0; i < MT; i++)
         store_rows<HS, HS>(atty + (first_row + i * 16) * args.ldo + block.head * HS, args.ldo, acc[i],
                            q + (warp_row + i * 16) * LD, min(16, n_q - warp_row - i * 16));
+}
+
+// Whether dq and dk turn back by their rotary positions while they are in registers: where a whole head turns, elements
+// i and i + HS/2 of a row are in the same lane. A part of a head, or one that two blocks share, is for rope_backward.
+static inline __host__ __device__ bool turns_here(const AttentionArgs& args) {
+    return args.cos_sin && args.rotary == args.HS && WIDTH(args.HS) == args.HS;
+}
+// x (16, HS), n rows of it real: the gradient of rows first_row … after their turn becomes that before it.
+template <int HS>
+static inline __device__ void turn_back(float (&x)[HS / 8][4], const AttentionArgs& args, size_t first_row, int n) {
+    int lane = threadIdx.x % WARP_SIZE;
+    UNROLL for (int i = 0; i < 2; i++) {
+        int row = row_of_half(lane, i);
+        if (row >= n) continue;
+        const float* turn = args.cos_sin + (size_t)args.positions[first_row + row] * HS + lane % 4 * 4;
+        UNROLL for (int k = 0; k < HS / 16; k++) {
+            float4 t = *reinterpret_cast<const float4*>(turn + k * 16);  // cos, sin of two neighbouring columns
+            UNROLL for (int e = 0; e < 2; e++) {
+                float c = e ? t.z : t.x, s = e ? t.w : t.y;
+                float &a = x[k][2 * i + e], &b = x[k + HS / 16][2 * i + e], turned = a * c + b * s;
+                b = b * c - a * s;
+                a = turned;
+            }
+        }
+    }
 }
 
 template <int HS> static constexpr size_t dq_shared() { return sizeof(floatX) * 4 * TILE * (HS + PAD); }
@@ -397,9 +421,14 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dq_kerne
     float lse[2], delta[2];
     UNROLL for (int i = 0; i < 2; i++) {
         int row = warp_row + row_of_half(lane, i);
-        size_t at = (size_t)block.head * args.T + first_row + row;
-        lse[i] = row < n_q ? args.lse[at] * LOG2E : 0.0f;
-        delta[i] = row < n_q ? args.delta[at] : 0.0f;
+        size_t at = (first_row + row) * args.ldo + block.head * HS;
+        lse[i] = row < n_q ? args.lse[(size_t)block.head * args.T + first_row + row] * LOG2E : 0.0f;
+        delta[i] = row < n_q ? delta_part(args.datty + at, args.atty + at, HS, lane % 4) : 0.0f;
+    }
+    quad_sum(delta);
+    UNROLL for (int i = 0; i < 2; i++) {  // for dk and dv, whose kernel comes after this one
+        int row = warp_row + row_of_half(lane, i);
+        if (row < n_q && lane % 4 == 0) args.delta[(size_t)block.head * args.T + first_row + row] = delta[i];
     }
     cp_async_wait<0>();
     __syncthreads();
@@ -436,6 +465,7 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS)) attention_dq_kerne
     __syncthreads();  // the stages become the way out
     if (warp_row >= n_q) return;
     UNROLL for (int n = 0; n < HS / 8; n++) UNROLL for (int e = 0; e < 4; e++) acc[0][n][e] *= args.scale;
+    if (turns_here(args)) turn_back<HS>(acc[0], args, first_row + warp_row, n_q - warp_row);
     store_rows<HS, HS>(dqkv + (first_row + warp_row) * args.lddq + block.head * HS, args.lddq, acc[0],
                        shared + warp_row * LD, min(16, n_q - warp_row));
 }
@@ -571,6 +601,8 @@ static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
     int n = min(16, block.length - block.tile * TILE - warp_row);
     if (n <= 0) return;
     UNROLL for (int i = 0; i < WIDTH / 8; i++) UNROLL for (int e = 0; e < 4; e++) dk[0][i][e] *= args.scale;
+    if constexpr (WIDTH == HS)
+        if (turns_here(args)) turn_back<HS>(dk[0], args, (size_t)block.start + block.tile * TILE + warp_row, n);
     floatX* out = dqkv + ((size_t)block.start + block.tile * TILE + warp_row) * args.lddq + blockIdx.y * WIDTH;
     // its own rows of k and v, which no other warp reads
     store_rows<HS, WIDTH>(out + (args.NH + block.head) * HS, args.lddq, dk[0], k + warp_row * LD, n);
@@ -587,8 +619,8 @@ static void forward_as(floatX* atty, float* lse, const AttentionArgs& args, cuda
     static bool ready = false;  // once an instance: the attribute belongs to the kernel, not to the launch
     if (!ready) allow_shared(attention_forward_kernel<HS, LOCAL, CAP>, forward_shared<HS>());
     ready = true;
-    LAUNCH((attention_forward_kernel<HS, LOCAL, CAP>), args.n_tiles * args.NH, THREADS, forward_shared<HS>(), stream,
-           atty, lse, args);
+    LAUNCH((attention_forward_kernel<HS, LOCAL, CAP>), (FORWARD_ROWS(HS) > TILE ? args.n_even : args.n_tiles) * args.NH,
+           THREADS, forward_shared<HS>(), stream, atty, lse, args);
 }
 template <int HS> static void forward(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream) {
     if (args.cap != 0.0f) forward_as<HS, true, true>(atty, lse, args, stream);
@@ -607,6 +639,9 @@ static void backward_as(floatX* dqkv, const AttentionArgs& args, cudaStream_t st
     LAUNCH((attention_dq_kernel<HS, LOCAL, CAP>), args.n_tiles * args.NH, THREADS, dq_shared<HS>(), stream, dqkv, args);
     LAUNCH((attention_dkdv_kernel<HS, LOCAL, CAP>), dim3(args.n_tiles * args.NKV, HS / DKDV_WIDTH(HS, LOCAL)), THREADS,
            dkdv_shared<HS>(n_stages), stream, dqkv, args, n_stages);
+    if (args.cos_sin && !turns_here(args))
+        rope_backward(dqkv, args.positions, args.cos_sin, args.T, args.NH, args.NKV, HS, args.rotary, args.lddq,
+                      stream);
 }
 template <int HS> static void backward(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream) {
     if (args.cap != 0.0f) backward_as<HS, true, true>(dqkv, args, stream);

@@ -7,6 +7,7 @@ and on the CPU a lane group is one AVX-512 register.
 #include "attention.h"
 
 #ifndef PRECISION_BF16
+#include "ptx.h"
 
 #define TILE ATTENTION_TILE
 #define SPAN(HS)           \
@@ -273,6 +274,16 @@ static __global__ void __launch_bounds__(block_threads<HS>(HS))
     }
 }
 
+// delta (NH, T), four lanes a (token, head). In bf16 dq computes it; here a block's rows lie along vectors, not lanes.
+static __global__ void attention_delta_kernel(AttentionArgs args) {
+    unsigned i = (blockIdx.x * blockDim.x + threadIdx.x) / 4, t = i / args.NH, head = i % args.NH;
+    size_t at = (size_t)t * args.ldo + head * args.HS;
+    float total[1] = {0.0f};
+    if (t < (unsigned)args.T) total[0] = delta_part(args.datty + at, args.atty + at, args.HS, threadIdx.x % 4);
+    quad_sum(total);
+    if (t < (unsigned)args.T && threadIdx.x % 4 == 0) args.delta[(size_t)head * args.T + t] = total[0];
+}
+
 template <int HS> static constexpr size_t dq_shared() {
     return sizeof(float) * (2 * HS * TILE + 2 * SPAN(HS) * (HS + 4) + SPAN(HS) * TILE);
 }
@@ -420,6 +431,8 @@ static __global__ void __launch_bounds__(block_threads<HS>(2 * WIDTH(HS)))
 // ---------------------------------------------------------------------------------------------------
 // launchers
 
+#define DELTA_BLOCK 128
+
 template <int HS> static void forward(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream) {
     static bool ready = false;  // once an instance: the attribute belongs to the kernel, not to the launch
     if (!ready) allow_shared(attention_forward_kernel<HS>, forward_shared<HS>());
@@ -435,10 +448,15 @@ template <int HS> static void backward(floatX* dqkv, const AttentionArgs& args, 
         allow_shared(attention_dkdv_kernel<HS>, dkdv_shared<HS>());
     }
     ready = true;
+    LAUNCH(attention_delta_kernel, (unsigned)CEIL_DIV((int64_t)args.T * args.NH * 4, DELTA_BLOCK), DELTA_BLOCK, 0,
+           stream, args);
     LAUNCH((attention_dq_kernel<HS>), args.n_tiles * args.NH, block_threads<HS>(HS), dq_shared<HS>(), stream, dqkv,
            args);
     LAUNCH((attention_dkdv_kernel<HS>), dim3(args.n_tiles * args.NKV, HS / WIDTH(HS)), block_threads<HS>(2 * WIDTH(HS)),
            dkdv_shared<HS>(), stream, dqkv, args);
+    if (args.cos_sin)
+        rope_backward(dqkv, args.positions, args.cos_sin, args.T, args.NH, args.NKV, HS, args.rotary, args.lddq,
+                      stream);
 }
 
 template <int HS> static void shared_bytes(size_t* bytes) {

@@ -110,6 +110,7 @@ template <typename Kernel> static inline void allow_shared(Kernel kernel, size_t
 }
 
 #define WARP_SIZE 32
+#define LOG2E 1.4426950408889634f
 #define CEIL_DIV(a, b) (((a) + (b)-1) / (b))
 
 // ---------------------------------------------------------------------------------------------------

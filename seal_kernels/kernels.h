@@ -217,8 +217,9 @@ size_t qk_norm_scratch(int NH, int NKV, int HS, bool all);  // floats
 // tiles (n_tiles, 2) = {sample, tile within the sample}.
 #define ATTENTION_TILE 64
 bool attention_head_size_supported(int HS);
-// Host. Fills the table, longest sample first, and returns n_tiles; tiles NULL: only counts.
-int attention_tiles(int* tiles, const int* cu_seqlens, int n_seq);
+// Host. Fills the table, the even tiles of all samples, n_even of them, and then the odd ones, both longest sample
+// first, and returns n_tiles; tiles NULL: only counts.
+int attention_tiles(int* tiles, int* n_even, const int* cu_seqlens, int n_seq);
 struct AttentionArgs {
     const floatX* qkv;      // (T, (NH + 2 NKV)·HS; ldq)
     const int* cu_seqlens;  // (n_seq + 1)
@@ -234,6 +235,13 @@ struct AttentionArgs {
     const float* lse = NULL;     // (NH, T)
     float* delta = NULL;         // (NH, T) scratch
     int lddq = 0;
+    // of a model with rotary positions, whose turn is undone on dq and dk; as rope_backward's
+    const int* positions = NULL;  // (T)
+    const float* cos_sin = NULL;  // NULL: nothing turns
+    int rotary = 0;
+    // of forward. Here and not beside n_tiles, because nvcc reads neighbours at once, and forward then spills
+    // registers.
+    int n_even = 0;
 };
 // atty (T, NH·HS; ldo) = softmax(scale · q kᵀ, causal) v; lse (NH, T) = log-sum-exp of each row, kept for backward.
 void attention_forward(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream);

@@ -53,7 +53,6 @@ static __global__ void scatter_rows_kernel(floatX* dinp, const floatX* dout, con
 // ex2; here the multiplication joins the subtraction, and whatever top·log2 e is rounded to is the same in a row's sum
 // and in its gradients. larger: without the NaN that a comparison keeps, which reaches the sum all the same.
 #if DEVICE_HALVES
-#define LOG2E 1.4426950408889634f
 static inline __device__ float exponent_of(float top) { return top * LOG2E; }
 static inline __device__ float exp_below(float x, float top) { return exp2_approx(x * LOG2E - top); }
 static inline __device__ float larger(float a, float b) { return fmaxf(a, b); }

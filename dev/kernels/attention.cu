@@ -359,7 +359,8 @@ static void winner_forward(Problem* p, cudaStream_t stream) {
                        .ldo = p->ldo,
                        .scale = p->scale,
                        .window = p->window,
-                       .cap = p->cap},
+                       .cap = p->cap,
+                       .n_even = p->n_even},
                       stream);
 }
 static void winner_backward(Problem* p, cudaStream_t stream) {
@@ -381,7 +382,10 @@ static void winner_backward(Problem* p, cudaStream_t stream) {
                         .datty = p->d_datty,
                         .lse = p->d_lse,
                         .delta = p->d_delta,
-                        .lddq = p->lddq},
+                        .lddq = p->lddq,
+                        .positions = p->d_positions,
+                        .cos_sin = p->d_cos_sin,
+                        .rotary = p->rotary},
                        stream);
 }
 
@@ -593,6 +597,7 @@ struct Case {
                  // overflow
     int window = 0;
     float cap = 0.0f;
+    int rotary = 0;
 };
 
 static const Case cases[] = {
@@ -628,6 +633,16 @@ static const Case cases[] = {
     {"cap1-window50-256", 256, 2, 1, 2, {3, 150}, 1, true, false, true, false, 50, 1.0f},
     {"cap5-window70-128", 128, 3, 1, 2, {200, 65}, 1, false, false, true, false, 70, 5.0f},
     {"cap3-80", 80, 2, 1, 1, {100}, 1, false, false, true, false, 0, 3.0f},
+    // rotary positions that backward turns back: whole heads, parts of them, with a window, with a cap
+    {"turned-32", 32, 3, 1, 3, {9, 1, 70}, 1, true, false, false, false, 0, 0.0f, 32},
+    {"turned-64", 64, 2, 2, 2, {65, 30}, 1, false, false, false, false, 0, 0.0f, 64},
+    {"turned-80", 80, 2, 1, 2, {17, 66}, 1, true, false, false, false, 0, 0.0f, 80},
+    {"turned-20-of-80", 80, 2, 1, 2, {17, 66}, 1, true, false, false, false, 0, 0.0f, 20},
+    {"turned-96", 96, 2, 1, 1, {70}, 1, false, false, false, false, 0, 0.0f, 96},
+    {"turned-128", 128, 4, 2, 2, {130, 31}, 1, false, false, false, false, 0, 0.0f, 128},
+    {"turned-256", 256, 2, 1, 1, {70}, 1, false, false, false, false, 0, 0.0f, 256},
+    {"turned-window40-128", 128, 2, 1, 1, {100}, 1, false, false, false, false, 40, 0.0f, 128},
+    {"turned-cap5-64", 64, 2, 1, 1, {100}, 1, false, false, false, false, 0, 5.0f, 64},
 };
 
 static void check_case(const Case* c) {
@@ -638,6 +653,7 @@ static void check_case(const Case* c) {
     for (int s = 0; s < n_seq; s++) lengths[s] = c->lengths[s % c->n_seq];
     Problem p = problem_create(lengths, n_seq, c->NH, c->NKV, c->HS, c->steep);
     p.window = c->window, p.cap = c->cap;
+    if (c->rotary) problem_turn(&p, c->rotary);
     Reference reference = reference_create(&p);
     Result first = run(&p, winner_forward, winner_backward), second = run(&p, winner_forward, winner_backward);
     check_result(c->name, &p, &first, &reference);
@@ -661,20 +677,22 @@ static void check_case(const Case* c) {
     free(lengths);
 }
 
-// The tile table: every tile of every sample once, longest first, nothing for an empty sample.
+// The tile table: every tile of every sample once, even ones first, both longest first, nothing for an empty sample.
 static void check_tiles(void) {
     const int cu_seqlens[] = {0, 1, 65, 65, 258, 322};  // lengths 1, 64, 0, 193, 64
-    int tiles[2 * 16], seen[5][4] = {{0}}, n = attention_tiles(NULL, cu_seqlens, 5);
-    check(n == 7 && attention_tiles(tiles, cu_seqlens, 5) == n, "tile table: 7 tiles");
+    int tiles[2 * 16], seen[5][4] = {{0}}, n_even = 0, n = attention_tiles(NULL, &n_even, cu_seqlens, 5);
+    check(n == 7 && n_even == 5 && attention_tiles(tiles, &n_even, cu_seqlens, 5) == n && n_even == 5,
+          "tile table: 7 tiles, 5 of them even");
     bool ordered = true, whole = true;
     for (int i = 0; i < n; i++) {
         seen[tiles[2 * i]][tiles[2 * i + 1]]++;
-        if (i && tiles[2 * i + 1] > tiles[2 * i - 1]) ordered = false;
+        if (tiles[2 * i + 1] % 2 != (i >= n_even)) ordered = false;
+        if (i && i != n_even && tiles[2 * i + 1] > tiles[2 * i - 1]) ordered = false;
     }
     for (int s = 0; s < 5; s++)
         for (int t = 0; t < 4; t++)
             whole = whole && seen[s][t] == (t * ATTENTION_TILE < cu_seqlens[s + 1] - cu_seqlens[s]);
-    check(ordered && whole, "tile table: every tile once, longest first");
+    check(ordered && whole, "tile table: every tile once, even ones and then odd ones, longest first");
     check(!attention_head_size_supported(48) && attention_head_size_supported(64),
           "head sizes: 64 is supported on every GPU, 48 is not");
 }

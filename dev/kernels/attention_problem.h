@@ -19,15 +19,18 @@ What attention's ladder is run on: one problem, with its buffers on the device, 
 // in inputs (reading them would show in the result) and in outputs (writing them would show in the tail).
 
 typedef struct {
-    int n_seq, n_tiles, T, NH, NKV, HS, ldq, ldo, lddq;
+    int n_seq, n_tiles, n_even, T, NH, NKV, HS, ldq, ldo, lddq;
     float scale;
     int window;         // 0: none
     float cap;          // of scores; 0: none
+    int rotary;         // elements of a head that backward turns back; 0: none
     int* cu_seqlens;    // host
     float *qkv, *dout;  // host (T, width), rounded to floatX
     floatX *d_qkv, *d_datty, *d_atty, *d_dqkv;
     float *d_lse, *d_delta;
     int *d_cu_seqlens, *d_tiles, *d_row_sample;
+    float *cos_sin, *d_cos_sin;  // (T, rotary/2, 2), of rotary positions
+    int* d_positions;            // (T), a row of the table each, none its own token's
 } Problem;
 
 static int qkv_width(const Problem* p) { return (p->NH + 2 * p->NKV) * p->HS; }
@@ -82,7 +85,8 @@ static void poison_outputs(Problem* p) {
 static Problem problem_create(const int* lengths, int n_seq, int NH, int NKV, int HS, bool steep) {
     Problem p;
     p.n_seq = n_seq, p.NH = NH, p.NKV = NKV, p.HS = HS, p.scale = 1.0f / sqrtf((float)HS);
-    p.window = 0, p.cap = 0.0f;
+    p.window = 0, p.cap = 0.0f, p.rotary = 0;
+    p.cos_sin = p.d_cos_sin = NULL, p.d_positions = NULL;
     p.cu_seqlens = (int*)calloc(n_seq + 1, sizeof(int));
     for (int s = 0; s < n_seq; s++) p.cu_seqlens[s + 1] = p.cu_seqlens[s] + lengths[s];
     p.T = p.cu_seqlens[n_seq];
@@ -103,10 +107,10 @@ static Problem problem_create(const int* lengths, int n_seq, int NH, int NKV, in
     p.d_dqkv = upload_rows(NULL, p.T, 0, p.lddq);
     cudaCheck(cudaMalloc((void**)&p.d_lse, sizeof(float) * NH * p.T));
     cudaCheck(cudaMalloc((void**)&p.d_delta, sizeof(float) * NH * p.T));
-    p.n_tiles = attention_tiles(NULL, p.cu_seqlens, n_seq);
+    p.n_tiles = attention_tiles(NULL, &p.n_even, p.cu_seqlens, n_seq);
     int* tiles = (int*)malloc(sizeof(int) * 2 * p.n_tiles);
     int* row_sample = (int*)malloc(sizeof(int) * p.T);
-    attention_tiles(tiles, p.cu_seqlens, n_seq);
+    attention_tiles(tiles, &p.n_even, p.cu_seqlens, n_seq);
     for (int s = 0; s < n_seq; s++)
         for (int t = p.cu_seqlens[s]; t < p.cu_seqlens[s + 1]; t++) row_sample[t] = s;
     p.d_cu_seqlens = (int*)device_copy(p.cu_seqlens, sizeof(int) * (n_seq + 1));
@@ -121,9 +125,30 @@ static void problem_free(Problem* p) {
     void* device[] = {p->d_qkv,   p->d_datty,      p->d_atty,  p->d_dqkv,      p->d_lse,
                       p->d_delta, p->d_cu_seqlens, p->d_tiles, p->d_row_sample};
     for (size_t i = 0; i < sizeof(device) / sizeof(device[0]); i++) cudaCheck(cudaFree(device[i]));
+    if (p->rotary) {
+        cudaCheck(cudaFree(p->d_cos_sin));
+        cudaCheck(cudaFree(p->d_positions));
+        free(p->cos_sin);
+    }
     free(p->cu_seqlens);
     free(p->qkv);
     free(p->dout);
+}
+
+// Rotary positions: token t has row T − 1 − t of a table of random angles.
+static void problem_turn(Problem* p, int rotary) {
+    int n = p->T * rotary;
+    int* positions = (int*)malloc(sizeof(int) * p->T);
+    p->rotary = rotary;
+    p->cos_sin = (float*)malloc(sizeof(float) * n);
+    for (int i = 0; i < n; i += 2) {
+        float angle = 3.0f * harness_random();
+        p->cos_sin[i] = cosf(angle), p->cos_sin[i + 1] = sinf(angle);
+    }
+    for (int t = 0; t < p->T; t++) positions[t] = p->T - 1 - t;
+    p->d_cos_sin = (float*)device_copy(p->cos_sin, sizeof(float) * n);
+    p->d_positions = (int*)device_copy(positions, sizeof(int) * p->T);
+    free(positions);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -186,6 +211,14 @@ static Reference reference_create(const Problem* p) {
         for (int t = p->cu_seqlens[s]; t < p->cu_seqlens[s + 1]; t++)
             for (int head = 0; head < p->NH; head++) reference_row(p, &r, p->cu_seqlens[s], t, head, prob);
     free(prob);
+    for (int t = 0; t < p->T; t++)  // the gradient before the turn
+        for (int i = 0; i < (p->NH + p->NKV) * p->rotary / 2; i++) {
+            int head = i / (p->rotary / 2), k = i % (p->rotary / 2);
+            const float* turn = p->cos_sin + ((size_t)(p->T - 1 - t) * (p->rotary / 2) + k) * 2;
+            double *x = r.dqkv + (size_t)t * qkv_width(p) + head * p->HS + k, *y = x + p->rotary / 2, a = *x, b = *y;
+            *x = a * turn[0] + b * turn[1];
+            *y = b * turn[0] - a * turn[1];
+        }
     return r;
 }
 

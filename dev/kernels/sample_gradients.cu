@@ -26,9 +26,10 @@ static Samples make_samples(const int* lengths, int n, int padding) {
         s.place[i] = n - 1 - i;  // not the pack's order
     }
     s.cu_seqlens[s.n_seq] = s.T = s.cu_seqlens[n] + padding;
-    s.n_tiles = attention_tiles(NULL, s.cu_seqlens, s.n_seq);
+    int n_even;
+    s.n_tiles = attention_tiles(NULL, &n_even, s.cu_seqlens, s.n_seq);
     int* tiles = harness_host<int>(2 * s.n_tiles);
-    attention_tiles(tiles, s.cu_seqlens, s.n_seq);
+    attention_tiles(tiles, &n_even, s.cu_seqlens, s.n_seq);
     s.device = {harness_copy(s.cu_seqlens, s.n_seq + 1),
                 harness_copy(tiles, 2 * s.n_tiles),
                 harness_copy(s.place, n),
