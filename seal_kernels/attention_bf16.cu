@@ -540,8 +540,8 @@ static inline __device__ void dkdv_step(float (&dk)[1][DKDV_WIDTH(HS, LOCAL) / 8
 // dv = Pᵀ dO and dk = scale · dSᵀ Q for TILE rows of one key-value head, summed over the query heads that read it and
 // over all later queries. Scores are computed transposed, keys down and queries across: Pᵀ and dSᵀ are then left
 // operands in the registers of the warp that owns the keys. blockIdx.y says which WIDTH columns of the head. n_stages 2
-// loads a step's queries while the one before is computed; 1 is for GPUs whose blocks may have no more than 99 KiB of
-// shared memory.
+// loads a step's queries while the one before is computed; 1 is for GPUs on whose multiprocessors two stages would
+// leave room for fewer blocks (A100 at head size 128), or for none.
 template <int HS, bool LOCAL, bool CAP>
 static __global__ void __launch_bounds__(THREADS, BLOCKS(HS))
     attention_dkdv_kernel(floatX* dqkv, AttentionArgs args, int n_stages) {
@@ -632,7 +632,9 @@ template <int HS, bool LOCAL, bool CAP>
 static void backward_as(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream) {
     static int n_stages = 0;  // 0: not ready yet
     if (n_stages == 0) {
-        n_stages = dkdv_shared<HS>(2) <= (size_t)most_shared() ? 2 : 1;
+        n_stages = resident_blocks(BLOCKS(HS), dkdv_shared<HS>(2)) < resident_blocks(BLOCKS(HS), dkdv_shared<HS>(1))
+                       ? 1
+                       : 2;
         allow_shared(attention_dq_kernel<HS, LOCAL, CAP>, dq_shared<HS>());
         allow_shared(attention_dkdv_kernel<HS, LOCAL, CAP>, dkdv_shared<HS>(n_stages));
     }

@@ -99,6 +99,16 @@ static inline int most_shared(void) {
     cudaCheck(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
     return bytes;
 }
+// Blocks that a multiprocessor's shared memory holds, each with so many bytes, and at most `most`; 0: no block may have
+// so many.
+static inline int resident_blocks(int most, size_t bytes) {
+    int device, all;
+    if (bytes > (size_t)most_shared()) return 0;
+    cudaCheck(cudaGetDevice(&device));
+    cudaCheck(cudaDeviceGetAttribute(&all, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device));
+    int blocks = (int)((size_t)all / (bytes + 1024));  // a block has 1 KiB more of which the driver takes care
+    return blocks < most ? blocks : most;
+}
 template <typename Kernel> static inline void allow_shared(Kernel kernel, size_t bytes) {
     if (bytes > (size_t)most_shared()) {
         fprintf(stderr, "a kernel needs %zu KiB of shared memory per block but this device has %d KiB\n",

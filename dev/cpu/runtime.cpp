@@ -500,6 +500,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     if (absent()) return failed(cudaErrorNoDevice);
     switch (attribute) {
         case cudaDevAttrMultiProcessorCount: *value = multiprocessors(); break;
+        case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = shared_most() + 1024; break;
         case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = shared_most(); break;
         case cudaDevAttrComputeCapabilityMajor: *value = the_device()->major; break;
         case cudaDevAttrComputeCapabilityMinor: *value = the_device()->minor; break;
