@@ -27,9 +27,11 @@ plan() {  # model, trained, algorithm, tokens, options
                   mb["scratch"] + mb["packs"] + mb["selector"], mb["total"] }'
 }
 for algorithm in 2 1; do plan Llama-3-8B "LoRA q,v r16, \`--base nf4 --recompute\`" $algorithm 4096 --lora q,v --base nf4 --recompute; done
+for algorithm in 2 1; do plan Llama-3-8B "LoRA q,v r16, \`--base fp8 --recompute\`" $algorithm 4096 --lora q,v --base fp8 --recompute; done
 for algorithm in 2 1; do plan Llama-3-8B "LoRA q,v r16, \`--recompute\`" $algorithm 4096 --lora q,v --recompute; done
 for algorithm in 2 1; do plan Llama-3-8B "LoRA q,v r16" $algorithm 4096 --lora q,v; done
 for algorithm in 2 1; do plan Llama-3-8B "LoRA q,v r16" $algorithm 16384 --lora q,v; done
+for algorithm in 2 1; do plan Llama-3-8B "LoRA q,v r16, \`--base fp8\`" $algorithm 16384 --lora q,v --base fp8; done
 for algorithm in 2 1; do plan Llama-3-8B "LoRA all r16" $algorithm 8192 --lora all; done
 for algorithm in 2 1; do plan Pythia-2.8B "all weights" $algorithm 4096; done
 for algorithm in 2 1; do plan Pythia-2.8B "all weights, \`--recompute\`" $algorithm 16384 --recompute; done

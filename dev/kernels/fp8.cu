@@ -47,7 +47,7 @@ static double power_for(double most) {
 
 enum { ROW_RANDOM, ROW_SPREAD, ROW_TIES, ROW_ZERO, ROW_TINY, ROW_HUGE, ROW_NAN, ROW_INFINITE, N_ROWS };
 
-// A row of each kind, again and again; the last of its numbers is the one that stands out.
+// A row of each kind, again and again; the last of its numbers is unlike the others.
 static void fill_row(float* x, int C, int kind) {
     for (int c = 0; c < C; c++) {
         const float random = harness_random();
