@@ -45,6 +45,16 @@ truth "to the same bytes" cmp whole.json stopped.json
 truth "and the journal is gone" test ! -e stopped.json.partial
 expect "once more" "${generate[@]}" --out stopped.json --resume
 truth "there is nothing to do" grep -q "nothing to do" out
+refuse "other settings over a result that is whole" "made with other options, data or weights" "${generate[@]}" --max-new-tokens 3 --out stopped.json --resume --quiet
+tail -n 3 rows.jsonl >fewer.jsonl
+refuse "other prompts" "made with other options, data or weights" "${generate[@]/rows.jsonl/fewer.jsonl}" --out stopped.json --resume --quiet
+mv stopped.json.key stopped.key
+refuse "a result that nobody knows the settings of" "stopped.json.key, which would say how it was made, does not" "${generate[@]}" --out stopped.json --resume --quiet
+truth "which stays as it is" cmp whole.json stopped.json
+mv stopped.key stopped.json.key
+cp rows.jsonl moved.jsonl
+expect "the same prompts elsewhere" "${generate[@]/rows.jsonl/moved.jsonl}" --out stopped.json --resume
+truth "are the same" grep -q "nothing to do" out
 
 for x in a b c d; do for y in a b c d; do echo "{\"prompt\":\"copy $x $y\",\"response\":\"$y\"}"; done; done >second.jsonl
 "$train_seal" sft --model run/model --tune second.jsonl --lora q,v --lr 3e-2 --batch 16 --tokens 256 --epochs 20 --seed 3 --out adapted --quiet

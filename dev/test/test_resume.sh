@@ -118,8 +118,10 @@ interrupt TERM 5 again "${select[@]}"
 moved=("${select[@]/words/moved}")
 expect "the same data and model under other names are the same run" "${moved[@]/tune.jsonl/moved.jsonl}" "${resume[@]}" --keep 1
 truth "and it ends" test -s again/summary.json
-expect "a run that has ended has nothing to do" "$train_seal" selector --model words --tune tune.jsonl --safe safe.jsonl "${resume[@]}"
+expect "a run that has ended has nothing to do" "${select[@]:0:${#select[@]}-1}" "${resume[@]}"
 truth "and says so" grep -q "has ended" out
+refuse "other options over a run that has ended" "again: is a run that has ended, but another one; what differs: --lr is 0.002 here but 0.001 in its log" "${select[@]/1e-3/2e-3}" "${resume[@]}"
+refuse "another command" "--algorithm is absent here but 2 in its log" "${sft[@]}" "${resume[@]}"
 refuse "a fresh run over it" "again holds a run that has ended" "${select[@]}" --out again
 expect "--resume where there is nothing begins" "${select[@]}" --out fresh --resume
 exit $failed

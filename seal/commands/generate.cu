@@ -7,6 +7,7 @@
 #include "commands/generate.h"
 #include "packed.h"
 #include "run/journal.h"
+#include "run/result_key.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "run/samples.h"
@@ -381,8 +382,10 @@ static void print_summary(const Generation* g) {
 int generate_command(const EvalOptions* o) {
     char error[512];
     Generation g = {};
+    Hex key;
     g.o = o;
-    if (journal_has_ended(o->out, o->resume, o->quiet)) return 0;
+    result_key(&eval_options, EVAL_GENERATE, o, "batch,tokens", key);
+    if (result_is_there(o->out, key, NULL, o->resume, o->quiet)) return 0;
     for (int i = 0; i < o->prompts.n; i++) output_is_not(o->out, o->prompts.items[i]);
     if (!o->dry_run) output_probe(o->out);
     model_config_read(&g.config, o->model);
@@ -398,6 +401,7 @@ int generate_command(const EvalOptions* o) {
     if (g.n_open) answer_all(&g);
     else if (o->dry_run) fatal("every prompt is longer than the model reads; there is nothing to plan");
     write_outputs(&g);
+    result_record(o->out, key);
     journal_close(&g.journal);
     if (!o->quiet) print_summary(&g);
     if (g.n_open) decoder_close(&g.decoder);

@@ -8,6 +8,7 @@
 #include "commands/judge.h"
 #include "commands/judge_questions.h"
 #include "rows/dataset.h"
+#include "run/result_key.h"
 
 #define STREAM_JUDGE 0x6a75646765ull
 
@@ -371,7 +372,9 @@ int judge_command(const EvalOptions* o) {
     static const char* const of_pairs[] = {"baseline", "words", "single-order"};
     Judge j;
     const char* words[2] = {};
-    if (journal_has_ended(o->out, o->resume, o->quiet)) return 0;
+    Hex key;
+    result_key(&eval_options, EVAL_JUDGE, o, "", key);
+    if (result_is_there(o->out, key, NULL, o->resume, o->quiet)) return 0;
     const JudgeRubric* rubric = judge_rubric(o->guard ? "guard" : o->rubric);
     for (size_t k = 0; k < sizeof of_pairs / sizeof *of_pairs && !rubric->pair; k++)
         if (options_given(&eval_options, of_pairs[k]))
@@ -387,6 +390,7 @@ int judge_command(const EvalOptions* o) {
     if (rubric->pair) judge_pairs(&j);
     else if (o->guard) judge_safety(&j);
     else judge_by_rubric(&j);
+    result_record(o->out, key);
     judge_close(&j);
     free((char*)words[0]);
     return 0;

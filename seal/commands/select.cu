@@ -13,6 +13,7 @@
 #include "base/ranks.h"
 #include "commands/loss.h"
 #include "commands/measure.h"
+#include "run/result_key.h"
 #include "run/run.h"
 #include "run/samples.h"
 #include "commands/select.h"
@@ -408,7 +409,11 @@ int select_command(const TrainOptions* options, int (*train)(const TrainOptions*
     check_method_options(method, o);
 
     // Nothing is written over.
-    if (journal_has_ended(o->out, o->resume, o->quiet)) return 0;
+    Hex key;
+    Path mask = mask_path(o);
+    const char* beside[] = {o->scores ? o->scores : toss ? mask.s : NULL, o->scores && toss ? mask.s : NULL, NULL};
+    result_key(&train_options, COMMAND_SELECT, o, "", key);
+    if (result_is_there(o->out, key, beside, o->resume, o->quiet)) return 0;
     kept_check_output(&o->tune, o->out);
     check_output(o, o->out);
     if (o->scores) {
@@ -422,7 +427,6 @@ int select_command(const TrainOptions* options, int (*train)(const TrainOptions*
     }
 
     if (toss) {
-        Path mask = mask_path(o);
         check_output(o, mask.s);
         if (same_place(mask.s, o->out)) fatal("%s is both --out and --token-mask", o->out);
         if (o->scores && same_place(mask.s, o->scores)) fatal("%s is both --scores and --token-mask", mask.s);
@@ -475,6 +479,7 @@ int select_command(const TrainOptions* options, int (*train)(const TrainOptions*
         if (o->scores) write_scores(&c, o);
         int64_t written = kept_write(&o->tune, keep, c.n_rows, c.digest, o->out, o->quiet);
         if (toss) write_token_mask(&c, o, keep);
+        result_record(o->out, key);
         if (!o->quiet)
             printf("%lld of %lld rows (%lld scored) by %s to %s\n", (long long)written, (long long)c.n_rows,
                    (long long)c.n, method->name, o->out);

@@ -12,11 +12,7 @@
 
 static Path journal_of(const char* out) { return path_text("%s.partial", out); }
 
-bool journal_has_ended(const char* out, bool resume, bool quiet) {
-    if (!resume || !file_exists(out) || file_exists(journal_of(out).s)) return false;
-    if (!quiet) printf("%s exists already; nothing to do\n", out);
-    return true;
-}
+bool journal_is_there(const char* out) { return file_exists(journal_of(out).s); }
 
 // Returns the bytes that are whole lines.
 static size_t take_items(const Journal* j, JournalTake take, void* context) {

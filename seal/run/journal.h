@@ -23,8 +23,7 @@ typedef struct {
 // Takes an item of an earlier run; false: it does not belong to this command.
 typedef bool (*JournalTake)(void* context, const cJSON* item);
 
-// --resume and the result is there, no journal beside it: nothing to do.
-bool journal_has_ended(const char* out, bool resume, bool quiet);
+bool journal_is_there(const char* out);
 // `decides`: all that decides what the result is. A journal of another run, or one without `resume`, is an error.
 void journal_open(Journal* j, const char* out, const Text* decides, bool resume, JournalTake take, void* context);
 void journal_add(Journal* j, cJSON* item);  // and frees it

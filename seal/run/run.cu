@@ -77,11 +77,13 @@ void run_settings(const TrainOptions* o, const ModelConfig* config, TrainerSetti
 }
 
 // A run that ended has nothing left to do; one that did not is not overwritten by mistake.
-static void look_for_an_earlier_run(const TrainOptions* o) {
+static void look_for_an_earlier_run(const Run* run) {
+    const TrainOptions* o = run->o;
     Path summary = path_of(o->out, "summary.json");
     int ended = file_exists(summary.s);
     ranks_share(&ended, sizeof ended);  // rank 0 decides, so that all leave or none
     if (o->resume && ended) {
+        if (!ranks_rank()) record_check_ended(&run->record, o->out);
         if (!o->quiet) printf("%s: this run has ended; nothing to do\n", o->out);
         ranks_end();
         exit(0);
@@ -118,7 +120,7 @@ void run_plan(Run* run, const TrainOptions* o, int command, ModelConfig* config,
     if (!o->dry_run) {
         device_require();
         if (base_find(o->base) == BASE_FP8) device_require_fp8();
-        look_for_an_earlier_run(o);
+        look_for_an_earlier_run(run);
     }
     model_config_read(config, o->model);
     check_sizes(config);

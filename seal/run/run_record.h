@@ -28,6 +28,8 @@ cJSON* record_json(const RunRecord* r);
 // Paths may differ, because the digests identify the files, and so may options that change no result: --quiet,
 // --save-every, --keep.
 void record_check(const RunRecord* r, const Checkpoint* c);
+// The same of a run that has ended, by the options that its log begins with; what its data were is not compared.
+void record_check_ended(const RunRecord* r, const char* out);
 void record_free(RunRecord* r);
 
 #ifdef __cplusplus
