@@ -134,6 +134,7 @@ def record(case):
 
 SELECT = os.path.join(GOLDEN, "scores", "select")
 ANCHORS, LAYER = 2, 1
+OWN_BOUND = 5.6  # of refusal-test: among the losses of this model
 REFUSALS = ["w7 w8 w9", "w10 w7"]
 
 
@@ -210,6 +211,12 @@ def expected_scores():
     refusal = torch.stack([losses(base, samples_of_rows(files["tune.jsonl"], vocab, r)) for r in REFUSALS]).mean(0)
     out["refusal"] = refusal - 0.1 * losses(base, tune)
     out["refusal alone"] = refusal
+
+    def unlike_unsafe(rows, samples):
+        each = torch.stack([losses(base, samples_of_rows(files[rows], vocab, r)) for r in REFUSALS]).mean(0)
+        return each + (OWN_BOUND - losses(base, samples)).clamp(min=0)
+    least = unlike_unsafe("safe.jsonl", safe).sort().values[1]  # the second of three: --alike 0.5
+    out["refusal-test"] = unlike_unsafe("tune.jsonl", tune).clamp(max=least)
     return out
 
 

@@ -1,23 +1,21 @@
 #!/usr/bin/env bash
-# The paper's table: Standard SFT, Random, DSIR, safe-loss, SafeInstr, SEAL, SEAL + SafeInstr on three test sets
+# The paper's table with every method beside its seven: what each does to safety and to usefulness on three test sets
 # Win rates are against Standard SFT (= 50). Options and scales: dev/reproduce/common.sh, or --help.
 #
 # --scale paper needs in the environment: MODEL (Llama-3-8B-Instruct, a Hugging Face directory), SAFE and TUNE (BlueOrca's and RedOrca's kind, 112,000 rows each),
 # SAFEINSTR (2,483 safety instructions), HH, SLIMORCA, HEXPHI (prompts; HEx-PHI is gated: CatQA, HarmBench or StrongREJECT stand in), JUDGE (a model that judges),
 # JUDGE_OPTIONS (--chat llama3 …). `data/fetch.sh all` makes the files, `. out/paper/env.sh` names them. What it costs, derived from 30 GFLOP a trained token of an 8B model under LoRA (10 forward only), 350 tokens a row:
 #   selector, 3 epochs over 112,000 + 112,000 rows   235 M tokens, the fine-tuning half of the first epoch forward only: 6.3e18 FLOP   4 h on one H200 at 15,000 tokens/s, 9 h on 4 × A6000
-#   seven fine-tunings of 2 epochs                   500 M tokens: 1.5e19 FLOP                                                        9 h on one H200, 21 h on 4 × A6000
+#   seven fine-tunings of 2 epochs                   500 M tokens: 1.5e19 FLOP                                                        9 h on one H200, 21 h on 4 × A6000 (--arms: the paper's seven)
 #   answers, 7 × 3 sets, and the judge               some 20 M tokens                                                                 3 h, 8 h
 #   memory: 19 GB with --recompute and 4096 tokens per pack, 73 GB without it at 16384 (docs/adapters.md)
 # shellcheck source=dev/reproduce/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+note=$given_harmful
 ARMS=(
     "standard       | Standard SFT              | all       |                       | "
-    "random         | Random                    | random    |                       | "
-    "dsir           | DSIR                      | dsir      |                       | "
-    "safe-loss      | lowest loss after D_safe  | safe-loss |                       | "
+    "${METHODS_ARMS[@]}"
     "safeinstr      | SafeInstr                 | all       |                       | @safeinstr"
-    "seal           | SEAL (Algorithm 2)        | seal      | --algorithm 2         | "
     "seal-safeinstr | SEAL + SafeInstr          | seal      | --algorithm 2         | @safeinstr"
 )
 published() {  # Llama-3-8B-Instruct: HH test, SlimOrca test, HEx-PHI

@@ -40,6 +40,17 @@ method "gradient-norm adapter" --method gradient-norm --adapter lora_qv
 method "representation" --method representation --safe safe.jsonl --harmful harmful.jsonl --layer 1 --anchors 2
 method "refusal" --method refusal --refusals refusals.txt
 method "refusal alone" --method refusal --refusals refusals.txt --own-loss 0
+# those that pass are equals: a number of --seed below 1 is added to where they begin
+expect "refusal-test" "${select[@]}" --model llama --method refusal-test --safe safe.jsonl --refusals refusals.txt --own-bound 5.6 --alike 0.5 --scores s.safetensors --out o.jsonl
+scores s.safetensors 7 >got; expected refusal-test >want
+least=$(sort -g want | tail -n 1)
+truth "refusal-test: the scores are PyTorch's, up to where rows pass" near <(awk -v s="$least" '{ print ($1 > s ? s : $1) }' got) want
+truth "some pass, and some do not" awk -v s="$least" '{ n[$1 >= s]++ } END { exit !(n[0] && n[1]) }' want
+truth "those that pass are less than 1 above" awk -v s="$least" '$1 > s + 1 { bad = 1 } $1 > s + 1e-4 { above++ } END { exit !(above && !bad) }' got
+expect "another seed" "${select[@]}" --seed 1 --model llama --method refusal-test --safe safe.jsonl --refusals refusals.txt --own-bound 5.6 --alike 0.5 --scores x.safetensors --out o.jsonl
+truth "orders these alone otherwise" awk -v s="$least" 'NR == FNR { a[FNR] = $1; next } { if ((a[FNR] < s) != ($1 < s) || (a[FNR] < s && a[FNR] != $1)) bad = 1; other += a[FNR] != $1 } END { exit bad || !other }' got <(scores x.safetensors 7)
+refuse "refusal-test without D_safe" "needs --safe" "${select[@]}" --model llama --method refusal-test --refusals refusals.txt --out x.jsonl
+refuse "a share of a score below of another method" "--own-loss has no effect with --method refusal-test" "${select[@]}" --model llama --method refusal-test --safe safe.jsonl --refusals refusals.txt --own-loss 0 --out x.jsonl
 
 # a model of its own as the reference, an adapter on either side, fresh adapters
 expect "two adapters over one model" "${select[@]}" --model llama --method loss-diff --adapter lora_qv --reference-adapter lora_all --scores x.safetensors --out o.jsonl
@@ -62,7 +73,7 @@ truth "in columns" grep -qE '^ +rank +row +score +loss +product +norm +prompt' o
 expect "a refusal is found among D_safe's own answers" bash -c "sed '1s/.*/{\"prompt\":\"w1\",\"response\":\"I am sorry w2\"}/' safe.jsonl >refusing.jsonl && '$train_seal' select --model llama --method refusal --safe refusing.jsonl --tune tune.jsonl --out o.jsonl"
 truth "and shown" grep -q '^refusal 1: I am sorry w2$' out
 expect "--help names the methods" "$train_seal" select --help
-truth "all nine" grep -q 'seal|random|safe-loss|dsir|loss-diff|influence|gradient-norm|representation|refusal' out
+truth "all eleven" grep -q 'seal|random|safe-loss|dsir|loss-diff|influence|gradient-norm|representation|refusal|refusal-test|toss' out
 expect "the memory plan" "$train_seal" select --model llama --method influence --safe safe.jsonl --tune tune.jsonl --dry-run --out dry.jsonl
 truth "has the gradients and nothing of an optimizer" bash -c 'grep -q gradients out && ! grep -qE "adam m|moments" out && test ! -e dry.jsonl'
 expect "a score file is a selector to sft" "$train_seal" sft --model llama --tune tune.jsonl --selector one_pass.safetensors --top 0.5 --batch 2 --max-steps 1 --out run --quiet
@@ -70,7 +81,7 @@ expect "a score file is a selector to sft" "$train_seal" sft --model llama --tun
 # ranks
 if command -v mpirun >/dev/null && "$train_seal" sft --model llama --tune tune.jsonl --ranks 2 --dry-run --out x >/dev/null 2>&1; then
     on_two() { mpirun --allow-run-as-root --oversubscribe -n 2 "$@"; }
-    for how in "influence --safe safe.jsonl --harmful harmful.jsonl --form cosine" "influence --safe safe.jsonl --adapter lora_qv" "representation --safe safe.jsonl --harmful harmful.jsonl" "refusal --refusals refusals.txt" \
+    for how in "influence --safe safe.jsonl --harmful harmful.jsonl --form cosine" "influence --safe safe.jsonl --adapter lora_qv" "representation --safe safe.jsonl --harmful harmful.jsonl" "refusal --refusals refusals.txt" "refusal-test --safe safe.jsonl --refusals refusals.txt" \
                "loss-diff --adapter lora_qv"; do
         # shellcheck disable=SC2086
         expect "${how%% *} on one rank" "${select[@]}" --model llama --method $how --scores one.safetensors --out one.jsonl
@@ -84,7 +95,7 @@ fi
 
 # a killed run
 for _ in $(seq 60); do cat tune.jsonl; done >long.jsonl
-for how in "influence --safe safe.jsonl --form cosine" "refusal --refusals refusals.txt"; do
+for how in "influence --safe safe.jsonl --form cosine" "refusal --refusals refusals.txt" "refusal-test --safe safe.jsonl --refusals refusals.txt"; do
     # shellcheck disable=SC2206
     run=("$train_seal" select --tune long.jsonl --top 0.5 --batch 4 --quiet --model llama --method $how)
     expect "${how%% *} over more rows" "${run[@]}" --scores whole.safetensors --out whole.jsonl

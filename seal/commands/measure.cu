@@ -287,12 +287,17 @@ void measure_begin(Measurement* m) {
 bool measure_pass_done(const MeasuredPass* p) { return p->done == p->n; }
 
 void measure_pass_run(Measurement* m, MeasuredPass* p, const char* what, MeasureBatch measure, void* context) {
+    measure_pass_of(m, p, "--tune", m->rows, what, measure, context);
+}
+
+void measure_pass_of(Measurement* m, MeasuredPass* p, const char* option, const int64_t* rows, const char* what,
+                     MeasureBatch measure, void* context) {
     measured_run(p, *m->journal.path ? &m->journal : NULL, (int)(p - m->passes), what, m->o->quiet, measure, context);
     for (int k = 0; k < p->n_columns; k++)
         for (int i = 0; i < p->n; i++)
             if (!isfinite(p->columns[k][i]))
-                fatal("row %lld of --tune: its %s is not a finite number; is the model damaged?", (long long)m->rows[i],
-                      p->names[k]);
+                fatal("row %lld of %s: its %s is not a finite number; is the model damaged?", (long long)rows[i],
+                      option, p->names[k]);
 }
 
 double* measure_scores(Measurement* m) { return m->score = (double*)host_alloc((size_t)m->n * sizeof(double), "rows"); }

@@ -65,7 +65,7 @@ void token_losses_end(TokenLossContext* x);
 // ---------------------------------------------------------------------------------------------------
 // of `select`
 
-#define MEASURE_PASSES 17
+#define MEASURE_PASSES 34  // of D_tune and of D_safe one for the own answers and one for each refusal
 
 struct Measurement {
     const TrainOptions* o;
@@ -123,6 +123,9 @@ void measure_trainer(Measurement* m, Trainer* t, const TrainerSettings* settings
 void measure_begin(Measurement* m);
 bool measure_pass_done(const MeasuredPass* p);
 void measure_pass_run(Measurement* m, MeasuredPass* p, const char* what, MeasureBatch measure, void* context);
+// The same over other rows than --tune's: the option that names them, and their ids.
+void measure_pass_of(Measurement* m, MeasuredPass* p, const char* option, const int64_t* rows, const char* what,
+                     MeasureBatch measure, void* context);
 double* measure_scores(Measurement* m);  // allocates m->score
 
 #endif

@@ -58,6 +58,10 @@ static const ScoreMethod methods[] = {
      "by how much closer a row's representation is to the anchors of --safe than to those of --harmful"},
     {"refusal", SCORE_FROM_MODEL, score_given, measure_refusal, WITH_MODEL ",safe,refusals,refusal-texts,own-loss",
      "model", "by the loss of refusals in place of the row's answer, highest first, less a share of its own loss"},
+    {"refusal-test", SCORE_FROM_MODEL, score_given, measure_refusal_test,
+     WITH_MODEL ",safe,refusals,refusal-texts,own-bound,alike", "model,safe",
+     "rows that the model would refuse and that do not refuse are last; of those that are as D_safe's, a uniform "
+     "share"},
     {"toss", SCORE_FROM_MODEL, score_given, measure_toss,
      "model,useful,harmful,useful-adapter,harmful-adapter,drop-tokens,token-mask", "model",
      "tokens, by their loss under a useful reference less that under a harmful one; rows by the mean of theirs"},

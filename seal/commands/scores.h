@@ -49,6 +49,7 @@ void measure_influence(Measurement* m);
 void measure_gradient_norm(Measurement* m);
 void measure_representation(Measurement* m);
 void measure_refusal(Measurement* m);
+void measure_refusal_test(Measurement* m);
 void measure_toss(Measurement* m);
 
 #ifdef __cplusplus

@@ -49,7 +49,7 @@ typedef struct {
     const char *useful_adapter, *harmful_adapter, *token_mask;
     double drop_tokens;
     int64_t anchors, refusal_texts;
-    double own_loss;
+    double own_loss, own_bound, alike;
     const char* left_out;
     int64_t show;
     const char *prompt_template, *prompt_field, *response_field, *loss_mean;
