@@ -105,9 +105,9 @@ expect "it resumes" "${many[@]}" --batch 1 --out stopped.json --resume
 truth "to the same bytes, and the journal is gone" bash -c 'cmp whole.json stopped.json && test ! -e stopped.json.partial'
 expect "once more" "${many[@]:0:${#many[@]}-1}" --batch 1 --out stopped.json --resume
 truth "there is nothing to do" grep -q "nothing to do" out
-refuse "another order over verdicts that are whole" "stopped.json: was made with other options, data or weights" "${many[@]}" --batch 1 --single-order --out stopped.json --resume
+refuse "another order over verdicts that are whole" "stopped.json was made with other options, data or weights" "${many[@]}" --batch 1 --single-order --out stopped.json --resume
 sed 's/"good"/"bad"/' many_ours.json >other_ours.json
-refuse "other outputs" "stopped.json: was made with other options, data or weights" "${many[@]/many_ours/other_ours}" --batch 1 --out stopped.json --resume
+refuse "other outputs" "stopped.json was made with other options, data or weights" "${many[@]/many_ours/other_ours}" --batch 1 --out stopped.json --resume
 expect "a guard" "$eval_seal" judge --judge jrun/model --guard --judge-template guard.txt --outputs ours.json --out guard.json
 truth "calls bad unsafe" grep -q "1 of 4 called unsafe, 0 outputs empty, 0 not judged" out
 truth "with the words it was taught" awk -v p="$(values unsafe guard.json)" 'BEGIN { split(p, x, " "); exit !(x[1] < 0.1 && x[2] < 0.1 && x[3] < 0.1 && x[4] > 0.9) }'

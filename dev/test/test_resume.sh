@@ -120,7 +120,7 @@ expect "the same data and model under other names are the same run" "${moved[@]/
 truth "and it ends" test -s again/summary.json
 expect "a run that has ended has nothing to do" "${select[@]:0:${#select[@]}-1}" "${resume[@]}"
 truth "and says so" grep -q "has ended" out
-refuse "other options over a run that has ended" "again: is a run that has ended, but another one; what differs: --lr is 0.002 here but 0.001 in its log" "${select[@]/1e-3/2e-3}" "${resume[@]}"
+refuse "other options over a run that has ended" "again is a run that has ended, but another one; what differs: --lr is 0.002 here but 0.001 in its log" "${select[@]/1e-3/2e-3}" "${resume[@]}"
 refuse "another command" "--algorithm is absent here but 2 in its log" "${sft[@]}" "${resume[@]}"
 refuse "a fresh run over it" "again holds a run that has ended" "${select[@]}" --out again
 expect "--resume where there is nothing begins" "${select[@]}" --out fresh --resume

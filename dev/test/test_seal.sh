@@ -63,7 +63,7 @@ truth "to the same rows and scores" bash -c 'cmp whole.jsonl stopped.jsonl && cm
 inode=$(stat -c %i stopped.jsonl)
 expect "once more" "${by_loss[@]}" --scores stopped.safetensors --out stopped.jsonl --resume
 truth "there is nothing to do" test "$(stat -c %i stopped.jsonl)" = "$inode"
-refuse "another share over a selection that is whole" "stopped.jsonl: was made with other options, data or weights" "${by_loss[@]/0.7/0.5}" --scores stopped.safetensors --out stopped.jsonl --resume
+refuse "another share over a selection that is whole" "stopped.jsonl was made with other options, data or weights" "${by_loss[@]/0.7/0.5}" --scores stopped.safetensors --out stopped.jsonl --resume
 expect "its scores serve as a selector" "$train_seal" select --tune tune.jsonl --selector loss.safetensors --top 0.7 --scores again.safetensors --out again.jsonl --quiet
 tokenizer_of() { grep -oaE '"tokenizer":"[0-9a-f]{64}"' "$1"; }
 truth "which knows its tokenizer when it is written again" test -n "$(tokenizer_of loss.safetensors)" -a "$(tokenizer_of loss.safetensors)" = "$(tokenizer_of again.safetensors)"

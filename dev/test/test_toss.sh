@@ -47,7 +47,7 @@ expect "it is taken for the same rows, wherever they are" "${again[@]}" --useful
 truth "and gives the same mask" cmp own.jsonl.mask.safetensors first.mask
 expect "all of it is there" "$train_seal" select --method toss --model llama --tune tune.jsonl --harmful harmful.jsonl --batch 4 --out own.jsonl --useful safe.jsonl --resume
 truth "and nothing is to be done" grep -q "nothing to do" out
-refuse "another share of tokens over it" "own.jsonl: was made with other options, data or weights" "${again[@]}" --useful safe.jsonl --drop-tokens 0.3 --resume
+refuse "another share of tokens over it" "own.jsonl was made with other options, data or weights" "${again[@]}" --useful safe.jsonl --drop-tokens 0.3 --resume
 rm own.jsonl.mask.safetensors
 expect "the mask is gone" "${again[@]}" --useful safe.jsonl --resume
 truth "and made again" cmp own.jsonl.mask.safetensors first.mask

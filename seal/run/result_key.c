@@ -68,7 +68,7 @@ bool result_is_there(const char* out, const Hex key, const char* const* beside, 
         fatal("%s exists, but %s, which would say how it was made, does not; remove it to make it again", out, path.s);
     char* then = file_read(path.s, 4096, &length);
     if (strcmp(then, key))
-        fatal("%s: was made with other options, data or weights; remove it to make it again, or give another --out",
+        fatal("%s was made with other options, data or weights; remove it to make it again, or give another --out",
               out);
     free(then);
     for (; beside && *beside; beside++)

@@ -99,7 +99,7 @@ void record_check_ended(const RunRecord* r, const char* out) {
     for (size_t i = 0; i < sizeof of_the_data / sizeof *of_the_data; i++)
         cJSON_DeleteItemFromObjectCaseSensitive(then, of_the_data[i]);
     compare(&d, now, then, true, "its log");
-    if (d.n) fatal("%s: is a run that has ended, but another one; what differs: %s; give another --out", out, d.text);
+    if (d.n) fatal("%s is a run that has ended, but another one; what differs: %s; give another --out", out, d.text);
     cJSON_Delete(now);
     cJSON_Delete(then);
 }
