@@ -108,6 +108,17 @@ void cap_logits(floatX* logits, float cap, int n, int Vp, cudaStream_t stream);
 #define MATMUL_WORKSPACE_BYTES ((size_t)32 << 20)  // NVIDIA's advice for Hopper
 void matmul_create(void);
 void matmul_destroy(void);
+// Which algorithm of cuBLASLt a product takes: the first that it proposes, unless they are to be timed. Another one may
+// add in another order, so whoever times them keeps what was chosen: on another day another one may win.
+struct MatmulAlgorithm {
+    int key[8];          // operation, m, n, k, lda, ldb, ldd, accumulate
+    uint64_t workspace;  // bytes
+    uint64_t data[8];    // cuBLASLt's own, of one version and one GPU
+};
+size_t matmul_library_version(void);
+// After matmul_create and before any product: products take the n algorithms that are known; others are timed on their
+// own operands, and chosen() is told. False: cuBLASLt refuses the one at *refused.
+bool matmul_algorithms(const MatmulAlgorithm* known, int n, void (*chosen)(const MatmulAlgorithm*), int* refused);
 // out or dout (T, OC; ldo), inp or dinp (T, C; ldi), weight (OC, C; ldw).
 struct MatmulShape {
     int T, C, OC, ldo, ldi, ldw;

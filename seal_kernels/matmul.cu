@@ -86,6 +86,8 @@ typedef struct Plan {
     cublasLtMatrixLayout_t a, b, d;
     cublasLtMatmulAlgo_t algorithm;
     size_t workspace;
+    int n_proposed;  // algorithms to be timed at the plan's first product; 0: one is chosen
+    cublasLtMatmulHeuristicResult_t* proposed;
     struct Plan* next;
 } Plan;
 
@@ -94,6 +96,7 @@ static struct {
     cublasLtHandle_t handle;
     void* workspace;  // shared by all calls, so all matmuls of a process belong on one stream
     Plan* plans[BUCKETS];
+    void (*chosen)(const MatmulAlgorithm*);  // NULL: nothing is timed
 } lt;
 
 static void cublas_check(cublasStatus_t status, const char* call, const char* file, int line) {
@@ -150,12 +153,12 @@ static void describe(Plan* plan) {
     cublasCheck(cublasLtMatrixLayoutCreate(&plan->d, operations[key->operation].type_d, key->m, key->n, key->ldd));
 }
 
-static void choose_algorithm(Plan* plan) {
+// The first `most` algorithms that cuBLASLt proposes for a plan; returns how many there are.
+static int propose(const Plan* plan, cublasLtMatmulHeuristicResult_t* results, int most) {
     static const cublasLtMatmulPreferenceAttributes_t alignments[] = {
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
     cublasLtMatmulPreference_t preference;
-    cublasLtMatmulHeuristicResult_t result;
     size_t workspace = MATMUL_WORKSPACE_BYTES;
     uint32_t alignment = ALIGNMENT;
     // A product whose k is split may round the parts to D's type before it adds them up: in bf16 they are to be added
@@ -171,29 +174,111 @@ static void choose_algorithm(Plan* plan) {
     for (size_t i = 0; i < sizeof(alignments) / sizeof(alignments[0]); i++)
         cublasCheck(cublasLtMatmulPreferenceSetAttribute(preference, alignments[i], &alignment, sizeof(alignment)));
     cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(lt.handle, plan->product, plan->a, plan->b, plan->d, plan->d,
-                                                           preference, 1, &result, &found);
+                                                           preference, most, results, &found);
     cublasCheck(cublasLtMatmulPreferenceDestroy(preference));
-    plan->supported = status == CUBLAS_STATUS_SUCCESS && found > 0 && result.state == CUBLAS_STATUS_SUCCESS;
-    if (plan->supported) {
-        plan->algorithm = result.algo;
-        plan->workspace = result.workspaceSize;
-    }
+    int usable = 0;
+    for (int i = 0; status == CUBLAS_STATUS_SUCCESS && i < found; i++)
+        if (results[i].state == CUBLAS_STATUS_SUCCESS) results[usable++] = results[i];
+    return usable;
 }
 
-static Plan* plan_for(const PlanKey* key) {
+#define PROPOSED_MOST 16
+
+static void choose_algorithm(Plan* plan) {
+    cublasLtMatmulHeuristicResult_t results[PROPOSED_MOST];
+    int n = propose(plan, results, lt.chosen ? PROPOSED_MOST : 1);
+    plan->supported = n > 0;
+    if (n == 0) return;
+    plan->algorithm = results[0].algo;
+    plan->workspace = results[0].workspaceSize;
+    // A product that adds to D cannot be repeated, so it is not timed.
+    if (!lt.chosen || plan->key.accumulate) return;
+    plan->proposed = (cublasLtMatmulHeuristicResult_t*)malloc(n * sizeof(results[0]));
+    if (plan->proposed == NULL) matmul_error(&plan->key, "out of host memory for its algorithms");
+    memcpy(plan->proposed, results, n * sizeof(results[0]));
+    plan->n_proposed = n;
+}
+
+static Plan** bucket_of(const PlanKey* key) {
     uint32_t hash = 2166136261u;  // FNV-1a
     for (size_t i = 0; i < sizeof(*key); i++) hash = (hash ^ ((const unsigned char*)key)[i]) * 16777619u;
-    Plan** bucket = &lt.plans[hash % BUCKETS];
-    for (Plan* plan = *bucket; plan; plan = plan->next)
-        if (!memcmp(&plan->key, key, sizeof(*key))) return plan;
-    if (lt.handle == NULL) matmul_error(key, "matmul_create has not been called");
+    return &lt.plans[hash % BUCKETS];
+}
+static Plan* new_plan(const PlanKey* key) {
     Plan* plan = (Plan*)calloc(1, sizeof(*plan));
     if (plan == NULL) matmul_error(key, "out of host memory for its plan");
     plan->key = *key;
     describe(plan);
-    choose_algorithm(plan);
+    Plan** bucket = bucket_of(key);
     plan->next = *bucket;
     return *bucket = plan;
+}
+
+static Plan* plan_for(const PlanKey* key) {
+    for (Plan* plan = *bucket_of(key); plan; plan = plan->next)
+        if (!memcmp(&plan->key, key, sizeof(*key))) return plan;
+    if (lt.handle == NULL) matmul_error(key, "matmul_create has not been called");
+    Plan* plan = new_plan(key);
+    choose_algorithm(plan);
+    return plan;
+}
+
+// The operands of one product.
+typedef struct {
+    const void *a, *b;
+    void* d;
+} Operands;
+
+static cublasStatus_t run(const Plan* plan, Operands x, cudaStream_t stream) {
+    float alpha = 1.0f, beta = plan->key.accumulate ? 1.0f : 0.0f;
+    return cublasLtMatmul(lt.handle, plan->product, &alpha, x.a, plan->a, x.b, plan->b, &beta, x.d, plan->d, x.d,
+                          plan->d, &plan->algorithm, lt.workspace, plan->workspace, stream);
+}
+
+#define TIMED 3  // products of each algorithm, of which the fastest counts; one more comes first and is not timed
+
+// Chooses the fastest algorithm. D is overwritten with the same product every time.
+static void time_algorithms(Plan* plan, Operands x, cudaStream_t stream) {
+    cudaEvent_t from, to;
+    cudaCheck(cudaEventCreate(&from));
+    cudaCheck(cudaEventCreate(&to));
+    float best = 0.0f;
+    int fastest = -1;
+    for (int i = 0; i < plan->n_proposed; i++) {
+        plan->algorithm = plan->proposed[i].algo;
+        plan->workspace = plan->proposed[i].workspaceSize;
+        if (run(plan, x, stream) != CUBLAS_STATUS_SUCCESS) continue;  // proposed, and refused all the same
+        for (int k = 0; k < TIMED; k++) {
+            float ms;
+            cudaCheck(cudaEventRecord(from, stream));
+            cublasCheck(run(plan, x, stream));
+            cudaCheck(cudaEventRecord(to, stream));
+            cudaCheck(cudaEventSynchronize(to));
+            cudaCheck(cudaEventElapsedTime(&ms, from, to));
+            if (fastest >= 0 && ms >= best) continue;
+            best = ms;
+            fastest = i;
+        }
+    }
+    cudaCheck(cudaEventDestroy(from));
+    cudaCheck(cudaEventDestroy(to));
+    if (fastest < 0) matmul_error(&plan->key, "cuBLASLt refuses every algorithm that it proposes");
+    plan->algorithm = plan->proposed[fastest].algo;
+    plan->workspace = plan->proposed[fastest].workspaceSize;
+    free(plan->proposed);
+    plan->proposed = NULL;
+    plan->n_proposed = 0;
+    MatmulAlgorithm chosen;
+    static_assert(sizeof(chosen.key) == sizeof(plan->key) && sizeof(chosen.data) == sizeof(plan->algorithm), "");
+    memcpy(chosen.key, &plan->key, sizeof(chosen.key));
+    memcpy(chosen.data, &plan->algorithm, sizeof(chosen.data));
+    chosen.workspace = plan->workspace;
+    lt.chosen(&chosen);
+}
+
+static void product(Plan* plan, Operands x, cudaStream_t stream) {
+    if (plan->n_proposed) time_algorithms(plan, x, stream);
+    cublasCheck(run(plan, x, stream));
 }
 
 // D = op(A) · op(B) and the epilogue, or D += where beta is 1. False, and nothing done, where cuBLASLt has no algorithm
@@ -206,9 +291,7 @@ static bool multiply(PlanKey key, const void* a, const void* b, void* d, const f
     if (!plan->supported) return false;
     if (has_bias(key.operation)) set(plan->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, (const void*)bias);
     if (has_aux(key.operation)) set(plan->product, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, (const void*)aux);
-    float alpha = 1.0f, beta = key.accumulate ? 1.0f : 0.0f;
-    cublasCheck(cublasLtMatmul(lt.handle, plan->product, &alpha, a, plan->a, b, plan->b, &beta, d, plan->d, d, plan->d,
-                               &plan->algorithm, lt.workspace, plan->workspace, stream));
+    product(plan, {a, b, d}, stream);
     return true;
 }
 static void multiply_or_stop(PlanKey key, const void* a, const void* b, void* d, const floatX* bias,
@@ -236,12 +319,38 @@ void matmul_destroy(void) {
             cublasCheck(cublasLtMatrixLayoutDestroy(plan->a));
             cublasCheck(cublasLtMatrixLayoutDestroy(plan->b));
             cublasCheck(cublasLtMatrixLayoutDestroy(plan->d));
+            free(plan->proposed);
             free(plan);
         }
     }
     cudaCheck(cudaFree(lt.workspace));
     cublasCheck(cublasLtDestroy(lt.handle));
     lt.handle = NULL;
+    lt.chosen = NULL;
+}
+
+size_t matmul_library_version(void) { return cublasLtGetVersion(); }
+
+bool matmul_algorithms(const MatmulAlgorithm* known, int n, void (*chosen)(const MatmulAlgorithm*), int* refused) {
+    lt.chosen = chosen;
+    for (int i = 0; i < n; i++) {
+        PlanKey key;
+        cublasLtMatmulHeuristicResult_t result;
+        memcpy(&key, known[i].key, sizeof(key));
+        *refused = i;
+        if (key.operation < 0 || key.operation > FP8 || key.accumulate || key.m < 1 || key.n < 1 || key.k < 1 ||
+            known[i].workspace > MATMUL_WORKSPACE_BYTES)
+            return false;
+        Plan* plan = new_plan(&key);
+        memcpy(&plan->algorithm, known[i].data, sizeof(plan->algorithm));
+        plan->workspace = known[i].workspace;
+        if (cublasLtMatmulAlgoCheck(lt.handle, plan->product, plan->a, plan->b, plan->d, plan->d, &plan->algorithm,
+                                    &result) != CUBLAS_STATUS_SUCCESS ||
+            result.workspaceSize > plan->workspace)
+            return false;
+        plan->supported = true;
+    }
+    return true;
 }
 
 void matmul_forward(floatX* out, floatX* pre_gelu, const floatX* inp, const floatX* weight, const floatX* bias,
@@ -300,9 +409,7 @@ void matmul_fp8(floatX* out, const uint8_t* inp, const uint8_t* weight, const fl
     Plan* plan = plan_for(&key);
     if (!plan->supported) matmul_error(&key, "cuBLASLt has no algorithm for this shape; fp8 needs sm_89 or newer");
     set(plan->product, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, (const void*)weight_scale);
-    float alpha = 1.0f, beta = accumulate ? 1.0f : 0.0f;
-    cublasCheck(cublasLtMatmul(lt.handle, plan->product, &alpha, weight, plan->a, inp, plan->b, &beta, out, plan->d,
-                               out, plan->d, &plan->algorithm, lt.workspace, plan->workspace, stream));
+    product(plan, {weight, inp, out}, stream);
 }
 
 size_t matmul_bias_scratch(int OC) { return (size_t)BIAS_MAX_SLICES * OC; }

@@ -50,6 +50,7 @@ static bool has_gelu(cublasLtEpilogue_t e) {
     return has_aux(e) || e == CUBLASLT_EPILOGUE_GELU || e == CUBLASLT_EPILOGUE_GELU_BIAS;
 }
 
+size_t cublasLtGetVersion(void) { return 1; }
 cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
     openblas_set_num_threads(1);
     if (!PLAIN_GEMM) cpu_onednn_bf16();  // a CPU_GEMM that names no library is refused before there is any work
@@ -140,6 +141,7 @@ static cublasStatus_t check(const cpu_lt_desc* m, const cpu_lt_layout* a, const 
         return CUBLAS_STATUS_NOT_SUPPORTED;
     return CUBLAS_STATUS_SUCCESS;
 }
+#define ALGORITHMS 2
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
                                               cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                                               cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
@@ -149,9 +151,23 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
     if (!handle || wanted < 1) return CUBLAS_STATUS_INVALID_VALUE;
     cublasStatus_t status = check(desc, a, b, c, d);
     if (status != CUBLAS_STATUS_SUCCESS) return status;
-    memset(results, 0, sizeof *results);
-    *found = 1;
+    // Two that compute the same, so that there is something to choose from.
+    for (*found = 0; *found < wanted && *found < ALGORITHMS; ++*found) {
+        memset(&results[*found], 0, sizeof *results);
+        results[*found].algo.data[0] = (uint64_t)*found;
+    }
     return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
+                                       cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                       const cublasLtMatmulAlgo_t* algo, cublasLtMatmulHeuristicResult_t* result) {
+    if (!handle) return CUBLAS_STATUS_INVALID_VALUE;
+    for (int i = 1; i < 8; i++)
+        if (algo->data[i]) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (algo->data[0] >= ALGORITHMS) return CUBLAS_STATUS_NOT_SUPPORTED;
+    memset(result, 0, sizeof *result);
+    result->algo = *algo;
+    return check(desc, a, b, c, d);
 }
 
 // ---------------------------------------------------------------------------------------------------

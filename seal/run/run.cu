@@ -9,6 +9,7 @@
 #include "packed.h"
 #include "peft.h"
 #include "base/ranks.h"
+#include "run/algorithms.h"
 #include "run/run.h"
 #include "run/samples.h"
 
@@ -192,6 +193,7 @@ void run_begin(Run* run, int64_t samples) {
     if (!ranks_rank()) prepare_output(o->out);
     look_from_all(o->out);
     trainer_allocate(&run->trainer);
+    if (o->algorithms) algorithms_open(o->algorithms);
     trainer_load(&run->trainer, o->model, o->adapter, (uint64_t)o->seed, o->quiet);
     run->peak_tflops = ranks_count() * gpu_peak_tflops(device_name(), sizeof(floatX) == 2);
 }

@@ -206,6 +206,8 @@ static const OptionRow options[] = {
      "rows of logits held in memory at once"},
     {"recompute", OPTION_FLAG, AT(recompute), NULL, NULL, 0, 0, TRAINS | SELECT | CHECK, 0,
      "compute activations again in backward: less memory, a third more time, the same bits"},
+    {"algorithms", OPTION_STRING, AT(algorithms), NULL, "FILE", 0, 0, TRAINS, 0,
+     "time cuBLASLt's algorithms once per shape and keep the fastest in FILE; the next run takes them from there"},
     {"seed", OPTION_INT, AT(seed), "42", NULL, 0, BIG, INIT | TRAINS | SELECT, 0, "seed of every random choice"},
     {"save-every", OPTION_INT, AT(save_every), "0", NULL, 0, BIG, TRAINS, 0,
      "steps between checkpoints; 0: only when SIGTERM or SIGINT stops the run"},

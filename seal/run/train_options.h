@@ -64,7 +64,7 @@ typedef struct {
     int64_t max_length;
     // training
     double lr, warmup, clip, weight_decay, beta1, beta2, adam_eps, epochs;
-    const char* schedule;
+    const char *schedule, *algorithms;
     int64_t max_steps, batch, tokens, head_rows, seed, save_every, keep, ranks;
     bool recompute, compat;
     // common
