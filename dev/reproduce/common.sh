@@ -243,6 +243,7 @@ HOWS=(
     "gradient-norm  |            | --method gradient-norm --model {base} {fresh} {score}                                    | "
     "representation |            | --method representation --model {base} --safe {anchors} --harmful {harmful} {score}      | "
     "toss           | references | --method toss --model {base} {references} --drop-tokens {drop} {score}                   | --token-mask {mask}"
+    "toss-pro       | references | --method toss --model {base} {references} --refine 1 {refit} --drop-tokens {drop} {score} | --token-mask {mask}"
     "seal           | selector   | --method seal --selector {selector}                                                      | "
     "online         |            |                                                                                          | --weights learn --safe {safe}"
 )
@@ -258,6 +259,7 @@ METHODS_ARMS=(
     "refusal        | refusal                         | refusal        |               | "
     "refusal-test   | refusal test                    | refusal-test   |               | "
     "toss           | TOSS †                          | toss           |               | "
+    "toss-pro       | TOSS-Pro †                      | toss-pro       |               | "
     "online         | online weights                  | online         |               | "
     "seal           | SEAL (Algorithm 2)              | seal           | --algorithm 2 | "
     "seal-1         | SEAL (Algorithm 1)              | seal           | --algorithm 1 | "
@@ -323,6 +325,7 @@ filled() {  # TEXT with words in braces
     [[ $text != *"{references}"* ]] || text=${text//"{references}"/--useful-adapter ${spent[0]}/adapter --harmful-adapter ${spent[1]}/adapter}
     [[ $text != *"{selector}"* ]] || text=${text//"{selector}"/${spent[0]}/selector.safetensors}
     [[ $text != *"{fresh}"* ]] || text=${text//"{fresh}"/$(adapted && options $RUN | grep -E '^--lora(-rank|-alpha)? ' | tr '\n' ' ')}
+    [[ $text != *"{refit}"* ]] || text=${text//"{refit}"/$(options $SCORER $REFERENCE | grep -E '^--(lr|epochs) ' | tr '\n' ' ')}
     text=${text//"{base}"/$base} text=${text//"{safe}"/$safe} text=${text//"{harmful}"/${harmful:-}} text=${text//"{anchors}"/${anchors:-}} text=${text//"{score}"/$SCORE}
     text=${text//"{drop}"/$(awk -v p="$top" 'BEGIN { print 1 - p }')} text=${text//"{mask}"/$run/kept.jsonl.mask.safetensors}
     echo "$text"

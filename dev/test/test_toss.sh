@@ -52,6 +52,32 @@ rm own.jsonl.mask.safetensors
 expect "the mask is gone" "${again[@]}" --useful safe.jsonl --resume
 truth "and made again" cmp own.jsonl.mask.safetensors first.mask
 
+# TOSS-Pro: by hand and by --refine
+pro=("$train_seal" select --method toss --model llama --tune tune.jsonl --useful-adapter lora_qv --harmful-adapter lora_all --batch 4 --lr 1e-2 --quiet)
+expect "the harmful reference is refined" "${pro[@]}" --refine 1 --scores pro.safetensors --out pro.jsonl
+found=pro.jsonl.found-1.jsonl
+truth "on the rows that have a dropped token" diff <(paste <(recorded mask) tune.jsonl | awk -F'\t' '$1 ~ /0/ { print $2 }') $found
+dropped() { tail -c "$2" "$1" | od -An -v -tu1 -w1 | tr -d ' \n'; }
+expected=$(recorded mask | grep 0 | tr -d '\n' | tr 01 10)
+truth "and on those tokens alone" test "$(dropped pro.jsonl.found-1.mask.safetensors ${#expected})" = "$expected"
+expect "the same training by hand" "$train_seal" sft --model llama --adapter lora_all --tune $found --token-mask pro.jsonl.found-1.mask.safetensors --lr 1e-2 --epochs 2 --batch 4 --quiet --out by_hand
+truth "comes to the same reference" cmp by_hand/adapter/adapter_model.safetensors pro.jsonl.harmful-1/adapter/adapter_model.safetensors
+expect "and the same scoring with it" "${pro[@]/lora_all/by_hand/adapter}" --scores hand.safetensors --out hand.jsonl
+truth "to the same mask and scores" bash -c 'cmp hand.jsonl.mask.safetensors pro.jsonl.mask.safetensors && cmp <(tail -c 28 hand.safetensors) <(tail -c 28 pro.safetensors) && ! cmp -s <(tail -c 28 s.safetensors) <(tail -c 28 pro.safetensors)'
+expect "two rounds" "${pro[@]}" --refine 2 --scores two_rounds.safetensors --out two_rounds.jsonl
+truth "begin as one" cmp two_rounds.jsonl.harmful-1/adapter/adapter_model.safetensors pro.jsonl.harmful-1/adapter/adapter_model.safetensors
+truth "and find again" test -s two_rounds.jsonl.found-2.jsonl -a -s two_rounds.jsonl.harmful-2/adapter/adapter_model.safetensors
+# stopped after the first round's training, and before it
+rm two_rounds.jsonl two_rounds.jsonl.key; rm -r two_rounds.jsonl.harmful-2
+mv two_rounds.jsonl.mask.safetensors whole.mask; cp two_rounds.jsonl.found-1.jsonl first_found; touch -d '1 hour ago' two_rounds.jsonl.found-1.jsonl
+expect "it resumes where a round's tokens are found" "${pro[@]}" --refine 2 --scores two_rounds.safetensors --out two_rounds.jsonl --resume
+truth "to the same mask" cmp two_rounds.jsonl.mask.safetensors whole.mask
+truth "finding nothing twice" test "$(find . -name two_rounds.jsonl.found-1.jsonl -mmin +30 | wc -l)" -eq 1
+rm two_rounds.jsonl two_rounds.jsonl.key
+refuse "tokens that were found with other settings" "two_rounds.jsonl.found-1.jsonl was made with other options, data or weights" "${pro[@]/1e-2/1e-3}" --refine 2 --scores two_rounds.safetensors --out two_rounds.jsonl --resume
+refuse "a refinement of nothing" "--refine needs --drop-tokens above 0" "${pro[@]}" --refine 1 --drop-tokens 0 --out x.jsonl
+refuse "a learning rate of another method" "--lr has no effect with --method safe-loss" "$train_seal" select --method safe-loss --model llama --tune tune.jsonl --lr 1e-3 --out x.jsonl
+
 # a killed run; two ranks
 for _ in $(seq 40); do cat tune.jsonl; done >long.jsonl
 long=("${toss[@]/tune.jsonl/long.jsonl}")
@@ -65,6 +91,8 @@ if command -v mpirun >/dev/null && "$train_seal" sft --model llama --tune tune.j
     expect "two ranks" on_two "${toss[@]}" --quiet --scores two.safetensors --out two.jsonl
     truth "drop the same tokens" test "$(kept_bits two.jsonl.mask.safetensors)" = "$(recorded mask | tr -d '\n')"
     truth "and give the same scores" near <(tail -c 28 two.safetensors | od -An -v -tf4 -w4) <(recorded score)
+    expect "two ranks refine" on_two "${pro[@]}" --refine 1 --scores pro_two.safetensors --out pro_two.jsonl
+    truth "to the same scores" near <(tail -c 28 pro_two.safetensors | od -An -v -tf4 -w4) <(tail -c 28 pro.safetensors | od -An -v -tf4 -w4)
     expect "two ranks train the references too" on_two "$train_seal" select --method toss --model llama --tune tune.jsonl --useful safe.jsonl --harmful harmful.jsonl --batch 4 --quiet --out trained.jsonl
     truth "which stay" test -s trained.jsonl.useful/adapter/adapter_model.safetensors -a -s trained.jsonl.harmful/adapter/adapter_model.safetensors -a -s trained.jsonl.mask.safetensors
 else

@@ -63,7 +63,7 @@ static const ScoreMethod methods[] = {
      "rows that the model would refuse and that do not refuse are last; of those that are as D_safe's, a uniform "
      "share"},
     {"toss", SCORE_FROM_MODEL, score_given, measure_toss,
-     "model,useful,harmful,useful-adapter,harmful-adapter,drop-tokens,token-mask", "model",
+     "model,useful,harmful,useful-adapter,harmful-adapter,drop-tokens,token-mask,refine,lr,epochs", "model",
      "tokens, by their loss under a useful reference less that under a harmful one; rows by the mean of theirs"},
 };
 enum { N_METHODS = sizeof methods / sizeof *methods };

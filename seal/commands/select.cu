@@ -272,7 +272,7 @@ static void reference_key(const TrainOptions* mine, Hex key) {
     Text text = {};
     Hex digest;
     o.tune.n = 0;  // paths may differ: the digests say what is in the files
-    o.model = o.out = NULL;
+    o.model = o.out = o.adapter = o.token_mask = NULL;
     o.resume = o.quiet = false;
     o.ranks = 0;
     char* options = options_json(&train_options, COMMAND_SFT, &o);
@@ -280,6 +280,14 @@ static void reference_key(const TrainOptions* mine, Hex key) {
     text_printf(&text, "%s\n%s\n", options, digest);
     model_directory_digest(mine->model, digest);
     text_printf(&text, "%s\n", digest);
+    if (mine->adapter) {
+        model_directory_digest(mine->adapter, digest);
+        text_printf(&text, "%s\n", digest);
+    }
+    if (mine->token_mask) {
+        file_sha256_hex(mine->token_mask, digest);
+        text_printf(&text, "%s\n", digest);
+    }
     sha256_hex(text.s, text.n, key);
     text_free(&text);
     free(options);
@@ -287,8 +295,10 @@ static void reference_key(const TrainOptions* mine, Hex key) {
 
 // A reference of toss: an adapter of --model, trained by sft with the paper's settings in a RUN beside --out. One that
 // is there is taken with --resume, and a training that was stopped continues; neither with other rows or settings.
-static const char* train_reference(const TrainOptions* o, const StringList* rows, const char* what,
-                                   int (*train)(const TrainOptions* o, int command), Path* adapter) {
+// from: an adapter that is trained further, on the tokens of a mask; NULL: a fresh one, on all.
+static const char* train_reference(const TrainOptions* o, const StringList* rows, const char* what, const char* from,
+                                   const char* token_mask, int (*train)(const TrainOptions* o, int command),
+                                   Path* adapter) {
     TrainOptions mine = *o;
     Path run;
     if (!rows->n) fatal("--method toss needs --%s, or --%s-adapter", what, what);
@@ -302,9 +312,10 @@ static const char* train_reference(const TrainOptions* o, const StringList* rows
               adapter->s);
     mine.tune = *rows;
     mine.out = run.s;
-    mine.lora = "q,v";
-    mine.epochs = 2.0;
-    mine.token_mask = NULL;
+    mine.lora = from ? "none" : "q,v";
+    mine.adapter = from;
+    mine.token_mask = token_mask;
+    if (!options_given(&train_options, "epochs")) mine.epochs = 2.0;
     if (!ranks_rank()) {
         Hex key;
         size_t length;
@@ -329,13 +340,14 @@ static Path mask_path(const TrainOptions* o) {
     return path;
 }
 
-// Which tokens of the rows just written are trained. Their place in --out is their order among the kept.
-static void write_token_mask(const Candidates* c, const TrainOptions* o, const uint8_t* keep) {
+// Which tokens of the rows that were just written to `rows` are trained: those that stay, or those that are dropped.
+// Their place in the file is their order among the kept.
+static void write_token_mask(const Candidates* c, const uint8_t* keep, bool dropped, const char* rows,
+                             const char* path) {
     const Measurement* m = &c->measured;
     TokenMask mask = {};
-    Path path = mask_path(o);
     StringList out = {};
-    const char* items[] = {o->out};
+    const char* items[] = {rows};
     size_t n = (size_t)c->n;
     mask.rows = (int64_t*)host_alloc(n * sizeof(int64_t), "the mask of tokens");
     mask.start = (int64_t*)host_alloc((n + 1) * sizeof(int64_t), "the mask of tokens");
@@ -344,7 +356,8 @@ static void write_token_mask(const Candidates* c, const TrainOptions* o, const u
     for (int64_t i = 0; i < c->n; i++) {
         if (!keep[c->rows[i]]) continue;
         int64_t count = m->token_start[i + 1] - m->token_start[i];
-        memcpy(mask.keep + mask.start[mask.n], m->token_keep + m->token_start[i], (size_t)count);
+        for (int64_t k = 0; k < count; k++)
+            mask.keep[mask.start[mask.n] + k] = m->token_keep[m->token_start[i] + k] != dropped;
         mask.rows[mask.n] = mask.n;
         mask.hashes[mask.n] = c->hashes[i];
         mask.start[mask.n + 1] = mask.start[mask.n] + count;
@@ -355,8 +368,7 @@ static void write_token_mask(const Candidates* c, const TrainOptions* o, const u
     dataset_digest(&out, mask.digest);
     snprintf(mask.tokenizer, sizeof mask.tokenizer, "%s", m->tokenizer);
     snprintf(mask.chat, sizeof mask.chat, "%s", m->set.chat_digest);
-    token_mask_write(&mask, path.s);
-    if (!o->quiet) printf("the tokens to train: %s\n", path.s);
+    token_mask_write(&mask, path);
     free(mask.rows);
     free(mask.start);
     free(mask.hashes);
@@ -395,12 +407,47 @@ static void check_output(const TrainOptions* o, const char* path) {
                 output_is_not(path, path_of(directories[k], "%s", name).s);
 }
 
+// TOSS-Pro: the harmful reference is trained further on the tokens that it told, with --useful's, to be harmful. Rows
+// and mask of those stay beside --out, so that a run that was stopped need not find them again.
+static const char* refine_reference(const TrainOptions* o, const ScoreMethod* method, const RowOptions* rows, int round,
+                                    const Hex key, int (*train)(const TrainOptions* o, int command), Path* adapter) {
+    Path found = path_text("%.4000s.found-%d.jsonl", o->out, round),
+         mask = path_text("%.4000s.found-%d.mask.safetensors", o->out, round);
+    const char *beside[] = {mask.s, NULL}, *items[] = {found.s};
+    StringList list = {items, 1};
+    char name[32];
+    check_output(o, found.s);
+    check_output(o, mask.s);
+    int there = result_is_there(found.s, key, beside, o->resume, true);
+    ranks_share(&there, sizeof there);
+    if (!there) {
+        Candidates c = {};
+        find_usable(&c, &o->tune, rows, false, o->quiet);
+        ask_model(&c, o, method);
+        uint8_t* keep = (uint8_t*)host_alloc((size_t)c.n_rows, "rows");
+        for (int64_t i = 0; i < c.n; i++)
+            for (int64_t t = c.measured.token_start[i]; t < c.measured.token_start[i + 1]; t++)
+                keep[c.rows[i]] |= !c.measured.token_keep[t];
+        if (!ranks_rank()) {
+            kept_write(&o->tune, keep, c.n_rows, c.digest, found.s, o->quiet);
+            write_token_mask(&c, keep, true, found.s, mask.s);
+        }
+        measure_close(&c.measured);  // its journal first: the next round has another
+        if (!ranks_rank()) result_record(found.s, key);
+        free(keep);
+        free(c.rows);
+        free(c.hashes);
+    }
+    snprintf(name, sizeof name, "harmful-%d", round);
+    return train_reference(o, &list, name, o->harmful_adapter, mask.s, train, adapter);
+}
+
 int select_command(const TrainOptions* options, int (*train)(const TrainOptions* o, int command)) {
     TrainOptions with_references = *options;
     const TrainOptions* o = &with_references;
     const ScoreMethod* method = score_method(o->method);
     bool toss = method->measure == measure_toss;
-    Path useful, harmful;
+    Path useful, harmful, refined[2];  // a round reads the last one's
     RowOptions row_options = {};
     row_options.prompt_template = o->prompt_template;
     row_options.prompt_field = o->prompt_field;
@@ -436,9 +483,15 @@ int select_command(const TrainOptions* options, int (*train)(const TrainOptions*
     if (toss && o->harmful.n && o->harmful_adapter) fatal("--harmful has no effect with --harmful-adapter");
     if (toss && !o->dry_run) {
         if (!o->useful_adapter)
-            with_references.useful_adapter = train_reference(options, &options->useful, "useful", train, &useful);
+            with_references.useful_adapter = train_reference(options, &options->useful, "useful", NULL, NULL, train,
+                                                             &useful);
         if (!o->harmful_adapter)
-            with_references.harmful_adapter = train_reference(options, &options->harmful, "harmful", train, &harmful);
+            with_references.harmful_adapter = train_reference(options, &options->harmful, "harmful", NULL, NULL, train,
+                                                              &harmful);
+        if (o->refine && o->drop_tokens == 0.0) fatal("--refine needs --drop-tokens above 0, or nothing is found");
+        for (int round = 1; round <= o->refine; round++)
+            with_references.harmful_adapter = refine_reference(o, method, &row_options, round, key, train,
+                                                               &refined[round % 2]);
     }
 
     // Who may be kept, and what each is worth.
@@ -478,7 +531,8 @@ int select_command(const TrainOptions* options, int (*train)(const TrainOptions*
         if (o->explain && toss) explain_tokens(&c, o, order);
         if (o->scores) write_scores(&c, o);
         int64_t written = kept_write(&o->tune, keep, c.n_rows, c.digest, o->out, o->quiet);
-        if (toss) write_token_mask(&c, o, keep);
+        if (toss) write_token_mask(&c, keep, false, o->out, mask.s);
+        if (toss && !o->quiet) printf("the tokens to train: %s\n", mask.s);
         result_record(o->out, key);
         if (!o->quiet)
             printf("%lld of %lld rows (%lld scored) by %s to %s\n", (long long)written, (long long)c.n_rows,

@@ -50,6 +50,7 @@ typedef struct {
     double drop_tokens;
     int64_t anchors, refusal_texts;
     double own_loss, own_bound, alike;
+    int64_t refine;
     const char* left_out;
     int64_t show;
     const char *prompt_template, *prompt_field, *response_field, *loss_mean;
