@@ -21,7 +21,7 @@ fresh() {
     printf '# Page\n\n## A part\n\nText.\n' >"$work/docs/page.md"
     printf '// seal/base/file.h has the contract.\n#include "base/file.h"\nvoid f(void) { fatal("--%%s is not a number", 0); }\n' >"$work/seal/base/file.c"
     printf '/* others are mentioned: gone */\nvoid file_open(void);\n' >"$work/seal/base/file.h"
-    printf '// defines: file_open\n#include "base/file.h"\n' >"$work/train_seal.cu"
+    printf '// defines: file_open\n#include "base/file.h"\nint main(void) { file_open(); }\n' >"$work/train_seal.cu"
     : >"$work/eval_seal.cu"
 }
 fresh
