@@ -19,13 +19,7 @@ int __sanitizer_install_malloc_and_free_hooks(void (*on_malloc)(const volatile v
 // The methods' table names functions of .cu files, which no target calls.
 #define NOT_CALLED(measure) \
     void measure(Measurement* m) { (void)m; }
-NOT_CALLED(measure_safe_loss)
-NOT_CALLED(measure_loss_diff)
-NOT_CALLED(measure_influence)
-NOT_CALLED(measure_gradient_norm)
-NOT_CALLED(measure_representation)
-NOT_CALLED(measure_refusal)
-NOT_CALLED(measure_toss)
+FOR_EACH_MEASURE(NOT_CALLED)
 
 const char* program_name = "fuzz";
 int error_rank;

@@ -42,15 +42,18 @@ int64_t score_share(double top, int64_t n);
 // score that is not a number is fatal.
 int64_t score_order(const double* score, const int64_t* rows, int64_t n, double top, int64_t* order);
 
-// The methods' `measure`, each in a file of its own or with its kin.
-void measure_safe_loss(Measurement* m);
-void measure_loss_diff(Measurement* m);
-void measure_influence(Measurement* m);
-void measure_gradient_norm(Measurement* m);
-void measure_representation(Measurement* m);
-void measure_refusal(Measurement* m);
-void measure_refusal_test(Measurement* m);
-void measure_toss(Measurement* m);
+// The methods' `measure`, each in a file of its own or with its kin. One list, since the fuzz targets stand in for all.
+#define FOR_EACH_MEASURE(_)   \
+    _(measure_safe_loss)      \
+    _(measure_loss_diff)      \
+    _(measure_influence)      \
+    _(measure_gradient_norm)  \
+    _(measure_representation) \
+    _(measure_refusal)        \
+    _(measure_refusal_test)   \
+    _(measure_toss)
+#define DECLARE_MEASURE(measure) void measure(Measurement* m);
+FOR_EACH_MEASURE(DECLARE_MEASURE)
 
 #ifdef __cplusplus
 }
