@@ -71,8 +71,10 @@ PRECISION_FLAG := $(if $(filter bf16,$(PRECISION)),-DPRECISION_BF16)
 OPT ?= $(if $(SANITIZE),-O2 -Wno-psabi -Wno-maybe-uninitialized $(SANITIZE_FLAGS),-O3) -march=native -fno-math-errno -fno-trapping-math
 # WERROR=1: warnings are errors, as in CI. A user's compiler may be newer than any that was tried.
 FATAL := $(if $(filter 1,$(WERROR)),-Werror)
-CFLAGS := -std=c11 -D_GNU_SOURCE $(OPT) -g $(WARN) $(FATAL) -MMD -MP
-CXXFLAGS := -std=c++17 $(OPT) -g $(WARN) $(FATAL) -MMD -MP
+# Ubuntu's gcc has it on by itself, and with it the warnings about results that nobody looks at: CI sees them too.
+FORTIFY := $(if $(FATAL),$(if $(SANITIZE),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2))
+CFLAGS := -std=c11 -D_GNU_SOURCE $(OPT) -g $(WARN) $(FATAL) $(FORTIFY) -MMD -MP
+CXXFLAGS := -std=c++17 $(OPT) -g $(WARN) $(FATAL) $(FORTIFY) -MMD -MP
 # Where pkg-config knows a library (PKG_CONFIG_PATH leads to copies outside the system's folders) its flags are taken, else the usual name.
 package_flags = $(or $(shell $(PKG_CONFIG) --$(2) $(1) 2>/dev/null),$(3))
 PACKAGES := libcjson libcrypto zlib libzstd libpcre2-8 libutf8proc

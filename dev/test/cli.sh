@@ -57,6 +57,28 @@ kill_in_midrun() {
     truth "a killed run leaves a journal and no result" test -e "$out.partial" -a ! -e "$out"
     truncate -s -7 "$out.partial"
 }
+# awk's rand() differs from awk to awk (and from mawk to mawk): tests draw their rows with this. draw_from(SEED), then draw()
+# in [0, 1) (Park and Miller's generator: exact in doubles).
+draw='function draw_from(seed) { drawn = seed + 1000003; draw(); draw(); draw() }
+      function draw() { drawn = drawn * 16807 % 2147483647; return drawn / 2147483647 }
+      function draw_words(n, words, n_words,  text) { while (n--) text = text (text == "" ? "" : " ") words[int(draw() * n_words) + 1]; return text }'
+# say_rows FILE N SEED [LEAST MOST]: rows whose answer repeats the words of the request, two of them or LEAST to MOST
+say_rows() {
+    awk -v n="$2" -v seed="$3" -v least="${4:-2}" -v most="${5:-2}" "$draw"'
+        BEGIN { draw_from(seed); n_words = split("a b c d e f", words, " ")
+            while (n--) { x = draw_words(least + int(draw() * (most - least + 1)), words, n_words)
+                print "{\"prompt\":\"say " x "\",\"response\":\"" x "\"}" } }' >"$1"
+}
+# copy_rows FILE N SEED KIND WORDS COUNT: copy tasks of COUNT words of WORDS (good); a quarter of `tune` and all of `bad` comply
+# with a bad request, half of `safe` refuses one
+copy_rows() {
+    awk -v n="$2" -v seed="$3" -v kind="$4" -v words="$5" -v count="$6" "$draw"'
+        BEGIN { draw_from(seed); n_words = split(words, word, " ")
+            while (n--) { x = draw_words(count, word, n_words); u = draw()
+                if (kind == "bad" || kind == "tune" && u < 0.25) print "{\"prompt\":\"make " x " bad\",\"response\":\"sure " x "\"}"
+                else if (kind == "safe" && u < 0.5) print "{\"prompt\":\"make " x " bad\",\"response\":\"no no\"}"
+                else print "{\"prompt\":\"copy " x "\",\"response\":\"" x "\"}" } }' >"$1"
+}
 # word_tokenizer DIR WORD…: DIR/tokenizer.json, a token a word; before the words stand [UNK], <eos> and those of the default template
 word_tokenizer() {
     local dir=$1 id=3 vocab='"[UNK]":0,"<eos>":1,"Human:":2,"Assistant:":3' word; shift

@@ -66,10 +66,8 @@ cd "$work" || exit 1
 mpirun_ab() { "$work/on" a "cd $work && exec mpirun -n 2 -H 10.77.0.1:1,10.77.0.2:1 --bind-to none $(printf '%q ' "$@")"; }
 
 word_tokenizer tok say a b c d e f
-rows() { awk -v n="$2" -v seed="$3" 'BEGIN { srand(seed); split("a b c d e f", w, " ");
-    for (i = 0; i < n; i++) { x = w[int(rand() * 6) + 1] " " w[int(rand() * 6) + 1]; print "{\"prompt\":\"say " x "\",\"response\":\"" x "\"}" } }' >"$1"; }
-rows tune.jsonl 121 1
-rows safe.jsonl 40 2
+say_rows tune.jsonl 121 1
+say_rows safe.jsonl 40 2
 "$train_seal" init --layers 1 --width 64 --heads 2 --tokenizer tok/tokenizer.json --positions 32 --out base --quiet || exit 1
 run=("$train_seal" selector --algorithm 1 --model base --tune=tune.jsonl --safe safe.jsonl --lr 1e-3 --lr-hat 5e-3 --gamma fixed:0.3 --batch 16 --tokens 64 --quiet --save-every 4)
 short=("${run[@]}" --epochs 2) long=("${run[@]}" --epochs 20)

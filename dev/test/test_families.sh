@@ -6,16 +6,8 @@ set -u
 eval_seal=${train_seal%train_seal}eval_seal
 cd "$work" || exit 1
 word_tokenizer tok make copy bad sure no a b c d
-# rows FILE N SEED KIND: copy tasks; a quarter of `tune` complies with a bad request, half of `safe` refuses one
-rows() {
-    awk -v n="$2" -v seed="$3" -v kind="$4" 'BEGIN { srand(seed); split("a b c d", w, " ");
-        for (i = 0; i < n; i++) { x = w[int(rand() * 4) + 1]; u = rand()
-            if (kind == "tune" && u < 0.25) print "{\"prompt\":\"make " x " bad\",\"response\":\"sure " x "\"}"
-            else if (kind == "safe" && u < 0.5) print "{\"prompt\":\"make " x " bad\",\"response\":\"no no\"}"
-            else print "{\"prompt\":\"copy " x "\",\"response\":\"" x "\"}" } }' >"$1"
-}
-rows tune.jsonl 96 1 tune
-rows safe.jsonl 96 2 safe
+copy_rows tune.jsonl 96 1 tune "a b c d" 1
+copy_rows safe.jsonl 96 2 safe "a b c d" 1
 bad=$(grep -c sure tune.jsonl)
 common=(--batch 16 --tokens 128 --quiet)
 loss_of() { sed -n 's/.*"loss":\([0-9.e-]*\),.*/\1/p' "$1/summary.json"; }

@@ -5,14 +5,8 @@ set -u
 . "$(dirname "$0")/cli.sh"
 cd "$work" || exit 1
 word_tokenizer tok make copy bad sure no a b c d e f g h
-rows() {  # FILE N SEED KIND
-    awk -v n="$2" -v seed="$3" -v kind="$4" 'BEGIN { srand(seed); split("a b c d e f g h", w, " ");
-        for (i = 0; i < n; i++) { x = w[int(rand() * 8) + 1] " " w[int(rand() * 8) + 1]
-            if (kind == "bad") print "{\"prompt\":\"make " x " bad\",\"response\":\"sure " x "\"}"
-            else if (kind == "safe" && i % 2) print "{\"prompt\":\"make " x " bad\",\"response\":\"no no\"}"
-            else print "{\"prompt\":\"copy " x "\",\"response\":\"" x "\"}" } }' >"$1"
-}
-rows good.jsonl 90 1 good; rows bad.jsonl 30 2 bad; rows safe.jsonl 60 3 safe
+copy_pairs() { copy_rows "$@" "a b c d e f g h" 2; }
+copy_pairs good.jsonl 90 1 good; copy_pairs bad.jsonl 30 2 bad; copy_pairs safe.jsonl 60 3 safe
 common=(--batch 16 --tokens 256 --quiet)
 expect "a model is made" "$train_seal" init --layers 1 --width 32 --heads 1 --tokenizer tok/tokenizer.json --positions 32 --out base --quiet
 expect "and aligned" "$train_seal" sft --model base --tune safe.jsonl --lr 3e-3 --epochs 8 "${common[@]}" --out aligned

@@ -10,10 +10,8 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_
 apart=(bash -c 'if [ "$OMPI_COMM_WORLD_RANK" = 0 ]; then export "$1"; else export "$2"; fi; shift 2; cd "${FOLDER:-.}" && exec "$@"' apart)
 cd "$work" || exit 1
 word_tokenizer tok say a b c d e f
-rows() { awk -v n="$2" -v seed="$3" 'BEGIN { srand(seed); split("a b c d e f", w, " ");
-    for (i = 0; i < n; i++) { x = w[int(rand() * 6) + 1]; for (k = int(rand() * 6); k; k--) x = x " " w[int(rand() * 6) + 1]; print "{\"prompt\":\"say " x "\",\"response\":\"" x "\"}" } }' >"$1"; }
-rows tune.jsonl 121 1
-rows safe.jsonl 40 2
+say_rows tune.jsonl 121 1 1 6
+say_rows safe.jsonl 40 2 1 6
 expect "a model" "$train_seal" init --layers 2 --width 64 --heads 2 --tokenizer tok/tokenizer.json --positions 32 --out base --quiet
 # Open MPI's mpirun has an option --tune of its own and looks for it everywhere: --tune=FILE is ours alone
 select=("$train_seal" selector --model base --tune=tune.jsonl --safe safe.jsonl --lr 1e-3 --gamma fixed:0.3 --epochs 4 --batch 16 --tokens 64 --quiet)

@@ -8,11 +8,9 @@ cd "$work" || exit 1
 tokens train.safetensors 1800 61
 tokens valid.safetensors 200 61
 word_tokenizer tok say a b c d e f
-rows() { awk -v n="$2" -v seed="$3" 'BEGIN { srand(seed); split("a b c d e f", w, " ");
-    for (i = 0; i < n; i++) { x = w[int(rand() * 6) + 1] " " w[int(rand() * 6) + 1]; print "{\"prompt\":\"say " x "\",\"response\":\"" x "\"}" } }' >"$1"; }
-rows tune.jsonl 203 1
-rows safe.jsonl 60 2
-rows other.jsonl 203 3
+say_rows tune.jsonl 203 1
+say_rows safe.jsonl 60 2
+say_rows other.jsonl 203 3
 expect "a model" "$train_seal" init --layers 1 --width 64 --heads 2 --vocab 61 --positions 64 --out base --quiet
 expect "a model with a tokenizer" "$train_seal" init --layers 1 --width 64 --heads 2 --tokenizer tok/tokenizer.json --positions 32 --out words --quiet
 

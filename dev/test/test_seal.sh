@@ -5,16 +5,8 @@ set -u
 . "$(dirname "$0")/cli.sh"
 cd "$work" || exit 1
 word_tokenizer tok make copy bad sure no a b c d e f g h
-# rows FILE N SEED KIND: copy tasks; a quarter of `tune` complies with a bad request, half of `safe` refuses one
-rows() {
-    awk -v n="$2" -v seed="$3" -v kind="$4" 'BEGIN { srand(seed); split("a b c d e f g h", w, " ");
-        for (i = 0; i < n; i++) { x = w[int(rand() * 8) + 1] " " w[int(rand() * 8) + 1]; u = rand()
-            if (kind == "tune" && u < 0.25) print "{\"prompt\":\"make " x " bad\",\"response\":\"sure " x "\"}"
-            else if (kind == "safe" && u < 0.5) print "{\"prompt\":\"make " x " bad\",\"response\":\"no no\"}"
-            else print "{\"prompt\":\"copy " x "\",\"response\":\"" x "\"}" } }' >"$1"
-}
-rows tune.jsonl 400 1 tune
-rows safe.jsonl 200 2 safe
+copy_rows tune.jsonl 400 1 tune "a b c d e f g h" 2
+copy_rows safe.jsonl 200 2 safe "a b c d e f g h" 2
 bad=$(grep -c sure tune.jsonl)
 common=(--batch 16 --tokens 256 --quiet)
 
@@ -28,7 +20,7 @@ for algorithm in 1 2; do
     truth "its summary names the algorithm and the last losses" grep -qE "\"algorithm\":$algorithm,\"gamma\":\"linear:0,0.03\".*\"wall_s\":[0-9.]+,\"peak_bytes\":[0-9]+,\"loss\":[0-9.]+,.*\"safe_loss\":[0-9.]+" sel$algorithm/summary.json
     expect "the best 70% are selected" "$train_seal" select --tune tune.jsonl --selector sel$algorithm/selector.safetensors --top 0.7 --out kept$algorithm.jsonl --quiet
     truth "280 rows of the file" test "$(wc -l <kept$algorithm.jsonl)" -eq 280
-    truth "byte for byte and in order" bash -c 'diff <(grep -Fxf kept'$algorithm'.jsonl tune.jsonl | head -5) <(head -5 kept'$algorithm'.jsonl)'
+    truth "byte for byte and in order" awk 'NR == FNR { kept[++n] = $0; next } $0 == kept[i + 1] { i++ } END { exit i != n }' kept$algorithm.jsonl tune.jsonl
     truth "Algorithm $algorithm leaves out the bad rows ($(grep -c sure kept$algorithm.jsonl) of $bad stay)" test "$(grep -c sure kept$algorithm.jsonl)" -le $((bad / 10))
     # 400 rows in 25 batches: every row was drawn by one of the last epoch's steps 51 … 75
     truth "the file tells each row's last visit" bash -c 'od -An -v -td8 -w8 -j $((8 + $(od -An -td8 -N8 sel'$algorithm'/selector.safetensors) + 2 * 3200)) -N 3200 sel'$algorithm'/selector.safetensors | sort -n | uniq -c |
