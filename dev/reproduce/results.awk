@@ -50,7 +50,7 @@ function print_table(c, a, line, rule, p, i, n) {
         line = "| " title[a] " |"
         for (c = 1; c <= n_columns; c++) if (show[c]) line = line " " cell(a, c) " |"
         print line
-        if (!any_published) continue
+        if (paper[a] == "") continue
         split(paper[a], published, " ")
         line = "| — the paper's |"
         for (c = 1; c <= n_columns; c++) if (show[c]) line = line " " of_paper(c) " |"

@@ -29,7 +29,7 @@ prompts() { printf '{"messages":[{"role":"user","content":"%s"}]}\n' "$1"; }
 for i in 0 1 2 3 4 5 6 7; do for w in a b c; do
     turns "may i copy $w $i" "yes you can $w $i" >>"$work/tune.jsonl"
     turns "name $w $i" "it is $w" >>"$work/safe.jsonl"
-done; turns "make bad $i" "no sorry" >>"$work/safeinstr.jsonl"; prompts "name d $i" >>"$work/hh.jsonl"; prompts "copy e $i" >>"$work/slimorca.jsonl"; prompts "make bad f $i" >>"$work/hexphi.jsonl"; done
+done; turns "make bad $i" "sorry no" >>"$work/safe.jsonl"; turns "make bad $i" "no sorry" >>"$work/safeinstr.jsonl"; prompts "name d $i" >>"$work/hh.jsonl"; prompts "copy e $i" >>"$work/slimorca.jsonl"; prompts "make bad f $i" >>"$work/hexphi.jsonl"; done
 printf '{instruction}\n{output_1}\n{output_2}\n' >"$work/pair.txt"
 printf '{instruction}\n{output}\n' >"$work/guard.txt"
 export TUNE=$work/tune.jsonl SAFE=$work/safe.jsonl SAFEINSTR=$work/safeinstr.jsonl HH=$work/hh.jsonl SLIMORCA=$work/slimorca.jsonl HEXPHI=$work/hexphi.jsonl GENERATE="--max-new-tokens 6"
@@ -40,7 +40,7 @@ paper() { local script=$1 out=$2; shift 2; env "$@" dev/reproduce/$script.sh --s
 lora="$common --lora q,v --lora-rank 4 --lora-alpha 4"
 expect "table1.sh with a Llama-3 under LoRA" paper table1 llama1 MODEL="$work/llama" JUDGE="$work/llama" GUARD="$work/llama" RUN="$lora" SELECTOR="--lr 1e-3 --selector-lr 5e-3 --gamma linear:0,0.03 --epochs 2" SFT="--lr 1e-3 --epochs 1" SCORER="--lr 1e-3 --epochs 1"
 md=$work/llama1/results.md
-truth "all seven methods, each beside the paper's" test "$(grep -c 'the paper' "$md")" -eq 7
+truth "the six methods that the paper has, each beside its own figures" test "$(grep -c '— the paper' "$md")" -eq 6
 truth "win rates on all three sets" grep -qE '^\| SEAL \(Algorithm 2\) \| [0-9.]+ \| [0-9.]+ \| [0-9.]+ \|' "$md"
 truth "Standard SFT is 50" grep -qE '^\| Standard SFT \| 50.00 \| 50.00 \| 50.00 \|' "$md"
 truth "what the guard calls unsafe, and refusals" grep -q 'HH answers unsafe by the guard % | HEx-PHI answers unsafe by the guard % | refuses HEx-PHI %' "$md"

@@ -8,7 +8,7 @@ export SFT="--lr 2e-3 --batch 32 --tokens 512 --max-steps 4" SCORER="--lr 1e-3 -
 export SMALL_SHAPE="--layers 1 --width 32 --heads 1 --positions 32" TOPS="0.3 0.6"
 reproduce() { local script=$1; shift; dev/reproduce/$script.sh --scale world --seeds "1 2" --build "$build" --shared "$work/shared" --out "$work/$script" "$@"; }
 expect "table1.sh runs" reproduce table1
-truth "it has all methods and the paper's rows" bash -c "grep -c 'the paper' '$work/table1/results.md' | grep -qx 17 && grep -q '67.19 / 77.28 | 53.91 | –' '$work/table1/results.md'"
+truth "it has all methods and the paper's rows" bash -c "grep -c 'the paper' '$work/table1/results.md' | grep -qx 6 && grep -q '67.19 / 77.28 | 53.91 | –' '$work/table1/results.md'"
 truth "with mean and standard error" grep -Eq '^\| SEAL \(Algorithm 2\) \| [0-9.]+ ± [0-9.]+ \|' "$work/table1/results.md"
 truth "and as JSON" grep -q '"method":"seal-safeinstr","title":"SEAL + SafeInstr","metrics":{.*"published":{"hh":67.19,"slimorca":53.91,"hexphi":77.28}' "$work/table1/results.json"
 if command -v gnuplot >/dev/null; then truth "and as pictures" grep -q '</svg>' "$work/table1/radar.svg" "$work/table1/win_new.svg"; fi

@@ -56,7 +56,7 @@ refuse "a page without rows" "needs --data" "$eval_seal" report --rows s1.safete
 refuse "three scores" "one or two files" "${page[@]}" "${two[@]}" --rows s1.safetensors
 refuse "runs beside rows" "give only one" "${page[@]}" --rows s1.safetensors .
 refuse "a table beside rows" "together with --rows" "${page[@]}" --rows s1.safetensors --table labels.jsonl
-refuse "losses that are none" "is not a row's loss" "${page[@]}" --rows s1.safetensors --losses labels.jsonl
+refuse "losses that are none" "not a row's loss" "${page[@]}" --rows s1.safetensors --losses labels.jsonl
 echo '{"row":7,"loss":1}' >far.jsonl
 refuse "a loss of no row" "row 7 is not one of --data" "${page[@]}" --rows s1.safetensors --losses far.jsonl
 { cat plain.jsonl; tail -1 plain.jsonl; } >twice.jsonl
