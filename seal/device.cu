@@ -22,6 +22,14 @@ const char* device_name(void) {
     return properties.name;
 }
 
+bool device_is_emulated(void) {
+#ifdef __CUDACC__
+    return false;
+#else
+    return true;
+#endif
+}
+
 bool device_free_bytes(size_t* bytes) {
     size_t total;
     int device;

@@ -10,6 +10,8 @@ a cluster, with or without a driver, --dry-run and `check` print what a GPU woul
 
 // As the driver names it; "a GPU that is not here" where none can be used.
 const char* device_name(void);
+// Whether this is the CPU build.
+bool device_is_emulated(void);
 // Bytes of its memory that are free; false where there is no GPU.
 bool device_free_bytes(size_t* bytes);
 // Fatal where there is a GPU and it is below compute capability 8.0. Called before a message names such a GPU's limits.

@@ -4,6 +4,7 @@
 set -u
 . "$(dirname "$0")/cli.sh"
 bf16=${train_seal/cpu-fp32/cpu-bf16}
+golden=$PWD/dev/reference/golden/chat/bytes
 cd "$work" || exit 1
 tokens train.safetensors 1800 61
 tokens valid.safetensors 200 61
@@ -77,6 +78,26 @@ if [ -x "$bf16" ]; then
     interrupt TERM 6 mixed "${run[@]}"
     refuse "a checkpoint of the other precision" "the precision of the build" "${select[@]}" --algorithm 1 --out mixed --resume
 else echo "ok bf16 # SKIP $bf16 is not built"; fi
+
+# --tokens auto: another day has other memory free, and the packs stay those that the run began with
+packs() { sed -n '1s/.*"pack_tokens":\([0-9]*\).*/\1/p' "$1/log.jsonl"; }
+auto=("$train_seal" sft --model words --tune tune.jsonl --batch 48 --lr 1e-3 --epochs 6 --tokens auto --quiet)
+export CPU_MEMORY_MIB=40
+expect "packs by the memory that is free: a run left alone" "${auto[@]}" --out auto
+interrupt TERM 6 auto.term "${auto[@]}"
+export CPU_MEMORY_MIB=1000
+expect "it resumes with more memory" "${auto[@]}" --out auto.term --resume
+expect "a new run there" "${auto[@]}" --out auto.more
+unset CPU_MEMORY_MIB
+truth "takes longer packs ($(packs auto.more) tokens, not $(packs auto))" test "$(packs auto.more)" -gt "$(packs auto)"
+same_run "--tokens auto" auto auto.term
+
+# An ended run under a chat template: its log's first line has more than options, which is no difference.
+chat=("$train_seal" sft --model "$golden" --chat llama3 --tune chat.jsonl --max-length 64 --max-steps 1 --out chat)
+printf '{"prompt":"a b","response":"c d"}\n{"prompt":"a","response":"d"}\n' >chat.jsonl
+expect "a run under a chat template" "${chat[@]}" --quiet
+expect "the same with --resume" "${chat[@]}" --resume
+truth "has ended" grep -q "this run has ended; nothing to do" out
 
 # damaged checkpoints: refused, said so, the one before is taken
 interrupt KILL 13 killed "${pretrain[@]}" --save-every 5

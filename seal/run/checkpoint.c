@@ -243,6 +243,22 @@ bool checkpoint_any(const char* run) {
     return any;
 }
 
+void checkpoint_fact(const char* run, const char* name, char* value, size_t room) {
+    int n;
+    int64_t* steps = list_steps(run, &n);  // the newest first
+    for (int i = 0; i < n; i++) {
+        Path directory = step_directory(run, steps[i]);
+        if (!finished(directory.s)) continue;
+        cJSON* json = run_json_of(directory.s);
+        const cJSON* facts = cJSON_GetObjectItemCaseSensitive(json, "facts");
+        const cJSON* fact = cJSON_GetObjectItemCaseSensitive(facts, name);
+        if (cJSON_IsString(fact)) snprintf(value, room, "%s", fact->valuestring);
+        cJSON_Delete(json);
+        break;
+    }
+    free(steps);
+}
+
 static uint64_t visit_files(const char* directory, bool remove_them) {
     uint64_t bytes = 0;
     struct stat info;

@@ -40,6 +40,10 @@ void checkpoint_prune(const char* run, int keep);
 // run will write those steps again.
 void checkpoint_discard(const char* run, int64_t step);
 
+// A fact of the run (run_record.h) as its newest finished checkpoint has it; `value` stays as it is where there is
+// none.
+void checkpoint_fact(const char* run, const char* name, char* value, size_t room);
+
 // Reading. `json` is run.json.
 typedef struct {
     char path[PATH_ROOM];

@@ -13,7 +13,8 @@
 #include "run/run.h"
 #include "run/samples.h"
 
-#define AUTO_TOKENS_MOST (1 << 18)  // of --tokens auto: GEMMs gain nothing beyond
+#define FACT_TOKENS "length of a stream"  // tokens of a pack
+#define AUTO_TOKENS_MOST (1 << 18)        // of --tokens auto: GEMMs gain nothing beyond
 
 static AdamwSettings adamw_settings(const TrainOptions* o) {
     AdamwSettings a = {(float)o->beta1, (float)o->beta2, (float)o->adam_eps, (float)o->weight_decay, (float)o->clip};
@@ -62,6 +63,15 @@ static int tokens_that_fit(const ModelConfig* config, TrainerSettings settings, 
     return (int)(low > longest ? low / PACK_ROUND * PACK_ROUND : longest);
 }
 
+// A resumed run keeps the packs that it began with: free memory differs from day to day, and the bits with the packs.
+static int tokens_of_checkpoint(const TrainOptions* o) {
+    char text[16] = "0";
+    if (!o->resume || !o->out) return 0;
+    if (!ranks_rank()) checkpoint_fact(o->out, FACT_TOKENS, text, sizeof text);
+    ranks_share(text, sizeof text);
+    return (int)strtol(text, NULL, 10);
+}
+
 void run_settings(const TrainOptions* o, const ModelConfig* config, TrainerSettings* settings) {
     model_config_check_length(config, o->max_length, "--max-length", o->model);
     int longest = o->max_length ? (int)o->max_length : config->longest;
@@ -74,7 +84,13 @@ void run_settings(const TrainOptions* o, const ModelConfig* config, TrainerSetti
     settings->adamw = adamw_settings(o);
     settings->lora = lora_settings(o, config);
     settings->base = base_find(o->base);
-    if (o->tokens == OPTION_AUTO) settings->T = tokens_that_fit(config, *settings, longest);
+    // Large packs make large products, which a GPU multiplies faster; a CPU gains nothing. --dry-run without a GPU
+    // plans for the shortest.
+    size_t bytes;
+    bool automatic = o->tokens == OPTION_AUTO || (!o->tokens && !device_is_emulated() && device_free_bytes(&bytes));
+    if (!automatic) return;
+    int before = tokens_of_checkpoint(o);
+    settings->T = before >= longest ? before : tokens_that_fit(config, *settings, longest);
 }
 
 // A run that ended has nothing left to do; one that did not is not overwritten by mistake.
@@ -355,11 +371,11 @@ static void add_row_counts(const Run* run, cJSON* json) {
     }
 }
 
-// log.jsonl's header: the options as the record has them, and what became of the rows.
+// log.jsonl's header: the options as the record has them, the packs that they came to, and what became of the rows.
 static void log_header(Run* run) {
     size_t n = strlen(run->record.options);
-    if (!run->n_data) return log_line(&run->log, run->record.options);
     cJSON* counts = cJSON_CreateObject();
+    cJSON_AddNumberToObject(counts, "pack_tokens", run->trainer.settings.T);
     add_row_counts(run, counts);
     char* more = json_text(counts);
     cJSON_Delete(counts);
@@ -387,7 +403,7 @@ void run_start(Run* run, Selector* selector) {
     record_fact(&run->record, "precision of the build", FLOATX_NAME);
     char tokens[16];
     snprintf(tokens, sizeof tokens, "%d", run->trainer.settings.T);
-    record_fact(&run->record, "length of a stream", tokens);  // --tokens auto may find another on another day
+    record_fact(&run->record, FACT_TOKENS, tokens);
     snapshot_begin(&run->snapshot, o->out, ranks_rank(), (int)o->keep);
     describe_state(run, selector);
     if (!ranks_rank()) find_room(run, selector);

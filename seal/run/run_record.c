@@ -83,7 +83,8 @@ void record_check(const RunRecord* r, const Checkpoint* c) {
 }
 
 void record_check_ended(const RunRecord* r, const char* out) {
-    static const char* const of_the_data[] = {"rows", "left_out", "cut", "data"};  // what the header has besides
+    // what the header has besides
+    static const char* const no_options[] = {"rows", "left_out", "cut", "data", "chat_template", "pack_tokens"};
     Differences d = {{0}, 0};
     Path log = path_of(out, "log.jsonl");
     FILE* f = fopen(log.s, "r");
@@ -96,8 +97,8 @@ void record_check_ended(const RunRecord* r, const char* out) {
     if (!cJSON_IsObject(then))
         fatal("%s: its first line, which would say how the run was made, cannot be read; remove %s to run again", log.s,
               out);
-    for (size_t i = 0; i < sizeof of_the_data / sizeof *of_the_data; i++)
-        cJSON_DeleteItemFromObjectCaseSensitive(then, of_the_data[i]);
+    for (size_t i = 0; i < sizeof no_options / sizeof *no_options; i++)
+        cJSON_DeleteItemFromObjectCaseSensitive(then, no_options[i]);
     compare(&d, now, then, true, "its log");
     if (d.n) fatal("%s is a run that has ended, but another one; what differs: %s; give another --out", out, d.text);
     cJSON_Delete(now);

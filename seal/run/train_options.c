@@ -204,7 +204,8 @@ static const OptionRow options[] = {
      "stop after this many steps; 0: at the end of the epochs"},
     {"batch", OPTION_INT, AT(batch), "64", NULL, 1, 1048576, TRAINS | SELECT | CHECK, 0, "samples per step"},
     {"tokens", OPTION_INT, AT(tokens), "0", "N|auto", 0, 16777216, TRAINS | SELECT | CHECK, 0,
-     "tokens per pack; 0: --max-length; auto: as many as a batch needs and free device memory allows"},
+     "tokens per pack; auto: as many as a batch needs and free device memory allows, or as the resumed run began with; "
+     "0: auto on a GPU, --max-length on a CPU"},
     {"max-length", OPTION_INT, AT(max_length), "0", NULL, 0, 16777216, TRAINS | SELECT | CHECK, 0,
      "longest sample in tokens; 0: what the model can read"},
     {"head-rows", OPTION_INT, AT(head_rows), "1024", NULL, 8, 1048576, TRAINS | SELECT | CHECK, 0,
