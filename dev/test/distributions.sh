@@ -93,7 +93,9 @@ make_system() {  # NAME SUITE KEYRING
     inside "$1" root / "apt-get update -qq && apt-get install -y -qq make && useradd -m -s /bin/bash user" >>"$work/results/$1.debootstrap.log" 2>&1 && touch "$root/made"
 }
 
-inside() {  # SYSTEM USER FOLDER COMMAND, as that user with a login's environment
+# As that user, with a login's environment. The shell stays for `exit`: it is the first process of its namespace and takes
+# orphans in, over which make 4.3 loops for ever in its place.
+inside() {  # SYSTEM USER FOLDER COMMAND
     local root=$work/$1 user=$2 folder=$3 command=$4
     unshare --mount --pid --fork --kill-child bash -c '
         root=$1 user=$2 folder=$3 command=$4 ccache=$5
@@ -103,7 +105,7 @@ inside() {  # SYSTEM USER FOLDER COMMAND, as that user with a login's environmen
         path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
         settings=; [ -z "$ccache" ] || { path=/usr/lib/ccache:$path settings="CCACHE_DIR=/ccache CCACHE_UMASK=000 CCACHE_NOHASHDIR=1 CCACHE_COMPILERCHECK=content"; }
         as=; [ "$user" = root ] || as="setpriv --reuid=$user --regid=$user --clear-groups"
-        exec chroot "$root" env -i HOME=$home USER=$user PATH=$path LANG=C.UTF-8 $settings $as bash -c "cd $folder && $command"
+        exec chroot "$root" env -i HOME=$home USER=$user PATH=$path LANG=C.UTF-8 $settings $as bash -c "cd $folder && $command; exit \$?"
     ' inside "$root" "$user" "$folder" "$command" "${ccache:+$work/ccache}"
 }
 
