@@ -53,7 +53,8 @@ commit=$(git rev-parse --short HEAD)
 clean_up() { if [ -z "$dir" ]; then rm -rf --one-file-system "$work"; fi; }
 trap clean_up EXIT
 running=
-trap '[ -z "$running" ] || { kill "$running"; wait "$running"; }; exit 130' INT TERM
+# A command and all its processes are a group of their own, timeout's. KILL, since unshare takes no other signal.
+trap '[ -z "$running" ] || { kill -KILL -- "-$running"; wait "$running"; }; exit 130' INT TERM
 
 wanted() {  # SYSTEM USER COMPILER
     local pattern
@@ -112,7 +113,7 @@ inside() {  # SYSTEM USER FOLDER COMMAND
 # One command of a case. DIR/results/CASE.COMMAND.log, and .cell: what the table says of it.
 attempt() {  # CASE SYSTEM USER FOLDER COMMAND SETTINGS
     local base=$work/results/$1.$5 began=$SECONDS status summary took result
-    timeout --kill-after=30 "$limit" bash -c "$(declare -f inside); $(declare -p work ccache); inside \"\$@\"" inside "$2" "$3" "$4" "make $6 $5" >"$base.log" 2>&1 </dev/null &
+    timeout --signal=KILL "$limit" bash -c "$(declare -f inside); $(declare -p work ccache); inside \"\$@\"" inside "$2" "$3" "$4" "make $6 $5" >"$base.log" 2>&1 </dev/null &
     running=$!
     wait $running; status=$?
     running=
