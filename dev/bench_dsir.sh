@@ -5,9 +5,10 @@ set -eu
 rows=${1:-112000} train_seal=${BUILD:-build/cpu-fp32}/train_seal
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 make_rows() {  # FILE SEED
-    awk -v n="$rows" -v seed="$2" 'BEGIN { srand(seed)
-        for (i = 0; i < n; i++) { line = ""; words = 100 + int(rand() * 300)
-            for (w = 0; w < words; w++) { x = int(exp(rand() * 12.2)); line = line sprintf("%s%c%x%c%s", w ? " " : "", 97 + x % 26, x, 97 + x % 23, rand() < 0.1 ? "." : "") }
+    awk -v n="$rows" -v seed="$2" "$(<dev/draw.awk)"'
+        BEGIN { draw_from(seed)
+        for (i = 0; i < n; i++) { line = ""; words = 100 + int(draw() * 300)
+            for (w = 0; w < words; w++) { x = int(exp(draw() * 12.2)); line = line sprintf("%s%c%x%c%s", w ? " " : "", 97 + x % 26, x, 97 + x % 23, draw() < 0.1 ? "." : "") }
             at = index(substr(line, 200), " ") + 199
             print "{\"prompt\":\"" substr(line, 1, at) "\",\"response\":\"" substr(line, at + 1) "\"}" } }' >"$1"
 }

@@ -109,11 +109,11 @@ prepare_world() {
     fi
     # NOISE: this share of the useful rows has the answer of another useful row of its family; they are of kind weak
     if [ -n "${NOISE:-}" ] && [ ! -e "$work/noisy" ]; then
-        awk -v share="$NOISE" -v seed="$seed" '
+        awk -v share="$NOISE" -v seed="$seed" "$(<dev/draw.awk)"'
             NR == FNR { kind[FNR] = $0; sub(/.*"kind":"/, "", kind[FNR]); sub(/".*/, "", kind[FNR]); family[FNR] = $0; sub(/.*"family":"/, "", family[FNR]); sub(/".*/, "", family[FNR]); n = FNR; next }
             { match($0, /"response":/); before[FNR] = substr($0, 1, RSTART - 1); after[FNR] = substr($0, RSTART) }
-            END { srand(seed)
-                for (i = 1; i <= n; i++) if ((kind[i] == "old" || kind[i] == "new") && rand() < share) { noisy[i] = 1; last[family[i]] = i }
+            END { draw_from(seed)
+                for (i = 1; i <= n; i++) if ((kind[i] == "old" || kind[i] == "new") && draw() < share) { noisy[i] = 1; last[family[i]] = i }
                 for (i = 1; i <= n; i++) {  # each takes the answer of the noisy row before it in its family
                     f = family[i]; answer = after[i]
                     if (i in noisy) { answer = after[last[f]]; last[f] = i }

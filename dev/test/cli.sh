@@ -57,11 +57,11 @@ kill_in_midrun() {
     truth "a killed run leaves a journal and no result" test -e "$out.partial" -a ! -e "$out"
     truncate -s -7 "$out.partial"
 }
-# awk's rand() differs from awk to awk (and from mawk to mawk): tests draw their rows with this. draw_from(SEED), then draw()
-# in [0, 1) (Park and Miller's generator: exact in doubles).
-draw='function draw_from(seed) { drawn = seed + 1000003; draw(); draw(); draw() }
-      function draw() { drawn = drawn * 16807 % 2147483647; return drawn / 2147483647 }
-      function draw_words(n, words, n_words,  text) { while (n--) text = text (text == "" ? "" : " ") words[int(draw() * n_words) + 1]; return text }'
+draw="$(<"$(dirname "${BASH_SOURCE[0]}")/../draw.awk")
+function draw_words(n, words, n_words,  text) {
+    while (n--) text = text (text == \"\" ? \"\" : \" \") words[int(draw() * n_words) + 1]
+    return text
+}"
 # say_rows FILE N SEED [LEAST MOST]: rows whose answer repeats the words of the request, two of them or LEAST to MOST
 say_rows() {
     awk -v n="$2" -v seed="$3" -v least="${4:-2}" -v most="${5:-2}" "$draw"'
