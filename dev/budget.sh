@@ -51,8 +51,10 @@ budget() {
         print ""
         print "| what remains to be done | gain, ms | 512: thousand tokens/s | 2048 |\n|---|---:|---:|---:|"
         s = cell[1]; l = cell[3]
-        narrow = waves + ms_byte(4 * C * L * T)
-        step("A under W: dX of qkv with N = 4096, and no second pass over dx", narrow, narrow)
+        narrow = waves + ms_byte(4 * C * L * T) - ms_byte(2 * QKV * L * T)  # dY is read once more, for dtail
+        step("A under W: dX of qkv with N = 4096, no second pass over dx, but one more over dY", narrow, narrow)
+        joined = ms_byte(4 * C * 2 * L * T)
+        step("residuals added by the products before (beta = 1)", joined, joined)
         step("products 3% faster, by algorithms that are timed", 0.03 * (ms_flop(4 * weights * L * T, gemm) + ms_flop(head, gemm)), 0.03 * (ms_flop(4 * weights * L * T, gemm) + ms_flop(head, gemm)))
         step("attention with wgmma, at twice these rates", attention(512) / 2, attention(2048) / 2)
         print ""
