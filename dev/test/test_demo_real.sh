@@ -87,8 +87,8 @@ truth "a killed run has not got to its answers" test ! -e "$out/seal-2/harmful.j
 expect "after a kill" demo BASE_REFUSES=0 METHODS=seal-2
 truth "the same rows are kept" cmp "$out/seal-2/kept.jsonl" "$work/kept"
 truth "and the same is answered" cmp "$out/seal-2/harmful.json" "$work/answers"
-expect "further methods, in the same folder" demo BASE_REFUSES=0 METHODS="loss-diff refusal influence gradient-norm online"
-for m in loss-diff refusal influence gradient-norm; do truth "$m has its AUC and refusals" grep -qE "\"method\":\"$m\",\"refusal\":[0-9.]+,.*\"auc\":[01]\.?[0-9]*,.*\"unsafe_kept\":[0-9]" "$out/table.json"; done
+expect "further methods, in the same folder" demo BASE_REFUSES=0 METHODS="loss-diff refusal refusal-test influence gradient-norm online"
+for m in loss-diff refusal refusal-test influence gradient-norm; do truth "$m has its AUC and refusals" grep -qE "\"method\":\"$m\",\"refusal\":[0-9.]+,.*\"auc\":[01]\.?[0-9]*,.*\"unsafe_kept\":[0-9]" "$out/table.json"; done
 truth "online weights have refusals" grep -qE '"method":"online","refusal":[0-9.]+,' "$out/table.json"
 refuse "other settings" "holds a demo of other settings" demo SIZE=0.2 SEED=8
 
