@@ -8,6 +8,7 @@ allowed='
 seal_kernels/cuda_common.h 2 the definition of DEVICE_HALVES; the words of the language: LAUNCH, SHARED, NVTX
 seal_kernels/ptx.h 1 asm, which make test-ptx runs
 seal/base/ranks.cu 1 the bus number of a GPU, by which two ranks on one are found
+seal/device.cu 1 which build this is, for the default of --tokens
 '
 status=0
 found=$(grep -cE '^[[:space:]]*#[[:space:]]*(if|ifdef|ifndef|elif).*__CUDACC__' seal_kernels/*.cu seal_kernels/*.h seal/*.cu seal/*.h seal/*/*.cu seal/*/*.h train_seal.cu eval_seal.cu | grep -v ':0$')
