@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# How the real model is aligned, selected for and fine-tuned: sourced by demo_real.sh and by dev/reproduce, so that a table and the demo mean the same runs.
+# How the real model is aligned, selected for and fine-tuned: sourced by demo_real.sh and by dev/reproduce, so that a
+# table and the demo mean the same runs.
 # What was searched, on which seed, and what was not: docs/demo-real.md. Each may be set from outside.
 : "${TOP:=0.8}"
 : "${LORA:=--lora all --lora-rank 16 --lora-alpha 32}"

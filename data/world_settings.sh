@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# How the models of the synthetic world are made and trained: sourced by demo.sh and by dev/reproduce/common.sh, so that a table and the demo mean the same runs.
+# How the models of the synthetic world are made and trained: sourced by demo.sh and by dev/reproduce/common.sh, so that
+# a table and the demo mean the same runs.
 # Fixed on development seeds; the seeds of published tables are others. Each may be set from outside.
 : "${TOP:=0.7}"
 : "${WORLD:=--tune-rows 5120 --safe-rows 2560 --base-rows 20000 --test-rows 300}"

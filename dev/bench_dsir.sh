@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Time of DSIR at the paper's size: 112,000 rows of some 250 words (SlimOrca's order) against as many. Words are drawn by Zipf's law from 200,000.
+# Time of DSIR at the paper's size: 112,000 rows of some 250 words (SlimOrca's order) against as many. Words are drawn
+# by Zipf's law from 200,000.
 # usage: dev/bench_dsir.sh [ROWS]
 set -eu
 rows=${1:-112000} train_seal=${BUILD:-build/cpu-fp32}/train_seal
@@ -17,6 +18,7 @@ make_rows "$work/safe.jsonl" 2
 echo "$rows rows, $(du -m "$work/tune.jsonl" | cut -f1) MiB, $(tr ' ' '\n' <"$work/tune.jsonl" | wc -l) words; target the same; $(nproc) cores"
 TIMEFORMAT='%R s, %U s of processor time in user mode, %S s in the system'
 for run in 1 2 3; do
-    time "$train_seal" select --method dsir --tune "$work/tune.jsonl" --target "$work/safe.jsonl" --top 0.8 --out "$work/kept.jsonl" --quiet
+    time "$train_seal" select --method dsir --tune "$work/tune.jsonl" --target "$work/safe.jsonl" --top 0.8 \
+        --out "$work/kept.jsonl" --quiet
     echo "    load $(cut -d' ' -f1 /proc/loadavg)"
 done

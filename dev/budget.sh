@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# What a step of Llama-3-8B with LoRA should cost on one H200, on paper: every number of docs/performance.md from the assumptions below. Runs nothing on a GPU.
+# What a step of Llama-3-8B with LoRA should cost on one H200, on paper: every number of docs/performance.md from the
+# assumptions below. Runs nothing on a GPU.
 # usage: budget.sh             prints the tables of the page
 #        budget.sh --check     TAP: the page has each of their lines
 # Assumptions are variables: GEMM=770 budget.sh
 set -eu
 cd "$(dirname "$0")/.." || exit 1
 budget() {
-    awk -v tokens="${TOKENS:-16384}" -v loss="${LOSS:-0.5}" -v gemm="${GEMM:-700}" -v copy="${COPY:-4.3}" -v share="${SHARE:-0.85}" \
+    awk -v tokens="${TOKENS:-16384}" -v loss="${LOSS:-0.5}" -v gemm="${GEMM:-700}" -v copy="${COPY:-4.3}" \
+        -v share="${SHARE:-0.85}" \
         -v forward_rate="${FORWARD:-280}" -v backward_rate="${BACKWARD:-200}" -v clock="${CLOCK:-1.755}" -v gap="${GAP:-2}" '
     # Llama-3-8B, LoRA of rank 16 on q and v: R columns of tail
     BEGIN {
@@ -101,5 +103,5 @@ case ${1:-} in
         missing=$(env -i PATH="$PATH" bash dev/budget.sh | grep . | grep -vxFf "$page" || true)
         if [ -z "$missing" ]; then echo "ok $page has every line of dev/budget.sh"
         else echo "not ok $page lacks lines of dev/budget.sh:"; printf '%s\n' "$missing"; exit 1; fi ;;
-    *) sed -n '2,5p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# What the build and the tests need beyond a POSIX system: one table, which the Makefile's list, its stop before compiling
-# and `make deps` are read from.
-#   deps.sh                    installs the Debian packages that are missing (apt-get, as root or through sudo); says nothing
+# What the build and the tests need beyond a POSIX system: one table, which the Makefile's list, its stop before
+# compiling and `make deps` are read from.
+#   deps.sh                    installs the Debian packages that are missing (apt-get, as root or through sudo); says
+#                              nothing
 #                              where all are there. INSTALL=no, or no root, sudo or apt-get: names them instead.
 #   deps.sh --list             a tick or a cross for each row
 #   deps.sh --has NAME         status 0 where the table's NAME is there
-#   deps.sh --need USE…        nothing where all that USE needs is there; else one block that names all of it, and status 2
-# USE: build (every program), cpu (the CPU build), fast (the same with AVX-512), tests, ranks (several processes), pictures. Only what `make` was asked
-# for stops it. CC, CXX, PKG_CONFIG, PKG_CONFIG_PATH, CPATH, LIBRARY_PATH are the build's own.
+#   deps.sh --need USE…        nothing where all that USE needs is there; else one block that names all of it, and
+#                              status 2
+# USE: build (every program), cpu (the CPU build), fast (the same with AVX-512), tests, ranks (several processes),
+# pictures. Only what `make` was asked for stops it. CC, CXX, PKG_CONFIG, PKG_CONFIG_PATH, CPATH, LIBRARY_PATH are the
+# build's own.
 set -u
 CC=${CC:-gcc} CXX=${CXX:-g++} PKG_CONFIG=${PKG_CONFIG:-pkg-config}
 # Each probe can be asked alone, also for a thing that does not exist: dev/test/test_probes.sh.
@@ -17,12 +20,16 @@ probe_flags() { [ -n "$("$1" -show 2>/dev/null)" ]; }
 # `-include` and not a line on stdin: the names of headers must not pass through the quoting of two languages.
 preludes='-DPCRE2_CODE_UNIT_WIDTH=8 -include stdarg.h -include stddef.h -include stdint.h -include setjmp.h'
 probe_header() { $prober -E -x c $preludes -include "$1" /dev/null >/dev/null 2>&1; }
-# By pkg-config where that knows it, and either way by compiling against the header and linking: the flags are the Makefile's.
+# By pkg-config where that knows it, and either way by compiling against the header and linking: the flags are the
+# Makefile's.
 probe_library() {
     local name=${1%:*} least=${1#*:} header=$2 flags=$3 condition=${4:-1} cflags=
     if $PKG_CONFIG --exists "$name" 2>/dev/null; then
-        # (utf8proc's file for pkg-config has other numbers than the library: 2.5.0 calls itself 2.3.2. Its header is right.)
-        [ "$condition" != 1 ] || $PKG_CONFIG --atleast-version="$least" "$name" || { found="found $($PKG_CONFIG --modversion "$name")"; return 1; }
+        # (utf8proc's file for pkg-config has other numbers than the library: 2.5.0 calls itself 2.3.2. Its header is
+        # right.)
+        [ "$condition" != 1 ] || $PKG_CONFIG --atleast-version="$least" "$name" || {
+            found="found $($PKG_CONFIG --modversion "$name")"; return 1
+        }
         cflags=$($PKG_CONFIG --cflags "$name") flags=$($PKG_CONFIG --libs "$name")
     fi
     echo "_Static_assert($condition, \"\"); int main(void) { return 0; }" >"$scratch/probe.c"
@@ -40,8 +47,8 @@ compiler_package() { case $(basename "${1%% *}") in cc) echo gcc ;; c++) echo g+
 scratch=$(mktemp -d) || exit 2
 trap 'rm -rf "$scratch"' EXIT
 
-# oneDNN helps the CPU build where a CPU has AVX-512. The version that was tried first is 2.6; 1.x has other headers. Threads must be ones
-# that can be kept to one, as the pool of dev/cpu needs it.
+# oneDNN helps the CPU build where a CPU has AVX-512. The version that was tried first is 2.6; 1.x has other headers.
+# Threads must be ones that can be kept to one, as the pool of dev/cpu needs it.
 onednn='DNNL_VERSION_MAJOR>=2&&(DNNL_CPU_THREADING_RUNTIME==DNNL_RUNTIME_OMP||DNNL_CPU_THREADING_RUNTIME==DNNL_RUNTIME_SEQ)'
 # package          use       name        how to see that it is there
 table="
@@ -79,8 +86,11 @@ while read -r package use name kind what; do
         continue
     fi
     [ "$mode" = --has ] && exit 1
-    # What only makes a build faster is not asked for again where the system's own is too old, nor where it would do nothing.
-    [ "$use" = fast ] && [ -z "$mode" ] && { [ "$(uname -m)" != x86_64 ] || dpkg -s "$package" >/dev/null 2>&1; } && continue
+    # What only makes a build faster is not asked for again where the system's own is too old, nor where it would do
+    # nothing.
+    [ "$use" = fast ] && [ -z "$mode" ] && {
+        [ "$(uname -m)" != x86_64 ] || dpkg -s "$package" >/dev/null 2>&1
+    } && continue
     [[ " ${missing[*]-} " == *" $package "* ]] || missing+=("$package")  # clang is C and C++
     lines+=("$label${found:+, $found}")
     case $use in
@@ -112,7 +122,8 @@ if [ "${INSTALL:-yes}" != no ] && command -v apt-get >/dev/null 2>&1; then
     if [ "$(id -u)" -ne 0 ]; then sudo=$(command -v sudo || true); fi
     if [ "$(id -u)" -eq 0 ] || [ -n "$sudo" ]; then
         echo "this installs Debian packages (INSTALL=no: it does not): ${sudo:+sudo }$command_line"
-        $sudo apt-get update -qq && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null && exit 0
+        $sudo apt-get update -qq &&
+            $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null && exit 0
         echo "apt-get could not install: ${missing[*]}" >&2
         exit 2
     fi

@@ -4,10 +4,14 @@
 #                                 where there are none, or nvidia-smi cannot ask them
 #   gpu_archs.sh --archs NVCC     for nvcc: "80 90 ptx:90". Without a GPU A100 and H100. For a GPU newer than this nvcc,
 #                                 PTX of the newest that nvcc knows, which the driver compiles when the program starts
-#   gpu_archs.sh --refuse NVCC    one sentence where the build is impossible or would not run on any GPU here, else nothing
+#   gpu_archs.sh --refuse NVCC    one sentence where the build is impossible or would not run on any GPU here, else
+#                                 nothing
 set -u
 least=80  # bf16 tensor cores, cp.async
-gpus() { nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | tr -d ' \r' | grep -xE '[0-9]+\.[0-9]+' | sort -Vu; }
+gpus() {
+    nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | tr -d ' \r' | grep -xE '[0-9]+\.[0-9]+' |
+        sort -Vu
+}
 known() { "$1" --list-gpu-arch 2>/dev/null | sed -n 's/^compute_\([0-9][0-9]*\)$/\1/p' | sort -nu; }
 usable() { gpus | tr -d . | awk -v least=$least '$1 >= least'; }
 

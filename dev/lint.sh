@@ -16,7 +16,11 @@ packages=$(pkg-config --cflags libcjson libcrypto zlib libzstd libpcre2-8 libutf
 includes="-Iseal_kernels -Iseal -Itokenizer -Idata -Idev/test -Idev/kernels $packages $mpi -DOMPI_SKIP_MPICXX"
 
 missing() {
-    if [ "${LINT:-}" = all ]; then echo "lint: $1 is not installed"; failed=1; else echo "lint: $1 is not installed; skipped"; fi
+    if [ "${LINT:-}" = all ]; then
+        echo "lint: $1 is not installed"; failed=1
+    else
+        echo "lint: $1 is not installed; skipped"
+    fi
 }
 report() {  # NAME STATUS
     if [ "$2" -eq 0 ]; then echo "lint: $1: nothing found"; else echo "lint: $1: see above"; failed=1; fi
@@ -26,12 +30,15 @@ for part in $parts; do
     case $part in
         format)  # other versions format a few lines otherwise, so one is the measure
             tool=$(command -v clang-format-14 || command -v clang-format || true)
-            if [ -z "$tool" ] || ! "$tool" --version | grep -q 'version 14'; then missing "clang-format 14"; continue; fi
+            if [ -z "$tool" ] || ! "$tool" --version | grep -q 'version 14'; then
+                missing "clang-format 14"; continue
+            fi
             "$tool" --dry-run -Werror "${code[@]}"; report "clang-format" $? ;;
         tidy)
             tool=$(command -v clang-tidy || true)
             if [ -z "$tool" ]; then missing clang-tidy; continue; fi
-            tidy() {  # language flags, then files; "N warnings generated" on stderr is about headers that nobody asked for
+            # language flags, then files; "N warnings generated" on stderr is about headers that nobody asked for
+            tidy() {
                 local flags=$1; shift
                 printf '%s\0' "$@" | xargs -0 -P "$(nproc)" -n 4 sh -c 'tool=$1 flags=$2; shift 2
                     "$tool" --quiet --warnings-as-errors="*" "$@" -- $flags 2>/dev/null' tidy "$tool" "$flags"
@@ -42,16 +49,18 @@ for part in $parts; do
             report "clang-tidy" $status ;;
         cppcheck)
             if ! command -v cppcheck >/dev/null; then missing cppcheck; continue; fi
-            # Tests count as users. Kernels are templates and launches, which cppcheck does not follow. It takes .c for C
-            # and must be told that .cu is C++: it reads a copy in which it is called .cpp.
+            # Tests count as users. Kernels are templates and launches, which cppcheck does not follow. It takes .c for
+            # C and must be told that .cu is C++: it reads a copy in which it is called .cpp.
             copy=$(mktemp -d)
-            git ls-files '*.c' '*.h' '*.cu' ':!dev/fuzz' ':!dev/kernels' ':!seal_kernels/*.cu' ':!dev/cpu' | tar -cf - -T - | tar -xf - -C "$copy"
+            git ls-files '*.c' '*.h' '*.cu' ':!dev/fuzz' ':!dev/kernels' ':!seal_kernels/*.cu' ':!dev/cpu' |
+                tar -cf - -T - | tar -xf - -C "$copy"
             find "$copy" -name '*.cu' -exec sh -c 'for f; do mv "$f" "${f%.cu}.cpp"; done' sh {} +
             echo '#define cJSON_ArrayForEach(e, a) for (e = a; e; e = e)' >"$copy/macros.h"
             mapfile -t files < <(cd "$copy" && find . -name '*.c' -o -name '*.cpp')
             found=$(cd "$copy" && cppcheck --enable=unusedFunction --quiet --suppress=internalAstError \
                 --include=macros.h --template='{file}:{line}: {message} [{id}]' "${files[@]}" 2>&1 |
-                grep 'unusedFunction' | grep -vE '__lsan_is_turned_off|^dev/test/')  # LeakSanitizer calls that one; compilers watch statics
+                # LeakSanitizer calls that one; compilers watch statics
+                grep 'unusedFunction' | grep -vE '__lsan_is_turned_off|^dev/test/')
             rm -rf "$copy"
             # It loses its way in macros that make tables: what is named three times (defined, declared, used) is used.
             found=$(while IFS= read -r line; do

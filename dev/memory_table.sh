@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The memory plans of two models of the paper as docs/adapters.md shows them: `selector --dry-run` in bf16, GB by class. Nothing is allocated.
+# The memory plans of two models of the paper as docs/adapters.md shows them: `selector --dry-run` in bf16, GB by class.
+# Nothing is allocated.
 #   dev/memory_table.sh        BUILD=build/cuda-bf16: the build of a GPU (its plans are the same)
 set -eu
 cd "$(dirname "$0")/.." || exit 1
@@ -14,20 +15,27 @@ cat >tokenizer.json <<'JSON'
 JSON
 echo '{"prompt":"a","response":"a"}' >rows.jsonl
 shape() { "$train_seal" init --config-only --tokenizer tokenizer.json --quiet "$@"; }
-shape --family llama --layers 32 --width 4096 --heads 32 --kv-heads 8 --ff 14336 --vocab 128256 --positions 8192 --rope-base 500000 --out "Llama-3-8B"
-shape --family gpt_neox --layers 32 --width 2560 --heads 32 --ff 10240 --vocab 50304 --positions 2048 --out "Pythia-2.8B"
+shape --family llama --layers 32 --width 4096 --heads 32 --kv-heads 8 --ff 14336 --vocab 128256 --positions 8192 \
+    --rope-base 500000 --out "Llama-3-8B"
+shape --family gpt_neox --layers 32 --width 2560 --heads 32 --ff 10240 --vocab 50304 --positions 2048 \
+    --out "Pythia-2.8B"
 echo "| model, what is trained | Algorithm | tokens per pack | weights | gradients, masters, moments | activations | scratch | total GB |"
 echo "|---|---|---|---|---|---|---|---|"
 plan() {  # model, trained, algorithm, tokens, options
     local model=$1 trained=$2 algorithm=$3 tokens=$4; shift 4
-    "$train_seal" selector --model "$model" --tune rows.jsonl --safe rows.jsonl --algorithm "$algorithm" --tokens "$tokens" --max-length 2048 --batch 64 --out "$(mktemp -d -p .)" --dry-run "$@" |
+    "$train_seal" selector --model "$model" --tune rows.jsonl --safe rows.jsonl --algorithm "$algorithm" \
+        --tokens "$tokens" --max-length 2048 --batch 64 --out "$(mktemp -d -p .)" --dry-run "$@" |
         awk -F'|' -v head="| $model, $trained | $algorithm | $tokens" '
             { gsub(/ +$/, "", $2); gsub(/^ +/, "", $2); mb[$2] = $3 * 1048576 / 1e9 }
             END { printf "%s | %.2f | %.2f | %.2f | %.2f | **%.2f** |\n", head, mb["weights"], mb["gradients"] + mb["master weights"] + mb["Adam m"] + mb["Adam v"], mb["activations"],
                   mb["scratch"] + mb["packs"] + mb["selector"], mb["total"] }'
 }
-for algorithm in 2 1; do plan Llama-3-8B "LoRA q,v r16, \`--base nf4 --recompute\`" $algorithm 4096 --lora q,v --base nf4 --recompute; done
-for algorithm in 2 1; do plan Llama-3-8B "LoRA q,v r16, \`--base fp8 --recompute\`" $algorithm 4096 --lora q,v --base fp8 --recompute; done
+for algorithm in 2 1; do
+    plan Llama-3-8B "LoRA q,v r16, \`--base nf4 --recompute\`" $algorithm 4096 --lora q,v --base nf4 --recompute
+done
+for algorithm in 2 1; do
+    plan Llama-3-8B "LoRA q,v r16, \`--base fp8 --recompute\`" $algorithm 4096 --lora q,v --base fp8 --recompute
+done
 for algorithm in 2 1; do plan Llama-3-8B "LoRA q,v r16, \`--recompute\`" $algorithm 4096 --lora q,v --recompute; done
 for algorithm in 2 1; do plan Llama-3-8B "LoRA q,v r16" $algorithm 4096 --lora q,v; done
 for algorithm in 2 1; do plan Llama-3-8B "LoRA q,v r16" $algorithm 16384 --lora q,v; done

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The tables of docs/options.md are what `train_seal options` and `eval_seal options` print. Without an argument the tables
-# are put into the page; with --check they are only compared with it.
+# The tables of docs/options.md are what `train_seal options` and `eval_seal options` print. Without an argument the
+# tables are put into the page; with --check they are only compared with it.
 set -eu
 cd "$(dirname "$0")/.." || exit 1
 build=${BUILD:-build/cpu-fp32}

@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
 # docs/reading.md: the lines of the files it names, and the output of seal_reference that it quotes.
 # usage: reading.sh --write    puts both into the page
-#        reading.sh --check    TAP: lines within a tenth of the truth (they need no commit of their own), quotations exactly
+#        reading.sh --check    TAP: lines within a tenth of the truth (they need no commit of their own), quotations
+#                              exactly
 set -eu
 cd "$(dirname "$0")/.." || exit 1
 page=docs/reading.md mode=${1:-}
-[ "$mode" = --write ] || [ "$mode" = --check ] || { sed -n '2,4p' "$0" >&2; exit 2; }
+[ "$mode" = --write ] || [ "$mode" = --check ] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 gcc -O2 dev/reference/seal_reference.c -lm -o "$work/seal_reference"
 
-# The page as it should be: a file's lines in its row, their sum in the last, and after each line that runs seal_reference what that prints.
+# The page as it should be: a file's lines in its row, their sum in the last, and after each line that runs
+# seal_reference what that prints.
 awk -v work="$work" '
     function lines(file,   n, line) { n = 0; while ((getline line < file) > 0) n++; close(file); return n }
     quoting && /^    / { next }
@@ -37,11 +39,15 @@ numbers() { sed -nE 's/^\| [0-9]* ?\| (\[([^]]*)\]\([^)]*\)|together) \| ([0-9]+
 while read -r file said; do
     truth=$(numbers "$work/page" | awk -v f="$file" '$1 == f { print $2 }')
     [ -n "$said" ] || { said=$file file='' truth=$(numbers "$work/page" | awk 'NF == 1 { print $1 }'); }
-    if [ $(((said - truth) * (said - truth) * 100)) -le $((truth * truth)) ] || [ $((said - truth)) -le 10 ] && [ $((truth - said)) -le 10 ]
+    if [ $(((said - truth) * (said - truth) * 100)) -le $((truth * truth)) ] || [ $((said - truth)) -le 10 ] &&
+        [ $((truth - said)) -le 10 ]
     then echo "ok reading.md: ${file:-together} has about $said lines"
-    else echo "not ok reading.md: ${file:-together} has $truth lines, the page says $said; run dev/reading.sh --write"; status=1; fi
+    else echo "not ok reading.md: ${file:-together} has $truth lines, the page says $said; run dev/reading.sh --write"
+    status=1; fi
 done < <(numbers "$page")
 without_numbers() { sed -E 's/^(\| [0-9]* ?\| (\[[^]]*\]\([^)]*\)|together) \|) [0-9]+ /\1 /' "$1"; }
-if diff <(without_numbers "$page") <(without_numbers "$work/page") >"$work/diff"; then echo "ok reading.md quotes what seal_reference prints"
-else echo "not ok reading.md quotes something else than seal_reference prints; run dev/reading.sh --write"; head -10 "$work/diff"; status=1; fi
+if diff <(without_numbers "$page") <(without_numbers "$work/page") >"$work/diff"; then
+    echo "ok reading.md quotes what seal_reference prints"
+else echo "not ok reading.md quotes something else than seal_reference prints; run dev/reading.sh --write"
+head -10 "$work/diff"; status=1; fi
 exit $status

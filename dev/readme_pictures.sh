@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The pages' pictures out of the page that `make demo` wrote, and of the one of `make demo-real` in dev/results: docs/pictures/*.svg.
+# The pages' pictures out of the page that `make demo` wrote, and of the one of `make demo-real` in dev/results:
+# docs/pictures/*.svg.
 # usage: dev/readme_pictures.sh [out/demo/report.html [REAL.html]]
 set -eu
 cd "$(dirname "$0")/.." || exit 1

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Whole programs under sanitizers: train_seal, eval_seal, tokenize, world and mix are built with ASan+UBSan (leaks are errors) and with TSan, and run the end-to-end tests of dev/test,
-# kernels, host threads, files, refusals and all. Under TSan the kernels run on one thread and unwatched (dev/cpu/sanitize.sh watches them); what it watches here is the host's own threads: tokenisers,
-# the writer of checkpoints, the watch between ranks.
-# usage: dev/sanitize_programs.sh [asan|tsan] [TEST…]     default: both, all tests; TEST is seal for dev/test/test_seal.sh. Some forty minutes of one core for all.
+# Whole programs under sanitizers: train_seal, eval_seal, tokenize, world and mix are built with ASan+UBSan (leaks are
+# errors) and with TSan, and run the end-to-end tests of dev/test, kernels, host threads, files, refusals and all. Under
+# TSan the kernels run on one thread and unwatched (dev/cpu/sanitize.sh watches them); what it watches here is the
+# host's own threads: tokenisers, the writer of checkpoints, the watch between ranks.
+# usage: dev/sanitize_programs.sh [asan|tsan] [TEST…]     default: both, all tests; TEST is seal for
+# dev/test/test_seal.sh. Some forty minutes of one core for all.
 #        dev/sanitize_programs.sh --sample                 what `make test-sanitize` runs
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -14,7 +16,8 @@ esac
 tests=${tests:-$*}
 # not these: they run no program, or one that is built with other flags, or would take hours
 tests=${tests:-$(ls dev/test/test_*.sh | sed -E 's/.*test_(.*)\.sh/\1/' | grep -vE '^(readme|fuzz_seeds|demo)$')}
-export ASAN_OPTIONS=detect_stack_use_after_return=0:${ASAN_OPTIONS:-} UBSAN_OPTIONS=print_stacktrace=1:${UBSAN_OPTIONS:-} TSAN_OPTIONS=halt_on_error=1:${TSAN_OPTIONS:-}
+export ASAN_OPTIONS=detect_stack_use_after_return=0:${ASAN_OPTIONS:-} \
+    UBSAN_OPTIONS=print_stacktrace=1:${UBSAN_OPTIONS:-} TSAN_OPTIONS=halt_on_error=1:${TSAN_OPTIONS:-}
 run_without_aslr=
 if command -v setarch >/dev/null && setarch "$(uname -m)" -R true 2>/dev/null; then run_without_aslr="setarch $(uname -m) -R"; fi  # TSan's map of memory
 # MPI keeps what it starts with, in plugins that are gone when leaks are looked for: not what mpirun starts.
@@ -28,7 +31,10 @@ fi
 failed=0 passed=0
 for kind in $kinds; do
     build=build/cpu-fp32-$kind
-    make --no-print-directory -j"${JOBS:-$(nproc)}" CPU=1 PRECISION=fp32 SANITIZE="$kind" $(printf "$build/%s " train_seal eval_seal tokenize world mix) >/tmp/sanitize.$$ 2>&1 || { tail -20 /tmp/sanitize.$$; echo "not ok $kind: the build failed"; exit 1; }
+    make --no-print-directory -j"${JOBS:-$(nproc)}" CPU=1 PRECISION=fp32 SANITIZE="$kind" \
+        $(printf "$build/%s " train_seal eval_seal tokenize world mix) >/tmp/sanitize.$$ 2>&1 || {
+        tail -20 /tmp/sanitize.$$; echo "not ok $kind: the build failed"; exit 1
+    }
     rm -f /tmp/sanitize.$$
     for t in $tests; do
         start=$SECONDS

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds dev/cpu/test_cpu.cu three times (plain, ASan+UBSan, TSan), runs the three, and the plain one once more with ucontext switches, the
-# fallback for other CPUs. TAP on stdout, the build's name before each check. About half a minute on 2 cores; builds in build/cpu-test.
+# Builds dev/cpu/test_cpu.cu three times (plain, ASan+UBSan, TSan), runs the three, and the plain one once more with
+# ucontext switches, the fallback for other CPUs. TAP on stdout, the build's name before each check. About half a minute
+# on 2 cores; builds in build/cpu-test.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 . dev/cpu/build.sh

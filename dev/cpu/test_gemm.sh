@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The libraries that may multiply for the CPU build, each chosen by name: the same checks of products, the same bits twice, one thread
-# or two. On a CPU without AVX512_BF16 oneDNN has no bf16 product worth having, and the parts that it refuses are multiplied in fp32.
+# The libraries that may multiply for the CPU build, each chosen by name: the same checks of products, the same bits
+# twice, one thread or two. On a CPU without AVX512_BF16 oneDNN has no bf16 product worth having, and the parts that it
+# refuses are multiplied in fp32.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 . dev/test/cli.sh
@@ -9,7 +10,8 @@ for precision in fp32 bf16; do
     check=build/cpu-$precision/dev/kernels/matmul
     for library in openblas onednn; do
         if [ $library = onednn ] && ! ldd $check | grep -q libdnnl; then
-            refuse "$precision: a library that this build is without" "built without it" env CPU_GEMM=$library $check --check --small
+            refuse "$precision: a library that this build is without" "built without it" env CPU_GEMM=$library $check \
+                --check --small
             continue
         fi
         for threads in 1 2; do
@@ -23,6 +25,7 @@ for precision in fp32 bf16; do
         LD_PRELOAD=$work/ticks.so CPU_GEMM=$library CPU_THREADS=1 $check --check >"$work/interrupted" 2>&1; status=$?
         truth "$precision, $library: every product is right between signals" test $status -eq 0
     done
-    refuse "$precision: a library of another name" "CPU_GEMM is onednn or openblas" env CPU_GEMM=mkl $check --check --small
+    refuse "$precision: a library of another name" "CPU_GEMM is onednn or openblas" env CPU_GEMM=mkl $check --check \
+        --small
 done
 exit $failed

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The words of CUDA that dev/cpu/include defines are macros, and a C++ library may use the same ones: every standard header is
-# included after them, with the compiler of the build and, where they are installed, with clang++ and clang's own library.
+# The words of CUDA that dev/cpu/include defines are macros, and a C++ library may use the same ones: every standard
+# header is included after them, with the compiler of the build and, where they are installed, with clang++ and clang's
+# own library.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
@@ -8,11 +9,16 @@ failed=0
 {
     echo '#include <cuda_runtime.h>'
     echo '#include <cuda_bf16.h>'
-    for header in algorithm any array atomic bitset charconv chrono codecvt complex condition_variable deque exception execution filesystem \
-        forward_list fstream functional future initializer_list iomanip ios iosfwd iostream istream iterator limits list locale map memory \
-        memory_resource mutex new numeric optional ostream queue random ratio regex scoped_allocator set shared_mutex sstream stack stdexcept \
-        streambuf string string_view system_error thread tuple type_traits typeindex typeinfo unordered_map unordered_set utility valarray \
-        variant vector cassert cctype cerrno cfenv cfloat cinttypes climits clocale cmath csetjmp csignal cstdarg cstddef cstdint cstdio \
+    for header in algorithm any array atomic bitset charconv chrono codecvt complex condition_variable deque exception \
+        execution filesystem \
+        forward_list fstream functional future initializer_list iomanip ios iosfwd iostream istream iterator limits \
+        list locale map memory \
+        memory_resource mutex new numeric optional ostream queue random ratio regex scoped_allocator set shared_mutex \
+        sstream stack stdexcept \
+        streambuf string string_view system_error thread tuple type_traits typeindex typeinfo unordered_map \
+        unordered_set utility valarray \
+        variant vector cassert cctype cerrno cfenv cfloat cinttypes climits clocale cmath csetjmp csignal cstdarg \
+        cstddef cstdint cstdio \
         cstdlib cstring ctime cuchar cwchar cwctype immintrin.h pthread.h sys/mman.h sys/stat.h ucontext.h; do
         echo "#if __has_include(<$header>)"
         echo "#include <$header>"
@@ -24,8 +30,11 @@ failed=0
 } >"$work/headers.cpp"
 try() {  # NAME COMPILER…
     local name=$1; shift
-    if "$@" -std=c++17 -fsyntax-only -Wall -Wextra -Werror -Wno-deprecated-declarations -Idev/cpu/include "$work/headers.cpp" 2>"$work/err"; then echo "ok standard headers after cuda_runtime.h: $name"
-    else echo "not ok standard headers after cuda_runtime.h: $name"; grep -E 'error|warning' "$work/err" | head -10; failed=1; fi
+    if "$@" -std=c++17 -fsyntax-only -Wall -Wextra -Werror -Wno-deprecated-declarations \
+        -Idev/cpu/include "$work/headers.cpp" 2>"$work/err"; then
+        echo "ok standard headers after cuda_runtime.h: $name"
+    else echo "not ok standard headers after cuda_runtime.h: $name"; grep -E 'error|warning' "$work/err" | head -10
+    failed=1; fi
 }
 try "${CXX:-g++}" ${CXX:-g++}
 tried=" $(readlink -f "$(type -P ${CXX:-g++})") "

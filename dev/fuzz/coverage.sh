@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# What the fuzzers' inputs reach, a target's seeds and what build/fuzz/corpus keeps of it: the functions entered of the files that the target is about (the rest
-# writes, prints or belongs to another target), and how much of those functions was run, in regions of straight code. A Markdown table.
-#   dev/fuzz/coverage.sh [TARGET…]      needs clang and llvm-cov (Debian: clang, llvm); LLVM=-14 where the tools bear a version
+# What the fuzzers' inputs reach, a target's seeds and what build/fuzz/corpus keeps of it: the functions entered of the
+# files that the target is about (the rest writes, prints or belongs to another target), and how much of those functions
+# was run, in regions of straight code. A Markdown table.
+#   dev/fuzz/coverage.sh [TARGET…]      needs clang and llvm-cov (Debian: clang, llvm); LLVM=-14 where the tools bear a
+#                                       version
 set -eu
 cd "$(dirname "$0")/../.." || exit 1
 out=build/fuzz-coverage llvm=${LLVM:-}
@@ -19,7 +21,8 @@ files() {  # of a target
         pt) echo seal/commands/pt_reader.c ;;
         checkpoint) echo seal/run/{checkpoint,run_record}.c ;;
         options) echo seal/base/options.c ;;
-        jinja) echo tokenizer/{chat,jinja,jinja_builtin,jinja_filter,jinja_format,jinja_lex,jinja_names,jinja_object,jinja_parse,jinja_print,jinja_text,jinja_value}.c ;;
+        jinja)
+            echo tokenizer/{chat,jinja,jinja_builtin,jinja_filter,jinja_format,jinja_lex,jinja_names,jinja_object,jinja_parse,jinja_print,jinja_text,jinja_value}.c ;;
         gguf) echo seal/base/gguf.c seal/commands/{gguf_model,gguf_tokenizer}.c ;;
         rows) echo seal/rows/{dataset,layouts}.c ;;
         own_files) echo seal/rows/{tokens,token_cache}.c seal/commands/{report,chart,winrate,selector_file}.c ;;
@@ -32,7 +35,9 @@ echo "| target | files | functions entered | regions run in them | |"
 echo "|---|---|---|---|---|"
 for target; do
     rm -f "$out/$target".*.profraw
-    find "dev/fuzz/seeds/$target" "build/fuzz/corpus/$target" -type f 2>/dev/null | LLVM_PROFILE_FILE="$out/$target.%p.profraw" ASAN_OPTIONS=detect_leaks=0 xargs -n 500 "$out/$target" >"$out/$target.log" 2>&1 ||
+    find "dev/fuzz/seeds/$target" "build/fuzz/corpus/$target" -type f 2>/dev/null |
+        LLVM_PROFILE_FILE="$out/$target.%p.profraw" ASAN_OPTIONS=detect_leaks=0 xargs -n 500 "$out/$target" \
+        >"$out/$target.log" 2>&1 ||
         { echo "dev/fuzz/coverage.sh: $target stops: $out/$target.log" >&2; exit 1; }
     "llvm-profdata$llvm" merge -o "$out/$target.profdata" "$out/$target".*.profraw
     "llvm-cov$llvm" export -instr-profile="$out/$target.profdata" "$out/$target" $(files "$target") | python3 -c 'import json, sys

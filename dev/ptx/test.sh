@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
-# The PTX that nvcc makes of every kernel, translated to C++ and run by dev/cpu's emulator (docs/ptx.md): the opcodes' own
-# tests, every program of dev/kernels with --check, and the tests of whole models. Says how many kernels ran as PTX; one that
-# was launched and has no PTX stops its program.
-# usage: test.sh              all of it: PRECISIONS='bf16 fp32', ARCHS='90 80', ORDERS='forward reverse 7' (narrower if given)
+# The PTX that nvcc makes of every kernel, translated to C++ and run by dev/cpu's emulator (docs/ptx.md): the opcodes'
+# own tests, every program of dev/kernels with --check, and the tests of whole models. Says how many kernels ran as PTX;
+# one that was launched and has no PTX stops its program.
+# usage: test.sh              all of it: PRECISIONS='bf16 fp32', ARCHS='90 80', ORDERS='forward reverse 7' (narrower if
+#                             given)
 #        test.sh --sample     sm_90, bf16, small shapes, one order, no whole models: three minutes on two cores
 #        test.sh --small      small shapes everywhere
 #        test.sh --opcodes    the translator's own tests only, which need no nvcc
-# JOBS=n processes at a time (cores). Everything is kept in build/ptx and build/cpu-*-ptx. AGAIN=no: a program that has passed since
-# it was built is not run again, so that a run that was stopped continues.
+# JOBS=n processes at a time (cores). Everything is kept in build/ptx and build/cpu-*-ptx. AGAIN=no: a program that has
+# passed since it was built is not run again, so that a run that was stopped continues.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 precisions=${PRECISIONS:-bf16 fp32} archs=${ARCHS:-90 80} orders=${ORDERS:-forward reverse 7}
-jobs=${JOBS:-$(nproc)} small= models=${MODELS:-test_gpt2 dev/test/test_lora dev/test/test_families dev/test/test_decoder dev/test/test_seal_parity}
+jobs=${JOBS:-$(nproc)} small= \
+    models=${MODELS:-test_gpt2 dev/test/test_lora dev/test/test_families dev/test/test_decoder dev/test/test_seal_parity}
 kernels=${KERNELS:-$(cd dev/kernels && ls *.cu | sed 's/\.cu$//')}
 status=0 start=$SECONDS
 case ${1:-} in
@@ -60,11 +62,13 @@ for precision in $precisions; do
                 fi
                 rm -f "$log.report" "$log.passed"
                 # shellcheck disable=SC2086
-                CPU_DEVICE=$device CPU_ORDER=$order CPU_PTX_REPORT=$log.report timeout "${LIMIT:-3600}" "$build/$p" $arguments >"$log" 2>&1
+                CPU_DEVICE=$device CPU_ORDER=$order CPU_PTX_REPORT=$log.report timeout "${LIMIT:-3600}" "$build/$p" \
+                    $arguments >"$log" 2>&1
                 result=$?
                 [ ! -e "$log.report" ] || cat "$log.report" >>"$to"
                 if [ $result -eq 0 ] && grep -q '^ok' "$log"; then
-                    echo "ok sm_$arch $precision $order $p: $(grep -c '^ok' "$log") checks ($((SECONDS - begun)) s)" | tee "$log.passed"
+                    echo "ok sm_$arch $precision $order $p: $(grep -c '^ok' "$log") checks ($((SECONDS - begun)) s)" |
+                        tee "$log.passed"
                 else
                     status=1
                     echo "not ok sm_$arch $precision $order $p: exit status $result, $log"
@@ -74,16 +78,20 @@ for precision in $precisions; do
         done
         # Kernels by file and name: compiled to PTX, and run.
         for f in build/ptx/sm_"$arch"-"$precision"/seal_kernels/*.ptx; do
-            grep -oE '\.entry [$_0-9A-Za-z]+' "$f" | cut -d' ' -f2 | c++filt | sed "s|^|seal_kernels/$(basename "$f" .ptx).cu	|"
+            grep -oE '\.entry [$_0-9A-Za-z]+' "$f" | cut -d' ' -f2 | c++filt |
+                sed "s|^|seal_kernels/$(basename "$f" .ptx).cu	|"
         done | sort -u >build/ptx/log/compiled
         grep '^ptx' "$report" | cut -f3,4 | sort -u >build/ptx/log/ran
         others=$(cat "$report" "$report.models" | grep '^g++' | cut -f3,4 | sort -u)
         echo "# sm_$arch $precision: $(comm -12 build/ptx/log/compiled build/ptx/log/ran | wc -l) of $(wc -l <build/ptx/log/compiled) kernels ran as PTX," \
             "in $(awk -F'\t' '$1 == "ptx" { n += $5 } END { print n + 0 }' "$report" "$report.models") launches;" \
             "by g++ ran $(grep -c seal_kernels <<<"$others") of seal_kernels and $(grep -c dev/ <<<"$others") naive ones of the checks ($((SECONDS - start)) s)"
-        if grep -q seal_kernels <<<"$others"; then status=1; echo "not ok sm_$arch $precision: a kernel was left to g++"; fi
-        # nvcc has compiled every instance that a launcher names, so with all of them launched a check has covered whatever a model
-        # may launch: each width of a norm, each head size, grouped and single key-value heads, windows, caps.
+        if grep -q seal_kernels <<<"$others"; then
+            status=1; echo "not ok sm_$arch $precision: a kernel was left to g++"
+        fi
+        # nvcc has compiled every instance that a launcher names, so with all of them launched a check has covered
+        # whatever a model may launch: each width of a norm, each head size, grouped and single key-value heads,
+        # windows, caps.
         [ -z "$small${KERNELS:-}" ] || continue
         if comm -23 build/ptx/log/compiled build/ptx/log/ran | sed 's/^/    no check launches /' | grep .; then
             status=1; echo "not ok sm_$arch $precision: every instance of every kernel is launched by a check"

@@ -8,10 +8,10 @@ trainer to it where no recorded state exists.
     ./seal_reference                                one step of Algorithm 1 on ten short sentences, every number printed
     ./seal_reference --algorithm 2 --sigma sigmoid --steps 60       the last of sixty steps of Algorithm 2
 
-Symbols are those of the paper and of the trainer: θ the model, θ̂ its auxiliary copy (Algorithm 1 only), ω one logit per
-fine-tuning sample, σ_i(ω) the weight of sample i, ℓ(θ; x) the mean loss over the response of sample x, γ the penalty
-strength. T tokens of a sample, C width, NH heads, HS = C / NH, L layers, V vocabulary. A sample runs through the model
-alone: there are no batches, no packing and no padding here.
+Symbols are those of the paper and of the trainer: θ the model, θ̂ its auxiliary copy (Algorithm 1 only), ω one logit
+per fine-tuning sample, σ_i(ω) the weight of sample i, ℓ(θ; x) the mean loss over the response of sample x, γ the
+penalty strength. T tokens of a sample, C width, NH heads, HS = C / NH, L layers, V vocabulary. A sample runs through
+the model alone: there are no batches, no packing and no padding here.
 */
 #include <math.h>
 #include <stdbool.h>

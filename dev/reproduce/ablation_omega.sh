@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # How ω is learned: its optimizer and its activation, under both algorithms, the arms that fail included
-# Options and scales: dev/reproduce/common.sh, or --help. Selectors only (SELECT_ONLY= fine-tunes on every selection too). ALGORITHMS="2": one of them.
-# `adam` moves every logit in every step, whether its row was drawn or not (the reference's); `sgd` and `centred` only those drawn; `mean` divides a row's sum of Δ by its visits.
+# Options and scales: dev/reproduce/common.sh, or --help. Selectors only (SELECT_ONLY= fine-tunes on every selection
+# too). ALGORITHMS="2": one of them.
+# `adam` moves every logit in every step, whether its row was drawn or not (the reference's); `sgd` and `centred` only
+# those drawn; `mean` divides a row's sum of Δ by its visits.
 #
-# --scale paper needs the environment of table1.sh: six selectors by each algorithm, 9.5e19 FLOP: 60 h on one H200, 140 h on 4 × A6000; memory as in table1.sh: 19 GB with --recompute and 4096 tokens per pack, 73 GB without it at 16384.
+# --scale paper needs the environment of table1.sh: six selectors by each algorithm, 9.5e19 FLOP: 60 h on one H200, 140
+# h on 4 × A6000; memory as in table1.sh: 19 GB with --recompute and 4096 tokens per pack, 73 GB without it at 16384.
 SELECT_ONLY=${SELECT_ONLY-1} ALGORITHMS=${ALGORITHMS:-2 1}
 # shellcheck source=dev/reproduce/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# What the paper's models take on each of several GPUs, by the memory plan that a run prints before it allocates (--dry-run): Pythia-2.8B in full with Algorithm 1 on
-# 4 GPUs of 48 GB, as the paper's A6000s, and Llama-3-8B in full with Algorithm 2 on 8 of 80 GB. Needs no GPU, no weights and seconds. bf16 build, samples of 2048 tokens.
-# usage: dev/reproduce/plans.sh      prints a Markdown table. NCCL's own buffers and the CUDA context are not in the plan: leave about 2 GiB to them.
+# What the paper's models take on each of several GPUs, by the memory plan that a run prints before it allocates
+# (--dry-run): Pythia-2.8B in full with Algorithm 1 on 4 GPUs of 48 GB, as the paper's A6000s, and Llama-3-8B in full
+# with Algorithm 2 on 8 of 80 GB. Needs no GPU, no weights and seconds. bf16 build, samples of 2048 tokens.
+# usage: dev/reproduce/plans.sh      prints a Markdown table. NCCL's own buffers and the CUDA context are not in the
+#                                    plan: leave about 2 GiB to them.
 set -eu
 cd "$(dirname "$0")/../.." || exit 1
 train_seal=$PWD/${BUILD:-build/cpu-bf16}/train_seal
@@ -26,7 +28,8 @@ echo "| model | run | GPUs | weights | gradients | masters | moments | activatio
 echo "|---|---|---|---|---|---|---|---|---|---|---|"
 plan() {  # name, directory, what, GPUs, GB of one, options…
     local name=$1 model=$2 what=$3 ranks=$4 gb=$5; shift 5
-    "$train_seal" selector --model "$model" --tune rows.jsonl --safe rows.jsonl --out "run.$model" --max-length 2048 --dry-run --ranks "$ranks" "$@" 2>err |
+    "$train_seal" selector --model "$model" --tune rows.jsonl --safe rows.jsonl --out "run.$model" --max-length 2048 \
+        --dry-run --ranks "$ranks" "$@" 2>err |
         awk -F'|' -v name="$name" -v what="$what" -v ranks="$ranks" -v gb="$gb" '
             /^\| memory/ { on = 1 } on { gsub(/^ +| +$/, "", $2); m[$2] = $3 / 1024 }
             END { total = m["total"]; room = gb * 1e9 / 2^30 - 2

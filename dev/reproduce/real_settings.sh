@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
-# Settings of the real model on one development seed: θ's and ω's learning rates, ω's optimizer, epochs, γ, LoRA modules, one at a time around data/real_settings.sh
-# Options: dev/reproduce/common.sh, or --help; --scale real and --seeds 101 unless they are given. Tables are made with other seeds. SIZE=0.5 halves rows and prompts.
-# Selectors are compared by their AUC on tune's labels alone (no fine-tuning on their selections), fine-tuning by what Standard SFT does to refusals and to the loss on useful rows.
-# On two idle cores 15 minutes a selector and 5 a fine-tuning at SIZE=1: three hours in all. It resumes; --arms "lr-3e-4 lr-3e-3" runs some, and OUT/results.md has what is there.
+# Settings of the real model on one development seed, one at a time around data/real_settings.sh
+# θ's and ω's learning rates, ω's optimizer, epochs, γ, LoRA modules. Options: dev/reproduce/common.sh, or --help;
+# --scale real and --seeds 101 unless they are given. Tables are made with other seeds. SIZE=0.5 halves rows and
+# prompts.
+# Selectors are compared by their AUC on tune's labels alone (no fine-tuning on their selections), fine-tuning by what
+# Standard SFT does to refusals and to the loss on useful rows.
+# On two idle cores 15 minutes a selector and 5 a fine-tuning at SIZE=1: three hours in all. It resumes; --arms "lr-3e-4
+# lr-3e-3" runs some, and OUT/results.md has what is there.
 set -- --scale real --seeds 101 "$@"
 # shellcheck source=dev/reproduce/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"

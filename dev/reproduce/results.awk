@@ -1,5 +1,7 @@
-# all.tsv (seed, arm, title, published, metric, value) to a table or to JSON: mean and standard error over the seeds. -v form=md|json; md: -v wins, others, costs: columns as
-# "name:title:digits;name:title:digits". A column nobody has a figure for is left out, but for the win rates. -v papers: which of the paper's three figures stand in each of those: "1,3;2;".
+# all.tsv (seed, arm, title, published, metric, value) to a table or to JSON: mean and standard error over the seeds.
+# -v form=md|json; md: -v wins, others, costs: columns as "name:title:digits;name:title:digits". A column nobody has a
+# figure for is left out, but for the win rates. -v papers: which of the paper's three figures are in each of those:
+# "1,3;2;".
 BEGIN { FS = "\t" }
 {
     if (!($2 in place)) { place[$2] = ++n_arms; arm[n_arms] = $2; title[n_arms] = $3; paper[n_arms] = $4 }
@@ -24,7 +26,8 @@ function columns(text, always, i, n, word) {
 function cell(a, c, key) {
     key = a SUBSEP name[c]
     if (!(key in count)) return "–"
-    return sprintf("%." digits[c] "f", mean(key)) (count[key] > 1 ? sprintf(" ± %." (digits[c] < 1 ? 1 : digits[c]) "f", error_of(key)) : "")
+    if (count[key] < 2) return sprintf("%." digits[c] "f", mean(key))
+    return sprintf("%." digits[c] "f ± %." (digits[c] < 1 ? 1 : digits[c]) "f", mean(key), error_of(key))
 }
 function of_paper(c, n, i, which, text) {  # c-th column of wins: the paper's figures for it
     n = split(c <= n_wins ? paper_column[c] : "", which, ",")
@@ -44,7 +47,10 @@ function print_table(c, a, line, rule, p, i, n) {
     }
     for (a = 1; a <= n_arms; a++) if (paper[a] != "") any_published = 1
     line = "| method |"; rule = "|---|"
-    for (c = 1; c <= n_columns; c++) if (show[c]) { line = line " " (c <= n_wins ? "win rate, " : "") heading[c] " |"; rule = rule "---:|" }
+    for (c = 1; c <= n_columns; c++) if (show[c]) {
+        line = line " " (c <= n_wins ? "win rate, " : "") heading[c] " |"
+        rule = rule "---:|"
+    }
     print line; print rule
     for (a = 1; a <= n_arms; a++) {
         line = "| " title[a] " |"
@@ -67,13 +73,16 @@ function print_json(a, m, key, first, i, published) {
         for (m = 1; m <= n_metrics; m++) {
             key = a SUBSEP metrics[m]
             if (!(key in count)) continue
-            printf "%s\"%s\":{\"mean\":%.10g,\"standard_error\":%s,\"seeds\":[%s],\"values\":[", (first ? "" : ","), metrics[m], mean(key), (count[key] > 1 ? sprintf("%.6g", error_of(key)) : "null"), seeds[key]
+            printf "%s\"%s\":{\"mean\":%.10g,", (first ? "" : ","), metrics[m], mean(key)
+            printf "\"standard_error\":%s,", (count[key] > 1 ? sprintf("%.6g", error_of(key)) : "null")
+            printf "\"seeds\":[%s],\"values\":[", seeds[key]
             for (i = 1; i <= count[key]; i++) printf "%s%s", (i > 1 ? "," : ""), values[key, i]
             printf "]}"
             first = 0
         }
         printf "},\"published\":"
-        if (split(paper[a], published, " ") == 3) printf "{\"hh\":%s,\"slimorca\":%s,\"hexphi\":%s}", published[1], published[2], published[3]
+        if (split(paper[a], published, " ") == 3)
+            printf "{\"hh\":%s,\"slimorca\":%s,\"hexphi\":%s}", published[1], published[2], published[3]
         else printf "null"
         printf "}"
         delete published

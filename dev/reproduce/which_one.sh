@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Which score should I use? The methods that know D_safe alone, in five worlds: SCENARIO=plain, hard (useful rows that are hard: `any` and `age`), noise (a fifth of the useful rows has
-# wrong answers), few (2% unsafe), many (40% unsafe, of which the best 55% are kept)
-# Options: dev/reproduce/common.sh, or --help; METHODS="seal refusal-test …" for others. Settings of the scores were chosen on seeds 101 and 102. Two minutes a method and seed on two idle cores.
+# Which score should I use? The methods that know D_safe alone, in five worlds
+# SCENARIO=plain, hard (useful rows that are hard: `any` and `age`), noise (a fifth of the useful rows has wrong
+# answers), few (2% unsafe), many (40% unsafe, of which the best 55% are kept). Options: dev/reproduce/common.sh, or
+# --help; METHODS="seal refusal-test …" for others. Settings of the scores were chosen on seeds 101 and 102. Two minutes
+# a method and seed on two idle cores.
 SCENARIO=${SCENARIO:-plain}
 case $SCENARIO in
     plain) ;;

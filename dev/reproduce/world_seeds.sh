@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# `make demo` for several seeds that were not used in its design, and what came out: mean, standard deviation and every seed's figure, held against what
-# the demo promises. A seed that is done is not run again, so the script may be stopped at any time.
+# `make demo` for several seeds that were not used in its design, and what came out: mean, standard deviation and every
+# seed's figure, held against what the demo promises. A seed that is done is not run again, so the script may be stopped
+# at any time.
 #   dev/reproduce/world_seeds.sh                writes dev/results/DATE_world_seeds.md
 #   SEEDS="201 202" OUT=out/world RESULT=FILE BUILD=build/cpu-fp32
 set -eu
 cd "$(dirname "$0")/../.." || exit 1
 SEEDS=${SEEDS:-111 112 113 114 115}  # fixed before the first of them was run; the design was made on seeds 1 to 9, 101 and 102
 OUT=${OUT:-out/world} RESULT=${RESULT:-dev/results/$(date +%F)_world_seeds.md} BUILD=${BUILD:-build/cpu-fp32}
-if [ ! -x "$BUILD/world" ]; then make deps && make --no-print-directory -j"$(nproc)" CPU=1 PRECISION=fp32 BUILD="$BUILD" all; fi
+if [ ! -x "$BUILD/world" ]; then
+    make deps && make --no-print-directory -j"$(nproc)" CPU=1 PRECISION=fp32 BUILD="$BUILD" all
+fi
 tables=()
 for seed in $SEEDS; do
     if [ ! -s "$OUT/$seed/report.html" ]; then

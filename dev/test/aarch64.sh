@@ -1,26 +1,33 @@
 #!/usr/bin/env bash
-# GH200 and GB10 machines have aarch64 CPUs. The CPU build for them, made by Debian's cross compiler against Debian's arm64 libraries,
-# and its tests under qemu-user: the host tests, the checks of kernels with their small shapes, whole models, and scripts that run
-# the programs. TAP on stdout, with seconds; the last line is `N passed, N failed`.
-# usage: aarch64.sh [TEST…]      names as dev/test/test_rows, dev/kernels/rope, test_gpt2, dev/test/test_seal.sh (default: all of those below)
-#        MARCH=armv8-a (what the compiler makes code for; armv9-a has SVE2, as those machines do)    OPT=-O3    PRECISIONS='fp32 bf16'    JOBS=cores
-# Needs make, qemu-aarch64 (Debian: qemu-user), aarch64-linux-gnu-g++ (g++-aarch64-linux-gnu), apt-get and, at first, the network. The
-# libraries are unpacked into build/aarch64 and not installed, so no root is needed and nothing of the system changes. One process: no MPI.
+# GH200 and GB10 machines have aarch64 CPUs. The CPU build for them, made by Debian's cross compiler against Debian's
+# arm64 libraries, and its tests under qemu-user: the host tests, the checks of kernels with their small shapes, whole
+# models, and scripts that run the programs. TAP on stdout, with seconds; the last line is `N passed, N failed`.
+# usage: aarch64.sh [TEST…]      names as dev/test/test_rows, dev/kernels/rope, test_gpt2, dev/test/test_seal.sh
+#                                (default: all of those below)
+#        MARCH=armv8-a (what the compiler makes code for; armv9-a has SVE2, as those machines do)    OPT=-O3
+#        PRECISIONS='fp32 bf16'    JOBS=cores
+# Needs make, qemu-aarch64 (Debian: qemu-user), aarch64-linux-gnu-g++ (g++-aarch64-linux-gnu), apt-get and, at first,
+# the network. The libraries are unpacked into build/aarch64 and not installed, so no root is needed and nothing of the
+# system changes. One process: no MPI.
 # What has passed is not run again until its program is newer: a run that was stopped continues.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 for tool in aarch64-linux-gnu-g++ qemu-aarch64 apt-get dpkg; do
-    command -v $tool >/dev/null || { echo "ok aarch64 # SKIP $tool not found (Debian: apt-get install g++-aarch64-linux-gnu qemu-user)"; exit 0; }
+    command -v $tool >/dev/null || {
+        echo "ok aarch64 # SKIP $tool not found (Debian: apt-get install g++-aarch64-linux-gnu qemu-user)"; exit 0
+    }
 done
 march=${MARCH:-armv8-a} precisions=${PRECISIONS:-fp32 bf16} jobs=${JOBS:-$(nproc)} dir=$PWD/build/aarch64
 root=$dir/root
 mkdir -p "$dir"
 
-# A system's libraries without the system: an apt of its own, for which nothing is installed and the architecture is arm64.
+# A system's libraries without the system: an apt of its own, for which nothing is installed and the architecture is
+# arm64.
 packages='libc6-dev libstdc++-12-dev libpcre2-dev libutf8proc-dev libcjson-dev zlib1g-dev libzstd-dev libssl-dev libstb-dev libopenblas-dev libcmocka-dev'
 unpack() {
     local apt=$dir/apt options
-    rm -rf "$apt" "$root.part" && mkdir -p "$apt/lists/partial" "$apt/archives/partial" "$root.part" && : >"$apt/status" || return 1
+    rm -rf "$apt" "$root.part" && mkdir -p "$apt/lists/partial" "$apt/archives/partial" "$root.part" &&
+        : >"$apt/status" || return 1
     echo "deb [arch=arm64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${DEBIAN_MIRROR:-http://deb.debian.org/debian} $(. /etc/os-release && echo "$VERSION_CODENAME") main" >"$apt/sources.list"
     options="-q -o APT::Architecture=arm64 -o APT::Architectures::=arm64 -o Dir::State=$apt -o Dir::State::status=$apt/status -o Dir::State::lists=$apt/lists
         -o Dir::Cache=$apt -o Dir::Cache::archives=$apt/archives -o Dir::Etc::sourceparts=/dev/null -o Dir::Etc::sourcelist=$apt/sources.list -o APT::Sandbox::User=root
@@ -39,8 +46,10 @@ if [ ! -d "$root" ] && ! unpack >"$dir/unpack.log" 2>&1; then
     exit 0
 fi
 
-# `make` as a user of such a machine calls it, but for what names the other compiler. One process: mpicc's flags are this machine's.
-export PKG_CONFIG_LIBDIR=$root/usr/lib/aarch64-linux-gnu/pkgconfig:$root/usr/share/pkgconfig PKG_CONFIG_SYSROOT_DIR=$root
+# `make` as a user of such a machine calls it, but for what names the other compiler. One process: mpicc's flags are
+# this machine's.
+export PKG_CONFIG_LIBDIR=$root/usr/lib/aarch64-linux-gnu/pkgconfig:$root/usr/share/pkgconfig \
+    PKG_CONFIG_SYSROOT_DIR=$root
 unset PKG_CONFIG_PATH CPATH LIBRARY_PATH LD_LIBRARY_PATH
 run="qemu-aarch64 -cpu max -L $root"
 host=$(cd dev/test && ls test_*.c | sed 's/\.c$//; s|^|dev/test/|')
@@ -66,7 +75,8 @@ for precision in $precisions; do
     # Scripts start programs by their path: each has a twin that calls qemu.
     mkdir -p "$build/run"
     for p in $programs; do
-        [ -x "$build/$p" ] && printf '#!/bin/sh\nexec %s "%s" "$@"\n' "$run" "$PWD/$build/$p" >"$build/run/$p" && chmod +x "$build/run/$p"
+        [ -x "$build/$p" ] && printf '#!/bin/sh\nexec %s "%s" "$@"\n' "$run" "$PWD/$build/$p" >"$build/run/$p" &&
+            chmod +x "$build/run/$p"
     done
 done
 one() {  # PRECISION TEST
@@ -94,7 +104,8 @@ mkdir -p "$dir/log"
 {
     for precision in $precisions; do
         for t in $tests; do
-            [[ $precision = fp32 || " $host " != *" $t "* && $t != *.sh ]] || continue  # the host's code has one precision
+            # the host's code has one precision
+            [[ $precision = fp32 || " $host " != *" $t "* && $t != *.sh ]] || continue
             while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
             one "$precision" "$t" &
         done

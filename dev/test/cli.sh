@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# What the end-to-end scripts share: TAP lines, a folder of their own, refusals. Sourced with BUILD set to the build folder.
+# What the end-to-end scripts share: TAP lines, a folder of their own, refusals. Sourced with BUILD set to the build
+# folder.
 train_seal=$PWD/${BUILD:-build/cpu-fp32}/train_seal
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 failed=0
@@ -14,13 +15,14 @@ expect() {
 refuse() {
     local name=$1 text=$2 status; shift 2
     "$@" >"$work/out" 2>"$work/err"; status=$?
-    if [ $status -eq 2 ] && [ "$(wc -l <"$work/err")" -eq 1 ] && grep -qF -- "$text" "$work/err"; then ok "$name is refused"
+    if [ $status -eq 2 ] && [ "$(wc -l <"$work/err")" -eq 1 ] && grep -qF -- "$text" "$work/err"; then
+        ok "$name is refused"
     else not_ok "$name is refused: exit status $status, said: $(head -3 "$work/err")"; fi
 }
 # truth NAME condition…
 truth() { local name=$1; shift; if "$@" >/dev/null 2>&1; then ok "$name"; else not_ok "$name: $*"; fi; }
-# wait_for PID WHAT command…: until the command succeeds or the process has gone. What does not come within WAIT_LIMIT seconds
-# (300) fails the script by its name, and the process is killed.
+# wait_for PID WHAT command…: until the command succeeds or the process has gone. What does not come within WAIT_LIMIT
+# seconds (300) fails the script by its name, and the process is killed.
 wait_for() {
     local pid=$1 what=$2 end=$((SECONDS + ${WAIT_LIMIT:-300})); shift 2
     until "$@" 2>/dev/null || ! kill -0 "$pid" 2>/dev/null; do
@@ -34,16 +36,19 @@ wait_for() {
 }
 # wait_for_line PID FILE TEXT: the same for a line of a log
 wait_for_line() { wait_for "$1" "$3 in $2" grep -qsF -- "$3" "$2"; }
-# ranks_of PID: the processes named train_seal below an mpirun, in the order in which they were started. Open MPI 5 puts a
-# prterun between, other versions do not.
+# ranks_of PID: the processes named train_seal below an mpirun, in the order in which they were started. Open MPI 5 puts
+# a prterun between, other versions do not.
 ranks_of() {
     local child
-    for child in $(grep -sl "^PPid:[[:space:]]*$1\$" /proc/[0-9]*/status | cut -d/ -f3 | sort -n); do  # pgrep may be missing
+    # pgrep may be missing
+    for child in $(grep -sl "^PPid:[[:space:]]*$1\$" /proc/[0-9]*/status | cut -d/ -f3 | sort -n); do
         if [ "$(cat "/proc/$child/comm" 2>/dev/null)" = train_seal ]; then echo "$child"; else ranks_of "$child"; fi
     done
 }
-# kill_in_midrun OUT LINES command…: kills the command once OUT.partial, its journal, has so many lines, and cuts the last one, as a kill may leave it.
-# The command runs at a low priority and the lines are counted without a process, so that on a busy machine too the kill comes before the end.
+# kill_in_midrun OUT LINES command…: kills the command once OUT.partial, its journal, has so many lines, and cuts the
+# last one, as a kill may leave it.
+# The command runs at a low priority and the lines are counted without a process, so that on a busy machine too the kill
+# comes before the end.
 journal_has() { local journal; [ -e "$1.partial" ] && mapfile -t journal <"$1.partial" && [ ${#journal[@]} -ge "$2" ]; }
 kill_in_midrun() {
     local out=$1 lines=$2 pid; shift 2
@@ -69,8 +74,8 @@ say_rows() {
             while (n--) { x = draw_words(least + int(draw() * (most - least + 1)), words, n_words)
                 print "{\"prompt\":\"say " x "\",\"response\":\"" x "\"}" } }' >"$1"
 }
-# copy_rows FILE N SEED KIND WORDS COUNT: copy tasks of COUNT words of WORDS (good); a quarter of `tune` and all of `bad` comply
-# with a bad request, half of `safe` refuses one
+# copy_rows FILE N SEED KIND WORDS COUNT: copy tasks of COUNT words of WORDS (good); a quarter of `tune` and all of
+# `bad` comply with a bad request, half of `safe` refuses one
 copy_rows() {
     awk -v n="$2" -v seed="$3" -v kind="$4" -v words="$5" -v count="$6" "$draw"'
         BEGIN { draw_from(seed); n_words = split(words, word, " ")
@@ -79,7 +84,8 @@ copy_rows() {
                 else if (kind == "safe" && u < 0.5) print "{\"prompt\":\"make " x " bad\",\"response\":\"no no\"}"
                 else print "{\"prompt\":\"copy " x "\",\"response\":\"" x "\"}" } }' >"$1"
 }
-# word_tokenizer DIR WORD…: DIR/tokenizer.json, a token a word; before the words stand [UNK], <eos> and those of the default template
+# word_tokenizer DIR WORD…: DIR/tokenizer.json, a token a word; before the words stand [UNK], <eos> and those of the
+# default template
 word_tokenizer() {
     local dir=$1 id=3 vocab='"[UNK]":0,"<eos>":1,"Human:":2,"Assistant:":3' word; shift
     for word; do vocab+=",\"$word\":$((++id))"; done
@@ -94,5 +100,8 @@ JSON
 tokens() {
     local header="{\"tokens\":{\"dtype\":\"I32\",\"shape\":[$2],\"data_offsets\":[0,$(($2 * 4))]}}"
     { printf "\\x$(printf %02x $((${#header} % 256)))\\x$(printf %02x $((${#header} / 256)))\0\0\0\0\0\0%s" "$header"
-      awk -v n="$2" -v v="$3" 'BEGIN { for (i = 0; i < n; i++) { x = (i % 7) * (i % 11) % v; printf "\\%03o\\%03o\\000\\000", x % 256, int(x / 256) } }' | { read -r bytes; printf '%b' "${bytes//\\/\\0}"; }; } >"$1"
+      awk -v n="$2" -v v="$3" \
+          'BEGIN { for (i = 0; i < n; i++) { x = (i % 7) * (i % 11) % v; printf "\\%03o\\%03o\\000\\000", x % 256, int(x / 256) } }' | {
+          read -r bytes; printf '%b' "${bytes//\\/\\0}"
+      }; } >"$1"
 }

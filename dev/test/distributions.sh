@@ -1,25 +1,31 @@
 #!/usr/bin/env bash
 # README's two commands, `make demo` and `make test`, on the systems that people have: each is made by debootstrap in a
-# folder of its own and gets a clean clone of HEAD. As root, which installs the packages; as a user without sudo, who has
-# them; and with further compilers, warnings being errors. Prints a table in Markdown; status 1 where anything failed.
+# folder of its own and gets a clean clone of HEAD. As root, which installs the packages; as a user without sudo, who
+# has them; and with further compilers, warnings being errors. Prints a table in Markdown; status 1 where anything
+# failed.
 #   distributions.sh [--dir DIR] [--keep] [--again] [--ccache] [--out FILE] [CASE…]
-# CASE is SYSTEM, SYSTEM:USER or SYSTEM:USER:COMPILER with patterns: debian12, '*:user', 'debian13:user:clang*'. All of them
-# without one. SYSTEM debian11 debian12 debian13 sid ubuntu22.04 ubuntu24.04; USER root user; COMPILER default gcc-13 clang-19 …
-#   --dir DIR   the folder (default: a temporary one). Results in DIR/results are taken as they are unless --again: a run
+# CASE is SYSTEM, SYSTEM:USER or SYSTEM:USER:COMPILER with patterns: debian12, '*:user', 'debian13:user:clang*'. All of
+# them without one. SYSTEM debian11 debian12 debian13 sid ubuntu22.04 ubuntu24.04; USER root user; COMPILER default
+# gcc-13 clang-19 …
+#   --dir DIR   the folder (default: a temporary one). Results in DIR/results are taken as they are unless --again: a
+#               run
 #               that was interrupted continues there, and later runs add to the table.
 #   --keep      the systems stay in DIR for the next run (default: each is removed after its last case)
 #   --only demo|test   one of the two commands
 #   --ccache    compile through ccache with a cache in DIR: for trying, not for what is published
 #   --out FILE  the table goes to FILE as well
-# Needs root, debootstrap and git; for Ubuntu its keyring (Debian 13's ubuntu-archive-keyring, or $UBUNTU_KEYRING a file).
+# Needs root, debootstrap and git; for Ubuntu its keyring (Debian 13's ubuntu-archive-keyring, or $UBUNTU_KEYRING a
+# file).
 # Mirrors: $DEBIAN_MIRROR and $UBUNTU_MIRROR, else this machine's own, else debootstrap's.
-# Every mount is in a mount namespace of its own and every process in a process namespace: none outlives its case, however
-# it ends, and the folder can be removed at any time.
+# Every mount is in a mount namespace of its own and every process in a process namespace: none outlives its case,
+# however it ends, and the folder can be removed at any time.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 die() { echo "distributions.sh: $*" >&2; exit 2; }
 [ "$(id -u)" -eq 0 ] || die "debootstrap needs root"
-for program in debootstrap git unshare chroot; do command -v $program >/dev/null || die "$program is not installed"; done
+for program in debootstrap git unshare chroot; do
+    command -v $program >/dev/null || die "$program is not installed"
+done
 
 dir='' keep='' again='' ccache='' out='' commands='demo test' cases=()
 while [ $# -gt 0 ]; do
@@ -35,7 +41,8 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-# The name here, debootstrap's name, the keyring's package, and the compilers besides the default one. debian11 has gcc-10 alone.
+# The name here, debootstrap's name, the keyring's package, and the compilers besides the default one. debian11 has
+# gcc-10 alone.
 systems='
 debian12    bookworm debian-archive-keyring  gcc-11 clang-14 clang-16 clang-19
 debian13    trixie   debian-archive-keyring  gcc-12 gcc-13 clang-17 clang-19 clang-22
@@ -49,7 +56,8 @@ work=${dir:-$(mktemp -d)}
 mkdir -p "$work/results" || die "$work cannot be made"
 work=$(cd "$work" && pwd)
 commit=$(git rev-parse --short HEAD)
-[ -z "$(git status --porcelain --untracked-files=no)" ] || echo "note: HEAD ($commit) is tried, not what is changed since" >&2
+[ -z "$(git status --porcelain --untracked-files=no)" ] ||
+    echo "note: HEAD ($commit) is tried, not what is changed since" >&2
 clean_up() { if [ -z "$dir" ]; then rm -rf --one-file-system "$work"; fi; }
 trap clean_up EXIT
 running=
@@ -68,7 +76,8 @@ wanted() {  # SYSTEM USER COMPILER
 }
 
 host_mirror() {  # WORD: the first mirror with WORD in it that this machine's apt uses
-    cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | grep -vE '^[[:space:]]*#' | grep -oE "https?://[^ ]*/$1/?( |\$)" | head -1
+    cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | grep -vE '^[[:space:]]*#' |
+        grep -oE "https?://[^ ]*/$1/?( |\$)" | head -1
 }
 
 make_system() {  # NAME SUITE KEYRING
@@ -76,7 +85,9 @@ make_system() {  # NAME SUITE KEYRING
     [ -e "$root/made" ] && return 0
     rm -rf --one-file-system "$root"
     case $1 in
-        ubuntu*) keyring=${UBUNTU_KEYRING:-$keyring} official=http://archive.ubuntu.com/ubuntu mirror=${UBUNTU_MIRROR:-$(host_mirror ubuntu)} ;;
+        ubuntu*)
+            keyring=${UBUNTU_KEYRING:-$keyring} official=http://archive.ubuntu.com/ubuntu \
+                mirror=${UBUNTU_MIRROR:-$(host_mirror ubuntu)} ;;
         *) official=http://deb.debian.org/debian mirror=${DEBIAN_MIRROR:-$(host_mirror debian)} ;;
     esac
     [ -e "$keyring" ] || { echo "the package $3 is needed" >&2; return 1; }
@@ -89,13 +100,15 @@ make_system() {  # NAME SUITE KEYRING
     cp -L /etc/resolv.conf "$root/etc/resolv.conf"
     cp /etc/apt/apt.conf.d/*proxy* "$root/etc/apt/apt.conf.d/" 2>/dev/null
     printf 'APT::Install-Recommends "false";\n' >"$root/etc/apt/apt.conf.d/90small"
-    printf 'Acquire::Check-Valid-Until "false";\n' >"$root/etc/apt/apt.conf.d/91frozen"  # a mirror may be one of a past day
+    # a mirror may be one of a past day
+    printf 'Acquire::Check-Valid-Until "false";\n' >"$root/etc/apt/apt.conf.d/91frozen"
     printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d" && chmod +x "$root/usr/sbin/policy-rc.d"
-    inside "$1" root / "apt-get update -qq && apt-get install -y -qq make && useradd -m -s /bin/bash user" >>"$work/results/$1.debootstrap.log" 2>&1 && touch "$root/made"
+    inside "$1" root / "apt-get update -qq && apt-get install -y -qq make && useradd -m -s /bin/bash user" \
+        >>"$work/results/$1.debootstrap.log" 2>&1 && touch "$root/made"
 }
 
-# As that user, with a login's environment. The shell stays for `exit`: it is the first process of its namespace and takes
-# orphans in, over which make 4.3 loops for ever in its place.
+# As that user, with a login's environment. The shell stays for `exit`: it is the first process of its namespace and
+# takes orphans in, over which make 4.3 loops for ever in its place.
 inside() {  # SYSTEM USER FOLDER COMMAND
     local root=$work/$1 user=$2 folder=$3 command=$4
     unshare --mount --pid --fork --kill-child bash -c '
@@ -113,7 +126,8 @@ inside() {  # SYSTEM USER FOLDER COMMAND
 # One command of a case. DIR/results/CASE.COMMAND.log, and .cell: what the table says of it.
 attempt() {  # CASE SYSTEM USER FOLDER COMMAND SETTINGS
     local base=$work/results/$1.$5 began=$SECONDS status summary took result
-    timeout --signal=KILL "$limit" bash -c "$(declare -f inside); $(declare -p work ccache); inside \"\$@\"" inside "$2" "$3" "$4" "make $6 $5" >"$base.log" 2>&1 </dev/null &
+    timeout --signal=KILL "$limit" bash -c "$(declare -f inside); $(declare -p work ccache); inside \"\$@\"" inside \
+        "$2" "$3" "$4" "make $6 $5" >"$base.log" 2>&1 </dev/null &
     running=$!
     wait $running; status=$?
     running=
@@ -127,7 +141,10 @@ attempt() {  # CASE SYSTEM USER FOLDER COMMAND SETTINGS
     return $status
 }
 
-case_done() { local command; [ -z "$again" ] && for command in $commands; do [ -e "$work/results/$1.$command.cell" ] || return 1; done; }
+case_done() {
+    local command
+    [ -z "$again" ] && for command in $commands; do [ -e "$work/results/$1.$command.cell" ] || return 1; done
+}
 
 run_case() {  # SYSTEM USER COMPILER
     local name=$1.$2.$3 user=$2 cc=gcc cxx=g++ settings='' home=/root command good=0
@@ -135,13 +152,17 @@ run_case() {  # SYSTEM USER COMPILER
     if [ "$3" != default ]; then
         cc=$3 cxx=${3/gcc/g++}; cxx=${cxx/clang/clang++}
         settings="CC=$cc CXX=$cxx WERROR=1"
-        inside "$1" root / "apt-get install -y -qq $cc $([[ $cc == gcc* ]] && echo "$cxx")" >"$work/results/$name.install.log" 2>&1 || { echo "$1: $3 cannot be installed" >&2; return 1; }
+        inside "$1" root / "apt-get install -y -qq $cc $([[ $cc == gcc* ]] && echo "$cxx")" \
+            >"$work/results/$name.install.log" 2>&1 || {
+            echo "$1: $3 cannot be installed" >&2; return 1
+        }
     fi
     [ -z "$ccache" ] || inside "$1" root / "apt-get install -y -qq ccache" >/dev/null 2>&1
     rm -rf --one-file-system "$work/$1$home/seal"
     git clone -q --no-hardlinks . "$work/$1$home/seal" && git -C "$work/$1$home/seal" checkout -q "$commit" || return 1
     if [ "$user" != root ]; then  # the packages, by that machine's root
-        inside "$1" root "$home/seal" "dev/deps.sh && chown -R $user:$user ." >"$work/results/$name.deps.log" 2>&1 || return 1
+        inside "$1" root "$home/seal" "dev/deps.sh && chown -R $user:$user ." >"$work/results/$name.deps.log" 2>&1 ||
+            return 1
     fi
     for command in $commands; do
         [ -z "$again" ] && [ -e "$work/results/$name.$command.cell" ] && continue

@@ -36,7 +36,8 @@ texts() {
                   if (text ~ / /) print file ":" FNR ":" text }'
     done
     # what scripts say
-    grep -nHE '(^|[[:space:];&|({])(echo|say|fail|die|printf) ' $(find data dev -name '*.sh' -not -path 'dev/test/*' | sort)
+    grep -nHE '(^|[[:space:];&|({])(echo|say|fail|die|printf) ' \
+        $(find data dev -name '*.sh' -not -path 'dev/test/*' | sort)
     # pages, without code blocks and the code in a line; dated results keep the words they were written in
     for file in $(find . -name '*.md' -not -path './dev/results/*' -not -path './build/*' | sed 's|^\./||' | sort); do
         awk -v file="$file" '/^    / { next } { gsub(/`[^`]*`/, "CODE"); gsub(/\]\([^)]*\)/, "]"); print file ":" FNR ":" $0 }' "$file"
@@ -45,7 +46,8 @@ texts() {
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 texts >"$work/texts"
 while IFS='~' read -r habit instead allowed; do
-    habit=$(sed -E 's/ +$//' <<<"$habit") instead=$(sed -E 's/^ +| +$//g' <<<"$instead") allowed=$(sed -E 's/^ +| +$//g' <<<"$allowed")
+    habit=$(sed -E 's/ +$//' <<<"$habit") instead=$(sed -E 's/^ +| +$//g' <<<"$instead") \
+        allowed=$(sed -E 's/^ +| +$//g' <<<"$allowed")
     [ -n "$habit" ] || continue
     grep -iE "$habit" "$work/texts" |
         if [ -n "$allowed" ]; then sed -E "h; s/$allowed//Ig; /${habit//\//\\/}/I!d; x"; else cat; fi |

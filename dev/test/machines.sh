@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# Two machines without a second machine: two network namespaces, each with a name, a folder for temporary files and a network
-# interface of its own, joined by a cable (cable.c) that can be pulled, slowed down or made to lose frames. mpirun reaches the
-# other machine through an agent that enters its namespace. What docs/reliability.md promises of ranks is done to them.
-#   machines.sh          everything, about six minutes on two idle cores        machines.sh sample     what takes a minute
-# TAP on stdout. Skipped with a line where namespaces cannot be made: that needs root, iproute2, the tun device, Open MPI.
+# Two machines without a second machine: two network namespaces, each with a name, a folder for temporary files and a
+# network interface of its own, joined by a cable (cable.c) that can be pulled, slowed down or made to lose frames.
+# mpirun reaches the other machine through an agent that enters its namespace. What docs/reliability.md promises of
+# ranks is done to them.
+#   machines.sh          everything, about six minutes on two idle cores        machines.sh sample     what takes a
+#                        minute
+# TAP on stdout. Skipped with a line where namespaces cannot be made: that needs root, iproute2, the tun device, Open
+# MPI.
 set -u
 . "$(dirname "$0")/cli.sh"
 here=$(cd "$(dirname "$0")" && pwd)
@@ -14,7 +17,8 @@ command -v ip >/dev/null || skip "ip is not there (apt-get install iproute2)"
 [ "$(id -u)" -eq 0 ] || skip "namespaces need root"
 [ -c /dev/net/tun ] || skip "there is no /dev/net/tun"
 a=seal-a-$$ b=seal-b-$$
-ip netns add $a 2>"$work/err" && ip netns add $b 2>>"$work/err" || skip "network namespaces cannot be made: $(head -1 "$work/err")"
+ip netns add $a 2>"$work/err" && ip netns add $b 2>>"$work/err" ||
+    skip "network namespaces cannot be made: $(head -1 "$work/err")"
 cable=
 members() { { ip netns pids $a; ip netns pids $b; } | grep -vx "$cable"; }
 take_down() {
@@ -39,7 +43,8 @@ ip -n $a addr add 10.66.0.1/24 dev other0 && ip -n $a link set other0 up
 ip -n $a addr add 10.77.0.1/24 dev cable0; ip -n $b addr add 10.77.0.2/24 dev cable0
 ip -n $b route add blackhole 10.66.0.0/24
 for n in $a $b; do ip -n $n link set lo up; ip -n $n link set cable0 up; done
-# What mpirun has sent and nobody has received is given up after 25 s: Linux's own 15 repetitions take a quarter of an hour.
+# What mpirun has sent and nobody has received is given up after 25 s: Linux's own 15 repetitions take a quarter of an
+# hour.
 for n in $a $b; do ip netns exec $n sh -c 'echo 6 >/proc/sys/net/ipv4/tcp_retries2'; done
 
 mkdir "$work/tmp-a" "$work/tmp-b"
@@ -59,21 +64,28 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yi
 export OMPI_MCA_plm_rsh_agent=$work/on PRTE_MCA_plm_ssh_agent=$work/on OMPI_MCA_plm_rsh_no_tree_spawn=1
 # mpirun's own connections: over the cable, and given up after 40 s of silence (Open MPI waits five minutes)
 for prefix in OMPI_MCA_oob_tcp PRTE_MCA_oob_tcp; do
-    export ${prefix}_if_include=10.77.0.0/24 ${prefix}_keepalive_time=25 ${prefix}_keepalive_intvl=5 ${prefix}_keepalive_probes=3
+    export ${prefix}_if_include=10.77.0.0/24 ${prefix}_keepalive_time=25 ${prefix}_keepalive_intvl=5 \
+        ${prefix}_keepalive_probes=3
 done
 export OMPI_MCA_btl_tcp_if_include=10.77.0.0/24 OMPI_MCA_btl=tcp,self OMPI_MCA_pml=ob1
 cd "$work" || exit 1
-mpirun_ab() { "$work/on" a "cd $work && exec mpirun -n 2 -H 10.77.0.1:1,10.77.0.2:1 --bind-to none $(printf '%q ' "$@")"; }
+mpirun_ab() {
+    "$work/on" a "cd $work && exec mpirun -n 2 -H 10.77.0.1:1,10.77.0.2:1 --bind-to none $(printf '%q ' "$@")"
+}
 
 word_tokenizer tok say a b c d e f
 say_rows tune.jsonl 121 1
 say_rows safe.jsonl 40 2
-"$train_seal" init --layers 1 --width 64 --heads 2 --tokenizer tok/tokenizer.json --positions 32 --out base --quiet || exit 1
-run=("$train_seal" selector --algorithm 1 --model base --tune=tune.jsonl --safe safe.jsonl --lr 1e-3 --lr-hat 5e-3 --gamma fixed:0.3 --batch 16 --tokens 64 --quiet --save-every 4)
+"$train_seal" init --layers 1 --width 64 --heads 2 --tokenizer tok/tokenizer.json --positions 32 --out base --quiet ||
+    exit 1
+run=(
+    "$train_seal" selector --algorithm 1 --model base --tune=tune.jsonl --safe safe.jsonl --lr 1e-3 --lr-hat 5e-3
+    --gamma fixed:0.3 --batch 16 --tokens 64 --quiet --save-every 4
+)
 short=("${run[@]}" --epochs 2) long=("${run[@]}" --epochs 20)
 
-# ends NAME SECONDS PID TEXT [command…]: the run ends within the time, not well, and says TEXT; after the command no process is
-# left on either machine
+# ends NAME SECONDS PID TEXT [command…]: the run ends within the time, not well, and says TEXT; after the command no
+# process is left on either machine
 ends() {
     local name=$1 most=$2 pid=$3 text=$4 began=$SECONDS status; shift 4
     while kill -0 "$pid" 2>/dev/null && [ $((SECONDS - began)) -le 120 ]; do sleep 0.2; done
@@ -87,13 +99,18 @@ ends() {
     truth "$name: no process is left ($((SECONDS - began)) s later)" test -z "$(members)"
     for p in $(members); do kill -KILL "$p" 2>/dev/null; done
 }
-begin() { "$work/on" a "cd $work && exec mpirun -n 2 -H 10.77.0.1:1,10.77.0.2:1 --bind-to none $(printf '%q ' "$@")" >out 2>err & pid=$!; }
+begin() {
+    "$work/on" a "cd $work && exec mpirun -n 2 -H 10.77.0.1:1,10.77.0.2:1 --bind-to none $(printf '%q ' "$@")" >out \
+        2>err & pid=$!
+}
 
 expect "two ranks on one machine" mpirun -n 2 "${short[@]}" --out one
-expect "two ranks on two machines, rank 0's second address being the one that is reached" mpirun_ab "${short[@]}" --out two
+expect "two ranks on two machines, rank 0's second address being the one that is reached" mpirun_ab "${short[@]}" \
+    --out two
 logits() { tail -c $((4 * 121)) "$1/selector.safetensors" | od -An -v -w4 -tf4; }  # the last tensor of the file
 close() {  # NAME A B: every logit within 1e-4; MPI adds in another order over another kind of connection
-    truth "$1" awk '{ d = $1 - $2; if (d < 0) d = -d; if (!(d <= 1e-4)) bad = 1 } END { exit NR != 121 || bad }' <(paste <(logits "$2") <(logits "$3"))
+    truth "$1" awk '{ d = $1 - $2; if (d < 0) d = -d; if (!(d <= 1e-4)) bad = 1 } END { exit NR != 121 || bad }' \
+        <(paste <(logits "$2") <(logits "$3"))
 }
 close "learn the same ω" one two
 expect "and again" mpirun_ab "${short[@]}" --out again
@@ -111,7 +128,8 @@ signal_to() {  # SIGNAL MACHINE [NAME]: to its processes of that name, or to all
     done
 }
 signal_to -STOP $b train_seal
-ends "a rank that is stopped without an end" 60 $pid 'rank 1 has not answered for 8 s; rank 0 stops too' signal_to -CONT $b
+ends "a rank that is stopped without an end" 60 $pid 'rank 1 has not answered for 8 s; rank 0 stops too' signal_to \
+    -CONT $b
 if [ "$what" = sample ]; then exit $failed; fi
 unset SEAL_SILENCE
 
@@ -119,14 +137,15 @@ unset SEAL_SILENCE
 begin "${long[@]}" --out pulled
 wait_for_line $pid pulled/log.jsonl '"step":12,'
 tell cut
-ends "the cable is pulled" 90 $pid 'rank 1 (cannot be reached any more|has not answered for 30 s); rank 0 stops too' tell join
+ends "the cable is pulled" 90 $pid 'rank 1 (cannot be reached any more|has not answered for 30 s); rank 0 stops too' \
+    tell join
 cp -r pulled one-rank
 expect "the run resumes on one machine" "${long[@]}" --out one-rank --resume
 expect "and on both" mpirun_ab "${long[@]}" --out pulled --resume
 close "to the same ω" one-rank pulled
 
-# Everything on machine B is stopped, and its system answers for it: machine A's rank leaves by itself, Open MPI's mpirun waits
-# for its daemon there and is killed, as a user would.
+# Everything on machine B is stopped, and its system answers for it: machine A's rank leaves by itself, Open MPI's
+# mpirun waits for its daemon there and is killed, as a user would.
 ranks_a() { for p in $(ip netns pids $a); do cat "/proc/$p/comm" 2>/dev/null; done | grep -x train_seal; }
 leaves() {  # NAME [command…]: the command lets machine B go on to its own end
     local name=$1 began=$SECONDS; shift
@@ -148,7 +167,10 @@ for damage in "delay 200" "loss 30"; do
     tell "$damage"; began=$SECONDS
     wait $pid; status=$?
     tell join
-    truth "$damage: the run ends well or in a line (status $status, $((SECONDS - began)) s)" test $status -eq 0 -o -n "$(grep -E 'has not answered|has died|lost communication' err)"
-    if [ $status -eq 0 ]; then truth "$damage: with the same bytes" cmp two/selector.safetensors damaged/selector.safetensors; fi
+    truth "$damage: the run ends well or in a line (status $status, $((SECONDS - began)) s)" test $status -eq 0 -o \
+        -n "$(grep -E 'has not answered|has died|lost communication' err)"
+    if [ $status -eq 0 ]; then
+        truth "$damage: with the same bytes" cmp two/selector.safetensors damaged/selector.safetensors
+    fi
 done
 exit $failed

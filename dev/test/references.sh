@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What pages and comments point to exists: links of Markdown with their anchors, paths and files named in Markdown, in
-# comments and in scripts, the `// defines:` lists of the three programs. And the form of Markdown: README has at most 150
-# lines, a line at most 100 columns. On other pages tables and the targets of links do not count, and tables that a program
-# printed (lines of code) may have 120.
+# comments and in scripts, the `// defines:` lists of the three programs. And the form of Markdown: README has at most
+# 150 lines, a line at most 100 columns. On other pages tables and the targets of links do not count, and tables that a
+# program printed (lines of code) may have 120.
 #   dev/test/references.sh [FOLDER]      a line for each fault; status 1 where there is one
 set -u
 cd "${1:-$(dirname "$0")/../..}" || exit 2
@@ -10,7 +10,8 @@ export LC_ALL=C.UTF-8
 programs='train_seal.cu eval_seal.cu test_gpt2.cu'
 # Names of files that are not in the repository: other projects', made by the programs, or placeholders.
 foreign='llama\.cpp|modeling_[a-z_]*\.py|train_gpt2\.(c|cu)|llm\.c|nccl\.h|cublasLt\.h|cuda[a-z_]*\.h|pybind11\.h|cmocka\.h|stb_ds\.h|zstd\.h|openblas_config\.h|mpi\.h'
-files=$(git ls-files 2>/dev/null) && [ -n "$files" ] || files=$(find . -type f -not -path './.git/*' -not -path './build/*' | sed 's|^\./||')
+files=$(git ls-files 2>/dev/null) && [ -n "$files" ] ||
+    files=$(find . -type f -not -path './.git/*' -not -path './build/*' | sed 's|^\./||')
 files=$(while read -r f; do [ -f "$f" ] && echo "$f"; done <<<"$files")
 pages=$(grep '\.md$' <<<"$files")
 sources=$(grep -E '\.(c|h|cu|cpp)$' <<<"$files")
@@ -18,7 +19,10 @@ scripts=$(grep -E '\.(sh|awk|py|recipe|table|yml)$|(^|/)(Makefile|run)$' <<<"$fi
 bad=$(mktemp); trap 'rm -f "$bad"' EXIT
 
 # ---- links: [text](target#anchor), relative to the page's folder. An anchor is a heading as GitHub spells it.
-anchors() { sed -nE 's/^#+ +//p' "$1" | tr '[:upper:]' '[:lower:]' | sed -E 's/[`*]//g; s/\[([^]]*)\]\([^)]*\)/\1/g; s/[^[:alnum:] _-]//g; s/ /-/g'; }
+anchors() {
+    sed -nE 's/^#+ +//p' "$1" | tr '[:upper:]' '[:lower:]' |
+        sed -E 's/[`*]//g; s/\[([^]]*)\]\([^)]*\)/\1/g; s/[^[:alnum:] _-]//g; s/ /-/g'
+}
 for page in $pages; do
     folder=$(dirname "$page")
     grep -noE '\]\([^) ]+\)' "$page" | sed -E 's/\]\(//; s/\)$//' | while IFS=: read -r line target; do
@@ -27,7 +31,9 @@ for page in $pages; do
         [[ $target == *"#"* ]] && anchor=${target#*#}
         file=$page; [ -n "$path" ] && file=$folder/$path
         if [ ! -e "$file" ]; then echo "$page:$line: link to $target, which does not exist"
-        elif [ -n "$anchor" ] && ! anchors "$file" | grep -qxF -- "$anchor"; then echo "$page:$line: link to $target: no such heading"; fi
+        elif [ -n "$anchor" ] && ! anchors "$file" | grep -qxF -- "$anchor"; then
+            echo "$page:$line: link to $target: no such heading"
+        fi
     done
 done >>"$bad"
 
@@ -48,7 +54,8 @@ comments() {  # FILE: its comments, with line numbers
     esac
 }
 for file in $pages $sources $scripts; do
-    comments "$file" | grep -oE '^[0-9]+:|[A-Za-z0-9_.][A-Za-z0-9_./-]*' | awk '/^[0-9]+:$/ { line = $0; next } { print line $0 }' |
+    comments "$file" | grep -oE '^[0-9]+:|[A-Za-z0-9_.][A-Za-z0-9_./-]*' |
+        awk '/^[0-9]+:$/ { line = $0; next } { print line $0 }' |
         grep -E '^[0-9]+:((seal|seal_kernels|tokenizer|data|dev|docs|base|rows|run|commands)/[A-Za-z0-9_.]|[A-Za-z0-9_./-]+\.(md|c|h|cu|cpp|sh|py|awk|recipe)$)' |
         sed "s|^|$file:|"
 done | awk -F: -v files="$files" -v foreign="^($foreign)\$" '
@@ -84,9 +91,11 @@ for file in $sources; do
             if [ "$word" != DEFINES ]; then echo "$word $header $name $line"; continue; fi
             for folder in seal seal_kernels tokenizer dev/test .; do [ -e "$folder/$header" ] && break; done
             # a definition or declaration, not a mention: the name outside the comments
-            sed -E 's://.*::' "$folder/$header" | awk '/\/\*/ { inside = 1 } !inside { print } /\*\// { inside = 0 }' | grep -qw -- "$name" ||
+            sed -E 's://.*::' "$folder/$header" | awk '/\/\*/ { inside = 1 } !inside { print } /\*\// { inside = 0 }' |
+                grep -qw -- "$name" ||
                 echo "$file:$line: says that $header defines $name"
-            sed -E 's://.*::' "$file" | grep -qw -- "$name" || echo "$file:$line: lists $name of $header and does not use it"
+            sed -E 's://.*::' "$file" | grep -qw -- "$name" ||
+                echo "$file:$line: lists $name of $header and does not use it"
         done
 done >>"$bad"
 
@@ -95,7 +104,8 @@ awk 'END { if (NR > 150) print "README.md: " NR " lines, at most 150" }' README.
 grep -nE '^.{101}' README.md | sed -E 's|^([0-9]+):.*|README.md:\1: longer than 100 columns|' >>"$bad"  # tables and links too
 # dev/results is left out: it records what programs printed.
 for page in $(grep -v '^dev/results/' <<<"$pages"); do
-    sed -E 's/\]\([^)]*\)/]/g; s/^\|.*//; s/https?:[^ ]*//g; s/^<!--.*//' "$page" | grep -nE '^.{101}' | grep -vE '^[0-9]+:    .{,116}$' | sed -E "s|^([0-9]+):.*|$page:\1: longer than 100 columns|"
+    sed -E 's/\]\([^)]*\)/]/g; s/^\|.*//; s/https?:[^ ]*//g; s/^<!--.*//' "$page" | grep -nE '^.{101}' |
+        grep -vE '^[0-9]+:    .{,116}$' | sed -E "s|^([0-9]+):.*|$page:\1: longer than 100 columns|"
 done >>"$bad"
 cat "$bad"
 [ ! -s "$bad" ]

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Runs the test programs of a build and adds up their TAP lines; continues after a failure; the last line is `N passed, N failed`.
+# Runs the test programs of a build and adds up their TAP lines; continues after a failure; the last line is `N passed,
+# N failed`.
 # usage: run.sh cpu|cuda "kernel checks" "device tests" "host tests" "scripts"      (ONLY=name runs the matching ones)
-# JOBS programs at a time (CPU build: as many as there are cores, at most 4, each on its share of the cores; a GPU has one at a time); what a program said is printed when it has ended.
+# JOBS programs at a time (CPU build: as many as there are cores, at most 4, each on its share of the cores; a GPU has
+# one at a time); what a program said is printed when it has ended.
 # A program that has not ended after LIMIT seconds (3600) is killed and has failed.
 set -u
 backend=$1 kernel_checks=$2 device_tests=$3 host_tests=$4 scripts=$5
@@ -33,7 +35,9 @@ run_one() {  # number, label, command…: what is printed goes to $work/NUMBER.o
     ok=$((ok - skip))
     # A program that dies, or that leaves with an error without naming one, has failed once more than it says.
     if [ $status -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; echo "not ok $label: exit status $status" >>"$log"; fi
-    if [ $status -eq 0 ] && [ "$ok" -eq 0 ] && [ "$bad" -eq 0 ] && [ "$skip" -eq 0 ]; then bad=1; echo "not ok $label: ran no check" >>"$log"; fi
+    if [ $status -eq 0 ] && [ "$ok" -eq 0 ] && [ "$bad" -eq 0 ] && [ "$skip" -eq 0 ]; then
+        bad=1; echo "not ok $label: ran no check" >>"$log"
+    fi
     {
         printf '%-52s %5d passed, %d failed, %d skipped (%d s)\n' "$label" "$ok" "$bad" "$skip" $((SECONDS - start))
         grep -E '^ok .*# SKIP' "$log" | sed 's/^/    /'
@@ -63,7 +67,8 @@ for precision in ${PRECISIONS:-fp32 bf16}; do
 done
 for t in $host_tests; do start build/$backend-fp32 "$t" "build/$backend-fp32/$t"; done
 wait
-read -r passed failed skipped ended <<<"$(cat "$work"/*.counts 2>/dev/null | awk '{p += $1; f += $2; s += $3} END {print p + 0, f + 0, s + 0, NR}')"
+read -r passed failed skipped ended \
+    <<<"$(cat "$work"/*.counts 2>/dev/null | awk '{p += $1; f += $2; s += $3} END {print p + 0, f + 0, s + 0, NR}')"
 [ "$ended" -eq $n ] || { echo "not ok $((n - ended)) programs left no count"; failed=$((failed + n - ended)); }
 [ "$skipped" -gt 0 ] && echo "$skipped skipped"
 echo "$passed passed, $failed failed"

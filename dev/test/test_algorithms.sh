@@ -1,13 +1,18 @@
 #!/usr/bin/env bash
-# --algorithms FILE: what was timed is kept, the next run takes it, and a file of something else is refused. The CPU's cuBLASLt
+# --algorithms FILE: what was timed is kept, the next run takes it, and a file of something else is refused. The CPU's
+# cuBLASLt
 # proposes two algorithms that compute the same.
 set -u
 . "$(dirname "$0")/cli.sh"
 cd "$work" || exit 1
 word_tokenizer tok say a b
 for i in a b "a b" "b a"; do echo "{\"prompt\":\"say $i\",\"response\":\"$i\"}"; done >tune.jsonl
-"$train_seal" init --layers 1 --width 64 --heads 2 --tokenizer tok/tokenizer.json --positions 32 --out base --quiet || exit 1
-train() { local out=$1; shift; "$train_seal" sft --model base --tune tune.jsonl --batch 2 --max-steps 2 --seed 3 --quiet --out "$out" "$@"; }
+"$train_seal" init --layers 1 --width 64 --heads 2 --tokenizer tok/tokenizer.json --positions 32 --out base --quiet ||
+    exit 1
+train() {
+    local out=$1; shift
+    "$train_seal" sft --model base --tune tune.jsonl --batch 2 --max-steps 2 --seed 3 --quiet --out "$out" "$@"
+}
 same() { cmp "$1/model/model.safetensors" "$2/model/model.safetensors"; }
 expect "a run without the file" train plain
 expect "a run that times" train timed --algorithms kept

@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
-# Checkpoints as people have them: weights in another form, quantised, with a head that the config denies, as pointers of Git LFS. Each is read, or refused by
-# the name of what it is.
+# Checkpoints as people have them: weights in another form, quantised, with a head that the config denies, as pointers
+# of Git LFS. Each is read, or refused by the name of what it is.
 set -u
 . "$(dirname "$0")/cli.sh"
 eval_seal=${train_seal%train_seal}eval_seal repo=$PWD
 cd "$work" || exit 1
 word_tokenizer tok a b c d
 printf '{"prompt":"a b","response":"c d"}\n' >rows.jsonl
-"$train_seal" init --family llama --layers 1 --width 64 --heads 2 --tokenizer tok/tokenizer.json --positions 32 --out base --quiet
+"$train_seal" init --family llama --layers 1 --width 64 --heads 2 --tokenizer tok/tokenizer.json --positions 32 \
+    --out base --quiet
 loss() { "$eval_seal" loss --model "$1" --data rows.jsonl --json --quiet; }
 # variant DIR: a copy of the model. config DIR SED…: its config.json changed
 variant() { rm -rf "$1"; cp -r base "$1"; }
 config() { local dir=$1; shift; sed -i "$@" "$dir/config.json"; }
-# header FILE SED: changes the names and dtypes of a safetensors header in place; the replacement has the length of what it replaces
+# header FILE SED: changes the names and dtypes of a safetensors header in place; the replacement has the length of what
+# it replaces
 header() { LC_ALL=C sed -i "$2" "$1"; }
 
 expect "the model itself" loss base
@@ -20,7 +22,8 @@ for form in pytorch_model.bin pytorch_model.bin.index.json consolidated.00.pth t
     variant other; rm other/model.safetensors; touch other/$form
     refuse "$form" "there is $form and no model.safetensors" loss other
 done
-refuse "an old checkpoint names its converter" "run python3 data/convert_bin.py other" bash -c "rm -f other/*.h5; touch other/pytorch_model.bin; $eval_seal loss --model other --data rows.jsonl --quiet"
+refuse "an old checkpoint names its converter" "run python3 data/convert_bin.py other" bash -c \
+    "rm -f other/*.h5; touch other/pytorch_model.bin; $eval_seal loss --model other --data rows.jsonl --quiet"
 variant other; rm other/model.safetensors; touch other/model-q4.gguf
 refuse "a GGUF file" "run train_seal import --gguf other/model-q4.gguf" loss other
 variant other; rm other/model.safetensors; echo '{}' >other/adapter_config.json
@@ -28,7 +31,9 @@ refuse "an adapter as a model" "it is an adapter" loss other
 variant other; printf 'version https://git-lfs.github.com/spec/v1\noid sha256:%064d\nsize 538090408\n' 0 >other/model.safetensors
 refuse "a pointer of Git LFS" "run git lfs pull" loss other
 
-for method in '"gptq","bits":4:gptq, 4 bits' '"awq","bits":4:awq, 4 bits' '"bitsandbytes","load_in_4bit":true:bitsandbytes, 4 bits' '"fp8":fp8' '"compressed-tensors":compressed-tensors' '"mxfp4":mxfp4'; do
+for method in '"gptq","bits":4:gptq, 4 bits' '"awq","bits":4:awq, 4 bits' \
+    '"bitsandbytes","load_in_4bit":true:bitsandbytes, 4 bits' '"fp8":fp8' '"compressed-tensors":compressed-tensors' \
+    '"mxfp4":mxfp4'; do
     variant other; config other "1s/{/{\"quantization_config\":{\"quant_method\":${method%:*}},/"
     refuse "a config of ${method%%,*}" "are quantised (${method##*:})" loss other
 done
@@ -47,12 +52,14 @@ refuse "a tied config with another head" "lm_head.weight is not the embedding" l
 variant other; header other/model.safetensors 's/lm_head.weight/lm_head.weighu/'
 refuse "a file without its head" 'set "tie_word_embeddings" to true' loss other
 variant other; header other/model.safetensors 's/model.embed_tokens.weight/other.embed_tokens.weight/'
-refuse "tensors under another name" "has other.embed_tokens.weight, which belongs to no part of a llama model" loss other
+refuse "tensors under another name" "has other.embed_tokens.weight, which belongs to no part of a llama model" loss \
+    other
 if python3 -c 'import torch, safetensors' 2>/dev/null; then
     variant other
     python3 -c 'import torch; from safetensors.torch import load_file; t = load_file("base/model.safetensors"); t["again"] = t["lm_head.weight"]; torch.save(t, "other/pytorch_model.bin")'
     rm other/model.safetensors
     expect "data/convert_bin.py" python3 "$repo/data/convert_bin.py" other
-    truth "gives the model back" test "$(loss base | sed 's/.*"loss"/"loss"/')" = "$(loss other | sed 's/.*"loss"/"loss"/')"
+    truth "gives the model back" test "$(loss base | sed 's/.*"loss"/"loss"/')" = \
+        "$(loss other | sed 's/.*"loss"/"loss"/')"
 else echo "ok data/convert_bin.py # SKIP python3 has no torch and safetensors here"; fi
 exit $failed

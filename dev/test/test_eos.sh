@@ -4,7 +4,8 @@
 cd "$work" || exit 1
 
 word_tokenizer base a b c "<|im_start|>" "<|im_end|>"
-expect "a model" "$train_seal" init --out base --tokenizer base --family llama --layers 1 --width 64 --heads 2 --ff 32 --positions 64
+expect "a model" "$train_seal" init --out base --tokenizer base --family llama --layers 1 --width 64 --heads 2 --ff 32 \
+    --positions 64
 printf '{"prompt":"a b","chosen":"c"}\n{"prompt":"b","chosen":"a c"}\n' >tune.jsonl
 check() { "$train_seal" check --model base --tune tune.jsonl --batch 2; }
 line() { grep -c "^tokenizer: base/tokenizer.json (tokenizer.json), $1" out; }
@@ -20,7 +21,8 @@ truth "as the line says" test "$(line "9 tokens, no BOS, EOS a (4)")" -eq 1
 echo '{"eos_token":"<|im_end|>"}' >base/tokenizer_config.json
 expect "the tokenizer's end of sequence" check
 truth "wins" test "$(line "9 tokens, no BOS, EOS <|im_end|> (8)")" -eq 1
-truth "and one line says so" test "$(wc -l <err)" -eq 1 -a "$(grep -c 'EOS\|ends a sequence with <|im_end|> (id 8), config.json names id 4' err)" -eq 1
+truth "and one line says so" test "$(wc -l <err)" -eq 1 \
+    -a "$(grep -c 'EOS\|ends a sequence with <|im_end|> (id 8), config.json names id 4' err)" -eq 1
 eos "[4, 8]"
 expect "a list that holds it" check
 truth "agrees" test ! -s err
@@ -31,8 +33,10 @@ echo '{"eos_token":"<eos>"}' >base/special_tokens_map.json
 eos 1
 expect "two files of the tokenizer that disagree" check
 truth "as transformers reads them" test "$(line "9 tokens, no BOS, EOS <eos> (1)")" -eq 1
-truth "and one line says so" test "$(wc -l <err)" -eq 1 -a "$(grep -c 'special_tokens_map.json has eos_token <eos>' err)" -eq 1
+truth "and one line says so" test "$(wc -l <err)" -eq 1 \
+    -a "$(grep -c 'special_tokens_map.json has eos_token <eos>' err)" -eq 1
 rm base/special_tokens_map.json
-echo '{"eos_token":null,"tokenizer_class":"LlamaTokenizer","bos_token":null,"add_bos_token":true}' >base/tokenizer_config.json
+echo '{"eos_token":null,"tokenizer_class":"LlamaTokenizer","bos_token":null,"add_bos_token":true}' \
+    >base/tokenizer_config.json
 refuse "a BOS that is to be added and is none" "add_bos_token" check
 exit $failed

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What only nvcc compiles is tested by nobody without a GPU. Every place of the shipped sources that asks for __CUDACC__ is in the
-# table with its reason; the GPU's halves of kernels ask for DEVICE_HALVES, which g++ builds too (docs/ptx.md).
+# What only nvcc compiles is tested by nobody without a GPU. Every place of the shipped sources that asks for __CUDACC__
+# is in the table with its reason; the GPU's halves of kernels ask for DEVICE_HALVES, which g++ builds too
+# (docs/ptx.md).
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 # FILE COUNT reason
@@ -14,13 +15,18 @@ status=0
 found=$(grep -cE '^[[:space:]]*#[[:space:]]*(if|ifdef|ifndef|elif).*__CUDACC__' seal_kernels/*.cu seal_kernels/*.h seal/*.cu seal/*.h seal/*/*.cu seal/*/*.h train_seal.cu eval_seal.cu | grep -v ':0$')
 while IFS=: read -r file count; do
     expected=$(awk -v f="$file" '$1 == f { print $2 }' <<<"$allowed")
-    if [ "${expected:-0}" = "$count" ]; then echo "ok $file: $count branches for nvcc alone ($(awk -v f="$file" '$1 == f { $1 = $2 = ""; print substr($0, 3) }' <<<"$allowed"))"
-    else status=1; echo "not ok $file: $count branches for nvcc alone, ${expected:-0} expected; DEVICE_HALVES is for what g++ can build"; fi
+    if [ "${expected:-0}" = "$count" ]; then
+        echo "ok $file: $count branches for nvcc alone ($(awk -v f="$file" '$1 == f { $1 = $2 = ""; print substr($0, 3) }' <<<"$allowed"))"
+    else status=1
+    echo "not ok $file: $count branches for nvcc alone, ${expected:-0} expected; DEVICE_HALVES is for what g++ can build"; fi
 done <<<"$found"
-# Both halves of every DEVICE_HALVES are compiled by somebody: the plain build the CPU's, dev/cpu/sanitize.sh and make test-ptx the GPU's.
-if grep -q CPU_DEVICE_HALVES dev/cpu/sanitize.sh && grep -q CPU_DEVICE_HALVES Makefile; then echo "ok the GPU's halves are built by make test-sanitize and make test-ptx"
+# Both halves of every DEVICE_HALVES are compiled by somebody: the plain build the CPU's, dev/cpu/sanitize.sh and make
+# test-ptx the GPU's.
+if grep -q CPU_DEVICE_HALVES dev/cpu/sanitize.sh && grep -q CPU_DEVICE_HALVES Makefile; then
+    echo "ok the GPU's halves are built by make test-sanitize and make test-ptx"
 else status=1; echo "not ok nobody builds the GPU's halves"; fi
-# A kernel that prints or traps ends a program without a line of its own: what a kernel finds goes into a word that the host reads.
+# A kernel that prints or traps ends a program without a line of its own: what a kernel finds goes into a word that the
+# host reads.
 if awk 'FNR == 1 { inside = 0 }
         /__(global|device)__/ && !/__host__/ && !/^ *(\/\/|#)/ { inside = 1 }
         inside && /(^|[^_a-z])(__trap|assert|printf)\(/ { print "    " FILENAME ":" FNR ": " $0 }

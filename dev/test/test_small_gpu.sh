@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# GPUs that are smaller, too old, or not there. The attention on a GPU whose blocks may have 99 KiB of shared memory (24 GB
-# cards: RTX 4090, L4, A10), where in bf16 its backward has one stage less and in fp32 head sizes from 80 do not fit; a GPU
-# below compute capability 8.0, which is refused; and a login node without a GPU, where runs are planned.
+# GPUs that are smaller, too old, or not there. The attention on a GPU whose blocks may have 99 KiB of shared memory (24
+# GB cards: RTX 4090, L4, A10), where in bf16 its backward has one stage less and in fp32 head sizes from 80 do not fit;
+# a GPU below compute capability 8.0, which is refused; and a login node without a GPU, where runs are planned.
 #   test_small_gpu.sh none    the login node alone: dev/test/login_node.sh runs a GPU build through it
 set -u
 . "$(dirname "$0")/cli.sh"
@@ -17,14 +17,16 @@ fi
 cd "$work" || exit 1
 word_tokenizer tok say a b
 for i in a b "a b" "b a"; do echo "{\"prompt\":\"say $i\",\"response\":\"$i\"}"; done >tune.jsonl
-"$train_seal" init --layers 1 --width 64 --heads 2 --tokenizer tok/tokenizer.json --positions 32 --out base --quiet || exit 1
+"$train_seal" init --layers 1 --width 64 --heads 2 --tokenizer tok/tokenizer.json --positions 32 --out base --quiet ||
+    exit 1
 sft=("$train_seal" sft --model base --tune tune.jsonl --batch 2 --out run)
 export CPU_DEVICE=none CUDA_VISIBLE_DEVICES=-1
 expect "without a GPU a run is planned" "${sft[@]}" --dry-run
 truth "with its memory" grep -q '^| total ' out
 truth "and nothing is written" test ! -e run
 expect "several ranks too" "${sft[@]}" --dry-run --ranks 8
-expect "and so is an answer" "${train_seal/train_seal/eval_seal}" generate --model base --prompts tune.jsonl --out answers.json --dry-run
+expect "and so is an answer" "${train_seal/train_seal/eval_seal}" generate --model base --prompts tune.jsonl \
+    --out answers.json --dry-run
 expect "check counts rows and memory" "$train_seal" check --model base --tune tune.jsonl --batch 2 --tokens 64
 truth "and says that it cannot tell whether they fit" grep -q 'no GPU here' out
 refuse "training without a GPU" "no GPU can be used (${NO_GPU:-no CUDA-capable device is detected})" "${sft[@]}"

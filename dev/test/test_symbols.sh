@@ -9,14 +9,21 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # shellcheck disable=SC2086
 nm -D --defined-only $libraries | awk '{ sub(/@.*/, "", $3); print $3 }' | sort -u >"$work/theirs"
-if [ "$(wc -l <"$work/theirs")" -lt 1000 ]; then echo "not ok symbols: nm names no functions of the C library"; exit 1; fi
+if [ "$(wc -l <"$work/theirs")" -lt 1000 ]; then
+    echo "not ok symbols: nm names no functions of the C library"; exit 1
+fi
 failed=0
 clashes() {  # PROGRAM
     nm --defined-only "$1" | awk '$2 ~ /[TDB]/ { print $3 }' | sort -u | comm -12 - "$work/theirs" |
         grep -vE '^(_init|_fini|_start|environ|__environ|data_start|_IO_stdin_used|optarg|optind|opterr|optopt|std(in|out|err)|__progname.*|program_invocation.*|_edata|_end|__bss_start|__data_start)$' | tr '\n' ' '
 }
-echo 'int bind(void) { return 0; } int main(void) { return bind(); }' | ${CC:-gcc} -x c -fno-builtin -w - -o "$work/planted"
-if [ "$(clashes "$work/planted")" = "bind " ]; then echo "ok a planted bind is found"; else echo "not ok a planted bind is found"; failed=1; fi
+echo 'int bind(void) { return 0; } int main(void) { return bind(); }' |
+    ${CC:-gcc} -x c -fno-builtin -w - -o "$work/planted"
+if [ "$(clashes "$work/planted")" = "bind " ]; then
+    echo "ok a planted bind is found"
+else
+    echo "not ok a planted bind is found"; failed=1
+fi
 for program in train_seal eval_seal tokenize world mix; do
     clash=$(clashes "$BUILD/$program")
     if [ -z "$clash" ]; then echo "ok $program defines no symbol of the C library"

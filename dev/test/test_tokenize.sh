@@ -16,7 +16,9 @@ expect "nothing becomes nothing" "$tokenize" $gpt2 </dev/null
 truth "as an empty line" test "$(cat out)" = ""
 "$tokenize" $gpt2 --offsets <text >offsets
 truth "the offsets belong to the same ids" test "$(sed -E 's/:[0-9]+:[0-9]+//g' offsets)" = "$(cat ids)"
-truth "and tile the text" test "$(tr ' ' '\n' <offsets | awk -F: '$2 != end { bad = 1 } { end = $3 } END { print bad + 0, end }')" = "0 $(wc -c <text)"
+truth "and tile the text" test \
+    "$(tr ' ' '\n' <offsets | awk -F: '$2 != end { bad = 1 } { end = $3 } END { print bad + 0, end }')" = \
+    "0 $(wc -c <text)"
 
 printf '5:Hello,0:,3:a,b,%d:' "$(wc -c <text)" | cat - text <(printf ,) >batch
 expect "many texts at once" "$tokenize" $gpt2 --batch <batch; cp out lines
@@ -34,24 +36,32 @@ printf '<s>a</s>' >special
 "$tokenize" $plain <special >out
 "$tokenize" $plain --special <special >with
 truth "--special reads special tokens and adds BOS" test "$(cat with)" = "1 1 $(printf a | "$tokenize" $plain) 2"
-truth "without it they are text" test "$(cat out)" != "$(cat with)" -a "$("$tokenize" $plain --decode <out)" = "<s>a</s>"
+truth "without it they are text" test "$(cat out)" != "$(cat with)" -a "$("$tokenize" $plain --decode <out)" = \
+    "<s>a</s>"
 truth "decoding leaves them out" test "$("$tokenize" $plain --decode <with)" = a
 truth "or prints them with --special" test "$("$tokenize" $plain --decode --special <with)" = "<s><s>a</s>"
-truth "--help names every option" test "$("$tokenize" --help | grep -cE '^  --(tokenizer|decode|special|offsets|batch|threads|time|help) ')" -eq 8
+truth "--help names every option" test \
+    "$("$tokenize" --help | grep -cE '^  --(tokenizer|decode|special|offsets|batch|threads|time|help) ')" -eq 8
 
 # What a directory's files hand to its template, and which template counts; each expectation is transformers' (4.57).
-asked='{"messages":[{"role":"user","content":"hi"}]}' tools='{"messages":[{"role":"user","content":"hi"}],"tools":[{"type":"function"}]}'
+asked='{"messages":[{"role":"user","content":"hi"}]}' \
+    tools='{"messages":[{"role":"user","content":"hi"}],"tools":[{"type":"function"}]}'
 shown='{{ bos_token }}|{{ eos_token }}|{{ pad_token }}|{{ image_token }}|{{ additional_special_tokens }}|{{ cls_token is defined }}'
 rendered() { # directory, row, rendering
     truth "$1: $3" test "$("$tokenize" --tokenizer "$1" --chat auto --render <<<"$2")" = "\"$3\""
 }
-config() { mkdir -p "$1" && printf '{"tokenizer_class":"PreTrainedTokenizerFast",%s"chat_template":"%s"}\n' "$2" "${3:-$shown}" >"$1/tokenizer_config.json"; }
+config() {
+    mkdir -p "$1" &&
+        printf '{"tokenizer_class":"PreTrainedTokenizerFast",%s"chat_template":"%s"}\n' "$2" "${3:-$shown}" \
+        >"$1/tokenizer_config.json"
+}
 config named '"bos_token":{"__type":"AddedToken","content":"<s>"},"eos_token":null,"pad_token":"<pad>",'
 rendered named "$asked" "<s>||<pad>|||False"
 config more '"extra_special_tokens":{"image_token":"<img>"},"additional_special_tokens":["<a>",{"content":"<b>"}],'
 rendered more "$asked" "|||<img>|['<a>', '<b>']|False"
 config map '"bos_token":"<x>",'
-echo '{"bos_token":"<s>","eos_token":{"content":"</s>"},"additional_special_tokens":["<q>"]}' >map/special_tokens_map.json
+echo '{"bos_token":"<s>","eos_token":{"content":"</s>"},"additional_special_tokens":["<q>"]}' \
+    >map/special_tokens_map.json
 rendered map "$asked" "<s>|</s>|||['<q>']|False"
 config decoder '"bos_token":"<s>","added_tokens_decoder":{},'
 cp map/special_tokens_map.json decoder

@@ -31,7 +31,13 @@ static const GgufFamily architectures[] = {
 };
 
 // A key after "ARCHITECTURE." and the field it fills.
-static const struct { const char* key; enum { WHOLE, REAL, TRUTH } type; size_t offset; double low, high; bool required; } keys[] = {
+static const struct {
+    const char* key;
+    enum { WHOLE, REAL, TRUTH } type;
+    size_t offset;
+    double low, high;
+    bool required;
+} keys[] = {
 #define FIELD(name) offsetof(ModelConfig, name)
     {"block_count", WHOLE, FIELD(L), 1, 1024, true},
     {"embedding_length", WHOLE, FIELD(C), 8, 1 << 17, true},
