@@ -96,7 +96,7 @@ begin_stage() {  # NAME, what it does
 }
 
 # ---- steps. Tables and settings go to a file beside the result; progress stays on the terminal -----------------------
-# A signal to this script goes on to the program that runs: a training run then writes its checkpoint.
+# A signal to this script is passed to the program that runs: a training run then writes its checkpoint.
 running=
 trap '[ -z "$running" ] || { kill -TERM "$running" 2>/dev/null; wait "$running"; }; exit 143' TERM INT
 run_program() { "$@" & running=$!; wait "$running" || { running=; exit 2; }; running=; }
@@ -165,7 +165,7 @@ keep() {  # METHOD options of select: the best TOP of the rows and the figures o
 }
 
 # ---- the table -------------------------------------------------------------------------------------------------------
-# A line a method: name, then its figures as name=value; what was not measured is left out.
+# A line per method: name, then its figures as name=value; what was not measured is left out.
 figures() {  # METHOD
     local run=$OUT/$1 r part
     printf '%s' "$1"

@@ -317,8 +317,8 @@ static void taken_keep(Taken* t, Row row) {
     t->own[t->n++] = row;
 }
 
-// Rows of one line of a recipe, in a seeded order, until it has as many as it wants. Returns how many; `twice` counts
-// those whose prompt another line, or this one, has already.
+// Rows of one line of a recipe, in a seeded order, until there are as many as the line asks for. Returns how many;
+// `twice` counts those whose prompt another line, or this one, has already.
 static int64_t take_rows(const Source* s, const MixOptions* o, Role* all, Role* role, Taken* taken, int64_t* twice) {
     int64_t n = 0, most = s->most ? s->most : all->n;
     int* order = host_alloc((size_t)all->n * sizeof *order, "rows");

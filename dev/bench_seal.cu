@@ -66,7 +66,7 @@ static PackSample* read_samples(const Values* v, const char* wanted, int* n) {
     *n = 0;
     for (int64_t line = 1; fscanf(file, "%7s %d %d", kind, &length, &prompt) == 3; line++) {
         if (length < 2 || prompt < 1 || prompt >= length || length > v->tokens)
-            fatal("%s:%lld: want 1 <= PROMPT < LENGTH <= %lld", v->lengths, (long long)line, (long long)v->tokens);
+            fatal("%s:%lld: expected 1 <= PROMPT < LENGTH <= %lld", v->lengths, (long long)line, (long long)v->tokens);
         if (strcmp(kind, wanted)) continue;
         samples = (PackSample*)realloc(samples, (size_t)(*n + 1) * sizeof *samples);
         int32_t* tokens = (int32_t*)malloc((size_t)length * sizeof *tokens);

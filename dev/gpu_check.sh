@@ -7,7 +7,7 @@
 #   dev/gpu_check.sh --rehearse [REPORT_FOLDER]  the same script on the CPU build with tiny sizes; its figures mean
 #   nothing
 # A call lasts SECONDS_TOTAL (580) and keeps what it has done in STATE (build/gpu_check): call it again until it says
-# that all is done. Every call writes the report of what there is. Other sources start anew. BUILD=DIR: programs of a
+# that all is done. Every call writes the report of what there is. With other sources it starts again. BUILD=DIR: programs of a
 # rehearsal that exist. DEPS=DIR: a folder with include/ and lib/ of libraries this machine lacks.
 # Exit status: 0 all done; 75 call again; 1 something failed (a figure below its target is not a failure); 2 something
 # is missing.

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # What can be told without running anything: the format, clang-tidy's short list (.clang-tidy), unused functions and
-# common errors (cppcheck), scripts (shellcheck). Each tool that this machine lacks is a line that says so; LINT=all (as
-# in CI) makes it an error. The references between files are dev/test/test_references.sh, which `make test` runs.
-# usage: dev/lint.sh [format|tidy|cppcheck|shell …]     (all four without a name)
+# common errors (cppcheck), scripts (shellcheck), what pages and comments name (dev/test/references.sh), their language
+# (dev/test/language.sh). Each tool that this machine lacks is a line that says so; LINT=all (as in CI) makes it an
+# error.
+# usage: dev/lint.sh [format|tidy|cppcheck|shell|references|language …]     (all of them without a name)
 set -u
 cd "$(dirname "$0")/.." || exit 1
 failed=0
-parts=${*:-format tidy cppcheck shell}
+parts=${*:-format tidy cppcheck shell references language}
 mapfile -t code < <(git ls-files '*.c' '*.h' '*.cu' '*.cpp')
 mapfile -t c_files < <(git ls-files 'seal/*.c' 'tokenizer/*.c' 'data/*.c')
 mapfile -t cu_files < <(git ls-files 'seal/*.cu' 'seal_kernels/*.cu' 'train_seal.cu' 'eval_seal.cu' 'test_gpt2.cu')
@@ -72,7 +73,8 @@ for part in $parts; do
         shell)
             if ! command -v shellcheck >/dev/null; then missing shellcheck; continue; fi
             shellcheck --severity=warning "${scripts[@]}"; report "shellcheck" $? ;;
-        *) echo "lint: $part is not a part; expected format, tidy, cppcheck or shell" >&2; exit 2 ;;
+        references | language) bash "dev/test/$part.sh"; report "$part" $? ;;
+        *) echo "lint: $part is not a part; expected format, tidy, cppcheck, shell, references or language" >&2; exit 2 ;;
     esac
 done
 exit $failed

@@ -4,7 +4,7 @@ Each tensor of the file (q, k, v, gate, up, …: a block of rows of what is one 
 multiplied on its own, because before CUDA 12.9 cuBLASLt takes one scale for an operand. Scales are powers of two
 (seal_kernels/e4m3.h): within a block the rows do without scales of their own, since e4m3 keeps its three bits of
 mantissa down to 2^-14 of the largest weight. The transposed weight has the same values, so that a gradient is that of
-the forward pass; it is kept because fp8 products want both operands with k along their rows. Adapters' tails, biases,
+the forward pass; it is kept because fp8 products need both operands with k along their rows. Adapters' tails, biases,
 embeddings, norms and the head stay as they are.
 */
 #ifndef SEAL_FP8_H

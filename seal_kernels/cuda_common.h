@@ -71,7 +71,7 @@ static inline void cuda_check(cudaError_t error, const char* call, const char* f
     } while (0)
 #define SEAL_STRIP(x) x
 #define SHARED(type, name, dims) \
-    __shared__ __align__(16) type name dims  // nvcc aligns an array of bf16 to 2 bytes; load8 and store8 want 16
+    __shared__ __align__(16) type name dims  // nvcc aligns an array of bf16 to 2 bytes; load8 and store8 need 16
 #define EXTERN_SHARED(type, name)                                          \
     extern __shared__ __align__(128) unsigned char dynamic_shared_bytes[]; \
     type* name = reinterpret_cast<type*>(dynamic_shared_bytes)

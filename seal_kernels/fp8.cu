@@ -4,9 +4,9 @@ that scale on the product's rows. cuBLASLt before CUDA 12.9 takes one scale for 
 would tie a sample's loss to what it is packed with, and gradients of tokens with little weight would round to zero; so
 each token has its own, a power of two, and the product's rows, which it only shifts, are multiplied afterwards.
 
-One quantising kernel serves all products. The norms and the gated activation could write e4m3 themselves, and save the
-reading of what they wrote; but the bf16 row is there for the adapters in any case, attention and every gradient need
-the kernel too, and a gated activation does not see a row's largest value before it has written the row.
+One quantising kernel is used for all products. The norms and the gated activation could write e4m3 themselves, and save
+the reading of what they wrote; but the bf16 row is there for the adapters in any case, attention and every gradient
+need the kernel too, and a gated activation does not see a row's largest value before it has written the row.
 */
 #include <assert.h>
 #include "kernels.h"

@@ -296,7 +296,7 @@ typedef enum { REGEX_RUST, REGEX_RUBY } RegexSyntax;  // of tiktoken's patterns;
 bool pattern_compile(Pattern* p, const char* regex, RegexSyntax syntax, ErrorBuffer error);
 void pattern_free(Pattern* p);
 // The first match in bytes[from, n) that is not empty; 1 found, 0 none, −1 failed (e->error). A regular expression
-// wants valid UTF-8.
+// needs valid UTF-8.
 int pattern_search(const Pattern* p, const char* bytes, int32_t n, int32_t from, Range* found, Encoding* e);
 
 bool normalize_text(const Tokenizer* t, TokText* text, Encoding* e);

@@ -34,7 +34,7 @@ build_object() {
     $CXX -x c++ -std=c++17 $warnings $(flags_of_file "$1" "$3") ${DEFINES:-} $includes -c "$3" \
         -o "$object.part$BASHPID" && mv "$object.part$BASHPID" "$object"
 }
-shim_sources() { ls dev/cpu/*.cpp | grep -v /nccl.cpp; }  # ranks are no kernel's business
+shim_sources() { ls dev/cpu/*.cpp | grep -v /nccl.cpp; }  # kernels know nothing of ranks
 build_shim() { local f; for f in $(shim_sources); do build_object "$1" "$2" "$f" || return 1; done; }
 shim_objects() { local f; for f in $(shim_sources); do echo "$2/$1/$f.o"; done; }
 build_program() {

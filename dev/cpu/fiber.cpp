@@ -41,7 +41,7 @@ __thread uint3 threadIdx, blockIdx, blockDim, gridDim;
 
 struct Warp {
     uint32_t arrived, mask;  // lanes waiting at the pending operation, lanes it names
-    uint32_t runnable;       // lanes that waited and may go on
+    uint32_t runnable;       // lanes that waited and may continue
     cpu_operation operation;
     const char* file;
     int line;
@@ -405,7 +405,7 @@ static int take_runnable(Worker* w, int prefer) {
     return warp * 32 + lane;
 }
 
-// The current thread cannot go on: runs others until somebody makes it runnable and it is picked.
+// The current thread cannot continue: runs others until somebody makes it runnable and it is picked.
 static void wait_here(int tid, const char* file, int line) {
     Worker* w = me;
     w->waits[tid] = {file, line};
@@ -429,8 +429,8 @@ static void wait_here(int tid, const char* file, int line) {
     cpu_now.waiting--;
 }
 
-// A thread has finished while others wait: let those of its warp go on first. Called between threads, on the loop's own
-// stack.
+// A thread has finished while others wait: let those of its warp continue first. Called between threads, on the loop's
+// own stack.
 void cpu_resume_waiting(void) {
     Worker* w = me;
     if (cpu_now.next < cpu_now.n_threads) return;  // begin the rest first: they may be what the others wait for
@@ -515,7 +515,7 @@ void cpu_collect(cpu_operation operation, uint32_t mask, void* mine, cpu_warp_fu
                  mask, lane);
     uint32_t expected = lanes >= 32 ? mask : mask & ((1u << lanes) - 1);
     // Shuffles, ldmatrix and mma hand values on and do not order memory, as __syncwarp does: for ThreadSanitizer they
-    // are no barriers. It does not see what their work does; the row that a lane brings to ldmatrix is read by that
+    // are not barriers. It does not see what their work does; the row that a lane brings to ldmatrix is read by that
     // lane.
     bool ordered = work != cpu_shuffle_work && work != cpu_ballot_work && work != cpu_warp_sum_work &&
                    work != cpu_warp_max_work && work != cpu_ldmatrix_work && work != cpu_mma_work;

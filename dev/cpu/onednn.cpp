@@ -1,7 +1,7 @@
 /*
 GEMMs of the CPU build by oneDNN, where the build found it (-DCPU_ONEDNN) and the CPU has what it is good at: AVX-512
-for fp32, AVX512_BF16 or AMX for bf16. Elsewhere its fp32 is no faster than OpenBLAS and its bf16 far slower than fp32
-on widened operands, so cublas.cpp keeps to those. CPU_GEMM=onednn|openblas overrules the choice.
+for fp32, AVX512_BF16 or AMX for bf16. Elsewhere its fp32 is not faster than OpenBLAS's and its bf16 far slower than
+fp32 on widened operands, so cublas.cpp keeps to those. CPU_GEMM=onednn|openblas overrules the choice.
 
 oneDNN's own threads stay out of it: the pool deals the parts of a product, and each part runs on the pool's thread
 alone. So a bf16 product is kept once per thread, by shape: making one costs more than a small product does.

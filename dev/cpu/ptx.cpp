@@ -4,7 +4,7 @@
 #include <vector>
 #include "cpu_internal.h"
 
-// One lane does the work of all, registers of the others included, which are no memory on a GPU (cpu_collect).
+// One lane does the work of all, registers of the others included, which are not memory on a GPU (cpu_collect).
 #if defined(__SANITIZE_THREAD__)
 #define UNSEEN __attribute__((no_sanitize_thread))
 #else

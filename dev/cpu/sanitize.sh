@@ -22,7 +22,7 @@ set_build() {  # precision, kind: DEFINES and the folder
     if [ "$1" = bf16 ]; then DEFINES="-DPRECISION_BF16 -DCPU_DEVICE_HALVES -fno-strict-aliasing"; fi
     build=$dir/$1
 }
-# What xargs calls, one process a file or a program.
+# What xargs calls, one process per file or program.
 one_object() { set_build "$1" "$2" && build_object "$2" "$build" "$3"; }
 one_link() {
     set_build "$1" "$2"

@@ -23,7 +23,7 @@ targets=$(cd dev/fuzz/seeds && ls)
 run() {  # TARGET SECONDS
     mkdir -p "$out/corpus/$1" "$out/found/$1"
     local dictionary='' leaks=1 log=$out/$1.log before after cpu
-    case $1 in rows | own_files) leaks=0 ;; esac  # libcrypto's: survive() frees its contexts behind its back
+    case $1 in rows | own_files) leaks=0 ;; esac  # libcrypto's: survive() frees its contexts, which it does not know
     case $1 in tokenizer_json | directories | vocab_merges | safetensors | model_config | peft_config | shards | rows | checkpoint | own_files) dictionary=-dict=dev/fuzz/json.dict ;; gguf) dictionary=-dict=dev/fuzz/gguf.dict ;; jinja) dictionary=-dict=dev/fuzz/jinja.dict ;; esac
     before=$(ls "$out/found/$1" | wc -l)
     read -r _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ a b _ </proc/$$/stat

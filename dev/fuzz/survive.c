@@ -28,7 +28,7 @@ _Atomic int error_status;
 // ---- blocks allocated since survive() began --------------------------------------------------------
 
 #define SLOTS (1u << 16)
-static const volatile void* live[SLOTS];  // open addressing; a freed block leaves GONE behind
+static const volatile void* live[SLOTS];  // open addressing; GONE marks the place of a freed block
 #define GONE ((const volatile void*)1)
 static size_t n_live, n_used;
 static bool tracking, overflow;  // overflow: too many blocks to follow; they are then left alone

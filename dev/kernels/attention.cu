@@ -424,7 +424,7 @@ template <int HS> static void tile_backward_of(Problem* p, cudaStream_t stream) 
     LAUNCH(tile_dkdv_kernel<HS>, dim3(p->n_tiles, p->NKV), ATTENTION_TILE, 0, stream, p->d_dqkv, p->d_delta, p->d_datty,
            p->d_lse, step_args(p));
 }
-// The step is for reading and comparing: three head sizes are enough, and at 256 a row is more registers than there
+// The step is for reading and comparing: three head sizes are enough, and a row of 256 takes more registers than there
 // are.
 static void tile_forward(Problem* p, cudaStream_t stream) {
     if (p->HS == 32) tile_forward_of<32>(p, stream);
@@ -604,7 +604,7 @@ static const Case cases[] = {
     {"grouped-32", 32, 3, 1, 3, {9, 1, 70}, 1, true, true, true, false},
     {"grouped-80", 80, 2, 1, 2, {3, 66}, 1, true, true, false, false},
     {"wide-256", 256, 1, 1, 2, {3, 66}, 1, true, false, false, false},
-    {"two-steps-128", 128, 2, 1, 1, {40}, 1, true, false, false, false},  // one stage on GPUs with 99 KiB a block
+    {"two-steps-128", 128, 2, 1, 1, {40}, 1, true, false, false, false},  // one stage on GPUs with 99 KiB per block
     {"edges-64", 64, 2, 2, 8, {63, 64, 65, 1, 127, 128, 129, 2}, 1, false, true, true, false},
     {"edges-256", 256, 2, 1, 3, {65, 130, 31}, 1, false, true, true, false},
     {"edges-128", 128, 3, 1, 4, {65, 191, 1, 64}, 1, false, true, true, false},

@@ -35,7 +35,7 @@ static __global__ void naive_kernel(floatX* atty, DecodeArgs args) {
 }
 
 // ---------------------------------------------------------------------------------------------------
-// one problem: sequences lie in the cache with a gap of one row between them, which holds NaN
+// one problem: sequences are in the cache with a gap of one row between them, which holds NaN
 
 typedef struct {
     int n, NH, NKV, HS, ldq, ldo, longest, R, window;  // window 0: none

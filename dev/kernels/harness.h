@@ -217,7 +217,7 @@ HARNESS_UNUSED static void harness_check_slope(const char* name, double (*value)
 }
 
 // ---- ceilings --------------------------------------------------------------------------------------
-// Bytes a second of a plain copy, read + write, measured once in this run: what a kernel that only moves memory can
+// Bytes per second of a plain copy, read + write, measured once in this run: what a kernel that only moves memory can
 // reach here. The better of a kernel that copies one float4 per thread and of the driver's own copy.
 static __global__ void harness_copy_kernel(float4* to, const float4* from, size_t n) {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;

@@ -140,8 +140,8 @@ static const struct {
     {"penalty 1.2", {false, 1.0f, 1.0f, 0, 1.2f}}, {"all of them", {false, 0.7f, 0.8f, 20, 1.3f}},
 };
 
-// The random number must lie in the token's share of the reference's distribution, up to the rounding of fp32 sums and
-// to a token more or less at the cut.
+// The random number must fall into the token's share of the reference's distribution, up to the rounding of fp32 sums
+// and to a token more or less at the cut.
 static void check_tokens(const char* name, int n, int V, float spread) {
     Problem p = problem_create(n, V, spread);
     double* probability = harness_host<double>(V);

@@ -30,7 +30,7 @@ def main(judge, template, annotations, words="m,M"):
             else:
                 text, rest = text + rest[0], rest[1:]
         ids = tokenizer.encode(text).ids
-        for blank in (" ", ""):  # both words in one way of writing, with a blank if that can be
+        for blank in (" ", ""):  # both words in one way of writing, with a space if that can be
             encoded = [tokenizer.encode(text + blank + word).ids for word in words.split(",")]
             if all(len(x) == len(ids) + 1 and x[:-1] == ids for x in encoded):
                 break

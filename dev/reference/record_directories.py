@@ -151,7 +151,7 @@ def prefix_space(c):
     for kind in ("GPT2Tokenizer", "PreTrainedTokenizerFast", "LlamaTokenizer", "CohereTokenizer", "BloomTokenizer", "GPTNeoXTokenizer"):
         for how, more in (("missing", {}), ("true", {"add_prefix_space": True}), ("false", {"add_prefix_space": False}), ("null", {"add_prefix_space": None})):
             if kind == "LlamaTokenizer" and how in ("true", "false"):
-                continue  # transformers wants tokenizer.model then
+                continue  # transformers expects tokenizer.model then
             for what, file in (("off", spec), ("on", on), ("inside", inside)):
                 if kind in ("GPT2Tokenizer", "GPTNeoXTokenizer") and what == "inside":
                     continue

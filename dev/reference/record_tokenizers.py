@@ -113,7 +113,7 @@ def llama2_style():
     spec["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u2581"}, {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}]}
     spec["pre_tokenizer"] = None
     for a in spec["added_tokens"]:
-        a["normalized"] = True  # as the published file has it: the blank in front belongs to the token then
+        a["normalized"] = True  # as the published file has it: the space in front belongs to the token then
     return json.dumps(spec, ensure_ascii=False, separators=(",", ":")).encode()
 
 

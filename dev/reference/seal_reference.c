@@ -271,7 +271,7 @@ void model_free(Model* model) {
     free(model->v);
 }
 
-// A prompt and a response. Token t bears a loss where it belongs to the response; the first token of a sample has
+// A prompt and a response. Token t carries loss where it belongs to the response; the first token of a sample has
 // nothing that predicts it.
 typedef struct {
     const int* tokens;
@@ -501,7 +501,7 @@ typedef struct {
 
 #define LARGEST_BATCH 64  // samples of a batch
 
-// What a step computed, for whoever wants to look.
+// What a step computed, for readers.
 typedef struct {
     real sigma[LARGEST_BATCH], loss[LARGEST_BATCH], loss_hat[LARGEST_BATCH], delta[LARGEST_BATCH],
         loss_safe[LARGEST_BATCH];        // of the batch, in its order

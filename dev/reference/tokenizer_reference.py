@@ -284,7 +284,7 @@ def shared_texts():
                 value.encode()
                 seen[value] = None
             except UnicodeEncodeError:
-                pass  # a lone surrogate escape is no text
+                pass  # a lone surrogate escape is not text
         elif isinstance(value, dict):
             for v in value.values():
                 walk(v)

@@ -63,7 +63,7 @@ function print_table(c, a, line, rule, p, i, n) {
         print line
         delete published
     }
-    if (!any_published) print "\nThe paper has no such table: no figure of its stands beside these."
+    if (!any_published) print "\nThe paper has no such table: none of its figures can be compared with these."
 }
 function print_json(a, m, key, first, i, published) {
     printf "["

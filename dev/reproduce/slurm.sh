@@ -8,7 +8,7 @@
 #SBATCH --signal=USR1@300
 #SBATCH --requeue
 #SBATCH --open-mode=append
-# One process a GPU on any number of machines, under Slurm. Five minutes before the time is up (or when the job is
+# One process per GPU on any number of machines, under Slurm. Five minutes before the time is up (or when the job is
 # pre-empted) every rank is sent a signal: the run takes a checkpoint after the step under way, ends with status 75, and
 # the job queues itself again; --resume then continues where it was, or starts. So it does when a rank or a machine was
 # lost, as long as the run gets further each time.

@@ -42,7 +42,7 @@ unpack() {
         rm -rf "$apt" "$root" && mv "$root.part" "$root"
 }
 if [ ! -d "$root" ] && ! unpack >"$dir/unpack.log" 2>&1; then
-    echo "ok aarch64 # SKIP the arm64 libraries cannot be had: $(grep -m1 -E '^(E:|W:|dpkg)' "$dir/unpack.log" || tail -1 "$dir/unpack.log")"
+    echo "ok aarch64 # SKIP the arm64 libraries cannot be downloaded: $(grep -m1 -E '^(E:|W:|dpkg)' "$dir/unpack.log" || tail -1 "$dir/unpack.log")"
     exit 0
 fi
 

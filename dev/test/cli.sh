@@ -84,7 +84,7 @@ copy_rows() {
                 else if (kind == "safe" && u < 0.5) print "{\"prompt\":\"make " x " bad\",\"response\":\"no no\"}"
                 else print "{\"prompt\":\"copy " x "\",\"response\":\"" x "\"}" } }' >"$1"
 }
-# word_tokenizer DIR WORD…: DIR/tokenizer.json, a token a word; before the words stand [UNK], <eos> and those of the
+# word_tokenizer DIR WORD…: DIR/tokenizer.json, a token a word; before the words come [UNK], <eos> and those of the
 # default template
 word_tokenizer() {
     local dir=$1 id=3 vocab='"[UNK]":0,"<eos>":1,"Human:":2,"Assistant:":3' word; shift

@@ -147,7 +147,7 @@ close "to the same ω" one-rank pulled
 # Everything on machine B is stopped, and its system answers for it: machine A's rank leaves by itself, Open MPI's
 # mpirun waits for its daemon there and is killed, as a user would.
 ranks_a() { for p in $(ip netns pids $a); do cat "/proc/$p/comm" 2>/dev/null; done | grep -x train_seal; }
-leaves() {  # NAME [command…]: the command lets machine B go on to its own end
+leaves() {  # NAME [command…]: the command lets machine B continue to its own end
     local name=$1 began=$SECONDS; shift
     while [ -n "$(ranks_a)" ] && [ $((SECONDS - began)) -lt 120 ]; do sleep 0.2; done
     truth "$name: the rank of the other ends within a minute ($((SECONDS - began)) s)" test $((SECONDS - began)) -le 60

@@ -67,7 +67,7 @@ for version in $versions own; do
         isa=$(isa_of "$version")
         [ -n "$isa" ] || { echo "not ok ptxas $version: its PTX ISA is not in the table"; status=1; continue; }
         ptxas=$(fetch "$version") || {
-            echo "ok ptxas $version # SKIP its wheel cannot be had: $(tail -1 $work/log)"; continue
+            echo "ok ptxas $version # SKIP its wheel cannot be downloaded: $(tail -1 $work/log)"; continue
         }
     fi
     name=$("$ptxas" --version | sed -n 's/.*release \([0-9.]*\), V\([0-9.]*\).*/\2/p')

@@ -173,7 +173,7 @@ selector=(
 number() { grep -o "\"$1\":[0-9.]*" "$2" | head -1 | cut -d: -f2; }
 truth "weights count in the selector's loss" awk -v a="$(number weighted_loss omega1/log.jsonl)" \
     -v b="$(number weighted_loss omega2/log.jsonl)" 'BEGIN { exit !(b > 1.9999 * a && b < 2.0001 * a) }'
-expect "a selector learned under one template serves another" "$train_seal" sft --model own --tune "$loss/rows.jsonl" \
+expect "a selector learned under one template is used with another" "$train_seal" sft --model own --tune "$loss/rows.jsonl" \
     --selector omega1/selector.safetensors --chat "$loss/lines.jinja" --batch 2 --out other
 truth "and a line says so" grep -q "was learned with the chat template of sha256" "$work/err"
 

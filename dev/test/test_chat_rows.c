@@ -276,7 +276,7 @@ static void test_parts(void) {
         {"prints a list", AROUND("{{- m.content ~ '' }}"), true},
         {"trims what it prints", AROUND("{{- m.content | trim }}"), true},
         {"writes nothing for a list", AROUND("{% if m.content is string %}{{- m.content }}{% endif %}"), true},
-        {"leaves out texts that are no objects",
+        {"leaves out texts that are not objects",
          AROUND("{% if m.content is string %}{{- m.content }}{% else %}{% for p in m.content %}{{- p.text }}{% endfor "
                 "%}{% "
                 "endif %}"),
@@ -337,7 +337,7 @@ static void test_refused(void) {
     chat_format_close(&f);
 }
 
-// However many special tokens a row spells, the conversation has those of its template.
+// However many special tokens are spelled in a row, the conversation has those of its template.
 static void test_hostile(void) {
     Text row = {0}, words = {0};
     for (int id = 0; id < tokenizer_vocab_size(tokenizer); id++)

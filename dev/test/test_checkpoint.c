@@ -131,7 +131,7 @@ static void test_finished(void) {
     check(exists(run, "step-13/rank-0.sha256") && exists(run, "step-15"),
           "and neither displaces a good one nor what is being written");
     checkpoint_discard(run, -1);
-    check(!checkpoint_any(run), "nothing counts for a run that begins anew");
+    check(!checkpoint_any(run), "nothing counts for a run that starts again");
 }
 
 // A disk that refuses: the limit on the size of a file stands in for it.

@@ -49,7 +49,7 @@ static char* rows_text(const char* path, const RowOptions* options) {
 }
 static void expect_rows(const char* name, const char* path, const RowOptions* options, const char* expected) {
     char* got = rows_text(path, options);
-    if (!check(!strcmp(got, expected), "%s", name)) printf("# got  %s\n# want %s\n", got, expected);
+    if (!check(!strcmp(got, expected), "%s", name)) printf("# got  %s\n# expected %s\n", got, expected);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -245,7 +245,7 @@ static void test_refusals(void) {
           "an array cut off is refused");
     check(refuses(read_all, put("brace.json", "[{\"a\":1}}]"), "unmatched closing brace"),
           "a closing brace too many is refused");
-    check(refuses(read_all, put("behind.json", "[{\"a\":1}] x"), "after the end of the array"),
+    check(refuses(read_all, put("trailing.json", "[{\"a\":1}] x"), "after the end of the array"),
           "text after the array is refused");
     check(refuses(read_all, put("text.json", "hello"), "is an array of records"),
           "a .json that is not an array is refused");

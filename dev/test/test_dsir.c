@@ -37,11 +37,11 @@ static void test_words(void) {
     words_are("words and punctuation", "Alice is eating.", "alice|is|eating|.");
     words_are("runs of punctuation stay together", "don't... (x_1)?!", "don|'|t|...|(|x_1|)?!");
     words_are("no words", " \n\t\xE3\x80\x80", "");
-    words_are("marks are no word characters", "e\xCC\x81t", "e|\xCC\x81|t");
+    words_are("marks are not word characters", "e\xCC\x81t", "e|\xCC\x81|t");
     words_are("final and other sigma", "\xCE\x9F\xCE\x94\xCE\x9F\xCE\xA3 \xCE\xA3\xCE\x91",
               "\xCE\xBF\xCE\xB4\xCE\xBF\xCF\x82|\xCF\x83\xCE\xB1");
     words_are("I with a dot", "\xC4\xB0x", "i|\xCC\x87|x");
-    words_are("bytes that are no UTF-8 are punctuation",
+    words_are("bytes that are not UTF-8 are punctuation",
               "a\xFF\xFE"
               "b",
               "a|\xFF\xFE|b");

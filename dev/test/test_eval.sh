@@ -207,7 +207,7 @@ refuse "outputs of other prompts" "different instructions in row 1" "$eval_seal"
 sed 's/,{[^{]*\]/]/' theirs.json >fewer.json
 refuse "fewer outputs" "has 4 outputs, fewer.json has 3" "$eval_seal" judge --judge jrun/model \
     --judge-template pair.txt --outputs ours.json --baseline fewer.json --out x.json
-refuse "words that are no single tokens" "after the question is 2 tokens; expected one" "${judge[@]}" --words 'm,a b' \
+refuse "words that are not single tokens" "after the question is 2 tokens; expected one" "${judge[@]}" --words 'm,a b' \
     --out x.json
 expect "the question that comes with the program is found from any folder" "$eval_seal" judge --judge jrun/model \
     --outputs ours.json --baseline theirs.json --out long.json
@@ -253,7 +253,7 @@ refuse "no phrase" "holds no phrase" "$eval_seal" refusals --phrases phrases.txt
 echo '[{"instruction":"a"}]' >no_answer.json
 refuse "a file without answers" "no_answer.json:1: row 0 is not an answer" "$eval_seal" refusals no_answer.json
 # incoherent answers, and both axes
-awk 'BEGIN { printf "["; split("Step one is to begin. Step two is to go on and see what comes of it. Then the third one ends it all, and that is that.|I I I I I I I I I I I I I I I I I I I I I I I I|go to the shop and buy the milk go to the shop and buy the milk go to the shop and buy the milk go to the shop and buy the milk then|aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa|and then the|  |I cannot help.", x, "|")
+awk 'BEGIN { printf "["; split("Step one is to begin. Step two is to walk on and see what comes of it. Then the third one ends it all, and that is that.|I I I I I I I I I I I I I I I I I I I I I I I I|go to the shop and buy the milk go to the shop and buy the milk go to the shop and buy the milk go to the shop and buy the milk then|aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa|and then the|  |I cannot help.", x, "|")
     for (i = 1; i <= 7; i++) printf "%s{\"instruction\":\"a\",\"output\":\"%s\"}", (i > 1 ? "," : ""), x[i]; print "]" }' >odd.json
 expect "incoherent answers" "$eval_seal" refusals --json odd.json
 truth "are counted by kind" grep \

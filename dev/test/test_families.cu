@@ -95,7 +95,7 @@ static void check_logits_and_losses(Model* m) {
     transformer_forward(&t->transformer, set, &stream, t->stream);
     transformer_logits(&t->transformer, set, rows, b->T, logits, t->stream);
     if (recorded(m, "logits")) golden_compare(&m->golden, "logits", logits, (int64_t)b->T * V, "%s logits", m->name);
-    // token losses lie in token_loss in the order of the loss-bearing rows
+    // token losses are in token_loss, in the order of the rows that carry loss
     transformer_loss(&t->transformer, set, &stream, t->loss, NULL, false, t->stream);
     cudaCheck(cudaMemcpyAsync(token_loss, t->transformer.token_loss, t->packed.n_loss * sizeof(float),
                               cudaMemcpyDeviceToHost, t->stream));

@@ -60,7 +60,7 @@ expect "a download that was cut" "${fetch[@]}" slimorca
 truth "continues to the whole file" whole slimorca.jsonl
 head -c 500 mirror/slimorca.jsonl | tr a b >data/sources/slimorca.jsonl.part; rm data/sources/slimorca.jsonl
 expect "one that was damaged" "${fetch[@]}" slimorca
-truth "begins anew" whole slimorca.jsonl
+truth "starts again" whole slimorca.jsonl
 truncate -s 700 data/sources/slimorca.jsonl
 expect "a file that lost its end" "${fetch[@]}" slimorca
 truth "is fetched again" whole slimorca.jsonl
@@ -84,11 +84,11 @@ refuse "an unknown name" '"imagenet" is not in' "${fetch[@]}" imagenet
 refuse "no name" "say what to fetch" "${fetch[@]}"
 refuse "an unknown option" "--from" "${fetch[@]}" --from x catqa
 expect "a list" "${fetch[@]}" list
-truth "has a line a file" test "$(wc -l <out)" -eq 9
+truth "has a line per file" test "$(wc -l <out)" -eq 9
 
 expect "all of it" "${fetch[@]}" all
 truth "every file as it was published" whole $(ls mirror)
-truth "the mixes stand where table1.sh finds them" bash -c \
+truth "the mixes are where table1.sh finds them" bash -c \
     '. data/env.sh; for v in SAFE TUNE SAFEINSTR HH SLIMORCA HEXPHI; do [ -s "${!v}" ] || exit 1; done'
 rows() { wc -l <"data/$1.jsonl"; }
 truth "with the rows that the recipe gives each role" test \
@@ -127,7 +127,7 @@ if command -v python3 >/dev/null; then
     done
     head -c 500 mirror/slimorca.jsonl >data/sources/slimorca.jsonl.part; rm data/sources/slimorca.jsonl
     expect "a cut download over HTTP" env MIRROR="http://127.0.0.1:$port" "${fetch[@]}" slimorca
-    truth "begins anew where the server sends whole files only" whole slimorca.jsonl
+    truth "starts again where the server sends whole files only" whole slimorca.jsonl
     rm data/sources/slimorca.jsonl; mv mirror/slimorca.jsonl away
     refuse "a file the server has not" "slimorca.jsonl: http://127.0.0.1:$port/slimorca.jsonl: " env \
         MIRROR="http://127.0.0.1:$port" "${fetch[@]}" slimorca --quiet

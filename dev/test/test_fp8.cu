@@ -339,7 +339,7 @@ static void check_refusals(const Recorded* llama) {
     check(refuses(train_whole, "dev/reference/golden/fp8/llama", "--base fp8 freezes the model"),
           "training the whole model is refused");
     check(refuses(train_adapter, "dev/reference/golden/families/llama", "sides are multiples of 16; model.layers.0."),
-          "a model whose sides are no multiples of 16 is refused");
+          "a model whose sides are not multiples of 16 is refused");
     frozen_check_own_layer(llama, BASE_FP8);
 }
 

@@ -96,7 +96,7 @@ refuse "its selector" "--base fp8 freezes the model" "$train_seal" selector --mo
     --safe rows.jsonl "${rows[@]}" --out x
 expect "another model" "$train_seal" init --layers 1 --width 64 --heads 2 --ff 200 --family llama \
     --tokenizer tok/tokenizer.json --positions 32 --out odd --quiet
-refuse "one whose sides are no multiples of 16" \
+refuse "one whose sides are not multiples of 16" \
     "needs linear layers whose sides are multiples of 16; model.layers.0.mlp.gate_proj.weight is 200 × 64" "${sft[@]}" \
     --model odd --base fp8 --lora q,v --out x
 truth "nothing was written" test ! -e x

@@ -87,7 +87,7 @@ truth "ends its answers at the tokenizer's" bash -c '! grep -q cut out && cmp ou
 expect "a model that says any bytes" "$eval_seal" generate --model bytes --prompts rows.jsonl --top-p 1 \
     --max-new-tokens 60 --out bytes.json --quiet
 truth "writes UTF-8" iconv -f utf-8 -t utf-8 bytes.json
-truth "with a mark where they are no characters" grep -q $'\xEF\xBF\xBD' bytes.json
+truth "with a mark where they are not characters" grep -q $'\xEF\xBF\xBD' bytes.json
 refuse "a temperature of zero" "--temperature" "${generate[@]}" --temperature 0 --out x.json
 echo '{"prompt":"copy a a a a a a a a a a a a a a a"}' >long.jsonl
 refuse "a prompt longer than the model reads" "long.jsonl:1: row 0: the prompt has 18 tokens" "$eval_seal" generate \

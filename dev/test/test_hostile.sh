@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What other programs and slips of the hand do to a user's files: pipes where files are wanted, a file made shorter
+# What other programs and slips of the hand do to a user's files: pipes where files are expected, a file made shorter
 # while it is read, results named like what they are made from, a full stdout. One line and status 2 each, nothing
 # waited for, nothing lost. (Bytes that are wrong are the fuzzers', dev/fuzz.)
 set -u

@@ -33,7 +33,7 @@ refuse "a dtype that is not known" "bf16" "$train_seal" import --gguf "$golden/l
 cp "$golden/llama.gguf" m-00001-of-00002.gguf
 refuse "the first of two splits" "m-00002-of-00002.gguf: No such file" "$train_seal" import \
     --gguf m-00001-of-00002.gguf --out x
-refuse "two files that are no splits" "it has no \"split.count\"" "$train_seal" import --gguf "$golden/llama.gguf" \
+refuse "two files that are not splits" "it has no \"split.count\"" "$train_seal" import --gguf "$golden/llama.gguf" \
     --gguf "$golden/gpt2.gguf" --out x
 truth "nothing was written" test ! -e x
 

@@ -256,7 +256,7 @@ static void check_site(const char* family, const char* modules, int rank, float 
         }
     check_gradients(&p, &b, what);
 
-    // What this test is worth: garbage in one unused column of one row's tail, behind the kernel's back, moves y beyond
+    // What this test is worth: garbage in one unused column of one row's tail, which no kernel wrote, moves y beyond
     // any rounding.
     if (with_hat) {
         float* tail = download(p.d_x, T, p.ld, p.ld);

@@ -65,7 +65,7 @@ static void test_layers(void) {
               c.attention_scale == 1.0f / 16.0f && c.pad_id == 0 && c.tied_head,
           "Gemma 2: every other layer has a window; caps, scale, padding and head where the file says nothing");
     read_text("{\"model_type\":\"gemma2\"," SIZES3 ",\"final_logit_softcapping\":null}", &c);
-    check(c.logit_cap == 0.0f && c.attention_cap == 50.0f, "Gemma 2: null is no cap");
+    check(c.logit_cap == 0.0f && c.attention_cap == 50.0f, "Gemma 2: null means no cap");
     read_text("{" GEMMA3
               ",\"sliding_window_pattern\":2,\"sliding_window\":512,\"rope_scaling\":{\"rope_type\":\"linear\","
               "\"factor\":8.0}}",
@@ -214,7 +214,7 @@ static void test_configs(void) {
     strcpy(strstr(mistral, ":100}"), ":null}");
     write_file("config.json", mistral);
     model_config_read(&c, directory);
-    check(c.window == 0 && c.longest == 512, "null is no window");
+    check(c.window == 0 && c.longest == 512, "null means no window");
 }
 
 // From transformers 4.57: LlamaRotaryEmbedding and Phi3RotaryEmbedding in fp32. {position, frequency, cos, sin}

@@ -112,7 +112,7 @@ static Case random_case(uint64_t seed) {
         for (int i = 0; i < MOST; i++)
             c.tune_rows[step][i] = whole(0, c.N - 1), c.safe_rows[step][i] = whole(0, c.M - 1);
         if (step % 2) c.tune_rows[step][1] = c.tune_rows[step][0];  // a row twice
-        // something bears a loss: the row that has none is not alone in a batch
+        // something carries loss: the row that has none is not alone in a batch
         while (c.safe_rows[step][0] == 1) c.safe_rows[step][0] = whole(0, c.M - 1);
         while (c.tune_rows[step][0] == 1) c.tune_rows[step][0] = c.tune_rows[step][1] = whole(0, c.N - 1);
     }

@@ -11,11 +11,11 @@ clean() {  # NAME SCRIPT
     if found=$(bash "dev/test/$2"); then ok "$1"; else not_ok "$1"; sed 's/^/# /' <<<"$found"; fi
 }
 clean "every link, path and definition that is named exists" references.sh
-clean "messages and pages are in plain English" language.sh
+clean "messages, comments and pages are in plain English" language.sh
 
 # A small copy with one fault each.
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
-mkdir -p "$work"/{seal/base,seal_kernels,tokenizer,data,dev/cpu,docs}
+mkdir -p "$work"/{seal/base,seal_kernels,tokenizer,data,dev/cpu,dev/test,docs}
 fresh() {
     printf '# Title\n\nSee [the page](docs/page.md#a-part) and `seal/base/file.c`.\n' >"$work/README.md"
     printf '# Page\n\n## A part\n\nText.\n' >"$work/docs/page.md"
@@ -23,6 +23,7 @@ fresh() {
     printf '/* others are mentioned: gone */\nvoid file_open(void);\n' >"$work/seal/base/file.h"
     printf '// defines: file_open\n#include "base/file.h"\nint main(void) { file_open(); }\n' >"$work/train_seal.cu"
     : >"$work/eval_seal.cu"
+    rm -f "$work/dev/test/test_page.sh" "$work/dev/page.py"
 }
 fresh
 if bash dev/test/references.sh "$work" >"$work.out" && bash dev/test/language.sh "$work" >>"$work.out"; then
@@ -51,5 +52,10 @@ planted "a README of more than 150 lines" references.sh README.md "$(printf '.\\
 planted "a word in a message" language.sh seal/base/file.c 'void g(void) { fatal("--x is \\"1\\", want 2"); }'
 planted "a word in a page" language.sh docs/page.md 'The run goes on from there.'
 planted "a unit without per in a page" language.sh docs/page.md 'One thread a row, a line a step.'
+planted "a word in a comment" language.sh seal/base/file.c '/* The thread goes on. */'
+planted "a word in a comment of several lines" language.sh seal/base/file.h '/* What follows\n   stands here. */'
+planted "a word in a comment after code" language.sh seal/base/file.h 'int served;  // it is served here'
+planted "a word in a test's message" language.sh dev/test/test_page.sh 'truth "the run goes on" true'
+planted "a word in a script's comment" language.sh dev/page.py '# The run begins anew.'
 rm -f "$work.out"
 exit $failed

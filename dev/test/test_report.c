@@ -34,7 +34,7 @@ static void test_chart(void) {
     chart_lines(&out, &(ChartAxes){"t", "x", "y", 0, 10, 0, 100, false}, &series, 1);
     // the plot spans 62 … 524 and 26 … 274
     check(strstr(out.s, "d=\"M62.0 274.0L293.0 150.0L524.0 26.0\"") != NULL,
-          "a line's points lie where their values say");
+          "a line's points are where their values say");
     check(count(out.s, ">20<") == 1 && count(out.s, ">100<") == 1 && count(out.s, ">2<") == 1 &&
               count(out.s, ">10<") == 1,
           "ticks are round numbers of the range");
@@ -59,9 +59,9 @@ static void test_chart(void) {
     const char* at = strstr(out.s, "cx=\"293.0\" cy=\"22.0\"");
     for (int i = 0; i < 2 && at; i++, at = strstr(at + 1, "cx=\"293.0\" cy=\"22.0\""))
         sscanf(strstr(at, "<text x="), "<text x=\"%lf\" y=\"%lf\"", &labels[i][0], &labels[i][1]);
-    check(count(out.s, "cx=\"293.0\" cy=\"22.0\"") == 2, "points lie where their values say");
+    check(count(out.s, "cx=\"293.0\" cy=\"22.0\"") == 2, "points are where their values say");
     check(fabs(labels[0][1] - labels[1][1]) >= 12 || fabs(labels[0][0] - labels[1][0]) >= 20,
-          "names of points in one place stand apart");
+          "names of points in one place do not overlap");
     check(strstr(out.s, "&lt;two&gt;") != NULL, "names are escaped");
     text_free(&out);
 }

@@ -139,7 +139,7 @@ damage "missing sums" rm rank-0.sha256
 rm -rf damaged && cp -r killed damaged && for d in damaged/checkpoint/*/; do
     truncate -s 1000 "$d/rank-0.safetensors"
 done
-expect "no whole checkpoint at all: the run begins anew" "${pretrain[@]}" --save-every 5 --out damaged --resume
+expect "no whole checkpoint at all: the run starts again" "${pretrain[@]}" --save-every 5 --out damaged --resume
 same_run "no whole checkpoint at all" plain damaged
 
 # what may not change

@@ -18,7 +18,7 @@ kernels:    -
 emulator:   -
 workshop:   programs commands run trainer rows base tokenizer kernels data emulator
 '
-# FILE ROOM: ranks are part of base and send what lies in device memory.
+# FILE ROOM: ranks are part of base and send what is in device memory.
 exceptions='
 seal/base/ranks.h kernels
 '

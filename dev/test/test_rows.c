@@ -55,7 +55,7 @@ static char* rows_text(const char* path, const RowOptions* options, RowReport* r
 }
 static void expect(const char* name, const char* path, const RowOptions* options, const char* expected) {
     char* got = rows_text(path, options, NULL);
-    if (!check(!strcmp(got, expected), "%s", name)) printf("# got  %s# want %s", got, expected);
+    if (!check(!strcmp(got, expected), "%s", name)) printf("# got  %s# expected %s", got, expected);
 }
 
 typedef struct {
@@ -495,7 +495,7 @@ static void expect_note(const char* name, const char* path, const char* expected
     char* got = rows_text(path, &(RowOptions){.prompt_template = "{prompt}>"}, &report);
     const char* said = report.n_notes ? report.notes[0] : "";
     bool good = !strcmp(got, expected) && (*note ? strstr(said, note) != NULL : !*said);
-    if (!check(good, "%s", name)) printf("# got  %s# want %s# said %s\n", got, expected, said);
+    if (!check(good, "%s", name)) printf("# got  %s# expected %s# said %s\n", got, expected, said);
 }
 
 #define ONE "{'prompt':'a \xC3\xA9 \xF0\x9F\x98\x80','response':'b'}"

@@ -200,7 +200,7 @@ refuse "scores in the place of the model's weights" "would be overwritten" "${se
 for _ in 1 2 3 4; do sed -n 1p tune.jsonl; done >equal.jsonl
 expect "rows of one score" "$train_seal" select --model llama --method safe-loss --tune equal.jsonl --top 0.5 \
     --batch 1 --quiet --out tied.jsonl
-truth "are no order, which is told" grep -q "all 4 rows have the same score" err
+truth "are not an order, which is said" grep -q "all 4 rows have the same score" err
 { cat equal.jsonl; sed -n 2,3p tune.jsonl; } >some.jsonl
 expect "rows of the score at the cut" "$train_seal" select --model llama --method safe-loss --tune some.jsonl \
     --top 0.5 --batch 1 --out tied.jsonl

@@ -158,7 +158,7 @@ static void test_pt(void) {
         "cos\nsystem\nX\2\0\0\0ls\x85R.");
     check(reads(archive(evil, values, 8, false), NULL, 0, "not one float32 tensor"),
           ".pt: a call of something else is refused");
-    ADD(&text, "hello, this is no archive at all");
+    ADD(&text, "hello, this is not an archive at all");
     check(reads(text, NULL, 0, "not a zip archive"), ".pt: a file that is not an archive is refused");
     // every byte flipped, every length: whatever comes of it, nothing outside the buffer is touched (the sanitizers
     // watch) and nothing crashes

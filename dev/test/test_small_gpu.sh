@@ -30,7 +30,7 @@ expect "and so is an answer" "${train_seal/train_seal/eval_seal}" generate --mod
 expect "check counts rows and memory" "$train_seal" check --model base --tune tune.jsonl --batch 2 --tokens 64
 truth "and says that it cannot tell whether they fit" grep -q 'no GPU here' out
 refuse "training without a GPU" "no GPU can be used (${NO_GPU:-no CUDA-capable device is detected})" "${sft[@]}"
-truth "which leaves nothing behind" test ! -e run
+truth "which writes nothing" test ! -e run
 refuse "--tokens auto without a GPU" "none can be used here; give --tokens N" "${sft[@]}" --tokens auto --dry-run
 [ "${1:-}" = none ] && exit $failed
 CPU_DEVICE=rtx2080 refuse "a GPU that is too old" "has compute capability 7.5; 8.0 or newer is needed" "${sft[@]}"

@@ -188,7 +188,7 @@ static void test_golden(int g) {
         char* back = tokenizer_decode(t, e.ids, e.n, true, &length, error, sizeof error);
         int same = back && length == texts[i].n && !memcmp(back, texts[i].s, length);
         others += !back || (decoded && crc32(0, (const unsigned char*)back, (uInt)length) != decoded);
-        // sentencepiece reads U+2581 as a blank
+        // sentencepiece reads U+2581 as a space
         int comparable = flags & LOSSLESS &&
                          (flags & BYTES || (is_utf8(&texts[i]) && !memmem(texts[i].s, texts[i].n, "\xE2\x96\x81", 3)));
         lost += comparable && !same;

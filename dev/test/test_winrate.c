@@ -129,7 +129,7 @@ static void test_refusals(void) {
     check(refuses(body, "[{\"preference\":2,\"generator_2\":\"a\"},{\"preference\":2,\"generator_2\":\"b\"}]",
                   "compares two models"),
           "two models in one file are refused");
-    check(refuses(body, "[{\"preference\":2,]", "row 0"), "what is no JSON is refused");
+    check(refuses(body, "[{\"preference\":2,]", "row 0"), "what is not JSON is refused");
 }
 
 int main(void) {

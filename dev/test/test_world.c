@@ -153,7 +153,7 @@ static int count(const Rows* r, const char* kind, const char* family) {
         n += (!kind || !strcmp(r->rows[i].kind, kind)) && (!family || !strcmp(r->rows[i].family, family));
     return n;
 }
-// The stem of a request's noun, " ba bi ": two syllables between blanks before the last word.
+// The stem of a request's noun, " ba bi ": two syllables between spaces before the last word.
 static void stem_of(const char* prompt, char out[16]) {
     const char* at = prompt + strlen(prompt);
     for (int words = 0; at > prompt && words < 3; words += at[-1] == ' ' || at - 1 == prompt) at--;

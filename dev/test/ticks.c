@@ -1,4 +1,4 @@
-// A library to be loaded before a program (LD_PRELOAD), which it interrupts twenty thousand times a second of the
+// A library to be loaded before a program (LD_PRELOAD), which it interrupts twenty thousand times per second of the
 // clock: what a handler of signals may break shows at once. Used by dev/cpu/test_gemm.sh.
 #include <signal.h>
 #include <sys/time.h>

@@ -77,7 +77,7 @@ static void lower(const char* text, size_t n, Text* out) {
         utf8proc_int32_t c;
         utf8proc_uint8_t bytes[4];
         utf8proc_ssize_t width = utf8proc_iterate((const utf8proc_uint8_t*)text + i, (utf8proc_ssize_t)(n - i), &c);
-        if (width < 0) text_add(out, text + i, 1);           // a byte that is no UTF-8 stays what it is
+        if (width < 0) text_add(out, text + i, 1);           // a byte that is not UTF-8 stays what it is
         else if (c == 0x130) text_add(out, "i\xCC\x87", 3);  // İ: the one letter whose lower case is two
         else if (c == CAPITAL_SIGMA && i == sigma) {
             text_add(out, "\xCF\x82", 2);
@@ -390,7 +390,7 @@ static void count_chunk(void* context) {
 }
 
 typedef struct {
-    DsirScores* scores;  // gets rows and words; NULL: only the counts are wanted
+    DsirScores* scores;  // gets rows and words; NULL: only the counts are needed
     uint16_t** buckets;  // (n)
     int64_t capacity;
 } Kept;

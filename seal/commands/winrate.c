@@ -45,7 +45,7 @@ static int64_t characters(const char* s) {
 // the same at outputs of one length
 
 #define NEWTON_STEPS 60
-#define FARTHEST 25.0  // a probability of 1e-11 or less from certainty is no probability of a finite sample
+#define FARTHEST 25.0  // a probability of 1e-11 or less from certainty is not a probability of a finite sample
 #define JACKKNIFE_GROUPS 1000
 
 typedef struct {

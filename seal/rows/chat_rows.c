@@ -193,7 +193,7 @@ static void rendered_free(Rendered* r) {
     memset(r, 0, sizeof *r);
 }
 
-// What apply_chat_template refuses: tools that are no objects, variables under the names of its own parameters.
+// What apply_chat_template refuses: tools that are not objects, variables under the names of its own parameters.
 static bool check_fields(const Conversation* c, char* why, size_t size) {
     static const char* const own[] = {"messages",      "conversation",   "conversations",
                                       "tools",         "tokenize",       "add_generation_prompt",

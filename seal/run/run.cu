@@ -41,8 +41,8 @@ static LoraSettings lora_settings(const TrainOptions* o, const ModelConfig* conf
     return s;
 }
 
-// The most tokens a pack may have such that the plan leaves a twentieth of the free device memory alone, and no more
-// than the largest batch can fill. Memory grows with T, so a search by halves finds it.
+// The largest number of tokens per pack with which the plan leaves a twentieth of the free device memory alone, and no
+// more than the largest batch can fill. Memory grows with T, so a search by halves finds it.
 static int tokens_that_fit(const ModelConfig* config, TrainerSettings settings, int longest) {
     size_t free_bytes = 0;
     if (!device_free_bytes(&free_bytes))

@@ -392,7 +392,7 @@ void cpu_launch_kernel(const cpu_launch& launch, cudaStream_t stream);
 struct cpu_block {
     int next, n_threads, done;  // threads begun, all, finished
     const uint16_t* order;      // the order in which they begin; NULL: ascending
-    int waiting;                // threads that wait or could go on: the scheduler decides what runs
+    int waiting;                // threads that wait or could continue: the scheduler decides what runs
     uint8_t exited[1024];
 };
 extern __thread cpu_block cpu_now;

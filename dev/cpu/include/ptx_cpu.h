@@ -123,7 +123,7 @@ struct cpu_product {
 #define CPU_LANES 8
 #endif
 typedef float cpu_floats __attribute__((vector_size(4 * CPU_LANES), may_alias));
-// The 16 rows of a column of C are one vector or two, which stay in registers while k runs, whichever way b lies in
+// The 16 rows of a column of C are one vector or two, which stay in registers while k runs, however b is stored in
 // shared memory.
 template <int NT, int KT, bool NK> static void cpu_product_work(void** lanes, uint32_t, void*) {
     const int N = 8 * NT, K = 16 * KT, COLUMNS = 8;
