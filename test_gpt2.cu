@@ -18,18 +18,17 @@ typedef struct {
 } Case;
 
 static void open_case(Case* c, const char* name, int tokens_per_pack, bool recompute) {
-    char directory[256];
     memset(c, 0, sizeof *c);
     snprintf(c->name, sizeof c->name, "%s", name);
-    snprintf(directory, sizeof directory, "dev/reference/golden/%s", name);
-    golden_open(&c->golden, directory);
+    Path directory = path_of("dev/reference/golden", "%s", name);
+    golden_open(&c->golden, directory.s);
     golden_batch(&c->batch, &c->golden);
     ModelConfig config;
-    model_config_read(&config, directory);
+    model_config_read(&config, directory.s);
     TrainerSettings settings = golden_settings(&c->batch, tokens_per_pack, recompute);
     trainer_plan(&c->trainer, &config, &settings);
     trainer_allocate(&c->trainer);
-    parameters_load(&c->trainer.theta, directory, true);
+    parameters_load(&c->trainer.theta, directory.s, true);
 }
 
 static void close_case(Case* c) {
@@ -67,9 +66,9 @@ static void run_batch(Case* c, bool backward, float* sample_loss, float* norm) {
 static void check_logits_and_losses(Case* c) {
     Trainer* t = &c->trainer;
     int V = t->layout.config.V;
-    PackSample* samples = (PackSample*)malloc(c->batch.k * sizeof *samples);
-    int* rows = (int*)malloc(c->batch.T * sizeof(int));
-    float* logits = (float*)malloc((size_t)c->batch.T * V * sizeof(float));
+    PackSample* samples = (PackSample*)host_alloc(c->batch.k * sizeof *samples, "samples");
+    int* rows = (int*)host_alloc(c->batch.T * sizeof(int), "rows");
+    float* logits = (float*)host_alloc((size_t)c->batch.T * V * sizeof(float), "values");
     for (int s = 0; s < c->batch.k; s++) samples[s] = c->batch.items[s].sample;
     for (int i = 0; i < c->batch.T; i++) rows[i] = i;
     DevicePack stream;
@@ -81,8 +80,8 @@ static void check_logits_and_losses(Case* c) {
 
     // token losses are in t->token_loss in the order of the loss-bearing rows
     transformer_loss(&t->transformer, &t->theta, &stream, t->loss, NULL, false, t->stream);
-    float* token_loss = (float*)malloc(c->batch.T * sizeof(float));
-    float* nll = (float*)calloc(c->batch.T, sizeof(float));
+    float* token_loss = (float*)host_alloc(c->batch.T * sizeof(float), "values");
+    float* nll = (float*)host_alloc(c->batch.T * sizeof(float), "values");
     cudaCheck(cudaMemcpyAsync(token_loss, t->transformer.token_loss, t->packed.n_loss * sizeof(float),
                               cudaMemcpyDeviceToHost, t->stream));
     cudaCheck(cudaStreamSynchronize(t->stream));
@@ -94,7 +93,7 @@ static void check_logits_and_losses(Case* c) {
         targets_agree &= c->batch.targets[i] == (at < 0 ? -1 : t->packed.targets[at]);
     }
     check(targets_agree, "%s: loss-bearing rows and targets are the reference's", c->name);
-    float* sample_loss = (float*)malloc(c->batch.k * sizeof(float));
+    float* sample_loss = (float*)host_alloc(c->batch.k * sizeof(float), "values");
     run_batch(c, false, sample_loss, NULL);
     golden_compare(&c->golden, "sample_loss", sample_loss, c->batch.k, "%s loss of every sample", c->name);
     free(sample_loss);
@@ -108,7 +107,7 @@ static void check_logits_and_losses(Case* c) {
 // A tensor of the table in the file's order: transposed back, without the padded rows. Every tensor of GPT-2 is one of
 // the file.
 static float* file_order(const ModelLayout* layout, const FileTensor* f, const float* values) {
-    float* out = (float*)malloc((size_t)(f->rows * f->cols) * sizeof(float));
+    float* out = (float*)host_alloc((size_t)(f->rows * f->cols) * sizeof(float), "values");
     file_tensor_order(layout, f, values, out);
     return out;
 }
@@ -130,7 +129,7 @@ static void check_gradients(Case* c, const char* what) {
         char name[256], key[256];
         snprintf(key, sizeof key, "grad.%s", file->hf_name);
         snprintf(name, sizeof name, "%s%s gradient of %s", c->name, what, tensor->name);
-        float* values = (float*)malloc((size_t)(tensor->rows * tensor->cols) * sizeof(float));
+        float* values = (float*)host_alloc((size_t)(tensor->rows * tensor->cols) * sizeof(float), "values");
         parameters_get_gradient(&t->theta, i, values);
         float* ours = file_order(&t->layout, file, values);
         int64_t n;
@@ -192,7 +191,7 @@ static void check_steps(Case* c) {
         char key[256];
         snprintf(key, sizeof key, "after.%s", file->hf_name);
         snprintf(name, sizeof name, "%s %s after ten steps", c->name, tensor->name);
-        float* values = (float*)malloc((size_t)(tensor->rows * tensor->cols) * sizeof(float));
+        float* values = (float*)host_alloc((size_t)(tensor->rows * tensor->cols) * sizeof(float), "values");
         parameters_get(&t->theta, i, values);
         float* ours = file_order(&t->layout, file, values);
         int64_t n;
@@ -210,7 +209,7 @@ static void check_steps(Case* c) {
 // what needs no reference
 
 static float* all_gradients(const Trainer* t) {
-    float* g = (float*)malloc(t->layout.n_elements * sizeof(float));
+    float* g = (float*)host_alloc(t->layout.n_elements * sizeof(float), "values");
     cudaCheck(cudaMemcpy(g, t->theta.grads, t->layout.n_elements * sizeof(float), cudaMemcpyDeviceToHost));
     return g;
 }
@@ -231,7 +230,7 @@ static void check_packing_and_recompute(const char* model) {
           "%s: two equal runs give equal bits", model);
     run_batch(&many, true, loss_many, NULL);
     float* g_many = all_gradients(&many.trainer);
-    double* wide = (double*)calloc(n, sizeof(double));
+    double* wide = (double*)host_alloc(n * sizeof(double), "values");
     for (int64_t i = 0; i < n; i++) wide[i] = g_one[i];
     char name[128];
     snprintf(name, sizeof name, "%s: gradients of several packs equal one pack's", model);

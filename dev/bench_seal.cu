@@ -68,10 +68,9 @@ static PackSample* read_samples(const Values* v, const char* wanted, int* n) {
         if (length < 2 || prompt < 1 || prompt >= length || length > v->tokens)
             fatal("%s:%lld: expected 1 <= PROMPT < LENGTH <= %lld", v->lengths, (long long)line, (long long)v->tokens);
         if (strcmp(kind, wanted)) continue;
-        samples = (PackSample*)realloc(samples, (size_t)(*n + 1) * sizeof *samples);
-        int32_t* tokens = (int32_t*)malloc((size_t)length * sizeof *tokens);
-        uint8_t* bears = (uint8_t*)malloc((size_t)length);
-        if (!samples || !tokens || !bears) fatal("out of host memory for %d samples", *n);
+        samples = (PackSample*)host_resize(samples, (size_t)(*n + 1) * sizeof *samples, "samples");
+        int32_t* tokens = (int32_t*)host_alloc((size_t)length * sizeof *tokens, "a sample");
+        uint8_t* bears = (uint8_t*)host_alloc((size_t)length, "a sample");
         for (int i = 0; i < length; i++) {
             tokens[i] = (int32_t)random_below((uint64_t)v->seed, (uint64_t)line, (uint64_t)i, (uint64_t)v->vocab);
             bears[i] = i >= prompt;
@@ -104,8 +103,7 @@ static ModelConfig model_of(const Values* v, int longest) {
 // zero, so that nothing is.
 static void fill(ParameterSet* set) {
     const int64_t block = 1 << 20;
-    float* values = (float*)malloc(block * sizeof(float));
-    if (!values) fatal("out of host memory");
+    float* values = (float*)host_alloc(block * sizeof(float), "values");
     for (int i = 0; i < set->layout->n_tensors; i++) {
         const ModelTensor* t = &set->layout->tensors[i];
         int64_t n = block / t->file_cols;
@@ -152,10 +150,9 @@ int main(int argc, char** argv) {
     fill(&t.theta);
     if (settings.with_hat) parameters_copy(&t.theta_hat, &t.theta, t.stream);
     selector_bind(&selector, t.stream);
-    PackSample* drawn = (PackSample*)calloc(2 * (size_t)b, sizeof *drawn);
-    int* rows = (int*)calloc((size_t)b, sizeof *rows);
-    double* seal_ms = (double*)calloc(4 * (size_t)v.steps, sizeof *seal_ms);
-    if (!drawn || !rows || !seal_ms) fatal("out of host memory");
+    PackSample* drawn = (PackSample*)host_alloc(2 * (size_t)b * sizeof *drawn, "samples");
+    int* rows = (int*)host_alloc((size_t)b * sizeof *rows, "rows");
+    double* seal_ms = (double*)host_alloc(4 * (size_t)v.steps * sizeof *seal_ms, "times");
     double *sft_ms = seal_ms + v.steps, *omega_ms = sft_ms + v.steps, *ratio = omega_ms + v.steps;
     int64_t tokens = 0;
     double flops = 0;

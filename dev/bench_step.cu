@@ -62,10 +62,9 @@ int main(int argc, char** argv) {
     trainer_plan(&t, &config, &settings);
     trainer_allocate(&t);
     parameters_init(&t.theta, 1, true);
-    int* tokens = (int*)malloc(v.tokens * sizeof(int));
-    BatchItem* items = (BatchItem*)calloc(v.samples, sizeof *items);
-    double* ms = (double*)malloc(v.steps * sizeof(double));
-    if (!tokens || !items || !ms) fatal("out of memory");
+    int* tokens = (int*)host_alloc(v.tokens * sizeof(int), "tokens");
+    BatchItem* items = (BatchItem*)host_alloc(v.samples * sizeof *items, "samples");
+    double* ms = (double*)host_alloc(v.steps * sizeof(double), "times");
     for (int64_t i = 0; i < v.tokens; i++) tokens[i] = (int)random_below(2, 0, (uint64_t)i, (uint64_t)v.vocab);
     for (int64_t s = 0; s < v.samples; s++) {
         PackSample sample = {tokens + s * length, NULL, length, length - 1, s};

@@ -85,7 +85,7 @@ static void plan_layers(Transformer* t, MemoryPlan* plan) {
     const ModelConfig* c = &t->layout->config;
     size_t rows = t->T;
     for (int l = 0; l < t->n_residual_slots; l++)
-        memory_add(plan, MEMORY_ACTIVATIONS, (void**)&t->residual[l], rows * c->C * sizeof(floatX), "residual %d", l);
+        memory_add(plan, MEMORY_ACTIVATIONS, &t->residual[l], rows * c->C * sizeof(floatX), "residual %d", l);
     for (int l = 0; l < t->n_layer_slots; l++)
         for (size_t i = 0; i < N_LAYER_ROWS; i++) {
             const LayerRow* row = &layer_rows[i];
@@ -104,23 +104,22 @@ static void plan_scratch(Transformer* t, MemoryPlan* plan) {
     size_t norm = c->norm == NORM_LAYERNORM ? layernorm_scratch(c->C) : rmsnorm_scratch(c->C),
            of_qk = qk_norm ? qk_norm_scratch(c->NH, c->NKV, c->HS, c->qk_norm == QK_NORM_ALL) : 0,
            partial = most(most(matmul_bias_scratch((int)most(up, qkv)), norm), of_qk);
-    memory_add(plan, MEMORY_SCRATCH, (void**)&t->logits, (size_t)t->head_rows * c->Vp * X, "logits");
-    memory_add(plan, MEMORY_SCRATCH, (void**)&t->width_a, rows * (train ? width_a : c->C) * X, "width_a");
-    memory_add(plan, MEMORY_SCRATCH, (void**)&t->width_b, train ? rows * width_b * X : 0, "width_b");
-    memory_add(plan, MEMORY_SCRATCH, (void**)&t->dresidual, train ? rows * c->C * X : 0, "dresidual");
-    memory_add(plan, MEMORY_SCRATCH, (void**)&t->dbranch, train && branch_changed(t) ? rows * c->C * X : 0, "dbranch");
-    memory_add(plan, MEMORY_SCRATCH, (void**)&t->qkv_normed, qk_norm ? rows * qkv * X : 0, "qkv_normed");
-    memory_add(plan, MEMORY_SCRATCH, (void**)&t->dqkv, train ? rows * qkv * X : 0, "dqkv");
-    memory_add(plan, MEMORY_SCRATCH, (void**)&t->dfch, train ? rows * (gated ? up : down_ld) * X : 0, "dfch");
-    memory_add(plan, MEMORY_SCRATCH, (void**)&t->dact, train && gated && adapted(t, SITE_DOWN) ? rows * down_ld * X : 0,
+    memory_add(plan, MEMORY_SCRATCH, &t->logits, (size_t)t->head_rows * c->Vp * X, "logits");
+    memory_add(plan, MEMORY_SCRATCH, &t->width_a, rows * (train ? width_a : c->C) * X, "width_a");
+    memory_add(plan, MEMORY_SCRATCH, &t->width_b, train ? rows * width_b * X : 0, "width_b");
+    memory_add(plan, MEMORY_SCRATCH, &t->dresidual, train ? rows * c->C * X : 0, "dresidual");
+    memory_add(plan, MEMORY_SCRATCH, &t->dbranch, train && branch_changed(t) ? rows * c->C * X : 0, "dbranch");
+    memory_add(plan, MEMORY_SCRATCH, &t->qkv_normed, qk_norm ? rows * qkv * X : 0, "qkv_normed");
+    memory_add(plan, MEMORY_SCRATCH, &t->dqkv, train ? rows * qkv * X : 0, "dqkv");
+    memory_add(plan, MEMORY_SCRATCH, &t->dfch, train ? rows * (gated ? up : down_ld) * X : 0, "dfch");
+    memory_add(plan, MEMORY_SCRATCH, &t->dact, train && gated && adapted(t, SITE_DOWN) ? rows * down_ld * X : 0,
                "dact");
-    memory_add(plan, MEMORY_SCRATCH, (void**)&t->delta, train ? rows * c->NH * sizeof(float) : 0, "delta");
+    memory_add(plan, MEMORY_SCRATCH, &t->delta, train ? rows * c->NH * sizeof(float) : 0, "delta");
     bool fp8 = t->layout->base == BASE_FP8;
     size_t widest = most(most(c->C, c->NH * c->HS), most(c->FF, train ? most(up, qkv) : 0));
-    memory_add(plan, MEMORY_SCRATCH, (void**)&t->fp8_values, fp8 ? rows * widest : 0, "activations in fp8");
-    memory_add(plan, MEMORY_SCRATCH, (void**)&t->fp8_scales, fp8 ? rows * sizeof(float) : 0, "their scales");
-    memory_add(plan, MEMORY_SCRATCH, (void**)&t->partial, train && !t->lora ? partial * sizeof(float) : 0,
-               "partial sums");
+    memory_add(plan, MEMORY_SCRATCH, &t->fp8_values, fp8 ? rows * widest : 0, "activations in fp8");
+    memory_add(plan, MEMORY_SCRATCH, &t->fp8_scales, fp8 ? rows * sizeof(float) : 0, "their scales");
+    memory_add(plan, MEMORY_SCRATCH, &t->partial, train && !t->lora ? partial * sizeof(float) : 0, "partial sums");
 }
 
 void transformer_plan(Transformer* t, const ModelLayout* layout, const Lora* lora, KeepMode keep, int T, int head_rows,
@@ -139,19 +138,19 @@ void transformer_plan(Transformer* t, const ModelLayout* layout, const Lora* lor
     t->residual = (floatX**)host_alloc((size_t)t->n_residual_slots * sizeof *t->residual, "layers");
     size_t rows = T;
     plan_layers(t, plan);
-    memory_add(plan, MEMORY_ACTIVATIONS, (void**)&t->lnf, rows * c->C * sizeof(floatX), "lnf");
-    memory_add(plan, MEMORY_ACTIVATIONS, (void**)&t->lnf_mean, c->norm == NORM_LAYERNORM ? rows * sizeof(float) : 0,
+    memory_add(plan, MEMORY_ACTIVATIONS, &t->lnf, rows * c->C * sizeof(floatX), "lnf");
+    memory_add(plan, MEMORY_ACTIVATIONS, &t->lnf_mean, c->norm == NORM_LAYERNORM ? rows * sizeof(float) : 0,
                "lnf_mean");
-    memory_add(plan, MEMORY_ACTIVATIONS, (void**)&t->lnf_rstd, rows * sizeof(float), "lnf_rstd");
-    memory_add(plan, MEMORY_ACTIVATIONS, (void**)&t->token_loss, rows * sizeof(float), "token_loss");
-    memory_add(plan, MEMORY_SCRATCH, (void**)&t->bad_target, sizeof(BadTarget), "target outside the vocabulary");
+    memory_add(plan, MEMORY_ACTIVATIONS, &t->lnf_rstd, rows * sizeof(float), "lnf_rstd");
+    memory_add(plan, MEMORY_ACTIVATIONS, &t->token_loss, rows * sizeof(float), "token_loss");
+    memory_add(plan, MEMORY_SCRATCH, &t->bad_target, sizeof(BadTarget), "target outside the vocabulary");
     plan_scratch(t, plan);
     t->rope_positions = c->positions != POSITIONS_ROPE ? 0
                         : c->longest < T               ? c->longest
                                                        : T;  // a sample is no longer than either
     size_t table = (size_t)t->rope_positions * c->rope.rotary * sizeof(float);
-    memory_add(plan, MEMORY_SCRATCH, (void**)&t->cos_sin, table, "rotary positions");
-    memory_add(plan, MEMORY_SCRATCH, (void**)&t->cos_sin_local, c->rope_local.rotary ? table : 0,
+    memory_add(plan, MEMORY_SCRATCH, &t->cos_sin, table, "rotary positions");
+    memory_add(plan, MEMORY_SCRATCH, &t->cos_sin_local, c->rope_local.rotary ? table : 0,
                "rotary positions of layers with a window");
 }
 

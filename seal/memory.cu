@@ -17,7 +17,7 @@ static const struct {
 
 static size_t aligned(size_t bytes) { return (bytes + MEMORY_ALIGNMENT - 1) / MEMORY_ALIGNMENT * MEMORY_ALIGNMENT; }
 
-void memory_add(MemoryPlan* plan, MemoryClass class_id, void** pointer, size_t bytes, const char* name, ...) {
+void memory_add_buffer(MemoryPlan* plan, MemoryClass class_id, void** pointer, size_t bytes, const char* name, ...) {
     if (plan->n_rows == plan->capacity) {
         plan->capacity = plan->capacity ? 2 * plan->capacity : 64;
         plan->rows = (MemoryRow*)host_resize(plan->rows, plan->capacity * sizeof(MemoryRow), "the memory plan");

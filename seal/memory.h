@@ -42,8 +42,9 @@ typedef struct {
 
 // Adds a buffer; 0 bytes leaves the pointer NULL, so that a disabled buffer faults. pointer NULL: the buffer is only
 // counted. The name is printf-style.
-__attribute__((format(printf, 5, 6))) void memory_add(MemoryPlan* plan, MemoryClass class_id, void** pointer,
-                                                      size_t bytes, const char* name, ...);
+#define memory_add(plan, class_id, pointer, ...) memory_add_buffer(plan, class_id, (void**)(pointer), __VA_ARGS__)
+__attribute__((format(printf, 5, 6))) void memory_add_buffer(MemoryPlan* plan, MemoryClass class_id, void** pointer,
+                                                             size_t bytes, const char* name, ...);
 size_t memory_total(const MemoryPlan* plan);
 // The table of bytes by class, as Markdown.
 void memory_print(const MemoryPlan* plan, FILE* out);

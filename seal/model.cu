@@ -205,24 +205,24 @@ void parameters_plan(ParameterSet* set, const ModelLayout* layout, const char* s
     set->from = shard_begin(layout, ranks_rank());
     set->n = shard_begin(layout, ranks_rank() + 1) - set->from;
     size_t all = (size_t)layout->n_elements, part = train ? (size_t)set->n * sizeof(float) : 0;
-    memory_add(plan, MEMORY_WEIGHTS, (void**)&set->weights, all * sizeof(floatX), "%s", symbol);
-    memory_add(plan, MEMORY_WEIGHTS, (void**)&set->packed, (size_t)layout->n_packed, "%s, packed", symbol);
-    memory_add(plan, MEMORY_SCRATCH, (void**)&set->unpacked, (size_t)layout->n_unpacked * sizeof(floatX),
+    memory_add(plan, MEMORY_WEIGHTS, &set->weights, all * sizeof(floatX), "%s", symbol);
+    memory_add(plan, MEMORY_WEIGHTS, &set->packed, (size_t)layout->n_packed, "%s, packed", symbol);
+    memory_add(plan, MEMORY_SCRATCH, &set->unpacked, (size_t)layout->n_unpacked * sizeof(floatX),
                "a weight of %s, unpacked", symbol);
-    memory_add(plan, MEMORY_GRADIENTS, (void**)&set->grads, train && !shared ? all * sizeof(float) : 0,
-               "gradients of %s", symbol);
-    memory_add(plan, MEMORY_MASTER, (void**)&set->master, separate_masters() ? part : 0, "masters of %s", symbol);
-    memory_add(plan, MEMORY_ADAM_M, (void**)&set->m, part, "m of %s", symbol);
-    memory_add(plan, MEMORY_ADAM_V, (void**)&set->v, part, "v of %s", symbol);
-    memory_add(plan, MEMORY_SCRATCH, (void**)&set->rows, train ? layout->n_tensors * sizeof(TensorRow) : 0,
-               "tensor rows of %s", symbol);
+    memory_add(plan, MEMORY_GRADIENTS, &set->grads, train && !shared ? all * sizeof(float) : 0, "gradients of %s",
+               symbol);
+    memory_add(plan, MEMORY_MASTER, &set->master, separate_masters() ? part : 0, "masters of %s", symbol);
+    memory_add(plan, MEMORY_ADAM_M, &set->m, part, "m of %s", symbol);
+    memory_add(plan, MEMORY_ADAM_V, &set->v, part, "v of %s", symbol);
+    memory_add(plan, MEMORY_SCRATCH, &set->rows, train ? layout->n_tensors * sizeof(TensorRow) : 0, "tensor rows of %s",
+               symbol);
     int64_t chunks = 0, low, high;
     for (int i = 0; i < layout->n_tensors; i++)
         if (overlap(&layout->tensors[i], set->from, set->from + set->n, &low, &high))
             chunks += CEIL_DIV(high - low, TENSOR_CHUNK);
-    memory_add(plan, MEMORY_SCRATCH, (void**)&set->norm_partial, train ? chunks * sizeof(float) : 0,
-               "norm partials of %s", symbol);
-    memory_add(plan, MEMORY_SCRATCH, (void**)&set->squares, train ? sizeof(double) : 0, "squared norm of %s", symbol);
+    memory_add(plan, MEMORY_SCRATCH, &set->norm_partial, train ? chunks * sizeof(float) : 0, "norm partials of %s",
+               symbol);
+    memory_add(plan, MEMORY_SCRATCH, &set->squares, train ? sizeof(double) : 0, "squared norm of %s", symbol);
 }
 
 void parameters_bind(ParameterSet* set, const ParameterSet* shared, float weight_decay) {

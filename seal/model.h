@@ -146,7 +146,7 @@ void parameters_load_files(ParameterSet* set, const char* directory, const char*
 void model_read(const ModelLayout* layout, const char* directory, const char* stem, float* values);
 // SHA-256 of names and of a few values of every tensor, rounded to bf16: the same model in another dtype or other
 // shards has the same.
-void model_fingerprint(const ModelLayout* layout, const char* directory, char hex[65]);
+void model_fingerprint(const ModelLayout* layout, const char* directory, Hex hex);
 // fp32 from the masters, in files of at most shard_bytes (0: SHARD_BYTES) with an index where that makes more than one.
 // config.json is that of the directory `from` (NULL: a new one) and comes last: a directory without it is not a model.
 void parameters_save(const ParameterSet* set, const char* directory, const char* from, int64_t shard_bytes, bool quiet);

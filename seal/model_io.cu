@@ -323,7 +323,7 @@ void model_read(const ModelLayout* layout, const char* directory, const char* st
 
 #define FINGERPRINT_ELEMENTS 32
 
-void model_fingerprint(const ModelLayout* layout, const char* directory, char hex[65]) {
+void model_fingerprint(const ModelLayout* layout, const char* directory, Hex hex) {
     StModel model;
     st_open_model(&model, directory, "model");
     check_files(&model, layout, directory);

@@ -32,8 +32,7 @@ void pack_plan(PackUploader* u, int T, int max_samples, MemoryPlan* plan) {
     u->T = T;
     u->max_samples = max_samples;
     u->bytes = capacity(T, max_samples);
-    for (int i = 0; i < PACK_SLOTS; i++)
-        memory_add(plan, MEMORY_PACK, (void**)&u->device[i], u->bytes, "pack slot %d", i);
+    for (int i = 0; i < PACK_SLOTS; i++) memory_add(plan, MEMORY_PACK, &u->device[i], u->bytes, "pack slot %d", i);
 }
 
 void pack_bind(PackUploader* u) {

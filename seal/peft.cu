@@ -23,7 +23,7 @@ static void check_base(const Lora* lora, const char* directory, const char* base
     st_open_model(&adapter, directory, "adapter_model");
     const char* known = st_metadata(&adapter.files[0], BASE_KEY);
     if (known) {
-        char hex[65];
+        Hex hex;
         ModelLayout layout;
         base_layout(lora, &layout);
         model_fingerprint(&layout, base, hex);
@@ -97,7 +97,7 @@ void peft_load_saved(ParameterSet* set, const char* directory, bool only_same) {
 
 void peft_save(const ParameterSet* set, const Lora* lora, const char* directory, const char* base) {
     const ModelLayout* layout = set->layout;
-    char hex[65];
+    Hex hex;
     Path path;
     ModelLayout model;
     StWriter file;

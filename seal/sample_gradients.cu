@@ -76,13 +76,13 @@ void sample_gradients_plan(SampleGradients* g, const ModelLayout* layout, const 
     }
     size_t batch = (size_t)batch_max * sizeof(float);
     bool narrow = products && sizeof(floatX) != sizeof(float);
-    memory_add(plan, MEMORY_SCRATCH, (void**)&g->product, products ? batch : 0, "products of gradients");
-    memory_add(plan, MEMORY_SCRATCH, (void**)&g->square, norms ? batch : 0, "squared norms of gradients");
-    memory_add(plan, MEMORY_SCRATCH, (void**)&g->wide, products ? T * widest * sizeof(floatX) : 0, "rows times G");
-    memory_add(plan, MEMORY_SCRATCH, (void**)&g->matrix, narrow ? largest * sizeof(floatX) : 0, "a matrix of G");
+    memory_add(plan, MEMORY_SCRATCH, &g->product, products ? batch : 0, "products of gradients");
+    memory_add(plan, MEMORY_SCRATCH, &g->square, norms ? batch : 0, "squared norms of gradients");
+    memory_add(plan, MEMORY_SCRATCH, &g->wide, products ? T * widest * sizeof(floatX) : 0, "rows times G");
+    memory_add(plan, MEMORY_SCRATCH, &g->matrix, narrow ? largest * sizeof(floatX) : 0, "a matrix of G");
     // tiles: the samples' tokens in tiles, each sample's last one and each piece of padding broken off
-    memory_add(plan, MEMORY_SCRATCH, (void**)&g->partial,
-               ((size_t)T / ATTENTION_TILE + T + batch_max + 1) * sizeof(float), "sums of tiles");
+    memory_add(plan, MEMORY_SCRATCH, &g->partial, ((size_t)T / ATTENTION_TILE + T + batch_max + 1) * sizeof(float),
+               "sums of tiles");
 }
 
 void sample_gradients_zero(const SampleGradients* g, cudaStream_t stream) {

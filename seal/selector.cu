@@ -15,20 +15,20 @@ void selector_plan(Selector* s, const SelectorSettings* settings, int N, int b_m
     s->b_max = b_max;
     bool moments = settings->optimizer == SELECTOR_ADAM || settings->optimizer == SELECTOR_MEAN;
     size_t n = (size_t)N * sizeof(float), b = (size_t)b_max * sizeof(float);
-    memory_add(plan, MEMORY_SELECTOR, (void**)&s->omega, n, "omega");
-    memory_add(plan, MEMORY_SELECTOR, (void**)&s->grad, n, "gradient of omega");
-    memory_add(plan, MEMORY_SELECTOR, (void**)&s->m, moments ? n : 0, "m of omega");
-    memory_add(plan, MEMORY_SELECTOR, (void**)&s->v, moments ? n : 0, "v of omega");
-    memory_add(plan, MEMORY_SELECTOR, (void**)&s->sigma, b, "sigma");
-    memory_add(plan, MEMORY_SELECTOR, (void**)&s->delta, b, "delta");
-    memory_add(plan, MEMORY_SELECTOR, (void**)&s->rows, 2 * b, "rows of the batch");
-    memory_add(plan, MEMORY_SELECTOR, (void**)&s->stats, 2 * sizeof(float), "softmax statistics");
-    memory_add(plan, MEMORY_SELECTOR, (void**)&s->scratch, selector_scratch(N) * sizeof(float), "softmax partials");
-    memory_add(plan, MEMORY_SELECTOR, (void**)&s->running, 2 * sizeof(float), "running mean of delta");
-    memory_add(plan, MEMORY_SELECTOR, (void**)&s->norm, 2 * sizeof(float), "norm of omega's gradient");
-    memory_add(plan, MEMORY_SELECTOR, (void**)&s->norm_partial, CEIL_DIV(N, TENSOR_CHUNK) * sizeof(float),
+    memory_add(plan, MEMORY_SELECTOR, &s->omega, n, "omega");
+    memory_add(plan, MEMORY_SELECTOR, &s->grad, n, "gradient of omega");
+    memory_add(plan, MEMORY_SELECTOR, &s->m, moments ? n : 0, "m of omega");
+    memory_add(plan, MEMORY_SELECTOR, &s->v, moments ? n : 0, "v of omega");
+    memory_add(plan, MEMORY_SELECTOR, &s->sigma, b, "sigma");
+    memory_add(plan, MEMORY_SELECTOR, &s->delta, b, "delta");
+    memory_add(plan, MEMORY_SELECTOR, &s->rows, 2 * b, "rows of the batch");
+    memory_add(plan, MEMORY_SELECTOR, &s->stats, 2 * sizeof(float), "softmax statistics");
+    memory_add(plan, MEMORY_SELECTOR, &s->scratch, selector_scratch(N) * sizeof(float), "softmax partials");
+    memory_add(plan, MEMORY_SELECTOR, &s->running, 2 * sizeof(float), "running mean of delta");
+    memory_add(plan, MEMORY_SELECTOR, &s->norm, 2 * sizeof(float), "norm of omega's gradient");
+    memory_add(plan, MEMORY_SELECTOR, &s->norm_partial, CEIL_DIV(N, TENSOR_CHUNK) * sizeof(float),
                "norm partials of omega");
-    memory_add(plan, MEMORY_SELECTOR, (void**)&s->row, sizeof(TensorRow), "tensor row of omega");
+    memory_add(plan, MEMORY_SELECTOR, &s->row, sizeof(TensorRow), "tensor row of omega");
 }
 
 void selector_bind(Selector* s, cudaStream_t stream) {

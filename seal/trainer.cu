@@ -34,7 +34,7 @@ void trainer_plan(Trainer* t, const ModelConfig* config, const TrainerSettings* 
     const ModelLayout* trained = t->with_lora ? &t->lora.layout : &t->layout;
     parameters_plan(&t->theta, trained, "theta", train, NULL, &t->plan);
     if (!train && settings->gradients)
-        memory_add(&t->plan, MEMORY_GRADIENTS, (void**)&t->theta.grads, (size_t)trained->n_elements * sizeof(float),
+        memory_add(&t->plan, MEMORY_GRADIENTS, &t->theta.grads, (size_t)trained->n_elements * sizeof(float),
                    "gradients of theta");
     if (settings->with_hat)
         parameters_plan(&t->theta_hat, trained, "theta_hat", train, t->with_lora ? NULL : &t->theta, &t->plan);
@@ -43,10 +43,9 @@ void trainer_plan(Trainer* t, const ModelConfig* config, const TrainerSettings* 
                      settings->head_rows, &t->plan);
     pack_plan(&t->uploader, settings->T, t->items_max, &t->plan);
     size_t losses = n_losses(t) * sizeof(float);
-    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->loss, losses, "losses under theta");
-    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->loss_hat, settings->with_hat ? losses : 0,
-               "losses under theta_hat");
-    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&t->norms, N_NORMS * sizeof(float), "norms");
+    memory_add(&t->plan, MEMORY_SCRATCH, &t->loss, losses, "losses under theta");
+    memory_add(&t->plan, MEMORY_SCRATCH, &t->loss_hat, settings->with_hat ? losses : 0, "losses under theta_hat");
+    memory_add(&t->plan, MEMORY_SCRATCH, &t->norms, N_NORMS * sizeof(float), "norms");
     memory_add(&t->plan, MEMORY_SCRATCH, NULL, MATMUL_WORKSPACE_BYTES, "GEMM workspace");  // the kernels' own
 }
 

@@ -98,7 +98,7 @@ static bool add_named(Chat* c, const char* name, const char* source, size_t n, E
     free(to->source);
     to->name = strdup(name);
     to->source = malloc(n + 1);
-    if (!to->name || !to->source) return tok_error(error, "out of host memory for a chat template");
+    if (!to->name || !to->source) return tok_error(error, NO_MEMORY "a chat template");
     memcpy(to->source, source, n);
     to->source[n] = 0;
     to->n = n;
@@ -250,7 +250,7 @@ static bool set_variables(Chat* c, const char* directory, const Tokenizer* t, Er
     c->variables = good ? cJSON_PrintUnformatted(out) : NULL;
     cJSON_Delete(out);
     if (!good) return false;
-    if (!c->variables || !c->end_text) return tok_error(error, "out of host memory for a chat template");
+    if (!c->variables || !c->end_text) return tok_error(error, NO_MEMORY "a chat template");
     c->n_variables = strlen(c->variables);
     return true;
 }
@@ -304,7 +304,7 @@ Chat* chat_open(const char* which, const char* directory, const Tokenizer* token
     ErrorBuffer buffer = {error, error_size};
     Chat* c = calloc(1, sizeof *c);
     if (!c) {
-        tok_error(buffer, "out of host memory for a chat template");
+        tok_error(buffer, NO_MEMORY "a chat template");
         return NULL;
     }
     struct stat info;
@@ -422,7 +422,7 @@ bool chat_fits(Chat* c, const Tokenizer* t, ChatTokens* tokens, char* error, siz
     Encoding e = {0};
     JinjaScratch* s = jinja_begin(NULL);
     JinjaResult r;
-    bool good = s != NULL || tok_error(buffer, "out of host memory for a chat template");
+    bool good = s != NULL || tok_error(buffer, NO_MEMORY "a chat template");
     *tokens = (ChatTokens){.turn_end = -1};
     for (int i = 0; good && c->alias >= 0 && i < 6 && aliases[c->alias].special[i]; i++) {
         int32_t id = one_token(t, aliases[c->alias].special[i], &e);

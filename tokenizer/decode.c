@@ -145,7 +145,7 @@ char* tokenizer_decode(const Tokenizer* t, const int32_t* ids, int64_t n, bool w
     stages_end(&s);
     char* out = plain ? s.fixed : malloc((size_t)s.n + 1);
     if (!out) {
-        snprintf(error, error_size, "out of host memory for the text of %lld tokens", (long long)n);
+        snprintf(error, error_size, NO_MEMORY "the text of %lld tokens", (long long)n);
     } else {
         if (!plain && s.n) memcpy(out, s.grown, (size_t)s.n);
         out[s.n] = 0;

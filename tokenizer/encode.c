@@ -182,7 +182,7 @@ static int64_t encode_text(const Tokenizer* t, const char* text, size_t length, 
     if (!e->scratch) e->scratch = scratch_new();
     struct TokenizerScratch* s = e->scratch;
     if (!s || !s->cache || !s->match || !s->context || !s->jit_stack) {
-        snprintf(e->error, sizeof e->error, "out of host memory for a text's tokens");
+        snprintf(e->error, sizeof e->error, NO_MEMORY "a text's tokens");
         return -1;
     }
     if (length > MOST_TEXT) {

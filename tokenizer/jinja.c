@@ -9,6 +9,8 @@
 
 static const JinjaLimits default_limits = {.steps = 50000000, .memory = (size_t)1 << 30, .depth = 600};
 
+void jinja_no_memory(Interp* in) { jinja_fail(in, "needs more than %zu MB of memory", in->arena.limit >> 20); }
+
 void jinja_fail(Interp* in, const char* format, ...) {
     va_list args;
     va_start(args, format);
@@ -693,7 +695,7 @@ JinjaTemplate* jinja_compile(const char* name, const char* source, size_t n, cha
     JinjaTemplate* t = calloc(1, sizeof *t);
     Interp* in = calloc(1, sizeof *in);
     if (!t || !in || !(t->name = strdup(name))) {
-        snprintf(error, error_size, "out of host memory for a template");
+        snprintf(error, error_size, NO_MEMORY "a template");
         free(t);
         free(in);
         return NULL;

@@ -337,6 +337,8 @@ struct JinjaScratch {
 };
 
 __attribute__((format(printf, 2, 3), noreturn)) void jinja_fail(Interp* in, const char* format, ...);
+// The template's limit is reached.
+__attribute__((noreturn)) void jinja_no_memory(Interp* in);
 void* jinja_new(Interp* in, size_t n);
 void jinja_work(Interp* in, size_t bytes);  // counts as steps
 

@@ -26,7 +26,7 @@ void float_repr(double f, char out[32]) {
         snprintf(e, sizeof e, "%.*e", precision, f);
         if (strtod(e, NULL) == f) break;
     }
-    char digits[24], *o = out;
+    char digits[24] = "", *o = out;
     int n = 0, exponent = atoi(strchr(e, 'e') + 1);
     for (char* p = e; *p != 'e'; p++)
         if (isdigit((unsigned char)*p)) digits[n++] = *p;

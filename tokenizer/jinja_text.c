@@ -405,8 +405,7 @@ Value str_replace(Interp* in, Str* s, Str* old, Str* new_, int64_t count) {
 }
 
 void put_padding(Interp* in, Builder* b, int64_t n, const Str* fill) {
-    if (n > 0 && (uint64_t)n > in->arena.limit)
-        jinja_fail(in, "needs more than %zu MB of memory", in->arena.limit >> 20);
+    if (n > 0 && (uint64_t)n > in->arena.limit) jinja_no_memory(in);
     for (; n > 0; n--) put_str(in, b, fill);
 }
 

@@ -60,7 +60,7 @@ void arena_free(Arena* a) {
 
 void* jinja_new(Interp* in, size_t n) {
     void* p = arena_alloc(&in->arena, n);
-    if (!p) jinja_fail(in, "needs more than %zu MB of memory", in->arena.limit >> 20);
+    if (!p) jinja_no_memory(in);
     return p;
 }
 
@@ -221,7 +221,7 @@ void dict_put(Interp* in, Dict* d, Value key, Value value) {
 static void reserve(Interp* in, Builder* b, size_t n) {
     if (b->room - b->n >= n) return;
     size_t room = b->room ? 2 * b->room : 64;
-    if (n > ((size_t)1 << 40)) jinja_fail(in, "needs more than %zu MB of memory", in->arena.limit >> 20);
+    if (n > ((size_t)1 << 40)) jinja_no_memory(in);
     while (room < b->n + n) room *= 2;
     char* p = jinja_new(in, room);
     if (b->n) memcpy(p, b->p, b->n);
@@ -404,16 +404,14 @@ Value repeat(Interp* in, Value sequence, Value count) {
     if (sequence.type == V_STRING) {
         Str* s = sequence.s;
         Builder b = {0};
-        if (s->n && (uint64_t)n > in->arena.limit / s->n)
-            jinja_fail(in, "needs more than %zu MB of memory", in->arena.limit >> 20);
+        if (s->n && (uint64_t)n > in->arena.limit / s->n) jinja_no_memory(in);
         for (int64_t i = 0; s->n && i < n; i++) put_str(in, &b, s);
         Value v = built(in, &b);
         v.s->markup = s->markup;
         return v;
     }
     size_t m = sequence.list->n;
-    if (m && (uint64_t)n > in->arena.limit / m / sizeof(Value))
-        jinja_fail(in, "needs more than %zu MB of memory", in->arena.limit >> 20);
+    if (m && (uint64_t)n > in->arena.limit / m / sizeof(Value)) jinja_no_memory(in);
     Value l = new_list(in, sequence.type, (size_t)n * m);
     for (int64_t i = 0; i < n; i++)
         for (size_t k = 0; k < m; k++) list_put(in, l.list, sequence.list->v[k]);

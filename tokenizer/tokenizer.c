@@ -11,7 +11,7 @@
 
 void* tok_memory(void* p) {
     if (p) return p;
-    fputs("out of host memory for a tokenizer\n", stderr);
+    fputs(NO_MEMORY "a tokenizer\n", stderr);
     exit(2);
 }
 
@@ -281,7 +281,7 @@ bool read_file(const char* path, char** data, size_t* n, ErrorBuffer error) {
     int code = 0;
     gzerror(f, &code);
     gzclose(f);
-    if (!bytes) return tok_error(error, "%s: out of host memory for the file", path);
+    if (!bytes) return tok_error(error, "%s: " NO_MEMORY "the file", path);
     if (got < 0 || code < 0) {
         free(bytes);
         return tok_error(error, "%s: reading failed, the file is truncated or damaged", path);

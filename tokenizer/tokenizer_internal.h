@@ -40,6 +40,8 @@ typedef struct {
     size_t size;
 } ErrorBuffer;
 // Writes one line, returns false.
+// Where memory is short: the beginning of what an error says.
+#define NO_MEMORY "out of host memory for "
 __attribute__((format(printf, 2, 3))) bool tok_error(ErrorBuffer e, const char* format, ...);
 void* tok_memory(void* p);  // p; where it is NULL no memory is left, which ends the program
 

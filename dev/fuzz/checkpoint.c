@@ -30,7 +30,8 @@ static void put(const char* name, const void* data, size_t n) {
 
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t n) {
     static const char* const folders[] = {"run", "run/checkpoint", "run/checkpoint/step-7"};
-    char path[256], sums[512], hex[65];
+    char path[256], sums[512];
+    Hex hex;
     for (int i = 0; i < 3; i++) {
         snprintf(path, sizeof path, "%s/%s", fuzz_directory(), folders[i]);
         mkdir(path, 0700);

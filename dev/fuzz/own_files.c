@@ -29,7 +29,8 @@ static int64_t encode(void* self, void* scratch, const char* text, size_t n, con
     return (int64_t)n;
 }
 static const TextEncoder encoder = {NULL, begin, finish, encode, 64, -1, 0, "", "00"};
-static char cache[128], key[65];
+static char cache[128];
+static Hex key;
 static const char* rows_path;
 
 static void load(void* context) {
@@ -78,7 +79,7 @@ static void put_cache(const uint8_t* data, size_t n) {
     } parts[] = {{"rows", "I64", 8}, {"hashes", "I64", 8}, {"offsets", "I64", 8}, {"first", "I32", 4}};
     static uint8_t all[65536];
     static char signs[65536];
-    char hex[65];
+    Hex hex;
     if (n < 3) return;
     size_t length = data[0] | (size_t)data[1] << 8, at = 0, rows = data[2] % 8;
     data += 3, n -= 3;

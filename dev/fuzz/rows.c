@@ -14,7 +14,7 @@ static void body(void* path) {
     RowReport report = {0};
     int64_t rows = 0, done, total;
     uint64_t end = 0;
-    char hex[65], again[65];
+    Hex hex, again;
     while (rows_next(r, &row)) {
         MUST(row.id == rows++ && (row.row == 0 || row.offset >= end));
         end = row.offset + row.length;

@@ -67,7 +67,7 @@ static bool inside;
 bool survive(void (*body)(void* argument), void* argument) {
     static bool hooked;
     if (!hooked) {
-        char hex[65];
+        Hex hex;
         sha256_hex("", 0, hex);  // libcrypto keeps what its first use allocates
         hooked = __sanitizer_install_malloc_and_free_hooks(on_malloc, on_free);
     }

@@ -14,7 +14,7 @@ batch, what such a base refuses, and the plan of Llama-3-8B's.
 
 // Whether the SHA-256 of data is the one that the recording has as 32 numbers.
 static bool has_digest(const StReader* file, const char* tensor, const void* data, size_t bytes) {
-    char hex[65], recorded[65];
+    Hex hex, recorded;
     int32_t digest[32];
     st_copy(file, tensor, ST_I32, 32, digest);
     for (int i = 0; i < 32; i++) snprintf(recorded + 2 * i, 3, "%02x", (unsigned)digest[i]);

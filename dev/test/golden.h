@@ -40,8 +40,8 @@ static void golden_close(Golden* g) {
 static double* golden_get(const Golden* g, const char* name, int64_t* count) {
     const StReader* file = bf16 && st_find(&g->narrow, name) ? &g->narrow : &g->states;
     const StTensor* t = st_need(file, name);
-    float* narrow = (float*)malloc(t->count * sizeof(float));
-    double* wide = (double*)malloc(t->count * sizeof(double));
+    float* narrow = (float*)host_alloc(t->count * sizeof(float), "values");
+    double* wide = (double*)host_alloc(t->count * sizeof(double), "values");
     st_to_float(file, t, 0, t->count, narrow);
     for (int64_t i = 0; i < t->count; i++) wide[i] = narrow[i];
     free(narrow);
@@ -78,8 +78,8 @@ static void golden_batch(GoldenBatch* b, const Golden* g) {
     const StReader* f = &g->states;
     b->k = (int)st_need(f, "prompt_len")->count;
     b->T = (int)st_need(f, "tokens")->count;
-    b->tokens = (int*)malloc(b->T * sizeof(int));
-    b->targets = (int*)malloc(b->T * sizeof(int));
+    b->tokens = (int*)host_alloc(b->T * sizeof(int), "tokens");
+    b->targets = (int*)host_alloc(b->T * sizeof(int), "tokens");
     b->cu_seqlens = (int*)malloc((b->k + 1) * sizeof(int));
     b->prompt_len = (int*)malloc(b->k * sizeof(int));
     b->sample_weight = (float*)malloc(b->k * sizeof(float));

@@ -92,7 +92,8 @@ static void test_masks(void) {
             text_free(&c);
             continue;
         }
-        char path[256], hex[65], error[512];
+        char path[256], error[512];
+        Hex hex;
         snprintf(path, sizeof path, REAL "%s.jinja", line);
         if (!file_exists(path)) continue;
         ChatFormat f = {.tokenizer = tokenizer, .all = true, .tokens.turn_end = -1, .every_row = true};
@@ -221,7 +222,8 @@ static void test_trl(void) {
     char* golden = file_read(TRL "expected.txt", 1 << 20, &n);
     int rows = 0, same = 0, real = 0, same_real = 0;
     for (char* line = strtok(golden, "\n"); line; line = strtok(NULL, "\n")) {
-        char name[64], path[256], data[256], error[512], hex[65];
+        char name[64], path[256], data[256], error[512];
+        Hex hex;
         int row, at;
         if (sscanf(line, "%63s %d %*s %n", name, &row, &at) != 2) {
             check(0, "a line of %s: %s", TRL "expected.txt", line);

@@ -197,7 +197,7 @@ static void test_records(void) {
 }
 
 static void test_model_digest(void) {
-    char a[65], b[65];
+    Hex a, b;
     mkdir(in_directory("model"), 0700);
     put("model/config.json", "{}");
     put("model/model.safetensors", "weights");

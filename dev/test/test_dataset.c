@@ -183,7 +183,7 @@ static void test_offsets(void) {
     check(lines_good, "lines are counted from 1");
     check(row_report_bad(&report) == 3 && report.n_named == 3 && strstr(report.named[0], "o.jsonl:3, row 1"),
           "bad rows are named by file, line and row");
-    char all[65], again[65], one[65], plain[65];
+    Hex all, again, one, plain;
     rows_digest(r, all);
     rows_close(r);
     dataset_digest(&files, again);
@@ -355,7 +355,8 @@ static void test_tokens(void) {
               strstr(s.report.named[1], "its prompt has 10 tokens"),
           "too long a prompt and a text that cannot be tokenised are left out and named");
     check(s.n_tokens == 19 && s.n_loss == 5 + 7 && s.longest == 10, "totals");
-    char hex[65], hash[17];
+    char hash[17];
+    Hex hex;
     sha256_hex("ab: \0cde", 8, hex);
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)s.hashes[0]);
     check(!strncmp(hash, hex, 16), "a row's hash is the beginning of its SHA-256");
@@ -437,7 +438,8 @@ static char* forged(const char* whole, size_t length, const char* part, const vo
     size_t from = (size_t)cJSON_GetArrayItem(cJSON_GetObjectItem(cJSON_GetObjectItem(header, part), "data_offsets"), 0)
                       ->valuedouble,
            data = 8 + size;
-    char *copy = malloc(length), digest[65];
+    char* copy = malloc(length);
+    Hex digest;
     memcpy(copy, whole, length);
     memcpy(copy + data + from, value, bytes);
     Text all = {0};

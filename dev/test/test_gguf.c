@@ -176,7 +176,7 @@ static void test_family(const char* name) {
     st_open(&model, file);
     int n = 0, wrong = 0;
     cJSON_ArrayForEach(tensor, cJSON_GetObjectItem(expected, "tensors")) {
-        char hex[65] = "";
+        Hex hex = "";
         const StTensor* t = st_find(&model, tensor->string);
         const cJSON* shape = cJSON_GetObjectItem(tensor, "shape");
         int good = t && t->dtype == ST_F32 && t->n_dims == cJSON_GetArraySize(shape);
@@ -310,7 +310,7 @@ static void test_parts(void) {
         file_write(in_directory(name), whole + from, to - from);
     }
     snprintf(out, sizeof out, "%s/joined", directory);
-    char a[65], b[65];
+    Hex a, b;
     const char* const splits[] = {"1", "3"};  // whichever is named
     for (int i = 0; i < 2; i++) {
         char file[128], model[300];

@@ -267,7 +267,7 @@ static void test_files(void) {
     char* text = file_read(path, 100, &n);
     check(n == 11 && !strcmp(text, "hello again"), "a file is replaced whole");
     free(text);
-    char hex[65];
+    Hex hex;
     sha256_hex("abc", 3, hex);
     check(!strcmp(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"), "SHA-256 of abc");
     file_sha256_hex(path, hex);

@@ -85,7 +85,8 @@ static void test_real(void) {
     JinjaScratch* s = jinja_begin(NULL);
     next(&b, &rows);
     while (next(&b, &name) && next(&b, &digest) && next(&b, &lines)) {
-        char path[512], hex[65], error[512], *source, marks[4096];
+        char path[512], error[512], *source, marks[4096];
+        Hex hex;
         size_t n;
         snprintf(path, sizeof path, REAL "%.*s.jinja", (int)name.n, name.s);
         if (!read_file(path, &source, &n, (ErrorBuffer){error, sizeof error})) continue;

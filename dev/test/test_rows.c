@@ -567,7 +567,7 @@ static void test_encodings(void) {
     expect_note("zstd, an array", put_zstd("z.json.zst", quoted("[" ONE "," TWO "]"), false), ROWS, "");
     expect_note("zstd, a table", put_zstd("z.tsv.zst", "prompt\tresponse\nc\td\n", false), "c>|d\n", "");
     expect_note("compressed without saying so", put_zstd("z.jsonl", lines, false), ROWS, "");
-    char plain[65], packed[65];
+    Hex plain, packed;
     const char *a = put("same.jsonl", lines), *b = put_zstd("same.jsonl.zst", lines, true);
     dataset_digest(&(StringList){&a, 1}, plain);
     dataset_digest(&(StringList){&b, 1}, packed);

@@ -73,7 +73,7 @@ static void open_model(Model* m, const char* name, const How* how) {
     trainer_plan(t, &config, &settings);
     sample_gradients_plan(&m->gradients, &t->layout, t->with_lora ? &t->lora : NULL, how->matrices, how->products,
                           how->norms, t->transformer.T, settings.batch_max, &t->plan);
-    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&m->tap, (size_t)settings.batch_max * config.C * sizeof(float), "tap");
+    memory_add(&t->plan, MEMORY_SCRATCH, &m->tap, (size_t)settings.batch_max * config.C * sizeof(float), "tap");
     trainer_allocate(t);
     trainer_load(t, m->directory, how->adapter ? path : NULL, 0, true);
 }

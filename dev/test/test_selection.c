@@ -247,7 +247,8 @@ static void meet(const void* context) {
 
 static void test_selector_file(void) {
     SelectorFile s = sample(), r;
-    char path[256], pt[256], other[65];
+    char path[256], pt[256];
+    Hex other;
     snprintf(path, sizeof path, "%s", in_directory("selector.safetensors"));
     selector_file_write(&s, path);
     selector_file_read(&r, path);

@@ -97,7 +97,7 @@ int main(void) {
     cudaCheck(cudaMalloc((void**)&small, FEW * sizeof(float)));
     test_round(false);
     test_round(true);
-    char a[65], b[65];
+    Hex a, b;
     file_sha256_hex(in_directory("whole/checkpoint/step-3/rank-0.safetensors"), a);
     file_sha256_hex(in_directory("pieces/checkpoint/step-3/rank-0.safetensors"), b);
     check(!strcmp(a, b), "both ways write the same file");

@@ -7,6 +7,7 @@ spelled for PCRE2s of several ages, against each other and the table.
 #include <string.h>
 #include <unistd.h>
 #include <openssl/evp.h>
+#include "base/text.h"
 #include "check.h"
 #include "tokenizer_internal.h"
 #include "unicode_table.h"
@@ -25,7 +26,7 @@ static bool begins_character(const char* text, int32_t n, int32_t i) {
 
 // Ids and offsets of the shape with each character in place of @, hashed. A token that is a part of a character covers
 // the whole of it for `tokenizers`.
-static bool digest_part(const Tokenizer* t, const char* shape, char hex[65]) {
+static bool digest_part(const Tokenizer* t, const char* shape, Hex hex) {
     EVP_MD_CTX* sha = EVP_MD_CTX_new();
     Encoding e = {0};
     bool good = EVP_DigestInit_ex(sha, EVP_sha256(), NULL) == 1;
@@ -53,7 +54,7 @@ static bool digest_part(const Tokenizer* t, const char* shape, char hex[65]) {
         }
     unsigned char bytes[32];
     EVP_DigestFinal_ex(sha, bytes, NULL);
-    for (int i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", bytes[i]);
+    hex_of(bytes, hex);
     EVP_MD_CTX_free(sha);
     encoding_free(&e);
     return good;
@@ -75,7 +76,7 @@ static void test_parts(void) {
         fputs(rest, out);
         fclose(out);
         Tokenizer* t = tokenizer_open(path, error, sizeof error);
-        char hex[65] = "";
+        Hex hex = "";
         bool good = t && digest_part(t, shape, hex);
         check(good && !strcmp(hex, digest), "%s: ids and offsets as recorded%s%s", name, t ? "" : ": ", t ? "" : error);
         tokenizer_close(t);

@@ -171,7 +171,8 @@ static bool forbidden_noun(const char* prompt) {
 static void test_generate(void) {
     static const char* const files[] = {"base.jsonl", "safe.jsonl", "tune.jsonl",    "tune.labels.jsonl",
                                         "test.jsonl", "world.json", "tokenizer.json"};
-    char digest[3][7][65], path[512], a[256], b[256], c[256];
+    Hex digest[3][7];
+    char path[512], a[256], b[256], c[256];
     snprintf(a, sizeof a, "%s", in_directory("a"));
     snprintf(b, sizeof b, "%s", in_directory("b"));
     snprintf(c, sizeof c, "%s", in_directory("c"));

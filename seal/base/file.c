@@ -301,13 +301,13 @@ void file_copy(const char* from, const char* to_directory, const char* name) {
     free(text);
 }
 
-void sha256_hex(const void* data, size_t bytes, char hex[65]) {
+void sha256_hex(const void* data, size_t bytes, Hex hex) {
     unsigned char digest[32];
     unsigned length = sizeof digest;
     if (!EVP_Digest(data, bytes, digest, &length, EVP_sha256(), NULL)) program_error("SHA-256 failed");
     hex_of(digest, hex);
 }
-void file_sha256_hex(const char* path, char hex[65]) {
+void file_sha256_hex(const char* path, Hex hex) {
     MappedFile map;
     file_map(&map, path);
     sha256_hex(map.data ? (const void*)map.data : "", map.length, hex);

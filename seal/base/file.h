@@ -64,8 +64,8 @@ void file_write(const char* path, const void* data, size_t bytes);             /
 void file_copy(const char* from, const char* to_directory, const char* name);  // byte for byte
 
 // SHA-256 as 64 hexadecimal digits and a zero.
-void sha256_hex(const void* data, size_t bytes, char hex[65]);
-void file_sha256_hex(const char* path, char hex[65]);
+void sha256_hex(const void* data, size_t bytes, Hex hex);
+void file_sha256_hex(const char* path, Hex hex);
 
 #ifdef __cplusplus
 }

@@ -423,8 +423,7 @@ char* st_header(const StTensor* tensors, int n_tensors, char* const* metadata, i
 
 static void write_header(StWriter* w) {
     size_t length;
-    char* header = st_header(w->tensors, w->n_tensors, w->metadata, w->n_metadata, &length);
-    if (!header) fatal("%s: out of host memory for its header", w->file.path);
+    char* header = host_made(st_header(w->tensors, w->n_tensors, w->metadata, w->n_metadata, &length), "a header");
     atomic_write(&w->file, header, length);
     free(header);
     w->begun = true;

@@ -26,12 +26,13 @@ char* host_copy(const char* text, size_t n) {
     return copy;
 }
 
-static char* printed(char* text) {
-    if (!text) fatal("out of host memory for a JSON text");
-    return text;
+void* host_made(void* made, const char* what) {
+    if (!made) fatal("out of host memory for %s", what);
+    return made;
 }
-char* json_text(const cJSON* json) { return printed(cJSON_PrintUnformatted(json)); }
-char* json_pretty_text(const cJSON* json) { return printed(cJSON_Print(json)); }
+
+char* json_text(const cJSON* json) { return host_made(cJSON_PrintUnformatted(json), "a JSON text"); }
+char* json_pretty_text(const cJSON* json) { return host_made(cJSON_Print(json), "a JSON text"); }
 
 // n: the bytes that the whole path has.
 static void check_path(const char* path, int n) {

@@ -13,6 +13,9 @@ void* host_alloc(size_t bytes, const char* what);
 // The same block with room for `bytes`; what is new is not initialised.
 void* host_resize(void* block, size_t bytes, const char* what);
 
+// What a library made: NULL is as fatal, "out of host memory for WHAT".
+void* host_made(void* made, const char* what);
+
 // n bytes of a text and a zero.
 char* host_copy(const char* text, size_t n);
 struct cJSON;

@@ -46,20 +46,18 @@ void decoder_open(Decoder* d, const ModelConfig* config, const DecoderSettings* 
     d->cache.rows = (int64_t)slots * settings->reach;
     size_t cache = (size_t)config->L * d->cache.rows * config->NKV * config->HS * sizeof(floatX),
            words = SAMPLE_SEEN_WORDS(config->V);
-    memory_add(&t->plan, MEMORY_CACHE, (void**)&d->cache.keys, cache, "keys");
-    memory_add(&t->plan, MEMORY_CACHE, (void**)&d->cache.values, cache, "values");
+    memory_add(&t->plan, MEMORY_CACHE, &d->cache.keys, cache, "keys");
+    memory_add(&t->plan, MEMORY_CACHE, &d->cache.values, cache, "values");
     size_t pieces = decode_attention_scratch(rounded(slots), settings->reach, config->NH, config->HS), suffix = 0;
     if (settings->prefix)
         suffix = decode_attention_scratch(SUFFIX_ROWS, settings->prefix + SUFFIX_MOST, config->NH, config->HS);
-    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&d->cache.scratch, (suffix > pieces ? suffix : pieces) * sizeof(float),
+    memory_add(&t->plan, MEMORY_SCRATCH, &d->cache.scratch, (suffix > pieces ? suffix : pieces) * sizeof(float),
                "attention pieces");
-    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&d->probabilities,
+    memory_add(&t->plan, MEMORY_SCRATCH, &d->probabilities,
                settings->sampling.greedy ? 0 : (size_t)plan.head_rows * config->Vp * sizeof(float), "probabilities");
-    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&d->seen, penalty ? slots * words * sizeof(uint32_t) : 0,
-               "tokens seen");
-    memory_add(&t->plan, MEMORY_PACK, (void**)&d->arrays, (size_t)N_ARRAYS * d->rows_most * sizeof(int),
-               "arrays of a pass");
-    memory_add(&t->plan, MEMORY_PACK, (void**)&d->next, (size_t)slots * sizeof(int), "tokens drawn");
+    memory_add(&t->plan, MEMORY_SCRATCH, &d->seen, penalty ? slots * words * sizeof(uint32_t) : 0, "tokens seen");
+    memory_add(&t->plan, MEMORY_PACK, &d->arrays, (size_t)N_ARRAYS * d->rows_most * sizeof(int), "arrays of a pass");
+    memory_add(&t->plan, MEMORY_PACK, &d->next, (size_t)slots * sizeof(int), "tokens drawn");
     if (settings->dry_run) trainer_dry_run(t);
     if (!settings->quiet) memory_print(&t->plan, stdout);
     trainer_allocate(t);

@@ -63,8 +63,7 @@ static void lower(const char* text, size_t n, Text* out) {
     size_t sigma = n;
     if (memmem(text, n, "\xCE\xA3", 2)) {
         pthread_once(&sigma_once, compile_sigma);
-        match = pcre2_match_data_create_from_pattern(final_sigma, NULL);
-        if (!match) fatal("out of host memory for the words");
+        match = host_made(pcre2_match_data_create_from_pattern(final_sigma, NULL), "the words");
         sigma = next_final_sigma(text, n, 0, match);
     }
     out->n = 0;
@@ -165,8 +164,7 @@ static int bucket_of(EVP_MD_CTX* sha, const char* bytes, size_t n) {
 }
 
 static EVP_MD_CTX* sha_begin(void) {
-    EVP_MD_CTX* sha = EVP_MD_CTX_new();
-    if (!sha) fatal("out of host memory for a digest");
+    EVP_MD_CTX* sha = host_made(EVP_MD_CTX_new(), "a digest");
     if (!EVP_DigestInit_ex(sha, EVP_sha256(), NULL)) program_error("SHA-256 failed");
     return sha;
 }
@@ -421,7 +419,7 @@ static void shares(const Pass* p, double share[DSIR_BUCKETS]) {
 
 // Counts the files' usable rows. Returns the records read.
 static int64_t count_files(Pass* p, const StringList* files, const DsirOptions* o, const char* what,
-                           double share[DSIR_BUCKETS], Kept* kept, char digest[65]) {
+                           double share[DSIR_BUCKETS], Kept* kept, Hex digest) {
     RowOptions rows = o->rows;
     Progress progress;
     int64_t done, total;
@@ -460,7 +458,7 @@ void dsir_score(DsirScores* s, const StringList* data, const StringList* target,
                         host_alloc(DSIR_BUCKETS * sizeof(double), "DSIR's words")};
     Pass pass = {.threads = options->threads ? options->threads : parallel_cores()};
     Kept kept = {.scores = s}, none = {0};
-    char digest[65];
+    Hex digest;
     memset(s, 0, sizeof *s);
     if (pass.threads > PARALLEL_MOST) pass.threads = PARALLEL_MOST;
     for (int i = 0; i < 2; i++) pass.chunks[i].jobs = host_alloc(CHUNK_ROWS * sizeof(Job), "DSIR's words");

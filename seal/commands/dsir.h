@@ -26,7 +26,7 @@ typedef struct {
     int64_t* rows;       // (n) DataRow.id, ascending
     double* log_weight;  // (n) without noise
     int32_t* words;      // (n) of the row
-    char digest[65];     // dataset_digest of the data
+    Hex digest;          // dataset_digest of the data
 } DsirScores;
 
 // A row's text is its prompt and its response. Data or target without a word is fatal.

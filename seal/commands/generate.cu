@@ -256,7 +256,8 @@ static bool take_journalled(void* context, const cJSON* item) {
 // Everything that decides what the answers are; not how many prompts run together.
 static void open_journal(Generation* g) {
     const EvalOptions* o = g->o;
-    char digest[65], numbers[256];
+    char numbers[256];
+    Hex digest;
     Text t = {};
     dataset_digest(&o->prompts, digest);
     SampleSettings s = g->settings.sampling;

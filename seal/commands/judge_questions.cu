@@ -469,8 +469,7 @@ void judge_open(Judge* j, const EvalOptions* o, const JudgeRubric* rubric, const
     if (turns && !j->chat.chat)
         fatal("--rubric %s asks by the judge's own chat template, and %s has none; give --chat FILE", rubric->name,
               o->judge);
-    j->rendering = jinja_begin(NULL);
-    if (!j->rendering) fatal("out of host memory for a chat template");
+    j->rendering = (JinjaScratch*)host_made(jinja_begin(NULL), "a chat template");
     j->mixed = rubric->bare || j->chat.chat;
     if (!turns) read_template(j);
 }

@@ -142,7 +142,7 @@ void token_losses_begin(TokenLossContext* x, const MeasuredPass* p) {
 
 void token_losses_plan(void* context, Trainer* t) {
     TokenLossContext* x = (TokenLossContext*)context;
-    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&x->device, (size_t)x->most * sizeof(float), "losses of tokens");
+    memory_add(&t->plan, MEMORY_SCRATCH, &x->device, (size_t)x->most * sizeof(float), "losses of tokens");
 }
 
 void token_losses_end(TokenLossContext* x) {

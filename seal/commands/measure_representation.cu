@@ -30,8 +30,8 @@ typedef struct {
 
 static void plan_tap(void* context, Trainer* t) {
     Representation* x = (Representation*)context;
-    memory_add(&t->plan, MEMORY_SCRATCH, (void**)&x->tap,
-               (size_t)t->settings.batch_max * t->layout.config.C * sizeof(float), "representations");
+    memory_add(&t->plan, MEMORY_SCRATCH, &x->tap, (size_t)t->settings.batch_max * t->layout.config.C * sizeof(float),
+               "representations");
 }
 
 // x->rows (n, C) of the samples from `from` on.

@@ -30,7 +30,7 @@ typedef struct {
     int64_t n, n_rows, most;  // candidates; records of the files
     int64_t* rows;            // (n) ids, ascending
     uint64_t* hashes;         // (n)
-    char digest[65];
+    Hex digest;
     SelectorFile selector;  // method seal
     Measurement measured;   // methods that ask a model
     float* loss;            // (n) under --model where only --explain asks for it

@@ -21,9 +21,9 @@ typedef struct {
     int64_t* last_visit;  // (n) the step (from 1) that drew the row last; 0: no step did. May be NULL. It is written
                           // for those who measure drift; selector_file_read leaves it out
     char* files;          // names, separated by spaces
-    char digest[65];      // dataset_digest of the files; empty: a .pt file, which names no data
-    char tokenizer[65];   // digest of the tokenizer the rows were measured with
-    char chat[65];        // digest of the chat template they were written by; empty: none
+    Hex digest;           // dataset_digest of the files; empty: a .pt file, which names no data
+    Hex tokenizer;        // digest of the tokenizer the rows were measured with
+    Hex chat;             // digest of the chat template they were written by; empty: none
     char algorithm[16], activation[16], schedule[256];
     int64_t seed;
     char path[PATH_ROOM];  // where it was read from

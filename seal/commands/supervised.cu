@@ -221,7 +221,7 @@ static PackSample* chosen_samples(const TrainOptions* o, const TokenSet* tune, c
 
 bool sft_open(Supervised* x, const TrainOptions* o, int command) {
     ModelConfig config;
-    char digest[65];
+    Hex digest;
     if (!plan(x, o, command, &config)) return false;
     RunRecord* record = &x->run.record;
     load_samples(&x->tune_rows, &o->tune, "tune", o->out, o, &config, digest, NULL);

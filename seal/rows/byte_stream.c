@@ -142,9 +142,8 @@ ByteStream* bytes_open(const char* path) {
     // a frame, or one to be skipped before it
     if (got == 4 && (!memcmp(magic, "\x28\xB5\x2F\xFD", 4) ||
                      ((magic[0] & 0xF0) == 0x50 && !memcmp(magic + 1, "\x2A\x4D\x18", 3)))) {
-        s->zstd = ZSTD_createDStream();
+        s->zstd = host_made(ZSTD_createDStream(), "zstd");
         s->disk = host_alloc(RAW_BYTES, "a reader");
-        if (!s->zstd) fatal("%s: out of host memory for zstd", path);
     } else {
         close(s->packed);
         s->packed = -1;

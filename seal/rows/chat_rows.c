@@ -161,7 +161,7 @@ bool chat_format_applies(const ChatFormat* f, const Conversation* c) {
 
 void chat_scratch_open(ChatScratch* s) {
     memset(s, 0, sizeof *s);
-    if (!(s->rendering = jinja_begin(NULL))) fatal("out of host memory for a chat template");
+    s->rendering = host_made(jinja_begin(NULL), "a chat template");
 }
 
 void chat_scratch_close(ChatScratch* s) {

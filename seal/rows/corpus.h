@@ -6,6 +6,7 @@ Pretraining data: one long run of tokens, cut into windows. A token file is a sa
 #define SEAL_CORPUS_H
 
 #include "base/options.h"
+#include "base/text.h"
 #include "rows/packing.h"
 
 #ifdef __cplusplus
@@ -18,7 +19,7 @@ typedef struct {
     int window;  // tokens of a sample; the last token of one is the first of the next, so every token but the first is
                  // predicted once
     int64_t n_windows;
-    char digest[65];  // SHA-256 of the tokens
+    Hex digest;  // SHA-256 of the tokens
 } Corpus;
 
 // Reads and joins the files. Every id is checked against the vocabulary. tokenizer_directory: where a text's tokenizer

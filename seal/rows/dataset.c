@@ -283,7 +283,7 @@ bool rows_next(RowReader* r, DataRow* row) {
             begin_file(r);
         }
         if (records_next(r->records, &record)) break;
-        char digest[65];
+        Hex digest;
         int64_t size, all;
         records_digest(r->records, digest);
         memcpy(r->digests + 64 * r->file, digest, 64);
@@ -344,7 +344,7 @@ void rows_progress(const RowReader* r, int64_t* done, int64_t* total) {
     *done = r->disk_before + here;
     *total = r->disk_total;
 }
-void rows_digest(const RowReader* r, char hex[65]) { join_digests(r->digests, r->files->n, hex); }
+void rows_digest(const RowReader* r, Hex hex) { join_digests(r->digests, r->files->n, hex); }
 void rows_close(RowReader* r) {
     if (!r) return;
     records_close(r->records);

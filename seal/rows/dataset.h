@@ -60,11 +60,11 @@ const char* records_note(const RecordReader* r);
 void records_progress(const RecordReader* r, int64_t* done, int64_t* total);
 // SHA-256 of the uncompressed bytes, UTF-16 as UTF-8, once the last record was read: a .gz and its content have the
 // same digest.
-void records_digest(const RecordReader* r, char hex[65]);
+void records_digest(const RecordReader* r, Hex hex);
 void records_close(RecordReader* r);
 
 // Digest of several files: one file's own, of several the SHA-256 of their digests in order.
-void dataset_digest(const StringList* files, char hex[65]);
+void dataset_digest(const StringList* files, Hex hex);
 // Records of a file, by reading it again: for messages that name a row of several files.
 int64_t dataset_rows(const char* path);
 
@@ -146,7 +146,7 @@ typedef struct RowReader RowReader;
 RowReader* rows_open(const StringList* files, const RowOptions* options);
 bool rows_next(RowReader* r, DataRow* row);
 void rows_progress(const RowReader* r, int64_t* done, int64_t* total);
-void rows_digest(const RowReader* r, char hex[65]);  // after the last row; equals dataset_digest
+void rows_digest(const RowReader* r, Hex hex);  // after the last row; equals dataset_digest
 // What the reader saw besides the rows: notes, fields that nothing reads, layouts. Adds them to the report.
 void rows_report(const RowReader* r, RowReport* report);
 void rows_close(RowReader* r);

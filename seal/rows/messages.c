@@ -14,9 +14,8 @@
 
 const char* conversation_keep(Conversation* c, const char* text, size_t length) {
     char* copy = host_alloc(length + 1, "a turn");
-    cJSON* item = cJSON_CreateNull();
-    if (!c->made) c->made = cJSON_CreateArray();
-    if (!item || !c->made) fatal("out of host memory for a turn (%zu bytes)", length);
+    cJSON* item = host_made(cJSON_CreateNull(), "a turn");
+    if (!c->made) c->made = host_made(cJSON_CreateArray(), "turns");
     if (length) memcpy(copy, text, length);
     item->type = cJSON_String;
     item->valuestring = copy;

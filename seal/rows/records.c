@@ -38,7 +38,7 @@ struct RecordReader {
     char note[256];
     Text record, header;
     EVP_MD_CTX* sha;
-    char digest[65];
+    Hex digest;
 };
 
 static bool fill(RecordReader* r) {
@@ -611,7 +611,7 @@ const char* records_header(const RecordReader* r, size_t* length) {
 const char* records_note(const RecordReader* r) { return r->note; }
 int64_t records_count(const RecordReader* r) { return r->next_row; }
 void records_progress(const RecordReader* r, int64_t* done, int64_t* total) { bytes_progress(r->stream, done, total); }
-void records_digest(const RecordReader* r, char hex[65]) { memcpy(hex, r->digest, 65); }
+void records_digest(const RecordReader* r, Hex hex) { memcpy(hex, r->digest, 65); }
 void records_close(RecordReader* r) {
     if (!r) return;
     bytes_close(r->stream);
@@ -622,14 +622,14 @@ void records_close(RecordReader* r) {
     free(r);
 }
 
-void join_digests(const char* digests, int n, char hex[65]) {
+void join_digests(const char* digests, int n, Hex hex) {
     if (n == 1) {
         memcpy(hex, digests, 64);
         hex[64] = 0;
     } else sha256_hex(digests, (size_t)n * 64, hex);
 }
 
-void dataset_digest(const StringList* files, char hex[65]) {
+void dataset_digest(const StringList* files, Hex hex) {
     char* digests = host_alloc((size_t)files->n * 64 + 1, "digests");
     for (int f = 0; f < files->n; f++) {
         RecordReader* r = records_open(files->items[f]);

@@ -11,6 +11,6 @@ int64_t records_count(const RecordReader* r);  // read so far
 // The next field of a csv record from *at; false after the last.
 bool csv_field(const RecordReader* r, const char* bytes, size_t length, size_t* at, Text* out);
 // The digest of n digests [n][64], without zeros between them.
-void join_digests(const char* digests, int n, char hex[65]);
+void join_digests(const char* digests, int n, Hex hex);
 
 #endif

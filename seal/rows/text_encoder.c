@@ -103,8 +103,8 @@ void tokenizer_copy(const char* from, const char* to_directory) {
 }
 
 // Of the tokenizer's file, or of its two, and of what the files beside it changed.
-static void digest(const Tokenizer* t, char hex[65]) {
-    char both[2][65];
+static void digest(const Tokenizer* t, Hex hex) {
+    Hex both[2];
     file_sha256_hex(tokenizer_file(t, 0), hex);
     if (tokenizer_file(t, 1)) {
         memcpy(both[0], hex, 65);

@@ -14,7 +14,7 @@ enum { PART_ROWS, PART_HASHES, PART_OFFSETS, PART_FIRST, PART_TOKENS, PART_WEIGH
 static const char* const part_names[N_PARTS] = {"rows", "hashes", "offsets", "first", "tokens", "weights", "loss"};
 static const StDtype part_types[N_PARTS] = {ST_I64, ST_I64, ST_I64, ST_I32, ST_I32, ST_F32, ST_U8};
 
-void token_cache_key(char key[65], const char* digest, const TextEncoder* e, const TokenOptions* o) {
+void token_cache_key(Hex key, const char* digest, const TextEncoder* e, const TokenOptions* o) {
     Text t = {0};
     char numbers[160];
     const char* const parts[] = {"seal tokens 2",
@@ -127,7 +127,7 @@ static void use_digest(void* sha, const void* bytes, size_t n) {
 static void use_write(void* writer, const void* bytes, size_t n) { st_write(writer, bytes, n); }
 
 // The digest of key, report and data: a cache with any byte of these changed is not a cache.
-static void content_digest(char hex[65], const char* key, const char* report, const TokenSpool* b, const void* tokens,
+static void content_digest(Hex hex, const char* key, const char* report, const TokenSpool* b, const void* tokens,
                            const void* masks, const uint8_t* data, size_t n) {
     unsigned char digest[32];
     EVP_MD_CTX* sha = EVP_MD_CTX_new();
@@ -143,7 +143,8 @@ static void content_digest(char hex[65], const char* key, const char* report, co
 
 void token_cache_write(const TokenSet* set, const TokenSpool* b, const void* tokens, const void* masks,
                        const char* path, const char* key) {
-    char content[65], *report = report_json(set, b);
+    Hex content;
+    char* report = report_json(set, b);
     const int64_t counts[N_PARTS] = {
         b->n, b->n, b->n + 1, b->n, b->offsets[b->n], b->weighted ? b->n : 0, b->masks ? b->offsets[b->n] : 0};
     StWriter w;
@@ -171,7 +172,7 @@ static const char* member(const cJSON* object, const char* name) {
 static const char* cache_parse(TokenSet* set, const uint8_t* data, size_t length, const cJSON* header, const char* key,
                                int max_length, int vocab, const uint8_t* parts[N_PARTS], int64_t counts[N_PARTS]) {
     const cJSON* metadata = cJSON_GetObjectItemCaseSensitive(header, "__metadata__");
-    char content[65];
+    Hex content;
     if (strcmp(member(metadata, "format"), "seal tokens")) return "is not a token cache";
     if (strcmp(member(metadata, "key"), key)) return "belongs to other data, another tokenizer or other options";
     content_digest(content, key, member(metadata, "report"), NULL, NULL, NULL, data, length);

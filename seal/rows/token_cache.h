@@ -36,7 +36,7 @@ typedef struct {
 void token_set_fill(TokenSet* set, const TokenSetData* d, int max_length);
 
 // SHA-256 of all that decides the tokens: digest (of the files), tokenizer, template, options.
-void token_cache_key(char key[65], const char* digest, const TextEncoder* e, const TokenOptions* o);
+void token_cache_key(Hex key, const char* digest, const TextEncoder* e, const TokenOptions* o);
 // tokens and masks: the spool's two files, mapped; masks NULL where it has none.
 void token_cache_write(const TokenSet* set, const TokenSpool* b, const void* tokens, const void* masks,
                        const char* path, const char* key);

@@ -338,7 +338,7 @@ static void tokenise(TokenSet* set, const StringList* files, const TextEncoder* 
                      const char* key) {
     TokenSpool b;
     spool_begin(&b, o->cache, o->chat != NULL);
-    char before[65];
+    Hex before;
     memcpy(before, set->digest, 65);
     read_rows(&b, set, files, e, o);
     if (o->cache && strcmp(before, set->digest)) fatal("%s: changed while it was read", files->items[0]);
@@ -378,7 +378,7 @@ static void tokenise(TokenSet* set, const StringList* files, const TextEncoder* 
 }
 
 void tokens_load(TokenSet* set, const StringList* files, const TextEncoder* e, const TokenOptions* o) {
-    char key[65] = "";
+    Hex key = "";
     memset(set, 0, sizeof *set);
     row_options_check(&o->rows);
     if (o->max_length < 4)

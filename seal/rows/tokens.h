@@ -29,7 +29,7 @@ typedef struct {
     int vocab;         // largest id + 1
     int32_t bos, eos;  // −1: none
     const char* eos_text;
-    char digest[65];                                                 // of the tokenizer's files
+    Hex digest;                                                      // of the tokenizer's files
     bool (*begins_special)(void* self, const char* text, size_t n);  // whether a text begins with a special token's
 } TextEncoder;
 
@@ -71,8 +71,8 @@ typedef struct {
     Hex chat_digest;                  // of its text; "": none
     const float* weights;             // (n) of the rows, in `file`; NULL: all are 1
     int longest;
-    bool cached;      // came from the cache
-    char digest[65];  // dataset_digest of the files
+    bool cached;  // came from the cache
+    Hex digest;   // dataset_digest of the files
     RowReport report;
     const int32_t* tokens;  // (n_tokens) in `file`
     MappedFile file;

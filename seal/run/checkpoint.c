@@ -127,7 +127,8 @@ bool checkpoint_write(CheckpointWriter* w, const void* data, size_t bytes) {
 }
 
 bool checkpoint_commit(CheckpointWriter* w, const char* run_json) {
-    char name[64], sums[512], hex[65];
+    char name[64], sums[512];
+    Hex hex;
     unsigned char digest[32];
     Path path = path_of(w->directory, "rank-%d.safetensors", w->rank);
     if (fsync(w->fd)) return failed(w, "%s cannot be written: %s", path.s, strerror(errno));
@@ -323,7 +324,7 @@ uint64_t directory_free(const char* path) {
 // ---------------------------------------------------------------------------------------------------
 // reading
 
-static bool file_digest(const char* path, char hex[65]) {
+static bool file_digest(const char* path, Hex hex) {
     unsigned char digest[32];
     size_t size = (size_t)1 << 20, n;
     FILE* f = open_file(path);
@@ -341,7 +342,8 @@ static bool file_digest(const char* path, char hex[65]) {
 
 // The sums of one rank against its files.
 static bool rank_whole(const char* directory, int rank, char* why, size_t size) {
-    char name[64], hex[65], said[65], file[64];
+    char name[64], file[64];
+    Hex hex, said;
     snprintf(name, sizeof name, "rank-%d.sha256", rank);
     char* sums = small_text(directory, name);
     int lines = 0;
@@ -458,7 +460,7 @@ int64_t checkpoint_integer(const Checkpoint* c, const char* key) {
 
 static int by_name(const void* a, const void* b) { return strcmp(*(char* const*)a, *(char* const*)b); }
 
-void model_directory_digest(const char* directory, char hex[65]) {
+void model_directory_digest(const char* directory, Hex hex) {
     char** names = NULL;
     unsigned char digest[32];
     int n = 0;

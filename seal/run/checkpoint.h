@@ -70,7 +70,7 @@ uint64_t checkpoint_bytes_held(const char* run);
 // Tells one model directory from another without reading all of it: SHA-256 over name, size, first and last MiB of
 // every *.safetensors file, and config.json. Stricter than model_fingerprint, because a resumed run must give the
 // same bits: the same model in another dtype counts as another directory.
-void model_directory_digest(const char* directory, char hex[65]);
+void model_directory_digest(const char* directory, Hex hex);
 
 #ifdef __cplusplus
 }

@@ -15,7 +15,8 @@ extern "C" {
 #endif
 
 typedef struct {
-    char path[PATH_ROOM], key[65];
+    char path[PATH_ROOM];
+    Hex key;
     size_t whole;  // bytes of whole lines that an earlier run left
     FILE* file;    // NULL until the first item
 } Journal;

@@ -390,7 +390,7 @@ static void log_header(Run* run) {
 
 void run_start(Run* run, Selector* selector) {
     const TrainOptions* o = run->o;
-    char fingerprint[65];
+    Hex fingerprint;
     model_directory_digest(o->model, fingerprint);
     record_fact(&run->record, "model", fingerprint);
     if (o->adapter) {

@@ -83,7 +83,7 @@ static void load(TokenSet* set, const StringList* files, const char* kind, const
 
 // Tokenises a list of files; the cache is next to the run under `kind`.
 void load_samples(TokenSet* set, const StringList* files, const char* kind, const char* run, const TrainOptions* o,
-                  const ModelConfig* config, char tokenizer_digest[65], AtomicFile* left_out) {
+                  const ModelConfig* config, Hex tokenizer_digest, AtomicFile* left_out) {
     const LoadOptions how = {run, NULL, tokenizer_digest, left_out, false};
     load(set, files, kind, o, config, &how);
 }

@@ -13,7 +13,7 @@ void open_chat(ChatFormat* chat, const TrainOptions* o, const TextEncoder* encod
 // (run NULL: none). tokenizer_digest may be NULL, and so may left_out, which without a cache gets a line for every row
 // that is left out.
 void load_samples(TokenSet* set, const StringList* files, const char* kind, const char* run, const TrainOptions* o,
-                  const ModelConfig* config, char tokenizer_digest[65], AtomicFile* left_out);
+                  const ModelConfig* config, Hex tokenizer_digest, AtomicFile* left_out);
 
 // The same with another text in place of every row's answer (NULL: its own), without a cache. silent: the caller says
 // what became of the rows left out.
