@@ -26,11 +26,10 @@ typedef struct {
 } Golden;
 
 static void golden_open(Golden* g, const char* directory) {
-    char path[512];
-    snprintf(path, sizeof path, "%s/states.safetensors", directory);
-    st_open(&g->states, path);
-    snprintf(path, sizeof path, "%s/states_bf16.safetensors", directory);
-    st_open(&g->narrow, path);
+    Path path = path_of(directory, "states.safetensors");
+    st_open(&g->states, path.s);
+    path = path_of(directory, "states_bf16.safetensors");
+    st_open(&g->narrow, path.s);
 }
 static void golden_close(Golden* g) {
     st_close(&g->states);
