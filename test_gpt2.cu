@@ -78,7 +78,7 @@ static void check_logits_and_losses(Case* c) {
     transformer_logits(&t->transformer, &t->theta, rows, c->batch.T, logits, t->stream);
     golden_compare(&c->golden, "logits", logits, (int64_t)c->batch.T * V, "%s logits", c->name);
 
-    // token losses are in t->token_loss in the order of the loss-bearing rows
+    // token losses are in t->token_loss in the order of the rows that carry loss
     transformer_loss(&t->transformer, &t->theta, &stream, t->loss, NULL, false, t->stream);
     float* token_loss = (float*)host_alloc(c->batch.T * sizeof(float), "values");
     float* nll = (float*)host_alloc(c->batch.T * sizeof(float), "values");
@@ -92,7 +92,7 @@ static void check_logits_and_losses(Case* c) {
         int at = t->packed.loss_index[i];
         targets_agree &= c->batch.targets[i] == (at < 0 ? -1 : t->packed.targets[at]);
     }
-    check(targets_agree, "%s: loss-bearing rows and targets are the reference's", c->name);
+    check(targets_agree, "%s: rows that carry loss and targets are the reference's", c->name);
     float* sample_loss = (float*)host_alloc(c->batch.k * sizeof(float), "values");
     run_batch(c, false, sample_loss, NULL);
     golden_compare(&c->golden, "sample_loss", sample_loss, c->batch.k, "%s loss of every sample", c->name);

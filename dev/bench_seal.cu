@@ -122,6 +122,8 @@ int main(int argc, char** argv) {
     Values v;
     StringList rest;
     options_parse(&table, argc, argv, &v, &rest);
+
+    // samples of the lengths given, and a model that can read the longest
     int n_tune, n_safe, b = (int)v.batch, longest = 0;
     PackSample *tune = read_samples(&v, "tune", &n_tune), *safe = read_samples(&v, "safe", &n_safe);
     for (int i = 0; i < n_tune; i++) longest = tune[i].length > longest ? tune[i].length : longest;
@@ -141,6 +143,8 @@ int main(int argc, char** argv) {
         settings.lora.rank = (int)v.rank;
         settings.lora.scale = 1.0f;
     }
+
+    // memory, and weights that are not zero
     Trainer t;
     Selector selector;
     trainer_plan(&t, &config, &settings);
@@ -150,6 +154,8 @@ int main(int argc, char** argv) {
     fill(&t.theta);
     if (settings.with_hat) parameters_copy(&t.theta_hat, &t.theta, t.stream);
     selector_bind(&selector, t.stream);
+
+    // steps of SEAL, of SFT on the same samples, and of ω alone, timed in turn
     PackSample* drawn = (PackSample*)host_alloc(2 * (size_t)b * sizeof *drawn, "samples");
     int* rows = (int*)host_alloc((size_t)b * sizeof *rows, "rows");
     double* seal_ms = (double*)host_alloc(4 * (size_t)v.steps * sizeof *seal_ms, "times");
@@ -195,6 +201,8 @@ int main(int argc, char** argv) {
         tokens += passes[0].trained_tokens + passes[1].trained_tokens;
         flops += trainer_flops(&t, &passes[0]) + trainer_flops(&t, &passes[1]);
     }
+
+    // medians
     double seal = median(seal_ms, v.steps), omega = median(omega_ms, v.steps);
     printf(
         "{\"what\": \"seal_step\", \"algorithm\": %lld, \"gamma\": %g, \"N\": %lld, \"ms\": %.3f, \"sft_ms\": %.3f, "

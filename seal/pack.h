@@ -11,7 +11,7 @@ pinned staging buffer that travels in ONE copy, and an event that says when the 
 
 typedef struct {
     int T, n_seq, n_samples;  // tokens; sequences of cu_seqlens (padding included); samples that carry loss or a score
-    int n_loss;               // loss-bearing tokens
+    int n_loss;               // tokens that carry loss
     int n_loss_padded;  // the same rounded up: few GEMM shapes, few plans. The rows past n_loss have weight 0 and touch
                         // nothing
     int n_first, split;  // samples and rows of the first range, of θ; the others are θ̂'s. n_samples and T where there
@@ -32,7 +32,7 @@ typedef struct {
 } DevicePack;
 
 #define PACK_SLOTS 2
-extern const int PACK_ROUND;  // T and the loss-bearing rows are rounded up to a multiple of this
+extern const int PACK_ROUND;  // T and the rows that carry loss are rounded up to a multiple of this
 
 typedef struct {
     int T, max_samples;

@@ -83,7 +83,7 @@ typedef struct {
     // given then has no gradients of its own, nor do adapters get any.
     const SampleGradients* samples;
     // Forward stops after this layer, counted from 1, and leaves each sample's row of the residual stream at its last
-    // loss-bearing token in tap (batch, C; device, by place); 0: it goes to the end.
+    // token with loss in tap (batch, C; device, by place); 0: it goes to the end.
     int tap_layer;
     float* tap;
     // The contribution of this layer, counted from 1, to the residual stream is multiplied; 0: of none.
@@ -115,7 +115,7 @@ void transformer_free(Transformer* t);
 // Runs the pack through all layers up to the final norm. Activations stay as `keep` says. set: the model; with a Lora
 // it is the frozen one.
 void transformer_forward(Transformer* t, const ParameterSet* set, const DevicePack* s, cudaStream_t stream);
-// The LM head on the pack's loss-bearing tokens, after transformer_forward. Fills t->token_loss and, at s->place of
+// The LM head on the pack's tokens that carry loss, after transformer_forward. Fills t->token_loss and, at s->place of
 // each sample, sample_loss (device; mean over the sample's tokens). Samples of the pack's second range go to
 // sample_loss_hat in the same way. A target outside the vocabulary goes to t->bad_target. With backward, s->weight
 // scales each token's term: the head's weight gradient is added and the gradient of the final hidden states is left

@@ -3,7 +3,7 @@ The table of contents of seal_kernels/: every launcher, in the order in which a 
 one file: embedding_* is in embedding.cu and so on. All pointers are device pointers unless a comment says host; all
 work is queued on `stream`, nothing here synchronises. Sizes: T tokens of the pack, C width, V vocabulary, Vp
 padded vocabulary (row stride of logits), NH heads, NKV key-value heads, HS head size, FF width of the MLP, n
-loss-bearing tokens, k samples, N fine-tuning samples.
+tokens that carry loss, k samples, N fine-tuning samples.
 
 A launcher with more than ten parameters takes a struct with named fields; a field with a value here may be left out.
 
@@ -344,9 +344,9 @@ void scatter_rows(floatX* dinp, const floatX* dout, const int* index, float scal
 void cross_entropy(floatX* logits, float* loss, const int* targets, const float* weight, float cap, int n, int V,
                    int Vp, cudaStream_t stream);
 // sample_loss[place[s]] = mean of loss over [loss_start[s], loss_start[s+1]), summed in pack order; 0 for a sample
-// without a loss-bearing token. place (k) puts the samples of a pack where they belong in the batch; NULL leaves them
-// in pack order. A target outside [0, V) goes to *bad with its sample's place (of several the least word stays); the
-// host reads it together with the losses.
+// without a token that carries loss. place (k) puts the samples of a pack where they belong in the batch; NULL leaves
+// them in pack order. A target outside [0, V) goes to *bad with its sample's place (of several the least word stays);
+// the host reads it together with the losses.
 typedef unsigned long long BadTarget;  // place << 32 | target
 #define NO_BAD_TARGET (~0ull)          // what the word holds before
 void sample_losses(float* sample_loss, BadTarget* bad, const float* loss, const int* targets, int V,
@@ -362,8 +362,8 @@ size_t selector_scratch(int N);  // floats
 // sigma (b) = σ of the logits rows[i]. softmax: N exp(ω − max)/Σ; sigmoid: 2/(1 + exp(−ω)), stats unused.
 void selector_sigma(float* sigma, const float* omega, const float* stats, const int* rows, int b, int N,
                     SelectorActivation activation, cudaStream_t stream);
-// weight (n) of loss-bearing tokens: coefficient[s] · (place[s] < b ? sigma[place[s]] : 1) for the tokens of sample s,
-// [loss_start[s], loss_start[s+1]). coefficient holds c_x / n_x without σ; a batch lists its b fine-tuning samples
+// weight (n) of tokens that carry loss: coefficient[s] · (place[s] < b ? sigma[place[s]] : 1) for the tokens of sample
+// s, [loss_start[s], loss_start[s+1]). coefficient holds c_x / n_x without σ; a batch lists its b fine-tuning samples
 // first, its safe samples after them.
 void selector_token_weights(float* weight, const float* sigma, const float* coefficient, const int* place,
                             const int* loss_start, int k, int b, cudaStream_t stream);
@@ -418,7 +418,7 @@ void sample_dots(float* out, const floatX* a, int lda, const floatX* b, int ldb,
 // out[place[s]] += ‖Σ d_t u_tᵀ‖² over the tokens of sample s (Frobenius); u (T, C; ldu), d (T, OC; ldd).
 void sample_squares(float* out, const floatX* u, int ldu, int C, const floatX* d, int ldd, int OC, const SampleTiles& s,
                     cudaStream_t stream);
-// out[place[s]] (C, fp32) = the row of x (T, C) at sample s's last loss-bearing token; zeros where it has none.
+// out[place[s]] (C, fp32) = the row of x (T, C) at sample s's last token that carries loss; zeros where it has none.
 void sample_last_rows(float* out, const floatX* x, int C, const int* loss_rows, const int* loss_start, const int* place,
                       int n_samples, cudaStream_t stream);
 // out (n) = inp, rounded to floatX; n a multiple of 8.

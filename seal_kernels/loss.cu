@@ -1,5 +1,5 @@
 /*
-The weighted loss: hidden states of the loss-bearing tokens are gathered, the caller multiplies them with the head in
+The weighted loss: hidden states of the tokens that carry loss are gathered, the caller multiplies them with the head in
 chunks, and cross-entropy runs forward and backward in place on the chunk's logits
 (torch.nn.functional.cross_entropy(reduction="none"), its gradient times a weight per token). A row of logits is read
 twice and written once; with the maximum and the sum taken in one pass, the second read comes from the L2 cache.

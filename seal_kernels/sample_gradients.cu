@@ -111,7 +111,8 @@ static __global__ void sum_tiles_kernel(float* out, const float* partial, const 
     if (lane == 0 && s < n_samples) out[place[s]] += sum;
 }
 
-// One block per sample: the row of its last loss-bearing token, which is the one after the last that predicts such.
+// One block per sample: the row of its last token that carries loss, which is the one after the last that predicts
+// such.
 static __global__ void last_rows_kernel(float* out, const floatX* x, int C, const int* loss_rows, const int* loss_start,
                                         const int* place) {
     int s = blockIdx.x, last = loss_start[s + 1] - 1;

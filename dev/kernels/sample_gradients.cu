@@ -90,7 +90,8 @@ static void check_last_rows(int C) {
     float* out = harness_device<float>((size_t)n * C);
     sample_last_rows(out, harness_upload<floatX>(x, s.T, C, C), C, harness_copy(rows, N), harness_copy(starts, n + 1),
                      s.device.place, n, 0);
-    check_close("rows of the last loss-bearing tokens", harness_fetch(out, (size_t)n * C), expected, (long)n * C, 0.0);
+    check_close("rows of the last tokens that carry loss", harness_fetch(out, (size_t)n * C), expected, (long)n * C,
+                0.0);
     harness_release();
 }
 

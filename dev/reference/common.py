@@ -1,6 +1,6 @@
 """
 What the recording scripts share: a small GPT-2 from transformers with weights that make every gradient matter, the weights of the tokens after the
-loss of the trainer (a sample counts by c_x, split evenly over its n_x loss-bearing tokens), rounding to bf16, and writing or re-checking a file of
+loss of the trainer (a sample counts by c_x, split evenly over its n_x tokens that carry loss), rounding to bf16, and writing or re-checking a file of
 golden states. Nothing here knows the trainer: it is the other side of the comparison.
 """
 import argparse

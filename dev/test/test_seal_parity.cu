@@ -69,6 +69,7 @@ static double relative(double a, double b) { return fabs(a - b) / (fabs(b) > 1e-
 // variant: a recorded one of Algorithm 2 ("online_", "file_", "online_file_"), or "".
 static void run(const StReader* inputs, const Set* safe, const Set* tune, int algorithm, SelectorActivation activation,
                 const char* variant) {
+    // what was recorded: settings, the rows of every step, and the losses, norms and ω that came of them
     const char* names[] = {"softmax", "sigmoid"};
     char path[256], what[64];
     StReader recorded;
@@ -98,6 +99,7 @@ static void run(const StReader* inputs, const Set* safe, const Set* tune, int al
         units = unit[N - 1] + 1;
     }
 
+    // the trainer and the selector by those settings, on the recorded weights
     ModelConfig config;
     model_config_read(&config, GOLDEN);
     TrainerSettings settings = {};
@@ -125,6 +127,7 @@ static void run(const StReader* inputs, const Set* safe, const Set* tune, int al
     parameters_load(&t.theta, GOLDEN, true);
     if (settings.with_hat) parameters_copy(&t.theta_hat, &t.theta, t.stream);
 
+    // the same steps, on the same rows
     GammaSchedule schedule;
     char text[64];
     if (online) snprintf(text, sizeof text, "fixed:0.5");
@@ -163,6 +166,8 @@ static void run(const StReader* inputs, const Set* safe, const Set* tune, int al
             high = larger(high, expected);
         }
     }
+
+    // the largest differences over all steps
     check(worst_gamma <= 1e-7, "Algorithm %d %s: gamma is the recorded one", algorithm, what);
     check(worst_omega <= (bf16 ? 0.2 * (high - low) : 1e-4),
           "Algorithm %d %s: omega after %d steps within %.1e (range %.3f)", algorithm, what, steps, worst_omega,

@@ -98,8 +98,10 @@ static void write_question(Judge* j, const char* const values[], Text* text) {
             contains(text, values[1]))
             return;
     if (*error) fatal("%s", error);
-    fatal("%s: the chat template leaves the request or the answer out; --rubric %s needs the template of such a judge",
-          j->o->judge, j->rubric->name);
+    fatal(
+        "%s: the chat template leaves the request or the answer out; --rubric %s needs a judge's template that "
+        "writes both",
+        j->o->judge, j->rubric->name);
 }
 
 // ---------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@
 // ---------------------------------------------------------------------------------------------------
 // the steps
 
-// Sets the batch's shares: they add up to 1. Returns its loss-bearing tokens.
+// Sets the batch's shares: they add up to 1. Returns its tokens that carry loss.
 static int64_t set_shares(const Supervised* x, Batch* batch, float* share) {
     int64_t total = 0;
     for (int i = 0; i < batch->b; i++) total += batch->tune[i].n_loss;

@@ -17,7 +17,7 @@ typedef struct {
     int64_t* rows;     // (n) DataRow.id, ascending
     int64_t* start;    // (n + 1)
     uint64_t* hashes;  // (n)
-    uint8_t* keep;     // (start[n]) 1: trained; of each row's loss-bearing tokens in their order
+    uint8_t* keep;     // (start[n]) 1: trained; of each row's tokens that carry loss, in their order
     Hex digest, tokenizer, chat;
 } TokenMask;
 
