@@ -67,7 +67,8 @@ if command -v flock >/dev/null; then
     exec 9>"$OUT/lock"
     flock -n 9 || { echo "$OUT is in use by a run that was started before; waiting for its end"; flock 9; }
 fi
-settings=$(for v in SEED SIZE UNSAFE TOP LORA RUN ALIGN SELECTOR SCORER SFT ANSWER MODEL JUDGE; do echo "$v=${!v}"; done; sha256sum <$recipe)
+BUILT=$(basename "$BUILD")  # device and precision
+settings=$(for v in BUILT SEED SIZE UNSAFE TOP LORA RUN ALIGN SELECTOR SCORER SFT ANSWER MODEL JUDGE; do echo "$v=${!v}"; done; sha256sum <$recipe)
 [ ! -e "$OUT/settings.txt" ] || [ "$(cat "$OUT/settings.txt")" = "$settings" ] ||
     fail "$OUT holds a demo of other settings ($OUT/settings.txt); choose another OUT, or remove it"
 

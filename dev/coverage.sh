@@ -9,10 +9,10 @@ rm -rf "$out"
 mkdir -p "$out"
 git ls-files | tar -cf - -T - | tar -xf - -C "$out"   # a copy: objects and counts are beside the sources they are of
 cd "$out"
-make --no-print-directory -s -j"$(nproc)" CPU=1 PRECISION=fp32 \
+make --no-print-directory -s -j"$(nproc)" CPU=1 PRECISION=fp32 LDFLAGS=--coverage \
     OPT="-O1 --coverage -march=native -fno-math-errno -fno-trapping-math" test-build >/dev/null
-kernel_checks=$(ls dev/kernels/*.cu | sed 's/\.cu$//') \
-    device_tests=$(ls test_gpt2.cu dev/test/test_*.cu | sed 's/\.cu$//')
+kernel_checks=$(ls dev/kernels/*.cu | sed 's/\.cu$//')
+device_tests=$(ls test_gpt2.cu dev/test/test_*.cu | sed 's/\.cu$//')
 host_tests=$(ls dev/test/test_*.c | sed 's/\.c$//') scripts=$(ls dev/test/test_*.sh)
 PRECISIONS=fp32 bash dev/test/run.sh cpu "$kernel_checks" "$device_tests" "$host_tests" "$scripts" | tail -1
 # gcov's own summary: "File 'x'" then "Lines executed:12.34% of 567"

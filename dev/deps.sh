@@ -33,11 +33,17 @@ probe_library() {
         cflags=$($PKG_CONFIG --cflags "$name") flags=$($PKG_CONFIG --libs "$name")
     fi
     echo "_Static_assert($condition, \"\"); int main(void) { return 0; }" >"$scratch/probe.c"
-    $prober $cflags $preludes -include "$header" "$scratch/probe.c" -o "$scratch/probe" $flags >/dev/null 2>&1
+    $prober $cflags $preludes -include "$header" -c "$scratch/probe.c" -o "$scratch/probe.o" >/dev/null 2>&1 || return 1
+    # By the compiler that links the programs: a library in C++ may need a newer libstdc++ than an older compiler has.
+    $linker "$scratch/probe.o" -o "$scratch/probe" $flags >/dev/null 2>&1 && return 0
+    found="it does not link with $linker"
+    return 1
 }
 # Where the compiler itself is missing another one finds the libraries, and where there is none their files do.
 prober=
 for compiler in "$CC" gcc cc clang; do probe_program "$compiler" && { prober=$compiler; break; }; done
+linker=$prober
+probe_program "$CXX" && linker=$CXX
 if [ -z "$prober" ]; then
     probe_header() { compgen -G "/usr/include/$1" >/dev/null || compgen -G "/usr/include/*-linux-gnu*/$1" >/dev/null; }
     probe_library() { probe_header "$2"; }

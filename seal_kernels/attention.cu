@@ -7,10 +7,25 @@ the log-sum-exp backward.
 #include <assert.h>
 #include "attention.h"
 
-bool attention_head_size_supported(int HS) {
-    size_t bytes = attention_shared_bytes(HS);
+static bool supports(const AttentionKernels& kernels, int HS) {
+    size_t bytes = kernels.shared_bytes(HS);
     return bytes > 0 && bytes <= (size_t)most_shared();
 }
+
+#ifdef PRECISION_BF16
+static const AttentionKernels& of_gpu = attention_tensor;
+#else
+static const AttentionKernels& of_gpu = attention_plain;
+#endif
+static const AttentionKernels& kernels_of(int HS) {
+#if defined(PRECISION_BF16) && !DEVICE_HALVES
+    if (cpu_plain_attention() && supports(attention_plain, HS)) return attention_plain;
+#endif
+    (void)HS;
+    return of_gpu;
+}
+
+bool attention_head_size_supported(int HS) { return supports(of_gpu, HS); }
 
 // Tile t of a sample sees t + 1 tiles of keys, so "longest first" is "highest t first": the last blocks to start are
 // the shortest, and the GPU does not end on one straggler. The even tiles come first because a block that owns two
@@ -42,7 +57,7 @@ int attention_tiles(int* tiles, int* n_even, const int* cu_seqlens, int n_seq) {
 // launchers
 
 static void check_arguments(const AttentionArgs& args) {  // bugs of the caller; the user's head size is refused before
-    assert(attention_shared_bytes(args.HS) > 0 && args.NH % args.NKV == 0);
+    assert(of_gpu.shared_bytes(args.HS) > 0 && args.NH % args.NKV == 0);
     assert((int64_t)args.T * args.NH < INT32_MAX / 4 && args.ldq % VEC == 0 && args.ldo % VEC == 0 &&
            args.lddq % VEC == 0);
     (void)args;
@@ -53,12 +68,12 @@ void attention_forward(floatX* atty, float* lse, const AttentionArgs& args, cuda
     if (args.n_tiles == 0) return;
     check_arguments(args);
     assert(args.n_even > 0);
-    attention_forward_floatX(atty, lse, args, stream);
+    kernels_of(args.HS).forward(atty, lse, args, stream);
 }
 
 void attention_backward(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream) {
     NVTX_RANGE("attention_backward");
     if (args.n_tiles == 0) return;
     check_arguments(args);
-    attention_backward_floatX(dqkv, args, stream);
+    kernels_of(args.HS).backward(dqkv, args, stream);
 }

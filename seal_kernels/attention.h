@@ -60,12 +60,14 @@ template <bool LOCAL = true> static inline __device__ bool is_hidden(const Atten
 // −∞ − −∞ would be a NaN.
 #define LOWEST_SCORE (-1e30f)
 
-// attention_fp32.cu or attention_bf16.cu, whichever floatX is. Shared memory that a block needs at the least, 0: no
-// kernel supports the head size.
-size_t attention_shared_bytes(int HS);
-// Backward fills args.delta, and turns dq and dk back where args.cos_sin is given.
-void attention_forward_floatX(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream);
-void attention_backward_floatX(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream);
+// The kernels of attention_fp32.cu (plain) or of attention_bf16.cu (tensor cores). Backward fills args.delta, and turns
+// dq and dk back where args.cos_sin is given.
+typedef struct {
+    size_t (*shared_bytes)(int HS);  // that a block needs at the least; 0: no kernel supports the head size
+    void (*forward)(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream);
+    void (*backward)(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream);
+} AttentionKernels;
+extern const AttentionKernels attention_plain, attention_tensor;
 
 // FUNCTION<HS>(…) for the sizes of a head that there are kernels for. A new size is a case here and a decision about
 // WIDTH; another HS calls nothing.

@@ -655,15 +655,16 @@ template <int HS> static void shared_bytes(size_t* bytes) {
     size_t dq = dq_shared<HS>(), dkdv = dkdv_shared<HS>(1), backward = dq > dkdv ? dq : dkdv;
     *bytes = forward_shared<HS>() > backward ? forward_shared<HS>() : backward;
 }
-size_t attention_shared_bytes(int HS) {
+static size_t shared_bytes_of(int HS) {
     size_t bytes = 0;
     AT_HEAD_SIZE(HS, shared_bytes, &bytes)
     return bytes;
 }
-void attention_forward_floatX(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream) {
+static void forward_of(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream) {
     AT_HEAD_SIZE(args.HS, forward, atty, lse, args, stream)
 }
-void attention_backward_floatX(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream) {
+static void backward_of(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream) {
     AT_HEAD_SIZE(args.HS, backward, dqkv, args, stream)
 }
+extern const AttentionKernels attention_tensor = {shared_bytes_of, forward_of, backward_of};
 #endif

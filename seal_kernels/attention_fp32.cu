@@ -1,12 +1,13 @@
 /*
-Causal variable-length attention in fp32, forward and backward: plain tiled kernels without tensor cores. Every product
-is an outer product of COLS scalars and ROWS neighbouring rows kept in registers, so the rows run along a vector:
-queries in forward and dq, keys in dk and dv. No sum ever crosses a lane, a row past the sample's end can hold anything,
-and on the CPU a lane group is one AVX-512 register.
+Causal variable-length attention in fp32 arithmetic, forward and backward: plain tiled kernels without tensor cores, for
+fp32 builds and for the CPU in bf16 (it has no tensor cores; emulating them is half of a training step's time there).
+Every product is an outer product of COLS scalars and ROWS neighbouring rows kept in registers, so the rows run along a
+vector: queries in forward and dq, keys in dk and dv. No sum ever crosses a lane, a row past the sample's end can hold
+anything, and on the CPU a lane group is one AVX-512 register.
 */
 #include "attention.h"
 
-#ifndef PRECISION_BF16
+#if !defined(PRECISION_BF16) || !DEVICE_HALVES
 #include "ptx.h"
 
 #define TILE ATTENTION_TILE
@@ -136,17 +137,17 @@ static inline __device__ void tile_product(Rows (&acc)[COLS], const float* a, co
 }
 
 // dst (n, HS; HS + 4) = n rows of src (ld). The padding spreads the rows over the banks of shared memory.
-template <int HS> static inline __device__ void load_rows(float* dst, const float* src, int ld, int n) {
+template <int HS> static inline __device__ void load_rows(float* dst, const floatX* src, int ld, int n) {
     for (int x = threadIdx.x; x < n * (HS / PIECE(HS)); x += blockDim.x) {
         int row = x / (HS / PIECE(HS)), d0 = x % (HS / PIECE(HS)) * PIECE(HS);
         float* to = dst + row * (HS + 4) + d0;
-        const float* from = src + (size_t)row * ld + d0;
+        const floatX* from = src + (size_t)row * ld + d0;
         UNROLL for (int d = 0; d < PIECE(HS); d += VEC) store8(to + d, load8(from + d));
     }
 }
 
 // dst (HS, TILE) = n rows of src (ld), transposed. Threads run along the rows: their stores fall into different banks.
-template <int HS> static inline __device__ void load_transposed(float* dst, const float* src, int ld, int n) {
+template <int HS> static inline __device__ void load_transposed(float* dst, const floatX* src, int ld, int n) {
     for (int x = threadIdx.x; x < TILE * (HS / PIECE(HS)); x += blockDim.x) {
         int row = x % TILE, d0 = x / TILE * PIECE(HS);
         if (row >= n) continue;
@@ -158,7 +159,7 @@ template <int HS> static inline __device__ void load_transposed(float* dst, cons
 }
 
 // the first n of ROWS rows of dst (ld), COLS elements each = factor · acc
-static __device__ __forceinline__ void store_tile(float* dst, int ld, const Rows (&acc)[COLS], Rows factor, int n) {
+static __device__ __forceinline__ void store_tile(floatX* dst, int ld, const Rows (&acc)[COLS], Rows factor, int n) {
     float out[COLS][ROWS];
     UNROLL for (int c = 0; c < COLS; c++) rows_store(out[c], acc[c] * factor);
     UNROLL for (int r = 0; r < ROWS; r++) {
@@ -196,7 +197,7 @@ template <int HS> static constexpr size_t forward_shared() {
 
 template <int HS>
 static __global__ void __launch_bounds__(block_threads<HS>(HS))
-    attention_forward_kernel(float* atty, float* lse, AttentionArgs args) {
+    attention_forward_kernel(floatX* atty, float* lse, AttentionArgs args) {
     constexpr int LD = HS + 4, SPAN = SPAN(HS), SCORES = SCORES(HS);
     EXTERN_SHARED(float, qT);           // (HS, TILE)
     float* k = qT + HS * TILE;          // (SPAN, HS; LD)
@@ -208,7 +209,7 @@ static __global__ void __launch_bounds__(block_threads<HS>(HS))
     int kv_head = block.head / (args.NH / args.NKV), row0 = block.tile * TILE, n_q = min(TILE, block.length - row0);
     int group = threadIdx.x % GROUPS, column = threadIdx.x / GROUPS, i0 = group * ROWS, c0 = column * COLS;
     size_t first_row = (size_t)block.start + row0;
-    const float* keys = args.qkv + (size_t)block.start * args.ldq + (args.NH + kv_head) * HS;
+    const floatX* keys = args.qkv + (size_t)block.start * args.ldq + (args.NH + kv_head) * HS;
     float scale_log2 = args.scale * LOG2E;  // softmax in powers of two: one multiplication less an element
 
     load_transposed<HS>(qT, args.qkv + first_row * args.ldq + block.head * HS, args.ldq, n_q);
@@ -290,7 +291,7 @@ template <int HS> static constexpr size_t dq_shared() {
 
 // dq (TILE rows of one query head) = scale · Σ over keys of dS K, dS = P ∘ (dP − delta), dP = dO Vᵀ
 template <int HS>
-static __global__ void __launch_bounds__(block_threads<HS>(HS)) attention_dq_kernel(float* dqkv, AttentionArgs args) {
+static __global__ void __launch_bounds__(block_threads<HS>(HS)) attention_dq_kernel(floatX* dqkv, AttentionArgs args) {
     constexpr int LD = HS + 4, SPAN = SPAN(HS);
     EXTERN_SHARED(float, qT);       // (HS, TILE)
     float* doutT = qT + HS * TILE;  // (HS, TILE)
@@ -303,7 +304,7 @@ static __global__ void __launch_bounds__(block_threads<HS>(HS)) attention_dq_ker
     int group = threadIdx.x % GROUPS, column = threadIdx.x / GROUPS, i0 = group * ROWS, c0 = column * COLS,
         n = n_q - i0;
     size_t first_row = (size_t)block.start + row0;
-    const float* keys = args.qkv + (size_t)block.start * args.ldq + (args.NH + kv_head) * HS;
+    const floatX* keys = args.qkv + (size_t)block.start * args.ldq + (args.NH + kv_head) * HS;
     float scale_log2 = args.scale * LOG2E;
 
     load_transposed<HS>(qT, args.qkv + first_row * args.ldq + block.head * HS, args.ldq, n_q);
@@ -355,7 +356,7 @@ template <int HS> static constexpr size_t dkdv_shared() {
 // WIDTH of them each, the blockIdx.y-th of the head.
 template <int HS>
 static __global__ void __launch_bounds__(block_threads<HS>(2 * WIDTH(HS)))
-    attention_dkdv_kernel(float* dqkv, AttentionArgs args) {
+    attention_dkdv_kernel(floatX* dqkv, AttentionArgs args) {
     constexpr int LD = HS + 4, SPAN = SPAN(HS), WIDTH = WIDTH(HS);
     EXTERN_SHARED(float, kT);       // (HS, TILE)
     float* vT = kT + HS * TILE;     // (HS, TILE)
@@ -376,7 +377,7 @@ static __global__ void __launch_bounds__(block_threads<HS>(2 * WIDTH(HS)))
     int d0 = c0 % WIDTH + blockIdx.y * WIDTH;
     bool is_dk = c0 >= WIDTH;
     size_t first_row = (size_t)block.start + key0;
-    const float* keys = args.qkv + first_row * args.ldq + (args.NH + block.head) * HS;
+    const floatX* keys = args.qkv + first_row * args.ldq + (args.NH + block.head) * HS;
     float scale_log2 = args.scale * LOG2E;
 
     load_transposed<HS>(kT, keys, args.ldq, n_k);
@@ -463,15 +464,16 @@ template <int HS> static void shared_bytes(size_t* bytes) {
     size_t dq = dq_shared<HS>(), dkdv = dkdv_shared<HS>(), backward = dq > dkdv ? dq : dkdv;
     *bytes = forward_shared<HS>() > backward ? forward_shared<HS>() : backward;
 }
-size_t attention_shared_bytes(int HS) {
+static size_t shared_bytes_of(int HS) {
     size_t bytes = 0;
     AT_HEAD_SIZE(HS, shared_bytes, &bytes)
     return bytes;
 }
-void attention_forward_floatX(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream) {
+static void forward_of(floatX* atty, float* lse, const AttentionArgs& args, cudaStream_t stream) {
     AT_HEAD_SIZE(args.HS, forward, atty, lse, args, stream)
 }
-void attention_backward_floatX(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream) {
+static void backward_of(floatX* dqkv, const AttentionArgs& args, cudaStream_t stream) {
     AT_HEAD_SIZE(args.HS, backward, dqkv, args, stream)
 }
+extern const AttentionKernels attention_plain = {shared_bytes_of, forward_of, backward_of};
 #endif

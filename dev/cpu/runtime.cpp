@@ -395,6 +395,18 @@ static const Device* the_device(void) {
     fprintf(stderr, "CPU_DEVICE is a100, h100, rtx4090, rtx2080 or none, not \"%s\"\n", text);
     exit(2);
 }
+bool cpu_plain_attention(void) {
+    static const bool plain = [] {
+        const char* text = getenv("CPU_ATTENTION");
+        if (text && strcmp(text, "plain") && strcmp(text, "tensor")) {
+            fprintf(stderr, "CPU_ATTENTION is plain or tensor, not \"%s\"\n", text);
+            exit(2);
+        }
+        return !text || !strcmp(text, "plain");
+    }();
+    return plain;
+}
+
 static int multiprocessors(void) {
     return the_device()->multiprocessors ? the_device()->multiprocessors : cpu_threads();
 }

@@ -13,6 +13,10 @@ files.
 
 static int check_passed, check_failed;
 
+// In bf16 the CPU build has a faster attention of its own (dev/cpu/README.md). Tests run the GPU's, unless told
+// otherwise.
+__attribute__((constructor)) static void check_the_gpus_kernels(void) { setenv("CPU_ATTENTION", "tensor", 0); }
+
 #define CHECK_UNUSED __attribute__((unused))
 
 // One check with a printf-style name; returns the condition.

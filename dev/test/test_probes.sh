@@ -22,6 +22,8 @@ yes "a library whose header has the version" probe library no-such-package:1 zli
 no "a library whose header has an older version" probe library no-such-package:1 zlib.h -lz 'ZLIB_VERNUM>=0x99999'
 no "a library without its header" probe library no-such-package:1 no/such/header.h -lm
 no "a library that does not link" probe library no-such-package:1 stdio.h -lno-such-library
+no "a library that the compiler of the programs does not link" env CXX=false dev/deps.sh --probe library zlib:1.2 \
+    zlib.h -lz
 yes "a library that pkg-config does not know" probe library no-such-package:1 stdio.h -lm
 yes "flags" probe flags "$(printf '#!/bin/sh\necho -I/x' >"$work/says" && chmod +x "$work/says" && echo "$work/says")"
 no "flags of a program that says nothing" probe flags true

@@ -88,6 +88,8 @@ enum cpu_operation {
 };
 typedef void (*cpu_warp_function)(void** lanes, uint32_t mask, void* context);
 
+// Whether attention in bf16 runs its plain kernels, which are faster here, and not those of the GPU: CPU_ATTENTION.
+bool cpu_plain_attention(void);
 void cpu_barrier(const char* file, int line);
 // Every lane of `mask` brings a pointer; the last one to arrive calls work(lanes, mask, context) for all.
 void cpu_collect(cpu_operation operation, uint32_t mask, void* mine, cpu_warp_function work, void* context,
