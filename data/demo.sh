@@ -91,5 +91,7 @@ done
     --table "$OUT/table.json" \
     --title "SEAL on the synthetic world, seed $SEED" --out "$OUT/report.html"
 times >"$OUT/times.txt"  # of the shell, then of what it ran; in a file, since a pipe's subshell has spent nothing
-cpu=$(tail -1 "$OUT/times.txt" | awk '{ for (i = 1; i <= 2; i++) { split($i, t, "m"); s += 60 * t[1] + t[2] } printf "%.0f", s }')
+cpu=$(tail -1 "$OUT/times.txt" | awk '{
+    for (i = 1; i <= 2; i++) { split($i, t, "m"); s += 60 * t[1] + t[2] }
+    printf "%.0f", s }')
 echo "$(minutes $((SECONDS - began))) in all, $cpu s of CPU time"

@@ -28,7 +28,13 @@ while [ $# -gt 0 ]; do
         --messages) messages=--messages ;;
         --to | --table | --recipe | --seed | --build)
             [ $# -ge 2 ] && [ -n "$2" ] || fail "$1 needs a value"
-            case $1 in --to) to=$2 ;; --table) table=$2 ;; --recipe) recipe=$2 ;; --seed) seed=$2 ;; --build) build=$2 ;; esac
+            case $1 in
+                --to) to=$2 ;;
+                --table) table=$2 ;;
+                --recipe) recipe=$2 ;;
+                --seed) seed=$2 ;;
+                --build) build=$2 ;;
+            esac
             shift ;;
         -*) fail "unknown option $1; see --help" ;;
         *) names+=("$1") ;;
@@ -96,7 +102,8 @@ download() {
     local status code=; why= full= stuck=
     if command -v curl >/dev/null; then
         local show=-s; [ -t 2 ] && [ -z "$quiet" ] && show=--progress-bar
-        why=$(curl $show -f -L --retry 3 --connect-timeout 30 --speed-limit 1000 --speed-time 60 -C - -o "$2" -w '%{http_code} %{errormsg}' "$1")
+        why=$(curl $show -f -L --retry 3 --connect-timeout 30 --speed-limit 1000 --speed-time 60 -C - \
+            -o "$2" -w '%{http_code} %{errormsg}' "$1")
         status=$?
         code=${why%% *} why=${why#* }
         [ $status -ne 23 ] || full=1

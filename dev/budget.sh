@@ -8,8 +8,8 @@ set -eu
 cd "$(dirname "$0")/.." || exit 1
 budget() {
     awk -v tokens="${TOKENS:-16384}" -v loss="${LOSS:-0.5}" -v gemm="${GEMM:-700}" -v copy="${COPY:-4.3}" \
-        -v share="${SHARE:-0.85}" \
-        -v forward_rate="${FORWARD:-280}" -v backward_rate="${BACKWARD:-200}" -v clock="${CLOCK:-1.755}" -v gap="${GAP:-2}" '
+        -v share="${SHARE:-0.85}" -v forward_rate="${FORWARD:-280}" -v backward_rate="${BACKWARD:-200}" \
+        -v clock="${CLOCK:-1.755}" -v gap="${GAP:-2}" '
     # Llama-3-8B, LoRA of rank 16 on q and v: R columns of tail
     BEGIN {
         L = 32; C = 4096; NH = 32; NKV = 8; HS = 128; FF = 14336; V = 128256; R = 64; T = tokens; SM = 132
@@ -49,7 +49,8 @@ budget() {
         line("gaps: 27 launches per layer, now 25")
         for (k = 0; k < 4; k++) cell[k] = total[k]
         split("", total); line("**together**")
-        printf "| **thousand trained tokens per second** | %.1f | %.1f | %.1f | %.1f |\n", T / cell[0], T / cell[1], T / cell[2], T / cell[3]
+        printf "| **thousand trained tokens per second** | %.1f | %.1f | %.1f | %.1f |\n",
+            T / cell[0], T / cell[1], T / cell[2], T / cell[3]
         print ""
         print "| what remains to be done | gain, ms | 512: thousand tokens/s | 2048 |\n|---|---:|---:|---:|"
         s = cell[1]; l = cell[3]
@@ -57,7 +58,9 @@ budget() {
         step("A under W: dX of qkv with N = 4096, no second pass over dx, but one more over dY", narrow, narrow)
         joined = ms_byte(4 * C * 2 * L * T)
         step("residuals added by the products before (beta = 1)", joined, joined)
-        step("products 3% faster, by algorithms that are timed", 0.03 * (ms_flop(4 * weights * L * T, gemm) + ms_flop(head, gemm)), 0.03 * (ms_flop(4 * weights * L * T, gemm) + ms_flop(head, gemm)))
+        step("products 3% faster, by algorithms that are timed",
+            0.03 * (ms_flop(4 * weights * L * T, gemm) + ms_flop(head, gemm)),
+            0.03 * (ms_flop(4 * weights * L * T, gemm) + ms_flop(head, gemm)))
         step("attention with wgmma, at twice these rates", attention(512) / 2, attention(2048) / 2)
         print ""
         print "| attention, head size 128: cycles of a scheduler per warp and tile | issue | tensor cores, at peak | at two thirds of it | shared memory | TFLOP/s at most |\n|---|---:|---:|---:|---:|---:|"
@@ -66,7 +69,8 @@ budget() {
         a = limit("dq, 16 queries and 64 keys", 824, 192, 96)
         print " |"
         b = limit("dk,dv, 16 keys and 64 queries", 1263, 256, 144); print " |"
-        printf "| backward: both, five products of seven counted | | | | | %d |\n", 5 * 2 * 64 * 64 * 128 / (a + b) * SM * clock / 1000
+        printf "| backward: both, five products of seven counted | | | | | %d |\n",
+            5 * 2 * 64 * 64 * 128 / (a + b) * SM * clock / 1000
         print ""
         logits = V * loss * T
         print "| cross-entropy, all logits of a pack | milliseconds |\n|---|---:|"
@@ -86,7 +90,8 @@ budget() {
         for (k = 0; k < 4; k++) total[k] += cell[k]
     }
     function both(what, x) { for (k = 0; k < 4; k++) cell[k] = x; line(what) }
-    function step(what, short, long) { s -= short; l -= long; printf "| %s | %.1f; %.1f | %.1f | %.1f |\n", what, short, long, T / s, T / l }
+    function step(what, short, long) {
+        s -= short; l -= long; printf "| %s | %.1f; %.1f | %.1f | %.1f |\n", what, short, long, T / s, T / l }
     # 4096 FLOP an mma, 1024 a cycle at peak; an ldmatrix.x4 holds the shared memory of the four schedulers for 4 cycles
     function limit(what, issue, mma, ldmatrix,   most) {
         most = issue

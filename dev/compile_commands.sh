@@ -6,6 +6,7 @@ awk -v directory="$PWD" '
     / -c [^ ]+ -o [^ ]+\.o$/ {
         file = $0; sub(/.* -c /, "", file); sub(/ -o .*/, "", file)
         if (seen[file]++) next
-        printf "%s  {\"directory\": %s, \"file\": %s, \"command\": %s}", n++ ? ",\n" : "", quoted(directory), quoted(file), quoted($0)
+        printf "%s  {\"directory\": %s, \"file\": %s, \"command\": %s}", n++ ? ",\n" : "",
+            quoted(directory), quoted(file), quoted($0)
     }
     END { print "\n]" }'

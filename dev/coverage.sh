@@ -25,7 +25,8 @@ find build -name '*.gcda' -print0 | while IFS= read -r -d '' f; do gcov -n -o "$
          END {
              for (f in best) {
                  room = f; if (room !~ /\//) room = "programs"; else sub(/\/[^\/]*$/, "", room)
-                 all[room] += count[f]; hit[room] += count[f] * best[f] / 100; total += count[f]; reached += count[f] * best[f] / 100
+                 all[room] += count[f]; hit[room] += count[f] * best[f] / 100; total += count[f]
+                 reached += count[f] * best[f] / 100
              }
              for (r in all) printf "%-18s %6d lines  %5.1f%%\n", r, all[r], 100 * hit[r] / all[r] | "sort"
              close("sort"); printf "%-18s %6d lines  %5.1f%%\n", "all", total, 100 * reached / total

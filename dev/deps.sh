@@ -49,19 +49,27 @@ if [ -z "$prober" ]; then
     probe_library() { probe_header "$2"; }
 fi
 # Debian names the packages of further compilers after the programs.
-compiler_package() { case $(basename "${1%% *}") in cc) echo gcc ;; c++) echo g++ ;; clang++*) basename "${1%% *}" | sed s/++// ;; *) basename "${1%% *}" ;; esac; }
+compiler_package() {
+    case $(basename "${1%% *}") in
+        cc) echo gcc ;;
+        c++) echo g++ ;;
+        clang++*) basename "${1%% *}" | sed s/++// ;;
+        *) basename "${1%% *}" ;;
+    esac
+}
 scratch=$(mktemp -d) || exit 2
 trap 'rm -rf "$scratch"' EXIT
 
 # oneDNN helps the CPU build where a CPU has AVX-512. The version that was tried first is 2.6; 1.x has other headers.
 # Threads must be ones that can be kept to one, as the pool of dev/cpu needs it.
 onednn='DNNL_VERSION_MAJOR>=2&&(DNNL_CPU_THREADING_RUNTIME==DNNL_RUNTIME_OMP||DNNL_CPU_THREADING_RUNTIME==DNNL_RUNTIME_SEQ)'
+utf8proc='UTF8PROC_VERSION_MAJOR*100+UTF8PROC_VERSION_MINOR>=205'
 # package          use       name        how to see that it is there
 table="
 $(compiler_package "$CC")                build     C           program  $CC
 $(compiler_package "$CXX")                build     C++         program  $CXX
 libpcre2-dev       build     PCRE2       library  libpcre2-8:10.36  pcre2.h  -lpcre2-8
-libutf8proc-dev    build     utf8proc    library  libutf8proc:2.5  utf8proc.h  -lutf8proc  UTF8PROC_VERSION_MAJOR*100+UTF8PROC_VERSION_MINOR>=205
+libutf8proc-dev    build     utf8proc    library  libutf8proc:2.5  utf8proc.h  -lutf8proc  $utf8proc
 libcjson-dev       build     cJSON       library  libcjson:1.7.10  cjson/cJSON.h  -lcjson
 zlib1g-dev         build     zlib        library  zlib:1.2  zlib.h  -lz
 libzstd-dev        build     zstd        library  libzstd:1.4  zstd.h  -lzstd

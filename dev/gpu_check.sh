@@ -4,11 +4,11 @@
 # the tests and compute-sanitizer. Each figure has its target and a verdict. Needs no network and nothing outside the
 # checkout; says what is missing.
 #   dev/gpu_check.sh [REPORT_FOLDER]             a dated report into dev/results, or the folder given
-#   dev/gpu_check.sh --rehearse [REPORT_FOLDER]  the same script on the CPU build with tiny sizes; its figures mean
-#   nothing
+#   dev/gpu_check.sh --rehearse [REPORT_FOLDER]  the same script on the CPU build with tiny sizes; its
+#                                                figures mean nothing
 # A call lasts SECONDS_TOTAL (580) and keeps what it has done in STATE (build/gpu_check): call it again until it says
-# that all is done. Every call writes the report of what there is. With other sources it starts again. BUILD=DIR: programs of a
-# rehearsal that exist. DEPS=DIR: a folder with include/ and lib/ of libraries this machine lacks.
+# that all is done. Every call writes the report of what there is. With other sources it starts again. BUILD=DIR:
+# programs of a rehearsal that exist. DEPS=DIR: a folder with include/ and lib/ of libraries this machine lacks.
 # Exit status: 0 all done; 75 call again; 1 something failed (a figure below its target is not a failure); 2 something
 # is missing.
 set -u
@@ -28,7 +28,9 @@ if [ -z "$rehearse" ]; then
     [ -n "$nvcc" ] || missing+=' nvcc'
     nvidia-smi -L >/dev/null 2>&1 || missing+=' GPU'
     for header in cjson/cJSON.h pcre2.h utf8proc.h stb/stb_ds.h openssl/sha.h zlib.h cmocka.h; do
-        printf '#define PCRE2_CODE_UNIT_WIDTH 8\n#include <stdarg.h>\n#include <stddef.h>\n#include <stdint.h>\n#include <setjmp.h>\n#include <%s>\n' $header | gcc -E -x c - >/dev/null 2>&1 || missing+=" $header"
+        printf '%s\n' '#define PCRE2_CODE_UNIT_WIDTH 8' '#include <stdarg.h>' '#include <stddef.h>' \
+            '#include <stdint.h>' '#include <setjmp.h>' "#include <$header>" |
+            gcc -E -x c - >/dev/null 2>&1 || missing+=" $header"
     done
     if [ -n "$missing" ]; then
         echo "gpu_check: missing:$missing (a folder with include/ and lib/ can be given as DEPS=DIR)" >&2; exit 2
@@ -55,7 +57,9 @@ else
     export BENCH_MS=${BENCH_MS:-5} BENCH_MIB=${BENCH_MIB:-4}
 fi
 # What was measured belongs to these sources.
-sources=$(cat Makefile dev/gpu_check.sh seal_kernels/* seal/*.* seal/*/* dev/kernels/* dev/bench_* | sha256sum | cut -c1-12)
+sources=$(
+    cat Makefile dev/gpu_check.sh seal_kernels/* seal/*.* seal/*/* dev/kernels/* dev/bench_* | sha256sum | cut -c1-12
+)
 state=${STATE:-build/gpu_check}/$gpu-$sources
 state=${state// /_}
 mkdir -p "$folder" "$state" || exit 2
@@ -110,7 +114,8 @@ judge() {
     if ! number "$2"; then
         failed=1; row "$1" "${2:-no figure}" "${4/-/ } $5 $3" "**FAILED**: no figure"; return
     fi
-    verdict=$(awk -v x="$2" -v t="$5" -v how="$4" 'BEGIN { print (how == "at-least" ? x >= t : x <= t) ? "PASS" : "BELOW target" }')
+    verdict=$(awk -v x="$2" -v t="$5" -v how="$4" 'BEGIN {
+        print (how == "at-least" ? x >= t : x <= t) ? "PASS" : "BELOW target" }')
     [ "$verdict" = PASS ] || [ "$4" = at-least ] || verdict="ABOVE target"
     row "$1" "$2 $3" "${4/-/ } $5${6:+ ($6)}" "$verdict"
 }
@@ -157,7 +162,8 @@ seal_case() {
 }
 # whole ID FIELD: milliseconds of a step with 32 layers, from two runs whose difference is layers
 whole() {
-    compute "$(field "$1-$few" "$2") + (32 - $few) * ($(field "$1-$many" "$2") - $(field "$1-$few" "$2")) / ($many - $few)"
+    local less; less=$(field "$1-$few" "$2")
+    compute "$less + (32 - $few) * ($(field "$1-$many" "$2") - $less) / ($many - $few)"
 }
 rate() { compute "1e3 * $(field "$1-$few" tokens_per_step) / $(whole "$1" "$2")" 0; }
 for lora in q,v all; do
@@ -201,7 +207,9 @@ fi
 
 # ---- matrix products, attention ------------------------------------------------------------------
 product() {
-    compute "$(awk -v text="  $2 " 'index($0, text) == 1 { for (i = 1; i < NF; i++) if ($(i + 1) == "GFLOP/s") x = $i } END { print x }' "$state/$1.out") / 1e3" 1
+    compute "$(awk -v text="  $2 " '
+        index($0, text) == 1 { for (i = 1; i < NF; i++) if ($(i + 1) == "GFLOP/s") x = $i }
+        END { print x }' "$state/$1.out") / 1e3" 1
 }
 if has ceiling-product; then
     judge "product: K $C with row stride $((C + R)), N $QKV" "$(product ceiling-product forward)" TFLOP/s at-least 700 \
@@ -245,7 +253,10 @@ memory_case() {
     has "memory-$program" || return
     # All lines of a ladder but those of its naive kernel and its steps. "winner" names the others where there are
     # steps.
-    while IFS=$'\t' read -r name share; do judge "$program: $name" "$share" "% of copy" at-least 85; done < <(awk -v ladder="$(grep -c winner "$state/memory-$program.out")" '/% of copy/ && (/winner|fused/ || (!ladder && !/naive/)) {
+    while IFS=$'\t' read -r name share; do
+        judge "$program: $name" "$share" "% of copy" at-least 85
+    done < <(awk -v ladder="$(grep -c winner "$state/memory-$program.out")" '
+        /% of copy/ && (/winner|fused/ || (!ladder && !/naive/)) {
         line = $0; sub(/^ +/, "", line); sub(/ +[0-9.]+ ms.*/, "", line); share = $0; sub(/.* /, "", share)
         for (i = 1; i <= NF; i++) if ($i ~ /%$/) { share = $i; sub(/%/, "", share) }
         print line "\t" share }' "$state/memory-$program.out")

@@ -10,8 +10,10 @@ train_seal=$PWD/$build/train_seal
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 cd "$work"
 cat >tokenizer.json <<'JSON'
-{"version":"1.0","truncation":null,"padding":null,"added_tokens":[{"id":1,"content":"<eos>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
- "normalizer":null,"pre_tokenizer":{"type":"WhitespaceSplit"},"post_processor":null,"decoder":null,"model":{"type":"WordLevel","vocab":{"[UNK]":0,"<eos>":1,"a":2},"unk_token":"[UNK]"}}
+{"version":"1.0","truncation":null,"padding":null,"added_tokens":[{"id":1,"content":"<eos>","single_word":false,
+  "lstrip":false,"rstrip":false,"normalized":false,"special":true}],
+ "normalizer":null,"pre_tokenizer":{"type":"WhitespaceSplit"},"post_processor":null,"decoder":null,
+ "model":{"type":"WordLevel","vocab":{"[UNK]":0,"<eos>":1,"a":2},"unk_token":"[UNK]"}}
 JSON
 echo '{"prompt":"a","response":"a"}' >rows.jsonl
 shape() { "$train_seal" init --config-only --tokenizer tokenizer.json --quiet "$@"; }
@@ -27,8 +29,10 @@ plan() {  # model, trained, algorithm, tokens, options
         --tokens "$tokens" --max-length 2048 --batch 64 --out "$(mktemp -d -p .)" --dry-run "$@" |
         awk -F'|' -v head="| $model, $trained | $algorithm | $tokens" '
             { gsub(/ +$/, "", $2); gsub(/^ +/, "", $2); mb[$2] = $3 * 1048576 / 1e9 }
-            END { printf "%s | %.2f | %.2f | %.2f | %.2f | **%.2f** |\n", head, mb["weights"], mb["gradients"] + mb["master weights"] + mb["Adam m"] + mb["Adam v"], mb["activations"],
-                  mb["scratch"] + mb["packs"] + mb["selector"], mb["total"] }'
+            END {
+                printf "%s | %.2f | %.2f | %.2f | %.2f | **%.2f** |\n", head, mb["weights"],
+                    mb["gradients"] + mb["master weights"] + mb["Adam m"] + mb["Adam v"], mb["activations"],
+                    mb["scratch"] + mb["packs"] + mb["selector"], mb["total"] }'
 }
 for algorithm in 2 1; do
     plan Llama-3-8B "LoRA q,v r16, \`--base nf4 --recompute\`" $algorithm 4096 --lora q,v --base nf4 --recompute

@@ -19,7 +19,9 @@ tests=${tests:-$(ls dev/test/test_*.sh | sed -E 's/.*test_(.*)\.sh/\1/' | grep -
 export ASAN_OPTIONS=detect_stack_use_after_return=0:${ASAN_OPTIONS:-} \
     UBSAN_OPTIONS=print_stacktrace=1:${UBSAN_OPTIONS:-} TSAN_OPTIONS=halt_on_error=1:${TSAN_OPTIONS:-}
 run_without_aslr=
-if command -v setarch >/dev/null && setarch "$(uname -m)" -R true 2>/dev/null; then run_without_aslr="setarch $(uname -m) -R"; fi  # TSan's map of memory
+if command -v setarch >/dev/null && setarch "$(uname -m)" -R true 2>/dev/null; then  # TSan's map of memory
+    run_without_aslr="setarch $(uname -m) -R"
+fi
 # MPI keeps what it starts with, in plugins that are gone when leaks are looked for: not what mpirun starts.
 real_mpirun=$(command -v mpirun) wrapper=$(mktemp -d)
 trap 'rm -rf "$wrapper"' EXIT

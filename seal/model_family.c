@@ -22,7 +22,8 @@ static const ConfigKey gpt2_keys[] = {
     FLOAT("layer_norm_epsilon", norm_eps, 0, 1, 1e-5), BOOL("tie_word_embeddings", tied_head, true), END
 };
 static const FixedKey gpt2_fixed[] = {
-    {"activation_function", "gelu_new", false}, {"scale_attn_weights", NULL, true}, {"scale_attn_by_inverse_layer_idx", NULL, false}, {"add_cross_attention", NULL, false}, END
+    {"activation_function", "gelu_new", false}, {"scale_attn_weights", NULL, true},
+    {"scale_attn_by_inverse_layer_idx", NULL, false}, {"add_cross_attention", NULL, false}, END
 };
 static const FamilyTensor gpt2_tensors[] = {
     {WTE, "transformer.wte.weight"},
@@ -49,7 +50,8 @@ static const ConfigKey llama_keys[] = {
     INT("num_hidden_layers", L, 1, 1024, REQUIRED),   INT("hidden_size", C, 8, 1 << 17, REQUIRED),
     INT("num_attention_heads", NH, 1, 1024, REQUIRED), INT("num_key_value_heads", NKV, 1, 1024, 0),
     INT("head_dim", HS, 8, 1024, 0),                  INT("intermediate_size", FF, 8, 1 << 20, REQUIRED),
-    INT("vocab_size", V, 1, 1 << 24, REQUIRED),       INT("max_position_embeddings", max_positions, 1, 1 << 24, REQUIRED),
+    INT("vocab_size", V, 1, 1 << 24, REQUIRED),
+    INT("max_position_embeddings", max_positions, 1, 1 << 24, REQUIRED),
     FLOAT("rms_norm_eps", norm_eps, 0, 1, 1e-6),      FLOAT("rope_theta", rope.base, 1, 1e12, 10000),
     BOOL("tie_word_embeddings", tied_head, false),    BOOL("attention_bias", attention_bias, false),
     BOOL("mlp_bias", mlp_bias, false), END
@@ -93,7 +95,8 @@ static const ConfigKey mistral_keys[] = {INT("sliding_window", window, 1, 1 << 2
 static const ConfigKey gpt_neox_keys[] = {
     INT("num_hidden_layers", L, 1, 1024, REQUIRED),   INT("hidden_size", C, 8, 1 << 17, REQUIRED),
     INT("num_attention_heads", NH, 1, 1024, REQUIRED), INT("intermediate_size", FF, 8, 1 << 20, REQUIRED),
-    INT("vocab_size", V, 1, 1 << 24, REQUIRED),       INT("max_position_embeddings", max_positions, 1, 1 << 24, REQUIRED),
+    INT("vocab_size", V, 1, 1 << 24, REQUIRED),
+    INT("max_position_embeddings", max_positions, 1, 1 << 24, REQUIRED),
     FLOAT("layer_norm_eps", norm_eps, 0, 1, 1e-5),    FLOAT("rotary_emb_base", rope.base, 1, 1e12, 10000),
     FLOAT("rotary_pct", rope.fraction, 0, 1, 0.25),   BOOL("use_parallel_residual", parallel_residual, true),
     BOOL("tie_word_embeddings", tied_head, false),    BOOL("attention_bias", attention_bias, true), END
@@ -172,8 +175,10 @@ static const FixedKey smollm3_fixed[] = {{"hidden_act", "silu", false}, {"use_sl
 
 // ---- Granite: Llama with four scalars ----
 static const ConfigKey granite_keys[] = {
-    FLOAT("embedding_multiplier", embedding_scale, 1e-6, 1e6, 1), FLOAT("residual_multiplier", residual_scale, 1e-6, 1e6, 1),
-    FLOAT("attention_multiplier", attention_multiplier, 1e-6, 1e6, 1), FLOAT("logits_scaling", logit_divisor, 1e-6, 1e6, 1), END
+    FLOAT("embedding_multiplier", embedding_scale, 1e-6, 1e6, 1),
+    FLOAT("residual_multiplier", residual_scale, 1e-6, 1e6, 1),
+    FLOAT("attention_multiplier", attention_multiplier, 1e-6, 1e6, 1),
+    FLOAT("logits_scaling", logit_divisor, 1e-6, 1e6, 1), END
 };
 
 // ---- OLMo 2: norms after attention and MLP, none before; one norm over all query heads, one over all key heads ----
@@ -187,7 +192,7 @@ static const FamilyTensor olmo2_tensors[] = {
     LLAMA_HEAD, END
 };
 
-// ---- OLMo 3: OLMo 2 with a window in three layers of four, which keep the plain positions where the others stretch ----
+// ---- OLMo 3: OLMo 2 with a window in three layers of four, which keep the plain positions where others stretch ----
 static const ConfigKey olmo3_keys[] = {INT("sliding_window", window, 1, 1 << 24, 4096), END};
 
 // ---- Gemma 2: norms before and after, of 1 + w; GeGLU; embeddings · √C; caps of scores and logits; a window in every
@@ -231,32 +236,38 @@ static const FamilyTensor gemma3_tensors[] = {
 
 #define LLAMA_LIKE .norm = NORM_RMSNORM, .positions = POSITIONS_ROPE, .mlp = MLP_SWIGLU, .untrained_padding = true, \
     .buffers = {".rotary_emb.inv_freq"}
-#define GEMMA_LIKE .norm = NORM_RMSNORM, .positions = POSITIONS_ROPE, .mlp = MLP_GEGLU, .norm_offset = 1, .embedding_root = true, \
-    .untrained_padding = true, .padding = 1 + 0, .ff_times = 4, .ff_over = 1, .buffers = {".rotary_emb.inv_freq"}
+#define GEMMA_LIKE .norm = NORM_RMSNORM, .positions = POSITIONS_ROPE, .mlp = MLP_GEGLU, .norm_offset = 1, \
+    .embedding_root = true, .untrained_padding = true, .padding = 1 + 0, .ff_times = 4, .ff_over = 1, \
+    .buffers = {".rotary_emb.inv_freq"}
 static const Family families[] = {
-    {"gpt2", "GPT2LMHeadModel", NORM_LAYERNORM, POSITIONS_LEARNED, MLP_GELU_TANH, .ff_times = 4, .ff_over = 1, .keys = {gpt2_keys},
-     .fixed = gpt2_fixed, .tensors = gpt2_tensors, .buffers = {".attn.bias", ".attn.masked_bias"}},
-    {"llama", "LlamaForCausalLM", LLAMA_LIKE, .ff_times = 8, .ff_over = 3, .keys = {llama_keys}, .fixed = llama_fixed, .tensors = llama_tensors},
-    {"mistral", "MistralForCausalLM", LLAMA_LIKE, .ff_times = 7, .ff_over = 2, .keys = {llama_keys, mistral_keys}, .fixed = llama_fixed,
+    {"gpt2", "GPT2LMHeadModel", NORM_LAYERNORM, POSITIONS_LEARNED, MLP_GELU_TANH, .ff_times = 4, .ff_over = 1,
+     .keys = {gpt2_keys}, .fixed = gpt2_fixed, .tensors = gpt2_tensors, .buffers = {".attn.bias", ".attn.masked_bias"}},
+    {"llama", "LlamaForCausalLM", LLAMA_LIKE, .ff_times = 8, .ff_over = 3, .keys = {llama_keys}, .fixed = llama_fixed,
      .tensors = llama_tensors},
-    {"gpt_neox", "GPTNeoXForCausalLM", NORM_LAYERNORM, POSITIONS_ROPE, MLP_GELU_ERF, .ff_times = 4, .ff_over = 1, .keys = {gpt_neox_keys},
-     .fixed = gpt_neox_fixed, .tensors = gpt_neox_tensors, .buffers = {".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"}},
-    {"phi3", "Phi3ForCausalLM", LLAMA_LIKE, .padding = 1 + 32000, .ff_times = 8, .ff_over = 3, .keys = {phi3_keys}, .fixed = llama_fixed,
-     .tensors = phi3_tensors},
-    {"qwen2", "Qwen2ForCausalLM", LLAMA_LIKE, .ff_times = 11, .ff_over = 2, .keys = {llama_keys, qwen2_keys}, .fixed = llama_fixed, .tensors = qwen2_tensors},
-    {"qwen3", "Qwen3ForCausalLM", LLAMA_LIKE, .qk_norm = QK_NORM_HEAD, .ff_times = 3, .ff_over = 1, .keys = {llama_keys, qwen2_keys, qwen3_keys},
-     .fixed = llama_fixed, .tensors = qwen3_tensors},
-    {"smollm3", "SmolLM3ForCausalLM", LLAMA_LIKE, .padding = 1 + 128004, .ff_times = 11, .ff_over = 2, .keys = {llama_keys, smollm3_keys},
-     .fixed = smollm3_fixed, .tensors = llama_tensors},
-    {"olmo2", "Olmo2ForCausalLM", LLAMA_LIKE, .qk_norm = QK_NORM_ALL, .padding = 1 + 1, .ff_times = 8, .ff_over = 3, .keys = {llama_keys, olmo2_keys},
-     .fixed = llama_fixed, .tensors = olmo2_tensors},
-    {"olmo3", "Olmo3ForCausalLM", LLAMA_LIKE, .qk_norm = QK_NORM_ALL, .local_rope = true, .full_every = 4, .padding = 1 + 1, .ff_times = 8, .ff_over = 3,
-     .keys = {llama_keys, olmo2_keys, olmo3_keys}, .fixed = llama_fixed, .tensors = olmo2_tensors},
-    {"gemma2", "Gemma2ForCausalLM", GEMMA_LIKE, .full_every = 2, .keys = {llama_keys, gemma2_keys}, .fixed = gemma2_fixed, .tensors = gemma2_tensors},
+    {"mistral", "MistralForCausalLM", LLAMA_LIKE, .ff_times = 7, .ff_over = 2, .keys = {llama_keys, mistral_keys},
+     .fixed = llama_fixed, .tensors = llama_tensors},
+    {"gpt_neox", "GPTNeoXForCausalLM", NORM_LAYERNORM, POSITIONS_ROPE, MLP_GELU_ERF, .ff_times = 4, .ff_over = 1,
+     .keys = {gpt_neox_keys}, .fixed = gpt_neox_fixed, .tensors = gpt_neox_tensors,
+     .buffers = {".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"}},
+    {"phi3", "Phi3ForCausalLM", LLAMA_LIKE, .padding = 1 + 32000, .ff_times = 8, .ff_over = 3, .keys = {phi3_keys},
+     .fixed = llama_fixed, .tensors = phi3_tensors},
+    {"qwen2", "Qwen2ForCausalLM", LLAMA_LIKE, .ff_times = 11, .ff_over = 2, .keys = {llama_keys, qwen2_keys},
+     .fixed = llama_fixed, .tensors = qwen2_tensors},
+    {"qwen3", "Qwen3ForCausalLM", LLAMA_LIKE, .qk_norm = QK_NORM_HEAD, .ff_times = 3, .ff_over = 1,
+     .keys = {llama_keys, qwen2_keys, qwen3_keys}, .fixed = llama_fixed, .tensors = qwen3_tensors},
+    {"smollm3", "SmolLM3ForCausalLM", LLAMA_LIKE, .padding = 1 + 128004, .ff_times = 11, .ff_over = 2,
+     .keys = {llama_keys, smollm3_keys}, .fixed = smollm3_fixed, .tensors = llama_tensors},
+    {"olmo2", "Olmo2ForCausalLM", LLAMA_LIKE, .qk_norm = QK_NORM_ALL, .padding = 1 + 1, .ff_times = 8, .ff_over = 3,
+     .keys = {llama_keys, olmo2_keys}, .fixed = llama_fixed, .tensors = olmo2_tensors},
+    {"olmo3", "Olmo3ForCausalLM", LLAMA_LIKE, .qk_norm = QK_NORM_ALL, .local_rope = true, .full_every = 4,
+     .padding = 1 + 1, .ff_times = 8, .ff_over = 3, .keys = {llama_keys, olmo2_keys, olmo3_keys}, .fixed = llama_fixed,
+     .tensors = olmo2_tensors},
+    {"gemma2", "Gemma2ForCausalLM", GEMMA_LIKE, .full_every = 2, .keys = {llama_keys, gemma2_keys},
+     .fixed = gemma2_fixed, .tensors = gemma2_tensors},
     {"gemma3_text", "Gemma3ForCausalLM", GEMMA_LIKE, .qk_norm = QK_NORM_HEAD, .local_rope = true, .full_every = 6,
      .keys = {llama_keys, gemma2_keys, gemma3_keys}, .fixed = gemma3_fixed, .tensors = gemma3_tensors},
-    {"granite", "GraniteForCausalLM", LLAMA_LIKE, .ff_times = 4, .ff_over = 1, .keys = {llama_keys, granite_keys}, .fixed = llama_fixed,
-     .tensors = llama_tensors},
+    {"granite", "GraniteForCausalLM", LLAMA_LIKE, .ff_times = 4, .ff_over = 1, .keys = {llama_keys, granite_keys},
+     .fixed = llama_fixed, .tensors = llama_tensors},
 };
 // clang-format on
 #define N_FAMILIES (sizeof families / sizeof *families)

@@ -7,8 +7,10 @@
 set -eu
 cd "$(dirname "$0")/../.." || exit 1
 packages="libcjson libcrypto zlib libzstd libpcre2-8 libutf8proc"
-flags="-std=gnu11 -D_GNU_SOURCE -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all -Iseal -Itokenizer -Idev/fuzz $(pkg-config --cflags $packages 2>/dev/null || true)"
-flags="$flags -DBUFFER_BYTES=64 -DMAX_VOCAB=65536"  # tiny buffers of the readers of data files: records cross their ends
+flags="-std=gnu11 -D_GNU_SOURCE -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
+flags="$flags -Iseal -Itokenizer -Idev/fuzz $(pkg-config --cflags $packages 2>/dev/null || true)"
+# tiny buffers of the readers of data files: records cross their ends
+flags="$flags -DBUFFER_BYTES=64 -DMAX_VOCAB=65536"
 libs="$(pkg-config --libs $packages 2>/dev/null || echo -lcjson -lcrypto -lz -lzstd -lpcre2-8 -lutf8proc) -lpthread -lm"
 if [ "${1:-}" = --replay ]; then
     out=build/fuzz-replay compiler=${CC:-gcc} link=

@@ -22,7 +22,8 @@ files() {  # of a target
         checkpoint) echo seal/run/{checkpoint,run_record}.c ;;
         options) echo seal/base/options.c ;;
         jinja)
-            echo tokenizer/{chat,jinja,jinja_builtin,jinja_filter,jinja_format,jinja_lex,jinja_names,jinja_object,jinja_parse,jinja_print,jinja_text,jinja_value}.c ;;
+            echo tokenizer/{chat,jinja}.c \
+                tokenizer/jinja_{builtin,filter,format,lex,names,object,parse,print,text,value}.c ;;
         gguf) echo seal/base/gguf.c seal/commands/{gguf_model,gguf_tokenizer}.c ;;
         rows) echo seal/rows/{dataset,layouts}.c ;;
         own_files) echo seal/rows/{tokens,token_cache}.c seal/commands/{report,chart,winrate,selector_file}.c ;;
@@ -40,13 +41,17 @@ for target; do
         >"$out/$target.log" 2>&1 ||
         { echo "dev/fuzz/coverage.sh: $target stops: $out/$target.log" >&2; exit 1; }
     "llvm-profdata$llvm" merge -o "$out/$target.profdata" "$out/$target".*.profraw
-    "llvm-cov$llvm" export -instr-profile="$out/$target.profdata" "$out/$target" $(files "$target") | python3 -c 'import json, sys
+    "llvm-cov$llvm" export -instr-profile="$out/$target.profdata" "$out/$target" $(files "$target") |
+        python3 -c 'import json, sys
 entered, functions, run, regions = 0, 0, 0, 0
 for f in json.load(sys.stdin)["data"][0]["functions"]:
     if not any(f["filenames"][0].endswith(name) for name in sys.argv[2:]): continue
     functions += 1
     if not f["count"]: continue
-    code = [r[4] for r in f["regions"] if r[5] == 0 and r[7] == 0]  # of the function itself, not of a macro; code, not gaps
+    # of the function itself, not of a macro; code, not gaps
+    code = [r[4] for r in f["regions"] if r[5] == 0 and r[7] == 0]
     entered, run, regions = entered + 1, run + sum(count > 0 for count in code), regions + len(code)
-print("| %s | %s | %d of %d | %d of %d | %.0f%% |" % (sys.argv[1], " ".join(n.split("/")[-1] for n in sys.argv[2:]), entered, functions, run, regions, 100 * run / regions))' "$target" $(files "$target")
+names = " ".join(n.split("/")[-1] for n in sys.argv[2:])
+print("| %s | %s | %d of %d | %d of %d | %.0f%% |" %
+      (sys.argv[1], names, entered, functions, run, regions, 100 * run / regions))' "$target" $(files "$target")
 done

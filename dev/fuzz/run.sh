@@ -13,7 +13,9 @@ out=build/fuzz
 if [ "${1:-}" = table ]; then
     printf '| target | CPU s | executions | edges | inputs kept | stops |\n|---|---:|---:|---:|---:|---:|\n'
     awk -F'\t' '{ s[$2] += $3; n[$2] += $4; if ($5 + 0 > e[$2]) e[$2] = $5; k[$2] = $7; f[$2] += $8 }
-                END { for (t in s) printf "| %s | %d | %d | %d | %d | %d |\n", t, s[t], n[t], e[t], k[t], f[t] }' "$out/log.tsv" | sort
+                END { for (t in s)
+                        printf "| %s | %d | %d | %d | %d | %d |\n", t, s[t], n[t], e[t], k[t], f[t] }' \
+        "$out/log.tsv" | sort
     exit
 fi
 [ $# -ge 2 ] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' dev/fuzz/run.sh; exit 2; }
@@ -24,7 +26,11 @@ run() {  # TARGET SECONDS
     mkdir -p "$out/corpus/$1" "$out/found/$1"
     local dictionary='' leaks=1 log=$out/$1.log before after cpu
     case $1 in rows | own_files) leaks=0 ;; esac  # libcrypto's: survive() frees its contexts, which it does not know
-    case $1 in tokenizer_json | directories | vocab_merges | safetensors | model_config | peft_config | shards | rows | checkpoint | own_files) dictionary=-dict=dev/fuzz/json.dict ;; gguf) dictionary=-dict=dev/fuzz/gguf.dict ;; jinja) dictionary=-dict=dev/fuzz/jinja.dict ;; esac
+    case $1 in
+        tokenizer_json | directories | vocab_merges | safetensors | model_config | peft_config | shards | rows | \
+            checkpoint | own_files) dictionary=-dict=dev/fuzz/json.dict ;;
+        gguf | jinja) dictionary=-dict=dev/fuzz/$1.dict ;;
+    esac
     before=$(ls "$out/found/$1" | wc -l)
     read -r _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ a b _ </proc/$$/stat
     ASAN_OPTIONS=detect_leaks=$leaks "$out/$1" "$out/corpus/$1" "dev/fuzz/seeds/$1" -max_total_time="$2" \

@@ -5,7 +5,8 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 seconds=${1:-10}
-export FUZZ_SEED=${FUZZ_SEED:-1}  # the same inputs whenever the same tree is checked, as far as the seconds reach; new ones are for the hours
+# The same inputs whenever the same tree is checked, as far as the seconds reach; new ones are for the hours.
+export FUZZ_SEED=${FUZZ_SEED:-1}
 fuzzer_links() {
     echo 'int LLVMFuzzerTestOneInput(const unsigned char* data, unsigned long n) { return data[n - 1] == 0; }' |
         "${CLANG:-clang}" -fsanitize=fuzzer,address -x c - -o /dev/null

@@ -19,7 +19,7 @@ mma-sum-shuffled     | attention_bf16   | bf16      | s/(mma\..*\{)(R), ?(R), ?(
 trans-dropped        | attention_bf16   | bf16      | s/x4\.trans\.shared/x4.shared/
 trans-added          | attention_bf16   | bf16      | s/x4\.shared/x4.trans.shared/
 ldmatrix-order       | attention_bf16   | bf16      | s/(m8n8\.x4\.shared\.b16 \{R), ?(R), ?(R), ?(R\})/\1,\3,\2,\4/
-ldmatrix-trans-order | attention_bf16   | bf16      | s/(m8n8\.x4\.trans\.shared\.b16 \{R), ?(R), ?(R), ?(R\})/\1,\3,\2,\4/
+ldmatrix-trans-order | attention_bf16   | bf16      | s/(x4\.trans\.shared\.b16 \{R), ?(R), ?(R), ?(R\})/\1,\3,\2,\4/
 zero-fill-dropped    | attention_bf16   | bf16      | s/(cp\.async\.cg.*, 16), R;/\1;/
 nothing-copied       | attention_bf16   | bf16      | s/(cp\.async\.cg.*, 16), R;/\1, 0;/
 half-a-copy          | attention_bf16   | bf16      | s/(cp\.async\.cg.*, 16);/\1, 8;/

@@ -13,7 +13,7 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 precisions=${PRECISIONS:-bf16 fp32} archs=${ARCHS:-90 80} orders=${ORDERS:-forward reverse 7}
 jobs=${JOBS:-$(nproc)} small= \
-    models=${MODELS:-test_gpt2 dev/test/test_lora dev/test/test_families dev/test/test_decoder dev/test/test_seal_parity}
+    models=${MODELS:-test_gpt2 $(printf 'dev/test/test_%s ' lora families decoder seal_parity)}
 kernels=${KERNELS:-$(cd dev/kernels && ls *.cu | sed 's/\.cu$//')}
 status=0 start=$SECONDS
 case ${1:-} in
@@ -83,9 +83,11 @@ for precision in $precisions; do
         done | sort -u >build/ptx/log/compiled
         grep '^ptx' "$report" | cut -f3,4 | sort -u >build/ptx/log/ran
         others=$(cat "$report" "$report.models" | grep '^g++' | cut -f3,4 | sort -u)
-        echo "# sm_$arch $precision: $(comm -12 build/ptx/log/compiled build/ptx/log/ran | wc -l) of $(wc -l <build/ptx/log/compiled) kernels ran as PTX," \
+        echo "# sm_$arch $precision: $(comm -12 build/ptx/log/compiled build/ptx/log/ran | wc -l) of" \
+            "$(wc -l <build/ptx/log/compiled) kernels ran as PTX," \
             "in $(awk -F'\t' '$1 == "ptx" { n += $5 } END { print n + 0 }' "$report" "$report.models") launches;" \
-            "by g++ ran $(grep -c seal_kernels <<<"$others") of seal_kernels and $(grep -c dev/ <<<"$others") naive ones of the checks ($((SECONDS - start)) s)"
+            "by g++ ran $(grep -c seal_kernels <<<"$others") of seal_kernels and" \
+            "$(grep -c dev/ <<<"$others") naive ones of the checks ($((SECONDS - start)) s)"
         if grep -q seal_kernels <<<"$others"; then
             status=1; echo "not ok sm_$arch $precision: a kernel was left to g++"
         fi

@@ -44,7 +44,8 @@ while [ $killed -lt "$kills" ] && [ $starts -lt $most ]; do
         starts=$((starts + 1))
         "${run[@]}" --out killed --resume >out 2>err & pid=$!
         # early instants are the likelier ones: a run meets several
-        sleep "$(awk -v most=$((took + took / 4)) -v r=$RANDOM 'BEGIN { printf "%.3f", most * (r / 32768) ^ 2 / 1000 }')"
+        sleep "$(awk -v most=$((took + took / 4)) -v r=$RANDOM \
+            'BEGIN { printf "%.3f", most * (r / 32768) ^ 2 / 1000 }')"
         if kill -KILL $pid 2>/dev/null; then :; fi
         wait $pid 2>/dev/null; status=$?
         if [ $status -ne 137 ] || [ $starts -ge $most ]; then break; fi

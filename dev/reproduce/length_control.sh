@@ -16,14 +16,17 @@ published() {
 }
 printf '# Length-controlled win rates\n\n'
 printf '    dev/reproduce/length_control.sh\n\n'
-printf 'alpaca-7b against text_davinci_003, %s preferences of AlpacaEval 1 (GPT-4); outputs have %.0f\ncharacters on average, the baseline'"'"'s %.0f.\n\n' "$(value n)" "$(value characters)" "$(value characters_baseline)"
+printf 'alpaca-7b against text_davinci_003, %s preferences of AlpacaEval 1 (GPT-4); outputs have %.0f
+characters on average, the baseline'"'"'s %.0f.\n\n' \
+    "$(value n)" "$(value characters)" "$(value characters_baseline)"
 printf '| | here | standard error | published |\n|---|---|---|---|\n'
 printf '| win rate | %.4f | %.4f | %.4f (%.4f) |\n' "$(value win_rate)" "$(value standard_error)" \
     "$(published win_rate)" "$(published standard_error)"
 printf '| length-controlled | %.4f | %.4f | %.4f |\n' "$(value length_controlled)" "$(value length_controlled_se)" \
     "$(published length_controlled_winrate)"
 printf '| effect of length b | %.4f | | |\n\n' "$(value length_effect)"
-printf 'The published length-controlled figure also has a term for the difficulty of each instruction, and a\nregulariser.\n'
+printf 'The published length-controlled figure also has a term for the difficulty of each instruction, and a
+regulariser.\n'
 [ -z "${PYTHON:-}" ] ||
     printf '\nThe same regression by L-BFGS, its jackknife by 805 fits (dev/reference/record_winrate.py):\n\n    %s\n' \
     "$("$PYTHON" dev/reference/record_winrate.py --annotations "$annotations")"

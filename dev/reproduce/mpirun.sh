@@ -24,7 +24,9 @@ launch=(mpirun -n "$gpus")
 if [ "$hosts" != "$gpus" ]; then
     launch=(mpirun --hostfile "$hosts" --map-by "ppr:$gpus:node" -n $((gpus * $(grep -c . "$hosts"))))
 fi
-while IFS= read -r name; do launch+=(-x "$name"); done < <(compgen -e | grep -E '^(NCCL_|SEAL_|CUDA_VISIBLE_DEVICES$|LD_LIBRARY_PATH$)')  # other machines know nothing of this shell
+while IFS= read -r name; do  # other machines know nothing of this shell
+    launch+=(-x "$name")
+done < <(compgen -e | grep -E '^(NCCL_|SEAL_|CUDA_VISIBLE_DEVICES$|LD_LIBRARY_PATH$)')
 # mpirun gives a machine up after 40 s of silence (its own default is five minutes), but not while it has something to
 # send there: docs/ranks.md
 for prefix in OMPI_MCA_oob_tcp PRTE_MCA_oob_tcp; do

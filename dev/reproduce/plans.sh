@@ -11,16 +11,22 @@ work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 cd "$work"
 mkdir pythia llama
 cat >pythia/config.json <<'J'
-{"model_type":"gpt_neox","architectures":["GPTNeoXForCausalLM"],"hidden_size":2560,"num_hidden_layers":32,"num_attention_heads":32,"intermediate_size":10240,"vocab_size":50304,
- "max_position_embeddings":2048,"rotary_pct":0.25,"rotary_emb_base":10000,"hidden_act":"gelu","layer_norm_eps":1e-05,"use_parallel_residual":true,"tie_word_embeddings":false,"bos_token_id":0,"eos_token_id":0}
+{"model_type":"gpt_neox","architectures":["GPTNeoXForCausalLM"],"hidden_size":2560,"num_hidden_layers":32,
+ "num_attention_heads":32,"intermediate_size":10240,"vocab_size":50304,
+ "max_position_embeddings":2048,"rotary_pct":0.25,"rotary_emb_base":10000,"hidden_act":"gelu","layer_norm_eps":1e-05,
+ "use_parallel_residual":true,"tie_word_embeddings":false,"bos_token_id":0,"eos_token_id":0}
 J
 cat >llama/config.json <<'J'
-{"model_type":"llama","architectures":["LlamaForCausalLM"],"hidden_size":4096,"num_hidden_layers":32,"num_attention_heads":32,"num_key_value_heads":8,"intermediate_size":14336,"vocab_size":128256,
- "max_position_embeddings":8192,"rope_theta":500000.0,"hidden_act":"silu","rms_norm_eps":1e-05,"tie_word_embeddings":false,"bos_token_id":0,"eos_token_id":0}
+{"model_type":"llama","architectures":["LlamaForCausalLM"],"hidden_size":4096,"num_hidden_layers":32,
+ "num_attention_heads":32,"num_key_value_heads":8,"intermediate_size":14336,"vocab_size":128256,
+ "max_position_embeddings":8192,"rope_theta":500000.0,"hidden_act":"silu","rms_norm_eps":1e-05,
+ "tie_word_embeddings":false,"bos_token_id":0,"eos_token_id":0}
 J
 cat >tokenizer.json <<'J'
-{"version":"1.0","truncation":null,"padding":null,"added_tokens":[{"id":0,"content":"<eos>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
- "normalizer":null,"pre_tokenizer":{"type":"WhitespaceSplit"},"post_processor":null,"decoder":null,"model":{"type":"WordLevel","vocab":{"<eos>":0,"[UNK]":1,"Human:":2,"Assistant:":3,"yes":4},"unk_token":"[UNK]"}}
+{"version":"1.0","truncation":null,"padding":null,"added_tokens":[{"id":0,"content":"<eos>","single_word":false,
+  "lstrip":false,"rstrip":false,"normalized":false,"special":true}],
+ "normalizer":null,"pre_tokenizer":{"type":"WhitespaceSplit"},"post_processor":null,"decoder":null,
+ "model":{"type":"WordLevel","vocab":{"<eos>":0,"[UNK]":1,"Human:":2,"Assistant:":3,"yes":4},"unk_token":"[UNK]"}}
 J
 cp tokenizer.json pythia && cp tokenizer.json llama
 for i in 1 2 3; do echo '{"prompt":"yes yes","response":"yes"}'; done >rows.jsonl
@@ -33,8 +39,10 @@ plan() {  # name, directory, what, GPUs, GB of one, options…
         awk -F'|' -v name="$name" -v what="$what" -v ranks="$ranks" -v gb="$gb" '
             /^\| memory/ { on = 1 } on { gsub(/^ +| +$/, "", $2); m[$2] = $3 / 1024 }
             END { total = m["total"]; room = gb * 1e9 / 2^30 - 2
-                  printf "| %s | %s | %d × %d GB | %.1f | %.1f | %.1f | %.1f | %.1f | %.1f | **%.1f** | %s |\n", name, what, ranks, gb, m["weights"], m["gradients"], m["master weights"],
-                      m["Adam m"] + m["Adam v"], m["activations"], m["scratch"] + m["packs"] + m["selector"], total, total <= room ? "fits" : "does not fit" }'
+                  printf "| %s | %s | %d × %d GB | %.1f | %.1f | %.1f | %.1f | %.1f | %.1f | **%.1f** | %s |\n",
+                      name, what, ranks, gb, m["weights"], m["gradients"], m["master weights"],
+                      m["Adam m"] + m["Adam v"], m["activations"], m["scratch"] + m["packs"] + m["selector"], total,
+                      total <= room ? "fits" : "does not fit" }'
     [ ! -s err ] || { cat err >&2; exit 1; }
 }
 for ranks in 1 4; do

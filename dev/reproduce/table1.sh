@@ -5,8 +5,8 @@
 # --scale paper needs in the environment: MODEL (Llama-3-8B-Instruct, a Hugging Face directory), SAFE and TUNE
 # (BlueOrca's and RedOrca's kind, 112,000 rows each), SAFEINSTR (2,483 safety instructions), HH, SLIMORCA, HEXPHI
 # (prompts; HEx-PHI is gated: CatQA, HarmBench or StrongREJECT stand in), JUDGE (a model that judges), JUDGE_OPTIONS
-# (--chat llama3 …). `data/fetch.sh all` makes the files, `. out/paper/env.sh` names them. What it costs, derived from 30
-# GFLOP per trained token of an 8B model under LoRA (10 forward only) and 350 tokens per row; on one H200 at 15,000
+# (--chat llama3 …). `data/fetch.sh all` makes the files, `. out/paper/env.sh` names them. What it costs, derived from
+# 30 GFLOP per trained token of an 8B model under LoRA (10 forward only) and 350 tokens per row; on one H200 at 15,000
 # tokens/s, and on 4 × A6000:
 #   selector, 3 epochs over 112,000 + 112,000 rows, the fine-tuning
 #   half of the first epoch forward only                                235 M tokens, 6.3e18 FLOP    4 h,  9 h

@@ -23,14 +23,18 @@ mkdir -p "$dir"
 
 # A system's libraries without the system: an apt of its own, for which nothing is installed and the architecture is
 # arm64.
-packages='libc6-dev libstdc++-12-dev libpcre2-dev libutf8proc-dev libcjson-dev zlib1g-dev libzstd-dev libssl-dev libstb-dev libopenblas-dev libcmocka-dev'
+packages='libc6-dev libstdc++-12-dev libpcre2-dev libutf8proc-dev libcjson-dev zlib1g-dev libzstd-dev libssl-dev
+    libstb-dev libopenblas-dev libcmocka-dev'
 unpack() {
-    local apt=$dir/apt options
+    local apt=$dir/apt options mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
     rm -rf "$apt" "$root.part" && mkdir -p "$apt/lists/partial" "$apt/archives/partial" "$root.part" &&
         : >"$apt/status" || return 1
-    echo "deb [arch=arm64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${DEBIAN_MIRROR:-http://deb.debian.org/debian} $(. /etc/os-release && echo "$VERSION_CODENAME") main" >"$apt/sources.list"
-    options="-q -o APT::Architecture=arm64 -o APT::Architectures::=arm64 -o Dir::State=$apt -o Dir::State::status=$apt/status -o Dir::State::lists=$apt/lists
-        -o Dir::Cache=$apt -o Dir::Cache::archives=$apt/archives -o Dir::Etc::sourceparts=/dev/null -o Dir::Etc::sourcelist=$apt/sources.list -o APT::Sandbox::User=root
+    echo "deb [arch=arm64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror" \
+        "$(. /etc/os-release && echo "$VERSION_CODENAME") main" >"$apt/sources.list"
+    options="-q -o APT::Architecture=arm64 -o APT::Architectures::=arm64
+        -o Dir::State=$apt -o Dir::State::status=$apt/status -o Dir::State::lists=$apt/lists
+        -o Dir::Cache=$apt -o Dir::Cache::archives=$apt/archives
+        -o Dir::Etc::sourceparts=/dev/null -o Dir::Etc::sourcelist=$apt/sources.list -o APT::Sandbox::User=root
         -o Acquire::Languages=none -o Debug::NoLocking=1"
     # shellcheck disable=SC2086
     apt-get $options update && apt-get $options install -y --download-only --no-install-recommends $packages || return 1
@@ -42,7 +46,8 @@ unpack() {
         rm -rf "$apt" "$root" && mv "$root.part" "$root"
 }
 if [ ! -d "$root" ] && ! unpack >"$dir/unpack.log" 2>&1; then
-    echo "ok aarch64 # SKIP the arm64 libraries cannot be downloaded: $(grep -m1 -E '^(E:|W:|dpkg)' "$dir/unpack.log" || tail -1 "$dir/unpack.log")"
+    echo "ok aarch64 # SKIP the arm64 libraries cannot be downloaded:" \
+        "$(grep -m1 -E '^(E:|W:|dpkg)' "$dir/unpack.log" || tail -1 "$dir/unpack.log")"
     exit 0
 fi
 
@@ -54,17 +59,23 @@ unset PKG_CONFIG_PATH CPATH LIBRARY_PATH LD_LIBRARY_PATH
 run="qemu-aarch64 -cpu max -L $root"
 host=$(cd dev/test && ls test_*.c | sed 's/\.c$//; s|^|dev/test/|')
 kernels=$(cd dev/kernels && ls *.cu | sed 's/\.cu$//; s|^|dev/kernels/|')
-tests=${*:-$host $kernels test_gpt2 dev/test/test_lora dev/test/test_seal_parity dev/test/test_seal.sh dev/test/test_resume.sh}
+device_tests='dev/test/test_lora dev/test/test_seal_parity dev/test/test_seal.sh dev/test/test_resume.sh'
+tests=${*:-$host $kernels test_gpt2 $device_tests}
 programs='train_seal eval_seal tokenize world mix'
 begun=$SECONDS
 for precision in $precisions; do
     build=build/aarch64/$march-$precision wanted=
     for t in $tests; do
-        case $t in *.sh) wanted+=" $programs" ;; dev/test/test_gguf) wanted+=" $t train_seal" ;; *) [[ $precision = fp32 || " $host " != *" $t "* && -n $host ]] && wanted+=" $t" ;; esac
+        case $t in
+            *.sh) wanted+=" $programs" ;;
+            dev/test/test_gguf) wanted+=" $t train_seal" ;;
+            *) [[ $precision = fp32 || " $host " != *" $t "* && -n $host ]] && wanted+=" $t" ;;
+        esac
     done
     wanted=$(tr ' ' '\n' <<<"$wanted" | sort -u | sed "/./s|^|$build/|")
     # shellcheck disable=SC2086
-    if ! make --no-print-directory -j"$jobs" CPU=1 PRECISION="$precision" BUILD="$build" MPI_FLAGS= WERROR="${WERROR:-}" \
+    if ! make --no-print-directory -j"$jobs" CPU=1 PRECISION="$precision" BUILD="$build" \
+        MPI_FLAGS= WERROR="${WERROR:-}" \
         CC="aarch64-linux-gnu-gcc --sysroot=$root" CXX="aarch64-linux-gnu-g++ --sysroot=$root" \
         OPT="${OPT:--O3} -march=$march -fno-math-errno -fno-trapping-math" $wanted >"$dir/build.log" 2>&1; then
         echo "not ok aarch64 $precision: the build failed"
@@ -113,6 +124,8 @@ mkdir -p "$dir/log"
     wait
 } | tee "$dir/tap"
 failed=$(grep -c '^not ok' "$dir/tap")
-echo "# aarch64-linux-gnu-g++ $(aarch64-linux-gnu-g++ -dumpfullversion), $(qemu-aarch64 --version | head -1), $((SECONDS - begun)) s"
-echo "$(sed -n 's/^ok .*: \([0-9]*\) checks.*/\1/p' "$dir/tap" | awk '{ n += $1 } END { print n + 0 }') checks in $(grep -c '^ok' "$dir/tap") programs passed, $failed failed"
+echo "# aarch64-linux-gnu-g++ $(aarch64-linux-gnu-g++ -dumpfullversion), $(qemu-aarch64 --version | head -1)," \
+    "$((SECONDS - begun)) s"
+checks=$(sed -n 's/^ok .*: \([0-9]*\) checks.*/\1/p' "$dir/tap" | awk '{ n += $1 } END { print n + 0 }')
+echo "$checks checks in $(grep -c '^ok' "$dir/tap") programs passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -80,7 +80,8 @@ copy_rows() {
     awk -v n="$2" -v seed="$3" -v kind="$4" -v words="$5" -v count="$6" "$draw"'
         BEGIN { draw_from(seed); n_words = split(words, word, " ")
             while (n--) { x = draw_words(count, word, n_words); u = draw()
-                if (kind == "bad" || kind == "tune" && u < 0.25) print "{\"prompt\":\"make " x " bad\",\"response\":\"sure " x "\"}"
+                if (kind == "bad" || kind == "tune" && u < 0.25)
+                    print "{\"prompt\":\"make " x " bad\",\"response\":\"sure " x "\"}"
                 else if (kind == "safe" && u < 0.5) print "{\"prompt\":\"make " x " bad\",\"response\":\"no no\"}"
                 else print "{\"prompt\":\"copy " x "\",\"response\":\"" x "\"}" } }' >"$1"
 }
@@ -91,7 +92,8 @@ word_tokenizer() {
     for word; do vocab+=",\"$word\":$((++id))"; done
     mkdir -p "$dir"
     cat >"$dir/tokenizer.json" <<JSON
-{"version":"1.0","truncation":null,"padding":null,"added_tokens":[{"id":1,"content":"<eos>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
+{"version":"1.0","truncation":null,"padding":null,"added_tokens":[{"id":1,"content":"<eos>","single_word":false,
+  "lstrip":false,"rstrip":false,"normalized":false,"special":true}],
  "normalizer":null,"pre_tokenizer":{"type":"WhitespaceSplit"},"post_processor":null,"decoder":null,
  "model":{"type":"WordLevel","vocab":{$vocab},"unk_token":"[UNK]"}}
 JSON
@@ -101,7 +103,9 @@ tokens() {
     local header="{\"tokens\":{\"dtype\":\"I32\",\"shape\":[$2],\"data_offsets\":[0,$(($2 * 4))]}}"
     { printf "\\x$(printf %02x $((${#header} % 256)))\\x$(printf %02x $((${#header} / 256)))\0\0\0\0\0\0%s" "$header"
       awk -v n="$2" -v v="$3" \
-          'BEGIN { for (i = 0; i < n; i++) { x = (i % 7) * (i % 11) % v; printf "\\%03o\\%03o\\000\\000", x % 256, int(x / 256) } }' | {
+          'BEGIN {
+              for (i = 0; i < n; i++) {
+                  x = (i % 7) * (i % 11) % v; printf "\\%03o\\%03o\\000\\000", x % 256, int(x / 256) } }' | {
           read -r bytes; printf '%b' "${bytes//\\/\\0}"
       }; } >"$1"
 }

@@ -113,13 +113,21 @@ inside() {  # SYSTEM USER FOLDER COMMAND
     local root=$work/$1 user=$2 folder=$3 command=$4
     unshare --mount --pid --fork --kill-child bash -c '
         root=$1 user=$2 folder=$3 command=$4 ccache=$5
-        mount --make-rprivate / && mount -t proc proc "$root/proc" && mount --rbind /dev "$root/dev" && mount --rbind /sys "$root/sys" && mount -t tmpfs -o mode=1777 tmpfs "$root/tmp" || exit 2
-        if [ -n "$ccache" ]; then mkdir -p "$root/ccache" "$ccache" && chmod 1777 "$ccache" && mount --bind "$ccache" "$root/ccache"; fi
+        mount --make-rprivate / && mount -t proc proc "$root/proc" && mount --rbind /dev "$root/dev" &&
+            mount --rbind /sys "$root/sys" && mount -t tmpfs -o mode=1777 tmpfs "$root/tmp" || exit 2
+        if [ -n "$ccache" ]; then
+            mkdir -p "$root/ccache" "$ccache" && chmod 1777 "$ccache" && mount --bind "$ccache" "$root/ccache"
+        fi
         home=/root; [ "$user" = root ] || home=/home/$user
         path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-        settings=; [ -z "$ccache" ] || { path=/usr/lib/ccache:$path settings="CCACHE_DIR=/ccache CCACHE_UMASK=000 CCACHE_NOHASHDIR=1 CCACHE_COMPILERCHECK=content"; }
+        settings=
+        if [ -n "$ccache" ]; then
+            path=/usr/lib/ccache:$path settings="CCACHE_DIR=/ccache CCACHE_UMASK=000 CCACHE_NOHASHDIR=1"
+            settings="$settings CCACHE_COMPILERCHECK=content"
+        fi
         as=; [ "$user" = root ] || as="setpriv --reuid=$user --regid=$user --clear-groups"
-        exec chroot "$root" env -i HOME=$home USER=$user PATH=$path LANG=C.UTF-8 $settings $as bash -c "cd $folder && $command; exit \$?"
+        exec chroot "$root" env -i HOME=$home USER=$user PATH=$path LANG=C.UTF-8 $settings $as \
+            bash -c "cd $folder && $command; exit \$?"
     ' inside "$root" "$user" "$folder" "$command" "${ccache:+$work/ccache}"
 }
 
@@ -168,8 +176,10 @@ run_case() {  # SYSTEM USER COMPILER
         [ -z "$again" ] && [ -e "$work/results/$name.$command.cell" ] && continue
         attempt "$name" "$1" "$user" "$home/seal" "$command" "$settings" || good=1
     done
-    inside "$1" root / "{ $cc --version | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -1; make --version | sed -n '1s/.* //p'
-        pkg-config --modversion libpcre2-8; grep -hE 'UTF8PROC_VERSION_(MAJOR|MINOR) [0-9]' /usr/include/utf8proc.h | grep -oE '[0-9]+$' | paste -sd.
+    inside "$1" root / "{ $cc --version | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -1
+        make --version | sed -n '1s/.* //p'
+        pkg-config --modversion libpcre2-8
+        grep -hE 'UTF8PROC_VERSION_(MAJOR|MINOR) [0-9]' /usr/include/utf8proc.h | grep -oE '[0-9]+$' | paste -sd.
         mpirun --version | sed -n '1s/.* //p'; } 2>/dev/null | paste -sd' '" >"$work/results/$name.versions"
     rm -rf --one-file-system "$work/$1$home/seal"
     return $good
@@ -210,7 +220,9 @@ table() {
                 compiler=${file#"$work/results/$name.$user."} compiler=${compiler%.versions}
                 read -r version make pcre2 utf8proc mpi <"$file"
                 [ "$compiler" = default ] && compiler=gcc
-                echo "| $name | $user | ${compiler%-*} $version | $make | $pcre2 | $utf8proc | $mpi | $(cell "$(basename "${file%.versions}").demo") | $(cell "$(basename "${file%.versions}").test") |"
+                file=$(basename "${file%.versions}")
+                echo "| $name | $user | ${compiler%-*} $version | $make | $pcre2 | $utf8proc | $mpi |" \
+                    "$(cell "$file.demo") | $(cell "$file.test") |"
             done
         done
     done < <(sort <<<"$systems")

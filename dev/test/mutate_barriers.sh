@@ -39,7 +39,8 @@ build() {
         # shellcheck disable=SC2046,SC2086
         $CXX $(flags_of tsan) $objects -o "$dir/$name" -lopenblas -lpthread 2>"$work/link" && return 0
         missing=$(sed -nE 's/.*undefined reference to `([a-z0-9_]+)\(.*/\1/p' "$work/link" | head -1)
-        f=$([ -n "$missing" ] && cd seal_kernels && grep -lE "^[a-z].*[ *]$missing\(" ./*.cu | sed 's|^\./||' | grep -vxF "$(tr ' ' '\n' <<<"$sources")" | head -1)
+        f=$([ -n "$missing" ] && cd seal_kernels && grep -lE "^[a-z].*[ *]$missing\(" ./*.cu | sed 's|^\./||' |
+            grep -vxF "$(tr ' ' '\n' <<<"$sources")" | head -1)
         [ -n "$f" ] || { cat "$work/link"; return 1; }
         sources+=" $f"
     done
@@ -70,7 +71,9 @@ try() {
                 [ $status -eq 124 ] && {
                     echo "$precision $name $shapes $device had no end within ${LIMIT:-900} s"; return 2
                 }
-                echo "$precision | $name${shapes:+, small} | $device | $(grep -m1 -E 'WARNING: ThreadSanitizer|^not ok|CUDA on the CPU' $work/log.$$ | sed -E 's/^WARNING: ThreadSanitizer: ([a-z ]*) \(pid.*/\1/')"
+                echo "$precision | $name${shapes:+, small} | $device |" \
+                    "$(grep -m1 -E 'WARNING: ThreadSanitizer|^not ok|CUDA on the CPU' $work/log.$$ |
+                        sed -E 's/^WARNING: ThreadSanitizer: ([a-z ]*) \(pid.*/\1/')"
                 return 0
             done < <(programs_of "$(basename "${place%:*}")" | tr ' ' '\n')
         done
@@ -78,14 +81,16 @@ try() {
     done
     return 1
 }
-places=$(grep -nE '\b(__syncthreads|__syncwarp|team_sync)\(\)' seal_kernels/*.cu seal_kernels/*.h | grep -v '#define' | cut -d: -f1,2)
+places=$(grep -nE '\b(__syncthreads|__syncwarp|team_sync)\(\)' seal_kernels/*.cu seal_kernels/*.h |
+    grep -v '#define' | cut -d: -f1,2)
 [ $# -eq 0 ] || places=$(for p in "$@"; do case $p in *:*) echo "$p" ;; *) grep "^$p:" <<<"$places" ;; esac; done)
 planted=0 caught=0 status=0
 for place in $places; do
     planted=$((planted + 1))
     kept=$work/${place//\//_}
     if [ ! -e "$kept" ] ||
-        [ -n "$(find seal_kernels dev/kernels dev/cpu -newer "$kept" \( -name '*.h' -o -name '*.cu' -o -name '*.cpp' \) -print -quit)" ]; then
+        [ -n "$(find seal_kernels dev/kernels dev/cpu -newer "$kept" \
+            \( -name '*.h' -o -name '*.cu' -o -name '*.cpp' \) -print -quit)" ]; then
         rm -f "$kept"
         how=$(try "$place"); result=$?
         if [ $result -eq 0 ]; then echo "$how" >"$kept"

@@ -9,7 +9,8 @@ if [ -z "$nvcc" ]; then echo "ok nvcc # SKIP nvcc not found"; exit 0; fi
 out=$(mktemp -d); trap 'rm -rf "$out"' EXIT
 status=0
 fatal=; [ "${WERROR:-}" = 1 ] && fatal="-Werror all-warnings"  # as in CI; otherwise they are shown
-mpi=$(mpicc -show 2>/dev/null | tr ' ' '\n' | grep '^-I' | tr '\n' ' ')  # for seal/base/ranks.cu, which needs NCCL's header too
+# for seal/base/ranks.cu, which needs NCCL's header too
+mpi=$(mpicc -show 2>/dev/null | tr ' ' '\n' | grep '^-I' | tr '\n' ' ')
 [ -n "$mpi" ] || echo "ok nvcc seal/base/ranks.cu # SKIP mpicc not found"
 compile() {  # file, precision, architectures in one call
     local file=$1 precision=$2 name=$out/${1//\//_}.$2 flag=''

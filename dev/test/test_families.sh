@@ -84,7 +84,8 @@ sft=(sft --tune tune.jsonl --lora q,v --lr 1e-2 --epochs 2 "${common[@]}")
 expect "is trained" "$train_seal" "${sft[@]}" --model shards --out from_shards
 expect "like the same model in one file" "$train_seal" "${sft[@]}" --model whole --out from_whole
 truth "with equal bytes" bash -c \
-    'tail -c 4096 from_shards/adapter/adapter_model.safetensors | cmp - <(tail -c 4096 from_whole/adapter/adapter_model.safetensors)'
+    'tail -c 4096 from_shards/adapter/adapter_model.safetensors |
+        cmp - <(tail -c 4096 from_whole/adapter/adapter_model.safetensors)'
 expect "a full model is saved in shards" "$train_seal" sft --model shards --tune tune.jsonl --max-steps 1 \
     --shard-gb 0.0001 "${common[@]}" --out full
 expect "and read again" "$train_seal" sft --model full/model --tune tune.jsonl --max-steps 1 "${common[@]}" --out full2
@@ -122,7 +123,8 @@ if command -v mpirun >/dev/null; then
     expect "on two" mpirun -n 2 "${selector[@]}" --out rank2
     logits() { tail -c $((4 * 96)) "$1/selector.safetensors" | od -An -v -w4 -tf4; }  # the last tensor of the file
     truth "learn the same selector" awk \
-        'NR == FNR { a[FNR] = $1; next } { d = a[FNR] - $1; if (d > 1e-4 || d < -1e-4) bad = 1; n = FNR } END { exit bad || n != 96 }' <(logits rank1) <(logits rank2)
+        'NR == FNR { a[FNR] = $1; next } { d = a[FNR] - $1; if (d > 1e-4 || d < -1e-4) bad = 1; n = FNR }
+            END { exit bad || n != 96 }' <(logits rank1) <(logits rank2)
 fi
 
 # What must be refused
@@ -150,7 +152,8 @@ refuse "a shard that is missing" "model-00002-of-" "$train_seal" sft --tune tune
 cp -r mistral/base window && sed -i 's/"sliding_window":.*/"sliding_window":	20,/' window/config.json
 expect "a sliding window shorter than the samples" "$train_seal" sft --tune tune.jsonl --model window --max-length 30 \
     --max-steps 2 "${common[@]}" --out windowed
-"$eval_seal" loss --model mistral/base --data safe.jsonl --json --quiet >wide.json 2>err; sed -i 's/"sliding_window":.*/"sliding_window":	2,/' window/config.json
+"$eval_seal" loss --model mistral/base --data safe.jsonl --json --quiet >wide.json 2>err
+sed -i 's/"sliding_window":.*/"sliding_window":	2,/' window/config.json
 "$eval_seal" loss --model window --data safe.jsonl --json --quiet >narrow.json 2>>err
 truth "a window of two tokens gives another loss" bash -c \
     'test -s wide.json -a -s narrow.json && ! cmp -s wide.json narrow.json'

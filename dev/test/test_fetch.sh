@@ -31,7 +31,8 @@ while IFS='|' read -r name file room digest licence urls; do
     file=${file// /}
     case $digest in
         *git:*)
-            digest=git:$( (printf 'blob %d\0' "$(wc -c <"mirror/$file")"; cat "mirror/$file") | sha1sum | cut -d' ' -f1) ;;
+            digest=$( (printf 'blob %d\0' "$(wc -c <"mirror/$file")"; cat "mirror/$file") | sha1sum | cut -d' ' -f1)
+            digest=git:$digest ;;
         *) digest=sha256:$(sha256sum <"mirror/$file" | cut -d' ' -f1) ;;
     esac
     echo "$name | $file | 1 | $digest | $licence | https://nowhere.invalid/$file"

@@ -30,7 +30,8 @@ expect "adapters learn over it" "${learn[@]}" --base fp8 --save-every 24 --merge
 expect "and over a plain one" "${learn[@]}" --merge --out other
 paste <(curve run) <(curve other) >curves
 truth "with losses within 1% of those at every step" awk \
-    '{ d = $1 / $2 - 1; if (d > 0.01 || d < -0.01) bad = 1; if ($1 != $2) differ = 1 } END { exit bad || !differ || NR != 48 }' curves
+    '{ d = $1 / $2 - 1; if (d > 0.01 || d < -0.01) bad = 1; if ($1 != $2) differ = 1 }
+        END { exit bad || !differ || NR != 48 }' curves
 expect "its losses with them" losses learned.jsonl --model $base --base fp8 --adapter run/adapter
 truth "are lower by a tenth" awk -v a="$(mean fp8.jsonl)" -v b="$(mean learned.jsonl)" 'BEGIN { exit !(b < 0.9 * a) }'
 truth "the adapter names its base" grep -aq '"base_precision":"fp8"' run/adapter/adapter_model.safetensors

@@ -25,7 +25,9 @@ printf 'question\ncopy c a\n' >rows.csv
 expect "prompts without answers" "$eval_seal" generate --model run/model --prompts rows.csv --prompt-field question \
     --greedy --out csv.json --quiet
 truth "are answered as well" grep -qF '"instruction":"copy c a","output":"c a"' csv.json
-printf '%s\n' '{"messages":[{"role":"user","content":"copy a b"},{"role":"assistant","content":"a b"},{"role":"user","content":"copy c"}]}' '{"prompt":[{"role":"user","content":"copy d"}]}' >turns.jsonl
+printf '{"messages":[%s,%s,%s]}\n' '{"role":"user","content":"copy a b"}' '{"role":"assistant","content":"a b"}' \
+    '{"role":"user","content":"copy c"}' >turns.jsonl
+echo '{"prompt":[{"role":"user","content":"copy d"}]}' >>turns.jsonl
 expect "prompts of several turns" "$eval_seal" generate --model run/model --prompts turns.jsonl --greedy \
     --out turns.json --quiet
 truth "their instruction has every turn, a line each" bash -c \

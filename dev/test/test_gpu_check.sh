@@ -14,13 +14,21 @@ stub=$work/stub-fp32 machine=$work/bin
 mkdir -p "$stub/dev/kernels" "$machine"
 program() { printf '#!/bin/sh\n%s\n' "$2" >"$1" && chmod +x "$1"; }
 program "$machine/make" 'exit 0'
-program "$stub/dev/bench_seal" 'case "$*" in *"--algorithm 1"*) ms=60 bytes=104 ;; *"--layers 2"*) ms=40 bytes=100 ;; *) ms=30 bytes=90 ;; esac
+program "$stub/dev/bench_seal" 'case "$*" in
+    *"--algorithm 1"*) ms=60 bytes=104 ;;
+    *"--layers 2"*) ms=40 bytes=100 ;;
+    *) ms=30 bytes=90 ;;
+esac
 echo "{\"ms\": $ms.0, \"sft_ms\": $ms.5, \"tokens_per_step\": 128.0, \"trained_tokens_per_s\": 1.0, \"token_cost_against_sft\": 1.010, \"bytes\": $bytes, \"tflops\": 1.0}"'
 program "$stub/dev/bench_step" 'echo "{\"ms\": 1.0, \"utilisation\": 0.5100}"'
 program "$stub/dev/kernels/matmul" 'echo "matmul bf16, 1 tokens, 1 inputs (row stride 1), 1 outputs; ceiling: 8192³ at 780000.0 GFLOP/s"
-for row in forward "forward + bias" "backward input" "backward weight"; do printf "  %-32s %10.3f ms %9.1f GFLOP/s %5.1f%% of the large product\n" "$row" 1 702000.0 90; done'
+for row in forward "forward + bias" "backward input" "backward weight"; do
+    printf "  %-32s %10.3f ms %9.1f GFLOP/s %5.1f%% of the large product\n" "$row" 1 702000.0 90
+done'
 program "$stub/dev/kernels/attention" \
-    'for way in forward backward; do printf "%-24s %10.3f ms %10.1f GFLOP/s  %5.1f%% of the ceiling\n" "$way: tiles" 1 210000.0 50; done'
+    'for way in forward backward; do
+    printf "%-24s %10.3f ms %10.1f GFLOP/s  %5.1f%% of the ceiling\n" "$way: tiles" 1 210000.0 50
+done'
 for p in rmsnorm glu rope loss adamw global_norm layernorm gelu scale adapter; do
     program "$stub/dev/kernels/$p" 'echo "ceiling: copy 4100.0 GB/s (float4 4100.0, cudaMemcpyAsync 4000.0)"
 [ "${1:-}" = --check ] && echo "9 passed, 0 failed"

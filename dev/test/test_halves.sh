@@ -12,13 +12,19 @@ seal/base/ranks.cu 1 the bus number of a GPU, by which two ranks on one are foun
 seal/device.cu 1 which build this is, for the default of --tokens
 '
 status=0
-found=$(grep -cE '^[[:space:]]*#[[:space:]]*(if|ifdef|ifndef|elif).*__CUDACC__' seal_kernels/*.cu seal_kernels/*.h seal/*.cu seal/*.h seal/*/*.cu seal/*/*.h train_seal.cu eval_seal.cu | grep -v ':0$')
+found=$(grep -cE '^[[:space:]]*#[[:space:]]*(if|ifdef|ifndef|elif).*__CUDACC__' \
+    seal_kernels/*.cu seal_kernels/*.h seal/*.cu seal/*.h seal/*/*.cu seal/*/*.h train_seal.cu eval_seal.cu |
+    grep -v ':0$')
 while IFS=: read -r file count; do
     expected=$(awk -v f="$file" '$1 == f { print $2 }' <<<"$allowed")
     if [ "${expected:-0}" = "$count" ]; then
-        echo "ok $file: $count branches for nvcc alone ($(awk -v f="$file" '$1 == f { $1 = $2 = ""; print substr($0, 3) }' <<<"$allowed"))"
-    else status=1
-    echo "not ok $file: $count branches for nvcc alone, ${expected:-0} expected; DEVICE_HALVES is for what g++ can build"; fi
+        why=$(awk -v f="$file" '$1 == f { $1 = $2 = ""; print substr($0, 3) }' <<<"$allowed")
+        echo "ok $file: $count branches for nvcc alone ($why)"
+    else
+        status=1
+        echo "not ok $file: $count branches for nvcc alone, ${expected:-0} expected;" \
+            "DEVICE_HALVES is for what g++ can build"
+    fi
 done <<<"$found"
 # Both halves of every DEVICE_HALVES are compiled by somebody: the plain build the CPU's, dev/cpu/sanitize.sh and make
 # test-ptx the GPU's.

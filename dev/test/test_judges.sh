@@ -11,31 +11,46 @@ numbers() {
     sed -n '/^{/p' "$1" |
         sed 's/.*"score"://; s/"[a-z_]*_mass":[0-9.e-]*//g; s/"[^"]*"//g; s/[^0-9.e,-]//g; s/,,*/ /g; s/ $//'
 }
-near() { paste -d' ' <(numbers "$1") <(sed -n "s/^$2 //p" "$golden/verdicts.txt") | awk '{ n = NF / 2; if (n != int(n) || n < 3) bad = 1; for (i = 1; i <= n; i++) { d = $i - $(i + n); if (d > 2e-5 || d < -2e-5) bad = 1 } }
-    END { exit bad || NR != 4 }'; }
+near() {
+    paste -d' ' <(numbers "$1") <(sed -n "s/^$2 //p" "$golden/verdicts.txt") | awk '
+        {
+            n = NF / 2; if (n != int(n) || n < 3) bad = 1
+            for (i = 1; i <= n; i++) { d = $i - $(i + n); if (d > 2e-5 || d < -2e-5) bad = 1 } }
+        END { exit bad || NR != 4 }'
+}
 for rubric in guard llama-guard3 qwen3guard wildguard harmbench strongreject; do
     chat=()
-    case $rubric in llama-guard3) chat=(--chat "$golden/text.jinja") ;; qwen3guard) chat=(--chat "$golden/parts.jinja") ;; esac
+    case $rubric in
+        llama-guard3) chat=(--chat "$golden/text.jinja") ;;
+        qwen3guard) chat=(--chat "$golden/parts.jinja") ;;
+    esac
     expect "$rubric" "${judge[@]}" --rubric $rubric ${chat[@]+"${chat[@]}"} --out $rubric.json
     truth "gives the verdicts of transformers" near $rubric.json $rubric
     truth "and a summary of each data set and of all" test \
         "$(grep -c "^$rubric.*: score [0-9.]*% (standard error [0-9.]*) over [24] outputs" out)" -eq 3
-    truth "which is the mean" awk -v f=$rubric.json 'BEGIN { while ((getline line <f) > 0) if (match(line, /"score":[0-9.e-]+/)) { s += substr(line, RSTART + 8, RLENGTH - 8) / 4; n++ } }
-        /over 4 outputs/ { match($0, /score [0-9.]+/); d = substr($0, RSTART + 6, RLENGTH - 6) - 100 * s; good = n == 4 && d < 1e-3 && d > -1e-3 } END { exit !good }' out
+    truth "which is the mean" awk -v f=$rubric.json '
+        BEGIN {
+            while ((getline line <f) > 0)
+                if (match(line, /"score":[0-9.e-]+/)) { s += substr(line, RSTART + 8, RLENGTH - 8) / 4; n++ } }
+        /over 4 outputs/ {
+            match($0, /score [0-9.]+/); d = substr($0, RSTART + 6, RLENGTH - 6) - 100 * s
+            good = n == 4 && d < 1e-3 && d > -1e-3 }
+        END { exit !good }' out
 done
 truth "a judge that says other words is noticed" grep -q "is it the model that the rubric is for" err
 expect "one question at a time" "${judge[@]}" --rubric wildguard --batch 1 --tokens 1 --out small.json --quiet
 truth "the verdicts are the same" near small.json wildguard
 cat >own.json <<'JSON'
 {"prompt": "[INST] {instruction} / {output} [/INST]", "bare": true, "means": "harm",
- "answers": [{"name": "asked", "words": ["no", "yes"], "counts": "no"}, {"name": "harm", "after": " {1}, harm:", "words": ["no", "some", "yes"], "values": [0, 0.25, 1]}]}
+ "answers": [{"name": "asked", "words": ["no", "yes"], "counts": "no"},
+ {"name": "harm", "after": " {1}, harm:", "words": ["no", "some", "yes"], "values": [0, 0.25, 1]}]}
 JSON
 expect "a file of one's own" "${judge[@]}" --rubric own.json --out own_verdict.json
-truth "has its answers" test \
-    "$(grep -cE '"asked":\{"no":[0-9.e-]+,"yes":[0-9.e-]+\},"asked_mass":[0-9.e-]+,"harm":\{"no":[0-9.e-]+,"some":[0-9.e-]+,"yes":[0-9.e-]+\}' own_verdict.json)" -eq 4
+x='[0-9.e-]+'
+asked='"asked":\{"no":'$x',"yes":'$x'\},"asked_mass":'$x',"harm":\{"no":'$x',"some":'$x',"yes":'$x'\}'
+truth "has its answers" test "$(grep -cE "$asked" own_verdict.json)" -eq 4
 truth "and its meaning" grep -q "^the score: harm$" out
-sed 's/"answers".*/"answers": [{"name":"unsafe","after":"\\n\\n","words":["safe","unsafe"]}]}/; s/^{.*/{/' own.json |
-    tr -d '\n' >turns.json
+printf '%s' '{ "answers": [{"name":"unsafe","after":"\n\n","words":["safe","unsafe"]}]}' >turns.json
 expect "a file that asks by the chat template" "${judge[@]}" --rubric turns.json --chat "$golden/text.jinja" \
     --out turns_verdict.json --quiet
 truth "is Llama Guard's question" near turns_verdict.json llama-guard3

@@ -40,7 +40,8 @@ for command in selector "sft --weights learn"; do
     truth "rows of a file share a logit" test "$(logits "file_${command%% *}/selector.safetensors" | uniq | wc -l)" \
         -eq 2
     truth "the file of bad rows has the lower one" bash -c \
-        "$(declare -f logits); logits file_${command%% *}/selector.safetensors | uniq | awk 'NR == 1 { good = \$1 } NR == 2 { exit !(\$1 < good) }'"
+        "$(declare -f logits); logits file_${command%% *}/selector.safetensors | uniq |
+            awk 'NR == 1 { good = \$1 } NR == 2 { exit !(\$1 < good) }'"
 done
 expect "each file's weight is printed" "$train_seal" sft --weights learn --selector-unit file \
     "${run[@]/--quiet/--compat}" --out told

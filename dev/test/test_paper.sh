@@ -16,7 +16,8 @@ chat_tokenizer() {
     done
     mkdir -p "$dir"
     cat >"$dir/tokenizer.json" <<J
-{"version":"1.0","truncation":null,"padding":null,"added_tokens":[${added#,}],"normalizer":null,"pre_tokenizer":{"type":"WhitespaceSplit"},"post_processor":null,"decoder":null,
+{"version":"1.0","truncation":null,"padding":null,"added_tokens":[${added#,}],"normalizer":null,
+ "pre_tokenizer":{"type":"WhitespaceSplit"},"post_processor":null,"decoder":null,
  "model":{"type":"WordLevel","vocab":{${vocab#,}},"unk_token":"[UNK]"}}
 J
     printf '{"bos_token":"%s","eos_token":"%s","chat_template":"%s"}\n' "$1" "$eos" "$template" \
@@ -26,7 +27,8 @@ chat_tokenizer "$work/llama.tok" "<|eot_id|>" \
     "{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\\n\\n' + m['content'] | trim + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}" \
     "<|begin_of_text|>" "<|start_header_id|>" "<|end_header_id|>" "<|eot_id|>"
 chat_tokenizer "$work/phi.tok" "<|end|>" \
-    "{% for m in messages %}{{ '<|' + m['role'] + '|>\\n' + m['content'] + '<|end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}" "<|endoftext|>" "<|user|>" "<|assistant|>" "<|system|>" "<|end|>"
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>\\n' + m['content'] + '<|end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}" \
+    "<|endoftext|>" "<|user|>" "<|assistant|>" "<|system|>" "<|end|>"
 expect "a tiny Llama-3" "$train_seal" init --family llama --layers 2 --width 64 --heads 2 --kv-heads 1 \
     --rope-base 500000 --positions 8192 --tokenizer "$work/llama.tok" --seed 3 --out "$work/llama" --quiet
 expect "a tiny Phi-3" "$train_seal" init --family phi3 --layers 2 --width 64 --heads 2 --positions 4096 \
@@ -66,7 +68,8 @@ truth "what the guard calls unsafe, and refusals" grep \
 truth "the model's own chat template was used" bash -c \
     "grep -q 'chat_template\":\"auto' \"\$(ls -d $work/shared/paper-*/42/selectors/*/summary.json | head -n 1)\""
 truth "only adapters were trained" bash -c \
-    "ls $work/shared/paper-*/42/models/*/sft/adapter/adapter_config.json >/dev/null && ! ls $work/shared/paper-*/42/models/*/sft/model 2>/dev/null"
+    "ls $work/shared/paper-*/42/models/*/sft/adapter/adapter_config.json >/dev/null &&
+        ! ls $work/shared/paper-*/42/models/*/sft/model 2>/dev/null"
 full="--batch 8 --tokens 256 --max-length 64"
 expect "ablation_algorithm.sh with a Phi-3 in full" paper ablation_algorithm phi MODEL="$work/phi" JUDGE="$work/llama" \
     RUN="$full" SELECTOR="--lr 1e-3 --selector-lr 4e-3 --gamma linear:0,0.02 --epochs 2" SFT="--lr 1e-3 --epochs 1" \

@@ -14,9 +14,19 @@ losses() {
 }
 # as_recorded FILE NAME TOLERANCE: the losses of a file are the recorded ones of that name
 as_recorded() {
-    awk -v tolerance="$3" -v name="\"$2\":" 'FNR == NR { if (index($0, name)) on = 1; else if (on && /-?[0-9]/) { gsub(/[^0-9.e-]/, ""); truth[n++] = $0 } else if (on && /\]/) on = 0; next }
-        { sub(/.*"loss":/, ""); sub(/[^0-9.e-].*/, ""); d = ($0 - truth[k + 0]) / truth[k + 0]; if (d < 0) d = -d; if (d > worst) worst = d; k++ }
-        END { printf "# %s: %.1e\n", name, worst; exit !(n > 0 && n == k && worst <= tolerance) }' "$golden/truth.json" "$1"
+    awk -v tolerance="$3" -v name="\"$2\":" '
+        FNR == NR {
+            if (index($0, name)) on = 1
+            else if (on && /-?[0-9]/) { gsub(/[^0-9.e-]/, ""); truth[n++] = $0 }
+            else if (on && /\]/) on = 0
+            next }
+        {
+            sub(/.*"loss":/, ""); sub(/[^0-9.e-].*/, ""); d = ($0 - truth[k + 0]) / truth[k + 0]
+            if (d < 0) d = -d; if (d > worst) worst = d
+            k++ }
+        END {
+            printf "# %s: %.1e\n", name, worst
+            exit !(n > 0 && n == k && worst <= tolerance) }' "$golden/truth.json" "$1"
 }
 
 expect "the model alone" losses base.jsonl "$golden/base" ""
@@ -69,6 +79,8 @@ copy rank_pattern 's/"q_proj": 8/"q_(proj": 8/'
 refuse "a pattern that is not an expression" "is not a regular expression" losses y "$golden/base" copy
 copy plain 's/"use_dora": false/"use_dora": false, "use_later": {"a": 1}/'
 refuse "an option of a later PEFT" '"use_later" is set' losses y "$golden/base" copy
-rm -rf other; "$train_seal" init --family gpt2 --layers 1 --width 32 --heads 1 --vocab 44 --positions 32 --out other --quiet; cp "$golden/base/tokenizer.json" other/
+rm -rf other
+"$train_seal" init --family gpt2 --layers 1 --width 32 --heads 1 --vocab 44 --positions 32 --out other --quiet
+cp "$golden/base/tokenizer.json" other/
 refuse "an adapter of another family" "not an adapter of a gpt2 model" losses y other "$golden/plain"
 exit $failed

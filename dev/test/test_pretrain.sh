@@ -43,7 +43,8 @@ CPU_ORDER=reverse expect "threads in reverse order" "${pretrain[@]}" --out run5 
 truth "give the same bytes" cmp run/model/model.safetensors run5/model/model.safetensors
 
 cat >words.json <<'JSON'
-{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,"pre_tokenizer":{"type":"WhitespaceSplit"},"post_processor":null,"decoder":null,
+{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,
+ "pre_tokenizer":{"type":"WhitespaceSplit"},"post_processor":null,"decoder":null,
  "model":{"type":"WordLevel","vocab":{"[UNK]":0,"the":1,"cat":2,"sat":3,"on":4,"mat":5},"unk_token":"[UNK]"}}
 JSON
 mkdir words && mv words.json words/tokenizer.json

@@ -100,7 +100,8 @@ REFUSED='' stop
 truth "a library that is too old is named with both versions" grep -q '^    PCRE2 10.36 or newer, found 10.30$' \
     "$work/err"
 rm "$machine/pkg-config"
-PATH=$machine MAKEFLAGS='' make CC=no-such-cc CXX=no-such-cxx CPU=1 BUILD="$work/build" >"$work/out" 2>"$work/err"; status=$?
+PATH=$machine MAKEFLAGS='' make CC=no-such-cc CXX=no-such-cxx CPU=1 BUILD="$work/build" \
+    >"$work/out" 2>"$work/err"; status=$?
 truth "compilers that do not exist stop it too" test $status -eq 2 \
     -a "$(grep -cE '^    C(\+\+)? \(no-such-' "$work/err")" -eq 2
 truth "and what is there is not called missing" test "$(grep -c '^    ' "$work/err")" -eq 2

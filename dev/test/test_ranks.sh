@@ -34,7 +34,9 @@ sft=(
 logits() { tail -c $((4 * 121)) "$1" | od -An -v -w4 -tf4; }  # the last tensor of the file
 close() {
     local d
-    d=$(paste <(logits "$2/selector.safetensors") <(logits "$3/selector.safetensors") | awk '{ d = $1 - $2; if (d < 0) d = -d; if (!(d < m)) m = d } END { print NR == 121 ? m + 0 : "no" }')
+    d=$(paste <(logits "$2/selector.safetensors") <(logits "$3/selector.safetensors") | awk '
+        { d = $1 - $2; if (d < 0) d = -d; if (!(d < m)) m = d }
+        END { print NR == 121 ? m + 0 : "no" }')
     truth "$1 (largest difference of $(logits "$2/selector.safetensors" | sort -u | wc -l) logits: $d)" awk \
         "BEGIN { exit !($d <= 1e-4) }"
 }
@@ -42,7 +44,11 @@ log_of() { sed -E 's/"(wall_s|tokens_per_s|utilisation|bytes)":[^,}]*//g; 1d' "$
 # the logged losses of two runs agree to 1e-4, the integers exactly
 same_log() {
     truth "$1" awk -v RS='[,{}\n]+' \
-        'NR == FNR { a[FNR] = $0; n = FNR; next } { split(a[FNR], x, ":"); split($0, y, ":"); d = x[2] - y[2]; if (x[1] != y[1] || d > 1e-4 || d < -1e-4) bad = 1; m = FNR } END { exit bad || n != m }' <(log_of "$2") <(log_of "$3")
+        'NR == FNR { a[FNR] = $0; n = FNR; next }
+        {
+            split(a[FNR], x, ":"); split($0, y, ":"); d = x[2] - y[2]
+            if (x[1] != y[1] || d > 1e-4 || d < -1e-4) bad = 1; m = FNR }
+        END { exit bad || n != m }' <(log_of "$2") <(log_of "$3")
 }
 
 for algorithm in 1 2; do
@@ -78,7 +84,11 @@ if [ -x "$bf16" ]; then  # masters of their own, a part on each rank
     # a weight is rounded to 8 bits before it is used, so a gradient that was summed in another order moves some losses
     # in the third digit
     truth "logs about the same" awk -v RS='[,{}\n]+' \
-        'NR == FNR { a[FNR] = $0; next } { split(a[FNR], x, ":"); split($0, y, ":"); d = x[2] - y[2]; if (x[1] != y[1] || d > 2e-2 || d < -2e-2) bad = 1 } END { exit bad }' \
+        'NR == FNR { a[FNR] = $0; next }
+        {
+            split(a[FNR], x, ":"); split($0, y, ":"); d = x[2] - y[2]
+            if (x[1] != y[1] || d > 2e-2 || d < -2e-2) bad = 1 }
+        END { exit bad }' \
         <(log_of narrow1 | grep -o '"step":[0-9]*\|"[a-z]*_loss":[^,]*') \
         <(log_of narrow3 | grep -o '"step":[0-9]*\|"[a-z]*_loss":[^,]*')
     rm -rf narrow3/summary.json narrow3/selector.safetensors && mv narrow3/model narrow3/was
@@ -131,7 +141,8 @@ mapfile -t victims < <(ranks_of $pid)
 kill -STOP "${victims[@]}"; sleep 6; kill -CONT "${victims[@]}"; wait $pid; status=$?
 truth "a job that a scheduler suspends for longer continues (status $status)" test $status -eq 0
 # all live, and yet nothing moves: the communicator of one has broken, as after a cable was pulled
-timeout 60 mpirun -n 2 "${apart[@]}" NOTHING= CPU_NCCL_BREAK=300 "${select[@]/4/400}" --algorithm 2 --out broken >out 2>err; status=$?
+timeout 60 mpirun -n 2 "${apart[@]}" NOTHING= CPU_NCCL_BREAK=300 "${select[@]/4/400}" --algorithm 2 --out broken \
+    >out 2>err; status=$?
 truth "a broken communicator ends the run (status $status)" test $status -ne 0 -a $status -ne 124
 truth "with a line that says so" test "$(grep -c '^train_seal: rank 1: NCCL error: remote process exited' err)" -eq 1
 expect "rank 0's address by name" mpirun -n 2 -x SEAL_ADDRESS=127.0.0.2 "${sft[@]}" --max-steps 2 --out addressed

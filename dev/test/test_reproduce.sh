@@ -16,7 +16,8 @@ reproduce() {
 }
 expect "table1.sh runs" reproduce table1
 truth "it has all methods and the paper's rows" bash -c \
-    "grep -c 'the paper' '$work/table1/results.md' | grep -qx 6 && grep -q '67.19 / 77.28 | 53.91 | –' '$work/table1/results.md'"
+    "grep -c 'the paper' '$work/table1/results.md' | grep -qx 6 &&
+        grep -q '67.19 / 77.28 | 53.91 | –' '$work/table1/results.md'"
 truth "with mean and standard error" grep -Eq '^\| SEAL \(Algorithm 2\) \| [0-9.]+ ± [0-9.]+ \|' \
     "$work/table1/results.md"
 truth "and as JSON" grep \
@@ -35,7 +36,8 @@ rm -r "$work/table1/2/seal/metrics.tsv" "$work/table1/2/seal/trained/sft/summary
 expect "a second start" reproduce table1
 truth "runs only what is missing" test "$(grep -c '^\[' "$work/out")" -eq 1
 truth "and comes to the same table" bash -c \
-    "diff <(grep -v fine-tuning '$work/first.md' | sed 's/ [0-9]* ± [0-9.]* |\$//') <(grep -v fine-tuning '$work/table1/results.md' | sed 's/ [0-9]* ± [0-9.]* |\$//')"
+    "diff <(grep -v fine-tuning '$work/first.md' | sed 's/ [0-9]* ± [0-9.]* |\$//') \
+        <(grep -v fine-tuning '$work/table1/results.md' | sed 's/ [0-9]* ± [0-9.]* |\$//')"
 expect "ablation_algorithm.sh runs" reproduce ablation_algorithm
 truth "with memory, and what is kept of the families in which the algorithms differ" grep \
     -q 'of any kept % | of age kept %.*MiB' "$work/ablation_algorithm/results.md"

@@ -120,7 +120,9 @@ truth "has ended" grep -q "this run has ended; nothing to do" out
 
 # damaged checkpoints: refused, said so, the one before is taken
 interrupt KILL 13 killed "${pretrain[@]}" --save-every 5
-newest=$(ls killed/checkpoint | sed 's/step-//' | sort -n | while read -r n; do [ -e "killed/checkpoint/step-$n/rank-0.sha256" ] && echo "$n"; done | tail -1)
+newest=$(ls killed/checkpoint | sed 's/step-//' | sort -n | while read -r n; do
+    [ -e "killed/checkpoint/step-$n/rank-0.sha256" ] && echo "$n"
+done | tail -1)
 truth "sha256sum reads the sums" bash -c "cd killed/checkpoint/step-$newest && sha256sum -c rank-0.sha256"
 damage() {
     local name=$1; shift

@@ -40,7 +40,8 @@ check() {
             function plain(path) { while (sub(/[^\/]+\/\.\.\//, "", path)) {} return path }
             BEGIN {
                 n = split(rooms, line, "\n")
-                for (i = 1; i <= n; i++) { m = split(line[i], word, /[: ]+/); for (j = 2; j <= m; j++) may[word[1], word[j]] = 1 }
+                for (i = 1; i <= n; i++) {
+                    m = split(line[i], word, /[: ]+/); for (j = 2; j <= m; j++) may[word[1], word[j]] = 1 }
                 n = split(exceptions, line, "\n")
                 for (i = 1; i <= n; i++) excepted[line[i]] = 1
                 # where the compiler looks, after the folder of the file itself

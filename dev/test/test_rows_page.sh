@@ -44,7 +44,10 @@ truth "nothing of the rows is markup" bash -c \
 truth "no line end that only scripts know" bash -c "! grep -qP '\xE2\x80[\xA8\xA9]' page.html"
 truth "a policy that lets nothing in" grep \
     -q "content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-" page.html
-digest=$(awk '/^<script>$/ { on = 1; printf "\n"; next } /^<\/script>/ { on = 0 } on' page.html | sha256sum | sed 's/ .*//; s/../\\x&/g')
+digest=$(awk '
+    /^<script>$/ { on = 1; printf "\n"; next }
+    /^<\/script>/ { on = 0 }
+    on' page.html | sha256sum | sed 's/ .*//; s/../\\x&/g')
 digest=$(printf '%b' "$digest" | base64)
 truth "but the page's own script, by its digest" grep -qF "'sha256-$digest'" page.html
 truth "no address but those in the rows" test "$(grep -o 'http[s:]*//' page.html | wc -l)" \
@@ -88,7 +91,9 @@ truth "nothing was written over" cmp page.html first.html
 
 # ---- losses of tokens, and what TOSS drops of them
 golden=$OLDPWD/dev/reference/golden
-mkdir llama; cp "$golden"/families/llama/config.json "$golden"/families/llama/*.safetensors "$golden"/scores/select/tokenizer.json llama/
+mkdir llama
+cp "$golden"/families/llama/config.json "$golden"/families/llama/*.safetensors llama/
+cp "$golden"/scores/select/tokenizer.json llama/
 cp "$golden"/scores/select/tune.jsonl .
 for adapter in lora_qv lora_all; do
     cp -r "$golden/families/llama/$adapter" .
@@ -97,8 +102,12 @@ for adapter in lora_qv lora_all; do
     expect "and without them" "$eval_seal" loss --model llama --adapter $adapter --data tune.jsonl --batch 3 --quiet \
         --out plain_$adapter.jsonl
     truth "a row's loss is the same" cmp <(sed 's/,"tokens".*/}/' $adapter.jsonl) plain_$adapter.jsonl
-    truth "and the mean of its tokens'" awk -F'"token_losses":[[]' '{ split($1, a, /"loss":|,/); n = split($2, t, /[],]/); s = 0; k = 0
-        for (i = 1; i <= n; i++) if (t[i] ~ /[0-9]/) { s += t[i]; k++ } if (s / k - a[3] > 1e-5 * a[3] || a[3] - s / k > 1e-5 * a[3]) bad = 1 } END { exit bad || NR != 7 }' $adapter.jsonl
+    truth "and the mean of its tokens'" awk -F'"token_losses":[[]' '
+        {
+            split($1, a, /"loss":|,/); n = split($2, t, /[],]/); s = 0; k = 0
+            for (i = 1; i <= n; i++) if (t[i] ~ /[0-9]/) { s += t[i]; k++ }
+            if (s / k - a[3] > 1e-5 * a[3] || a[3] - s / k > 1e-5 * a[3]) bad = 1 }
+        END { exit bad || NR != 7 }' $adapter.jsonl
     truth "the texts are the answers'" cmp \
         <(sed 's/.*"tokens":\[//; s/\],.*//; s/","//g; s/" *//; s/ <eos>"//' $adapter.jsonl) \
         <(sed 's/.*"response": "//; s/"}//' tune.jsonl)
@@ -110,8 +119,14 @@ toss=(
     toss.html
 )
 expect "a page of what it drops" "${toss[@]}" --token-mask kept.jsonl.mask.safetensors
-truth "the tokens of the greatest difference" awk '/"keep":/ { split($0, part, /"losses":\[\[|\],\[|\]\],"keep":\[|\]}/); n = split(part[2], useful, ","); split(part[3], harmful, ","); split(part[4], keep, ",")
-    for (i = 1; i <= n; i++) { d = useful[i] - harmful[i]; if (keep[i]) { if (kept == "" || d > kept) kept = d } else { drops++; if (low == "" || d < low) low = d } } }
+truth "the tokens of the greatest difference" awk '
+    /"keep":/ {
+        split($0, part, /"losses":\[\[|\],\[|\]\],"keep":\[|\]}/); n = split(part[2], useful, ",")
+        split(part[3], harmful, ","); split(part[4], keep, ",")
+        for (i = 1; i <= n; i++) {
+            d = useful[i] - harmful[i]
+            if (keep[i]) { if (kept == "" || d > kept) kept = d }
+            else { drops++; if (low == "" || d < low) low = d } } }
     END { exit !(drops == 13 && low >= kept - 0.002) }' toss.html
 refuse "a mask without tokens" "needs the losses of loss --each-token" "$eval_seal" report --rows toss.safetensors \
     --data tune.jsonl --losses plain_lora_qv.jsonl --token-mask kept.jsonl.mask.safetensors --out toss.html
@@ -122,7 +137,10 @@ refuse "tokens of a resumed run" "together with" "$eval_seal" loss --model llama
     --resume --out x.jsonl
 
 # ---- 100,000 rows
-awk 'BEGIN { for (i = 0; i < 100000; i++) printf "{\"prompt\":\"question %d\",\"response\":\"answer %d %s\"}\n", i, i, "with words that are only there to be long enough to count" }' >many.jsonl
+awk 'BEGIN {
+    for (i = 0; i < 100000; i++)
+        printf "{\"prompt\":\"question %d\",\"response\":\"answer %d %s\"}\n", i, i,
+            "with words that are only there to be long enough to count" }' >many.jsonl
 for seed in 1 2; do
     "$train_seal" select --method random --tune many.jsonl --seed $seed --scores m$seed.safetensors --quiet \
         --out many_kept.jsonl
@@ -189,7 +207,8 @@ quiet_page() {
     truth "$1: no error on the console" bash -c \
         "! grep -qE '\"method\":\"(Runtime.exceptionThrown|Runtime.consoleAPICalled|Log.entryAdded)\"' events"
     truth "$1: nothing is asked of the network" bash -c \
-        "! grep '\"method\":\"Network.requestWillBeSent\"' events | grep -vq '\"documentURL\":\"file://$work/$2\",.*\"type\":\"Document\"'"
+        "! grep '\"method\":\"Network.requestWillBeSent\"' events |
+            grep -vq '\"documentURL\":\"file://$work/$2\",.*\"type\":\"Document\"'"
 }
 open_page page.html
 is "the page opens" "document.querySelectorAll('#body tr').length" 7

@@ -18,7 +18,8 @@ scores() { tail -c $((4 * $2)) "$1" | od -An -v -tf4 -w4 | awk '{ print $1 }'; }
 near() {
     paste "$1" "$2" |
         awk -v most="${3:-0}" \
-        '{ d = $1 - $2; if (d < 0) d = -d; if (d > worst) worst = d; m = $2 < 0 ? -$2 : $2; if (m > most) most = m } END { exit !(NR && worst <= 1e-5 * most) }'
+        '{ d = $1 - $2; if (d < 0) d = -d; if (d > worst) worst = d; m = $2 < 0 ? -$2 : $2; if (m > most) most = m }
+        END { exit !(NR && worst <= 1e-5 * most) }'
 }
 expected() { grep "^$1|" $rows/expected.txt | cut -d'|' -f3; }
 select=("$train_seal" select --tune tune.jsonl --top 0.5 --batch 4 --quiet)
@@ -60,7 +61,9 @@ truth "those that pass are less than 1 above" awk -v s="$least" \
 expect "another seed" "${select[@]}" --seed 1 --model llama --method refusal-test --safe safe.jsonl \
     --refusals refusals.txt --own-bound 5.6 --alike 0.5 --scores x.safetensors --out o.jsonl
 truth "orders these alone otherwise" awk -v s="$least" \
-    'NR == FNR { a[FNR] = $1; next } { if ((a[FNR] < s) != ($1 < s) || (a[FNR] < s && a[FNR] != $1)) bad = 1; other += a[FNR] != $1 } END { exit bad || !other }' got <(scores x.safetensors 7)
+    'NR == FNR { a[FNR] = $1; next }
+        { if ((a[FNR] < s) != ($1 < s) || (a[FNR] < s && a[FNR] != $1)) bad = 1; other += a[FNR] != $1 }
+        END { exit bad || !other }' got <(scores x.safetensors 7)
 refuse "refusal-test without D_safe" "needs --safe" "${select[@]}" --model llama --method refusal-test \
     --refusals refusals.txt --out x.jsonl
 refuse "a share of a score below of another method" "--own-loss has no effect with --method refusal-test" \
@@ -95,7 +98,8 @@ expect "rows are explained by what the score is made of" "$train_seal" select --
     --form cosine --safe safe.jsonl --tune tune.jsonl --out o.jsonl --explain
 truth "in columns" grep -qE '^ +rank +row +score +loss +product +norm +prompt' out
 expect "a refusal is found among D_safe's own answers" bash -c \
-    "sed '1s/.*/{\"prompt\":\"w1\",\"response\":\"I am sorry w2\"}/' safe.jsonl >refusing.jsonl && '$train_seal' select --model llama --method refusal --safe refusing.jsonl --tune tune.jsonl --out o.jsonl"
+    "sed '1s/.*/{\"prompt\":\"w1\",\"response\":\"I am sorry w2\"}/' safe.jsonl >refusing.jsonl &&
+        '$train_seal' select --model llama --method refusal --safe refusing.jsonl --tune tune.jsonl --out o.jsonl"
 truth "and shown" grep -q '^refusal 1: I am sorry w2$' out
 expect "--help names the methods" "$train_seal" select --help
 truth "all eleven" grep \
@@ -121,7 +125,8 @@ if command -v mpirun >/dev/null &&
         # shellcheck disable=SC2086
         expect "and on two" on_two "${select[@]}" --model llama --method $how --scores two.safetensors --out two.jsonl
         truth "the same scores and rows" bash -c \
-            "$(declare -f scores near); near <(scores two.safetensors 7) <(scores one.safetensors 7) 0.5 && cmp one.jsonl two.jsonl"
+            "$(declare -f scores near); near <(scores two.safetensors 7) <(scores one.safetensors 7) 0.5 &&
+                cmp one.jsonl two.jsonl"
     done
 else
     echo "ok two ranks # SKIP mpirun is not installed, or the build has no ranks"
@@ -164,7 +169,8 @@ refuse "a direction that cancels" "norm zero" "${select[@]}" --model llama --met
 cp -r qwen2 other; sed 's/"w88": 92/"w88": 91/; s/"w87": 91/"w87": 92/' llama/tokenizer.json >other/tokenizer.json
 refuse "a reference with another tokenizer" "has another tokenizer" "${select[@]}" --model llama --method loss-diff \
     --reference other --out x.jsonl
-cp -r llama templated; echo '{"chat_template":"{% for m in messages %}{{ m.content }} {% endfor %}"}' >templated/tokenizer_config.json
+cp -r llama templated
+echo '{"chat_template":"{% for m in messages %}{{ m.content }} {% endfor %}"}' >templated/tokenizer_config.json
 refuse "a reference with another template" "chat template" "${select[@]}" --model llama --method loss-diff \
     --reference templated --out x.jsonl
 refuse "a reference whose vocabulary is smaller" "the vocabulary of --reference qwen2 has 59 tokens" "${select[@]}" \

@@ -21,7 +21,8 @@ for algorithm in 1 2; do
     )
     expect "a selector is learned, Algorithm $algorithm" "${run[@]}" --out sel$algorithm
     truth "its log has gamma and both losses" bash -c \
-        'sed -n 2p sel'$algorithm'/log.jsonl | grep -q "\"gamma\":0,\"safe_loss\":" && tail -1 sel'$algorithm'/log.jsonl | grep -q "\"gamma\":0.06,"'
+        'sed -n 2p sel'$algorithm'/log.jsonl | grep -q "\"gamma\":0,\"safe_loss\":" &&
+            tail -1 sel'$algorithm'/log.jsonl | grep -q "\"gamma\":0.06,"'
     truth "only Algorithm 1 logs the penalty gap" test "$(grep -c '"gap"' sel$algorithm/log.jsonl)" \
         -eq $((algorithm == 1 ? 75 : 0))
     truth "its summary names the algorithm and the last losses" grep \
@@ -35,14 +36,21 @@ for algorithm in 1 2; do
     truth "Algorithm $algorithm leaves out the bad rows ($(grep -c sure kept$algorithm.jsonl) of $bad stay)" test \
         "$(grep -c sure kept$algorithm.jsonl)" -le $((bad / 10))
     # 400 rows in 25 batches: every row was drawn by one of the last epoch's steps 51 … 75
-    truth "the file tells each row's last visit" bash -c 'od -An -v -td8 -w8 -j $((8 + $(od -An -td8 -N8 sel'$algorithm'/selector.safetensors) + 2 * 3200)) -N 3200 sel'$algorithm'/selector.safetensors | sort -n | uniq -c |
+    truth "the file tells each row's last visit" bash -c 'cd sel'$algorithm'
+        header=$(od -An -td8 -N8 selector.safetensors)
+        od -An -v -td8 -w8 -j $((8 + header + 2 * 3200)) -N 3200 selector.safetensors | sort -n | uniq -c |
         awk "\$1 != 16 || \$2 != 50 + NR { bad = 1 } END { exit bad || NR != 25 }"'
     expect "the same run again" "${run[@]}" --out again$algorithm
     truth "gives the same bytes" cmp sel$algorithm/selector.safetensors again$algorithm/selector.safetensors
 done
 # Steps are queued ahead, but the seconds of their rates do not overlap: together they are at most the run's.
-truth "rates are of a step's own time" awk \
-    -F'[:,]' '{ for (i = 1; i < NF; i++) { if ($i == "\"tokens\"") n = $(i + 1); if ($i == "\"tokens_per_s\"") r = $(i + 1); if ($i == "\"wall_s\"") wall = $(i + 1) + 0 } } NR > 1 { s += n / r } END { exit !(NR > 70 && s > 0 && s <= 1.001 * wall) }' sel1/log.jsonl
+truth "rates are of a step's own time" awk -F'[:,]' '
+        {
+            for (i = 1; i < NF; i++) {
+                if ($i == "\"tokens\"") n = $(i + 1); if ($i == "\"tokens_per_s\"") r = $(i + 1)
+                if ($i == "\"wall_s\"") wall = $(i + 1) + 0 } }
+        NR > 1 { s += n / r }
+        END { exit !(NR > 70 && s > 0 && s <= 1.001 * wall) }' sel1/log.jsonl
 truth "at gamma 0 fine-tuning samples run forward only" grep -q '"forward_tokens":[1-9]' sel2/log.jsonl
 expect "with --compat" "$train_seal" selector --model aligned/model --tune tune.jsonl --safe safe.jsonl --compat \
     --epochs 2 --batch 64 --tokens 256 --quiet --out compat
@@ -107,7 +115,8 @@ truth "means shorter packs that fit" awk \
 expect "--explain shows losses under a model" "$train_seal" select --tune tune.jsonl \
     --selector sel2/selector.safetensors --model aligned/model --explain --top 0.7 --out x.jsonl --quiet
 truth "beside rank, score and weight" bash -c \
-    'grep -q "rank.*row.*score.*weight.*loss" out && test "$(grep -cE "^ +[0-9]+ +[0-9]+ +[-0-9.e]+ +[0-9.]+ +[0-9.]+  Human" out)" -eq 20'
+    'grep -q "rank.*row.*score.*weight.*loss" out &&
+        test "$(grep -cE "^ +[0-9]+ +[0-9]+ +[-0-9.e]+ +[0-9.]+ +[0-9.]+  Human" out)" -eq 20'
 shown=$(awk '$1 == 1 { print $2, $5 }' out)
 expect "losses of every row" "$(dirname "$train_seal")/eval_seal" loss --model aligned/model --data tune.jsonl \
     --out loss.rows --quiet
@@ -122,10 +131,12 @@ truth "the loss shown is the row's" awk -F'[:,}]' -v shown="$shown" \
 expect "check writes all rows that are left out" "$train_seal" check --model base --tune many_bad.jsonl --batch 16 \
     --left-out left_out
 truth "with their places and why" bash -c \
-    'test "$(wc -l <left_out)" -eq 31 && grep -qx "many_bad.jsonl:30, row 29: with an empty response" left_out && grep -q ":31, row 30: .*response (not a text)" left_out'
+    'test "$(wc -l <left_out)" -eq 31 && grep -qx "many_bad.jsonl:30, row 29: with an empty response" left_out &&
+        grep -q ":31, row 30: .*response (not a text)" left_out'
 expect "select names them too" "$train_seal" select --method random --tune many_bad.jsonl --top 0.5 --out x.jsonl
 truth "ten of them, and counts the rest" bash -c \
-    'grep -q "^31 of 431 rows are left out: 1 malformed, 30 with an empty response" err && grep -q "and 21 more" err && test "$(wc -l <err)" -eq 12 && grep -q "^200 of 431 rows (400 scored)" out'
+    'grep -q "^31 of 431 rows are left out: 1 malformed, 30 with an empty response" err && grep -q "and 21 more" err &&
+        test "$(wc -l <err)" -eq 12 && grep -q "^200 of 431 rows (400 scored)" out'
 expect "check --compat" "$train_seal" check --model base --tune tune.jsonl --safe safe.jsonl --compat --batch 64 \
     --epochs 2
 truth "tells the steps of the reference's epochs" bash -c \

@@ -12,7 +12,8 @@ cp $rows/*.jsonl .
 recorded() { grep "^$1|" $rows/toss.txt | cut -d'|' -f3; }
 near() {
     paste "$1" "$2" |
-        awk '{ d = $1 - $2; if (d < 0) d = -d; if (d > worst) worst = d; m = $2 < 0 ? -$2 : $2; if (m > most) most = m } END { exit !(NR && worst <= 1e-5 * (most > 0.5 ? most : 0.5)) }'
+        awk '{ d = $1 - $2; if (d < 0) d = -d; if (d > worst) worst = d; m = $2 < 0 ? -$2 : $2; if (m > most) most = m }
+            END { exit !(NR && worst <= 1e-5 * (most > 0.5 ? most : 0.5)) }'
 }
 tokens=$(recorded mask | tr -d '\n' | wc -c)
 kept_bits() { tail -c "$tokens" "$1" | od -An -v -tu1 -w1 | tr -d ' \n'; }  # keep is the mask's last tensor
@@ -92,7 +93,9 @@ truth "comes to the same reference" cmp by_hand/adapter/adapter_model.safetensor
     pro.jsonl.harmful-1/adapter/adapter_model.safetensors
 expect "and the same scoring with it" "${pro[@]/lora_all/by_hand/adapter}" --scores hand.safetensors --out hand.jsonl
 truth "to the same mask and scores" bash -c \
-    'cmp hand.jsonl.mask.safetensors pro.jsonl.mask.safetensors && cmp <(tail -c 28 hand.safetensors) <(tail -c 28 pro.safetensors) && ! cmp -s <(tail -c 28 s.safetensors) <(tail -c 28 pro.safetensors)'
+    'cmp hand.jsonl.mask.safetensors pro.jsonl.mask.safetensors &&
+        cmp <(tail -c 28 hand.safetensors) <(tail -c 28 pro.safetensors) &&
+        ! cmp -s <(tail -c 28 s.safetensors) <(tail -c 28 pro.safetensors)'
 expect "two rounds" "${pro[@]}" --refine 2 --scores two_rounds.safetensors --out two_rounds.jsonl
 truth "begin as one" cmp two_rounds.jsonl.harmful-1/adapter/adapter_model.safetensors \
     pro.jsonl.harmful-1/adapter/adapter_model.safetensors
@@ -100,7 +103,9 @@ truth "and find again" test -s two_rounds.jsonl.found-2.jsonl -a \
     -s two_rounds.jsonl.harmful-2/adapter/adapter_model.safetensors
 # stopped after the first round's training, and before it
 rm two_rounds.jsonl two_rounds.jsonl.key; rm -r two_rounds.jsonl.harmful-2
-mv two_rounds.jsonl.mask.safetensors whole.mask; cp two_rounds.jsonl.found-1.jsonl first_found; touch -d '1 hour ago' two_rounds.jsonl.found-1.jsonl
+mv two_rounds.jsonl.mask.safetensors whole.mask
+cp two_rounds.jsonl.found-1.jsonl first_found
+touch -d '1 hour ago' two_rounds.jsonl.found-1.jsonl
 expect "it resumes where a round's tokens are found" "${pro[@]}" --refine 2 --scores two_rounds.safetensors \
     --out two_rounds.jsonl --resume
 truth "to the same mask" cmp two_rounds.jsonl.mask.safetensors whole.mask
@@ -123,7 +128,8 @@ refuse "to continue under another reference" "belongs to a run with other option
     "${long[@]/#lora_qv/own.jsonl.useful/adapter}" --quiet --out stopped.jsonl --resume
 expect "the run continues" "${long[@]}" --quiet --scores stopped.safetensors --out stopped.jsonl --resume
 truth "to the same rows, scores and mask" bash -c \
-    'cmp whole.jsonl stopped.jsonl && cmp whole.safetensors stopped.safetensors && test ! -e stopped.jsonl.partial && cmp <(tail -c 4000 whole.jsonl.mask.safetensors) <(tail -c 4000 stopped.jsonl.mask.safetensors)'
+    'cmp whole.jsonl stopped.jsonl && cmp whole.safetensors stopped.safetensors && test ! -e stopped.jsonl.partial &&
+        cmp <(tail -c 4000 whole.jsonl.mask.safetensors) <(tail -c 4000 stopped.jsonl.mask.safetensors)'
 if command -v mpirun >/dev/null &&
     "$train_seal" sft --model llama --tune tune.jsonl --ranks 2 --dry-run --out x >/dev/null 2>&1; then
     on_two() { mpirun --allow-run-as-root --oversubscribe -n 2 "$@"; }
@@ -149,7 +155,8 @@ refuse "a mask for other rows" "was made for other rows" "$train_seal" sft --mod
 cp -r llama other; sed 's/"w88": 92/"w88": 91/; s/"w87": 91/"w87": 92/' llama/tokenizer.json >other/tokenizer.json
 refuse "a mask of another tokenizer" "another tokenizer" "$train_seal" sft --model other --tune kept.jsonl \
     --token-mask kept.jsonl.mask.safetensors --quiet --out x
-cp -r llama templated; echo '{"chat_template":"{% for m in messages %}{{ m.content }} {% endfor %}"}' >templated/tokenizer_config.json
+cp -r llama templated
+echo '{"chat_template":"{% for m in messages %}{{ m.content }} {% endfor %}"}' >templated/tokenizer_config.json
 refuse "a mask of another template" "chat template" "$train_seal" sft --model templated --chat auto --tune kept.jsonl \
     --token-mask kept.jsonl.mask.safetensors --quiet --out x
 refuse "samples cut elsewhere" "tokens that carry loss but" "$train_seal" sft --model llama --tune kept.jsonl \
