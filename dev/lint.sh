@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # What can be told without running anything: the format, clang-tidy's short list (.clang-tidy), unused functions and
-# common errors (cppcheck), scripts (shellcheck), what pages and comments name (dev/test/references.sh), their language
-# (dev/test/language.sh). Each tool that this machine lacks is a line that says so; LINT=all (as in CI) makes it an
-# error.
-# usage: dev/lint.sh [format|tidy|cppcheck|shell|references|language …]     (all of them without a name)
+# common errors (cppcheck), scripts (shellcheck), lines over 120 columns, what pages and comments name
+# (dev/test/references.sh), their language (dev/test/language.sh). Each tool that this machine lacks is a line that says
+# so; LINT=all (as in CI) makes it an error.
+# usage: dev/lint.sh [format|tidy|cppcheck|shell|columns|references|language …]     (all of them without a name)
 set -u
 cd "$(dirname "$0")/.." || exit 1
 failed=0
-parts=${*:-format tidy cppcheck shell references language}
+parts=${*:-format tidy cppcheck shell columns references language}
 mapfile -t code < <(git ls-files '*.c' '*.h' '*.cu' '*.cpp')
 mapfile -t c_files < <(git ls-files 'seal/*.c' 'tokenizer/*.c' 'data/*.c')
 mapfile -t cu_files < <(git ls-files 'seal/*.cu' 'seal_kernels/*.cu' 'train_seal.cu' 'eval_seal.cu' 'test_gpt2.cu')
@@ -73,8 +73,23 @@ for part in $parts; do
         shell)
             if ! command -v shellcheck >/dev/null; then missing shellcheck; continue; fi
             shellcheck --severity=warning "${scripts[@]}"; report "shellcheck" $? ;;
+        columns)  # of comments and scripts too, which no formatter breaks
+            # A line may be longer for one literal or URL, which cannot be broken: 60 columns are left for the rest.
+            found=$(git ls-files -z '*.sh' .ci/run '*.c' '*.h' '*.cu' '*.cpp' '*.awk' Makefile |
+                LC_ALL=C.UTF-8 xargs -0 grep -nHE '^.{121}' | awk '{
+                    rest = $0; sub(/^[^:]*:[0-9]+:/, "", rest); columns = length(rest); longest = 0
+                    if (match(rest, /https?:[^ ]+/)) longest = RLENGTH
+                    while (match(rest, /"([^"\\]|\\.)*"|\047[^\047]*\047/)) {
+                        if (RLENGTH > longest) longest = RLENGTH
+                        rest = substr(rest, RSTART + RLENGTH)
+                    }
+                    if (columns - longest > 60) print }')
+            [ -n "$found" ] && echo "$found"
+            report "columns" "$([ -z "$found" ]; echo $?)" ;;
         references | language) bash "dev/test/$part.sh"; report "$part" $? ;;
-        *) echo "lint: $part is not a part; expected format, tidy, cppcheck, shell, references or language" >&2; exit 2 ;;
+        *)
+            echo "lint: $part is not a part; expected format, tidy, cppcheck, shell, columns, references or language" >&2
+            exit 2 ;;
     esac
 done
 exit $failed
